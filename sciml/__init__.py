@@ -1,0 +1,134 @@
+"""A PDE is stated once; any solver, classical or learned, answers it; every answer is verified.
+
+    solution = sciml.solve(problem, solver, on=grid)
+
+Names load on first use (PEP 562): importing this package loads neither torch nor matplotlib.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sciml import solvers
+    from sciml.app.spec import load_spec
+    from sciml.core.discretize import discretize
+    from sciml.core.grid import Box, Grid
+    from sciml.core.linear import LinearMap, LinearSystem
+    from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin
+    from sciml.core.solution import Solution
+    from sciml.core.status import Status
+    from sciml.solvers.certify import certify
+    from sciml.solvers.interop import as_scipy, check_preconditioner
+
+__version__ = "0.1.0"
+
+_MODULES = {
+    "Box": "core.grid",
+    "Condition": "core.problem",
+    "Equation": "core.problem",
+    "Grid": "core.grid",
+    "LinearMap": "core.linear",
+    "LinearSystem": "core.linear",
+    "Obstacle": "core.problem",
+    "Problem": "core.problem",
+    "Robin": "core.problem",
+    "Solution": "core.solution",
+    "Status": "core.status",
+    "as_scipy": "solvers.interop",
+    "certify": "solvers.certify",
+    "check_preconditioner": "solvers.interop",
+    "discretize": "core.discretize",
+    "load_spec": "app.spec",
+}
+
+__all__ = [
+    "Box",
+    "Condition",
+    "Equation",
+    "Grid",
+    "LinearMap",
+    "LinearSystem",
+    "Obstacle",
+    "Problem",
+    "Robin",
+    "Solution",
+    "Status",
+    "__version__",
+    "as_scipy",
+    "certify",
+    "check_preconditioner",
+    "discretize",
+    "init",
+    "load_spec",
+    "solve",
+    "solvers",
+]
+
+
+def solve(
+    problem: Any,
+    *arguments: Any,
+    solver: Any = None,
+    on: Grid | None = None,
+    initial: Any = None,
+    throw: bool = True,
+    progress: Any = None,
+) -> Solution:
+    """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``; ``Auto()`` by default.
+
+    ``problem``: a Problem or a LinearSystem; ``A``: a LinearMap or a SciPy sparse matrix, ``b`` a
+    vector. ``initial``: a first guess on the grid. ``throw=True`` raises SolveError where a sample
+    has not converged; with False the Solution says so. ``progress(iteration, residual)`` is called
+    once per iteration. Values are float64 of shape (*batch, *grid).
+    """
+    from sciml.core.solve import Solver
+    from sciml.core.solve import solve as solve_with
+
+    for entry in (*arguments, solver):
+        _refuse_class(entry)
+    if solver is None and not any(isinstance(entry, Solver) for entry in arguments):
+        solver = _default_solver()
+    return solve_with(
+        problem,
+        *arguments,
+        solver=solver,
+        on=on,
+        initial=initial,
+        throw=throw,
+        progress=progress,
+    )
+
+
+def init(problem: Any, solver: Any = None, on: Grid | None = None) -> Any:
+    """Set-up once for many right-hand sides, with ``Auto()`` by default.
+
+    Answer them with ``solver.run(state, b=...)``.
+    """
+    _refuse_class(solver)
+    return (solver or _default_solver()).init(problem, on)
+
+
+def _refuse_class(entry: Any) -> None:
+    if isinstance(entry, type):
+        from sciml.core.errors import InputError
+
+        name = entry.__name__
+        raise InputError(f"pass {name}(), a solver with its options, not the class {name}")
+
+
+def _default_solver() -> Any:
+    return importlib.import_module("sciml.solvers.auto").Auto()
+
+
+def __getattr__(name: str) -> Any:
+    if name == "solvers":
+        return importlib.import_module("sciml.solvers")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sciml' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"sciml.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,229 @@
+"""What a spec may write for a coefficient, checked where it stands.
+
+A coefficient is a number, an expression of the coordinates and parameters, or a field file; K may
+be a list of d of them (diagonal) or d lists of d (full tensor), b a list of d.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
+from typing_extensions import TypeAliasType
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
+from sciml.core.grid import AXES
+from sciml.core.problem import Condition, Equation, FieldFile, Obstacle, Problem, Robin
+
+_NO_TIME = "time-dependent problems are not solved yet"
+_NONLINEAR = "coefficients that depend on the solution are not solved yet"
+_NOT_YET = {
+    "t": _NO_TIME, "ut": _NO_TIME,
+    "u": _NONLINEAR, "ux": _NONLINEAR, "uy": _NONLINEAR, "uz": _NONLINEAR,
+}  # fmt: skip
+RESERVED = (*AXES, *_NOT_YET, *CONSTANTS, *FUNCTIONS)
+_SUFFIXES = (".npy", ".h5", ".hdf5")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What an expression or a file name in a spec is read against."""
+
+    folder: Path
+    dimension: int
+    parameters: tuple[str, ...] = ()
+
+    def expression(self, text: str) -> Expression:
+        """``text`` parsed; raises InputError for a name that does not exist here."""
+        axes = AXES[: self.dimension]
+        absent = f"the domain has only the coordinates {', '.join(axes)}"
+        refused = {**_NOT_YET, **dict.fromkeys(AXES[self.dimension :], absent)}
+        return parse(text, (*axes, *self.parameters), refused)
+
+
+def describe(value: Any) -> str:
+    """A YAML value in words, for the end of an error message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return f"the number {value:g}" if isinstance(value, float) else f"the number {value}"[:40]
+    if isinstance(value, str):
+        return f"the text '{value if len(value) <= 40 else value[:37] + '...'}'"
+    return "a mapping" if isinstance(value, Mapping) else "a list"
+
+
+def number(value: Any) -> float:
+    """A real number; a boolean or a text that looks like a number is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"expected a number; got {describe(value)}")
+    if not math.isfinite(value):
+        raise InputError("expected a finite number")
+    return float(value)
+
+
+def scalar(value: Any, scope: Scope) -> float | str | FieldFile:
+    """A coefficient with one value per point."""
+    if isinstance(value, str):
+        if scope.expression(value).is_mask:
+            raise InputError(
+                f"'{value[:60]}' is a condition, not a number; write where(condition, a, b)"
+            )
+        return value
+    if isinstance(value, Mapping):
+        return _field_file(value, scope)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(
+            "expected a number, an expression or {file: name.npy}; got " + describe(value)
+        )
+    return number(value)
+
+
+def vector(value: Any, scope: Scope) -> tuple[Any, ...]:
+    """A list of d coefficients."""
+    if not isinstance(value, (list, tuple)) or len(value) != scope.dimension:
+        got = f"{len(value)} entries" if isinstance(value, (list, tuple)) else describe(value)
+        raise InputError(
+            f"expected a list of {scope.dimension} coefficients, one per axis; got {got}"
+        )
+    return tuple(_at(f".{i}", scalar, entry, scope) for i, entry in enumerate(value))
+
+
+def tensor(value: Any, scope: Scope) -> Any:
+    """A scalar, a list of d (diagonal) or d lists of d (full symmetric tensor)."""
+    if not isinstance(value, (list, tuple)):
+        return scalar(value, scope)
+    d = scope.dimension
+    rows = [isinstance(row, (list, tuple)) for row in value]
+    if len(value) != d or (any(rows) and not all(rows)):
+        raise InputError(
+            f"expected one coefficient, a list of {d} (diagonal) or {d} lists of {d} (full); "
+            f"got a list of {len(value)}"
+        )
+    if not any(rows):
+        return vector(value, scope)
+    return tuple(_at(f".{i}", vector, row, scope) for i, row in enumerate(value))
+
+
+def inside(value: Any, scope: Scope) -> str:
+    """The condition that holds within an obstacle."""
+    if not isinstance(value, str):
+        raise InputError(f"expected a condition such as x**2 + y**2 < 0.04; got {describe(value)}")
+    level_set(scope.expression(value))
+    return value
+
+
+def exact(value: Any, scope: Scope) -> float | str:
+    """The exact solution: a number or an expression."""
+    if isinstance(value, str):
+        return str(scalar(value, scope))
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"expected a number or an expression; got {describe(value)}")
+    return number(value)
+
+
+def parameters(value: Any, scope: Scope) -> dict[str, Any]:
+    """Named numbers, or lists of numbers of one length: a batch."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"expected a mapping of names to numbers; got {describe(value)}")
+    named = {name: _at(f".{name}", _parameter, name, entry) for name, entry in value.items()}
+    lengths = {name: len(entry) for name, entry in named.items() if isinstance(entry, tuple)}
+    if len(set(lengths.values())) > 1:
+        listed = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        raise InputError(f"lists of parameters make a batch and need one length; {listed}")
+    return named
+
+
+def _parameter(name: str, value: Any) -> Any:
+    if name in RESERVED:
+        raise InputError(f"'{name}' already has a meaning in expressions; choose another name")
+    if not (name.isascii() and name.isidentifier()):
+        raise InputError(f"'{name}' is no name; use letters, digits and _, a letter first")
+    if isinstance(value, (list, tuple)):
+        if not value:
+            raise InputError("expected a number or a list of numbers; got an empty list")
+        return tuple(_at(f".{i}", number, entry) for i, entry in enumerate(value))
+    return number(value)
+
+
+def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
+    for key in value:
+        if key not in ("file", "dataset"):
+            raise InputError(
+                f"unknown key '{key}'{did_you_mean(key, ('file', 'dataset'))}", f".{key}"
+            )
+    name, dataset = value.get("file"), value.get("dataset")
+    if not isinstance(name, str) or not name:
+        raise InputError(f"a field is {{file: name.npy}}; got {describe(name)} for file")
+    if dataset is not None and not isinstance(dataset, str):
+        raise InputError(f"expected the name of a dataset; got {describe(dataset)}", ".dataset")
+    path = scope.folder / name
+    if path.suffix.lower() not in _SUFFIXES:
+        raise InputError(f"a field file ends in {', '.join(_SUFFIXES)}; got '{name}'", ".file")
+    if path.suffix.lower() == ".npy" and dataset is not None:
+        raise InputError("a .npy file has no datasets; leave dataset out", ".dataset")
+    if path.suffix.lower() != ".npy" and dataset is None:
+        raise InputError(f"name the dataset in '{name}': {{file: {name}, dataset: ...}}")
+    if "\0" in name or not path.is_file():
+        raise InputError(f"cannot find the file '{name}' in '{scope.folder}'", ".file")
+    return FieldFile(str(path), dataset)
+
+
+def _at(suffix: str, check: Callable[..., Any], *arguments: Any) -> Any:
+    """``check(*arguments)``, any error placed at ``suffix`` below the value under test."""
+    try:
+        return check(*arguments)
+    except InputError as error:
+        raise InputError(error.message, suffix + (error.key or "")) from None
+
+
+_FIELD = {
+    "type": "object",
+    "description": "Values in a .npy file, or in a dataset of an HDF5 file.",
+    "properties": {"file": {"type": "string"}, "dataset": {"type": "string"}},
+    "required": ["file"],
+    "additionalProperties": False,
+}
+_NUMBER_OR_TEXT = [
+    {"type": "number"},
+    {"type": "string", "description": "An expression of x, y, z and the parameters."},
+]
+_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD]}
+_LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
+_MATRIX = {"type": "array", "items": _LIST, "minItems": 1, "maxItems": 3}
+_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+
+
+def _type(name: str, check: Callable[[Any, Scope], Any], schema: dict[str, Any]) -> Any:
+    def validate(value: Any, info: ValidationInfo) -> Any:
+        return check(value, info.context)
+
+    marks = (PlainValidator(validate), WithJsonSchema(schema))
+    return TypeAliasType(name, Annotated[(Any, *marks)])  # type: ignore[misc]
+
+
+Scalar = _type("Coefficient", scalar, _SCALAR)
+
+# The fields whose annotation in core, Any, admits Python objects that YAML cannot write.
+FIELD_TYPES: dict[tuple[type, str], Any] = {
+    **{(Equation, name): Scalar for name in ("c", "f", "m", "d")},
+    (Equation, "K"): _type("Tensor", tensor, {"anyOf": [_SCALAR, _LIST, _MATRIX]}),
+    (Equation, "b"): _type("Vector", vector, _LIST),
+    (Condition, "dirichlet"): Scalar,
+    (Condition, "neumann"): Scalar,
+    (Robin, "alpha"): Scalar,
+    (Robin, "g"): Scalar,
+    (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),
+    (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
+    (Problem, "parameters"): _type(
+        "Parameters",
+        parameters,
+        {"type": "object", "additionalProperties": {"anyOf": [{"type": "number"}, _NUMBERS]}},
+    ),
+}

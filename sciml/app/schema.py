@@ -1,0 +1,184 @@
+"""Pydantic types read off frozen dataclasses, so that a spec is the dataclass itself.
+
+For each dataclass a typed dictionary with the same fields is made, strict and closed, whose last
+step is to call the dataclass. A union of dataclasses is told apart by ``kind``. A field annotated
+by an interface (a protocol, an abstract class, Any) takes every class of ``sciml.solvers``; one
+that only Python can fill (a callable, a tensor) is left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    TypeAdapter,
+)
+from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
+
+from sciml.app.coefficients import FIELD_TYPES, describe
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
+
+_PLAIN = (int, float, str, bool, type(None))
+_HIDDEN = {(Grid, "domain")}
+_INSTEAD = {
+    "on": "; write grid:",
+    "mesh": "; meshes are not solved yet: write grid: {shape: [...]}",
+    "time": "; time-dependent problems are not solved yet",
+    "initial": "; time-dependent problems are not solved yet",
+}
+
+
+class UnknownKey(InputError):
+    """A key that nothing is known about; its place is the key's, not the value's."""
+
+
+def adapter(root: type, solvers: Sequence[type]) -> TypeAdapter[Any]:
+    """The adapter of the dataclass ``root``; ``solvers`` stand wherever an interface does."""
+    types_ = _Types()
+    # Pydantic resolves the forward reference that _Types gives an interface to this local.
+    AnySolver = TypeAliasType("AnySolver", types_.union(solvers))  # noqa: F841
+    return TypeAdapter(types_.dictionary(root))
+
+
+class _NotInYaml(Exception):
+    """The annotation can only be met in Python."""
+
+
+class _Types:
+    """Translates annotations; each dataclass once."""
+
+    def __init__(self) -> None:
+        self.made: dict[type, Any] = {}
+
+    def dictionary(self, cls: type) -> Any:
+        """The typed dictionary of a dataclass, ending in a call of it."""
+        if cls not in self.made:
+            self.made[cls] = self._make(cls)
+        return self.made[cls]
+
+    def union(self, classes: Sequence[type]) -> Any:
+        """One of several dataclasses, told apart by ``kind``."""
+        tagged = {
+            kind_of(cls): Annotated[self.dictionary(cls), Tag(kind_of(cls))] for cls in classes
+        }
+        choices = Union[tuple(tagged.values())]  # noqa: UP007
+        return Annotated[
+            choices,
+            Discriminator(lambda value: value["kind"]),
+            BeforeValidator(_check_kind(tagged)),
+        ]
+
+    def _make(self, cls: type) -> Any:
+        hints = get_type_hints(cls, include_extras=True)
+        entries: dict[str, Any] = {}
+        for field in dataclasses.fields(cls):
+            if (cls, field.name) in _HIDDEN or not field.metadata.get("yaml", True):
+                continue
+            try:
+                hint = FIELD_TYPES.get((cls, field.name)) or self._translate(hints[field.name])
+            except _NotInYaml:
+                continue
+            entries[field.name] = _entry(field, hint)
+        made = TypedDict(cls.__name__, entries)  # type: ignore[misc]
+        made.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+        made.__doc__ = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+        return Annotated[
+            made,
+            BeforeValidator(_check_keys(cls.__name__, tuple(entries))),
+            AfterValidator(lambda given: cls(**given)),
+        ]
+
+    def _translate(self, hint: Any) -> Any:
+        origin, arguments = get_origin(hint), get_args(hint)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            return self.dictionary(hint)
+        if hint in _PLAIN or origin is Literal:
+            return hint
+        if origin in (Union, types.UnionType):
+            return self._union(arguments)
+        if origin is tuple:
+            return tuple[tuple(a if a is ... else self._translate(a) for a in arguments)]  # type: ignore[misc]
+        if origin is Mapping:
+            return Mapping[arguments[0], self._translate(arguments[1])]  # type: ignore[valid-type]
+        if hint is Any or _is_interface(hint):
+            return ForwardRef("AnySolver")
+        raise _NotInYaml
+
+    def _union(self, arguments: tuple[Any, ...]) -> Any:
+        kinds = [a for a in arguments if isinstance(a, type) and _has_kind(a)]
+        parts: list[Any] = [self.union(kinds)] if kinds else []
+        for argument in arguments:
+            if argument not in kinds:
+                try:
+                    parts.append(self._translate(argument))
+                except _NotInYaml:
+                    continue
+        if all(part is type(None) for part in parts):
+            raise _NotInYaml
+        return Union[tuple(parts)]  # noqa: UP007
+
+
+def kind_of(cls: type) -> str:
+    """The one value of a class's field ``kind: Literal[...]``."""
+    (kind,) = get_args(get_type_hints(cls)["kind"])
+    return str(kind)
+
+
+def _has_kind(cls: type) -> bool:
+    return dataclasses.is_dataclass(cls) and len(get_args(get_type_hints(cls).get("kind"))) == 1
+
+
+def _is_interface(hint: Any) -> bool:
+    return isinstance(hint, type) and (
+        getattr(hint, "_is_protocol", False) or bool(getattr(hint, "__abstractmethods__", ()))
+    )
+
+
+def _entry(field: dataclasses.Field[Any], hint: Any) -> Any:
+    missing = dataclasses.MISSING
+    if field.default is missing and field.default_factory is missing:
+        return Required[hint]
+    if isinstance(field.default, _PLAIN) and field.default is not None:
+        hint = Annotated[hint, Field(json_schema_extra={"default": field.default})]
+    return NotRequired[hint]
+
+
+def _check_keys(name: str, known: tuple[str, ...]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise InputError(
+                f"expected a mapping with the keys {', '.join(known)}; got {describe(value)}"
+            )
+        for key in value:
+            if key not in known:
+                tail = _INSTEAD.get(key) or did_you_mean(key, known)
+                raise UnknownKey(f"unknown key '{key[:60]}'{tail}", f".{key}")
+        return value
+
+    return check
+
+
+def _check_kind(known: Mapping[str, Any]) -> Callable[[Any], Any]:
+    def check(value: Any) -> Any:
+        example = f"{{kind: {next(iter(known))}}}"
+        if not isinstance(value, dict):
+            raise InputError(f"expected a mapping such as {example}; got {describe(value)}")
+        if "kind" not in value:
+            raise InputError(f"kind is missing; one of {', '.join(known)}")
+        kind = value["kind"]
+        if not isinstance(kind, str) or kind not in known:
+            tail = did_you_mean(str(kind)[:60], known)
+            raise InputError(f"unknown kind '{str(kind)[:60]}'{tail}", ".kind")
+        return value
+
+    return check

@@ -1,0 +1,99 @@
+"""How much memory a discretisation takes, estimated before any of it is allocated."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.grid import Grid
+from sciml.core.problem import FieldFile, Problem
+
+_GB = 1e9
+
+
+def memory_estimate(problem: Problem, on: Grid, itemsize: int = 8) -> int:
+    """Bytes at the peak of ``discretize(problem, on)``: the stencil, the source and temporaries.
+
+    ``itemsize`` is that of the dtype. Parameters and arrays in memory count with their batch;
+    files are not opened.
+    """
+    d = len(on.shape)
+    entries = 3**d if is_matrix(problem.equation.K) else 2 * d + 1
+    constant = (
+        on.centring == "node"
+        and problem.obstacle is None
+        and all(c.kind in ("dirichlet", "periodic") for c in problem.boundary.values())
+        and all(isinstance(value, (int, float)) for value in _operator_entries(problem))
+    )
+    words = 4 if constant else entries + 6
+    return math.prod(on.shape) * _batch(problem, d) * words * itemsize
+
+
+def check_memory(problem: Problem, on: Grid, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise InputError where the estimate exceeds the memory that is free."""
+    needed = memory_estimate(problem, on, dtype.itemsize)
+    free = _free(device)
+    if needed <= free:
+        return
+    scale = (free / needed) ** (1 / len(on.shape))
+    most = max(3, int(scale * max(on.shape)))
+    raise InputError(
+        f"the grid {' x '.join(str(n) for n in on.shape)} needs about {needed / _GB:.3g} GB; "
+        f"{free / _GB:.3g} GB are free: use at most {most} points per axis",
+        "grid.shape",
+    )
+
+
+def is_matrix(K: Any) -> bool:
+    """Whether K is a tensor with a nonzero entry off its diagonal."""
+    if not isinstance(K, (list, tuple)) or not all(isinstance(row, (list, tuple)) for row in K):
+        return False
+    return any(
+        not (isinstance(entry, (int, float)) and entry == 0)
+        for a, row in enumerate(K)
+        for b, entry in enumerate(row)
+        if a != b
+    )
+
+
+def _operator_entries(problem: Problem) -> list[Any]:
+    equation = problem.equation
+    entries: list[Any] = [equation.c]
+    for value in (equation.K, equation.b):
+        rows = value if isinstance(value, (list, tuple)) else [0.0 if value is None else value]
+        for row in rows:
+            entries += row if isinstance(row, (list, tuple)) else [row]
+    return entries
+
+
+def _batch(problem: Problem, d: int) -> int:
+    """Samples implied by the parameters and by arrays on the grid."""
+    shapes = [np.shape(value) for value in problem.parameters.values()]
+    values = [*_operator_entries(problem), problem.equation.f]
+    for value in values:
+        if not isinstance(value, FieldFile) and hasattr(value, "shape"):
+            shapes.append(tuple(value.shape[: max(0, len(value.shape) - d)]))
+    try:
+        return math.prod(torch.broadcast_shapes(*shapes))
+    except RuntimeError:
+        return 1
+
+
+def _free(device: torch.device) -> float:
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    try:
+        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return math.inf

@@ -1,0 +1,267 @@
+"""Solutions on disk: HDF5 for programs, VTK for ParaView, JSON for the record of a run.
+
+Every file is written whole or not at all: into a temporary file in the same directory, flushed to
+the disk, then renamed over the old one, which POSIX makes one atomic step.
+
+``solution.h5``: dataset ``u`` of shape (*batch, *grid), float64, axes in the order x, y, z, with
+the grid as attributes (``centring``, ``lower``, ``upper``); ``residual`` and ``statuses`` per
+sample; group ``stats``; group ``fields`` for what was plotted beside u, such as K.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import meshio
+import numpy as np
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.grid import Box, Grid
+from sciml.core.solution import Solution, Statistics
+from sciml.core.status import Status
+
+FORMAT = "sciml solution 1"
+VTU_POINTS = 1_000_000
+BATCH_ARRAYS = 9
+_CELLS = {1: "line", 2: "quad", 3: "hexahedron"}
+# Corners of one cell in VTK's order.
+_CORNERS = {
+    1: [(0,), (1,)],
+    2: [(0, 0), (1, 0), (1, 1), (0, 1)],
+    3: [(x, y, z) for z in (0, 1) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))],
+}
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, with its suffix, renamed to it on leaving the block.
+
+    The directory is made where it is missing. When the block raises, the temporary file goes and
+    ``path`` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` as indented JSON; what JSON does not know is written as its text."""
+    write_text(path, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def save_solution(
+    solution: Solution,
+    directory: str | Path,
+    fields: Mapping[str, torch.Tensor] | None = None,
+) -> tuple[Path, ...]:
+    """Write ``solution.h5`` and, where there is a grid, a file for ParaView; returns the paths.
+
+    ``fields``: named arrays of the grid's shape that go along, such as the coefficient K.
+    """
+    fields = fields or {}
+    directory = Path(directory)
+    paths = [directory / "solution.h5"]
+    with atomic_write(paths[0]) as temporary:
+        _write_h5(temporary, solution, fields)
+    if solution.on is not None:
+        small = int(np.prod(solution.on.shape)) <= VTU_POINTS
+        paths.append(directory / f"solution.{'vtu' if small else 'vti'}")
+        arrays = _paraview_arrays(solution, fields)
+        with atomic_write(paths[1]) as temporary:
+            (_write_vtu if small else _write_vti)(temporary, solution.on, arrays)
+    return tuple(paths)
+
+
+def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["solver"] = repr(solution.solver)
+        file["u"] = _array(solution.value)
+        file["residual"] = _array(solution.residual)
+        file["statuses"] = [status.name for status in solution.statuses]
+        file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
+        if solution.on is not None:
+            box = solution.on.box
+            file["u"].attrs.update(
+                centring=solution.on.centring, lower=box.lower, upper=box.upper, axes="x,y,z"
+            )
+        stats = file.create_group("stats")
+        stats["iterations"] = _array(solution.stats.iterations)
+        stats["residuals"] = _array(solution.stats.residuals)
+        stats.attrs["setup_seconds"] = solution.stats.setup_seconds
+        stats.attrs["solve_seconds"] = solution.stats.solve_seconds
+        if solution.stats.work_units is not None:
+            stats.attrs["work_units"] = solution.stats.work_units
+        for name, values in fields.items():
+            file[f"fields/{name}"] = _array(values)
+
+
+def load_solution(path: str | Path) -> Solution:
+    """The Solution in ``path``, a run's directory or its ``solution.h5``.
+
+    Equal to the one saved in value, grid, residual, statuses, statistics and notes; ``solver`` is
+    its description as text. Raises InputError for a missing or foreign file.
+    """
+    path = Path(path)
+    path = path / "solution.h5" if path.is_dir() else path
+    with _open_h5(path) as file:
+        u, stats = file["u"], file["stats"]
+        value = torch.from_numpy(u[()])
+        residual = _tensor(file["residual"])
+        grid = None
+        if "centring" in u.attrs:
+            box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
+            shape = tuple(value.shape[residual.ndim :])
+            grid = Grid(shape, str(u.attrs["centring"]), box)  # type: ignore[arg-type]
+        statistics = Statistics(
+            _tensor(stats["iterations"]),
+            _tensor(stats["residuals"]),
+            float(stats.attrs["setup_seconds"]),
+            float(stats.attrs["solve_seconds"]),
+            float(stats.attrs["work_units"]) if "work_units" in stats.attrs else None,
+        )
+        return Solution(
+            value=value,
+            residual=residual,
+            statuses=tuple(Status[name.decode()] for name in file["statuses"][()]),
+            stats=statistics,
+            on=grid,
+            solver=str(file.attrs["solver"]),
+            notes=tuple(note.decode() for note in file["notes"][()]),
+        )
+
+
+def load_fields(path: str | Path) -> dict[str, torch.Tensor]:
+    """The named arrays saved beside the solution in ``path``."""
+    path = Path(path)
+    with _open_h5(path / "solution.h5" if path.is_dir() else path) as file:
+        return {name: _tensor(values) for name, values in file.get("fields", {}).items()}
+
+
+def _open_h5(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise InputError(f"no solution at {path}: give a run's directory or its solution.h5")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} is not a readable HDF5 file") from error
+    if file.attrs.get("format") != FORMAT:
+        file.close()
+        raise InputError(f"{path} is an HDF5 file but holds no solution written by this package")
+    return file
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _tensor(dataset: h5py.Dataset) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(dataset[()]))
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+def _paraview_arrays(
+    solution: Solution, fields: Mapping[str, torch.Tensor]
+) -> dict[str, np.ndarray]:
+    """Arrays of the grid's shape by name; of a batch, the first few samples as u_0, u_1, ..."""
+    assert solution.on is not None
+    shape = solution.on.shape
+    named = {"u": solution.value, **fields}
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in named.items():
+        samples = _array(values).reshape(-1, *shape)[:BATCH_ARRAYS]
+        single = values.ndim == len(shape)
+        arrays |= {name if single else f"{name}_{i}": v for i, v in enumerate(samples)}
+    return arrays
+
+
+def _write_vtu(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None:
+    """The grid as lines, quadrilaterals or hexahedra; cells that touch a NaN are left out."""
+    cell_data = grid.centring == "cell"
+    nodes = tuple(n + 1 for n in grid.shape) if cell_data else grid.shape
+    axes = [
+        np.linspace(a, b, n) for a, b, n in zip(grid.box.lower, grid.box.upper, nodes, strict=True)
+    ]
+    points = np.zeros((int(np.prod(nodes)), 3))
+    points[:, : len(nodes)] = np.stack(
+        [x.ravel() for x in np.meshgrid(*axes, indexing="ij")], axis=1
+    )
+    index = np.arange(len(points)).reshape(nodes)
+    corners = [
+        index[tuple(slice(s, n - 1 + s) for s, n in zip(corner, nodes, strict=True))].ravel()
+        for corner in _CORNERS[len(nodes)]
+    ]
+    cells = np.stack(corners, axis=1)
+    known = np.all([np.isfinite(v).ravel() for v in arrays.values()], axis=0)
+    keep = known if cell_data else known[cells].all(axis=1)
+    flat = {name: np.ascontiguousarray(v).ravel() for name, v in arrays.items()}
+    mesh = meshio.Mesh(
+        points,
+        [(_CELLS[len(nodes)], cells[keep])],
+        point_data={} if cell_data else flat,
+        cell_data={name: [v[keep]] for name, v in flat.items()} if cell_data else {},
+    )
+    meshio.write(path, mesh, file_format="vtu", compression=None)
+
+
+def _write_vti(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None:
+    """VTK image data, raw: no points and no cells, so eight bytes a value and nothing more."""
+    pad = (0,) * (3 - len(grid.shape))
+    cell_data = grid.centring == "cell"
+    last = [n if cell_data else n - 1 for n in grid.shape]
+    extent = " ".join(f"0 {n}" for n in (*last, *pad))
+    origin = " ".join(repr(float(v)) for v in (*grid.box.lower, *pad))
+    spacing = " ".join(repr(float(v)) for v in (*grid.spacing, *(1.0 for _ in pad)))
+    kind = "CellData" if cell_data else "PointData"
+    header, offset = [], 0
+    for name, values in arrays.items():
+        header.append(
+            f'<DataArray type="Float64" Name="{name}" format="appended" offset="{offset}"/>'
+        )
+        offset += 8 + 8 * values.size
+    with open(path, "wb") as file:
+        file.write(
+            '<?xml version="1.0"?>\n<VTKFile type="ImageData" version="1.0" '
+            'byte_order="LittleEndian" header_type="UInt64">\n'
+            f'<ImageData WholeExtent="{extent}" Origin="{origin}" Spacing="{spacing}">'
+            f'<Piece Extent="{extent}"><{kind}>{"".join(header)}</{kind}></Piece></ImageData>\n'
+            '<AppendedData encoding="raw">_'.encode()
+        )
+        for values in arrays.values():
+            file.write(struct.pack("<Q", 8 * values.size))
+            # VTK runs x fastest, our arrays z.
+            file.write(np.asarray(values, dtype="<f8").tobytes(order="F"))
+        file.write(b"</AppendedData>\n</VTKFile>\n")

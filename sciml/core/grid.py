@@ -1,0 +1,114 @@
+"""Uniform tensor grids in one, two and three dimensions.
+
+Axis order is ``x, y, z``: axis 0 of an array is x, so ``value[i, j]`` is u(x_i, y_j). Node grids
+include the boundary nodes (x_i = lower + i h, h = (upper - lower) / (n - 1)); cell grids hold the
+cell centres (x_i = lower + (i + 1/2) h, h = (upper - lower) / n).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from sciml.core.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+AXES = ("x", "y", "z")
+SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
+
+
+@dataclass(frozen=True)
+class Box:
+    """An axis-aligned box, the domain of a problem; ``lower`` and ``upper`` in the problem's units."""
+
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    kind: Literal["box"] = "box"
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.lower) <= 3 or len(self.lower) != len(self.upper):
+            raise InputError(
+                f"a box needs lower and upper of the same length, 1 to 3; got {len(self.lower)} "
+                f"and {len(self.upper)} numbers",
+                "problem.domain",
+            )
+        if not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
+            raise InputError(
+                f"each lower must be below its upper; got {list(self.lower)} and {list(self.upper)}",
+                "problem.domain",
+            )
+
+    @property
+    def dimension(self) -> int:
+        """Number of space dimensions, 1 to 3."""
+        return len(self.lower)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The names of the box's sides: left, right, then bottom, top, then back, front."""
+        return tuple(name for pair in SIDES[: self.dimension] for name in pair)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A uniform tensor grid; ``shape`` counts nodes, or cells with ``centring="cell"``.
+
+    ``domain`` may be left out: the problem's own is taken when the two meet.
+    """
+
+    shape: tuple[int, ...]
+    centring: Literal["node", "cell"] = "node"
+    domain: Box | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.shape) <= 3 or any(n < 3 for n in self.shape):
+            raise InputError(
+                f"a grid needs 1 to 3 axes of at least 3 points each; got shape {list(self.shape)}",
+                "grid.shape",
+            )
+
+    def bind(self, domain: Box) -> Grid:
+        """This grid on ``domain``; raises InputError where the dimensions differ."""
+        if self.domain is not None:
+            return self
+        if len(self.shape) != domain.dimension:
+            raise InputError(
+                f"the domain has {domain.dimension} dimensions but the grid's shape "
+                f"{list(self.shape)} has {len(self.shape)}",
+                "grid.shape",
+            )
+        return replace(self, domain=domain)
+
+    @property
+    def spacing(self) -> tuple[float, ...]:
+        """Distance h between neighbouring points along each axis."""
+        domain = self.box
+        gaps = (n - 1 if self.centring == "node" else n for n in self.shape)
+        return tuple(
+            (b - a) / g for a, b, g in zip(domain.lower, domain.upper, gaps, strict=True)
+        )
+
+    @property
+    def box(self) -> Box:
+        """The domain; raises InputError while the grid is not bound to one."""
+        if self.domain is None:
+            raise InputError("this grid has no domain yet: use grid.bind(problem.domain)")
+        return self.domain
+
+    def axes(self, dtype: torch.dtype | None = None) -> tuple[torch.Tensor, ...]:
+        """One float64 tensor of positions per axis, each of shape (n,)."""
+        import torch
+
+        shift = 0.0 if self.centring == "node" else 0.5
+        return tuple(
+            a + h * (torch.arange(n, dtype=dtype or torch.float64) + shift)
+            for a, h, n in zip(self.box.lower, self.spacing, self.shape, strict=True)
+        )
+
+    def coordinates(self) -> tuple[torch.Tensor, ...]:
+        """Tensors x, y, z of shape ``shape`` each, float64."""
+        import torch
+
+        return tuple(torch.meshgrid(*self.axes(), indexing="ij"))

@@ -1,0 +1,18 @@
+"""The handful of loops that all time is spent in, each one pass over its arrays.
+
+Two twins with the same functions: ``reference`` (torch: batched, differentiable, any device) and
+``compiled`` (numba, for CPU tensors that need no gradient). Tests hold them equal.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+
+
+def of(u: torch.Tensor) -> ModuleType:
+    """The kernels for this tensor: compiled on the CPU, reference elsewhere or under autograd."""
+    from sciml.core.kernels import reference
+
+    return reference

@@ -1,0 +1,150 @@
+"""The kernels for CPU tensors: the loops of ``loops``, called without a copy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+import torch
+
+from sciml.core.kernels import loops
+from sciml.core.stencil import Stencil, box_offsets
+from sciml.core.transfer import (
+    Transfer,
+    coarse_shape,
+    galerkin_table,
+    interpolation_table,
+    transfer_offsets,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Coefficients as ``(batch, plane, z, y, x)``, axes along which they are constant of length 1.
+
+    ``rows``: (groups, 5) = (dz, dy, plane at x-1, plane at x, plane at x+1), -1 for none, the
+    group of the row itself first.
+    """
+
+    coefficients: np.ndarray
+    rows: np.ndarray
+    periodic: tuple[bool, bool, bool]
+
+
+def canonical(planes: torch.Tensor, dimension: int) -> np.ndarray:
+    """``(*batch, plane, *shape)`` as a contiguous (batch, plane, z, y, x) array, not copied if can be.
+
+    Expanded (stride-0) axes but the last keep length one.
+    """
+    u = planes.detach()
+    for axis in range(-dimension, -1):
+        if u.stride(axis) == 0 and u.shape[axis] > 1:
+            u = u.narrow(axis, 0, 1)
+    spatial = u.shape[-dimension:]
+    u = u.reshape(-1, u.shape[-dimension - 1], *(1,) * (3 - dimension), *spatial)
+    return u.contiguous().numpy()
+
+
+def pack(A: Stencil) -> Packed:
+    """The stencil's packed form, made once and kept with it."""
+    packed = A.__dict__.get("_packed")
+    if packed is None:
+        packed = Packed(canonical(A.coefficients, A.dimension), _row_groups(A),
+                        _three(A.periodic, False))
+        A.__dict__["_packed"] = packed
+    return packed
+
+
+def _three(values, fill):
+    return (fill,) * (3 - len(values)) + tuple(values)
+
+
+def _row_groups(A: Stencil) -> np.ndarray:
+    groups: dict[tuple[int, ...], list[int]] = {(0, 0): [-1, -1, -1]}
+    for plane, offset in enumerate(A.offsets):
+        dz, dy, dx = _three(offset, 0)
+        groups.setdefault((dz, dy), [-1, -1, -1])[dx + 1] = plane
+    return np.array([(*key, *planes) for key, planes in groups.items()], dtype=np.int64)
+
+
+def field(u: torch.Tensor, dimension: int) -> np.ndarray:
+    """A view of u as (batch, z, y, x)."""
+    return u.detach().numpy().reshape(-1, *(1,) * (3 - dimension), *u.shape[u.ndim - dimension :])
+
+
+def _ready() -> None:
+    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+
+
+def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
+    """``A u`` for u of shape (*batch, *shape) in A's dtype."""
+    packed = pack(A)
+    u = u.contiguous()
+    u = u.expand(torch.broadcast_shapes(u.shape, (*A.batch, *A.shape))).contiguous()
+    out = torch.empty_like(u)
+    loops.apply_rows(u.numel(), field(out, A.dimension), field(u, A.dimension),
+                     packed.coefficients, packed.rows, packed.periodic)
+    return out
+
+
+def sweep(
+    A: Stencil, inverse: torch.Tensor, x: torch.Tensor, b: torch.Tensor,
+    *, reverse: bool, from_zero: bool,
+) -> None:
+    """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
+    packed = pack(A)
+    loops.sweep_rows(
+        x.numel(), field(x, A.dimension), field(b, A.dimension), packed.coefficients,
+        canonical(inverse.unsqueeze(-A.dimension - 1), A.dimension)[:, 0], packed.rows,
+        packed.periodic, reverse, from_zero,
+    )
+
+
+def restrict_residual(
+    A: Stencil, P: Transfer, x: torch.Tensor, b: torch.Tensor, out: torch.Tensor
+) -> None:
+    """out = P^T (b - A x)."""
+    packed, d = pack(A), A.dimension
+    loops.restrict_rows(
+        x.numel(), field(out, d), field(x, d), field(b, d), packed.coefficients,
+        canonical(P.weights, d), packed.rows, _three(P.factors, 1), packed.periodic,
+        numba.get_num_threads(),
+    )
+
+
+def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
+    """x += P coarse."""
+    d = len(P.factors)
+    loops.prolong_rows(x.numel(), field(x, d), field(coarse, d), canonical(P.weights, d),
+                       _three(P.factors, 1), _three(P.periodic, False))
+
+
+def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
+    """The operator-dependent prolongation of ``sciml.core.transfer``."""
+    d = A.dimension
+    offsets = transfer_offsets(factors)
+    shape = coarse_shape(A.shape, factors)
+    weights = torch.empty((*A.batch, len(offsets), *shape), dtype=A.dtype)
+    weights.select(-d - 1, offsets.index((0,) * d)).fill_(1.0)
+    rows, starts = interpolation_table(A.offsets, factors)
+    loops.interpolate_rows(A.size, canonical(weights, d), _full(A), rows, starts,
+                           _three(factors, 1), _three(A.periodic, False))
+    return Transfer(weights, factors, A.periodic, A.shape)
+
+
+def galerkin(A: Stencil, P: Transfer) -> Stencil:
+    """P^T A P as a box stencil."""
+    d = A.dimension
+    offsets = box_offsets(d)
+    planes = torch.empty((*A.batch, len(offsets), *P.shape), dtype=A.dtype)
+    loops.galerkin_rows(A.size, canonical(planes, d), _full(A), canonical(P.weights, d),
+                        galerkin_table(A.offsets, P.factors, offsets), _three(P.factors, 1),
+                        _three(A.periodic, False))
+    return Stencil(planes, offsets, periodic=A.periodic, symmetric=A.symmetric,
+                   definite=A.definite, nullspace=A.nullspace)
+
+
+def _full(A: Stencil) -> np.ndarray:
+    """All coefficients in memory: the set-up loops index every row."""
+    return canonical(A.coefficients.contiguous(), A.dimension)

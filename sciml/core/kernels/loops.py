@@ -1,0 +1,360 @@
+"""The kernels as numba loops over rows, for CPU tensors.
+
+Every array is viewed as ``(batch, z, y, x)`` and every stencil as ``(batch, plane, z, y, x)``,
+lower dimensions with leading ones; the last axis is contiguous and vectorised. Coefficient axes of
+length one broadcast, so a constant stencil is one row that stays in the cache. No ghost ring is
+stored: rows outside the array are skipped, row ends are peeled.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+_FAST = {"cache": True, "fastmath": {"contract", "reassoc", "nsz", "arcp"}, "error_model": "numpy",
+         "nogil": True}
+
+
+@njit(**_FAST)
+def _wrap(i, n, periodic):
+    """Index i on an axis of n, wrapped if periodic, -1 if outside."""
+    if 0 <= i < n:
+        return i
+    return i % n if periodic else -1
+
+
+@njit(**_FAST)
+def _add_triplet(t, sign, w, c, e, u, periodic):
+    """t[j] += sign (w[j] u[j-1] + c[j] u[j] + e[j] u[j+1])."""
+    n = t.shape[0]
+    for j in range(1, n - 1):
+        t[j] += sign * (w[j] * u[j - 1] + c[j] * u[j] + e[j] * u[j + 1])
+    t[0] += sign * c[0] * u[0]
+    if n > 1:
+        t[0] += sign * e[0] * u[1]
+        t[n - 1] += sign * (w[n - 1] * u[n - 2] + c[n - 1] * u[n - 1])
+    if periodic:
+        t[0] += sign * w[0] * u[n - 1]
+        t[n - 1] += sign * e[n - 1] * u[0]
+
+
+@njit(**_FAST)
+def _add_rows(t, sign, u, a, rows, first, z, y, periodic):
+    """t += sign * (the stencil's row at (z, y) applied to u), from row group ``first`` on."""
+    nz, ny = u.shape[0], u.shape[1]
+    az, ay = min(z, a.shape[1] - 1), min(y, a.shape[2] - 1)
+    r = first
+    while r < rows.shape[0]:
+        zz = _wrap(z + rows[r, 0], nz, periodic[0])
+        yy = _wrap(y + rows[r, 1], ny, periodic[1])
+        if zz >= 0 and yy >= 0:
+            c, v = a[rows[r, 3], az, ay], u[zz, yy]
+            if rows[r, 2] < 0:
+                for j in range(t.shape[0]):
+                    t[j] += sign * c[j] * v[j]
+            else:
+                _add_triplet(t, sign, a[rows[r, 2], az, ay], c, a[rows[r, 4], az, ay], v,
+                             periodic[2])
+        r += 1
+
+
+def _apply(out, u, a, rows, periodic):
+    """out = A u."""
+    nb, nz, ny, _ = u.shape
+    for i in prange(nb * nz * ny):
+        s, z, y = i // (nz * ny), i // ny % nz, i % ny
+        t = out[s, z, y]
+        t[:] = 0
+        _add_rows(t, 1, u[s], a[min(s, a.shape[0] - 1)], rows, 0, z, y, periodic)
+
+
+@njit(**_FAST)
+def _relax_columns(x, t, w, e, inverse, scratch, colour, periodic):
+    """Points of one column colour: x[j] = (t[j] - w[j] x[j-1] - e[j] x[j+1]) inverse[j]."""
+    n = x.shape[0]
+    for j in range(1, n - 1):
+        scratch[j] = (t[j] - w[j] * x[j - 1] - e[j] * x[j + 1]) * inverse[j]
+    if n > 1:
+        left = w[0] * x[n - 1] if periodic else t[0] - t[0]
+        scratch[0] = (t[0] - left - e[0] * x[1]) * inverse[0]
+        right = e[n - 1] * x[0] if periodic else t[0] - t[0]
+        scratch[n - 1] = (t[n - 1] - w[n - 1] * x[n - 2] - right) * inverse[n - 1]
+    else:
+        scratch[0] = t[0] * inverse[0]
+    odd_ring = periodic and n % 2 == 1
+    if colour == 2:
+        x[n - 1] = scratch[n - 1]
+    else:
+        for j in range(colour, n - 1 if odd_ring else n, 2):
+            x[j] = scratch[j]
+
+
+def _sweep(x, b, a, inverse, rows, periodic, reverse, from_zero):
+    """One coloured Gauss-Seidel sweep; ``reverse`` gives its adjoint ordering.
+
+    Colours: the parities of z, y and x (an odd periodic axis has a third colour, its last index).
+    """
+    nb, nz, ny, nx = x.shape
+    kz = min(nz, 3 if periodic[0] and nz % 2 == 1 else 2)
+    ky = min(ny, 3 if periodic[1] and ny % 2 == 1 else 2)
+    kx = min(nx, 3 if periodic[2] and nx % 2 == 1 else 2)
+    if from_zero:
+        x[:] = 0
+    for c in range(kz * ky):
+        colour = kz * ky - 1 - c if reverse else c
+        cz, cy = colour // ky, colour % ky
+        z0 = nz - 1 if cz == 2 else cz
+        y0 = ny - 1 if cy == 2 else cy
+        mz = 1 if cz == 2 else (nz - (1 if kz == 3 else 0) - cz + 1) // 2
+        my = 1 if cy == 2 else (ny - (1 if ky == 3 else 0) - cy + 1) // 2
+        for i in prange(nb * mz * my):
+            s, z, y = i // (mz * my), z0 + 2 * (i // my % mz), y0 + 2 * (i % my)
+            coefficients = a[min(s, a.shape[0] - 1)]
+            az, ay = min(z, a.shape[2] - 1), min(y, a.shape[3] - 1)
+            t = b[s, z, y].copy()
+            if not (from_zero and c == 0):
+                _add_rows(t, -1, x[s], coefficients, rows, 1, z, y, periodic)
+            scratch = np.empty_like(t)
+            w, e = coefficients[rows[0, 2], az, ay], coefficients[rows[0, 4], az, ay]
+            inv = inverse[min(s, inverse.shape[0] - 1), az, ay]
+            for k in range(kx):
+                _relax_columns(x[s, z, y], t, w, e, inv, scratch,
+                               kx - 1 - k if reverse else k, periodic[2])
+
+
+@njit(**_FAST)
+def _parents(f, factor):
+    """Coarse indices and offsets of fine index f: (C1, d1, C2, d2), the second -9 if absent."""
+    if factor == 1:
+        return f, 0, -9, 0
+    if f % 2 == 1:
+        return f // 2, 0, -9, 0
+    return f // 2, -1, f // 2 - 1, 1
+
+
+@njit(**_FAST)
+def _restrict_row(out, r, w, c, e, factor, periodic):
+    """out[C] += w[C] r[2C] + c[C] r[2C+1] + e[C] r[2C+2] (factor 2), or c[C] r[C]."""
+    m, n = out.shape[0], r.shape[0]
+    if factor == 1:
+        for j in range(m):
+            out[j] += c[j] * r[j]
+        return
+    for j in range(m - 1):
+        out[j] += w[j] * r[2 * j] + c[j] * r[2 * j + 1] + e[j] * r[2 * j + 2]
+    j = m - 1
+    out[j] += w[j] * r[2 * j] + c[j] * r[2 * j + 1]
+    if 2 * j + 2 < n:
+        out[j] += e[j] * r[2 * j + 2]
+    elif periodic:
+        out[j] += e[j] * r[0]
+
+
+@njit(**_FAST)
+def _restrict_slab(coarse, x, b, a, p, rows, factors, periodic, z0, z1, y0, y1):
+    """coarse[z0:z1, y0:y1] = P^T (b - A x), one pass over the fine rows it needs."""
+    nz, ny = x.shape[0], x.shape[1]
+    fz, fy, fx = factors
+    px = 3 if fx == 2 else 1
+    py = 3 if fy == 2 else 1
+    coarse[z0:z1, y0:y1] = 0
+    r = np.empty_like(x[0, 0])
+    for f in range(fz * z0, fz * z1 + fz - 1):
+        z = _wrap(f, nz, periodic[0])
+        if z < 0:
+            continue
+        zc1, dz1, zc2, dz2 = _parents(f, fz)
+        for g in range(fy * y0, fy * y1 + fy - 1):
+            y = _wrap(g, ny, periodic[1])
+            if y < 0:
+                continue
+            r[:] = b[z, y]
+            _add_rows(r, -1, x, a, rows, 0, z, y, periodic)
+            yc1, dy1, yc2, dy2 = _parents(g, fy)
+            for i in range(4):
+                zc, dz = (zc1, dz1) if i < 2 else (zc2, dz2)
+                yc, dy = (yc1, dy1) if i % 2 == 0 else (yc2, dy2)
+                if z0 <= zc < z1 and y0 <= yc < y1:
+                    k = (dz + (1 if fz == 2 else 0)) * py + dy + (1 if fy == 2 else 0)
+                    wz, wy = min(zc, p.shape[1] - 1), min(yc, p.shape[2] - 1)
+                    k *= px
+                    _restrict_row(coarse[zc, yc], r, p[k, wz, wy], p[k + px // 2, wz, wy],
+                                  p[k + px - 1, wz, wy], fx, periodic[2])
+
+
+def _restrict_residual(coarse, x, b, a, p, rows, factors, periodic, slabs):
+    """coarse = P^T (b - A x), the outermost axis cut into slabs, one per thread."""
+    nb, mz, my, _ = coarse.shape
+    along_z = mz > 1
+    m = mz if along_z else my
+    for i in prange(nb * slabs):
+        s, c = i // slabs, i % slabs
+        low, high = c * m // slabs, (c + 1) * m // slabs
+        z0, z1 = (low, high) if along_z else (0, mz)
+        y0, y1 = (0, my) if along_z else (low, high)
+        if low < high:
+            _restrict_slab(coarse[s], x[s], b[s], a[min(s, a.shape[0] - 1)],
+                           p[min(s, p.shape[0] - 1)], rows, factors, periodic, z0, z1, y0, y1)
+
+
+@njit(**_FAST)
+def _prolong_row(x, u, w, c, e, factor, periodic):
+    """x[2C] += w[C] u[C] + e[C-1] u[C-1], x[2C+1] += c[C] u[C] (factor 2), or x[C] += c[C] u[C]."""
+    m, n = u.shape[0], x.shape[0]
+    if factor == 1:
+        for j in range(m):
+            x[j] += c[j] * u[j]
+        return
+    x[0] += w[0] * u[0]
+    if periodic:
+        x[0] += e[m - 1] * u[m - 1]
+    x[1] += c[0] * u[0]
+    for j in range(1, m):
+        x[2 * j] += w[j] * u[j] + e[j - 1] * u[j - 1]
+        x[2 * j + 1] += c[j] * u[j]
+    if n == 2 * m + 1:
+        x[2 * m] += e[m - 1] * u[m - 1]
+
+
+def _prolong_add(x, coarse, p, factors, periodic):
+    """x += P coarse."""
+    nb, nz, ny, _ = x.shape
+    mz, my = coarse.shape[1], coarse.shape[2]
+    fz, fy, fx = factors
+    px = 3 if fx == 2 else 1
+    py = 3 if fy == 2 else 1
+    for i in prange(nb * nz * ny):
+        s, z, y = i // (nz * ny), i // ny % nz, i % ny
+        zc1, dz1, zc2, dz2 = _parents(z, fz)
+        yc1, dy1, yc2, dy2 = _parents(y, fy)
+        weights = p[min(s, p.shape[0] - 1)]
+        for q in range(4):
+            zc, dz = (zc1, dz1) if q < 2 else (zc2, dz2)
+            yc, dy = (yc1, dy1) if q % 2 == 0 else (yc2, dy2)
+            if zc == -9 or yc == -9:
+                continue
+            zc, yc = _wrap(zc, mz, periodic[0]), _wrap(yc, my, periodic[1])
+            if zc < 0 or yc < 0:
+                continue
+            k = ((dz + (1 if fz == 2 else 0)) * py + dy + (1 if fy == 2 else 0)) * px
+            wz, wy = min(zc, weights.shape[1] - 1), min(yc, weights.shape[2] - 1)
+            _prolong_row(x[s, z, y], coarse[s, zc, yc], weights[k, wz, wy],
+                         weights[k + px // 2, wz, wy], weights[k + px - 1, wz, wy], fx,
+                         periodic[2])
+
+
+@njit(**_FAST)
+def _columns(d, e, factor, n, m):
+    """Coarse columns C with fine column factor C + (factor - 1) + d and C + e inside: [low, high)."""
+    low, high = 0, m
+    shift = d + factor - 1
+    while low < m and (factor * low + shift < 0 or low + e < 0):
+        low += 1
+    while high > low and (factor * (high - 1) + shift >= n or high - 1 + e >= m):
+        high -= 1
+    return low, high
+
+
+def _galerkin(out, a, p, table, factors, periodic):
+    """out = P^T A P; ``table`` rows: (out plane, a plane, left P, right P, d, e) per term.
+
+    out_e[C] = sum_{d, k} P_d[C] a_k[f] P_{d'}[C + e],   f = 2 C + 1 + d,  d' = d + k - 2 e.
+    """
+    nb, _, mz, my, m = out.shape
+    nz, ny, n = a.shape[2], a.shape[3], a.shape[4]
+    fz, fy, fx = factors
+    for i in prange(nb * mz * my):
+        s, zc, yc = i // (mz * my), i // my % mz, i % my
+        out[s, :, zc, yc] = 0
+        left, fine = p[s], a[min(s, a.shape[0] - 1)]
+        for q in range(table.shape[0]):
+            z = _wrap(fz * zc + fz - 1 + table[q, 4], nz, periodic[0])
+            y = _wrap(fy * yc + fy - 1 + table[q, 5], ny, periodic[1])
+            ze = _wrap(zc + table[q, 7], mz, periodic[0])
+            ye = _wrap(yc + table[q, 8], my, periodic[1])
+            if z < 0 or y < 0 or ze < 0 or ye < 0:
+                continue
+            t, c = out[s, table[q, 0], zc, yc], fine[table[q, 1], z, y]
+            l, r = left[table[q, 2], zc, yc], left[table[q, 3], ze, ye]
+            d, e = table[q, 6], table[q, 9]
+            low, high = _columns(d, e, fx, n, m)
+            if fx == 2:
+                cs, rs = c[2 * low + 1 + d:], r[low + e:]
+                ts, ls = t[low:], l[low:]
+                for j in range(high - low):
+                    ts[j] += ls[j] * cs[2 * j] * rs[j]
+            else:
+                for j in range(low, high):
+                    t[j] += l[j] * c[j] * r[j + e]
+            if periodic[2]:
+                for j in range(low):
+                    t[j] += l[j] * c[(fx * j + fx - 1 + d) % n] * r[(j + e) % m]
+                for j in range(high, m):
+                    t[j] += l[j] * c[(fx * j + fx - 1 + d) % n] * r[(j + e) % m]
+
+
+def _interpolate(out, a, terms, starts, factors, periodic):
+    """Operator-dependent weights (Dendy 1982): see ``multigrid.transfer`` for the formula.
+
+    ``starts[q]:starts[q+1]`` are the terms of the q-th weight in order of computation:
+    (weight plane, a plane, known weight plane or -1 for the denominator, dz, dy, dx).
+    """
+    nb, _, mz, my, m = out.shape
+    nz, ny, n = a.shape[2], a.shape[3], a.shape[4]
+    fz, fy, fx = factors
+    for i in prange(nb * mz * my):
+        s, zc, yc = i // (mz * my), i // my % mz, i % my
+        fine = a[min(s, a.shape[0] - 1)]
+        total, centre = np.empty_like(out[s, 0, zc, yc]), np.empty_like(out[s, 0, zc, yc])
+        for q in range(starts.shape[0] - 1):
+            first = starts[q]
+            t = out[s, terms[first, 0], zc, yc]
+            dx = terms[first, 5]
+            z = _wrap(fz * zc + fz - 1 + terms[first, 3], nz, periodic[0])
+            y = _wrap(fy * yc + fy - 1 + terms[first, 4], ny, periodic[1])
+            t[:] = 0
+            if z < 0 or y < 0:
+                continue
+            total[:] = 0
+            centre[:] = 0
+            low, high = _columns(dx, 0, fx, n, m)
+            for r in range(first, starts[q + 1]):
+                c = fine[terms[r, 1], z, y]
+                if terms[r, 2] < 0:
+                    for j in range(low, high):
+                        centre[j] += c[fx * j + fx - 1 + dx]
+                    if high < m and periodic[2]:
+                        centre[m - 1] += c[0]
+                else:
+                    known = out[s, terms[r, 2], zc, yc]
+                    for j in range(low, high):
+                        total[j] -= c[fx * j + fx - 1 + dx] * known[j]
+                    if high < m and periodic[2]:
+                        total[m - 1] -= c[0] * known[m - 1]
+            if high < m and periodic[2]:
+                high = m
+            for j in range(low, high):
+                t[j] = total[j] / centre[j]
+
+
+class _Twin:
+    """One loop nest compiled twice: serial, and parallel for arrays worth the threads' start."""
+
+    worth_threads = 50_000
+
+    def __init__(self, loops):
+        self.serial = njit(**_FAST)(loops)
+        self.parallel = njit(parallel=True, **_FAST)(loops)
+
+    def __call__(self, size, *arguments):
+        kernel = self.parallel if numba.get_num_threads() > 1 and size > self.worth_threads else self.serial
+        kernel(*arguments)
+
+
+apply_rows = _Twin(_apply)
+sweep_rows = _Twin(_sweep)
+restrict_rows = _Twin(_restrict_residual)
+prolong_rows = _Twin(_prolong_add)
+galerkin_rows = _Twin(_galerkin)
+interpolate_rows = _Twin(_interpolate)

@@ -1,0 +1,122 @@
+"""The kernels in torch: the definition that the compiled twins are tested against.
+
+Batched, differentiable (but for the in-place ``sweep`` and ``prolong_add``), on any device.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import torch
+
+from sciml.core.stencil import Offset, Stencil, box_offsets, shifted
+from sciml.core.transfer import (
+    Transfer,
+    coarse_shape,
+    galerkin_terms,
+    interpolation_terms,
+    transfer_offsets,
+)
+
+
+def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
+    """``sum_k a_k[i] u[i + o_k]``; u (*batch, *shape)."""
+    total = torch.zeros_like(u)
+    for offset in A.offsets:
+        total = total + A.entry(offset) * shifted(u, offset, A.periodic)
+    return total
+
+
+def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[slice, ...]]:
+    """Index sets of coloured Gauss-Seidel: parities, plus the last index of an odd periodic axis."""
+    axes = []
+    for n, ring in zip(shape, periodic, strict=True):
+        odd = ring and n % 2 == 1
+        sets = [slice(p, n - 1 if odd else n, 2) for p in range(min(2, n))]
+        axes.append([*sets, slice(n - 1, n)] if odd and n > 2 else sets)
+    return list(product(*axes))
+
+
+def sweep(
+    A: Stencil, inverse: torch.Tensor, x: torch.Tensor, b: torch.Tensor,
+    *, reverse: bool, from_zero: bool,
+) -> None:
+    """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
+    if from_zero:
+        x.zero_()
+    order = colours(A.shape, A.periodic)
+    for colour in reversed(order) if reverse else order:
+        where = (..., *colour)
+        x[where] += (inverse * (b - apply(A, x)))[where]
+
+
+def restrict_residual(
+    A: Stencil, P: Transfer, x: torch.Tensor, b: torch.Tensor, out: torch.Tensor
+) -> None:
+    """out = P^T (b - A x)."""
+    residual = b - apply(A, x)
+    out.zero_()
+    for plane, d in enumerate(P.offsets):
+        out += _plane(P.weights, plane, P.factors) * at_coarse(residual, d, P.factors, P.periodic)
+
+
+def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
+    """x += P coarse."""
+    for plane, d in enumerate(P.offsets):
+        term = _plane(P.weights, plane, P.factors) * coarse
+        spread = x.new_zeros((*term.shape[: -len(P.factors)], *P.fine_shape))
+        spread[(..., *(slice(f - 1, None, f) for f in P.factors))] = term
+        x += shifted(spread, tuple(-s for s in d), P.periodic)
+
+
+def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
+    """The operator-dependent prolongation of ``sciml.core.transfer``."""
+    weights: dict[int, torch.Tensor] = {}
+    offsets = transfer_offsets(factors)
+    centre = offsets.index((0,) * len(factors))
+    shape = (*A.batch, *coarse_shape(A.shape, factors))
+    ones = torch.ones(A.shape, dtype=A.dtype, device=A.device)
+    weights[centre] = A.coefficients.new_ones(shape)
+    for plane, terms in interpolation_terms(A.offsets, factors):
+        d = offsets[plane]
+        total, diagonal = A.coefficients.new_zeros(shape), A.coefficients.new_zeros(shape)
+        for k, known in terms:
+            a = at_coarse(A.entry(A.offsets[k]), d, factors, A.periodic)
+            if known < 0:
+                diagonal = diagonal + a
+            else:
+                total = total - a * weights[known]
+        inside = at_coarse(ones, d, factors, A.periodic) > 0
+        weights[plane] = torch.where(inside, total / torch.where(inside, diagonal, 1.0), 0.0)
+    stacked = torch.stack([weights[i] for i in range(len(offsets))], dim=-len(factors) - 1)
+    return Transfer(stacked, factors, A.periodic, A.shape)
+
+
+def galerkin(A: Stencil, P: Transfer) -> Stencil:
+    """P^T A P as a box stencil."""
+    dimension = len(P.factors)
+    offsets = box_offsets(dimension)
+    planes: list[torch.Tensor] = [P.weights.new_zeros(())] * len(offsets)
+    for out, k, left, right, d, e in galerkin_terms(A.offsets, P.factors, offsets):
+        a = at_coarse(A.entry(A.offsets[k]), d, P.factors, P.periodic)
+        term = _plane(P.weights, left, P.factors) * a
+        planes[out] = planes[out] + term * shifted(
+            _plane(P.weights, right, P.factors), e, P.periodic
+        )
+    shape = (*P.weights.shape[: -dimension - 1], *P.shape)
+    stacked = torch.stack([p.expand(shape) for p in planes], dim=-dimension - 1)
+    return Stencil(
+        stacked, offsets, periodic=A.periodic, symmetric=A.symmetric, definite=A.definite,
+        nullspace=A.nullspace,
+    )
+
+
+def at_coarse(
+    u: torch.Tensor, d: Offset, factors: tuple[int, ...], periodic: tuple[bool, ...]
+) -> torch.Tensor:
+    """``u[2 C + 1 + d]`` for every coarse point C, zero outside."""
+    return shifted(u, d, periodic)[(..., *(slice(f - 1, None, f) for f in factors))]
+
+
+def _plane(weights: torch.Tensor, plane: int, factors: tuple[int, ...]) -> torch.Tensor:
+    return weights.select(-len(factors) - 1, plane)

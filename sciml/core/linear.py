@@ -1,0 +1,130 @@
+"""Linear maps with leading batch dimensions, and linear systems made of them.
+
+A map acts on arrays ``(*batch, *shape)``; a solver looks only at ``apply`` and the tags.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from sciml.core.errors import InputError
+
+if TYPE_CHECKING:
+    from sciml.core.grid import Grid
+
+
+class LinearMap(ABC):
+    """A linear operator from arrays ``(*batch, *shape)`` to arrays of the same shape.
+
+    Tags: ``symmetric``; ``definite`` (positive definite, or semidefinite with ``nullspace``);
+    ``nullspace`` (True where constants are in the kernel); ``linear`` (False for a learned or
+    truncated map that is not linear: Krylov methods then need a flexible variant).
+    """
+
+    shape: tuple[int, ...]
+    batch: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    symmetric: bool
+    definite: bool
+    nullspace: bool
+    linear: bool = True
+
+    @abstractmethod
+    def apply(self, u: torch.Tensor) -> torch.Tensor:
+        """``A u`` for ``u`` of shape (*batch, *shape), in ``u``'s dtype or better."""
+
+    @abstractmethod
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """``A^T u``, such that <A u, v> = <u, A^T v> over ``shape``."""
+
+    @abstractmethod
+    def diagonal(self) -> torch.Tensor:
+        """The diagonal, shape (*batch, *shape)."""
+
+    @abstractmethod
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """The matrix in row-major (C) order of ``shape``; raises InputError for a batch."""
+
+    @property
+    def size(self) -> int:
+        """Unknowns per sample."""
+        return int(np.prod(self.shape))
+
+
+class SparseMatrix(LinearMap):
+    """A SciPy sparse matrix as a LinearMap on vectors of shape (n,); any batch leads.
+
+    ``symmetric`` is found by comparing with the transpose unless given; ``definite`` is taken
+    from the user, or guessed from symmetry and a positive diagonal.
+    """
+
+    def __init__(
+        self,
+        matrix: scipy.sparse.spmatrix | scipy.sparse.sparray | np.ndarray,
+        *,
+        symmetric: bool | None = None,
+        definite: bool | None = None,
+        nullspace: bool = False,
+    ) -> None:
+        csr = scipy.sparse.csr_matrix(matrix)
+        if csr.shape[0] != csr.shape[1]:
+            raise InputError(f"the matrix must be square; got {csr.shape[0]} x {csr.shape[1]}")
+        self.matrix = csr.astype(np.float64) if csr.dtype.kind in "iub" else csr
+        self.shape, self.batch = (csr.shape[0],), ()
+        self.dtype = torch.from_numpy(self.matrix.data[:0].copy()).dtype
+        self.device = torch.device("cpu")
+        if symmetric is None:
+            gap = abs(self.matrix - self.matrix.T)
+            scale = abs(self.matrix).max() if self.matrix.nnz else 1.0
+            symmetric = bool(gap.nnz == 0 or gap.max() <= 1e-12 * scale)
+        self.symmetric = symmetric
+        positive = bool((self.matrix.diagonal().real > 0).all())
+        self.definite = symmetric and positive if definite is None else definite
+        self.nullspace = nullspace
+
+    def _times(self, matrix: scipy.sparse.csr_matrix, u: torch.Tensor) -> torch.Tensor:
+        flat = u.detach().reshape(-1, self.size).numpy()
+        return torch.from_numpy(np.ascontiguousarray((matrix @ flat.T).T)).reshape(u.shape)
+
+    def apply(self, u: torch.Tensor) -> torch.Tensor:
+        """``A u``; u of shape (*batch, n)."""
+        return self._times(self.matrix, u)
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """``A^T u``."""
+        return self._times(self.matrix.T.tocsr(), u)
+
+    def diagonal(self) -> torch.Tensor:
+        """The diagonal, shape (n,)."""
+        return torch.from_numpy(np.ascontiguousarray(self.matrix.diagonal()))
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """The matrix itself."""
+        return self.matrix
+
+
+@dataclass(frozen=True)
+class LinearSystem:
+    """``A x = b`` with what is needed to turn ``x`` back into a field.
+
+    ``b``: (*batch, *A.shape) float64. ``lift`` maps the unknowns to the value on ``on`` (adding
+    the boundary values known beforehand); ``restrict`` is its left inverse. ``notes``: one-line
+    remarks of the discretisation, printed by the command line. ``defect``: for a singular
+    system, what was subtracted per sample to make the data compatible, relative to the source.
+    """
+
+    A: LinearMap
+    b: torch.Tensor
+    on: Grid | None = None
+    lift: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
+    restrict: Callable[[torch.Tensor], torch.Tensor] = lambda value: value
+    notes: tuple[str, ...] = ()
+    defect: torch.Tensor | None = None

@@ -1,0 +1,102 @@
+"""The answer, with the evidence for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sciml.core.status import Status
+
+if TYPE_CHECKING:
+    from sciml.core.grid import Grid
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the solve cost.
+
+    ``iterations``: int tensor of shape batch. ``residuals``: (steps, *batch) relative residual
+    norms as the method saw them, first entry before the first iteration. Seconds are wall time.
+    ``work_units``: applications of A, or their equivalent, where the method counts them.
+    """
+
+    iterations: torch.Tensor
+    residuals: torch.Tensor
+    setup_seconds: float
+    solve_seconds: float
+    work_units: float | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Value on its grid, why the solver stopped, and the true residual recomputed in float64.
+
+    ``value``: (*batch, *grid); NaN inside obstacles whose rim is not Dirichlet. ``residual``:
+    ||b - A x|| / ||b|| per sample, shape batch. ``statuses``: one Status per sample, flattened
+    in row-major order. ``on`` is None for a bare matrix.
+    """
+
+    value: torch.Tensor
+    residual: torch.Tensor
+    statuses: tuple[Status, ...]
+    stats: Statistics
+    on: Grid | None = None
+    solver: Any = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def status(self) -> Status:
+        """The first status that is not a success, or CONVERGED: what to tell the user."""
+        return next((s for s in self.statuses if not s.success), Status.CONVERGED)
+
+    @property
+    def converged(self) -> bool | torch.Tensor:
+        """A boolean, or for a batch a bool tensor of shape batch."""
+        if self.residual.ndim == 0:
+            return self.statuses[0].success
+        return torch.tensor([s.success for s in self.statuses]).reshape(self.residual.shape)
+
+    def error(self, exact: Callable[..., torch.Tensor] | torch.Tensor) -> torch.Tensor:
+        """Relative L2 error per sample against a function of x, y, z or values on the grid.
+
+        Points with a NaN value (inside obstacles) are left out.
+        """
+        if callable(exact):
+            if self.on is None:
+                raise ValueError("a function needs a grid; pass the exact values instead")
+            exact = exact(*self.on.coordinates())
+        dims = tuple(range(self.residual.ndim, self.value.ndim))
+        known = torch.isfinite(self.value)
+        truth = torch.where(known, torch.as_tensor(exact, dtype=self.value.dtype), 0.0)
+        gap = torch.where(known, self.value, 0.0) - truth
+        return gap.square().sum(dims).sqrt() / truth.square().sum(dims).sqrt()
+
+    def sample(self, points: torch.Tensor) -> torch.Tensor:
+        """Multilinear interpolation at ``points`` (n, d); returns (*batch, n)."""
+        from scipy.interpolate import RegularGridInterpolator
+
+        if self.on is None:
+            raise ValueError("a bare vector has no grid to sample on")
+        axes = [a.numpy() for a in self.on.axes()]
+        flat = self.value.reshape(-1, *self.on.shape).cpu().numpy()
+        rows = [
+            RegularGridInterpolator(axes, v, bounds_error=False, fill_value=None)(points.numpy())
+            for v in flat
+        ]
+        return torch.tensor(rows).reshape(*self.residual.shape, len(points))
+
+    def save(self, directory: str) -> None:
+        """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""
+        from sciml.core.files import save_solution
+
+        save_solution(self, directory)
+
+    def plot(self, file: str | None = None) -> Any:
+        """A matplotlib figure of the value; written to ``file`` where one is named."""
+        import importlib
+
+        # The plot lives in the top layer; named here so that the import stays lazy.
+        return importlib.import_module("sciml.app.plot").plot_solution(self, file)

@@ -1,0 +1,181 @@
+"""The verb: ``solve(problem, solver, on)``, and the face that every solver shows it.
+
+``solve = run . init``: ``init`` does the set-up that many right-hand sides can share (as in
+CommonSolve.jl and lineax), ``run`` answers one of them.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import scipy.sparse
+import torch
+
+from sciml.core.errors import InputError, SolveError
+from sciml.core.grid import Grid
+from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
+from sciml.core.problem import Problem
+from sciml.core.solution import Solution, Statistics
+from sciml.core.status import Status
+
+Progress = Callable[[int, float], None]
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """Anything that answers a problem: a frozen dataclass of options with these two methods."""
+
+    kind: str
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | None) -> Any:
+        """Set-up, reusable over right-hand sides."""
+
+    def run(self, state: Any, *, initial: torch.Tensor | None = None,
+            b: torch.Tensor | None = None, progress: Progress | None = None) -> Solution:
+        """Answer one right-hand side."""
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """What a linear method hands back before anything is verified.
+
+    ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
+    ``residuals``: (steps, *batch) relative norms.
+    """
+
+    x: torch.Tensor
+    statuses: tuple[Status, ...]
+    iterations: torch.Tensor
+    residuals: torch.Tensor
+    work_units: float | None = None
+
+
+@dataclass(frozen=True)
+class LinearState:
+    """A linear solver's set-up: the system, what ``setup`` returned, and how long it took."""
+
+    system: LinearSystem
+    prepared: Any
+    setup_seconds: float
+
+
+class LinearSolver(ABC):
+    """Interface of the solvers of ``A x = b``; a leaf gives ``setup`` and ``iterate``.
+
+    ``rtol`` is the relative residual ||b - A x|| / ||b|| at which a sample has converged.
+    """
+
+    kind: str
+    rtol: float
+
+    @abstractmethod
+    def setup(self, A: LinearMap) -> Any:
+        """Factorise, build a hierarchy, or check the tags; raises InputError if A does not suit."""
+
+    @abstractmethod
+    def iterate(
+        self, A: LinearMap, prepared: Any, b: torch.Tensor, initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Iterate:
+        """Solve for one (batch of) right-hand side(s)."""
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> LinearState:
+        """Discretise if need be, then set up."""
+        system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
+        start = time.perf_counter()
+        prepared = self.setup(system.A)
+        return LinearState(system, prepared, time.perf_counter() - start)
+
+    def run(
+        self, state: LinearState, *, initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None, progress: Progress | None = None,
+    ) -> Solution:
+        """Solve, then recompute the residual in float64; ``initial`` is a value on the grid."""
+        system = state.system
+        right = system.b if b is None else b
+        guess = None if initial is None else system.restrict(initial).to(right)
+        start = time.perf_counter()
+        result = self.iterate(system.A, state.prepared, right, guess, progress)
+        seconds = time.perf_counter() - start
+        residual = relative_residual(system.A, result.x, right)
+        stats = Statistics(
+            result.iterations, result.residuals, state.setup_seconds, seconds, result.work_units
+        )
+        statuses = _verified(result.statuses, residual, self.rtol)
+        return Solution(
+            system.lift(result.x), residual, statuses, stats, system.on, self, system.notes
+        )
+
+
+def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """||b - A x|| / ||b|| per sample, recomputed in float64; ||b|| = 0 counts as 1."""
+    dims = tuple(range(-len(A.shape), 0))
+    gap = b - A.apply(x.to(b.dtype))
+    scale = b.square().sum(dims).sqrt()
+    return gap.square().sum(dims).sqrt() / torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _verified(
+    statuses: tuple[Status, ...], residual: torch.Tensor, rtol: float
+) -> tuple[Status, ...]:
+    """Statuses corrected by the true residual: it alone decides what has converged."""
+    checked = []
+    for status, value in zip(statuses, residual.flatten().tolist(), strict=True):
+        if value <= 1.01 * rtol:
+            checked.append(Status.CONVERGED)
+        elif value != value:
+            checked.append(Status.NOT_FINITE)
+        else:
+            checked.append(Status.RESIDUAL_MISMATCH if status.success else status)
+    return tuple(checked)
+
+
+def lower(problem: Problem, on: Grid | None) -> LinearSystem:
+    """The linear system of a problem on a grid; raises InputError without a grid."""
+    from sciml.core.discretize import discretize
+
+    if on is None:
+        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    return discretize(problem, on)
+
+
+def init(problem: Any, solver: Solver, on: Grid | None = None) -> Any:
+    """Set-up once for many right-hand sides; answer them with ``solver.run(state, b=...)``."""
+    return solver.init(problem, on)
+
+
+def solve(
+    problem: Any, *arguments: Any, solver: Solver | None = None, on: Grid | None = None,
+    initial: torch.Tensor | None = None, throw: bool = True, progress: Progress | None = None,
+) -> Solution:
+    """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``.
+
+    ``A`` is a LinearMap or a SciPy sparse matrix, ``b`` a vector. ``initial`` is a first guess on
+    the grid. ``throw=True`` raises SolveError when any sample has not converged; with False the
+    Solution says so. ``progress(iteration, residual)`` is called once per iteration.
+    """
+    rest = list(arguments)
+    if isinstance(problem, LinearMap) or scipy.sparse.issparse(problem):
+        if not rest or isinstance(rest[0], Solver):
+            raise InputError("solve(A, b, solver) needs the right-hand side b after the matrix")
+        A = problem if isinstance(problem, LinearMap) else SparseMatrix(problem)
+        b = torch.as_tensor(rest.pop(0), dtype=torch.float64)
+        problem = LinearSystem(A, b)
+    if rest:
+        solver = rest.pop(0)
+    if rest or solver is None:
+        raise InputError("solve takes (problem, solver, on=grid) or (A, b, solver)")
+    solution = solver.run(solver.init(problem, on), initial=initial, progress=progress)
+    if throw and not solution.status.success:
+        worst = float(solution.residual.max())
+        raise SolveError(f"{solution.status} (worst relative residual {worst:.2e})")
+    return solution
+
+
+def with_solver(solution: Solution, solver: Any, note: str) -> Solution:
+    """The same solution, in the name of the solver that the user asked for, with a note."""
+    return replace(solution, solver=solver, notes=(*solution.notes, note))

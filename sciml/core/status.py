@@ -1,0 +1,53 @@
+"""Why a solver stopped, as a typed reason that carries its own advice."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class Status(Enum):
+    """Why a solve ended; the value is one sentence on what happened and what to try.
+
+    ``CONVERGED`` is the only member that means success.
+    """
+
+    CONVERGED = "The true relative residual is at or below the tolerance."
+    MAX_ITERATIONS = (
+        "The iteration limit was reached before the tolerance; "
+        "raise max_iterations or use a stronger preconditioner, such as multigrid."
+    )
+    STAGNATED = (
+        "The residual stopped falling above the tolerance; "
+        "the tolerance is below what this precision can reach, or the preconditioner is too weak."
+    )
+    DIVERGED = (
+        "The residual grew; the method does not suit this operator: "
+        "use gmres for a nonsymmetric one, minres for an indefinite one, or direct."
+    )
+    BREAKDOWN = (
+        "The Krylov recurrence divided by zero; restart from another guess or use gmres."
+    )
+    INDEFINITE_OPERATOR = (
+        "A direction of negative curvature was met, so the operator is not positive definite; "
+        "use minres (symmetric) or gmres."
+    )
+    INDEFINITE_PRECONDITIONER = (
+        "The preconditioner is not positive definite; use gmres, "
+        "or check it with sciml.check_preconditioner."
+    )
+    NOT_FINITE = (
+        "A NaN or an infinity appeared; look for one in the coefficients, "
+        "the right-hand side or the preconditioner."
+    )
+    RESIDUAL_MISMATCH = (
+        "The method reported convergence but the recomputed residual is above the tolerance; "
+        "lower rtol, or use a better-conditioned formulation."
+    )
+
+    @property
+    def success(self) -> bool:
+        """Whether the answer may be used as it is."""
+        return self is Status.CONVERGED
+
+    def __str__(self) -> str:
+        return f"{self.name.lower().replace('_', ' ')}: {self.value}"

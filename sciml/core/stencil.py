@@ -1,0 +1,149 @@
+"""Matrix-free stencils on tensor grids.
+
+    (A u)[i] = sum_k a_k[i] u[i + o_k],      o_k the k-th offset,
+
+where entries that point outside the array count as zero, or wrap on periodic axes. Constant
+coefficients are stored once: ``coefficients`` is then an expanded (stride-0) tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.linear import LinearMap
+
+Offset = tuple[int, ...]
+
+
+def cross_offsets(dimension: int) -> tuple[Offset, ...]:
+    """The 2 d + 1 offsets of the cross: the centre, then minus and plus along each axis."""
+    centre = (0,) * dimension
+    arms = [
+        tuple(s if a == axis else 0 for a in range(dimension))
+        for axis in range(dimension)
+        for s in (-1, 1)
+    ]
+    return (centre, *arms)
+
+
+def box_offsets(dimension: int) -> tuple[Offset, ...]:
+    """The 3^d offsets of the box, in row-major order."""
+    return tuple(product((-1, 0, 1), repeat=dimension))
+
+
+class Stencil(LinearMap):
+    """A stencil with coefficients ``(*batch, len(offsets), *shape)`` on a tensor grid.
+
+    ``offsets``: d-tuples of -1, 0, 1, the centre among them. ``periodic``: per axis.
+    """
+
+    def __init__(
+        self,
+        coefficients: torch.Tensor,
+        offsets: Sequence[Offset],
+        *,
+        periodic: Sequence[bool] | None = None,
+        symmetric: bool = False,
+        definite: bool = False,
+        nullspace: bool = False,
+    ) -> None:
+        self.coefficients = coefficients
+        self.offsets = tuple(tuple(o) for o in offsets)
+        dimension = len(self.offsets[0])
+        self.shape = tuple(coefficients.shape[-dimension:])
+        self.batch = tuple(coefficients.shape[: -dimension - 1])
+        self.periodic = tuple(periodic) if periodic is not None else (False,) * dimension
+        self.dtype, self.device = coefficients.dtype, coefficients.device
+        self.symmetric, self.definite, self.nullspace = symmetric, definite, nullspace
+        if coefficients.shape[-dimension - 1] != len(self.offsets):
+            raise InputError(
+                f"{coefficients.shape[-dimension - 1]} coefficient planes for "
+                f"{len(self.offsets)} offsets"
+            )
+
+    @property
+    def dimension(self) -> int:
+        """Number of grid axes."""
+        return len(self.shape)
+
+    def entry(self, offset: Offset) -> torch.Tensor:
+        """The coefficient plane of one offset, shape (*batch, *shape)."""
+        return self.coefficients.select(-self.dimension - 1, self.offsets.index(offset))
+
+    def to(self, dtype: torch.dtype) -> Stencil:
+        """The same stencil with coefficients in another dtype."""
+        return self._like(self.coefficients.to(dtype))
+
+    def _like(self, coefficients: torch.Tensor) -> Stencil:
+        return Stencil(
+            coefficients, self.offsets, periodic=self.periodic, symmetric=self.symmetric,
+            definite=self.definite, nullspace=self.nullspace,
+        )
+
+    def apply(self, u: torch.Tensor) -> torch.Tensor:
+        """``A u`` for u of shape (*batch, *shape)."""
+        from sciml.core import kernels
+
+        return kernels.of(u).apply(self, u)
+
+    def transpose(self) -> Stencil:
+        """The adjoint as a stencil: a^T_k[i] = a_{-k}[i + o_k]."""
+        planes = []
+        for offset in self.offsets:
+            mirror = tuple(-s for s in offset)
+            planes.append(shifted(self.entry(mirror), offset, self.periodic))
+        return Stencil(
+            torch.stack(planes, dim=-self.dimension - 1), self.offsets, periodic=self.periodic,
+            symmetric=self.symmetric, definite=self.definite, nullspace=self.nullspace,
+        )
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """``A^T u``."""
+        return self.apply(u) if self.symmetric else self.transpose().apply(u)
+
+    def diagonal(self) -> torch.Tensor:
+        """The centre plane, shape (*batch, *shape)."""
+        return self.entry((0,) * self.dimension)
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """The matrix in row-major order of ``shape``; raises InputError for a batch."""
+        if self.batch:
+            raise InputError(f"a batch of {self.batch} systems is no single SciPy matrix; index it first")
+        index = np.arange(self.size).reshape(self.shape)
+        rows, columns, values = [], [], []
+        for k, offset in enumerate(self.offsets):
+            inside = np.ones(self.shape, dtype=bool)
+            for axis, step in enumerate(offset):
+                if step and not self.periodic[axis]:
+                    edge = [slice(None)] * self.dimension
+                    edge[axis] = slice(-1, None) if step > 0 else slice(0, 1)
+                    inside[tuple(edge)] = False
+            neighbour = np.roll(index, [-s for s in offset], axis=tuple(range(self.dimension)))
+            rows.append(index[inside])
+            columns.append(neighbour[inside])
+            values.append(self.coefficients[k].cpu().numpy()[inside])
+        triplet = (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns)))
+        matrix = scipy.sparse.csr_matrix(triplet, shape=(self.size, self.size))
+        matrix.eliminate_zeros()
+        return matrix
+
+
+def shifted(u: torch.Tensor, offset: Offset, periodic: Sequence[bool]) -> torch.Tensor:
+    """``u[i + offset]`` on the trailing axes, zero outside or wrapped on periodic axes."""
+    dimension = len(offset)
+    axes = tuple(range(-dimension, 0))
+    moved = torch.roll(u, tuple(-s for s in offset), dims=axes) if any(offset) else u
+    for axis, step in zip(axes, offset, strict=True):
+        if step and not periodic[axis]:
+            edge = [slice(None)] * u.ndim
+            edge[axis] = slice(-1, None) if step > 0 else slice(0, 1)
+            moved = moved.index_fill(
+                axis, torch.tensor([u.shape[axis] - 1 if step > 0 else 0], device=u.device), 0.0
+            )
+    return moved

@@ -1,0 +1,76 @@
+"""Solvers: frozen dataclasses of options, imported as ``sciml.solvers``.
+
+Names load on first use (PEP 562), so that importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if __name__ != "sciml.solvers":
+    raise ImportError("import this package as sciml.solvers, not as solvers")
+
+if TYPE_CHECKING:
+    from sciml.solvers.amg import AMG
+    from sciml.solvers.auto import Auto
+    from sciml.solvers.direct import Direct
+    from sciml.solvers.fast_poisson import FastPoisson
+    from sciml.solvers.jacobi import Jacobi
+    from sciml.solvers.krylov import CG, FCG
+    from sciml.solvers.krylov_indefinite import MINRES
+    from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+    from sciml.solvers.multigrid import Multigrid
+
+# What may stand as `solver:` in a spec; the loader builds its union from these classes.
+SOLVERS: tuple[str, ...] = (
+    "Auto",
+    "Direct",
+    "CG",
+    "FCG",
+    "MINRES",
+    "BiCGStab",
+    "GMRES",
+    "Multigrid",
+    "AMG",
+    "FastPoisson",
+)
+
+_MODULES = {
+    "AMG": "amg",
+    "Auto": "auto",
+    "BiCGStab": "krylov_nonsymmetric",
+    "CG": "krylov",
+    "Direct": "direct",
+    "FCG": "krylov",
+    "FastPoisson": "fast_poisson",
+    "GMRES": "krylov_nonsymmetric",
+    "Jacobi": "jacobi",
+    "MINRES": "krylov_indefinite",
+    "Multigrid": "multigrid",
+}
+
+__all__ = [
+    "AMG",
+    "CG",
+    "FCG",
+    "GMRES",
+    "MINRES",
+    "SOLVERS",
+    "Auto",
+    "BiCGStab",
+    "Direct",
+    "FastPoisson",
+    "Jacobi",
+    "Multigrid",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sciml.solvers' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"sciml.solvers.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,117 @@
+"""Sparse direct solution: P A Q = L U (SuperLU), or L L^T (CHOLMOD) where it can be had.
+
+A singular system whose kernel is the constants is solved with its last unknown pinned to zero,
+which leaves a regular matrix, and shifted to zero mean afterwards: for a symmetric matrix that is
+exactly the pseudo-inverse. One step of iterative refinement follows (Skeel 1980).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.linear import LinearMap
+from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.solvers.inverse import Action, PerSample, matrices
+from sciml.solvers.iteration import check_options, direct_solution, iterate_verified
+
+
+@dataclass(frozen=True)
+class Direct(LinearSolver):
+    """Sparse LU or Cholesky factorisation, one per sample; also an exact preconditioner.
+
+    ``setup`` returns the inverse as a LinearMap; raises InputError for a singular matrix.
+    """
+
+    kind: Literal["direct"] = "direct"
+    rtol: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_options(self.kind, self.rtol, 1)
+
+    def setup(self, A: LinearMap) -> PerSample:
+        """Factorise every sample."""
+        definite = A.symmetric and A.definite
+        pairs = [_inverse(matrix, A, definite) for matrix in matrices(A)]
+        actions, adjoints = zip(*pairs, strict=True)
+        return PerSample(A, actions, adjoints, symmetric=A.symmetric, definite=definite)
+
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: PerSample,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Iterate:
+        """Solve and refine once, more only if need be; the factors make ``initial`` needless."""
+        return iterate_verified(
+            direct_solution(A, prepared, refinements=1),
+            A,
+            b,
+            None,
+            rtol=self.rtol,
+            max_iterations=5,
+            window=5,
+            progress=progress,
+        )
+
+
+def _inverse(
+    matrix: scipy.sparse.csr_matrix, A: LinearMap, definite: bool
+) -> tuple[Action, Action]:
+    """The actions of the inverse and of its transpose."""
+    if not A.nullspace:
+        solve = _factorise(matrix, definite)
+        return solve, (solve if A.symmetric else _factorise(matrix.T, definite))
+    pinned = matrix[:-1, :-1]
+    forward = _factorise(pinned, definite)
+    backward = forward if A.symmetric else _factorise(pinned.T, definite)
+    return _pseudo(forward, A.symmetric), _pseudo(backward, A.symmetric)
+
+
+def _pseudo(solve: Action, symmetric: bool) -> Action:
+    def action(right: np.ndarray) -> np.ndarray:
+        # Only a symmetric matrix is known to have the constants as its left kernel too.
+        compatible = right - right.mean(axis=0) if symmetric else right
+        x = np.zeros_like(compatible)
+        x[:-1] = solve(compatible[:-1])
+        return x - x.mean(axis=0)
+
+    return action
+
+
+def _factorise(matrix: scipy.sparse.spmatrix, definite: bool) -> Action:
+    cholesky = _cholmod() if definite else None
+    if cholesky is not None:
+        return cholesky(matrix.tocsc())
+    options: dict[str, Any] = {}
+    if definite:
+        options = {
+            "permc_spec": "MMD_AT_PLUS_A",
+            "diag_pivot_thresh": 0.0,
+            "options": {"SymmetricMode": True},
+        }
+    try:
+        factors = scipy.sparse.linalg.splu(matrix.tocsc(), **options)
+    except RuntimeError as error:
+        raise InputError(
+            "the matrix is singular: fix u somewhere with a dirichlet side or add a reaction term "
+            "(for a matrix whose kernel is the constants, tag it nullspace=True)"
+        ) from error
+    return lambda right: factors.solve(np.asfortranarray(right))
+
+
+def _cholmod() -> Callable[..., Action] | None:
+    try:
+        from sksparse.cholmod import cholesky
+    except ImportError:
+        return None
+    return cholesky

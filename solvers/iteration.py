@@ -1,0 +1,279 @@
+"""What every iterative method shares: batched vector algebra, and who has finished and why.
+
+A batch is iterated in lockstep, but each sample has its own scalars, count and status. A sample
+that has finished is frozen: its step lengths are zero, so that nothing of it is touched again.
+Convergence is claimed on the recursively updated residual and granted on the true one,
+
+    ||b - A x|| <= rtol ||b||;
+
+where the two have drifted apart the method restarts from the true residual (van der Vorst and Ye
+2000), and stops as stagnated once a restart no longer halves it. With a nullspace of constants the
+residual of a symmetric system is projected onto vectors of zero mean, and so is every answer
+(unweighted mean over the unknowns).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.linear import LinearMap
+from sciml.core.solve import Iterate, Progress
+from sciml.core.status import Status
+
+_STATUSES = tuple(Status)
+_RUNNING, _CLAIMED = -1, -2
+_FALL = 0.99  # a new best residual must be this much smaller to count as progress
+
+
+def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:
+    """<u, v> over the last ``dimension`` axes; shape batch."""
+    return torch.linalg.vecdot(u.flatten(-dimension), v.flatten(-dimension))
+
+
+def norm(u: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Euclidean norm over the last ``dimension`` axes; shape batch."""
+    return torch.linalg.vector_norm(u.flatten(-dimension), dim=-1)
+
+
+def spread(scalars: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Per-sample scalars shaped to multiply arrays (*batch, *shape)."""
+    return scalars[(..., *(None,) * dimension)]
+
+
+def axpy(alpha: torch.Tensor, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``x += alpha p`` in place, alpha per sample; returns x."""
+    if alpha.ndim == 0 and x.device.type == "cpu":
+        return x.add_(p, alpha=alpha.item())
+    return x.addcmul_(p, spread(alpha, x.ndim - alpha.ndim))
+
+
+def xpay(z: torch.Tensor, beta: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """``p = z + beta p`` in place, beta per sample; returns p."""
+    if beta.ndim == 0 and p.device.type == "cpu":
+        return torch.add(z, p, alpha=beta.item(), out=p)
+    return torch.addcmul(z, p, spread(beta, p.ndim - beta.ndim), out=p)
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """``a / b`` for the samples in ``where`` with b != 0, and zero for the others."""
+    usable = where & (b != 0)
+    return torch.where(usable, a / torch.where(usable, b, torch.ones_like(b)), 0.0)
+
+
+def remove_mean(u: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Subtract each sample's mean in place; returns u."""
+    return u.sub_(u.mean(tuple(range(-dimension, 0)), keepdim=True))
+
+
+def precondition(M: LinearMap | None, r: torch.Tensor, project: bool) -> torch.Tensor:
+    """``z = M r`` in r's dtype, of zero mean where asked; r itself without a preconditioner."""
+    if M is None:
+        return r
+    z = M.apply(r).to(r.dtype)
+    return remove_mean(z, len(M.shape)) if project else z
+
+
+def singular_symmetric(A: LinearMap) -> bool:
+    """Whether residuals have zero mean: constants span the kernel of A and of its transpose."""
+    return A.nullspace and A.symmetric
+
+
+class Ledger:
+    """Who is still running: per-sample status, iteration count and residual history.
+
+    ``scale``: ||b|| per sample, with 1 for 0. ``window``: iterations without a 1 % fall of the
+    best residual after which a sample has stagnated.
+    """
+
+    def __init__(
+        self,
+        scale: torch.Tensor,
+        rtol: float,
+        max_iterations: int,
+        window: int,
+        progress: Progress | None,
+    ) -> None:
+        self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        self.rtol, self.max_iterations, self.window = rtol, max_iterations, window
+        self.progress = progress
+        self.codes = torch.full_like(scale, _RUNNING, dtype=torch.int64)
+        self.iterations = torch.zeros_like(self.codes)
+        self.count = 0
+        self.history: list[torch.Tensor] = []
+        self.best = torch.full_like(scale, torch.inf)
+        self.best_at = torch.zeros_like(self.codes)
+        self.verified = self.best.clone()
+
+    @property
+    def running(self) -> torch.Tensor:
+        """Mask of the samples that still iterate, shape batch."""
+        return self.codes == _RUNNING
+
+    @property
+    def active(self) -> bool:
+        """Whether any sample still iterates."""
+        return bool(self.running.any())
+
+    def stop(self, where: torch.Tensor, status: Status) -> None:
+        """End the running samples in ``where``."""
+        self.codes = torch.where(self.running & where, _STATUSES.index(status), self.codes)
+
+    def start(self, norms: torch.Tensor) -> None:
+        """Take in the true residual norms before the first iteration."""
+        relative = norms / self.scale
+        self.history.append(relative)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.stop(relative <= self.rtol, Status.CONVERGED)
+        self.best, self.verified = relative, relative
+
+    def record(self, norms: torch.Tensor) -> None:
+        """Take in the residual norms after one iteration and decide who goes on."""
+        running = self.running
+        relative = torch.where(running, norms / self.scale, self.history[-1])
+        self.history.append(relative)
+        self.count += 1
+        self.iterations = self.iterations + running
+        fell = running & (relative < _FALL * self.best)
+        self.best = torch.where(fell, relative, self.best)
+        self.best_at = torch.where(fell, self.count, self.best_at)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.codes = torch.where(
+            self.running & (relative <= self.rtol), _CLAIMED, self.codes
+        )
+        if self.count >= self.max_iterations:
+            self.stop(running, Status.MAX_ITERATIONS)
+        self.stop(self.count - self.best_at >= self.window, Status.STAGNATED)
+        if self.progress is not None:
+            self.progress(self.count, float(relative.max()))
+
+    def verify(self, norms: torch.Tensor) -> None:
+        """Grant or refuse the claims of convergence on the true residual norms."""
+        relative = norms / self.scale
+        claimed = self.codes == _CLAIMED
+        undecided = claimed | self.running
+        improved = relative <= 0.5 * self.verified
+        self.codes = torch.where(undecided, _RUNNING, self.codes)
+        self.stop(relative <= self.rtol, Status.CONVERGED)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.stop(claimed & ~improved, Status.STAGNATED)
+        if self.count >= self.max_iterations:
+            self.stop(self.running, Status.MAX_ITERATIONS)
+        self.verified = torch.where(undecided, relative, self.verified)
+        self.history[-1] = torch.where(undecided, relative, self.history[-1])
+
+    def result(self, x: torch.Tensor) -> Iterate:
+        """The outcome, for the caller to verify once more."""
+        statuses = tuple(_STATUSES[code] for code in self.codes.flatten().tolist())
+        residuals = torch.stack(self.history).cpu()
+        return Iterate(x, statuses, self.iterations.cpu(), residuals)
+
+
+# method(x, r, ledger): improve x and r in place until no sample runs, or until a restart is due.
+Method = Callable[[torch.Tensor, torch.Tensor, Ledger], None]
+
+
+@torch.no_grad()
+def iterate_verified(
+    method: Method,
+    A: LinearMap,
+    b: torch.Tensor,
+    initial: torch.Tensor | None,
+    *,
+    rtol: float,
+    max_iterations: int,
+    window: int,
+    progress: Progress | None,
+) -> Iterate:
+    """Run ``method`` from x and r = b - A x until the true residual bears it out."""
+    dimension = len(A.shape)
+    right = batched_right_side(A, b)
+    singular = singular_symmetric(A)
+    ledger = Ledger(norm(right, dimension), rtol, max_iterations, window, progress)
+    if singular:
+        right = remove_mean(right.clone(), dimension)
+    x, r = torch.zeros_like(right), right.clone()
+    if initial is not None:
+        x.copy_(initial)
+        _true_residual(A, x, right, singular, r)
+    ledger.start(norm(r, dimension))
+    while ledger.active:
+        method(x, r, ledger)
+        _true_residual(A, x, right, singular, r)
+        ledger.verify(norm(r, dimension))
+    return ledger.result(remove_mean(x, dimension) if A.nullspace else x)
+
+
+def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:
+    """``b`` in float64 on A's device, with A's batch leading; InputError where shapes differ."""
+    dimension = len(A.shape)
+    if tuple(b.shape[b.ndim - dimension :]) != A.shape or b.ndim < dimension:
+        raise InputError(
+            f"the right-hand side has shape {list(b.shape)}; "
+            f"its last axes must be the operator's {list(A.shape)}"
+        )
+    try:
+        lead = torch.broadcast_shapes(A.batch, b.shape[: b.ndim - dimension])
+    except RuntimeError as error:
+        raise InputError(
+            f"the right-hand side's batch {list(b.shape[: b.ndim - dimension])} does not go with "
+            f"the operator's batch {list(A.batch)}"
+        ) from error
+    return b.to(A.device, torch.float64).expand(*lead, *A.shape).contiguous()
+
+
+def _true_residual(
+    A: LinearMap, x: torch.Tensor, right: torch.Tensor, singular: bool, r: torch.Tensor
+) -> None:
+    torch.sub(right, A.apply(x), out=r)
+    if singular:
+        remove_mean(r, len(A.shape))
+
+
+def stationary(A: LinearMap, M: LinearMap) -> Method:
+    """The method ``x += M (b - A x)``: cycles of multigrid or AMG on their own, or refinement."""
+    singular, dimension = singular_symmetric(A), len(A.shape)
+
+    def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
+        while ledger.active:
+            step = precondition(M, r, singular)
+            axpy(ledger.running.to(r.dtype), step, x)
+            axpy(-ledger.running.to(r.dtype), A.apply(step), r)
+            if singular:
+                remove_mean(r, dimension)
+            ledger.record(norm(r, dimension))
+            ledger.stop(ledger.history[-1] > 1e4 * ledger.history[0], Status.DIVERGED)
+
+    return method
+
+
+def direct_solution(A: LinearMap, M: LinearMap, refinements: int) -> Method:
+    """The method ``x += M r`` of an exact inverse, then so many steps of iterative refinement.
+
+    Zero is recorded as the residual: whether it converged is decided on the true one alone.
+    """
+    singular = singular_symmetric(A)
+
+    def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
+        share = ledger.running.to(r.dtype)
+        for _ in range(refinements):
+            step = precondition(M, r, singular)
+            axpy(share, step, x)
+            r.sub_(A.apply(step))
+        axpy(share, precondition(M, r, singular), x)
+        ledger.record(torch.zeros_like(share))
+
+    return method
+
+
+def check_options(kind: str, rtol: float, max_iterations: int) -> None:
+    """Raise InputError unless 0 < rtol < 1 and max_iterations >= 1."""
+    if not 0 < rtol < 1:
+        raise InputError(f"{kind}: rtol must lie between 0 and 1; got {rtol:g}", "solver.rtol")
+    if max_iterations < 1:
+        raise InputError(
+            f"{kind}: max_iterations must be at least 1; got {max_iterations}",
+            "solver.max_iterations",
+        )

@@ -1,0 +1,162 @@
+"""Multigrid cycles as linear maps: z = B r, with B symmetric for a symmetric operator.
+
+One cycle on level l, for A_l x = b (Trottenberg, Oosterlee, Schueller 2001, section 2.4):
+
+    smooth x;   b' = P^T (b - A x);   x' = cycle(b') gamma times;   x += P x';   smooth x,
+
+the post-smoother in the adjoint order of the pre-smoother. gamma = 1 is the V-cycle, 2 the W-cycle;
+the F-cycle visits the next level once as an F- and once as a V-cycle.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+
+from sciml.core import kernels
+from sciml.core.linear import LinearMap
+from sciml.core.stencil import Stencil
+from sciml.solvers.multigrid.hierarchy import Hierarchy, Level
+
+Smoother = Literal["gauss_seidel", "chebyshev"]
+Cycle = Literal["V", "W", "F"]
+
+
+class MultigridCycle(LinearMap):
+    """One cycle from a zero guess, computed in the hierarchy's dtype: an approximate inverse of A."""
+
+    def __init__(
+        self, A: Stencil, hierarchy: Hierarchy, cycle: Cycle, smoother: Smoother, sweeps: int
+    ) -> None:
+        self.shape, self.batch = A.shape, A.batch
+        self.dtype, self.device = A.dtype, A.device
+        self.symmetric, self.definite, self.nullspace = A.symmetric, A.definite, A.nullspace
+        self.hierarchy, self.cycle, self.smoother, self.sweeps = hierarchy, cycle, smoother, sweeps
+        self._bounds = (
+            [_spectral_bound(level) for level in hierarchy.levels] if smoother == "chebyshev" else []
+        )
+        self._work: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    @property
+    def work_units(self) -> float:
+        """Multiplications of one cycle over those of one product with the finest operator."""
+        levels = self.hierarchy.levels
+        finest = levels[0].A.size * len(levels[0].A.offsets)
+        entries = sum(level.A.size * len(level.A.offsets) for level in levels[:-1])
+        return (2 * self.sweeps + 1) * entries / finest
+
+    def apply(self, u: torch.Tensor) -> torch.Tensor:
+        """``B u`` for u (*batch, *shape), in u's dtype."""
+        out = torch.empty_like(u)
+        self.apply_into(u, out)
+        return out
+
+    def apply_into(self, r: torch.Tensor, z: torch.Tensor) -> None:
+        """z = B r without allocating, the residual scaled so that any magnitude fits float32."""
+        work = self._arrays(r)
+        x, b = work[0]
+        dims = tuple(range(r.ndim - len(self.shape), r.ndim))
+        scale = torch.linalg.vector_norm(r, dim=dims, keepdim=True) / math.sqrt(self.size)
+        scale = torch.where(scale > 0, scale, 1.0)
+        torch.div(r, scale, out=b) if b.dtype == r.dtype else b.copy_(r / scale)
+        self._solve(0, self.cycle, work, from_zero=True)
+        torch.mul(x.to(z.dtype), scale, out=z)
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """``B^T u``: the cycle itself for a symmetric operator."""
+        if not self.symmetric:
+            raise ValueError("the adjoint of a cycle is offered for symmetric operators only")
+        return self.apply(u)
+
+    def diagonal(self) -> torch.Tensor:
+        """Not available matrix-free; the inverse diagonal of A stands in."""
+        return self.hierarchy.levels[0].inverse_diagonal.to(self.dtype)
+
+    def to_scipy(self):  # type: ignore[no-untyped-def]
+        """The cycle's dense matrix by its columns, as a SciPy CSR matrix: for tests and small n."""
+        import scipy.sparse
+
+        identity = torch.eye(self.size, dtype=torch.float64).reshape(self.size, *self.shape)
+        columns = torch.stack([self.apply(e) for e in identity]).reshape(self.size, -1)
+        return scipy.sparse.csr_matrix(columns.T.numpy())
+
+    def _arrays(self, r: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        batch = r.shape[: r.ndim - len(self.shape)]
+        if batch not in self._work:
+            self._work = {batch: [
+                (level.A.coefficients.new_empty((*batch, *level.A.shape)),
+                 level.A.coefficients.new_empty((*batch, *level.A.shape)))
+                for level in self.hierarchy.levels
+            ]}
+        return self._work[batch]
+
+    def _solve(
+        self, depth: int, cycle: Cycle, work: list[tuple[torch.Tensor, torch.Tensor]],
+        from_zero: bool,
+    ) -> None:
+        """One cycle for levels ``depth`` and below, on the work arrays."""
+        level = self.hierarchy.levels[depth]
+        x, b = work[depth]
+        if level.P is None:
+            self._solve_coarsest(x, b)
+            return
+        twin = kernels.of(x)
+        self._smooth(depth, x, b, reverse=False, from_zero=from_zero)
+        coarse_x, coarse_b = work[depth + 1]
+        twin.restrict_residual(level.A, level.P, x, b, coarse_b)
+        self._solve(depth + 1, cycle, work, from_zero=True)
+        if cycle != "V" and self.hierarchy.levels[depth + 1].P is not None:
+            self._solve(depth + 1, "V" if cycle == "F" else "W", work, from_zero=False)
+        twin.prolong_add(level.P, x, coarse_x)
+        self._smooth(depth, x, b, reverse=True, from_zero=False)
+
+    def _smooth(
+        self, depth: int, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool
+    ) -> None:
+        level = self.hierarchy.levels[depth]
+        if self.smoother == "chebyshev":
+            if from_zero:
+                x.zero_()
+            _chebyshev(level, self._bounds[depth], x, b, 2 * self.sweeps)
+            return
+        for sweep in range(self.sweeps):
+            kernels.of(x).sweep(
+                level.A, level.inverse_diagonal, x, b,
+                reverse=reverse, from_zero=from_zero and sweep == 0,
+            )
+
+    def _solve_coarsest(self, x: torch.Tensor, b: torch.Tensor) -> None:
+        coarsest = self.hierarchy.coarsest
+        shape = self.hierarchy.levels[-1].A.shape
+        flat = b.reshape(*b.shape[: b.ndim - len(shape)], -1)
+        if isinstance(coarsest, torch.Tensor):
+            x.copy_(torch.einsum("...ij,...j->...i", coarsest, flat).reshape(x.shape))
+            return
+        rows = flat.reshape(-1, flat.shape[-1]).double().numpy()
+        solved = [coarsest[i % len(coarsest)].solve(row) for i, row in enumerate(rows)]
+        x.copy_(torch.stack([torch.from_numpy(s) for s in solved]).reshape(x.shape))
+
+
+def _spectral_bound(level: Level) -> float:
+    """Gershgorin's bound of the spectrum of D^-1 A."""
+    planes = level.A.coefficients.abs().sum(-level.A.dimension - 1)
+    return float((planes * level.inverse_diagonal.abs()).max())
+
+
+def _chebyshev(level: Level, bound: float, x: torch.Tensor, b: torch.Tensor, degree: int) -> None:
+    """Chebyshev iteration on D^-1 A over [bound / 5, bound] (Saad 2003, algorithm 12.1)."""
+    upper, lower = bound, bound / 5
+    centre, radius = (upper + lower) / 2, (upper - lower) / 2
+    sigma = centre / radius
+    rho = 1 / sigma
+    direction = (b - level.A.apply(x)) * level.inverse_diagonal / centre
+    for step in range(degree):
+        x += direction
+        if step + 1 == degree:
+            return
+        following = 1 / (2 * sigma - rho)
+        residual = (b - level.A.apply(x)) * level.inverse_diagonal
+        direction = following * rho * direction + 2 * following / radius * residual
+        rho = following

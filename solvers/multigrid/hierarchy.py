@@ -1,0 +1,177 @@
+"""The levels of black-box multigrid: semi-coarsening, transfers, Galerkin operators.
+
+An axis is coarsened where its coupling is not weak beside the strongest one, so that a point
+smoother suffices on grid-aligned anisotropy. Where the stencil is constant and the coarse points
+fit (odd sizes, even periodic ones) so is everything below it: the set-up is then done on a patch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import scipy.sparse.linalg
+import torch
+
+from sciml.core import kernels
+from sciml.core.stencil import Stencil
+from sciml.core.transfer import Transfer, coarse_shape
+
+WEAK = 0.3  # an axis whose coupling is below this share of the strongest is not coarsened
+COARSEST = 64  # unknowns at which the recursion ends
+DENSE = 1024  # unknowns up to which the coarsest operator is inverted as a dense matrix
+_PATCH = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """One grid: its operator, the inverse diagonal, the transfer to the next (None on the last)."""
+
+    A: Stencil
+    inverse_diagonal: torch.Tensor
+    P: Transfer | None
+
+
+@dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """All levels, finest first, and the coarsest solve: a dense inverse or a factorisation."""
+
+    levels: tuple[Level, ...]
+    coarsest: torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, ...]
+
+    def __str__(self) -> str:
+        """A table of the levels with the grid and operator complexities, as PyAMG prints it."""
+        first = self.levels[0].A
+        lines = [f"{'level':>5}  {'grid':<16} {'unknowns':>10}  stencil"]
+        unknowns, entries = 0, 0
+        for i, level in enumerate(self.levels):
+            shape = " x ".join(map(str, level.A.shape))
+            unknowns += level.A.size
+            entries += level.A.size * len(level.A.offsets)
+            lines.append(f"{i:>5}  {shape:<16} {level.A.size:>10}  {len(level.A.offsets)}-point")
+        lines.append(
+            f"grid complexity {unknowns / first.size:.2f}, operator complexity "
+            f"{entries / (first.size * len(first.offsets)):.2f}"
+        )
+        return "\n".join(lines)
+
+
+def build(A: Stencil, dtype: torch.dtype) -> Hierarchy:
+    """Coarsen until few unknowns remain or no axis can be; the products are formed in ``dtype``."""
+    levels = []
+    current = A.to(dtype) if A.dtype != dtype else A
+    while True:
+        factors = _factors(current) if current.size > COARSEST else None
+        P, coarse = (None, None) if factors is None else _coarsen(current, factors)
+        levels.append(Level(current, _reciprocal(current.diagonal()), P))
+        if coarse is None:
+            return Hierarchy(tuple(levels), _coarsest(current))
+        current = coarse
+
+
+def _reciprocal(diagonal: torch.Tensor) -> torch.Tensor:
+    """1 / diagonal, still expanded where the diagonal is."""
+    strides = diagonal.stride()
+    if all(s == 0 for s in strides[-1:]):
+        index = tuple(slice(0, 1) if s == 0 else slice(None) for s in strides)
+        return diagonal[index].reciprocal().expand(diagonal.shape)
+    return diagonal.reciprocal()
+
+
+def _strengths(A: Stencil) -> list[float]:
+    """Mean coupling along each axis, the stencil summed over the other axes."""
+    result = []
+    for axis in range(A.dimension):
+        forward = [A.entry(o) for o in A.offsets if o[axis] == 1]
+        result.append(float(sum(forward[1:], forward[0]).abs().mean()))
+    return result
+
+
+def _factors(A: Stencil) -> tuple[int, ...] | None:
+    """Which axes to coarsen (factor 2), or None where none can be.
+
+    An odd periodic axis has no alternate points all round and is left alone.
+    """
+    able = [
+        n >= (4 if ring else 3) and not (ring and n % 2)
+        for n, ring in zip(A.shape, A.periodic, strict=True)
+    ]
+    if not any(able):
+        return None
+    strengths = _strengths(A)
+    strongest = max(s for s, ok in zip(strengths, able, strict=True) if ok)
+    return tuple(
+        2 if ok and s >= WEAK * strongest else 1 for s, ok in zip(strengths, able, strict=True)
+    )
+
+
+def _coarsen(A: Stencil, factors: tuple[int, ...]) -> tuple[Transfer, Stencil]:
+    if _stays_constant(A, factors):
+        return _coarsen_constant(A, factors)
+    twin = kernels.of(A.coefficients)
+    P = twin.interpolate(A, factors)
+    return P, twin.galerkin(A, P)
+
+
+def _stays_constant(A: Stencil, factors: tuple[int, ...]) -> bool:
+    constant = all(s == 0 for s in A.coefficients.stride()[-A.dimension :])
+    return constant and all(
+        f == 1 or n % 2 == (0 if ring else 1)
+        for f, n, ring in zip(factors, A.shape, A.periodic, strict=True)
+    )
+
+
+def _coarsen_constant(A: Stencil, factors: tuple[int, ...]) -> tuple[Transfer, Stencil]:
+    """The set-up on a patch of the infinite grid, expanded to the whole."""
+    d = A.dimension
+    planes = A.coefficients[(..., *(slice(0, 1),) * d)]
+    patch = Stencil(planes.expand(*planes.shape[:-d], *(_PATCH,) * d).contiguous(), A.offsets)
+    twin = kernels.of(A.coefficients)
+    P = twin.interpolate(patch, factors)
+    product = twin.galerkin(patch, P)
+    shape = coarse_shape(A.shape, factors)
+    middle = (..., *(slice(2, 3) if f == 2 else slice(4, 5) for f in factors))
+    coarse = Stencil(
+        product.coefficients[middle].expand(*product.coefficients.shape[:-d], *shape),
+        product.offsets, periodic=A.periodic, symmetric=A.symmetric, definite=A.definite,
+        nullspace=A.nullspace,
+    )
+    weights = P.weights[middle].expand(*P.weights.shape[:-d], *shape)
+    return Transfer(weights, factors, A.periodic, A.shape), coarse
+
+
+def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, ...]:
+    """The inverse of the last operator, (*batch, n, n); constants are shifted out of a kernel."""
+    n = A.size
+    if n > DENSE:
+        return tuple(
+            scipy.sparse.linalg.splu(_regular(matrix.to_scipy(), A.nullspace).tocsc())
+            for matrix in samples(A)
+        )
+    identity = torch.eye(n, dtype=torch.float64, device=A.device).reshape(n, *(1,) * len(A.batch), *A.shape)
+    columns = kernels.of(A.coefficients).apply(
+        A.to(torch.float64), identity.expand(n, *A.batch, *A.shape)
+    )
+    dense = columns.reshape(n, *A.batch, n).movedim(0, -1)
+    if A.nullspace:
+        scale = dense.diagonal(dim1=-2, dim2=-1).mean(-1)
+        dense = dense + scale[..., None, None] / n
+    return torch.linalg.inv(dense).to(A.dtype)
+
+
+def _regular(matrix: scipy.sparse.csr_matrix, nullspace: bool) -> scipy.sparse.csr_matrix:
+    if not nullspace:
+        return matrix
+    # One pinned unknown makes a kernel of constants regular without filling the matrix.
+    pin = scipy.sparse.coo_matrix(([matrix.diagonal().mean()], ([0], [0])), shape=matrix.shape)
+    return matrix + pin.tocsr()
+
+
+def samples(A: Stencil) -> list[Stencil]:
+    """The stencils of a batch, one by one."""
+    flat = A.coefficients.reshape(-1, *A.coefficients.shape[-A.dimension - 1 :])
+    return [
+        Stencil(c, A.offsets, periodic=A.periodic, symmetric=A.symmetric, definite=A.definite,
+                nullspace=A.nullspace)
+        for c in flat
+    ]
+

@@ -1,0 +1,104 @@
+"""The package's face: lazy names, the automatic default, and the three linked folders."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+
+import sciml
+from sciml import solvers
+from sciml.core.errors import InputError
+from sciml.core.linear import LinearSystem, SparseMatrix
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "import sciml; sciml.__version__; dir(sciml)",
+        "import sciml.solvers as s; s.SOLVERS; dir(s)",
+        "from sciml import Box, Grid, Problem, Equation, Condition, Robin, Obstacle, Status",
+        "from sciml import solve, init, solvers",
+    ],
+)
+def test_light_imports_load_no_heavy_library(statement: str) -> None:
+    heavy = "('torch', 'matplotlib', 'numba', 'pyamg', 'scipy', 'pydantic')"
+    result = run(f"{statement}\nimport sys\nprint([m for m in {heavy} if m in sys.modules])")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sciml.__all__)
+def test_every_name_on_the_face_resolves(name: str) -> None:
+    assert getattr(sciml, name) is not None
+    assert name in dir(sciml)
+
+
+@pytest.mark.parametrize("name", solvers.__all__)
+def test_every_solver_resolves(name: str) -> None:
+    assert getattr(solvers, name) is not None
+    assert name in dir(solvers)
+
+
+def test_solvers_are_named_after_their_class() -> None:
+    for name in solvers.SOLVERS:
+        kind = getattr(solvers, name).kind
+        assert kind.replace("_", "") == name.lower()
+
+
+@pytest.mark.parametrize("module", [sciml, solvers])
+def test_unknown_names_are_attribute_errors(module: object) -> None:
+    with pytest.raises(AttributeError, match="Nonsense"):
+        module.Nonsense  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_the_bare_folder_name_is_refused() -> None:
+    result = run("import solvers")
+    assert result.returncode != 0
+    assert "import this package as sciml.solvers" in result.stderr
+
+
+def _system() -> tuple[scipy.sparse.csr_matrix, np.ndarray]:
+    matrix = scipy.sparse.diags([-1.0, 2.5, -1.0], [-1, 0, 1], shape=(30, 30)).tocsr()
+    return matrix, matrix @ np.arange(30.0)
+
+
+def test_the_default_solver_is_the_automatic_one() -> None:
+    matrix, b = _system()
+    for given in (matrix, SparseMatrix(matrix)):
+        solution = sciml.solve(given, b)
+        assert solution.solver == solvers.Auto()
+        assert np.allclose(solution.value.numpy(), np.arange(30.0))
+    system = LinearSystem(SparseMatrix(matrix), torch.from_numpy(b))
+    assert sciml.solve(system).solver == solvers.Auto()
+    state = sciml.init(system)
+    double = solvers.Auto().run(state, b=2 * system.b)
+    assert np.allclose(double.value.numpy(), 2 * np.arange(30.0))
+
+
+def test_a_named_solver_is_kept() -> None:
+    matrix, b = _system()
+    cg = solvers.CG()
+    assert sciml.solve(matrix, b, cg).solver is cg
+    assert sciml.solve(matrix, b, solver=cg).solver is cg
+
+
+def test_a_class_in_place_of_its_options_is_named() -> None:
+    matrix, b = _system()
+    with pytest.raises(InputError, match=r"CG\(\)"):
+        sciml.solve(matrix, b, solvers.CG)
+    with pytest.raises(InputError, match=r"CG\(\)"):
+        sciml.init(LinearSystem(SparseMatrix(matrix), torch.from_numpy(b)), solvers.CG)

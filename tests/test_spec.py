@@ -1,0 +1,478 @@
+"""Specs: every file is a Spec or one line that says where and what; nothing is ever run."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sciml.app.spec import Spec, dump, explain, json_schema, load_spec, read_spec
+from sciml.app.yaml_source import SpecError, parse_yaml, read_yaml
+from sciml.core.errors import InputError
+from sciml.core.expression import parse
+from sciml.core.grid import AXES, Box, Grid
+from sciml.core.problem import Condition, Equation, FieldFile, Problem, Robin
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
+
+GOOD = """\
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 2]}
+  equation:
+    kind: diffusion
+    K: "1 + k*x"
+    f: 1
+  boundary:
+    left: {dirichlet: 0}
+    right: {neumann: "y"}
+    top: {robin: {alpha: 1, g: 0}}
+    bottom: {dirichlet: "sin(pi*x)"}
+  parameters: {k: 0.5}
+grid: {shape: [17, 33]}
+solver: {kind: cg, rtol: 1e-6}
+"""
+
+
+def spec_of(text: str, *overrides: str) -> Spec:
+    return read_spec(parse_yaml(text, "s.yaml"), overrides)
+
+
+def message_of(text: str, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        spec_of(text, *overrides)
+    line = explain(caught.value)
+    assert "\n" not in line and "pydantic" not in line.lower()
+    return line
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_a_spec_is_the_objects_that_python_would_write() -> None:
+    from sciml.solvers import CG
+
+    spec = spec_of(GOOD)
+    assert spec.problem == Problem(
+        domain=Box((0.0, 0.0), (1.0, 2.0)),
+        equation=Equation(kind="diffusion", K="1 + k*x", f=1.0),
+        boundary={
+            "left": Condition(dirichlet=0.0),
+            "right": Condition(neumann="y"),
+            "top": Condition(robin=Robin(alpha=1.0, g=0.0)),
+            "bottom": Condition(dirichlet="sin(pi*x)"),
+        },
+        parameters={"k": 0.5},
+    )
+    assert spec.on == Grid((17, 33), domain=Box((0.0, 0.0), (1.0, 2.0)))
+    assert spec.solver == CG(rtol=1e-6)
+    assert spec.path == "s.yaml" and spec.text == GOOD
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_loads_and_comes_back(path: Path) -> None:
+    spec = load_spec(path)
+    assert spec == read_spec(parse_yaml(json.dumps(dump(spec)), str(path)))
+    assert spec.on.domain == spec.problem.domain
+
+
+def test_the_configs_cover_what_is_promised() -> None:
+    promised = {"poisson", "darcy", "anisotropic", "convection_diffusion", "obstacle", "poisson3d",
+                "neumann", "periodic", "batch", "full_tensor"}  # fmt: skip
+    assert promised <= {path.stem for path in CONFIGS}
+
+
+def evaluate(problem: Problem, coefficient: Any, x: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    names = dict(zip(AXES, x, strict=False))
+    values = {**names, **{k: torch.tensor(v).double() for k, v in problem.parameters.items()}}
+    text = coefficient if isinstance(coefficient, str) else repr(coefficient)
+    return parse(text, values)(**values).expand_as(x[0])
+
+
+def gradient(u: torch.Tensor, x: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    if not u.requires_grad:
+        return [torch.zeros_like(axis) for axis in x]
+    found = torch.autograd.grad(u.sum(), x, create_graph=True, allow_unused=True)
+    return [torch.zeros_like(a) if g is None else g for g, a in zip(found, x, strict=True)]
+
+
+def flux(problem: Problem, x: tuple[torch.Tensor, ...]) -> list[torch.Tensor]:
+    """K grad u of the exact solution."""
+    d, K = len(x), problem.equation.K
+    slope = gradient(evaluate(problem, problem.exact, x), x)
+    if not isinstance(K, tuple):
+        K = (K,) * d
+    if not isinstance(K[0], tuple):
+        K = tuple(tuple(K[i] if i == j else 0.0 for j in range(d)) for i in range(d))
+    return [sum(evaluate(problem, K[i][j], x) * slope[j] for j in range(d)) for i in range(d)]
+
+
+WITH_EXACT = [path for path in CONFIGS if load_spec(path).problem.exact is not None]
+
+
+@pytest.mark.parametrize("path", WITH_EXACT, ids=lambda p: p.stem)
+def test_exact_solutions_solve_their_problems(path: Path) -> None:
+    problem = load_spec(path).problem
+    box, equation = problem.domain, problem.equation
+    generator = torch.Generator().manual_seed(0)
+    unit = torch.rand(box.dimension, 20, generator=generator, dtype=torch.float64)
+    points = [a + (b - a) * s for a, b, s in zip(box.lower, box.upper, unit, strict=True)]
+
+    x = tuple(p.clone().requires_grad_() for p in points)
+    u = evaluate(problem, problem.exact, x)
+    slope, carried = gradient(u, x), flux(problem, x)
+    residual = evaluate(problem, equation.c, x) * u - evaluate(problem, equation.f, x)
+    residual = residual - sum(gradient(q, x)[i] for i, q in enumerate(carried))
+    if equation.b is not None:
+        residual = residual + sum(
+            evaluate(problem, b, x) * s for b, s in zip(equation.b, slope, strict=True)
+        )
+    assert residual.abs().max() < 1e-9
+
+    for index, side in enumerate(box.sides):
+        axis, outward = index // 2, 1 if index % 2 else -1
+        edge = (box.upper if outward > 0 else box.lower)[axis]
+        x = tuple(
+            (torch.full_like(p, edge) if i == axis else p.clone()).requires_grad_()
+            for i, p in enumerate(points)
+        )
+        condition = problem.boundary[side]
+        u, normal = evaluate(problem, problem.exact, x), outward * flux(problem, x)[axis]
+        if condition.robin is not None:
+            gap = evaluate(problem, condition.robin.alpha, x) * u + normal
+            gap = gap - evaluate(problem, condition.robin.g, x)
+        elif condition.neumann is not None:
+            gap = normal - evaluate(problem, condition.neumann, x)
+        else:
+            gap = u - evaluate(problem, condition.dirichlet, x)
+        assert gap.abs().max() < 1e-9, side
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-5", 1e-5), ("1.0e-8", 1e-8), ("1E5", 1e5), (".5", 0.5), ("2.", 2.0), ("+3", 3),
+        ("010", 10), ("0o17", 15), ("0x1F", 31), ("no", "no"), ("yes", "yes"), ("on", "on"),
+        ("1_000", "1_000"), ("12:30:45", "12:30:45"), ("2026-01-01", "2026-01-01"), ("~", None),
+        ("", None), ("True", True), ("false", False), ("'3'", "3"), ('"true"', "true"),
+        ("2*pi", "2*pi"), ("-1", -1), ("0b1", "0b1"), ("tRUE", "tRUE"),
+    ],
+)  # fmt: skip
+def test_scalars_follow_yaml_1_2(text: str, value: Any) -> None:
+    result = parse_yaml(f"a: {text}").data["a"]
+    assert result == value and type(result) is type(value)
+
+
+BROKEN = [
+    (changed("kind: diffusion", "kind: diffusoin"),
+     "s.yaml:4:11: problem.equation.kind: ", "did you mean 'diffusion'?"),
+    (changed('K: "1 + k*x"', 'k: "1 + k*x"'),
+     "s.yaml:5:5: problem.equation.k: unknown key 'k'; "),
+    (changed('"1 + k*x"', '"1 + q*x"'),
+     "s.yaml:5:8: problem.equation.K: unknown name 'q' at column 5"),
+    (changed('"1 + k*x"', '"1 + sine(x)"'), "s.yaml:5:8: ", "column 5; did you mean 'sin'?"),
+    (changed('"1 + k*x"', '"1 + z"'), "s.yaml:5:8: ", "only the coordinates x, y"),
+    (changed('"1 + k*x"', '"1 + t"'), "s.yaml:5:8: ", "not solved yet"),
+    (changed('"1 + k*x"', '"1 + u**2"'), "s.yaml:5:8: ", "not solved yet"),
+    (changed('"1 + k*x"', "x < 1"), "s.yaml:5:8: ", "a condition, not a number"),
+    (changed('"1 + k*x"', "true"), "s.yaml:5:8: ", "got true"),
+    (changed('"1 + k*x"', ""), "s.yaml:5:7: ", "got nothing"),
+    (changed('"1 + k*x"', "[1, 2, 3]"), "s.yaml:5:8: problem.equation.K: ", "2 lists of 2"),
+    (changed('"1 + k*x"', "[1, [2, 3]]"), "s.yaml:5:8: ", "2 lists of 2"),
+    (changed('"1 + k*x"', "[[1, 0], [0, q]]"), "s.yaml:5:18: problem.equation.K.1.1: unknown name"),
+    (changed('"1 + k*x"', "{file: k.npy}"), "s.yaml:5:15: ", "cannot find the file 'k.npy'"),
+    (changed('"1 + k*x"', "{file: k.txt}"), "s.yaml:5:15: ", ".npy, .h5, .hdf5"),
+    (changed('"1 + k*x"', "{fiel: k.npy}"), "s.yaml:5:9: ", "did you mean 'file'?"),
+    (changed("    f: 1", "    f: 1\n    c: 2"), "s.yaml:7:8: problem.equation.c: ", "kind: general"),
+    (changed("    f: 1", "    f: 1\n    b: 2"), "s.yaml:7:8: problem.equation.b: ", "a list of 2"),
+    (changed("lower: [0, 0]", "lower: [0]"), "s.yaml:2:11: problem.domain: ", "same length"),
+    (changed("lower: [0, 0]", "lower: [3, 0]"), "s.yaml:2:11: problem.domain: ", "below"),
+    (changed("lower: [0, 0]", "lower: [0, '0']"),
+     "s.yaml:2:35: problem.domain.lower.1: expected a number; got the text '0'"),
+    (changed("lower: [0, 0], ", ""), "s.yaml:2:11: problem.domain: 'lower' is missing"),
+    (changed("    left: {dirichlet: 0}\n", ""), "s.yaml:8:5: problem.boundary: ", "on left"),
+    (changed("left:", "lfet:"), "s.yaml:8:11: problem.boundary.lfet: ", "did you mean 'left'?"),
+    (changed("left: {dirichlet: 0}", "left: {dirichlet: 0, neumann: 1}"),
+     "s.yaml:8:11: problem.boundary.left: ", "exactly one of"),
+    (changed("left: {dirichlet: 0}", "left: {periodic: true}"),
+     "s.yaml:8:11: problem.boundary.left: periodic needs both sides"),
+    (changed("left: {dirichlet: 0}", "left: {periodic: yes}"),
+     "s.yaml:8:22: problem.boundary.left.periodic: expected true or false; got the text 'yes'"),
+    (changed("left: {dirichlet: 0}", "left: 0"), "s.yaml:8:11: ", "expected a mapping"),
+    (changed("alpha: 1", "alhpa: 1"), "s.yaml:10:19: ", "did you mean 'alpha'?"),
+    (changed("alpha: 1, ", ""), "s.yaml:10:17: problem.boundary.top.robin: 'alpha' is missing"),
+    (changed("{k: 0.5}", "{k: a}"), "s.yaml:12:19: problem.parameters.k: expected a number"),
+    (changed("{k: 0.5}", "{k: 1, x: 2}"), "s.yaml:12:25: ", "already has a meaning"),
+    (changed("{k: 0.5}", "{k: [1, 2], j: [1, 2, 3]}"), "s.yaml:12:15: ", "k has 2, j has 3"),
+    (changed("[17, 33]", "[17, 33.5]"), "s.yaml:13:19: grid.shape.1: expected a whole number"),
+    (changed("[17, 33]", "[17, 33, 9]"), "s.yaml:13:15: grid.shape: the domain has 2 dimensions"),
+    (changed("[17, 33]", "[17, 2]"), "s.yaml:13:15: grid.shape: ", "at least 3 points"),
+    (changed("[17, 33]", "17"), "s.yaml:13:15: grid.shape: expected a list; got the number 17"),
+    (changed("grid:", "gird:"), "s.yaml:13:1: gird: unknown key 'gird'; did you mean 'grid'?"),
+    (changed("grid:", "on:"), "s.yaml:13:1: on: ", "write grid:"),
+    (changed("grid:", "mesh:"), "s.yaml:13:1: mesh: ", "not solved yet"),
+    (changed("kind: cg", "kind: cgg"), "s.yaml:14:16: solver.kind: ", "did you mean 'cg'?"),
+    (changed("kind: cg, ", ""), "s.yaml:14:9: solver: kind is missing; one of auto"),
+    (changed("rtol: 1e-6", "rtol: 1e-6x"), "s.yaml:14:26: solver.rtol: expected a number"),
+    (changed("rtol: 1e-6", "rtol: 7"), "s.yaml:14:26: solver.rtol: "),
+    (changed("rtol: 1e-6", "rtol: .inf"), "s.yaml:14:26: ", "not a finite number"),
+    (changed("rtol: 1e-6", "rtlo: 1e-6"), "s.yaml:14:20: solver.rtlo: ", "did you mean 'rtol'?"),
+    (changed("rtol: 1e-6", "preconditioner: {kind: amg, rtol: 7}"),
+     "s.yaml:14:48: solver.preconditioner.rtol: "),
+    (changed("rtol: 1e-6", "preconditioner: {kind: agm}"),
+     "s.yaml:14:43: solver.preconditioner.kind: ", "did you mean 'amg'?"),
+    (changed("rtol: 1e-6", "max_iterations: 1.5"), "s.yaml:14:36: ", "a whole number"),
+    (changed("  parameters: {k: 0.5}", "  parameters: {k: 1}\n  obstacle: {inside: x, boundary: "
+             "{dirichlet: 0}}"), "s.yaml:13:22: problem.obstacle.inside: ", "not a condition"),
+    (changed("  parameters: {k: 0.5}", "  parameters: {k: 1}\n  exact: [1]"),
+     "s.yaml:13:10: problem.exact: expected a number or an expression"),
+    (GOOD + "grid: {shape: [5, 5]}\n", "s.yaml:15:1: duplicate key 'grid'; first given on line 13"),
+    ("- 1\n", "s.yaml:1:1: a spec is a mapping"),
+    ("", "s.yaml:1:1: a spec is a mapping"),
+    ("grid: {shape: [5, 5]}\n", "s.yaml:1:1: 'problem' is missing"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BROKEN, ids=range(len(BROKEN)))
+def test_a_fault_is_named_at_its_line_and_column(case: tuple[str, ...]) -> None:
+    text, start, *fragments = case
+    line = message_of(text)
+    assert line.startswith(start)
+    assert all(fragment in line for fragment in fragments), line
+
+
+LAUGHS = "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10 if i else ['lol'])}]\n" for i in range(10)
+)
+HOSTILE = [
+    (LAUGHS, "aliases expand to over"),
+    ("a: &a [*a]\n", "contains itself"),
+    ("a: &a {b: *a}\n", "contains itself"),
+    ("a: *b\n", "has no anchor"),
+    ("a: !!python/object/apply:os.system ['true']\n", "tags such as"),
+    ("a: !!python/name:os.system\n", "tags such as"),
+    ("!!map {a: 1}\n", "tags such as"),
+    ("a: !include /etc/passwd\n", "tags such as"),
+    ("a: " + "[" * 3000 + "]" * 3000 + "\n", "nested over"),
+    ("- " * 2000 + "1\n", "nested over"),
+    ("a: [" + "1," * 60_000 + "1]\n", "over 50000 values"),
+    ("a: 1\na: 2\n", "duplicate key"),
+    ("a: 1\n---\nb: 2\n", "one YAML document"),
+    ("a:\n\t- 1\n", "tabs"),
+    ("a: \0\n", "not YAML"),
+    ("<<: {a: 1}\n", "YAML 1.1"),
+    ("? [1, 2]\n: 3\n", "a key must be a plain word"),
+    ("a: [1, 2\n", "not YAML"),
+    ("a: .nan\n", "not a finite number"),
+    ("a: " + "9" * 5000 + "\n", "too large"),
+    ("a: 1e999\n", "too large"),
+    ("a: 0x" + "f" * 5000 + "\n", "too large"),
+    ("%YAML 9.9\n---\na: 1\n", "not YAML"),
+    ("a: 'x\n", "not YAML"),
+    ("x" * 1_000_001, "over 1000000 characters"),
+]
+
+
+@pytest.mark.parametrize(("text", "fragment"), HOSTILE, ids=range(len(HOSTILE)))
+def test_hostile_yaml_is_refused(text: str, fragment: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_yaml(text, "s.yaml")
+    line = str(caught.value)
+    assert fragment in line and re.match(r"s\.yaml:\d+:\d+: ", line)
+    assert "\n" not in line and len(line) < 400
+
+
+def test_files_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
+    (tmp_path / "large.yaml").write_bytes(b"#" * 2_000_000)
+    for name, fragment in [("binary.yaml", "UTF-8"), ("large.yaml", "1000000 bytes"),
+                           ("absent.yaml", "cannot read"), (".", "cannot read"),
+                           ("nul\0.yaml", "cannot read")]:  # fmt: skip
+        with pytest.raises(InputError, match=fragment):
+            load_spec(tmp_path / name)
+
+
+def test_aliases_and_a_byte_order_mark_are_fine(tmp_path: Path) -> None:
+    text = GOOD.replace("left: {dirichlet: 0}", "left: &wall {dirichlet: 0}")
+    text = text.replace('right: {neumann: "y"}', "right: *wall")
+    (tmp_path / "s.yaml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    spec = load_spec(tmp_path / "s.yaml", ["problem.boundary.left.dirichlet=3"])
+    assert spec.problem.boundary["left"] == Condition(dirichlet=3.0)
+    assert spec.problem.boundary["right"] == Condition(dirichlet=0.0)
+
+
+def test_field_files_are_found_beside_the_spec(tmp_path: Path) -> None:
+    np.save(tmp_path / "k.npy", np.ones((17, 33)))
+    (tmp_path / "s.yaml").write_text(changed('"1 + k*x"', "{file: k.npy}"))
+    assert load_spec(tmp_path / "s.yaml").problem.equation.K == FieldFile(str(tmp_path / "k.npy"))
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("solver.rtol=1e-4", "solver.rtol", 1e-4),
+        ("grid.shape=[9, 9]", "grid.shape", [9, 9]),
+        ("grid.shape.1=65", "grid.shape", [17, 65]),
+        ("problem.equation.K=2 + x", "problem.equation.K", "2 + x"),
+        ("problem.equation.K=[1, 2]", "problem.equation.K", [1.0, 2.0]),
+        ("solver.preconditioner.kind=amg", "solver.preconditioner.kind", "amg"),
+        ("problem.parameters.k=[1, 2, 3]", "problem.parameters.k", [1.0, 2.0, 3.0]),
+    ],
+)
+def test_overrides(override: str, key: str, value: Any) -> None:
+    found = dump(spec_of(GOOD, override))
+    for part in key.split("."):
+        found = found[part]
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("solver.rtlo=1", "--set solver.rtlo=1: solver.rtlo: unknown key 'rtlo'; did you mean 'rtol'?"),
+        ("slover.rtol=1", "--set slover.rtol=1: slover: unknown key 'slover'; did you mean 'solver'?"),
+        ("solver.rtol.x=1", "is a value; nothing can be below it"),
+        ("grid.shape.2=5", "the list has 2 entries"),
+        ("solver.rtol", "write key.path=value"),
+        ("=1", "write key.path=value"),
+        ("solver.rtol=[", "--set solver.rtol=[: this is not YAML"),
+        ("solver.rtol=no", "--set solver.rtol=no: solver.rtol: expected a number; got the text 'no'"),
+        ("problem.boundary.top={robin: {alhpa: 1}}", "problem.boundary.top.robin.alhpa: unknown key"),
+    ],
+)
+def test_wrong_overrides_say_so(override: str, message: str) -> None:
+    assert message in message_of(GOOD, override)
+
+
+def test_later_errors_find_their_place() -> None:
+    spec = spec_of(GOOD, "solver.rtol=1e-3")
+    assert spec.locate("problem.equation.K") == "s.yaml:5:8"
+    assert spec.locate("problem.boundary.top.robin.alpha") == "s.yaml:10:25"
+    assert spec.locate("problem.equation.c") == "s.yaml:4:5"
+    assert spec.locate("nothing.of.this") == "s.yaml:1:1"
+    assert spec.locate("grid.shape[1]") == "s.yaml:13:20"
+    assert spec.locate("solver.rtol") == "--set solver.rtol=1e-3"
+    error = InputError("K is -1 at x = 0.5, y = 0", "problem.equation.K")
+    assert explain(error, spec) == "s.yaml:5:8: problem.equation.K: K is -1 at x = 0.5, y = 0"
+    assert explain(InputError("no"), spec) == "s.yaml: no"
+    assert explain(InputError("no")) == "no"
+
+
+def test_no_solver_means_auto() -> None:
+    from sciml.solvers import Auto
+
+    assert spec_of(changed("solver: {kind: cg, rtol: 1e-6}\n", "")).solver == Auto()
+
+
+def test_every_solver_can_be_named() -> None:
+    import sciml.solvers
+
+    for name in sciml.solvers.SOLVERS:
+        cls = getattr(sciml.solvers, name)
+        spec = spec_of(changed("kind: cg, rtol: 1e-6", f"kind: {cls.kind}"))
+        assert spec.solver == cls()
+        assert spec == read_spec(parse_yaml(json.dumps(dump(spec))))
+
+
+def resolved(schema: dict[str, Any], node: dict[str, Any]) -> dict[str, Any]:
+    return schema["$defs"][node["$ref"].rsplit("/", 1)[1]] if "$ref" in node else node
+
+
+def test_the_schema_names_every_key() -> None:
+    schema = json_schema()
+    assert json.loads(json.dumps(schema)) == schema
+    assert schema["required"] == ["problem", "grid"] and schema["additionalProperties"] is False
+    problem = resolved(schema, schema["properties"]["problem"])
+    assert set(problem["properties"]) == {"domain", "equation", "boundary", "obstacle", "parameters",
+                                          "exact", "name"}  # fmt: skip
+    equation = resolved(schema, problem["properties"]["equation"])
+    assert "general" in equation["properties"]["kind"]["enum"]
+    assert equation["description"]
+    assert set(resolved(schema, schema["properties"]["grid"])["properties"]) == {"shape", "centring"}
+    assert schema["$defs"]["CG"]["properties"]["rtol"]["default"] == 1e-8
+
+
+PARSED = [read_yaml(path).data for path in CONFIGS]
+KEYS = ["problem", "grid", "solver", "domain", "equation", "boundary", "kind", "K", "b", "f", "shape",
+        "lower", "left", "dirichlet", "robin", "periodic", "parameters", "exact", "obstacle", "inside",
+        "file", "rtol", "preconditioner", "centring", "0"]  # fmt: skip
+WORDS = ["sin(x)", "x <", "x < 1", "cg", "multigrid", "amg", "poisson", "general", "box", "u", "t", "k.npy",
+         "(" * 50, "where(x<1,1,2)", "1e-5", "../..", "\0", "é", "[", "{", "&a", "*a", "!!x"]  # fmt: skip
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.integers(-3, 70), st.floats(), st.text(max_size=12),
+    st.sampled_from(WORDS),
+)  # fmt: skip
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+def holders(data: Any) -> list[Any]:
+    below = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    own = [data] if isinstance(data, (dict, list)) and data else []
+    return own + [holder for value in below for holder in holders(value)]
+
+
+@st.composite
+def mutated_configs(draw: st.DrawFn) -> str:
+    data = copy.deepcopy(draw(st.sampled_from(PARSED)))
+    for _ in range(draw(st.integers(1, 3))):
+        if not (places := holders(data)):
+            break
+        holder = draw(st.sampled_from(places))
+        places_within = list(holder) if isinstance(holder, dict) else list(range(len(holder)))
+        match draw(st.sampled_from(["drop", "replace", "insert", "rename"])):
+            case "drop":
+                del holder[draw(st.sampled_from(places_within))]
+            case "replace":
+                holder[draw(st.sampled_from(places_within))] = draw(VALUES)
+            case "insert" if isinstance(holder, dict):
+                holder[draw(st.sampled_from(KEYS) | st.text(max_size=5))] = draw(VALUES)
+            case "rename" if isinstance(holder, dict):
+                key = draw(st.sampled_from(places_within))
+                holder[draw(st.sampled_from(KEYS))] = holder.pop(key)
+            case _:
+                holder.append(draw(VALUES)) if isinstance(holder, list) else None
+    return json.dumps(data, ensure_ascii=False)
+
+
+def is_a_spec_or_an_input_error(text: str) -> bool:
+    try:
+        spec = spec_of(text)
+    except InputError as error:
+        assert "\n" not in explain(error) and explain(error).startswith("s.yaml")
+        return False
+    assert isinstance(spec, Spec) and all(map(math.isfinite, spec.on.spacing))
+    return True
+
+
+FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
+
+
+@settings(FUZZ, max_examples=1500)
+@given(mutated_configs())
+def test_mutated_specs_never_end_in_a_traceback(text: str) -> None:
+    is_a_spec_or_an_input_error(text)
+
+
+@settings(FUZZ, max_examples=500)
+@given(st.data())
+def test_mutated_text_never_ends_in_a_traceback(data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(GOOD) - 1))
+    length = data.draw(st.integers(0, 12))
+    inserted = data.draw(st.text(alphabet="[]{}:,-?&*!|>'\"%@` \n\t#ax19.~\\", max_size=6) | st.text(max_size=6))
+    is_a_spec_or_an_input_error(GOOD[:start] + inserted + GOOD[start + length :])
