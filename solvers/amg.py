@@ -16,7 +16,7 @@ import torch
 from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.solvers.inverse import Action, PerSample, matrices
-from sciml.solvers.iteration import check_options, iterate_verified, stationary
+from sciml.solvers.iteration import check_options, iterate_verified, singular_symmetric, stationary
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AMG(LinearSolver):
     def setup(self, A: LinearMap) -> PerSample:
         """Build the hierarchies."""
         samples = matrices(A)
-        actions = [_cycle(matrix, self.method, A.symmetric) for matrix in samples]
+        actions = [_cycle(matrix, self.method, A) for matrix in samples]
         adjoints = actions if A.symmetric else None
         return PerSample(
             A, actions, adjoints, symmetric=A.symmetric, definite=A.symmetric and A.definite
@@ -64,20 +64,28 @@ class AMG(LinearSolver):
         )
 
 
-def _cycle(matrix: scipy.sparse.csr_matrix, method: str, symmetric: bool) -> Action:
+def _cycle(matrix: scipy.sparse.csr_matrix, method: str, A: LinearMap) -> Action:
     import pyamg
 
     smoother = ("gauss_seidel", {"sweep": "symmetric"})
     options: dict[str, Any] = {"presmoother": smoother, "postsmoother": smoother}
+    singular = singular_symmetric(A)
+    if singular:
+        # At its default cut-off pinv inverts the rounding left of the zero eigenvalue.
+        cut = {"rtol": 1e-10, "atol": 1e-12 * float(abs(matrix).max())}
+        options["coarse_solver"] = ("pinv", cut)
     if method == "ruge_stuben":
         hierarchy = pyamg.ruge_stuben_solver(matrix, **options)
     else:
-        options["symmetry"] = "symmetric" if symmetric else "nonsymmetric"
+        options["symmetry"] = "symmetric" if A.symmetric else "nonsymmetric"
         hierarchy = pyamg.smoothed_aggregation_solver(matrix, **options)
     operator = hierarchy.aspreconditioner(cycle="V")
 
     def action(right: np.ndarray) -> np.ndarray:
+        if singular:
+            right = right - right.mean(axis=0)
         columns = [operator.matvec(np.ascontiguousarray(column)) for column in right.T]
-        return np.stack(columns, axis=1) if columns else np.empty_like(right)
+        image = np.stack(columns, axis=1) if columns else np.empty_like(right)
+        return image - image.mean(axis=0) if singular else image
 
     return action

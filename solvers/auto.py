@@ -8,7 +8,7 @@ admit, with multigrid on stencils and algebraic multigrid on matrices.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -26,6 +26,7 @@ from sciml.solvers.iteration import check_options
 from sciml.solvers.krylov import CG
 from sciml.solvers.krylov_indefinite import MINRES
 from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.separable import recognise
 
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
@@ -110,11 +111,5 @@ def _description(A: LinearMap) -> str:
     return "the operator, with its variable coefficients or mixed conditions,"
 
 
-def _preconditioner(A: LinearMap) -> tuple[str, Any]:
-    if isinstance(A, Stencil):
-        try:
-            from sciml.solvers.multigrid import Multigrid
-        except ImportError:  # while it is being written
-            return "amg", AMG()
-        return "multigrid", Multigrid()
-    return "amg", AMG()
+def _preconditioner(A: LinearMap) -> tuple[str, Multigrid | AMG]:
+    return ("multigrid", Multigrid()) if isinstance(A, Stencil) else ("amg", AMG())

@@ -139,9 +139,7 @@ def _transform_groups(ends: tuple[Ends, ...], dimension: int) -> list[_Group]:
         "dst": (_orthonormal(scipy.fft.dstn), _orthonormal(scipy.fft.idstn)),
         "dct": (_orthonormal(scipy.fft.dctn), _orthonormal(scipy.fft.idctn)),
     }
-    return [
-        (*functions[family], kind, tuple(axes)) for (family, kind), axes in axes_of.items()
-    ]
+    return [(*functions[family], kind, tuple(axes)) for (family, kind), axes in axes_of.items()]
 
 
 def _orthonormal(transform: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -153,7 +153,13 @@ def _action(M: Any, A: LinearMap) -> Callable[[torch.Tensor], torch.Tensor]:
         on_vectors = _on_vectors(M, A)
     else:
         on_vectors = scipy.sparse.linalg.aslinearoperator(M).matvec
-    return lambda u: torch.from_numpy(np.array(on_vectors(u.numpy()), dtype=np.float64))
+
+    def apply(u: torch.Tensor) -> torch.Tensor:
+        image = torch.from_numpy(np.array(on_vectors(u.numpy()), dtype=np.float64))
+        # With a kernel of constants an image counts up to a constant, which may be any number.
+        return image - image.mean() if A.nullspace else image
+
+    return apply
 
 
 def _flat_apply(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
@@ -188,8 +194,6 @@ def _ritz_values(inputs: torch.Tensor, images: torch.Tensor) -> tuple[float, flo
         # Few unknowns: more probes than dimensions; keep the independent ones.
         basis, images = inputs[usable].T, images[usable]
         basis, triangle = torch.linalg.qr(basis)
-    projected = torch.linalg.solve_triangular(
-        triangle, basis.T @ images.T, upper=True, left=False
-    )
+    projected = torch.linalg.solve_triangular(triangle, basis.T @ images.T, upper=True, left=False)
     values = torch.linalg.eigvalsh((projected + projected.T) / 2)
     return float(values[0]), float(values[-1])

@@ -140,9 +140,7 @@ class Ledger:
         self.best = torch.where(fell, relative, self.best)
         self.best_at = torch.where(fell, self.count, self.best_at)
         self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
-        self.codes = torch.where(
-            self.running & (relative <= self.rtol), _CLAIMED, self.codes
-        )
+        self.codes = torch.where(self.running & (relative <= self.rtol), _CLAIMED, self.codes)
         if self.count >= self.max_iterations:
             self.stop(running, Status.MAX_ITERATIONS)
         self.stop(self.count - self.best_at >= self.window, Status.STAGNATED)

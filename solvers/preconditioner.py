@@ -11,11 +11,7 @@ from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
 from sciml.solvers.jacobi import Jacobi
-
-try:
-    from sciml.solvers.multigrid import Multigrid
-except ImportError:  # while it is being written
-    Multigrid = Jacobi  # type: ignore[assignment,misc]
+from sciml.solvers.multigrid import Multigrid
 
 Preconditioner: TypeAlias = Direct | AMG | FastPoisson | Multigrid | Jacobi
 

@@ -37,6 +37,7 @@ _END_OF = {
 }
 _ROW_OF = {end: row for row, end in _END_OF.items()}
 _TOLERANCE = 1e-10
+_VARIES = "a coefficient varies inside the box (variable K or c, or an obstacle)"
 
 
 @dataclass(frozen=True)
@@ -106,16 +107,14 @@ def _coupling(
     for axis in range(A.dimension):
         low, high = (_at(planes[1 + 2 * axis + side], middle) for side in (0, 1))
         if not np.allclose(low, high, rtol=_TOLERANCE, atol=0):
-            raise _refusal(
-                "the two neighbours along an axis differ (advection, or a variable coefficient)"
-            )
+            raise _refusal(_VARIES if A.symmetric else "there is advection")
         if not (low < 0).all():
             raise _refusal("neighbours are not coupled with a negative sign (K > 0 is needed)")
         result.append(-low)
     inner: Any = (..., *(slice(1, -1) for _ in A.shape))
     for plane in planes:
         if not _close(plane[inner], _at(plane, middle)):
-            raise _refusal("a coefficient varies inside the box (variable K or c, or an obstacle)")
+            raise _refusal(_VARIES)
     return tuple(result)
 
 

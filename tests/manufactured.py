@@ -37,9 +37,7 @@ def cosines(*x: torch.Tensor) -> torch.Tensor:
 def gradient(u: Function, x: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
     """The gradient of ``u`` at points, differentiable again."""
     grads = torch.autograd.grad(u(*x).sum(), x, create_graph=True, allow_unused=True)
-    return tuple(
-        g if g is not None else torch.zeros_like(p) for g, p in zip(grads, x, strict=True)
-    )
+    return tuple(g if g is not None else torch.zeros_like(p) for g, p in zip(grads, x, strict=True))
 
 
 def _leaves(x: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -52,7 +52,9 @@ def number_texts() -> st.SearchStrategy[str]:
         )
         return st.one_of(
             st.tuples(st.sampled_from(unary), inner).map(lambda t: f"{t[0]}({t[1]})"),
-            st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})"),
+            st.tuples(inner, st.sampled_from("+-*/"), inner).map(
+                lambda t: f"({t[0]} {t[1]} {t[2]})"
+            ),
             st.tuples(st.sampled_from(["min", "max", "atan2"]), inner, inner).map(
                 lambda t: f"{t[0]}({t[1]}, {t[2]})"
             ),
@@ -99,7 +101,8 @@ def test_constants(text: str, value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x < 0.5 and y > 0", "not x < 0.2 or y <= k", "-0.5 < x <= 0.5 < y", "x != x or x == x"]
+    "text",
+    ["x < 0.5 and y > 0", "not x < 0.2 or y <= k", "-0.5 < x <= 0.5 < y", "x != x or x == x"],
 )
 def test_masks(text: str) -> None:
     expression = parse(text, VALUES)
@@ -251,7 +254,9 @@ def test_hostile_expressions_are_refused(text: str) -> None:
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(alphabet="xyzsincopqrt0123456789.+-*/%()<>=!, e_", max_size=40) | st.text(max_size=30))
+@given(
+    st.text(alphabet="xyzsincopqrt0123456789.+-*/%()<>=!, e_", max_size=40) | st.text(max_size=30)
+)
 def test_any_text_is_an_expression_or_an_input_error(text: str) -> None:
     try:
         expression = parse(text)

@@ -254,6 +254,7 @@ def _tensor() -> Stencil:
 def _advective() -> Stencil:
     A, _ = system((PAIRS[0], PAIRS[0]), (6, 6))
     A.coefficients[1] *= 1.5
+    A.symmetric = False
     return A
 
 
@@ -278,3 +279,65 @@ def test_what_breaks_separability_is_named(A: Stencil, reason: str) -> None:
         solvers.FastPoisson().setup(A)
     assert reason in str(caught.value)
     assert "multigrid" in str(caught.value)
+
+
+# --- on the stencils that discretize makes
+
+KINDS = {
+    "dirichlet": lambda: sciml.Condition(dirichlet="x + 1"),
+    "neumann": lambda: sciml.Condition(neumann="0"),
+    "periodic": lambda: sciml.Condition(periodic=True),
+}
+SIDE_PAIRS = [*product(("dirichlet", "neumann"), repeat=2), ("periodic", "periodic")]
+
+
+def _problem(pairs: tuple[Pair, ...], c: float, K: object = None) -> sciml.Problem:
+    dimension = len(pairs)
+    box = sciml.Box((0.0,) * dimension, (1.0, 1.5, 0.8)[:dimension])
+    return sciml.Problem(
+        box,
+        sciml.Equation(K=K or (1.0, 2.0, 0.5)[:dimension], c=c, f="cos(2*pi*x)"),
+        {s: KINDS[kind]() for s, kind in zip(box.sides, sum(pairs, ()), strict=True)},
+    )
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+@pytest.mark.parametrize("c", [0.0, 2.0])
+@pytest.mark.parametrize("first", SIDE_PAIRS, ids="-".join)
+def test_discretised_problems_are_recognised(first: Pair, c: float, centring: str) -> None:
+    problems = [((first,), (9,)), *(((first, s), (7, 8)) for s in SIDE_PAIRS)]
+    problems += [((first, s, t), (5, 6, 7)) for s, t in product(SIDE_PAIRS[1:4], SIDE_PAIRS[3:])]
+    for pairs, shape in problems:
+        on = sciml.Grid(shape, centring=centring)  # type: ignore[arg-type]
+        problem = _problem(pairs, c)
+        fast = sciml.solve(problem, solvers.FastPoisson(), on=on, throw=False)
+        direct = sciml.solve(problem, solvers.Direct(), on=on, throw=False)
+        assert fast.converged and direct.converged
+        assert torch.allclose(fast.value, direct.value, rtol=1e-9, atol=1e-10)
+
+
+def test_unsuitable_problems_are_refused() -> None:
+    on = sciml.Grid((12, 12))
+    sides = (("dirichlet", "neumann"), ("dirichlet", "dirichlet"))
+    varying = _problem(sides, 0.0, K="1 + x")
+    with pytest.raises(InputError, match="varies inside"):
+        sciml.solve(varying, solvers.FastPoisson(), on=on)
+    plain = _problem(sides, 0.0)
+    robin = {**plain.boundary, "right": sciml.Condition(robin=sciml.Robin(1.0, 0.0))}
+    with pytest.raises(InputError, match="right side"):
+        sciml.solve(
+            sciml.Problem(plain.domain, plain.equation, robin), solvers.FastPoisson(), on=on
+        )
+    hole = sciml.Obstacle("(x - 0.5)**2 + (y - 0.7)**2 < 0.04", sciml.Condition(dirichlet=0.0))
+    with pytest.raises(InputError, match="fast_poisson needs"):
+        sciml.solve(
+            sciml.Problem(plain.domain, plain.equation, plain.boundary, obstacle=hole),
+            solvers.FastPoisson(),
+            on=on,
+        )
+
+
+def test_the_automatic_choice_takes_it() -> None:
+    problem = _problem((SIDE_PAIRS[0], SIDE_PAIRS[1]), 0.0)
+    solution = sciml.solve(problem, on=sciml.Grid((65, 50)))
+    assert any(note.startswith("auto: fast_poisson") for note in solution.notes)

@@ -30,6 +30,10 @@ RESERVED = (*AXES, *_NOT_YET, *CONSTANTS, *FUNCTIONS)
 _SUFFIXES = (".npy", ".h5", ".hdf5")
 
 
+class UnknownKey(InputError):
+    """A key that nothing is known about; its place is the key's, not the value's."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """What an expression or a file name in a spec is read against."""
@@ -155,7 +159,7 @@ def _parameter(name: str, value: Any) -> Any:
 def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
     for key in value:
         if key not in ("file", "dataset"):
-            raise InputError(
+            raise UnknownKey(
                 f"unknown key '{key}'{did_you_mean(key, ('file', 'dataset'))}", f".{key}"
             )
     name, dataset = value.get("file"), value.get("dataset")
@@ -180,7 +184,7 @@ def _at(suffix: str, check: Callable[..., Any], *arguments: Any) -> Any:
     try:
         return check(*arguments)
     except InputError as error:
-        raise InputError(error.message, suffix + (error.key or "")) from None
+        raise type(error)(error.message, suffix + (error.key or "")) from None
 
 
 _FIELD = {
@@ -202,10 +206,10 @@ _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 
 def _type(name: str, check: Callable[[Any, Scope], Any], schema: dict[str, Any]) -> Any:
     def validate(value: Any, info: ValidationInfo) -> Any:
-        return check(value, info.context)
+        scope: Any = info.context
+        return check(value, scope)
 
-    marks = (PlainValidator(validate), WithJsonSchema(schema))
-    return TypeAliasType(name, Annotated[(Any, *marks)])  # type: ignore[misc]
+    return TypeAliasType(name, Annotated[Any, PlainValidator(validate), WithJsonSchema(schema)])
 
 
 Scalar = _type("Coefficient", scalar, _SCALAR)

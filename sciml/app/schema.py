@@ -24,7 +24,7 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
 
-from sciml.app.coefficients import FIELD_TYPES, describe
+from sciml.app.coefficients import FIELD_TYPES, UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
 
@@ -38,15 +38,11 @@ _INSTEAD = {
 }
 
 
-class UnknownKey(InputError):
-    """A key that nothing is known about; its place is the key's, not the value's."""
-
-
 def adapter(root: type, solvers: Sequence[type]) -> TypeAdapter[Any]:
     """The adapter of the dataclass ``root``; ``solvers`` stand wherever an interface does."""
     types_ = _Types()
     # Pydantic resolves the forward reference that _Types gives an interface to this local.
-    AnySolver = TypeAliasType("AnySolver", types_.union(solvers))  # noqa: F841
+    AnySolver = TypeAliasType("AnySolver", types_.union(solvers))  # type: ignore[valid-type]  # noqa: F841
     return TypeAdapter(types_.dictionary(root))
 
 
@@ -71,7 +67,7 @@ class _Types:
         tagged = {
             kind_of(cls): Annotated[self.dictionary(cls), Tag(kind_of(cls))] for cls in classes
         }
-        choices = Union[tuple(tagged.values())]  # noqa: UP007
+        choices: Any = Union[tuple(tagged.values())]  # noqa: UP007
         return Annotated[
             choices,
             Discriminator(lambda value: value["kind"]),
@@ -89,8 +85,8 @@ class _Types:
             except _NotInYaml:
                 continue
             entries[field.name] = _entry(field, hint)
-        made = TypedDict(cls.__name__, entries)  # type: ignore[misc]
-        made.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+        made: Any = TypedDict(cls.__name__, entries)  # type: ignore[misc]
+        made.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
         made.__doc__ = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
         return Annotated[
             made,
@@ -107,9 +103,11 @@ class _Types:
         if origin in (Union, types.UnionType):
             return self._union(arguments)
         if origin is tuple:
-            return tuple[tuple(a if a is ... else self._translate(a) for a in arguments)]  # type: ignore[misc]
+            series: Any = tuple
+            return series[tuple(a if a is ... else self._translate(a) for a in arguments)]
         if origin is Mapping:
-            return Mapping[arguments[0], self._translate(arguments[1])]  # type: ignore[valid-type]
+            generic: Any = Mapping
+            return generic[arguments[0], self._translate(arguments[1])]
         if hint is Any or _is_interface(hint):
             return ForwardRef("AnySolver")
         raise _NotInYaml

@@ -109,7 +109,7 @@ def override(source: Source, text: str) -> Source:
     data: Any = source.data
     for part in parts:
         path = (*path, _index(data, part, path, place))
-        data = data[path[-1]] if isinstance(data, list) else (data or {}).get(part)
+        data = data[int(part)] if isinstance(data, list) else (data or {}).get(part)
     values = {k: v for k, v in source.values.items() if k[: len(path)] != path}
     keys = {k: v for k, v in source.keys.items() if k[: len(path)] != path}
     above = [path[:length] for length in range(1, len(path))]
@@ -248,8 +248,7 @@ def _first_error(error: ValidationError, source: Source) -> SpecError:
 
 def _fault(entry: Mapping[str, Any], source: Source) -> tuple[Place, Key, str, str]:
     """Place, path, message, and for a wrong type what was expected."""
-    from sciml.app.coefficients import describe
-    from sciml.app.schema import UnknownKey
+    from sciml.app.coefficients import UnknownKey, describe
 
     path, kind = source.find(entry["loc"]), entry["type"]
     cause = entry.get("ctx", {}).get("error")

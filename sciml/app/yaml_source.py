@@ -235,7 +235,10 @@ class _Builder:
                 first = self.keys[(*path, key)]
                 raise self._error(f"duplicate key '{key}'; first given on line {first.line}", item)
             self.keys[(*path, key)] = self._place(item)
-            items[key] = self._value(next(events), events, (*path, key))
+            items[key] = self._value(value := next(events), events, (*path, key))
+            if getattr(value, "value", None) == "" and value.style is None:
+                # The scanner places a value that is not there at the next thing it meets.
+                self.values[(*path, key)] = self.keys[(*path, key)]
         return items
 
     def _key(self, event: Any) -> str:

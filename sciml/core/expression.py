@@ -59,8 +59,10 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.+\-*/%()<>=!,\s]")
-_INSTEAD = {"^": "use ** for powers", "&": "use and", "|": "use or", "~": "use not",
-            "[": "use ( )", "{": "use ( )", "π": "write pi", "²": "write **2"}  # fmt: skip
+_INSTEAD = {
+    "^": "use ** for powers", "&": "use and", "|": "use or", "~": "use not",
+    "[": "use ( )", "{": "use ( )", "π": "write pi", "²": "write **2",
+}  # fmt: skip
 # Longer runs would only reach the parser's own stack limit; a person never writes them.
 _PREFIX_RUN = re.compile(r"(?:(?:[-+]|\bnot\b)\s*){50}")
 
@@ -243,7 +245,7 @@ class _Reader:
         raise self._refusal(node)
 
     def _literal(self, node: ast.Constant) -> float:
-        if type(node.value) not in (int, float):
+        if isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
             raise self._refusal(node)
         try:
             value = float(node.value)

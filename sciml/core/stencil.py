@@ -77,8 +77,14 @@ class Stencil(LinearMap):
         return self.coefficients.select(-self.dimension - 1, self.offsets.index(offset))
 
     def to(self, dtype: torch.dtype) -> Stencil:
-        """The same stencil with coefficients in another dtype."""
-        return self._like(self.coefficients.to(dtype))
+        """The same stencil with coefficients in another dtype, constant axes still expanded."""
+        if dtype == self.dtype:
+            return self
+        stored = self.coefficients
+        for axis in range(-self.dimension, 0):
+            if stored.stride(axis) == 0:
+                stored = stored.narrow(axis, 0, 1)
+        return self._like(stored.to(dtype).expand(self.coefficients.shape))
 
     def _like(self, coefficients: torch.Tensor) -> Stencil:
         return Stencil(
@@ -90,7 +96,9 @@ class Stencil(LinearMap):
         """``A u`` for u of shape (*batch, *shape)."""
         from sciml.core import kernels
 
-        return kernels.of(u).apply(self, u)
+        # A gradient may be wanted with respect to A as well as to u.
+        decisive = self.coefficients if self.coefficients.requires_grad else u
+        return kernels.of(decisive).apply(self, u)
 
     def transpose(self) -> Stencil:
         """The adjoint as a stencil: a^T_k[i] = a_{-k}[i + o_k]."""

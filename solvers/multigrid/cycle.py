@@ -16,23 +16,22 @@ from typing import Literal
 import torch
 
 from sciml.core import kernels
-from sciml.core.linear import LinearMap
+from sciml.core.errors import InputError
 from sciml.core.stencil import Stencil
+from sciml.solvers.inverse import Inverse
 from sciml.solvers.multigrid.hierarchy import Hierarchy, Level
 
 Smoother = Literal["gauss_seidel", "chebyshev"]
 Cycle = Literal["V", "W", "F"]
 
 
-class MultigridCycle(LinearMap):
+class MultigridCycle(Inverse):
     """One cycle from a zero guess, computed in the hierarchy's dtype: an approximate inverse of A."""
 
     def __init__(
         self, A: Stencil, hierarchy: Hierarchy, cycle: Cycle, smoother: Smoother, sweeps: int
     ) -> None:
-        self.shape, self.batch = A.shape, A.batch
-        self.dtype, self.device = A.dtype, A.device
-        self.symmetric, self.definite, self.nullspace = A.symmetric, A.definite, A.nullspace
+        super().__init__(A, symmetric=A.symmetric, definite=A.definite)
         self.hierarchy, self.cycle, self.smoother, self.sweeps = hierarchy, cycle, smoother, sweeps
         self._bounds = (
             [_spectral_bound(level) for level in hierarchy.levels] if smoother == "chebyshev" else []
@@ -65,22 +64,33 @@ class MultigridCycle(LinearMap):
         torch.mul(x.to(z.dtype), scale, out=z)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``B^T u``: the cycle itself for a symmetric operator."""
+        """``B^T u``: the cycle itself; InputError for a nonsymmetric operator."""
         if not self.symmetric:
-            raise ValueError("the adjoint of a cycle is offered for symmetric operators only")
+            raise InputError("a cycle has an adjoint for symmetric operators only; use direct")
         return self.apply(u)
 
-    def diagonal(self) -> torch.Tensor:
-        """Not available matrix-free; the inverse diagonal of A stands in."""
-        return self.hierarchy.levels[0].inverse_diagonal.to(self.dtype)
+    @torch.no_grad()
+    def full_multigrid(self, b: torch.Tensor) -> torch.Tensor:
+        """A first guess: solve on the coarsest level, then one cycle on each finer one.
 
-    def to_scipy(self):  # type: ignore[no-untyped-def]
-        """The cycle's dense matrix by its columns, as a SciPy CSR matrix: for tests and small n."""
-        import scipy.sparse
-
-        identity = torch.eye(self.size, dtype=torch.float64).reshape(self.size, *self.shape)
-        columns = torch.stack([self.apply(e) for e in identity]).reshape(self.size, -1)
-        return scipy.sparse.csr_matrix(columns.T.numpy())
+        b (*batch, *shape) is restricted level by level; the result is in b's dtype.
+        """
+        work, levels = self._arrays(b), self.hierarchy.levels
+        work[0][1].copy_(b)
+        for depth, level in enumerate(levels[:-1]):
+            assert level.P is not None
+            work[depth][0].zero_()
+            kernels.of(b).restrict_residual(level.A, level.P, *work[depth], work[depth + 1][1])
+        right = [pair[1].clone() for pair in work]
+        self._solve_coarsest(*work[-1])
+        for depth in range(len(levels) - 2, -1, -1):
+            P = levels[depth].P
+            assert P is not None
+            work[depth][0].zero_()
+            kernels.of(b).prolong_add(P, work[depth][0], work[depth + 1][0])
+            work[depth][1].copy_(right[depth])
+            self._solve(depth, self.cycle, work, from_zero=False)
+        return work[0][0].to(b.dtype, copy=True)
 
     def _arrays(self, r: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         batch = r.shape[: r.ndim - len(self.shape)]

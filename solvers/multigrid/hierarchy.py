@@ -58,31 +58,37 @@ class Hierarchy:
 def build(A: Stencil, dtype: torch.dtype) -> Hierarchy:
     """Coarsen until few unknowns remain or no axis can be; the products are formed in ``dtype``."""
     levels = []
-    current = A.to(dtype) if A.dtype != dtype else A
+    current = A.to(dtype)
     while True:
         factors = _factors(current) if current.size > COARSEST else None
         P, coarse = (None, None) if factors is None else _coarsen(current, factors)
-        levels.append(Level(current, _reciprocal(current.diagonal()), P))
+        levels.append(Level(current, _reciprocal(current.diagonal(), current.dimension), P))
         if coarse is None:
             return Hierarchy(tuple(levels), _coarsest(current))
         current = coarse
 
 
-def _reciprocal(diagonal: torch.Tensor) -> torch.Tensor:
+def _reciprocal(diagonal: torch.Tensor, dimension: int) -> torch.Tensor:
     """1 / diagonal, still expanded where the diagonal is."""
-    strides = diagonal.stride()
-    if all(s == 0 for s in strides[-1:]):
-        index = tuple(slice(0, 1) if s == 0 else slice(None) for s in strides)
-        return diagonal[index].reciprocal().expand(diagonal.shape)
-    return diagonal.reciprocal()
+    return _compact(diagonal, dimension).reciprocal().expand(diagonal.shape)
+
+
+def _compact(u: torch.Tensor, dimension: int) -> torch.Tensor:
+    """``u`` with its expanded (stride-0) grid axes narrowed to length one."""
+    for axis in range(-dimension, 0):
+        if u.stride(axis) == 0:
+            u = u.narrow(axis, 0, 1)
+    return u
 
 
 def _strengths(A: Stencil) -> list[float]:
     """Mean coupling along each axis, the stencil summed over the other axes."""
     result = []
     for axis in range(A.dimension):
-        forward = [A.entry(o) for o in A.offsets if o[axis] == 1]
-        result.append(float(sum(forward[1:], forward[0]).abs().mean()))
+        planes = [k for k, o in enumerate(A.offsets) if o[axis] == 1]
+        forward = _compact(A.coefficients, A.dimension).select
+        couplings = [forward(-A.dimension - 1, k) for k in planes]
+        result.append(float(sum(couplings[1:], couplings[0]).abs().mean()))
     return result
 
 

@@ -44,7 +44,7 @@ def discretize(
     grid = on.bind(problem.domain)
     _check(problem, grid)
     check_memory(problem, grid, dtype, device)
-    lay = layout(problem, grid, device)
+    lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
     hole = obstacle.cut(problem, lay, info)
     c = _on_unknowns(problem.equation.c, "c", lay, info, hole)
@@ -59,9 +59,7 @@ def discretize(
         b, defect = _compatible(b, torch.as_tensor(volume, dtype=dtype, device=device), lay, info)
     mask = hole.unused if hole is not None and hole.volumes is not None else None
     transfer = Transfer(lay, tuple(parts.terms.known), mask)
-    return LinearSystem(
-        A, b, grid, transfer.lift, transfer.restrict, tuple(info.notes), defect
-    )
+    return LinearSystem(A, b, grid, transfer.lift, transfer.restrict, tuple(info.notes), defect)
 
 
 def _check(problem: Problem, grid: Grid) -> None:
@@ -122,15 +120,15 @@ def _conductivity(problem: Problem, info: Data, hole: Cut | None) -> list[torch.
     return [_positive(k, f"{_KEY}.K[{a}]", info, unused) for a, k in enumerate(entries)]
 
 
-def _positive(
-    coefficient: Any, key: str, info: Data, unused: torch.Tensor | None
-) -> torch.Tensor:
-    value = evaluate(coefficient, info.own, info, key, unused)
+def _positive(coefficient: Any, key: str, info: Data, unused: torch.Tensor | None) -> torch.Tensor:
+    value = evaluate(coefficient, info.own, info, key, unused, fill=1.0)
     require(value, info.own, key, positive=True)
     if unused is not None:
         # Holes take the fluid's mean, so that their rows are scaled like the others.
         fluid = ~unused.expand(torch.broadcast_shapes(unused.shape, value.shape))
-        value = torch.where(fluid, value, (value * fluid).sum() / fluid.sum())
+        every = tuple(range(-info.layout.dimension, 0))
+        mean = (value * fluid).sum(every, keepdim=True) / fluid.sum(every, keepdim=True)
+        value = torch.where(fluid, value, mean)
     return value
 
 
@@ -241,16 +239,12 @@ def _cross_planes(
     constant &= not terms.diagonal and not scattered
     shape = (1,) * d if constant else lay.shape
     planes = lows[0].new_empty(*batch, 2 * d + 1, *shape)
-    centre = planes.select(-d - 1, 0)
-    if reaction is None:
-        centre.zero_()
-    else:
-        centre.copy_(reaction)
+    planes.select(-d - 1, 0).copy_(lows[0].new_zeros(()) if reaction is None else reaction)
     for k, (low, high) in enumerate(zip(lows, highs, strict=True)):
         planes.select(-d - 1, 2 * k + 1).copy_(low)
         planes.select(-d - 1, 2 * k + 2).copy_(high)
-        centre.sub_(low).sub_(high)
-    _add_terms(centre, terms.diagonal, scattered, d)
+        planes.select(-d - 1, 0).sub_(low).sub_(high)
+    _add_terms(planes.select(-d - 1, 0), terms.diagonal, scattered, d)
     return planes.expand(*batch, 2 * d + 1, *lay.shape)
 
 
@@ -270,9 +264,7 @@ def _add_terms(
         target.add_(extra.unflatten(-1, target.shape[-d:]))
 
 
-def _decouple(
-    planes: torch.Tensor, whole: Sequence[Faces], hole: Cut, lay: Layout
-) -> torch.Tensor:
+def _decouple(planes: torch.Tensor, whole: Sequence[Faces], hole: Cut, lay: Layout) -> torch.Tensor:
     """Rows of solid points that hold only a diagonal entry, that of the uncut row."""
     d = lay.dimension
     uncut = torch.zeros((), dtype=planes.dtype, device=planes.device)

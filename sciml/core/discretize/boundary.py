@@ -151,7 +151,7 @@ def _outflow(
     end: int,
     k: torch.Tensor,
 ) -> torch.Tensor | float:
-    """b . n on a boundary face; zero where the flow leaves too fast for a central average."""
+    """B . n on a boundary face; zero where the flow leaves too fast for a central average."""
     if problem.equation.b is None:
         return 0.0
     v = evaluate(problem.equation.b[axis], points, data, f"problem.equation.b[{axis}]")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.core.discretize.layout import Layout, Points
+from sciml.core.discretize.layout import Layout, Points, pick
 from sciml.core.errors import InputError
 from sciml.core.expression import Expression, parse
 from sciml.core.grid import AXES
@@ -89,11 +89,13 @@ def evaluate(
     data: Data,
     key: str,
     unused: torch.Tensor | None = None,
+    fill: float = 0.0,
 ) -> torch.Tensor:
     """The coefficient at ``points``, in ``data.dtype``; broadcasts to (*batch, *points).
 
-    Values are 1 where the mask ``unused`` holds, whatever they were (inside an obstacle). Raises InputError where it is none of the known kinds, has a wrong shape or a value that is
-    NaN or infinite, and says at which point.
+    Where the mask ``unused`` holds (inside an obstacle) it is ``fill``, whatever it was. Raises
+    InputError where it is none of the known kinds, has a wrong shape or a value that is NaN or
+    infinite, and says at which point.
     """
     value = _raw(coefficient, points, data, key)
     if not torch.is_floating_point(value):
@@ -103,7 +105,7 @@ def evaluate(
     if missing > 0:
         value = value.reshape((1,) * missing + tuple(value.shape))
     if unused is not None:
-        value = torch.where(unused, torch.ones((), dtype=value.dtype, device=value.device), value)
+        value = torch.where(unused, value.new_full((), fill), value)
     require(value, points, key, finite=True)
     return value
 
@@ -208,9 +210,9 @@ def _interpolate(
         weight.append((position - index).to(values.dtype))
     total = torch.zeros((), dtype=values.dtype, device=values.device)
     for corner in product((0, 1), repeat=d):
-        index = tuple(i + s for i, s in zip(low, corner, strict=True))
+        places = tuple(i + s for i, s in zip(low, corner, strict=True))
         factors = [w if s else 1 - w for w, s in zip(weight, corner, strict=True)]
-        total = total + math.prod(factors[1:], start=factors[0]) * values[(..., *index)]
+        total = total + math.prod(factors[1:], start=factors[0]) * pick(values, places)
     return total
 
 

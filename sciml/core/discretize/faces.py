@@ -102,9 +102,7 @@ def advection(
     The velocity is taken at the faces' own midpoints.
     """
     line = layout.axes[axis]
-    v = evaluate(
-        velocity, layout.points({axis: line.edges}), data, f"problem.equation.b[{axis}]"
-    )
+    v = evaluate(velocity, layout.points({axis: line.edges}), data, f"problem.equation.b[{axis}]")
     flow = v * layout.measure(without=axis)
     share = _neighbour_share(layout, axis, flow)
     if isinstance(share, torch.Tensor):
@@ -117,8 +115,9 @@ def advection(
     open_faces = off.detach() < 0
     ratio = central.detach().abs()[open_faces] / -off.detach()[open_faces]
     # One number stands for all faces where nothing varies along an axis.
-    repeat = prod(layout.shape[k] for k in range(layout.dimension)
-                  if off.shape[k - layout.dimension] == 1)
+    repeat = prod(
+        n + (k == axis) for k, n in enumerate(layout.shape) if off.shape[k - layout.dimension] == 1
+    )
     return Faces(up, down, off), Upwinding(
         int((ratio > 1).sum()) * repeat, ratio.numel() * repeat, 2.0 * float(ratio.max())
     )

@@ -12,9 +12,10 @@ k; their places, ``edges``, bound the control volumes. Each end of an axis is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -69,10 +70,11 @@ class Axis:
 
 @dataclass(frozen=True)
 class Layout:
-    """The unknowns of a problem on a grid, axis by axis."""
+    """The unknowns of a problem on a grid, axis by axis; ``dtype`` is that of the system."""
 
     grid: Grid
     axes: tuple[Axis, ...]
+    dtype: torch.dtype
 
     @property
     def dimension(self) -> int:
@@ -100,7 +102,9 @@ class Layout:
         A float where all are equal, else a tensor that broadcasts to ``shape``.
         """
         kept = [(k, axis) for k, axis in enumerate(self.axes) if k != without]
-        uneven = [lie_along(a.widths, k, self.dimension) for k, a in kept if not a.even]
+        uneven = [
+            lie_along(a.widths.to(self.dtype), k, self.dimension) for k, a in kept if not a.even
+        ]
         return prod(uneven, start=prod(a.spacing for _, a in kept if a.even))
 
     def points(self, replace: dict[int, torch.Tensor] | None = None) -> Points:
@@ -132,7 +136,7 @@ def lie_along(vector: torch.Tensor, axis: int, dimension: int) -> torch.Tensor:
     return vector.reshape([-1 if k == axis else 1 for k in range(dimension)])
 
 
-def layout(problem: Problem, grid: Grid, device: torch.device | str = "cpu") -> Layout:
+def layout(problem: Problem, grid: Grid, dtype: torch.dtype, device: torch.device | str) -> Layout:
     """The layout of a problem's unknowns on a bound grid."""
     sides = problem.domain.sides
     axes = []
@@ -141,7 +145,7 @@ def layout(problem: Problem, grid: Grid, device: torch.device | str = "cpu") -> 
         bounds = grid.box.lower[k], grid.box.upper[k]
         make = _cell_axis if grid.centring == "cell" else _node_axis
         axes.append(make(points.to(device), grid.spacing[k], (low, high), bounds))
-    return Layout(grid, tuple(axes))
+    return Layout(grid, tuple(axes), dtype)
 
 
 def _node_axis(
@@ -175,6 +179,12 @@ def _cell_axis(
     return Axis(
         points, 0, len(points), extended, edges, lengths, torch.full_like(points, h), h, ends
     )  # fmt: skip
+
+
+def pick(value: torch.Tensor, index: Sequence[torch.Tensor]) -> torch.Tensor:
+    """``value[..., i, j]`` for one index tensor per trailing axis."""
+    key: Any = (Ellipsis, *index)
+    return value[key]
 
 
 def low_faces(value: torch.Tensor, axis: int, dimension: int) -> torch.Tensor:
@@ -231,4 +241,3 @@ class Transfer:
         if self.hole is None:
             return u
         return u.masked_fill(self.layout.to_unknowns(self.hole), 0.0)
-

@@ -26,7 +26,14 @@ import torch
 from sciml.core.discretize.boundary import flux_condition, nonnegative_alpha
 from sciml.core.discretize.coefficients import Data, call, evaluate, expression
 from sciml.core.discretize.faces import Faces
-from sciml.core.discretize.layout import Layout, Points, high_faces, lie_along, low_faces
+from sciml.core.discretize.layout import (
+    Layout,
+    Points,
+    high_faces,
+    lie_along,
+    low_faces,
+    pick,
+)
 from sciml.core.errors import InputError
 from sciml.core.expression import level_set
 from sciml.core.problem import Obstacle, Problem
@@ -76,7 +83,8 @@ def cut(problem: Problem, layout: Layout, data: Data) -> Cut | None:
     if any(data.parameters[name].ndim for name in phi.names & set(data.parameters)):
         raise InputError(
             "an obstacle cannot vary over a batch: use parameters that are single numbers in "
-            "'inside'", f"{_KEY}.inside",
+            "'inside'",
+            f"{_KEY}.inside",
         )
     try:
         signed = level_set(phi)
@@ -112,9 +120,7 @@ def _cut_volumes(obstacle: Obstacle, level: Level, layout: Layout, inside: torch
     centres = level(layout.points())
     volumes = _shares(level, layout, None, corners, centres)
     openings = [_shares(level, layout, k, corners, None) for k in range(d)]
-    open_sides = sum(
-        low_faces(o, k, d) + high_faces(o, k, d) for k, o in enumerate(openings)
-    )
+    open_sides = sum(low_faces(o, k, d) + high_faces(o, k, d) for k, o in enumerate(openings))
     solid = (volumes < _LEAST_VOLUME) | (open_sides < _LEAST_VOLUME)
     volumes = torch.where(solid, 0.0, volumes)
     for k in range(d):
@@ -235,9 +241,7 @@ def join_holes(obstacle: Cut, layout: Layout) -> tuple[torch.Tensor, ...]:
     return tuple(joined)
 
 
-def flux_rim(
-    obstacle: Cut, layout: Layout, data: Data, K: Sequence[torch.Tensor]
-) -> RimTerms:
+def flux_rim(obstacle: Cut, layout: Layout, data: Data, K: Sequence[torch.Tensor]) -> RimTerms:
     """Neumann and Robin terms of the rim; ``K`` on the unknowns, per axis."""
     assert obstacle.openings is not None
     d = layout.dimension
@@ -282,15 +286,11 @@ def _flatten(index: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tenso
     return flat
 
 
-def _gather(
-    value: torch.Tensor, index: Sequence[torch.Tensor], layout: Layout
-) -> torch.Tensor:
+def _gather(value: torch.Tensor, index: Sequence[torch.Tensor], layout: Layout) -> torch.Tensor:
     """``value[..., i, j]`` where axes of size 1 stand for all."""
     d = layout.dimension
-    picks = tuple(
-        i if value.shape[k - d] > 1 else torch.zeros_like(i) for k, i in enumerate(index)
-    )
-    return value[(..., *picks)]
+    picks = tuple(i if value.shape[k - d] > 1 else torch.zeros_like(i) for k, i in enumerate(index))
+    return pick(value, picks)
 
 
 def _nearest(level: Level, points: Points, layout: Layout) -> Points:
@@ -343,9 +343,7 @@ def cut_links(
             own = list(index)
             if fluid_below:
                 own[axis] = index[axis] - 1
-            start = tuple(
-                a.positions[i] for a, i in zip(layout.axes, own, strict=True)
-            )
+            start = tuple(a.positions[i] for a, i in zip(layout.axes, own, strict=True))
             length = line.lengths[index[axis]]
             theta = _meeting(obstacle.level, start, axis, length if fluid_below else -length)
             place = _moved(start, axis, theta * (length if fluid_below else -length))
@@ -357,21 +355,20 @@ def cut_links(
                 area = _gather(area, own, layout).to(data.dtype)
             share = theta.clamp(min=_LEAST_THETA) * length
             link = _gather(K[axis], own, layout) * area / share.to(data.dtype)
-            at = (..., *index)
-            link = link - (entries[at] - diffusive[at])
+            link = link - (pick(entries, index) - pick(diffusive, index))
             flat = _flatten(own, layout.shape)
             diagonal.append((flat, link))
             right.append((flat, link * g))
         closed = below | above
-        result.append(
-            Faces(*(f.masked_fill(closed, 0.0) for f in (up, down, diffusive)))
-        )
+        result.append(Faces(*(f.masked_fill(closed, 0.0) for f in (up, down, diffusive))))
     return result, RimTerms(diagonal, right, True)
 
 
 def _belongs(layout: Layout, axis: int, fluid_below: bool) -> torch.Tensor:
     """Faces whose fluid point is an unknown (not the point beyond the end of the axis)."""
-    mask = torch.ones(layout.shape[axis] + 1, dtype=torch.bool, device=layout.axes[axis].edges.device)
+    mask = torch.ones(
+        layout.shape[axis] + 1, dtype=torch.bool, device=layout.axes[axis].edges.device
+    )
     mask[0 if fluid_below else -1] = False
     return lie_along(mask, axis, layout.dimension)
 
@@ -380,7 +377,9 @@ def _conducting(
     index: tuple[torch.Tensor, ...], diffusive: torch.Tensor
 ) -> tuple[torch.Tensor, ...]:
     """Leave out faces on closed ends, which carry no link."""
-    entries = diffusive[(..., *index)].detach()
+    if not index[0].numel():
+        return index
+    entries = pick(diffusive, index).detach()
     some = (entries != 0).reshape(-1, index[0].numel()).any(0)
     return tuple(i[some] for i in index)
 

@@ -37,9 +37,7 @@ def diffusion(
     InputError where K is not symmetric or not positive definite, with the place.
     """
     d = layout.dimension
-    middles = tuple(
-        a.points[:-1] + a.spacing / 2 for a in layout.axes
-    )
+    middles = tuple(a.points[:-1] + a.spacing / 2 for a in layout.axes)
     points = layout.points(dict(enumerate(middles)))
     entries = {
         (a, b): evaluate(K[a][b], points, data, f"{_KEY}[{a}][{b}]")
@@ -66,11 +64,25 @@ def _check(entries: dict[tuple[int, int], torch.Tensor], points: Points, d: int)
                     "give a symmetric tensor",
                     _KEY,
                 )
-    matrix = _matrix(entries, d).detach()
-    lowest = torch.linalg.eigvalsh(matrix)[..., 0]
+    if all(bool((minor > 0).all()) for minor in _leading_minors(entries, d)):
+        return
+    lowest = torch.linalg.eigvalsh(_matrix(entries, d).detach())[..., 0]
     if bool((lowest <= 0).any()):
         where = describe(lowest, lowest <= 0, points, "the smallest eigenvalue of K")
         raise InputError(f"the equation is not elliptic: {where} (must be positive)", _KEY)
+
+
+def _leading_minors(entries: dict[tuple[int, int], torch.Tensor], d: int) -> list[torch.Tensor]:
+    """Sylvester's criterion: all positive where K is positive definite."""
+    k = {name: value.detach() for name, value in entries.items()}
+    minors = [k[0, 0]]
+    if d > 1:
+        minors.append(k[0, 0] * k[1, 1] - k[0, 1] * k[1, 0])
+    if d > 2:
+        first = k[0, 0] * (k[1, 1] * k[2, 2] - k[1, 2] * k[2, 1])
+        second = k[0, 1] * (k[1, 0] * k[2, 2] - k[1, 2] * k[2, 0])
+        minors.append(first - second + k[0, 2] * (k[1, 0] * k[2, 1] - k[1, 1] * k[2, 0]))
+    return minors
 
 
 def _matrix(entries: dict[tuple[int, int], torch.Tensor], d: int) -> torch.Tensor:
@@ -111,9 +123,7 @@ def _offset(p: Corner, q: Corner) -> Offset:
     return tuple(t - s for s, t in zip(p, q, strict=True))
 
 
-def _constant_row(
-    entries: dict[tuple[int, int], torch.Tensor], layout: Layout
-) -> torch.Tensor:
+def _constant_row(entries: dict[tuple[int, int], torch.Tensor], layout: Layout) -> torch.Tensor:
     offsets = box_offsets(layout.dimension)
     batch = torch.broadcast_shapes(*(k.shape for k in entries.values()))
     like = entries[0, 0]
@@ -160,8 +170,7 @@ def known_values(
     for index, offset in enumerate(box_offsets(d)):
         if any(offset):
             beside = shifted(values, offset, layout.periodic)
-            for k, axis in enumerate(layout.axes):
-                beside = beside.narrow(k - d, axis.start, axis.count)
+            for k, line in enumerate(layout.axes):
+                beside = beside.narrow(k - d, line.start, line.count)
             total = total + planes.select(-d - 1, index) * beside
     return total
-

@@ -13,6 +13,10 @@ import torch
 
 def of(u: torch.Tensor) -> ModuleType:
     """The kernels for this tensor: compiled on the CPU, reference elsewhere or under autograd."""
+    if u.device.type == "cpu" and not (u.requires_grad and torch.is_grad_enabled()):
+        from sciml.core.kernels import compiled
+
+        return compiled
     from sciml.core.kernels import reference
 
     return reference

@@ -66,7 +66,7 @@ def _apply(out, u, a, rows, periodic):
         s, z, y = i // (nz * ny), i // ny % nz, i % ny
         t = out[s, z, y]
         t[:] = 0
-        _add_rows(t, 1, u[s], a[min(s, a.shape[0] - 1)], rows, 0, z, y, periodic)
+        _add_rows(t, 1, u[s], a[s % a.shape[0]], rows, 0, z, y, periodic)
 
 
 @njit(**_FAST)
@@ -110,14 +110,14 @@ def _sweep(x, b, a, inverse, rows, periodic, reverse, from_zero):
         my = 1 if cy == 2 else (ny - (1 if ky == 3 else 0) - cy + 1) // 2
         for i in prange(nb * mz * my):
             s, z, y = i // (mz * my), z0 + 2 * (i // my % mz), y0 + 2 * (i % my)
-            coefficients = a[min(s, a.shape[0] - 1)]
+            coefficients = a[s % a.shape[0]]
             az, ay = min(z, a.shape[2] - 1), min(y, a.shape[3] - 1)
             t = b[s, z, y].copy()
             if not (from_zero and c == 0):
                 _add_rows(t, -1, x[s], coefficients, rows, 1, z, y, periodic)
             scratch = np.empty_like(t)
             w, e = coefficients[rows[0, 2], az, ay], coefficients[rows[0, 4], az, ay]
-            inv = inverse[min(s, inverse.shape[0] - 1), az, ay]
+            inv = inverse[s % inverse.shape[0], az, ay]
             for k in range(kx):
                 _relax_columns(x[s, z, y], t, w, e, inv, scratch,
                                kx - 1 - k if reverse else k, periodic[2])
@@ -194,8 +194,8 @@ def _restrict_residual(coarse, x, b, a, p, rows, factors, periodic, slabs):
         z0, z1 = (low, high) if along_z else (0, mz)
         y0, y1 = (0, my) if along_z else (low, high)
         if low < high:
-            _restrict_slab(coarse[s], x[s], b[s], a[min(s, a.shape[0] - 1)],
-                           p[min(s, p.shape[0] - 1)], rows, factors, periodic, z0, z1, y0, y1)
+            _restrict_slab(coarse[s], x[s], b[s], a[s % a.shape[0]],
+                           p[s % p.shape[0]], rows, factors, periodic, z0, z1, y0, y1)
 
 
 @njit(**_FAST)
@@ -228,7 +228,7 @@ def _prolong_add(x, coarse, p, factors, periodic):
         s, z, y = i // (nz * ny), i // ny % nz, i % ny
         zc1, dz1, zc2, dz2 = _parents(z, fz)
         yc1, dy1, yc2, dy2 = _parents(y, fy)
-        weights = p[min(s, p.shape[0] - 1)]
+        weights = p[s % p.shape[0]]
         for q in range(4):
             zc, dz = (zc1, dz1) if q < 2 else (zc2, dz2)
             yc, dy = (yc1, dy1) if q % 2 == 0 else (yc2, dy2)
@@ -267,7 +267,7 @@ def _galerkin(out, a, p, table, factors, periodic):
     for i in prange(nb * mz * my):
         s, zc, yc = i // (mz * my), i // my % mz, i % my
         out[s, :, zc, yc] = 0
-        left, fine = p[s], a[min(s, a.shape[0] - 1)]
+        left, fine = p[s], a[s % a.shape[0]]
         for q in range(table.shape[0]):
             z = _wrap(fz * zc + fz - 1 + table[q, 4], nz, periodic[0])
             y = _wrap(fy * yc + fy - 1 + table[q, 5], ny, periodic[1])
@@ -305,7 +305,7 @@ def _interpolate(out, a, terms, starts, factors, periodic):
     fz, fy, fx = factors
     for i in prange(nb * mz * my):
         s, zc, yc = i // (mz * my), i // my % mz, i % my
-        fine = a[min(s, a.shape[0] - 1)]
+        fine = a[s % a.shape[0]]
         total, centre = np.empty_like(out[s, 0, zc, yc]), np.empty_like(out[s, 0, zc, yc])
         for q in range(starts.shape[0] - 1):
             first = starts[q]

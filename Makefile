@@ -1,0 +1,38 @@
+# Everything on a bare machine with Python 3.10 or newer:
+#   make demo   solves configs/darcy.yaml and says where the picture and the report are
+#   make test   runs the tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Twice as many threads as cores is slower than one thread in each of the test processes.
+THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+WORKERS ?= 2
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/installed
+	$(BIN)/sciml solve configs/darcy.yaml --out runs/darcy
+
+test: $(VENV)/developer
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS)
+
+lint: $(VENV)/developer
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy -p sciml
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "$(PYTHON) is older than Python 3.10: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/developer: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $@ $(VENV)/installed

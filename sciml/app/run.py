@@ -1,0 +1,221 @@
+"""One run: a spec answered, measured against what is known, and written to a directory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import sciml
+from sciml.app.spec import Spec, dump, explain
+from sciml.core.discretize import discretize, memory_estimate
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.fields import hole_on, values_on
+from sciml.core.files import save_solution, write_json, write_text
+from sciml.core.linear import LinearSystem
+from sciml.core.solution import Solution
+from sciml.core.solve import Progress
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+_PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and in what precision a run computes; ``seed`` starts every random generator."""
+
+    device: str = "cpu"
+    dtype: str = "float64"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"--dtype '{self.dtype}' is unknown{did_you_mean(self.dtype, DTYPES)}")
+        try:
+            kind = torch.device(self.device).type
+        except RuntimeError:
+            raise InputError(f"--device '{self.device}' is unknown; write cpu or cuda") from None
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise InputError("--device cuda: no CUDA device can be used here; write --device cpu")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A solution with what a run reports beside it.
+
+    ``solution``: NaN inside the obstacle. ``error``: relative L2 error against the spec's exact
+    solution, of shape batch; up to a constant where the problem leaves one free. ``fields``: the
+    coefficients that vary, on the grid. ``seconds``: wall time of each stage.
+    """
+
+    spec: Spec
+    setting: Setting
+    solution: Solution
+    error: torch.Tensor | None
+    fields: Mapping[str, torch.Tensor]
+    unknowns: int
+    defect: torch.Tensor | None
+    seconds: Mapping[str, float]
+
+
+def lower(spec: Spec, setting: Setting) -> LinearSystem:
+    """The spec's linear system; an InputError names file, line and column."""
+    dtype, device = DTYPES[setting.dtype], setting.device
+    try:
+        return discretize(spec.problem, spec.on, dtype=dtype, device=device)
+    except InputError as error:
+        raise InputError(explain(error, spec)) from None
+
+
+def answer(spec: Spec, setting: Setting, progress: Progress | None = None) -> Answer:
+    """Discretise, set up, solve, and compare with the exact solution where the spec has one."""
+    torch.manual_seed(setting.seed)
+    np.random.seed(setting.seed)  # PyAMG draws its test vectors from it
+    start = time.perf_counter()
+    system = lower(spec, setting)
+    seconds = {"discretise": time.perf_counter() - start}
+    try:
+        solution = spec.solver.run(spec.solver.init(system), progress=progress)
+        solution = _without_hole(solution, spec)
+        error = _error(solution, spec, free_constant=system.A.nullspace)
+        fields = _varying_coefficients(spec)
+    except InputError as fault:
+        raise InputError(explain(fault, spec)) from None
+    seconds["set up"] = solution.stats.setup_seconds
+    seconds["solve"] = solution.stats.solve_seconds
+    return Answer(spec, setting, solution, error, fields, system.A.size, system.defect, seconds)
+
+
+def _without_hole(solution: Solution, spec: Spec) -> Solution:
+    hole = hole_on(spec.problem, spec.on)
+    value = solution.value.detach().cpu()
+    if hole is not None:
+        value = torch.where(hole, torch.nan, value)
+    return replace(solution, value=value, residual=solution.residual.detach().cpu())
+
+
+def _error(solution: Solution, spec: Spec, free_constant: bool) -> torch.Tensor | None:
+    if spec.problem.exact is None:
+        return None
+    hole = hole_on(spec.problem, spec.on)
+    exact = values_on(spec.problem, spec.on, spec.problem.exact, "problem.exact", hole)
+    if free_constant:
+        dims = tuple(range(-len(spec.on.shape), 0))
+        exact = exact + (solution.value - exact).nanmean(dims, keepdim=True)
+    return solution.error(exact)
+
+
+def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
+    """K where it varies: ``K``, or ``K_x``, ``K_y``, ``K_z`` of a diagonal one."""
+    K = spec.problem.equation.K
+    if isinstance(K, (tuple, list)):
+        named = {f"K_{axis}": entry for axis, entry in zip("xyz", K, strict=False)}
+    else:
+        named = {"K": K}
+    hole = hole_on(spec.problem, spec.on)
+    fields = {}
+    for name, entry in named.items():
+        if isinstance(entry, (Real, tuple, list)):
+            continue
+        value = values_on(spec.problem, spec.on, entry, "problem.equation.K", hole)
+        fields[name] = value if hole is None else torch.where(hole, torch.nan, value)
+    return fields
+
+
+def describe(spec: Spec) -> str:
+    """One line: what is solved on what, and by what."""
+    on = spec.on
+    title = spec.problem.name or Path(spec.path).stem
+    points = " x ".join(str(n) for n in on.shape)
+    what = "nodes" if on.centring == "node" else "cells"
+    return f"{title}: {spec.problem.equation.kind} on {points} {what}, solver {spec.solver.kind}"
+
+
+def memory(spec: Spec, setting: Setting) -> int:
+    """Bytes that the discretisation takes at its peak, estimated without allocating them."""
+    return memory_estimate(spec.problem, spec.on, DTYPES[setting.dtype].itemsize)
+
+
+def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
+    """What ``run.json`` says: enough to repeat the run and to judge it."""
+    solution, spec, setting = result.solution, result.spec, result.setting
+    return {
+        "format": "sciml run 1",
+        "title": spec.problem.name or Path(spec.path).stem,
+        "description": describe(spec),
+        "status": solution.status.name.lower(),
+        "advice": solution.status.value,
+        "statuses": [status.name.lower() for status in solution.statuses],
+        "residual": solution.residual.tolist(),
+        "iterations": solution.stats.iterations.tolist(),
+        "error": None if result.error is None else result.error.tolist(),
+        "defect": None if result.defect is None else result.defect.tolist(),
+        "unknowns": result.unknowns,
+        "seconds": dict(result.seconds),
+        "notes": list(solution.notes),
+        "spec_file": str(Path(spec.path).resolve()),
+        "overrides": list(overrides),
+        "spec": _absolute(dump(spec)),
+        "device": setting.device,
+        "dtype": setting.dtype,
+        "seed": setting.seed,
+        "threads": torch.get_num_threads(),
+        "processors": os.cpu_count(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": _versions(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["sciml", *sys.argv[1:]]),
+    }
+
+
+def _absolute(tree: Any) -> Any:
+    """Field files by their absolute path, so that the record can be read from anywhere."""
+    if isinstance(tree, dict):
+        known = tree.keys() <= {"file", "dataset"} and "file" in tree
+        fixed = {"file": str(Path(tree["file"]).resolve())} if known else {}
+        return {key: _absolute(value) for key, value in tree.items()} | fixed
+    return [_absolute(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "sciml-pde": sciml.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_run(result: Answer, directory: Path, overrides: Iterable[str] = ()) -> list[Path]:
+    """Write the solution, its figures, the record and the report; returns the paths."""
+    from sciml.app.plot import plot_convergence, plot_field, plot_solution
+    from sciml.app.report import html
+
+    summary = record(result, overrides)
+    solution = result.solution
+    try:
+        paths = list(save_solution(solution, directory, result.fields))
+        figures = {"Solution": directory / "solution.png"}
+        plot_solution(solution, figures["Solution"], summary["title"])
+        for name, values in result.fields.items():
+            figures[f"Coefficient {name}"] = directory / f"{name}.png"
+            plot_field(values, result.spec.on, name, directory / f"{name}.png")
+        figures["Convergence"] = directory / "convergence.png"
+        plot_convergence(solution, figures["Convergence"])
+        write_json(directory / "run.json", summary)
+        write_text(directory / "report.html", html(summary, figures))
+    except OSError as error:
+        raise InputError(f"cannot write to '{directory}': {error.strerror or error}") from None
+    return [*paths, *figures.values(), directory / "run.json", directory / "report.html"]
