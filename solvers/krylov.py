@@ -15,10 +15,12 @@ from typing import Literal
 
 import torch
 
+from sciml.core import kernels
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.core.status import Status
+from sciml.core.stencil import Stencil
 from sciml.solvers.iteration import (
     Ledger,
     Method,
@@ -160,6 +162,8 @@ def conjugate_gradients(A: LinearMap, M: LinearMap | None) -> Method:
 
 def _image(A: LinearMap, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """``q = A p`` and <p, q>."""
+    if isinstance(A, Stencil) and A.dtype == p.dtype:
+        return kernels.of(p).apply_dot(A, p)
     q = A.apply(p)
     return q, dot(p, q, len(A.shape))
 
@@ -168,8 +172,7 @@ def _step(
     x: torch.Tensor, r: torch.Tensor, p: torch.Tensor, q: torch.Tensor, alpha: torch.Tensor
 ) -> torch.Tensor:
     """``x += alpha p``, ``r -= alpha q`` in place; returns ||r||."""
-    axpy(alpha, p, x)
-    return norm(axpy(-alpha, q, r), x.ndim - alpha.ndim)
+    return kernels.of(x).step(x, r, p, q, alpha).sqrt()
 
 
 def _preconditioned(

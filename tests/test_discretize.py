@@ -22,7 +22,7 @@ from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"
-SIZES = {1: (129, 257), 2: (33, 65), 3: (13, 25)}
+SIZES = {1: (129, 257), 2: (33, 65), 3: (11, 21)}
 CENTRINGS = ("node", "cell")
 DIMENSIONS = (1, 2, 3)
 
@@ -141,7 +141,7 @@ def test_the_refinement_that_the_upwind_note_names_is_enough():
 # The error constant of a cut cell method changes with where the rim cuts: orders are fitted over
 # several sizes, and the errors averaged over several places of the hole.
 RADII = {1: 0.19, 2: 0.23, 3: 0.3}
-FITTED = {1: (33, 49, 65, 97, 129, 193, 257), 2: (17, 25, 33, 49, 65), 3: (11, 15, 19, 23)}
+FITTED = {1: (33, 49, 65, 97, 129, 193, 257), 2: (17, 25, 33, 49, 65), 3: (11, 15, 19)}
 
 
 def places(d):
@@ -176,7 +176,7 @@ def test_second_order_around_an_obstacle(d, centring, kind):
         return manufactured(smooth, [R] * 2 * d, K=varying, c=1.0, obstacle=hole)
 
     observed = fitted_order(d, centring, FITTED[d], make)
-    # On 11^3 to 23^3 nodes errors of opposite sign still cancel around a cut ball.
+    # On 11^3 to 19^3 nodes errors of opposite sign still cancel around a cut ball.
     above = 0.2 if d == 3 and kind != D else 0.1
     assert 1.9 <= observed <= 2 + above
 

@@ -1,0 +1,1 @@
+"""What a person touches: specs, the command line, figures and reports."""

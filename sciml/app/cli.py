@@ -45,7 +45,7 @@ Overrides = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="float64, or float32 for speed.")]
+Dtype = Annotated[str, typer.Option(help="Precision of the discrete system: float64 or float32.")]
 Seed = Annotated[int, typer.Option(help="Start of every random generator.")]
 
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from sciml.core.errors import InputError
 from sciml.core.files import atomic_write
@@ -41,6 +41,8 @@ _STYLE: dict[str, Any] = {
     "image.cmap": "viridis",
     "mathtext.fontset": "cm",
     "savefig.dpi": 160,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.08,
 }
 
 
@@ -57,10 +59,12 @@ def plot_field(
     """A figure of a field (*batch, *grid); its points that are NaN are shown as a hole."""
     samples = value.detach().cpu().double().numpy().reshape(-1, *on.shape)[:SAMPLES]
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(layout="constrained")
+        figure = Figure(layout="compressed")
         draw = (_draw_lines, _draw_maps, _draw_slices)[len(on.shape) - 1]
         draw(figure, samples, on, name)
-        if title:
+        if title and len(figure.axes) <= 2 and len(on.shape) < 3:
+            figure.axes[0].set_title(title, fontsize=13, pad=9)
+        elif title:
             figure.suptitle(title, fontsize=13)
         _save(figure, file)
     return figure
@@ -199,7 +203,7 @@ def _map(axes: Axes, values: np.ndarray, on: Grid, across: Sequence[int], norm: 
     image = axes.imshow(
         np.ma.masked_invalid(values.T), origin="lower", extent=extent, norm=norm, zorder=0
     )
-    levels = _levels(norm)
+    levels = _levels(norm, values)
     x, y = (on.axes()[a].numpy() for a in across)
     if len(levels) and min(values.shape) > 1:
         axes.contour(
@@ -223,9 +227,15 @@ def _norm(samples: np.ndarray) -> Normalize:
     return Normalize(low - pad, high + pad)
 
 
-def _levels(norm: Normalize) -> np.ndarray:
-    """Contour levels at round numbers; none on a logarithmic scale, where the fields jump."""
+def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
+    """Contour levels at round numbers; none on a logarithmic scale, where the fields jump.
+
+    None either on a plane that is as good as flat, where a contour would trace noise.
+    """
     if isinstance(norm, LogNorm) or norm.vmin is None or norm.vmax is None:
+        return np.array([])
+    known = values[np.isfinite(values)]
+    if not known.size or np.ptp(known) < 1e-3 * (norm.vmax - norm.vmin):
         return np.array([])
     inner = MaxNLocator(12).tick_values(norm.vmin, norm.vmax)
     return inner[(inner > norm.vmin) & (inner < norm.vmax)]
@@ -238,5 +248,3 @@ def _colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> No
     )
     bar.set_label(f"${name}$", rotation=0, labelpad=10)
     bar.outline.set_linewidth(0.5)  # type: ignore[operator]
-    if not isinstance(image.norm, LogNorm):
-        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.3g}"))

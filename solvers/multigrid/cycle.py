@@ -56,12 +56,11 @@ class MultigridCycle(Inverse):
         """z = B r without allocating, the residual scaled so that any magnitude fits float32."""
         work = self._arrays(r)
         x, b = work[0]
-        dims = tuple(range(r.ndim - len(self.shape), r.ndim))
-        scale = torch.linalg.vector_norm(r, dim=dims, keepdim=True) / math.sqrt(self.size)
-        scale = torch.where(scale > 0, scale, 1.0)
-        torch.div(r, scale, out=b) if b.dtype == r.dtype else b.copy_(r / scale)
+        norm = torch.linalg.vector_norm(r.flatten(-len(self.shape)), dim=-1) / math.sqrt(self.size)
+        norm = torch.where(norm > 0, norm, 1.0)
+        kernels.of(b).scale(r, norm.reciprocal(), b)
         self._solve(0, self.cycle, work, from_zero=True)
-        torch.mul(x.to(z.dtype), scale, out=z)
+        kernels.of(x).scale(x, norm, z)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``B^T u``: the cycle itself; InputError for a nonsymmetric operator."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numba
@@ -88,6 +89,47 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def apply_dot(A: Stencil, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``A u`` and <u, A u> per sample in one pass; u (*batch, *shape) with A's batch."""
+    packed, d = pack(A), A.dimension
+    out = torch.empty_like(u)
+    sums = _partial_sums(u, d)
+    loops.apply_dot_rows(u.numel(), field(out, d), field(u, d), packed.coefficients, packed.rows,
+                         packed.periodic, sums, sums.shape[1])
+    return out, _total(sums, u, d)
+
+
+def step(
+    x: torch.Tensor, r: torch.Tensor, p: torch.Tensor, q: torch.Tensor, alpha: torch.Tensor
+) -> torch.Tensor:
+    """``x += alpha p``, ``r -= alpha q`` in place, alpha per sample; returns <r, r>."""
+    d = x.ndim - alpha.ndim
+    sums = _partial_sums(x, d)
+    loops.step_rows(x.numel(), *(_flat(u, d) for u in (x, r, p, q)),
+                    alpha.reshape(-1).numpy(), sums, sums.shape[1])
+    return _total(sums, x, d)
+
+
+def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
+    """``out = factor u``, factor per sample; the two may differ in precision."""
+    d = u.ndim - factor.ndim
+    loops.scale_rows(u.numel(), _flat(out, d), _flat(u, d), factor.reshape(-1).numpy(),
+                     numba.get_num_threads())
+
+
+def _flat(u: torch.Tensor, dimension: int) -> np.ndarray:
+    return u.detach().flatten(-dimension).reshape(-1, math.prod(u.shape[-dimension:])).numpy()
+
+
+def _partial_sums(u: torch.Tensor, dimension: int) -> np.ndarray:
+    samples = u.numel() // math.prod(u.shape[-dimension:])
+    return np.empty((samples, numba.get_num_threads()))
+
+
+def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
+    return torch.from_numpy(sums.sum(1)).reshape(u.shape[:-dimension])
+
+
 def sweep(
     A: Stencil, inverse: torch.Tensor, x: torch.Tensor, b: torch.Tensor,
     *, reverse: bool, from_zero: bool,
@@ -97,7 +139,7 @@ def sweep(
     loops.sweep_rows(
         x.numel(), field(x, A.dimension), field(b, A.dimension), packed.coefficients,
         canonical(inverse.unsqueeze(-A.dimension - 1), A.dimension)[:, 0], packed.rows,
-        packed.periodic, reverse, from_zero,
+        packed.periodic, reverse, from_zero, numba.get_num_threads(),
     )
 
 

@@ -25,38 +25,36 @@ def _wrap(i, n, periodic):
 
 
 @njit(**_FAST)
-def _add_triplet(t, sign, w, c, e, u, periodic):
-    """t[j] += sign (w[j] u[j-1] + c[j] u[j] + e[j] u[j+1])."""
+def _subtract_triplet(t, w, c, e, u, periodic):
+    """t[j] -= w[j] u[j-1] + c[j] u[j] + e[j] u[j+1]."""
     n = t.shape[0]
     for j in range(1, n - 1):
-        t[j] += sign * (w[j] * u[j - 1] + c[j] * u[j] + e[j] * u[j + 1])
-    t[0] += sign * c[0] * u[0]
+        t[j] -= w[j] * u[j - 1] + c[j] * u[j] + e[j] * u[j + 1]
+    t[0] -= c[0] * u[0]
     if n > 1:
-        t[0] += sign * e[0] * u[1]
-        t[n - 1] += sign * (w[n - 1] * u[n - 2] + c[n - 1] * u[n - 1])
+        t[0] -= e[0] * u[1]
+        t[n - 1] -= w[n - 1] * u[n - 2] + c[n - 1] * u[n - 1]
     if periodic:
-        t[0] += sign * w[0] * u[n - 1]
-        t[n - 1] += sign * e[n - 1] * u[0]
+        t[0] -= w[0] * u[n - 1]
+        t[n - 1] -= e[n - 1] * u[0]
 
 
 @njit(**_FAST)
-def _add_rows(t, sign, u, a, rows, first, z, y, periodic):
-    """t += sign * (the stencil's row at (z, y) applied to u), from row group ``first`` on."""
+def _subtract_rows(t, u, a, rows, first, z, y, periodic):
+    """t -= (the stencil's row at (z, y) applied to u), from row group ``first`` on."""
     nz, ny = u.shape[0], u.shape[1]
     az, ay = min(z, a.shape[1] - 1), min(y, a.shape[2] - 1)
-    r = first
-    while r < rows.shape[0]:
+    for r in range(first, rows.shape[0]):
         zz = _wrap(z + rows[r, 0], nz, periodic[0])
         yy = _wrap(y + rows[r, 1], ny, periodic[1])
         if zz >= 0 and yy >= 0:
             c, v = a[rows[r, 3], az, ay], u[zz, yy]
             if rows[r, 2] < 0:
                 for j in range(t.shape[0]):
-                    t[j] += sign * c[j] * v[j]
+                    t[j] -= c[j] * v[j]
             else:
-                _add_triplet(t, sign, a[rows[r, 2], az, ay], c, a[rows[r, 4], az, ay], v,
-                             periodic[2])
-        r += 1
+                w, e = a[rows[r, 2], az, ay], a[rows[r, 4], az, ay]
+                _subtract_triplet(t, w, c, e, v, periodic[2])
 
 
 def _apply(out, u, a, rows, periodic):
@@ -66,61 +64,81 @@ def _apply(out, u, a, rows, periodic):
         s, z, y = i // (nz * ny), i // ny % nz, i % ny
         t = out[s, z, y]
         t[:] = 0
-        _add_rows(t, 1, u[s], a[s % a.shape[0]], rows, 0, z, y, periodic)
+        _subtract_rows(t, u[s], a[s % a.shape[0]], rows, 0, z, y, periodic)
+        for j in range(t.shape[0]):
+            t[j] = -t[j]
 
 
 @njit(**_FAST)
-def _relax_columns(x, t, w, e, inverse, scratch, colour, periodic):
-    """Points of one column colour: x[j] = (t[j] - w[j] x[j-1] - e[j] x[j+1]) inverse[j]."""
+def _relax_columns(x, t, w, e, inverse, step, mask, periodic):
+    """x[j] = (t[j] - w[j] x[j-1] - e[j] x[j+1]) inverse[j] where the mask is one, not zero.
+
+    All columns are computed and the mask picks: that vectorises, strided columns do not.
+    """
     n = x.shape[0]
+    if n == 1:
+        x[0] = t[0] * inverse[0]
+        return
     for j in range(1, n - 1):
-        scratch[j] = (t[j] - w[j] * x[j - 1] - e[j] * x[j + 1]) * inverse[j]
-    if n > 1:
-        left = w[0] * x[n - 1] if periodic else t[0] - t[0]
-        scratch[0] = (t[0] - left - e[0] * x[1]) * inverse[0]
-        right = e[n - 1] * x[0] if periodic else t[0] - t[0]
-        scratch[n - 1] = (t[n - 1] - w[n - 1] * x[n - 2] - right) * inverse[n - 1]
-    else:
-        scratch[0] = t[0] * inverse[0]
-    odd_ring = periodic and n % 2 == 1
+        step[j] = (t[j] - w[j] * x[j - 1] - e[j] * x[j + 1]) * inverse[j] - x[j]
+    first, last = t[0] - e[0] * x[1], t[n - 1] - w[n - 1] * x[n - 2]
+    if periodic:
+        first -= w[0] * x[n - 1]
+        last -= e[n - 1] * x[0]
+    step[0] = first * inverse[0] - x[0]
+    step[n - 1] = last * inverse[n - 1] - x[n - 1]
+    for j in range(n):
+        x[j] += mask[j] * step[j]
+
+
+@njit(**_FAST)
+def _colours(n, periodic):
+    """Number of colours of an axis: an odd periodic one has a third, its last index."""
+    return min(n, 3 if periodic and n % 2 == 1 else 2)
+
+
+@njit(**_FAST)
+def _members(n, colours, colour):
+    """First index and count of an axis' colour, whose stride is 2."""
     if colour == 2:
-        x[n - 1] = scratch[n - 1]
-    else:
-        for j in range(colour, n - 1 if odd_ring else n, 2):
-            x[j] = scratch[j]
+        return n - 1, 1
+    return colour, (n - (1 if colours == 3 else 0) - colour + 1) // 2
 
 
-def _sweep(x, b, a, inverse, rows, periodic, reverse, from_zero):
+def _sweep(x, b, a, inverse, rows, periodic, reverse, from_zero, slabs):
     """One coloured Gauss-Seidel sweep; ``reverse`` gives its adjoint ordering.
 
-    Colours: the parities of z, y and x (an odd periodic axis has a third colour, its last index).
+    Colours: the parities of z, y and x. Rows of one colour are cut into slabs, one per thread.
     """
     nb, nz, ny, nx = x.shape
-    kz = min(nz, 3 if periodic[0] and nz % 2 == 1 else 2)
-    ky = min(ny, 3 if periodic[1] and ny % 2 == 1 else 2)
-    kx = min(nx, 3 if periodic[2] and nx % 2 == 1 else 2)
+    kz, ky, kx = (
+        _colours(nz, periodic[0]), _colours(ny, periodic[1]), _colours(nx, periodic[2])
+    )
+    masks = np.zeros((kx, nx), dtype=x.dtype)
+    for k in range(kx):
+        start, count = _members(nx, kx, k)
+        masks[k, start : start + 2 * count : 2] = 1
     if from_zero:
         x[:] = 0
     for c in range(kz * ky):
         colour = kz * ky - 1 - c if reverse else c
-        cz, cy = colour // ky, colour % ky
-        z0 = nz - 1 if cz == 2 else cz
-        y0 = ny - 1 if cy == 2 else cy
-        mz = 1 if cz == 2 else (nz - (1 if kz == 3 else 0) - cz + 1) // 2
-        my = 1 if cy == 2 else (ny - (1 if ky == 3 else 0) - cy + 1) // 2
-        for i in prange(nb * mz * my):
-            s, z, y = i // (mz * my), z0 + 2 * (i // my % mz), y0 + 2 * (i % my)
-            coefficients = a[s % a.shape[0]]
-            az, ay = min(z, a.shape[2] - 1), min(y, a.shape[3] - 1)
-            t = b[s, z, y].copy()
-            if not (from_zero and c == 0):
-                _add_rows(t, -1, x[s], coefficients, rows, 1, z, y, periodic)
-            scratch = np.empty_like(t)
-            w, e = coefficients[rows[0, 2], az, ay], coefficients[rows[0, 4], az, ay]
-            inv = inverse[s % inverse.shape[0], az, ay]
-            for k in range(kx):
-                _relax_columns(x[s, z, y], t, w, e, inv, scratch,
-                               kx - 1 - k if reverse else k, periodic[2])
+        z0, mz = _members(nz, kz, colour // ky)
+        y0, my = _members(ny, ky, colour % ky)
+        total = nb * mz * my
+        for slab in prange(slabs):
+            t, step = np.empty(nx, dtype=x.dtype), np.empty(nx, dtype=x.dtype)
+            for i in range(slab * total // slabs, (slab + 1) * total // slabs):
+                s, z, y = i // (mz * my), z0 + 2 * (i // my % mz), y0 + 2 * (i % my)
+                stencil = a[s % a.shape[0]]
+                az, ay = min(z, a.shape[2] - 1), min(y, a.shape[3] - 1)
+                t[:] = b[s, z, y]
+                if not (from_zero and c == 0):
+                    _subtract_rows(t, x[s], stencil, rows, 1, z, y, periodic)
+                w, e = stencil[rows[0, 2], az, ay], stencil[rows[0, 4], az, ay]
+                diagonal = inverse[s % inverse.shape[0], az, ay]
+                for k in range(kx):
+                    mask = masks[kx - 1 - k if reverse else k]
+                    _relax_columns(x[s, z, y], t, w, e, diagonal, step, mask, periodic[2])
 
 
 @njit(**_FAST)
@@ -170,7 +188,7 @@ def _restrict_slab(coarse, x, b, a, p, rows, factors, periodic, z0, z1, y0, y1):
             if y < 0:
                 continue
             r[:] = b[z, y]
-            _add_rows(r, -1, x, a, rows, 0, z, y, periodic)
+            _subtract_rows(r, x, a, rows, 0, z, y, periodic)
             yc1, dy1, yc2, dy2 = _parents(g, fy)
             for i in range(4):
                 zc, dz = (zc1, dz1) if i < 2 else (zc2, dz2)
@@ -338,6 +356,50 @@ def _interpolate(out, a, terms, starts, factors, periodic):
                 t[j] = total[j] / centre[j]
 
 
+def _apply_dot(out, u, a, rows, periodic, sums, slabs):
+    """out = A u and sums[sample, slab] = the slab's part of <u, A u>."""
+    nb, nz, ny, nx = u.shape
+    for i in prange(nb * slabs):
+        s, slab = i // slabs, i % slabs
+        total = 0.0
+        for row in range(slab * nz * ny // slabs, (slab + 1) * nz * ny // slabs):
+            z, y = row // ny, row % ny
+            t, v = out[s, z, y], u[s, z, y]
+            t[:] = 0
+            _subtract_rows(t, u[s], a[s % a.shape[0]], rows, 0, z, y, periodic)
+            for j in range(nx):
+                t[j] = -t[j]
+                total += t[j] * v[j]
+        sums[s, slab] = total
+
+
+def _step(x, r, p, q, alpha, sums, slabs):
+    """x += alpha p, r -= alpha q and sums[sample, slab] = the slab's part of <r, r>."""
+    nb, n = x.shape
+    for i in prange(nb * slabs):
+        s, slab = i // slabs, i % slabs
+        low, high = slab * n // slabs, (slab + 1) * n // slabs
+        xs, rs, ps, qs = x[s, low:high], r[s, low:high], p[s, low:high], q[s, low:high]
+        factor, total = alpha[s], 0.0
+        for j in range(high - low):
+            xs[j] += factor * ps[j]
+        for j in range(high - low):
+            rs[j] -= factor * qs[j]
+            total += rs[j] * rs[j]
+        sums[s, slab] = total
+
+
+def _scale(out, u, factor, slabs):
+    """out = factor u, from one precision to another."""
+    nb, n = out.shape
+    for i in prange(nb * slabs):
+        s, slab = i // slabs, i % slabs
+        low, high = slab * n // slabs, (slab + 1) * n // slabs
+        target, source, f = out[s, low:high], u[s, low:high], factor[s]
+        for j in range(high - low):
+            target[j] = f * source[j]
+
+
 class _Twin:
     """One loop nest compiled twice: serial, and parallel for arrays worth the threads' start."""
 
@@ -358,3 +420,6 @@ restrict_rows = _Twin(_restrict_residual)
 prolong_rows = _Twin(_prolong_add)
 galerkin_rows = _Twin(_galerkin)
 interpolate_rows = _Twin(_interpolate)
+apply_dot_rows = _Twin(_apply_dot)
+step_rows = _Twin(_step)
+scale_rows = _Twin(_scale)

@@ -27,6 +27,27 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     return total
 
 
+def apply_dot(A: Stencil, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """``A u`` and <u, A u> per sample."""
+    image = apply(A, u)
+    return image, (u * image).flatten(-A.dimension).sum(-1)
+
+
+def step(
+    x: torch.Tensor, r: torch.Tensor, p: torch.Tensor, q: torch.Tensor, alpha: torch.Tensor
+) -> torch.Tensor:
+    """``x += alpha p``, ``r -= alpha q`` in place, alpha per sample; returns <r, r>."""
+    factor = alpha[(..., *(None,) * (x.ndim - alpha.ndim))]
+    x += factor * p
+    r -= factor * q
+    return r.square().sum(tuple(range(alpha.ndim, x.ndim)))
+
+
+def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
+    """``out = factor u``, factor per sample; the two may differ in precision."""
+    out.copy_(u * factor[(..., *(None,) * (u.ndim - factor.ndim))])
+
+
 def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[slice, ...]]:
     """Index sets of coloured Gauss-Seidel: parities, plus the last index of an odd periodic axis."""
     axes = []

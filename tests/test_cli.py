@@ -1,0 +1,296 @@
+"""The command line from a user's side: every config, every command, every exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+import sciml
+from sciml.app import cli
+from sciml.app.run import Setting, answer
+from sciml.core.files import load_solution
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+PRODUCTS = (
+    "solution.h5",
+    "solution.vtu",
+    "solution.png",
+    "convergence.png",
+    "run.json",
+    "report.html",
+)
+SPEC = """\
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 1]}
+  equation: {kind: diffusion, K: "1 + x", f: 1}
+  boundary:
+    left: {dirichlet: 0}
+    right: {dirichlet: 0}
+    bottom: {dirichlet: 0}
+    top: {neumann: 0}
+grid: {shape: [33, 33]}
+solver: {kind: cg, rtol: 1.0e-8}
+"""
+
+
+def sciml_run(*arguments: object) -> Result:
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+@pytest.fixture
+def spec(tmp_path: Path) -> Path:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SPEC)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "spec.yaml").write_text(SPEC)
+    assert sciml_run("solve", folder / "spec.yaml", "--out", folder / "out").exit_code == 0
+    return folder / "out"
+
+
+def small(config: Path) -> str:
+    size = {1: 21, 2: 20, 3: 9}[len(sciml.load_spec(config).grid.shape)]
+    dimension = len(sciml.load_spec(config).grid.shape)
+    return f"grid.shape={[size] * dimension}"
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_solved_and_written_whole(config: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    result = sciml_run("solve", config, "--set", small(config), "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "converged" in result.output
+    assert all((out / name).stat().st_size > 0 for name in PRODUCTS)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+    record = json.loads((out / "run.json").read_text())
+    solution = load_solution(out)
+    assert record["residual"] == solution.residual.tolist()
+    assert float(solution.residual.max()) <= 1.01 * sciml.load_spec(config).solver.rtol
+    page = (out / "report.html").read_text()
+    assert record["title"] in page
+    links = re.findall(r"""(?:src|href)="([^"]*)\"""", page)
+    assert all(link.startswith("data:image/png;base64,") for link in links)
+    assert not re.search(r"url\(|@import|<script|<link", page)
+    assert len(links) >= 2
+
+
+def test_a_batch_takes_as_many_iterations_as_its_samples_alone() -> None:
+    (config,) = (path for path in CONFIGS if path.stem == "batch")
+    values = [1.0, 200.0]
+    counts = []
+    for contrast in (values, *values):
+        spec = sciml.load_spec(
+            config, ["grid.shape=[65, 65]", f"problem.parameters.contrast={contrast}"]
+        )
+        counts.append(sciml.solve(spec.problem, spec.solver, on=spec.on).stats.iterations.tolist())
+    assert counts[0] == counts[1:]
+
+
+def test_the_printed_error_is_the_error(tmp_path: Path) -> None:
+    (config,) = (path for path in CONFIGS if path.stem == "neumann")
+    errors = []
+    for n in (16, 32):
+        sciml_run("solve", config, "--set", f"grid.shape=[{n}, {n}]", "--out", tmp_path)
+        errors.append(json.loads((tmp_path / "run.json").read_text())["error"])
+    solution = load_solution(tmp_path)
+    x, y = solution.on.coordinates()
+    exact = torch.cos(torch.pi * x) * torch.cos(2 * torch.pi * y)
+    assert errors[1] == pytest.approx(float(solution.error(exact)), rel=1e-6)
+    assert 3.5 < errors[0] / errors[1] < 4.5
+
+
+def test_a_free_constant_is_no_error() -> None:
+    (config,) = (path for path in CONFIGS if path.stem == "neumann")
+    errors = []
+    for shift in ("0", "5"):
+        exact = f"problem.exact={shift} + cos(pi*x)*cos(2*pi*y)"
+        result = answer(sciml.load_spec(config, ["grid.shape=[32, 32]", exact]), Setting())
+        assert result.error is not None
+        errors.append(float(result.error))
+    assert errors[0] == pytest.approx(errors[1], rel=1e-9)
+
+
+def test_the_hole_holds_no_answer(tmp_path: Path) -> None:
+    (config,) = (path for path in CONFIGS if path.stem == "obstacle")
+    sciml_run("solve", config, "--set", "grid.shape=[41, 21]", "--out", tmp_path)
+    solution = load_solution(tmp_path)
+    x, y = solution.on.coordinates()
+    hole = ((x + 0.4) ** 2 + (y - 0.1) ** 2 < 0.04) | ((x - 0.4) ** 2 + (y + 0.1) ** 2 < 0.04)
+    assert torch.equal(solution.value.isnan(), hole)
+
+
+def test_not_solved_is_exit_code_1_with_advice(spec: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = sciml_run("solve", spec, "--set", "solver.max_iterations=2", "--out", out)
+    assert result.exit_code == 1
+    assert "raise max_iterations" in result.output
+    assert json.loads((out / "run.json").read_text())["status"] == "max_iterations"
+    assert load_solution(out).converged is False
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["problem.equation.K=0 - x"], r"spec\.yaml|--set.*K"),
+        (["problem.equation.K=1 + w"], "'w'"),
+        (["solver.kind=cgg"], "did you mean 'cg'"),
+        (["solver.rtoll=1"], "did you mean 'rtol'"),
+        (["grid.shape=[2, 2]"], "at least 3 points"),
+        (["grid.shape=[300000, 300000]"], "GB are free"),
+        (["grid.shape"], "key.path=value"),
+        (["solver={kind: multigrid, cycle: X}"], "cycle"),
+        (["problem.equation.K={file: none.npy}"], "cannot find the file"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_bad_input_is_one_line_and_nothing_is_written(
+    spec: Path, tmp_path: Path, overrides: list[str], said: str
+) -> None:
+    out = tmp_path / "out"
+    settings = [word for text in overrides for word in ("--set", text)]
+    result = sciml_run("solve", spec, *settings, "--out", out)
+    assert result.exit_code == 2, result.output
+    complaint = [line for line in result.output.splitlines() if line.startswith("sciml: ")]
+    assert len(complaint) == 1
+    assert re.search(said, complaint[0])
+    assert "Traceback" not in result.output
+    assert not out.exists()
+
+
+def test_a_fault_in_the_file_has_line_and_column(spec: Path) -> None:
+    spec.write_text(SPEC.replace("K: ", "k: "))
+    result = sciml_run("validate", spec)
+    assert result.exit_code == 2
+    assert f"{spec}:3:31: problem.equation.k: unknown key 'k'" in result.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["solve", "missing.yaml"],
+        ["solve", "."],
+        ["validate", "missing.yaml"],
+        ["info", "missing"],
+        ["plot", "missing"],
+        ["certify", "."],
+        ["bench", "eliptic"],
+    ],
+    ids=" ".join,
+)
+def test_what_is_not_there_is_exit_code_2(arguments: list[str]) -> None:
+    result = sciml_run(*arguments)
+    assert result.exit_code == 2
+    assert result.output.startswith("sciml: ")
+    assert len(result.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "option", [("--device", "gpu"), ("--dtype", "float46"), ("--out", __file__)]
+)
+def test_a_wrong_option_is_exit_code_2(spec: Path, option: tuple[str, str]) -> None:
+    result = sciml_run("solve", spec, *option)
+    assert result.exit_code == 2
+    assert f"sciml: {option[0]}" in result.output
+
+
+def test_single_precision_rounds_the_system_where_asked(spec: Path, tmp_path: Path) -> None:
+    values = []
+    for dtype in ("float64", "float32"):
+        out = tmp_path / dtype
+        options = ("--dtype", dtype, "--set", "solver.rtol=1e-5", "--out", out)
+        done = sciml_run("solve", spec, *options)
+        assert done.exit_code == 0, done.output
+        assert json.loads((out / "run.json").read_text())["dtype"] == dtype
+        values.append(load_solution(out).value)
+    gap = float((values[0] - values[1]).norm() / values[0].norm())
+    assert 1e-9 < gap < 1e-5
+
+
+def test_the_record_repeats_the_run(run: Path, tmp_path: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    (tmp_path / "again.yaml").write_text(json.dumps(record["spec"]))
+    out = tmp_path / "out"
+    assert sciml_run("solve", tmp_path / "again.yaml", "--out", out).exit_code == 0
+    assert torch.equal(load_solution(out).value, load_solution(run).value)
+
+
+def test_validate_checks_without_solving(spec: Path, tmp_path: Path) -> None:
+    result = sciml_run("validate", spec, "--set", "solver={kind: direct}")
+    assert result.exit_code == 0, result.output
+    assert "992" in result.output and "symmetric, definite" in result.output
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spec.yaml"]
+
+
+def test_schema_is_json_that_names_every_solver() -> None:
+    result = sciml_run("schema")
+    schema = json.loads(result.stdout)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert all(f'"{kind}"' in result.stdout for kind in ("cg", "multigrid", "fast_poisson"))
+
+
+def test_info_tells_a_run_a_file_and_a_spec(run: Path, spec: Path) -> None:
+    for what in (run, run / "solution.h5"):
+        result = sciml_run("info", what)
+        assert result.exit_code == 0
+        assert "converged" in result.output and "true relative residual" in result.output
+    assert "33 x 33 nodes" in sciml_run("info", spec).output
+
+
+def test_plot_draws_the_figures_again(run: Path, tmp_path: Path) -> None:
+    result = sciml_run("plot", run, "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "solution.png",
+        "convergence.png",
+        "K.png",
+    }
+
+
+def test_certify_brackets_the_distance_to_the_direct_solution(run: Path) -> None:
+    pytest.importorskip("sciml.solvers.certify")
+    result = sciml_run("certify", run, "--steps", 2)
+    assert result.exit_code == 0, result.output
+    assert "lower" in result.output and "upper" in result.output
+
+
+@pytest.mark.parametrize(
+    "command", ["solve", "validate", "schema", "plot", "info", "certify", "bench"]
+)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    result = sciml_run(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example:  sciml {command}" in result.output
+
+
+def test_version() -> None:
+    assert sciml_run("--version").output == f"sciml {sciml.__version__}\n"
+
+
+def test_an_interrupt_is_exit_code_130_without_a_traceback(spec: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal\n"
+        "from sciml.app import cli, run\n"
+        "run.answer = lambda *_: os.kill(os.getpid(), signal.SIGINT)\n"
+        f"cli.app(['solve', {str(spec)!r}, '--out', {str(tmp_path / 'out')!r}])\n"
+    )
+    # A shell that starts a job in the background makes it ignore interrupts.
+    reset = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", reset + code], capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 128 + signal.SIGINT
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,119 @@
+"""The compiled kernels equal their torch reference, and the transfers satisfy their identities."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from sciml.core.kernels import compiled, reference
+from sciml.core.stencil import Stencil, box_offsets, cross_offsets
+
+SHAPES = [(9, 8, 7), (12, 10, 11), (8, 6, 10), (3, 4, 5)]
+CASES = [
+    (shape[:d], ring[:d], offsets, batch)
+    for d in (1, 2, 3)
+    for shape in SHAPES
+    for ring in {r[:d] for r in product([False, True], repeat=3)}
+    for offsets in (cross_offsets, box_offsets)
+    for batch in ((), (2,))
+]
+
+
+def random_stencil(shape, ring, offsets, batch, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    d = len(shape)
+    names = offsets(d)
+    size = (*batch, len(names), *shape)
+    values = -torch.rand(size, generator=generator, dtype=torch.float64)
+    values.select(-d - 1, names.index((0,) * d)).fill_(len(names) + 1.0)
+    return Stencil(values.to(dtype), names, periodic=ring)
+
+
+def even_rings(shape, ring):
+    return tuple(p and n % 2 == 0 for p, n in zip(ring, shape, strict=True))
+
+
+def fields(A, count, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.rand((*A.batch, *A.shape), generator=generator, dtype=A.dtype) for _ in range(count)
+    ]
+
+
+@pytest.mark.parametrize(("shape", "ring", "offsets", "batch"), CASES)
+def test_apply_and_sweep_equal_the_reference(shape, ring, offsets, batch):
+    A = random_stencil(shape, ring, offsets, batch)
+    u, b = fields(A, 2)
+    torch.testing.assert_close(compiled.apply(A, u), reference.apply(A, u))
+    for mine, truth in zip(compiled.apply_dot(A, u), reference.apply_dot(A, u), strict=True):
+        torch.testing.assert_close(mine, truth)
+    inverse = A.diagonal().reciprocal()
+    for reverse, from_zero in product([False, True], repeat=2):
+        x, y = u.clone(), u.clone()
+        compiled.sweep(A, inverse, x, b, reverse=reverse, from_zero=from_zero)
+        reference.sweep(A, inverse, y, b, reverse=reverse, from_zero=from_zero)
+        torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize(("shape", "ring", "offsets", "batch"), CASES)
+def test_transfers_equal_the_reference_and_the_galerkin_identity(shape, ring, offsets, batch):
+    A = random_stencil(shape, even_rings(shape, ring), offsets, batch)
+    u, b = fields(A, 2)
+    for factors in product((1, 2), repeat=len(shape)):
+        if max(factors) == 1:
+            continue
+        P, Q = reference.interpolate(A, factors), compiled.interpolate(A, factors)
+        torch.testing.assert_close(P.weights, Q.weights)
+        coarse, truth = reference.galerkin(A, P), compiled.galerkin(A, P)
+        torch.testing.assert_close(coarse.coefficients, truth.coefficients)
+        right, other = torch.empty(2, *batch, *P.shape, dtype=torch.float64)
+        compiled.restrict_residual(A, P, u, b, right)
+        reference.restrict_residual(A, P, u, b, other)
+        torch.testing.assert_close(right, other)
+        x, y = u.clone(), u.clone()
+        compiled.prolong_add(P, x, right)
+        reference.prolong_add(P, y, right)
+        torch.testing.assert_close(x, y)
+        # P^T A P v, applied factor by factor, is what the Galerkin stencil does at once.
+        lifted = torch.zeros_like(u)
+        reference.prolong_add(P, lifted, right)
+        reference.restrict_residual(A, P, torch.zeros_like(u), A.apply(lifted), other)
+        torch.testing.assert_close(coarse.apply(right), other)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 2)])
+def test_vector_kernels_equal_the_reference(batch):
+    A = random_stencil((7, 9), (False, False), cross_offsets, batch)
+    x, r, p, q = fields(A, 4)
+    alpha = torch.rand(batch, dtype=torch.float64)
+    x2, r2 = x.clone(), r.clone()
+    first, second = compiled.step(x, r, p, q, alpha), reference.step(x2, r2, p, q, alpha)
+    torch.testing.assert_close((x, r, first), (x2, r2, second))
+    low, other = p.float(), p.float()
+    compiled.scale(q, alpha, low)
+    reference.scale(q, alpha, other)
+    torch.testing.assert_close(low, other)
+
+
+def test_reference_kernels_are_differentiable():
+    A = random_stencil((5, 6), (False, True), box_offsets, ())
+    coefficients = A.coefficients.clone().requires_grad_()
+
+    def value(c):
+        stencil = Stencil(c, A.offsets, periodic=A.periodic)
+        P = reference.interpolate(stencil, (2, 2))
+        return reference.galerkin(stencil, P).coefficients
+
+    assert torch.autograd.gradcheck(value, coefficients)
+
+
+def test_constant_stencils_stay_one_row():
+    full = random_stencil((15, 15), (False, False), cross_offsets, ())
+    row = full.coefficients[:, 7:8, 7:8]
+    constant = Stencil(row.expand(-1, 15, 15), full.offsets)
+    dense = Stencil(row.expand(-1, 15, 15).contiguous(), full.offsets)
+    assert compiled.pack(constant).coefficients.shape[-3:-1] == (1, 1)
+    (u,) = fields(dense, 1)
+    torch.testing.assert_close(compiled.apply(constant, u), compiled.apply(dense, u))
