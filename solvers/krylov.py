@@ -31,6 +31,7 @@ from sciml.solvers.iteration import (
     norm,
     precondition,
     ratio,
+    remove_mean,
     singular_symmetric,
     xpay,
 )
@@ -140,16 +141,17 @@ def conjugate_gradients(A: LinearMap, M: LinearMap | None) -> Method:
     """CG from the residual r, as a method for ``iterate_verified``."""
 
     def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
-        z, rz = _preconditioned(A, M, r)
+        q, z = torch.empty_like(r), r if M is None else torch.empty_like(r)
+        rz = _precondition(A, M, r, z)
         _stop_at_slope(rz, ledger)
         p = z.clone()
         while ledger.active:
-            q, curvature = _image(A, p)
+            curvature = _image(A, p, q)
             _stop_at_curvature(curvature, ledger)
             ledger.record(_step(x, r, p, q, ratio(rz, curvature, ledger.running)))
             if not ledger.active:
                 return
-            z, rz_next = _preconditioned(A, M, r)
+            rz_next = _precondition(A, M, r, z)
             _stop_at_slope(rz_next, ledger)
             xpay(z, ratio(rz_next, rz, ledger.running), p)
             rz = rz_next
@@ -160,12 +162,12 @@ def conjugate_gradients(A: LinearMap, M: LinearMap | None) -> Method:
 # The three steps of CG that stream through memory stand together, so that a kernel can fuse each.
 
 
-def _image(A: LinearMap, p: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``q = A p`` and <p, q>."""
+def _image(A: LinearMap, p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
+    """``q = A p``; returns <p, q>."""
     if isinstance(A, Stencil) and A.dtype == p.dtype:
-        return kernels.of(p).apply_dot(A, p)
-    q = A.apply(p)
-    return q, dot(p, q, len(A.shape))
+        return kernels.of(p).apply_dot(A, p, q)
+    A.apply_into(p, q)
+    return dot(p, q, len(A.shape))
 
 
 def _step(
@@ -175,12 +177,15 @@ def _step(
     return kernels.of(x).step(x, r, p, q, alpha).sqrt()
 
 
-def _preconditioned(
-    A: LinearMap, M: LinearMap | None, r: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """``z = M r`` and <r, z>."""
-    z = precondition(M, r, singular_symmetric(A))
-    return z, dot(r, z, len(A.shape))
+def _precondition(
+    A: LinearMap, M: LinearMap | None, r: torch.Tensor, z: torch.Tensor
+) -> torch.Tensor:
+    """``z = M r``, of zero mean where A has constants in its kernel; returns <r, z>."""
+    if M is not None:
+        M.apply_into(r, z)
+        if singular_symmetric(A):
+            remove_mean(z, len(A.shape))
+    return dot(r, z, len(A.shape))
 
 
 def flexible_conjugate_gradients(A: LinearMap, M: LinearMap | None, keep: int) -> Method:

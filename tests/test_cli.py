@@ -210,13 +210,13 @@ def test_single_precision_rounds_the_system_where_asked(spec: Path, tmp_path: Pa
     values = []
     for dtype in ("float64", "float32"):
         out = tmp_path / dtype
-        options = ("--dtype", dtype, "--set", "solver.rtol=1e-5", "--out", out)
+        options = ("--dtype", dtype, "--set", "solver.rtol=1e-4", "--out", out)
         done = sciml_run("solve", spec, *options)
         assert done.exit_code == 0, done.output
         assert json.loads((out / "run.json").read_text())["dtype"] == dtype
         values.append(load_solution(out).value)
     gap = float((values[0] - values[1]).norm() / values[0].norm())
-    assert 1e-9 < gap < 1e-5
+    assert 1e-9 < gap < 1e-4
 
 
 def test_the_record_repeats_the_run(run: Path, tmp_path: Path) -> None:

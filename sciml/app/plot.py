@@ -29,7 +29,7 @@ SAMPLES = 9
 # Beyond this ratio of its extremes a positive field is coloured by its logarithm.
 LOG_RATIO = 100.0
 _INK = "#1f2933"
-_STYLE: dict[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.labelsize": 11,
@@ -237,7 +237,7 @@ def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
     known = values[np.isfinite(values)]
     if not known.size or np.ptp(known) < 1e-3 * (norm.vmax - norm.vmin):
         return np.array([])
-    inner = MaxNLocator(12).tick_values(norm.vmin, norm.vmax)
+    inner = np.asarray(MaxNLocator(12).tick_values(norm.vmin, norm.vmax))
     return inner[(inner > norm.vmin) & (inner < norm.vmax)]
 
 
@@ -247,4 +247,4 @@ def _colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> No
         image, ax=panels[0] if single else panels, fraction=0.05, pad=0.02, aspect=28
     )
     bar.set_label(f"${name}$", rotation=0, labelpad=10)
-    bar.outline.set_linewidth(0.5)  # type: ignore[operator]
+    bar.outline.set_linewidth(0.5)

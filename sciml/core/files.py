@@ -33,7 +33,7 @@ VTU_POINTS = 1_000_000
 BATCH_ARRAYS = 9
 _CELLS = {1: "line", 2: "quad", 3: "hexahedron"}
 # Corners of one cell in VTK's order.
-_CORNERS = {
+_CORNERS: dict[int, list[tuple[int, ...]]] = {
     1: [(0,), (1,)],
     2: [(0, 0), (1, 0), (1, 1), (0, 1)],
     3: [(x, y, z) for z in (0, 1) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))],
@@ -225,7 +225,7 @@ def _write_vtu(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None
         for corner in _CORNERS[len(nodes)]
     ]
     cells = np.stack(corners, axis=1)
-    known = np.all([np.isfinite(v).ravel() for v in arrays.values()], axis=0)
+    known = np.isfinite(np.stack([v.ravel() for v in arrays.values()])).all(axis=0)
     keep = known if cell_data else known[cells].all(axis=1)
     flat = {name: np.ascontiguousarray(v).ravel() for name, v in arrays.items()}
     mesh = meshio.Mesh(

@@ -41,6 +41,10 @@ class LinearMap(ABC):
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``A u`` for ``u`` of shape (*batch, *shape), in ``u``'s dtype or better."""
 
+    def apply_into(self, u: torch.Tensor, out: torch.Tensor) -> None:
+        """``out = A u``; maps that can do so without allocating say so by their own version."""
+        out.copy_(self.apply(u))
+
     @abstractmethod
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``A^T u``, such that <A u, v> = <u, A^T v> over ``shape``."""

@@ -113,10 +113,11 @@ class LinearSolver(ABC):
 
 def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """||b - A x|| / ||b|| per sample, recomputed in float64; ||b|| = 0 counts as 1."""
-    dims = tuple(range(-len(A.shape), 0))
+    axis = -len(A.shape)
     gap = b - A.apply(x.to(b.dtype))
-    scale = b.square().sum(dims).sqrt()
-    return gap.square().sum(dims).sqrt() / torch.where(scale > 0, scale, torch.ones_like(scale))
+    scale = torch.linalg.vector_norm(b.flatten(axis), dim=-1)
+    size = torch.linalg.vector_norm(gap.flatten(axis), dim=-1)
+    return size / torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
 def _verified(

@@ -125,3 +125,14 @@ def galerkin_table(
     terms = galerkin_terms(offsets, factors, coarse_offsets)
     rows = [(out, k, left, right, *padded(d), *padded(e)) for out, k, left, right, d, e in terms]
     return np.array(rows, dtype=np.int64)
+
+
+@lru_cache
+def mirror_table(offsets: tuple[Offset, ...]) -> np.ndarray:
+    """Per offset before the centre: (its plane, the opposite's plane, the offset's components)."""
+    half = offsets[: len(offsets) // 2]
+    rows = [
+        (k, offsets.index(tuple(-s for s in offset)), *padded(offset))
+        for k, offset in enumerate(half)
+    ]
+    return np.array(rows, dtype=np.int64)

@@ -36,7 +36,7 @@ class Multigrid(LinearSolver):
     kind: Literal["multigrid"] = "multigrid"
     cycle: Cycle = "V"
     smoother: Smoother = "gauss_seidel"
-    sweeps: int = 1
+    sweeps: int = 2
     full: bool = True
     dtype: Literal["float32", "float64"] = "float32"
     rtol: float = 1e-8

@@ -16,6 +16,7 @@ from sciml.core.transfer import (
     coarse_shape,
     galerkin_table,
     interpolation_table,
+    mirror_table,
     transfer_offsets,
 )
 
@@ -89,14 +90,13 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def apply_dot(A: Stencil, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``A u`` and <u, A u> per sample in one pass; u (*batch, *shape) with A's batch."""
+def apply_dot(A: Stencil, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """``out = A u`` and <u, A u> per sample, in one pass; u (*batch, *shape)."""
     packed, d = pack(A), A.dimension
-    out = torch.empty_like(u)
     sums = _partial_sums(u, d)
     loops.apply_dot_rows(u.numel(), field(out, d), field(u, d), packed.coefficients, packed.rows,
                          packed.periodic, sums, sums.shape[1])
-    return out, _total(sums, u, d)
+    return _total(sums, u, d)
 
 
 def step(
@@ -180,9 +180,14 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     d = A.dimension
     offsets = box_offsets(d)
     planes = torch.empty((*A.batch, len(offsets), *P.shape), dtype=A.dtype)
-    loops.galerkin_rows(A.size, canonical(planes, d), _full(A), canonical(P.weights, d),
-                        galerkin_table(A.offsets, P.factors, offsets), _three(P.factors, 1),
-                        _three(A.periodic, False))
+    out, periodic = canonical(planes, d), _three(A.periodic, False)
+    table = galerkin_table(A.offsets, P.factors, offsets)
+    if A.symmetric:
+        table = table[table[:, 0] >= len(offsets) // 2]
+    loops.galerkin_rows(A.size, out, _full(A), canonical(P.weights, d), table,
+                        _three(P.factors, 1), periodic)
+    if A.symmetric:
+        loops.mirror_rows(A.size, out, mirror_table(offsets), periodic)
     return Stencil(planes, offsets, periodic=A.periodic, symmetric=A.symmetric,
                    definite=A.definite, nullspace=A.nullspace)
 

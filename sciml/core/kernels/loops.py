@@ -312,6 +312,32 @@ def _galerkin(out, a, p, table, factors, periodic):
                     t[j] += l[j] * c[(fx * j + fx - 1 + d) % n] * r[(j + e) % m]
 
 
+def _mirror(out, pairs, periodic):
+    """Planes of a symmetric stencil from their opposites: out_{-e}[C] = out_e[C - e].
+
+    ``pairs`` rows: (plane of -e, plane of e, -e along z, y, x).
+    """
+    nb, _, nz, ny, n = out.shape
+    for i in prange(nb * nz * ny):
+        s, z, y = i // (nz * ny), i // ny % nz, i % ny
+        for q in range(pairs.shape[0]):
+            t = out[s, pairs[q, 0], z, y]
+            zz = _wrap(z + pairs[q, 2], nz, periodic[0])
+            yy = _wrap(y + pairs[q, 3], ny, periodic[1])
+            if zz < 0 or yy < 0:
+                t[:] = 0
+                continue
+            source, d = out[s, pairs[q, 1], zz, yy], pairs[q, 4]
+            low, high = max(0, -d), min(n, n - d)
+            t[:low] = 0
+            t[high:] = 0
+            t[low:high] = source[low + d : high + d]
+            if periodic[2] and low > 0:
+                t[0] = source[n - 1]
+            if periodic[2] and high < n:
+                t[n - 1] = source[0]
+
+
 def _interpolate(out, a, terms, starts, factors, periodic):
     """Operator-dependent weights (Dendy 1982): see ``multigrid.transfer`` for the formula.
 
@@ -369,6 +395,7 @@ def _apply_dot(out, u, a, rows, periodic, sums, slabs):
             _subtract_rows(t, u[s], a[s % a.shape[0]], rows, 0, z, y, periodic)
             for j in range(nx):
                 t[j] = -t[j]
+            for j in range(nx):
                 total += t[j] * v[j]
         sums[s, slab] = total
 
@@ -423,3 +450,4 @@ interpolate_rows = _Twin(_interpolate)
 apply_dot_rows = _Twin(_apply_dot)
 step_rows = _Twin(_step)
 scale_rows = _Twin(_scale)
+mirror_rows = _Twin(_mirror)

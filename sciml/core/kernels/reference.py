@@ -27,10 +27,10 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def apply_dot(A: Stencil, u: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``A u`` and <u, A u> per sample."""
-    image = apply(A, u)
-    return image, (u * image).flatten(-A.dimension).sum(-1)
+def apply_dot(A: Stencil, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+    """``out = A u`` and <u, A u> per sample."""
+    out.copy_(apply(A, u))
+    return (u * out).flatten(-A.dimension).sum(-1)
 
 
 def step(
