@@ -84,7 +84,8 @@ def plot_convergence(solution: Solution, file: str | Path | None = None) -> Figu
             steps = np.flatnonzero(np.isfinite(shown) & (shown > 0))
             label = _rate_label(shown[steps], steps)
             label = f"sample {sample}: {label}" if len(counts) > 1 else label
-            axes.semilogy(steps, shown[steps], "o-", ms=3.5, lw=1.3, label=label)
+            marker = "o" if len(steps) <= 60 else ""
+            axes.semilogy(steps, shown[steps], "-", marker=marker, ms=3.5, lw=1.3, label=label)
             longest = max(longest, int(steps.max(initial=1)))
         rtol = _tolerance(solution.solver)
         if rtol is not None:

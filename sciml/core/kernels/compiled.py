@@ -75,8 +75,12 @@ def field(u: torch.Tensor, dimension: int) -> np.ndarray:
     return u.detach().numpy().reshape(-1, *(1,) * (3 - dimension), *u.shape[u.ndim - dimension :])
 
 
-def _ready() -> None:
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+def threads() -> int:
+    """torch's number of threads, which numba is made to follow."""
+    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    if numba.get_num_threads() != wanted:
+        numba.set_num_threads(wanted)
+    return wanted
 
 
 def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
@@ -85,7 +89,7 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     u = u.contiguous()
     u = u.expand(torch.broadcast_shapes(u.shape, (*A.batch, *A.shape))).contiguous()
     out = torch.empty_like(u)
-    loops.apply_rows(u.numel(), field(out, A.dimension), field(u, A.dimension),
+    loops.apply_rows(threads(), u.numel(), field(out, A.dimension), field(u, A.dimension),
                      packed.coefficients, packed.rows, packed.periodic)
     return out
 
@@ -94,7 +98,7 @@ def apply_dot(A: Stencil, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """``out = A u`` and <u, A u> per sample, in one pass; u (*batch, *shape)."""
     packed, d = pack(A), A.dimension
     sums = _partial_sums(u, d)
-    loops.apply_dot_rows(u.numel(), field(out, d), field(u, d), packed.coefficients, packed.rows,
+    loops.apply_dot_rows(threads(), u.numel(), field(out, d), field(u, d), packed.coefficients, packed.rows,
                          packed.periodic, sums, sums.shape[1])
     return _total(sums, u, d)
 
@@ -105,7 +109,7 @@ def step(
     """``x += alpha p``, ``r -= alpha q`` in place, alpha per sample; returns <r, r>."""
     d = x.ndim - alpha.ndim
     sums = _partial_sums(x, d)
-    loops.step_rows(x.numel(), *(_flat(u, d) for u in (x, r, p, q)),
+    loops.step_rows(threads(), x.numel(), *(_flat(u, d) for u in (x, r, p, q)),
                     alpha.reshape(-1).numpy(), sums, sums.shape[1])
     return _total(sums, x, d)
 
@@ -113,8 +117,8 @@ def step(
 def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
     """``out = factor u``, factor per sample; the two may differ in precision."""
     d = u.ndim - factor.ndim
-    loops.scale_rows(u.numel(), _flat(out, d), _flat(u, d), factor.reshape(-1).numpy(),
-                     numba.get_num_threads())
+    loops.scale_rows(threads(), u.numel(), _flat(out, d), _flat(u, d), factor.reshape(-1).numpy(),
+                     threads())
 
 
 def _flat(u: torch.Tensor, dimension: int) -> np.ndarray:
@@ -123,7 +127,7 @@ def _flat(u: torch.Tensor, dimension: int) -> np.ndarray:
 
 def _partial_sums(u: torch.Tensor, dimension: int) -> np.ndarray:
     samples = u.numel() // math.prod(u.shape[-dimension:])
-    return np.empty((samples, numba.get_num_threads()))
+    return np.empty((samples, threads()))
 
 
 def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
@@ -137,9 +141,9 @@ def sweep(
     """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
     packed = pack(A)
     loops.sweep_rows(
-        x.numel(), field(x, A.dimension), field(b, A.dimension), packed.coefficients,
+        threads(), x.numel(), field(x, A.dimension), field(b, A.dimension), packed.coefficients,
         canonical(inverse.unsqueeze(-A.dimension - 1), A.dimension)[:, 0], packed.rows,
-        packed.periodic, reverse, from_zero, numba.get_num_threads(),
+        packed.periodic, reverse, from_zero, threads(),
     )
 
 
@@ -149,16 +153,16 @@ def restrict_residual(
     """out = P^T (b - A x)."""
     packed, d = pack(A), A.dimension
     loops.restrict_rows(
-        x.numel(), field(out, d), field(x, d), field(b, d), packed.coefficients,
+        threads(), x.numel(), field(out, d), field(x, d), field(b, d), packed.coefficients,
         canonical(P.weights, d), packed.rows, _three(P.factors, 1), packed.periodic,
-        numba.get_num_threads(),
+        threads(),
     )
 
 
 def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
     """x += P coarse."""
     d = len(P.factors)
-    loops.prolong_rows(x.numel(), field(x, d), field(coarse, d), canonical(P.weights, d),
+    loops.prolong_rows(threads(), x.numel(), field(x, d), field(coarse, d), canonical(P.weights, d),
                        _three(P.factors, 1), _three(P.periodic, False))
 
 
@@ -170,7 +174,7 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
     weights = torch.empty((*A.batch, len(offsets), *shape), dtype=A.dtype)
     weights.select(-d - 1, offsets.index((0,) * d)).fill_(1.0)
     rows, starts = interpolation_table(A.offsets, factors)
-    loops.interpolate_rows(A.size, canonical(weights, d), _full(A), rows, starts,
+    loops.interpolate_rows(threads(), A.size, canonical(weights, d), _full(A), rows, starts,
                            _three(factors, 1), _three(A.periodic, False))
     return Transfer(weights, factors, A.periodic, A.shape)
 
@@ -184,10 +188,10 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     table = galerkin_table(A.offsets, P.factors, offsets)
     if A.symmetric:
         table = table[table[:, 0] >= len(offsets) // 2]
-    loops.galerkin_rows(A.size, out, _full(A), canonical(P.weights, d), table,
+    loops.galerkin_rows(threads(), A.size, out, _full(A), canonical(P.weights, d), table,
                         _three(P.factors, 1), periodic)
     if A.symmetric:
-        loops.mirror_rows(A.size, out, mirror_table(offsets), periodic)
+        loops.mirror_rows(threads(), A.size, out, mirror_table(offsets), periodic)
     return Stencil(planes, offsets, periodic=A.periodic, symmetric=A.symmetric,
                    definite=A.definite, nullspace=A.nullspace)
 

@@ -8,7 +8,6 @@ stored: rows outside the array are skipped, row ends are peeled.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numba import njit, prange
 
@@ -436,8 +435,8 @@ class _Twin:
         self.serial = njit(**_FAST)(loops)
         self.parallel = njit(parallel=True, **_FAST)(loops)
 
-    def __call__(self, size, *arguments):
-        kernel = self.parallel if numba.get_num_threads() > 1 and size > self.worth_threads else self.serial
+    def __call__(self, threads, size, *arguments):
+        kernel = self.parallel if threads > 1 and size > self.worth_threads else self.serial
         kernel(*arguments)
 
 
