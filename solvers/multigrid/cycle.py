@@ -132,8 +132,7 @@ class MultigridCycle(Inverse):
             return
         for sweep in range(self.sweeps):
             kernels.of(x).sweep(
-                level.A, level.inverse_diagonal, x, b,
-                reverse=reverse, from_zero=from_zero and sweep == 0,
+                level.A, x, b, reverse=reverse, from_zero=from_zero and sweep == 0
             )
 
     def _solve_coarsest(self, x: torch.Tensor, b: torch.Tensor) -> None:
@@ -150,22 +149,22 @@ class MultigridCycle(Inverse):
 
 def _spectral_bound(level: Level) -> float:
     """Gershgorin's bound of the spectrum of D^-1 A."""
-    planes = level.A.coefficients.abs().sum(-level.A.dimension - 1)
-    return float((planes * level.inverse_diagonal.abs()).max())
+    sums = level.A.coefficients.abs().sum(-level.A.dimension - 1)
+    return float((sums / level.A.diagonal().abs()).max())
 
 
 def _chebyshev(level: Level, bound: float, x: torch.Tensor, b: torch.Tensor, degree: int) -> None:
     """Chebyshev iteration on D^-1 A over [bound / 5, bound] (Saad 2003, algorithm 12.1)."""
     upper, lower = bound, bound / 5
     centre, radius = (upper + lower) / 2, (upper - lower) / 2
-    sigma = centre / radius
+    sigma, diagonal = centre / radius, level.A.diagonal()
     rho = 1 / sigma
-    direction = (b - level.A.apply(x)) * level.inverse_diagonal / centre
+    direction = (b - level.A.apply(x)) / diagonal / centre
     for step in range(degree):
         x += direction
         if step + 1 == degree:
             return
         following = 1 / (2 * sigma - rho)
-        residual = (b - level.A.apply(x)) * level.inverse_diagonal
+        residual = (b - level.A.apply(x)) / diagonal
         direction = following * rho * direction + 2 * following / radius * residual
         rho = following

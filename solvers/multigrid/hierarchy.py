@@ -17,17 +17,17 @@ from sciml.core.stencil import Stencil
 from sciml.core.transfer import Transfer, coarse_shape
 
 WEAK = 0.3  # an axis whose coupling is below this share of the strongest is not coarsened
-COARSEST = 64  # unknowns at which the recursion ends
+SAMPLED = 100  # points per axis at which couplings are compared
+COARSEST = 256  # unknowns at which the recursion ends
 DENSE = 1024  # unknowns up to which the coarsest operator is inverted as a dense matrix
 _PATCH = 9
 
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One grid: its operator, the inverse diagonal, the transfer to the next (None on the last)."""
+    """One grid: its operator and the transfer to the next (None on the last)."""
 
     A: Stencil
-    inverse_diagonal: torch.Tensor
     P: Transfer | None
 
 
@@ -62,32 +62,18 @@ def build(A: Stencil, dtype: torch.dtype) -> Hierarchy:
     while True:
         factors = _factors(current) if current.size > COARSEST else None
         P, coarse = (None, None) if factors is None else _coarsen(current, factors)
-        levels.append(Level(current, _reciprocal(current.diagonal(), current.dimension), P))
+        levels.append(Level(current, P))
         if coarse is None:
             return Hierarchy(tuple(levels), _coarsest(current))
         current = coarse
 
 
-def _reciprocal(diagonal: torch.Tensor, dimension: int) -> torch.Tensor:
-    """1 / diagonal, still expanded where the diagonal is."""
-    return _compact(diagonal, dimension).reciprocal().expand(diagonal.shape)
-
-
-def _compact(u: torch.Tensor, dimension: int) -> torch.Tensor:
-    """``u`` with its expanded (stride-0) grid axes narrowed to length one."""
-    for axis in range(-dimension, 0):
-        if u.stride(axis) == 0:
-            u = u.narrow(axis, 0, 1)
-    return u
-
-
 def _strengths(A: Stencil) -> list[float]:
-    """Mean coupling along each axis, the stencil summed over the other axes."""
+    """Mean coupling along each axis over a sample of points, the stencil summed over the others."""
+    sample = (..., *(slice(None, None, max(1, n // SAMPLED)) for n in A.shape))
     result = []
     for axis in range(A.dimension):
-        planes = [k for k, o in enumerate(A.offsets) if o[axis] == 1]
-        forward = _compact(A.coefficients, A.dimension).select
-        couplings = [forward(-A.dimension - 1, k) for k in planes]
+        couplings = [A.entry(o)[sample] for o in A.offsets if o[axis] == 1]
         result.append(float(sum(couplings[1:], couplings[0]).abs().mean()))
     return result
 

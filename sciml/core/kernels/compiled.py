@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numba
 import numpy as np
@@ -32,6 +33,19 @@ class Packed:
     coefficients: np.ndarray
     rows: np.ndarray
     periodic: tuple[bool, bool, bool]
+
+    @cached_property
+    def inverse_diagonal(self) -> np.ndarray:
+        """1 / diagonal, (batch, z, y, x)."""
+        return np.reciprocal(self.coefficients[:, self.rows[0, 3]])
+
+
+def packed_weights(P: Transfer) -> np.ndarray:
+    """A transfer's weights in canonical form, made once and kept with it."""
+    weights = P.__dict__.get("_packed")
+    if weights is None:
+        weights = P.__dict__["_packed"] = canonical(P.weights, len(P.factors))
+    return weights
 
 
 def canonical(planes: torch.Tensor, dimension: int) -> np.ndarray:
@@ -76,10 +90,14 @@ def field(u: torch.Tensor, dimension: int) -> np.ndarray:
 
 
 def threads() -> int:
-    """torch's number of threads, which numba is made to follow."""
+    """torch's number of threads, which numba is made to follow.
+
+    Starting numba's threads resets OpenMP's count, which is torch's too; it is put back.
+    """
     wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
-    if numba.get_num_threads() != wanted:
+    if wanted > 1 and numba.get_num_threads() != wanted:
         numba.set_num_threads(wanted)
+        torch.set_num_threads(wanted)
     return wanted
 
 
@@ -135,14 +153,13 @@ def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
 
 
 def sweep(
-    A: Stencil, inverse: torch.Tensor, x: torch.Tensor, b: torch.Tensor,
-    *, reverse: bool, from_zero: bool,
+    A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool
 ) -> None:
     """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
     packed = pack(A)
     loops.sweep_rows(
         threads(), x.numel(), field(x, A.dimension), field(b, A.dimension), packed.coefficients,
-        canonical(inverse.unsqueeze(-A.dimension - 1), A.dimension)[:, 0], packed.rows,
+        packed.inverse_diagonal, packed.rows,
         packed.periodic, reverse, from_zero, threads(),
     )
 
@@ -154,7 +171,7 @@ def restrict_residual(
     packed, d = pack(A), A.dimension
     loops.restrict_rows(
         threads(), x.numel(), field(out, d), field(x, d), field(b, d), packed.coefficients,
-        canonical(P.weights, d), packed.rows, _three(P.factors, 1), packed.periodic,
+        packed_weights(P), packed.rows, _three(P.factors, 1), packed.periodic,
         threads(),
     )
 
@@ -162,7 +179,7 @@ def restrict_residual(
 def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
     """x += P coarse."""
     d = len(P.factors)
-    loops.prolong_rows(threads(), x.numel(), field(x, d), field(coarse, d), canonical(P.weights, d),
+    loops.prolong_rows(threads(), x.numel(), field(x, d), field(coarse, d), packed_weights(P),
                        _three(P.factors, 1), _three(P.periodic, False))
 
 

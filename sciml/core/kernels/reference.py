@@ -59,12 +59,12 @@ def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[sl
 
 
 def sweep(
-    A: Stencil, inverse: torch.Tensor, x: torch.Tensor, b: torch.Tensor,
-    *, reverse: bool, from_zero: bool,
+    A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool
 ) -> None:
     """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
     if from_zero:
         x.zero_()
+    inverse = A.diagonal().reciprocal()
     order = colours(A.shape, A.periodic)
     for colour in reversed(order) if reverse else order:
         where = (..., *colour)

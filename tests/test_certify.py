@@ -1,0 +1,203 @@
+"""The certificate's bounds bracket the true error, from a direct solve, whatever u is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sciml
+from sciml.core.discretize import discretize
+from sciml.core.errors import InputError
+from sciml.core.grid import Box, Grid
+from sciml.core.linear import LinearSystem, SparseMatrix
+from sciml.core.problem import Condition, Equation, Obstacle, Problem
+from sciml.solvers import Direct, certify
+
+ROUNDING = 1e-6  # of a bound that has closed in on the error
+
+
+def field(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> torch.Tensor:
+    if kind == "constant":
+        values = np.ones(shape)
+    elif kind == "lognoise":
+        values = 1e4 ** rng.random(shape)
+    else:
+        values = np.where(rng.random([-(-n // 4) for n in shape]) < 0.5, 1e4, 1.0)
+        for axis in range(len(shape)):
+            values = values.repeat(4, axis=axis)
+        values = np.ascontiguousarray(values[tuple(slice(0, n) for n in shape)])
+    return torch.as_tensor(values)
+
+
+def diffusion(K, shape, condition="dirichlet", centring="cell", f="1", obstacle=None):
+    box = Box((0.0,) * len(shape), (1.0,) * len(shape))
+    boundary = {side: Condition(**{condition: 0.0}) for side in box.sides}
+    return discretize(
+        Problem(box, Equation(K=K, f=f), boundary, obstacle=obstacle), Grid(shape, centring)
+    )
+
+
+def guess(kind: str, x: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    if kind == "zero":
+        return torch.zeros_like(x)
+    if kind == "smooth":
+        ramp = torch.linspace(0, 1, x.shape[-1], dtype=x.dtype)
+        return x + x.abs().max() * torch.sin(3 * ramp)
+    noise = torch.as_tensor(rng.standard_normal(x.shape)) * x.abs().max()
+    return x + noise if kind == "random" else x + 1e-5 * noise
+
+
+def true_error(system: LinearSystem, u: torch.Tensor, x: torch.Tensor):
+    """The energy norms of u - x and of x; u and x without their boundary values."""
+    dims = tuple(range(-len(system.A.shape), 0))
+    gap = system.restrict(u) - system.restrict(x)
+    own = system.restrict(x)
+    return tuple((v * system.A.apply(v)).sum(dims).sqrt() for v in (gap, own))
+
+
+def assert_brackets(certificate: certify.Certificate, error: torch.Tensor, norm: torch.Tensor):
+    share = error / norm
+    assert (certificate.lower <= error * (1 + ROUNDING)).all()
+    assert (error <= certificate.upper * (1 + ROUNDING)).all()
+    assert (certificate.relative_lower <= share * (1 + ROUNDING)).all()
+    assert (share <= certificate.relative_upper * (1 + ROUNDING)).all()
+
+
+CASES = [
+    (kind, shape, condition)
+    for kind in ("constant", "blocks", "lognoise")
+    for shape in ((101,), (23, 18), (9, 8, 7))
+    for condition in ("dirichlet", "neumann", "periodic")
+]
+
+
+@pytest.mark.parametrize(("kind", "shape", "condition"), CASES)
+def test_bounds_bracket_the_true_error(kind: str, shape, condition: str) -> None:
+    rng = np.random.default_rng(len(shape))
+    f = "1" if condition == "dirichlet" else "cos(2*pi*x)"
+    system = diffusion(field(kind, shape, rng), shape, condition, f=f)
+    x = sciml.solve(system, Direct()).value
+    for name in ("zero", "smooth", "random", "near"):
+        u = guess(name, x, rng)
+        for steps in (0, 3):
+            assert_brackets(certify.certify(u, system, steps=steps), *true_error(system, u, x))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    shape=st.lists(st.integers(4, 24), min_size=1, max_size=2),
+    contrast=st.floats(1, 1e6),
+    steps=st.integers(0, 6),
+)
+def test_bounds_bracket_on_random_problems(seed, shape, contrast, steps) -> None:
+    rng = np.random.default_rng(seed)
+    system = diffusion(torch.as_tensor(contrast ** rng.random(shape)), tuple(shape))
+    x = sciml.solve(system, Direct()).value
+    u = guess("random", x, rng)
+    assert_brackets(certify.certify(u, system, steps=steps), *true_error(system, u, x))
+
+
+@pytest.mark.parametrize("condition", ["dirichlet", "neumann"])
+def test_obstacle(condition: str) -> None:
+    hole = Obstacle("(x - 0.5)**2 + (y - 0.5)**2 < 0.04", Condition(**{condition: 0.0}))
+    box = Box((0.0, 0.0), (1.0, 1.0))
+    problem = Problem(
+        box, Equation(f=1.0), {s: Condition(dirichlet=1.0) for s in box.sides}, obstacle=hole
+    )
+    grid = Grid((25, 27))
+    solution = sciml.solve(problem, Direct(), on=grid)
+    u = solution.value + 0.1 * torch.rand_like(solution.value)
+    certificate = sciml.certify(u.nan_to_num(0.0), problem, grid, steps=1)
+    system = discretize(problem, grid)
+    truth = solution.value.nan_to_num(0.0)
+    assert_brackets(certificate, *true_error(system, u.nan_to_num(0.0), truth))
+    assert sciml.certify(solution, problem, grid).upper < 1e-8
+
+
+def test_full_tensor_without_diagonal_dominance() -> None:
+    K = ((0.75, 0.43), (0.43, 0.26))
+    box = Box((0.0, 0.0), (1.0, 1.0))
+    problem = Problem(box, Equation(K=K, f=1.0), {s: Condition(dirichlet=0.0) for s in box.sides})
+    system = discretize(problem, Grid((33, 33)))
+    x = sciml.solve(system, Direct()).value
+    for steps in (0, 2):
+        u = torch.rand_like(x)
+        assert_brackets(certify.certify(u, system, steps=steps), *true_error(system, u, x))
+
+
+def test_a_batch_gives_what_its_members_give() -> None:
+    rng = np.random.default_rng(5)
+    K = torch.stack([field(kind, (20, 17), rng) for kind in ("constant", "blocks", "lognoise")])
+    system = diffusion(K, (20, 17))
+    x = sciml.solve(system, Direct()).value
+    u = torch.as_tensor(rng.random((2, *x.shape)))
+    together = certify.certify(u, system, steps=2)
+    assert together.lower.shape == (2, 3) and together.contraction.shape == (3,)
+    assert_brackets(together, *true_error(system, u, x))
+    for k in range(3):
+        alone = certify.certify(u[0, k], diffusion(K[k], (20, 17)), steps=2)
+        torch.testing.assert_close(alone.lower, together.lower[0, k], rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["constant", "blocks", "lognoise"])
+def test_steps_tighten_both_bounds(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    system = diffusion(field(kind, (31, 31), rng), (31, 31))
+    u = torch.as_tensor(rng.standard_normal((31, 31)))
+    all_ = [certify.certify(u, system, steps=steps) for steps in range(6)]
+    lower, upper = (torch.stack([getattr(c, end) for c in all_]) for end in ("lower", "upper"))
+    assert (lower[1:] >= lower[:-1] * (1 - 1e-10)).all()
+    assert (upper[1:] <= upper[:-1] * (1 + 1e-10)).all()
+    assert upper[5] - lower[5] < 0.01 * (upper[0] - lower[0])
+
+
+@pytest.mark.parametrize("kind", ["constant", "blocks", "lognoise"])
+def test_the_floor_is_below_the_spectrum_and_within_its_margin(kind: str) -> None:
+    rng = np.random.default_rng(2)
+    system = diffusion(field(kind, (15, 14), rng), (15, 14))
+    B = sciml.solvers.Multigrid(dtype="float64").setup(system.A).to_scipy().toarray()
+    spectrum = np.linalg.eigvals(B @ system.A.to_scipy().toarray()).real
+    assert spectrum.max() <= 1 + 1e-10
+    for seed in range(5):
+        certificate = certify.certify(torch.zeros(15, 14), system, seed=seed)
+        floor = 1 - float(certificate.contraction)
+        assert floor <= spectrum.min() <= 1.001 * floor / (1 - certificate.margin)
+
+
+def test_the_start_has_the_covariance_that_the_margin_needs() -> None:
+    rng = np.random.default_rng(3)
+    A = diffusion(field("lognoise", (9, 8), rng), (9, 8)).A
+    starts = np.stack([certify._random_start(A, seed).flatten().numpy() for seed in range(4000)])
+    covariance = starts.T @ starts / len(starts)
+    B = sciml.solvers.Multigrid(dtype="float64").setup(A).to_scipy().toarray()
+    smallest = np.linalg.eigvals(B @ covariance).real.min()
+    assert smallest >= 0.7  # 1 less the noise of 4000 samples of 72 numbers
+
+
+def test_it_reads_as_two_sentences() -> None:
+    text = str(certify.certify(torch.zeros(12, 12), diffusion(1.0, (12, 12))))
+    assert text.count(". ") == 1 and text.endswith(".") and "discrete solution" in text
+
+
+def test_refusals_name_the_reason() -> None:
+    box = Box((0.0, 0.0), (1.0, 1.0))
+    sides = {s: Condition(dirichlet=0.0) for s in box.sides}
+    grid, u = Grid((9, 9)), torch.zeros(9, 9)
+    with pytest.raises(InputError, match="symmetric"):
+        sciml.certify(u, Problem(box, Equation(b=(1.0, 0.0), f=1.0), sides), grid)
+    with pytest.raises(InputError, match="definite"):
+        sciml.certify(u, Problem(box, Equation(c=-50.0, f=1.0), sides), grid)
+    plain = Problem(box, Equation(f=1.0), sides)
+    with pytest.raises(InputError, match="needs \\[9, 9\\]"):
+        sciml.certify(torch.zeros(8, 9), plain, grid)
+    with pytest.raises(InputError, match="NaN"):
+        sciml.certify(torch.full((9, 9), torch.nan), plain, grid)
+    with pytest.raises(InputError, match="steps"):
+        sciml.certify(u, plain, grid, steps=-1)
+    matrix = SparseMatrix(discretize(plain, grid).A.to_scipy())
+    with pytest.raises(InputError, match="stencil"):
+        sciml.certify(torch.zeros(49), LinearSystem(matrix, torch.ones(49)))
