@@ -1,8 +1,9 @@
 """How far any u is from the discrete solution: two-sided bounds in the energy norm.
 
-Let A u* = f with A symmetric positive definite, r = f - A u, and B one symmetric multigrid V-cycle
-in float64. With Galerkin coarse operators, an exact coarsest solve and adjoint smoothers, I - B A is
-positive semidefinite in the energy inner product, so that the spectrum of B A lies in [1 - rho, 1]:
+Let A u* = f with A symmetric positive definite, r = f - A u, and B one symmetric multigrid
+V-cycle in float64. With Galerkin coarse operators, an exact coarsest solve and adjoint smoothers,
+I - B A is positive semidefinite in the energy inner product, so that the spectrum of B A lies in
+[1 - rho, 1]:
 
     eta <= ||u* - u||_A <= eta / sqrt(1 - rho),      eta^2 = r . B r.
 
@@ -14,17 +15,18 @@ d_j = s_j / s_{j-1}, the Gauss-Radau rules with the node mu = 1 - rho (upper) or
 
 (Golub and Meurant 1994; Meurant and Tichy 2013); k = 0 is the bound above.
 
-1 - rho comes from the Lanczos process on B A with a random start, whose smallest Ritz value theta is
-never too small. Let c be the start's component along the eigenvector sought, m the number of steps
-and T the Chebyshev polynomial. If the smallest eigenvalue were theta - gamma, then
+1 - rho comes from the Lanczos process on B A with a random start r, as CG carries it out. Its Ritz
+values theta_i are never below the spectrum, and the B-norm of its m-th residual is known:
 
-    gamma T_{m-1}(1 + 2 gamma / (1 - theta))^2 c^2 <= (1 - theta) r . B r,
+    c^2 prod_i (1 - lambda / theta_i)^2 <= s_m,
 
-since theta minimises the Rayleigh quotient over the Krylov space (in the manner of Kuczynski and
-Wozniakowski 1992; van Dorsselaer, Hochstenbach and van der Vorst 2000). The start is
-r = (D + L) D^{-1/2} xi with xi normal: its covariance, the symmetric Gauss-Seidel matrix, is at least
-B^{-1}, so that c is normal with variance at least 1 and |c| is below z = sqrt(pi / 2) p with
-probability at most p, whatever the operator. The process runs until gamma is a small share of theta.
+with lambda the smallest eigenvalue and c the start's component along its eigenvector. Hence
+lambda >= lambda*, where the left side equals s_m with a c that |c| is unlikely to be below (van
+Dorsselaer, Hochstenbach and van der Vorst 2000, after Kuczynski and Wozniakowski 1992). The start
+is r = (D + L) D^{-1/2} xi with xi normal: its covariance, the symmetric Gauss-Seidel matrix, is at
+least B^{-1} for any number of sweeps, so that c is normal with variance at least 1, and
+|c| < sqrt(pi / 2) p has probability at most p, whatever the operator. The process runs until
+lambda* is close to theta_1.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +52,7 @@ from sciml.solvers.multigrid import Multigrid
 
 _CEILING = 1 + 1e-10  # the spectrum's upper end, with room for rounding
 _LANCZOS_STEPS = 200  # where the process ends even if the margin is not met
-_EXHAUSTED = 1e-24  # slopes below this share of the first are rounding, not Lanczos coefficients
+_EXHAUSTED = 1e-30  # slopes below this share of the first are rounding, not Lanczos coefficients
 _CHECK = 4  # Lanczos steps between two looks at the Ritz values
 
 
@@ -233,7 +236,7 @@ def _smallest_eigenvalue(
         slopes.append(slope)
         alphas.append(alpha)
         ended = not bool((slope > _EXHAUSTED * slopes[0]).any()) or step >= _LANCZOS_STEPS
-        if step % _CHECK and not ended:
+        if step == 1 or (step % _CHECK and not ended):
             continue
         pairs = [
             _probable_bound(s, a, probability)
@@ -252,13 +255,13 @@ def _columns(scalars: list[torch.Tensor]) -> np.ndarray:
 
 
 def _random_start(A: Stencil, seed: int) -> torch.Tensor:
-    """r = (D + L) D^{-1/2} xi, L the part of A below the diagonal in the smoother's colour order."""
+    """The start (D + L) D^{-1/2} xi, L the part of A below the diagonal in the colours' order."""
     generator = torch.Generator().manual_seed(seed)
     xi = torch.randn((*A.batch, *A.shape), generator=generator, dtype=torch.float64)
     y = xi.to(A.device) * A.diagonal().rsqrt()
     seen, r = torch.zeros_like(y), torch.empty_like(y)
     for colour in colours(A.shape, A.periodic):
-        where = (..., *colour)
+        where: tuple[Any, ...] = (..., *colour)
         seen[where] = y[where]
         r[where] = A.apply(seen)[where]
     return remove_mean(r, A.dimension) if singular_symmetric(A) else r
@@ -267,30 +270,20 @@ def _random_start(A: Stencil, seed: int) -> torch.Tensor:
 def _probable_bound(
     slopes: np.ndarray, alphas: np.ndarray, probability: float
 ) -> tuple[float, float]:
-    """theta - gamma and gamma / theta from the coefficients of CG; see the module."""
-    alive = (slopes > _EXHAUSTED * slopes[0]) & (alphas > 0)
-    m = len(alive) if alive.all() else max(1, int(np.argmin(alive)))
-    a, s = alphas[:m], slopes[:m]
+    """lambda* and its distance below theta_1, relative to it; see the module."""
+    spent = slopes <= _EXHAUSTED * slopes[0]
+    m = int(np.argmax(spent)) if spent.any() else len(slopes) - 1
+    a, falls = alphas[:m], slopes[1:m] / slopes[: m - 1]
     diagonal = 1 / a
-    diagonal[1:] += s[1:] / s[:-1] / a[:-1]
-    theta = float(
-        np.linalg.eigvalsh(np.diag(diagonal) + np.diag(np.sqrt(s[1:] / s[:-1]) / a[:-1], -1))[0]
-    )
-    theta = min(theta, 1.0)
-    if 1 - theta < 1e-12:
-        return theta, 0.0  # the cycle is exact
-    z = math.sqrt(math.pi / 2) * probability
-    ceiling = math.log((1 - theta) * s[0] / z**2)
-
-    def excess(gamma: float) -> float:
-        growth = 2 * (m - 1) * math.acosh(1 + 2 * gamma / (1 - theta)) - 2 * math.log(2)
-        return math.log(gamma) + growth - ceiling
-
-    # growth replaces T = cosh by half its exponential, which is smaller: the bound stays one.
+    diagonal[1:] += falls / a[:-1]
+    ritz = np.linalg.eigvalsh(np.diag(diagonal) + np.diag(np.sqrt(falls) / a[:-1], -1))
+    theta = min(float(ritz[0]), 1.0)
+    # Beyond rounding the recursive slopes fall on; what they stand for does not.
+    end = max(float(slopes[m]), _EXHAUSTED * float(slopes[0]))
+    target = math.log(end) - 2 * math.log(math.sqrt(math.pi / 2) * probability)
     low, high = 0.0, theta
-    if excess(high) < 0:
-        return theta * 1e-12, 1.0
     for _ in range(60):
         middle = (low + high) / 2
-        low, high = (low, middle) if excess(middle) > 0 else (middle, high)
-    return theta - high, high / theta
+        size = 2 * float(np.log(np.maximum(np.abs(1 - middle / ritz), 1e-300)).sum())
+        low, high = (middle, high) if size > target else (low, middle)
+    return low, 1 - low / theta

@@ -1,5 +1,7 @@
 """Black-box multigrid for stencils on tensor grids."""
 
+from __future__ import annotations
+
 from sciml.solvers.multigrid.solver import Multigrid
 
 __all__ = ["Multigrid"]

@@ -44,17 +44,18 @@ def packed_weights(P: Transfer) -> np.ndarray:
     """A transfer's weights in canonical form, made once and kept with it."""
     weights = P.__dict__.get("_packed")
     if weights is None:
-        weights = P.__dict__["_packed"] = canonical(P.weights, len(P.factors))
+        weights = canonical(P.weights, len(P.factors), keep_last=True)
+        P.__dict__["_packed"] = weights
     return weights
 
 
-def canonical(planes: torch.Tensor, dimension: int) -> np.ndarray:
-    """``(*batch, plane, *shape)`` as a contiguous (batch, plane, z, y, x) array, not copied if can be.
+def canonical(planes: torch.Tensor, dimension: int, *, keep_last: bool = False) -> np.ndarray:
+    """``(*batch, plane, *shape)`` as a contiguous (batch, plane, z, y, x) array, copied only if need be.
 
-    Expanded (stride-0) axes but the last keep length one.
+    Expanded (stride-0) axes become of length one, but for the last with ``keep_last``.
     """
     u = planes.detach()
-    for axis in range(-dimension, -1):
+    for axis in range(-dimension, -1 if keep_last else 0):
         if u.stride(axis) == 0 and u.shape[axis] > 1:
             u = u.narrow(axis, 0, 1)
     spatial = u.shape[-dimension:]

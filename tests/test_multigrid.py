@@ -1,0 +1,213 @@
+"""The multigrid cycle is a symmetric positive definite inverse whose quality keeps with size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import sciml
+from sciml.core.discretize import discretize
+from sciml.core.grid import Box, Grid
+from sciml.core.linear import LinearSystem
+from sciml.core.problem import Condition, Equation, Obstacle, Problem
+from sciml.core.stencil import Stencil
+from sciml.solvers import CG, GMRES, Direct, Multigrid
+from sciml.solvers.multigrid.hierarchy import build
+
+
+def diffusion(K, shape, condition="dirichlet", f=1.0, centring="cell", **more) -> LinearSystem:
+    box = Box((0.0,) * len(shape), (1.0,) * len(shape))
+    one = Condition(periodic=True) if condition == "periodic" else Condition(**{condition: 0.0})
+    problem = Problem(box, Equation(K=K, f=f, **more), {side: one for side in box.sides})
+    return discretize(problem, Grid(tuple(shape), centring))
+
+
+def noise(shape, contrast=1e4, seed=0) -> torch.Tensor:
+    return torch.as_tensor(contrast ** np.random.default_rng(seed).random(shape))
+
+
+def blocks(shape, contrast=1e4, cells=16, seed=0) -> torch.Tensor:
+    rng = np.random.default_rng(seed)
+    K = np.where(rng.random([-(-n // cells) for n in shape]) < 0.5, contrast, 1.0)
+    for axis in range(len(shape)):
+        K = K.repeat(cells, axis=axis)
+    return torch.as_tensor(np.ascontiguousarray(K[tuple(slice(0, n) for n in shape)]))
+
+
+def iterations(system: LinearSystem, **options) -> int:
+    solution = sciml.solve(system, CG(preconditioner=Multigrid(**options)))
+    return int(solution.stats.iterations.max())
+
+
+OPTIONS = [
+    {"cycle": cycle, "smoother": smoother}
+    for cycle in ("V", "W", "F")
+    for smoother in ("gauss_seidel", "chebyshev")
+]
+SHAPES = [(97,), (98,), (17, 14), (13, 16), (7, 6, 5), (8, 5, 6)]
+
+
+@pytest.mark.parametrize("condition", ["dirichlet", "neumann", "periodic"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: f"{o['cycle']}-{o['smoother']}")
+def test_the_cycle_is_symmetric_positive_definite(options, shape, condition) -> None:
+    f = 1.0 if condition == "dirichlet" else "cos(2*pi*x)"
+    system = diffusion(noise(shape, 100), shape, condition, f)
+    A = system.A.to_scipy().toarray()
+    B = Multigrid(dtype="float64", **options).setup(system.A).to_scipy().toarray()
+    if system.A.nullspace:
+        # Everything holds on vectors of zero mean, in an orthonormal basis of them.
+        n = len(A)
+        Q = np.linalg.qr(np.eye(n) - 1 / n)[0][:, : n - 1]
+        A, B = Q.T @ A @ Q, Q.T @ B @ Q
+    assert abs(B - B.T).max() < 1e-10 * abs(B).max()
+    root = np.linalg.cholesky(A)
+    spectrum = np.linalg.eigvalsh(root.T @ ((B + B.T) / 2) @ root)
+    assert spectrum.min() > 0.05
+    # Chebyshev may go above one: only adjoint pairs of smoothers keep I - B A semidefinite.
+    assert spectrum.max() < (1 + 1e-10 if options["smoother"] == "gauss_seidel" else 1.2)
+
+
+@pytest.mark.parametrize("sizes", [(31, 63, 127, 255), (32, 64, 128, 256), (30, 61, 126, 251)])
+@pytest.mark.parametrize("centring", ["node", "cell"])
+@pytest.mark.parametrize("condition", ["dirichlet", "neumann"])
+def test_iterations_do_not_depend_on_the_size(sizes, centring, condition) -> None:
+    f = 1.0 if condition == "dirichlet" else "cos(pi*x) + y - 0.5"
+    counts = [iterations(diffusion(1.0, (n, n), condition, f, centring)) for n in sizes]
+    assert max(counts) - min(counts) <= 2 and max(counts) <= 10
+
+
+def test_iterations_do_not_depend_on_the_size_in_three_dimensions() -> None:
+    counts = [iterations(diffusion(1.0, (n, n, n))) for n in (15, 24, 31, 47)]
+    assert max(counts) - min(counts) <= 2 and max(counts) <= 10
+
+
+@pytest.mark.parametrize("shape", [(63, 63), (63, 31), (15, 15, 15), (201,)])
+def test_the_constant_path_is_the_assembled_one(shape) -> None:
+    """Where the coarse points fit, the set-up on a patch is exact up to the boundary."""
+    A = diffusion(1.0, tuple(n + 2 for n in shape), centring="node").A
+    assert all(s == 0 for s in A.coefficients.stride()[-A.dimension :])
+    assembled = Stencil(A.coefficients.contiguous(), A.offsets, symmetric=True, definite=True)
+    r = torch.rand(A.shape, dtype=torch.float64)
+    one, other = (Multigrid(dtype="float64").setup(M).apply(r) for M in (A, assembled))
+    torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "shape", [(3, 200), (200, 3), (97, 101), (5, 131), (3, 3), (4, 3, 67), (13, 29, 17), (211,)]
+)
+def test_any_size(shape) -> None:
+    system = diffusion(noise(shape, 10), shape)
+    solution = sciml.solve(system, CG(preconditioner=Multigrid()))
+    truth = sciml.solve(system, Direct())
+    torch.testing.assert_close(solution.value, truth.value, rtol=1e-6, atol=1e-9)
+    assert int(solution.stats.iterations) <= 12
+
+
+@pytest.mark.parametrize(
+    ("shape", "limit"), [((33, 20), 15), ((21, 21), 15), ((9, 8, 7), 15), ((101, 64), 40)]
+)
+def test_odd_periodic_axes(shape, limit) -> None:
+    """An odd ring is not coarsened: right answers, but more iterations where it is long."""
+    system = diffusion(noise(shape, 10), shape, "periodic", "cos(2*pi*x)")
+    solution = sciml.solve(system, CG(preconditioner=Multigrid()))
+    truth = sciml.solve(system, Direct()).value
+    gap = solution.value - truth
+    assert float(gap.norm() / truth.norm()) < 1e-6
+    assert int(solution.stats.iterations) <= limit
+
+
+@pytest.mark.parametrize("K", [(1.0, 1e-3), (1e-3, 1.0), (1.0, 1e-3, 1.0), (1e-3, 1.0, 1e-3)])
+def test_aligned_anisotropy_needs_semi_coarsening_only(K) -> None:
+    n = 127 if len(K) == 2 else 31
+    system = diffusion(K, (n,) * len(K))
+    assert iterations(system) <= 15
+    shapes = [level.A.shape for level in build(system.A, torch.float64).levels]
+    strong = K.index(1.0)
+    assert shapes[1][strong] < n and shapes[1][K.index(1e-3)] == n
+
+
+def test_rotated_anisotropy_still_converges() -> None:
+    c, s, small = 3**0.5 / 2, 0.5, 1e-3
+    off = c * s * (1 - small)
+    K = ((c * c + small * s * s, off), (off, s * s + small * c * c))
+    assert iterations(diffusion(K, (65, 65), centring="node")) <= 120
+
+
+@pytest.mark.parametrize(("contrast", "rtol", "limit"), [(1e4, 1e-8, 18), (1e6, 1e-6, 25)])
+def test_jumping_coefficients(contrast, rtol, limit) -> None:
+    """At contrast 1e6 the rounding of A u alone keeps the relative residual above 1e-8."""
+    solver = CG(preconditioner=Multigrid(), rtol=rtol)
+    for n in (64, 128, 255):
+        system = diffusion(blocks((n, n), contrast, n // 8), (n, n))
+        assert int(sciml.solve(system, solver).stats.iterations) <= limit
+
+
+def test_independent_cells_of_high_contrast() -> None:
+    assert iterations(diffusion(noise((127, 127)), (127, 127))) <= 45
+    assert iterations(diffusion(noise((31, 31, 31)), (31, 31, 31))) <= 30
+
+
+def test_a_batch_gives_what_its_members_give() -> None:
+    shape = (37, 30)
+    K = torch.stack([torch.ones(shape, dtype=torch.float64), noise(shape), blocks(shape)])
+    together = diffusion(K, shape)
+    r = torch.rand(2, 3, *shape, dtype=torch.float64)
+    z = Multigrid(dtype="float64").setup(together.A).apply(r)
+    for k in range(3):
+        alone = Multigrid(dtype="float64").setup(diffusion(K[k], shape).A)
+        for sample in range(2):
+            torch.testing.assert_close(alone.apply(r[sample, k]), z[sample, k])
+
+
+@pytest.mark.parametrize("condition", ["dirichlet", "neumann"])
+def test_obstacle(condition) -> None:
+    hole = Obstacle("(x - 0.4)**2 + (y - 0.5)**2 < 0.04", Condition(**{condition: 0.0}))
+    box = Box((0.0, 0.0), (1.0, 1.0))
+    sides = {s: Condition(dirichlet=0.0) for s in box.sides}
+    problem = Problem(box, Equation(f=1.0), sides, obstacle=hole)
+    for n in (65, 128):
+        assert iterations(discretize(problem, Grid((n, n)))) <= 15
+
+
+def test_convection_with_gmres() -> None:
+    system = diffusion(0.02, (65, 65), b=("1 + y", "-x"), centring="node")
+    assert not system.A.symmetric
+    solution = sciml.solve(system, GMRES(preconditioner=Multigrid()))
+    assert int(solution.stats.iterations) <= 25
+    truth = sciml.solve(system, Direct()).value
+    torch.testing.assert_close(solution.value, truth, rtol=1e-5, atol=1e-7)
+
+
+def test_full_multigrid_starts_near_the_solution() -> None:
+    system = diffusion(1.0, (127, 127))
+    first = Multigrid(dtype="float64").setup(system.A).full_multigrid(system.b)
+    truth = sciml.solve(system, Direct()).value
+    assert float((first - truth).norm() / truth.norm()) < 0.02
+    full = sciml.solve(system, Multigrid()).stats.iterations
+    assert full < sciml.solve(system, Multigrid(full=False)).stats.iterations
+
+
+@pytest.mark.parametrize("K", [1.0, "noise", "blocks"])
+def test_single_precision_cycles_cost_no_iterations(K) -> None:
+    shape = (101, 96)
+    values = {"noise": noise, "blocks": blocks}[K](shape) if isinstance(K, str) else K
+    system = diffusion(values, shape)
+    single, double = (iterations(system, dtype=d) for d in ("float32", "float64"))
+    assert abs(single - double) <= 1
+
+
+def test_any_magnitude_fits_single_precision() -> None:
+    M = Multigrid().setup(diffusion(1.0, (31, 31)).A)
+    r = torch.rand(31, 31, dtype=torch.float64)
+    torch.testing.assert_close(M.apply(1e-60 * r) * 1e60, M.apply(r), rtol=1e-5, atol=0)
+    assert float(M.apply(torch.zeros_like(r)).abs().max()) == 0.0
+
+
+def test_the_hierarchy_prints_as_a_table() -> None:
+    lines = str(build(diffusion(noise((64, 48)), (64, 48)).A, torch.float32)).splitlines()
+    assert lines[0].split() == ["level", "grid", "unknowns", "stencil"]
+    assert lines[1].split() == ["0", "64", "x", "48", "3072", "5-point"]
+    assert lines[2].split() == ["1", "32", "x", "24", "768", "9-point"]
+    assert "operator complexity" in lines[-1]
