@@ -214,9 +214,17 @@ def test_single_precision_rounds_the_system_where_asked(spec: Path, tmp_path: Pa
         done = sciml_run("solve", spec, *options)
         assert done.exit_code == 0, done.output
         assert json.loads((out / "run.json").read_text())["dtype"] == dtype
+        assert ("the system is rounded" in done.output) == (dtype == "float32")
         values.append(load_solution(out).value)
     gap = float((values[0] - values[1]).norm() / values[0].norm())
     assert 1e-9 < gap < 1e-4
+
+
+def test_single_precision_does_not_claim_what_it_cannot_reach(spec: Path, tmp_path: Path) -> None:
+    done = sciml_run("solve", spec, "--dtype", "float32", "--out", tmp_path / "run")
+    assert done.exit_code == 1
+    assert "use float64" in done.output
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] != "converged"
 
 
 def test_the_record_repeats_the_run(run: Path, tmp_path: Path) -> None:
@@ -260,10 +268,18 @@ def test_plot_draws_the_figures_again(run: Path, tmp_path: Path) -> None:
 
 
 def test_certify_brackets_the_distance_to_the_direct_solution(run: Path) -> None:
-    pytest.importorskip("sciml.solvers.certify")
     result = sciml_run("certify", run, "--steps", 2)
     assert result.exit_code == 0, result.output
-    assert "lower" in result.output and "upper" in result.output
+    between = re.search(r"is between (\S+) and (\S+), that is", result.output)
+    assert between is not None
+    low, high = map(float, between.groups())
+    spec = sciml.load_spec(run.parent / "spec.yaml")
+    system = sciml.discretize(spec.problem, spec.on)
+    exact = system.restrict(sciml.solve(system, sciml.solvers.Direct()).value)
+    gap = exact - system.restrict(load_solution(run).value)
+    distance = float((gap * system.A.apply(gap)).sum().sqrt())
+    assert low <= 1.01 * distance  # three digits are printed
+    assert 0.99 * distance <= high <= 1.5 * distance
 
 
 @pytest.mark.parametrize(

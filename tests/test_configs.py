@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from sciml.app.spec import dump, load_spec, read_spec
+from sciml.app.spec import dump, json_schema, load_spec, read_spec
 from sciml.app.yaml_source import parse_yaml
 from sciml.core.expression import parse
 from sciml.core.grid import AXES
@@ -23,6 +23,13 @@ def test_every_config_loads_and_comes_back(path: Path) -> None:
     spec = load_spec(path)
     assert spec == read_spec(parse_yaml(json.dumps(dump(spec)), str(path)))
     assert spec.on.domain == spec.problem.domain
+
+
+def test_the_schema_that_the_configs_point_at_is_up_to_date() -> None:
+    for path in CONFIGS:
+        assert path.read_text().startswith("# yaml-language-server: $schema=schema.json\n")
+    schema = CONFIGS[0].with_name("schema.json")
+    assert json.loads(schema.read_text()) == json_schema(), "sciml schema > configs/schema.json"
 
 
 def test_the_configs_cover_what_is_promised() -> None:

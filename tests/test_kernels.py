@@ -119,7 +119,9 @@ def test_constant_stencils_stay_one_row():
     torch.testing.assert_close(compiled.apply(constant, u), compiled.apply(dense, u))
 
 
-@pytest.mark.parametrize(("shape", "ring"), [((9, 8), (False, True)), ((8, 6, 10), (True, False, True))])
+@pytest.mark.parametrize(
+    ("shape", "ring"), [((9, 8), (False, True)), ((8, 6, 10), (True, False, True))]
+)
 def test_symmetric_galerkin_halves_the_work_not_the_answer(shape, ring):
     A = random_stencil(shape, ring, box_offsets, (2,))
     half = (A.coefficients + A.transpose().coefficients) / 2

@@ -45,7 +45,7 @@ Overrides = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="Precision of the discrete system: float64 or float32.")]
+Dtype = Annotated[str, typer.Option(help="float64, or float32 where a loose rtol will do.")]
 Seed = Annotated[int, typer.Option(help="Start of every random generator.")]
 
 
@@ -253,7 +253,7 @@ def certify(
 @_reported
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic.")],
-    out: Annotated[Path | None, typer.Option(help="Write the table to this file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a first look.")] = False,
 ) -> None:
     """Measure the solvers against SciPy and PyAMG on this machine."""

@@ -28,6 +28,10 @@ from sciml.core.solution import Solution
 from sciml.core.solve import Progress
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+_ROUNDED = (
+    "--dtype float32: the system is rounded, and no residual falls below that rounding, often "
+    "near 1e-4 and more on fine grids; for a smaller solver.rtol use float64"
+)
 _PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
 
 
@@ -73,9 +77,10 @@ def lower(spec: Spec, setting: Setting) -> LinearSystem:
     """The spec's linear system; an InputError names file, line and column."""
     dtype, device = DTYPES[setting.dtype], setting.device
     try:
-        return discretize(spec.problem, spec.on, dtype=dtype, device=device)
+        system = discretize(spec.problem, spec.on, dtype=dtype, device=device)
     except InputError as error:
         raise InputError(explain(error, spec)) from None
+    return replace(system, notes=(*system.notes, _ROUNDED)) if dtype == torch.float32 else system
 
 
 def answer(spec: Spec, setting: Setting, progress: Progress | None = None) -> Answer:

@@ -1,0 +1,1 @@
+"""Problems, grids, linear maps and their discretisation; knows no solver."""

@@ -24,7 +24,7 @@ class SolveError(RuntimeError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The tail of an error message, ``; did you mean 'x'?``, or the sorted list of what is known."""
+    """An error message's tail: ``; did you mean 'x'?``, or the sorted list of what is known."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f"; did you mean '{close[0]}'?" if close else f"; known: {', '.join(names)}"

@@ -21,7 +21,7 @@ SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
 
 @dataclass(frozen=True)
 class Box:
-    """An axis-aligned box, the domain of a problem; ``lower`` and ``upper`` in the problem's units."""
+    """An axis-aligned box, a problem's domain; ``lower`` and ``upper`` in the problem's units."""
 
     lower: tuple[float, ...]
     upper: tuple[float, ...]
@@ -36,7 +36,8 @@ class Box:
             )
         if not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
             raise InputError(
-                f"each lower must be below its upper; got {list(self.lower)} and {list(self.upper)}",
+                f"each lower must be below its upper; got {list(self.lower)} and "
+                f"{list(self.upper)}",
                 "problem.domain",
             )
 
@@ -86,9 +87,7 @@ class Grid:
         """Distance h between neighbouring points along each axis."""
         domain = self.box
         gaps = (n - 1 if self.centring == "node" else n for n in self.shape)
-        return tuple(
-            (b - a) / g for a, b, g in zip(domain.lower, domain.upper, gaps, strict=True)
-        )
+        return tuple((b - a) / g for a, b, g in zip(domain.lower, domain.upper, gaps, strict=True))
 
     @property
     def box(self) -> Box:

@@ -175,7 +175,8 @@ class Problem:
             kinds = self.boundary[low].kind, self.boundary[high].kind
             if kinds.count("periodic") == 1:
                 raise InputError(
-                    f"periodic needs both sides of a pair: {low} is {kinds[0]}, {high} is {kinds[1]}",
+                    f"periodic needs both sides of a pair: {low} is {kinds[0]}, {high} is "
+                    f"{kinds[1]}",
                     f"problem.boundary.{low}",
                 )
 

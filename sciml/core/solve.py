@@ -34,8 +34,14 @@ class Solver(Protocol):
     def init(self, problem: Problem | LinearSystem, on: Grid | None) -> Any:
         """Set-up, reusable over right-hand sides."""
 
-    def run(self, state: Any, *, initial: torch.Tensor | None = None,
-            b: torch.Tensor | None = None, progress: Progress | None = None) -> Solution:
+    def run(
+        self,
+        state: Any,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
         """Answer one right-hand side."""
 
 
@@ -78,7 +84,11 @@ class LinearSolver(ABC):
 
     @abstractmethod
     def iterate(
-        self, A: LinearMap, prepared: Any, b: torch.Tensor, initial: torch.Tensor | None,
+        self,
+        A: LinearMap,
+        prepared: Any,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
         progress: Progress | None,
     ) -> Iterate:
         """Solve for one (batch of) right-hand side(s)."""
@@ -91,8 +101,12 @@ class LinearSolver(ABC):
         return LinearState(system, prepared, time.perf_counter() - start)
 
     def run(
-        self, state: LinearState, *, initial: torch.Tensor | None = None,
-        b: torch.Tensor | None = None, progress: Progress | None = None,
+        self,
+        state: LinearState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Solution:
         """Solve, then recompute the residual in float64; ``initial`` is a value on the grid."""
         system = state.system
@@ -150,8 +164,13 @@ def init(problem: Any, solver: Solver, on: Grid | None = None) -> Any:
 
 
 def solve(
-    problem: Any, *arguments: Any, solver: Solver | None = None, on: Grid | None = None,
-    initial: torch.Tensor | None = None, throw: bool = True, progress: Progress | None = None,
+    problem: Any,
+    *arguments: Any,
+    solver: Solver | None = None,
+    on: Grid | None = None,
+    initial: torch.Tensor | None = None,
+    throw: bool = True,
+    progress: Progress | None = None,
 ) -> Solution:
     """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``.
 

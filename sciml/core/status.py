@@ -24,9 +24,7 @@ class Status(Enum):
         "The residual grew; the method does not suit this operator: "
         "use gmres for a nonsymmetric one, minres for an indefinite one, or direct."
     )
-    BREAKDOWN = (
-        "The Krylov recurrence divided by zero; restart from another guess or use gmres."
-    )
+    BREAKDOWN = "The Krylov recurrence divided by zero; restart from another guess or use gmres."
     INDEFINITE_OPERATOR = (
         "A direction of negative curvature was met, so the operator is not positive definite; "
         "use minres (symmetric) or gmres."

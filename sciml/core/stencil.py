@@ -88,8 +88,12 @@ class Stencil(LinearMap):
 
     def _like(self, coefficients: torch.Tensor) -> Stencil:
         return Stencil(
-            coefficients, self.offsets, periodic=self.periodic, symmetric=self.symmetric,
-            definite=self.definite, nullspace=self.nullspace,
+            coefficients,
+            self.offsets,
+            periodic=self.periodic,
+            symmetric=self.symmetric,
+            definite=self.definite,
+            nullspace=self.nullspace,
         )
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -107,8 +111,12 @@ class Stencil(LinearMap):
             mirror = tuple(-s for s in offset)
             planes.append(shifted(self.entry(mirror), offset, self.periodic))
         return Stencil(
-            torch.stack(planes, dim=-self.dimension - 1), self.offsets, periodic=self.periodic,
-            symmetric=self.symmetric, definite=self.definite, nullspace=self.nullspace,
+            torch.stack(planes, dim=-self.dimension - 1),
+            self.offsets,
+            periodic=self.periodic,
+            symmetric=self.symmetric,
+            definite=self.definite,
+            nullspace=self.nullspace,
         )
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
@@ -122,7 +130,9 @@ class Stencil(LinearMap):
     def to_scipy(self) -> scipy.sparse.csr_matrix:
         """The matrix in row-major order of ``shape``; raises InputError for a batch."""
         if self.batch:
-            raise InputError(f"a batch of {self.batch} systems is no single SciPy matrix; index it first")
+            raise InputError(
+                f"a batch of {self.batch} systems is no single SciPy matrix; index it first"
+            )
         index = np.arange(self.size).reshape(self.shape)
         rows, columns, values = [], [], []
         for k, offset in enumerate(self.offsets):

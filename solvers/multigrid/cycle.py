@@ -26,7 +26,7 @@ Cycle = Literal["V", "W", "F"]
 
 
 class MultigridCycle(Inverse):
-    """One cycle from a zero guess, computed in the hierarchy's dtype: an approximate inverse of A."""
+    """One cycle from a zero guess, in the hierarchy's dtype: an approximate inverse of A."""
 
     def __init__(
         self, A: Stencil, hierarchy: Hierarchy, cycle: Cycle, smoother: Smoother, sweeps: int
@@ -34,7 +34,9 @@ class MultigridCycle(Inverse):
         super().__init__(A, symmetric=A.symmetric, definite=A.definite)
         self.hierarchy, self.cycle, self.smoother, self.sweeps = hierarchy, cycle, smoother, sweeps
         self._bounds = (
-            [_spectral_bound(level) for level in hierarchy.levels] if smoother == "chebyshev" else []
+            [_spectral_bound(level) for level in hierarchy.levels]
+            if smoother == "chebyshev"
+            else []
         )
         self._work: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
 
@@ -94,15 +96,22 @@ class MultigridCycle(Inverse):
     def _arrays(self, r: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
         batch = r.shape[: r.ndim - len(self.shape)]
         if batch not in self._work:
-            self._work = {batch: [
-                (level.A.coefficients.new_empty((*batch, *level.A.shape)),
-                 level.A.coefficients.new_empty((*batch, *level.A.shape)))
-                for level in self.hierarchy.levels
-            ]}
+            self._work = {
+                batch: [
+                    (
+                        level.A.coefficients.new_empty((*batch, *level.A.shape)),
+                        level.A.coefficients.new_empty((*batch, *level.A.shape)),
+                    )
+                    for level in self.hierarchy.levels
+                ]
+            }
         return self._work[batch]
 
     def _solve(
-        self, depth: int, cycle: Cycle, work: list[tuple[torch.Tensor, torch.Tensor]],
+        self,
+        depth: int,
+        cycle: Cycle,
+        work: list[tuple[torch.Tensor, torch.Tensor]],
         from_zero: bool,
     ) -> None:
         """One cycle for levels ``depth`` and below, on the work arrays."""
@@ -131,9 +140,7 @@ class MultigridCycle(Inverse):
             _chebyshev(level, self._bounds[depth], x, b, 2 * self.sweeps)
             return
         for sweep in range(self.sweeps):
-            kernels.of(x).sweep(
-                level.A, x, b, reverse=reverse, from_zero=from_zero and sweep == 0
-            )
+            kernels.of(x).sweep(level.A, x, b, reverse=reverse, from_zero=from_zero and sweep == 0)
 
     def _solve_coarsest(self, x: torch.Tensor, b: torch.Tensor) -> None:
         coarsest = self.hierarchy.coarsest

@@ -8,6 +8,7 @@ fit (odd sizes, even periodic ones) so is everything below it: the set-up is the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import scipy.sparse.linalg
 import torch
@@ -70,7 +71,7 @@ def build(A: Stencil, dtype: torch.dtype) -> Hierarchy:
 
 def _strengths(A: Stencil) -> list[float]:
     """Mean coupling along each axis over a sample of points, the stencil summed over the others."""
-    sample = (..., *(slice(None, None, max(1, n // SAMPLED)) for n in A.shape))
+    sample: tuple[Any, ...] = (..., *(slice(None, None, max(1, n // SAMPLED)) for n in A.shape))
     result = []
     for axis in range(A.dimension):
         couplings = [A.entry(o)[sample] for o in A.offsets if o[axis] == 1]
@@ -115,16 +116,20 @@ def _stays_constant(A: Stencil, factors: tuple[int, ...]) -> bool:
 def _coarsen_constant(A: Stencil, factors: tuple[int, ...]) -> tuple[Transfer, Stencil]:
     """The set-up on a patch of the infinite grid, expanded to the whole."""
     d = A.dimension
-    planes = A.coefficients[(..., *(slice(0, 1),) * d)]
+    first: tuple[Any, ...] = (..., *(slice(0, 1),) * d)
+    planes = A.coefficients[first]
     patch = Stencil(planes.expand(*planes.shape[:-d], *(_PATCH,) * d).contiguous(), A.offsets)
     twin = kernels.of(A.coefficients)
     P = twin.interpolate(patch, factors)
     product = twin.galerkin(patch, P)
     shape = coarse_shape(A.shape, factors)
-    middle = (..., *(slice(2, 3) if f == 2 else slice(4, 5) for f in factors))
+    middle: tuple[Any, ...] = (..., *(slice(2, 3) if f == 2 else slice(4, 5) for f in factors))
     coarse = Stencil(
         product.coefficients[middle].expand(*product.coefficients.shape[:-d], *shape),
-        product.offsets, periodic=A.periodic, symmetric=A.symmetric, definite=A.definite,
+        product.offsets,
+        periodic=A.periodic,
+        symmetric=A.symmetric,
+        definite=A.definite,
         nullspace=A.nullspace,
     )
     weights = P.weights[middle].expand(*P.weights.shape[:-d], *shape)
@@ -139,7 +144,9 @@ def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, .
             scipy.sparse.linalg.splu(_regular(matrix.to_scipy(), A.nullspace).tocsc())
             for matrix in samples(A)
         )
-    identity = torch.eye(n, dtype=torch.float64, device=A.device).reshape(n, *(1,) * len(A.batch), *A.shape)
+    identity = torch.eye(n, dtype=torch.float64, device=A.device).reshape(
+        n, *(1,) * len(A.batch), *A.shape
+    )
     columns = kernels.of(A.coefficients).apply(
         A.to(torch.float64), identity.expand(n, *A.batch, *A.shape)
     )
@@ -162,8 +169,13 @@ def samples(A: Stencil) -> list[Stencil]:
     """The stencils of a batch, one by one."""
     flat = A.coefficients.reshape(-1, *A.coefficients.shape[-A.dimension - 1 :])
     return [
-        Stencil(c, A.offsets, periodic=A.periodic, symmetric=A.symmetric, definite=A.definite,
-                nullspace=A.nullspace)
+        Stencil(
+            c,
+            A.offsets,
+            periodic=A.periodic,
+            symmetric=A.symmetric,
+            definite=A.definite,
+            nullspace=A.nullspace,
+        )
         for c in flat
     ]
-

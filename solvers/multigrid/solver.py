@@ -59,13 +59,23 @@ class Multigrid(LinearSolver):
         return MultigridCycle(A, hierarchy, self.cycle, self.smoother, self.sweeps)
 
     def iterate(
-        self, A: LinearMap, prepared: MultigridCycle, b: torch.Tensor,
-        initial: torch.Tensor | None, progress: Progress | None,
+        self,
+        A: LinearMap,
+        prepared: MultigridCycle,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
     ) -> Iterate:
         """Repeat the cycle on the residual."""
         if initial is None and self.full:
             initial = prepared.full_multigrid(b)
         return iterate_verified(
-            stationary(A, prepared), A, b, initial, rtol=self.rtol,
-            max_iterations=self.max_iterations, window=50, progress=progress,
+            stationary(A, prepared),
+            A,
+            b,
+            initial,
+            rtol=self.rtol,
+            max_iterations=self.max_iterations,
+            window=50,
+            progress=progress,
         )

@@ -50,7 +50,7 @@ def packed_weights(P: Transfer) -> np.ndarray:
 
 
 def canonical(planes: torch.Tensor, dimension: int, *, keep_last: bool = False) -> np.ndarray:
-    """``(*batch, plane, *shape)`` as a contiguous (batch, plane, z, y, x) array, copied only if need be.
+    """``(*batch, plane, *shape)`` as a contiguous (batch, plane, z, y, x) array, copied if need be.
 
     Expanded (stride-0) axes become of length one, but for the last with ``keep_last``.
     """
@@ -67,8 +67,9 @@ def pack(A: Stencil) -> Packed:
     """The stencil's packed form, made once and kept with it."""
     packed = A.__dict__.get("_packed")
     if packed is None:
-        packed = Packed(canonical(A.coefficients, A.dimension), _row_groups(A),
-                        _three(A.periodic, False))
+        packed = Packed(
+            canonical(A.coefficients, A.dimension), _row_groups(A), _three(A.periodic, False)
+        )
         A.__dict__["_packed"] = packed
     return packed
 
@@ -95,7 +96,8 @@ def threads() -> int:
 
     Starting numba's threads resets OpenMP's count, which is torch's too; it is put back.
     """
-    wanted = min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set when imported
+    wanted = min(torch.get_num_threads(), most)
     if wanted > 1 and numba.get_num_threads() != wanted:
         numba.set_num_threads(wanted)
         torch.set_num_threads(wanted)
@@ -108,8 +110,15 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     u = u.contiguous()
     u = u.expand(torch.broadcast_shapes(u.shape, (*A.batch, *A.shape))).contiguous()
     out = torch.empty_like(u)
-    loops.apply_rows(threads(), u.numel(), field(out, A.dimension), field(u, A.dimension),
-                     packed.coefficients, packed.rows, packed.periodic)
+    loops.apply_rows(
+        threads(),
+        u.numel(),
+        field(out, A.dimension),
+        field(u, A.dimension),
+        packed.coefficients,
+        packed.rows,
+        packed.periodic,
+    )
     return out
 
 
@@ -117,8 +126,17 @@ def apply_dot(A: Stencil, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """``out = A u`` and <u, A u> per sample, in one pass; u (*batch, *shape)."""
     packed, d = pack(A), A.dimension
     sums = _partial_sums(u, d)
-    loops.apply_dot_rows(threads(), u.numel(), field(out, d), field(u, d), packed.coefficients, packed.rows,
-                         packed.periodic, sums, sums.shape[1])
+    loops.apply_dot_rows(
+        threads(),
+        u.numel(),
+        field(out, d),
+        field(u, d),
+        packed.coefficients,
+        packed.rows,
+        packed.periodic,
+        sums,
+        sums.shape[1],
+    )
     return _total(sums, u, d)
 
 
@@ -128,16 +146,23 @@ def step(
     """``x += alpha p``, ``r -= alpha q`` in place, alpha per sample; returns <r, r>."""
     d = x.ndim - alpha.ndim
     sums = _partial_sums(x, d)
-    loops.step_rows(threads(), x.numel(), *(_flat(u, d) for u in (x, r, p, q)),
-                    alpha.reshape(-1).numpy(), sums, sums.shape[1])
+    loops.step_rows(
+        threads(),
+        x.numel(),
+        *(_flat(u, d) for u in (x, r, p, q)),
+        alpha.reshape(-1).numpy(),
+        sums,
+        sums.shape[1],
+    )
     return _total(sums, x, d)
 
 
 def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
     """``out = factor u``, factor per sample; the two may differ in precision."""
     d = u.ndim - factor.ndim
-    loops.scale_rows(threads(), u.numel(), _flat(out, d), _flat(u, d), factor.reshape(-1).numpy(),
-                     threads())
+    loops.scale_rows(
+        threads(), u.numel(), _flat(out, d), _flat(u, d), factor.reshape(-1).numpy(), threads()
+    )
 
 
 def _flat(u: torch.Tensor, dimension: int) -> np.ndarray:
@@ -153,15 +178,21 @@ def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
     return torch.from_numpy(sums.sum(1)).reshape(u.shape[:-dimension])
 
 
-def sweep(
-    A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool
-) -> None:
+def sweep(A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool) -> None:
     """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
     packed = pack(A)
     loops.sweep_rows(
-        threads(), x.numel(), field(x, A.dimension), field(b, A.dimension), packed.coefficients,
-        packed.inverse_diagonal, packed.rows,
-        packed.periodic, reverse, from_zero, threads(),
+        threads(),
+        x.numel(),
+        field(x, A.dimension),
+        field(b, A.dimension),
+        packed.coefficients,
+        packed.inverse_diagonal,
+        packed.rows,
+        packed.periodic,
+        reverse,
+        from_zero,
+        threads(),
     )
 
 
@@ -171,8 +202,16 @@ def restrict_residual(
     """out = P^T (b - A x)."""
     packed, d = pack(A), A.dimension
     loops.restrict_rows(
-        threads(), x.numel(), field(out, d), field(x, d), field(b, d), packed.coefficients,
-        packed_weights(P), packed.rows, _three(P.factors, 1), packed.periodic,
+        threads(),
+        x.numel(),
+        field(out, d),
+        field(x, d),
+        field(b, d),
+        packed.coefficients,
+        packed_weights(P),
+        packed.rows,
+        _three(P.factors, 1),
+        packed.periodic,
         threads(),
     )
 
@@ -180,8 +219,15 @@ def restrict_residual(
 def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
     """x += P coarse."""
     d = len(P.factors)
-    loops.prolong_rows(threads(), x.numel(), field(x, d), field(coarse, d), packed_weights(P),
-                       _three(P.factors, 1), _three(P.periodic, False))
+    loops.prolong_rows(
+        threads(),
+        x.numel(),
+        field(x, d),
+        field(coarse, d),
+        packed_weights(P),
+        _three(P.factors, 1),
+        _three(P.periodic, False),
+    )
 
 
 def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
@@ -192,8 +238,16 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
     weights = torch.empty((*A.batch, len(offsets), *shape), dtype=A.dtype)
     weights.select(-d - 1, offsets.index((0,) * d)).fill_(1.0)
     rows, starts = interpolation_table(A.offsets, factors)
-    loops.interpolate_rows(threads(), A.size, canonical(weights, d), _full(A), rows, starts,
-                           _three(factors, 1), _three(A.periodic, False))
+    loops.interpolate_rows(
+        threads(),
+        A.size,
+        canonical(weights, d),
+        _full(A),
+        rows,
+        starts,
+        _three(factors, 1),
+        _three(A.periodic, False),
+    )
     return Transfer(weights, factors, A.periodic, A.shape)
 
 
@@ -206,12 +260,26 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     table = galerkin_table(A.offsets, P.factors, offsets)
     if A.symmetric:
         table = table[table[:, 0] >= len(offsets) // 2]
-    loops.galerkin_rows(threads(), A.size, out, _full(A), canonical(P.weights, d), table,
-                        _three(P.factors, 1), periodic)
+    loops.galerkin_rows(
+        threads(),
+        A.size,
+        out,
+        _full(A),
+        canonical(P.weights, d),
+        table,
+        _three(P.factors, 1),
+        periodic,
+    )
     if A.symmetric:
         loops.mirror_rows(threads(), A.size, out, mirror_table(offsets), periodic)
-    return Stencil(planes, offsets, periodic=A.periodic, symmetric=A.symmetric,
-                   definite=A.definite, nullspace=A.nullspace)
+    return Stencil(
+        planes,
+        offsets,
+        periodic=A.periodic,
+        symmetric=A.symmetric,
+        definite=A.definite,
+        nullspace=A.nullspace,
+    )
 
 
 def _full(A: Stencil) -> np.ndarray:

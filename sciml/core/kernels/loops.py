@@ -8,30 +8,15 @@ stored: rows outside the array are skipped, row ends are peeled.
 
 from __future__ import annotations
 
+from types import FunctionType
+
 import numpy as np
 from numba import njit, prange
-from numba.core.compiler import Compiler
-
-
-
-class _Distinct(Compiler):
-    """numba's compiler, told that array arguments never overlap, as they never do here.
-
-    Without it every short loop checks its pointers for overlap at run time: twice the time.
-    """
-
-    def __init__(
-        self, typingctx, targetctx, library, args, return_type, flags, locals
-    ):  # numba calls with these names
-        flags.noalias = True
-        super().__init__(typingctx, targetctx, library, args, return_type, flags, locals)
-
 
 _FAST = {
     "fastmath": {"contract", "reassoc", "nsz", "arcp"},
     "error_model": "numpy",
     "nogil": True,
-    "pipeline_class": _Distinct,
 }
 
 
@@ -43,48 +28,66 @@ def _wrap(i, n, periodic):
     return i % n if periodic else -1
 
 
+# numba turns `t[:] = u` into a slow generic copy; these loops vectorise.
 @njit(**_FAST)
-def _subtract_triplet(t, w, c, e, u, periodic):
+def _fill(t, value):
+    for j in range(t.shape[0]):
+        t[j] = value
+
+
+@njit(**_FAST)
+def _copy(t, u):
+    for j in range(t.shape[0]):
+        t[j] = u[j]
+
+
+# Rows are named by their indices: a view of one costs more than the sum over a short row.
+@njit(**_FAST)
+def _subtract_triplet(t, a, kw, kc, ke, az, ay, u, z, y, periodic):
     """t[j] -= w[j] u[j-1] + c[j] u[j] + e[j] u[j+1]; coefficient rows of length one broadcast."""
-    n, last = t.shape[0], w.shape[0] - 1
+    n, last = t.shape[0], a.shape[3] - 1
     if last == 0:
-        w0, c0, e0 = w[0], c[0], e[0]
+        w, c, e = a[kw, az, ay, 0], a[kc, az, ay, 0], a[ke, az, ay, 0]
         for j in range(1, n - 1):
-            t[j] -= w0 * u[j - 1] + c0 * u[j] + e0 * u[j + 1]
+            t[j] -= w * u[z, y, j - 1] + c * u[z, y, j] + e * u[z, y, j + 1]
     else:
         for j in range(1, n - 1):
-            t[j] -= w[j] * u[j - 1] + c[j] * u[j] + e[j] * u[j + 1]
-    t[0] -= c[0] * u[0]
+            t[j] -= (
+                a[kw, az, ay, j] * u[z, y, j - 1]
+                + a[kc, az, ay, j] * u[z, y, j]
+                + a[ke, az, ay, j] * u[z, y, j + 1]
+            )
+    t[0] -= a[kc, az, ay, 0] * u[z, y, 0]
     if n > 1:
-        t[0] -= e[0] * u[1]
-        t[n - 1] -= w[last] * u[n - 2] + c[last] * u[n - 1]
+        t[0] -= a[ke, az, ay, 0] * u[z, y, 1]
+        t[n - 1] -= a[kw, az, ay, last] * u[z, y, n - 2] + a[kc, az, ay, last] * u[z, y, n - 1]
     if periodic:
-        t[0] -= w[0] * u[n - 1]
-        t[n - 1] -= e[last] * u[0]
+        t[0] -= a[kw, az, ay, 0] * u[z, y, n - 1]
+        t[n - 1] -= a[ke, az, ay, last] * u[z, y, 0]
 
 
 @njit(**_FAST)
-def _subtract_row(t, c, u):
+def _subtract_row(t, a, k, az, ay, u, z, y):
     """t[j] -= c[j] u[j]."""
-    if c.shape[0] == 1:
-        c0 = c[0]
+    if a.shape[3] == 1:
+        c = a[k, az, ay, 0]
         for j in range(t.shape[0]):
-            t[j] -= c0 * u[j]
+            t[j] -= c * u[z, y, j]
     else:
         for j in range(t.shape[0]):
-            t[j] -= c[j] * u[j]
+            t[j] -= a[k, az, ay, j] * u[z, y, j]
 
 
 @njit(**_FAST)
-def _subtract_pair(t, c, u, d, v):
-    """t[j] -= c[j] u[j] + d[j] v[j]."""
-    if c.shape[0] == 1:
-        c0, d0 = c[0], d[0]
+def _subtract_pair(t, a, k, m, az, ay, u, z, y, zz, yy):
+    """t[j] -= c[j] u[j] + d[j] v[j], two rows at once."""
+    if a.shape[3] == 1:
+        c, d = a[k, az, ay, 0], a[m, az, ay, 0]
         for j in range(t.shape[0]):
-            t[j] -= c0 * u[j] + d0 * v[j]
+            t[j] -= c * u[z, y, j] + d * u[zz, yy, j]
     else:
         for j in range(t.shape[0]):
-            t[j] -= c[j] * u[j] + d[j] * v[j]
+            t[j] -= a[k, az, ay, j] * u[z, y, j] + a[m, az, ay, j] * u[zz, yy, j]
 
 
 @njit(**_FAST)
@@ -95,23 +98,22 @@ def _subtract_rows(t, u, a, rows, first, z, y, periodic):
     """
     nz, ny = u.shape[0], u.shape[1]
     az, ay = min(z, a.shape[1] - 1), min(y, a.shape[2] - 1)
-    waiting = -1
+    waiting, wz, wy = -1, 0, 0
     for r in range(first, rows.shape[0]):
         zz = _wrap(z + rows[r, 0], nz, periodic[0])
         yy = _wrap(y + rows[r, 1], ny, periodic[1])
         if zz < 0 or yy < 0:
             continue
-        c = a[rows[r, 3], az, ay]
-        if rows[r, 2] >= 0:
-            w, e = a[rows[r, 2], az, ay], a[rows[r, 4], az, ay]
-            _subtract_triplet(t, w, c, e, u[zz, yy], periodic[2])
+        kw, kc, ke = rows[r, 2], rows[r, 3], rows[r, 4]
+        if kw >= 0:
+            _subtract_triplet(t, a, kw, kc, ke, az, ay, u, zz, yy, periodic[2])
         elif waiting < 0:
-            waiting, wz, wy = r, zz, yy
+            waiting, wz, wy = kc, zz, yy
         else:
-            _subtract_pair(t, a[rows[waiting, 3], az, ay], u[wz, wy], c, u[zz, yy])
+            _subtract_pair(t, a, waiting, kc, az, ay, u, wz, wy, zz, yy)
             waiting = -1
     if waiting >= 0:
-        _subtract_row(t, a[rows[waiting, 3], az, ay], u[wz, wy])
+        _subtract_row(t, a, waiting, az, ay, u, wz, wy)
 
 
 def _apply(out, u, a, rows, periodic):
@@ -120,37 +122,39 @@ def _apply(out, u, a, rows, periodic):
     for i in prange(nb * nz * ny):
         s, z, y = i // (nz * ny), i // ny % nz, i % ny
         t = out[s, z, y]
-        t[:] = 0
+        _fill(t, 0)
         _subtract_rows(t, u[s], a[s % a.shape[0]], rows, 0, z, y, periodic)
         for j in range(t.shape[0]):
             t[j] = -t[j]
 
 
 @njit(**_FAST)
-def _relax_columns(x, t, w, e, inverse, step, mask, periodic):
-    """x[j] = (t[j] - w[j] x[j-1] - e[j] x[j+1]) inverse[j] where the mask is one, not zero.
+def _relax_columns(x, z, y, t, a, kw, ke, inverse, az, ay, step, masks, colour, periodic):
+    """x[j] = (t[j] - w[j] x[j-1] - e[j] x[j+1]) inverse[j] where the colour's mask is one.
 
     All columns are computed and the mask picks: that vectorises, strided columns do not.
     """
-    n, end = x.shape[0], w.shape[0] - 1
+    n, end = t.shape[0], a.shape[3] - 1
     if n == 1:
-        x[0] = t[0] * inverse[0]
+        x[z, y, 0] = t[0] * inverse[az, ay, 0]
         return
     if end == 0:
-        w0, e0, i0 = w[0], e[0], inverse[0]
+        w, e, factor = a[kw, az, ay, 0], a[ke, az, ay, 0], inverse[az, ay, 0]
         for j in range(1, n - 1):
-            step[j] = (t[j] - w0 * x[j - 1] - e0 * x[j + 1]) * i0 - x[j]
+            step[j] = (t[j] - w * x[z, y, j - 1] - e * x[z, y, j + 1]) * factor - x[z, y, j]
     else:
         for j in range(1, n - 1):
-            step[j] = (t[j] - w[j] * x[j - 1] - e[j] * x[j + 1]) * inverse[j] - x[j]
-    first, last = t[0] - e[0] * x[1], t[n - 1] - w[end] * x[n - 2]
+            value = t[j] - a[kw, az, ay, j] * x[z, y, j - 1] - a[ke, az, ay, j] * x[z, y, j + 1]
+            step[j] = value * inverse[az, ay, j] - x[z, y, j]
+    first = t[0] - a[ke, az, ay, 0] * x[z, y, 1]
+    last = t[n - 1] - a[kw, az, ay, end] * x[z, y, n - 2]
     if periodic:
-        first -= w[0] * x[n - 1]
-        last -= e[end] * x[0]
-    step[0] = first * inverse[0] - x[0]
-    step[n - 1] = last * inverse[end] - x[n - 1]
+        first -= a[kw, az, ay, 0] * x[z, y, n - 1]
+        last -= a[ke, az, ay, end] * x[z, y, 0]
+    step[0] = first * inverse[az, ay, 0] - x[z, y, 0]
+    step[n - 1] = last * inverse[az, ay, end] - x[z, y, n - 1]
     for j in range(n):
-        x[j] += mask[j] * step[j]
+        x[z, y, j] += masks[colour, j] * step[j]
 
 
 @njit(**_FAST)
@@ -167,40 +171,63 @@ def _members(n, colours, colour):
     return colour, (n - (1 if colours == 3 else 0) - colour + 1) // 2
 
 
+@njit(**_FAST)
+def _relax_plane(
+    x, b, a, inverse, rows, masks, periodic, z, first, last, y0, reverse, alone, t, step
+):
+    """Rows y0 + 2 i, first <= i < last, of the plane z; ``alone``: the other rows are zero."""
+    az = min(z, a.shape[1] - 1)
+    for i in range(first, last):
+        y = y0 + 2 * i
+        ay = min(y, a.shape[2] - 1)
+        for j in range(t.shape[0]):
+            t[j] = b[z, y, j]
+        if not alone:
+            _subtract_rows(t, x, a, rows, 1, z, y, periodic)
+        for k in range(masks.shape[0]):
+            colour = masks.shape[0] - 1 - k if reverse else k
+            _relax_columns(x, z, y, t, a, rows[0, 2], rows[0, 4], inverse, az, ay, step, masks,
+                           colour, periodic[2])
+
+
 def _sweep(x, b, a, inverse, rows, periodic, reverse, from_zero, slabs):
     """One coloured Gauss-Seidel sweep; ``reverse`` gives its adjoint ordering.
 
-    Colours: the parities of z, y and x. Rows of one colour are cut into slabs, one per thread.
+    Colours: the parities of z, y and x. Planes of one colour are independent, so that in 3-D a
+    plane's row colours follow each other while it is in the cache; slabs of planes, or in 2-D of
+    rows, go to the threads.
     """
     nb, nz, ny, nx = x.shape
-    kz, ky, kx = (
-        _colours(nz, periodic[0]), _colours(ny, periodic[1]), _colours(nx, periodic[2])
-    )
+    kz, ky, kx = (_colours(nz, periodic[0]), _colours(ny, periodic[1]), _colours(nx, periodic[2]))
     masks = np.zeros((kx, nx), dtype=x.dtype)
     for k in range(kx):
         start, count = _members(nx, kx, k)
         masks[k, start : start + 2 * count : 2] = 1
     if from_zero:
-        x[:] = 0
-    for c in range(kz * ky):
-        colour = kz * ky - 1 - c if reverse else c
-        z0, mz = _members(nz, kz, colour // ky)
-        y0, my = _members(ny, ky, colour % ky)
-        total = nb * mz * my
+        _fill(x.reshape(-1), 0)
+    flat = nz == 1
+    for c in range(ky if flat else kz):
+        colour = (ky if flat else kz) - 1 - c if reverse else c
+        start, count = _members(ny, ky, colour) if flat else _members(nz, kz, colour)
+        total = nb * count
         for slab in prange(slabs):
             t, step = np.empty(nx, dtype=x.dtype), np.empty(nx, dtype=x.dtype)
-            for i in range(slab * total // slabs, (slab + 1) * total // slabs):
-                s, z, y = i // (mz * my), z0 + 2 * (i // my % mz), y0 + 2 * (i % my)
-                stencil = a[s % a.shape[0]]
-                az, ay = min(z, a.shape[2] - 1), min(y, a.shape[3] - 1)
-                t[:] = b[s, z, y]
-                if not (from_zero and c == 0):
-                    _subtract_rows(t, x[s], stencil, rows, 1, z, y, periodic)
-                w, e = stencil[rows[0, 2], az, ay], stencil[rows[0, 4], az, ay]
-                diagonal = inverse[s % inverse.shape[0], az, ay]
-                for k in range(kx):
-                    mask = masks[kx - 1 - k if reverse else k]
-                    _relax_columns(x[s, z, y], t, w, e, diagonal, step, mask, periodic[2])
+            low, high = slab * total // slabs, (slab + 1) * total // slabs
+            while low < high:
+                s, i = low // count, low % count
+                stencil, diagonal = a[s % a.shape[0]], inverse[s % inverse.shape[0]]
+                if flat:
+                    many = min(count - i, high - low)
+                    _relax_plane(x[s], b[s], stencil, diagonal, rows, masks, periodic, 0, i,
+                                 i + many, start, reverse, from_zero and c == 0, t, step)
+                    low += many
+                    continue
+                for d in range(ky):
+                    y0, my = _members(ny, ky, ky - 1 - d if reverse else d)
+                    _relax_plane(x[s], b[s], stencil, diagonal, rows, masks, periodic,
+                                 start + 2 * i, 0, my, y0, reverse,
+                                 from_zero and c == 0 and d == 0, t, step)
+                low += 1
 
 
 @njit(**_FAST)
@@ -214,21 +241,26 @@ def _parents(f, factor):
 
 
 @njit(**_FAST)
-def _restrict_row(out, r, w, c, e, factor, periodic):
+def _restrict_row(out, z, y, r, p, k, factor, periodic):
     """out[C] += w[C] r[2C] + c[C] r[2C+1] + e[C] r[2C+2] (factor 2), or c[C] r[C]."""
-    m, n = out.shape[0], r.shape[0]
+    m, n = out.shape[2], r.shape[0]
+    pz, py = min(z, p.shape[1] - 1), min(y, p.shape[2] - 1)
     if factor == 1:
         for j in range(m):
-            out[j] += c[j] * r[j]
+            out[z, y, j] += p[k, pz, py, j] * r[j]
         return
     for j in range(m - 1):
-        out[j] += w[j] * r[2 * j] + c[j] * r[2 * j + 1] + e[j] * r[2 * j + 2]
+        out[z, y, j] += (
+            p[k, pz, py, j] * r[2 * j]
+            + p[k + 1, pz, py, j] * r[2 * j + 1]
+            + p[k + 2, pz, py, j] * r[2 * j + 2]
+        )
     j = m - 1
-    out[j] += w[j] * r[2 * j] + c[j] * r[2 * j + 1]
+    out[z, y, j] += p[k, pz, py, j] * r[2 * j] + p[k + 1, pz, py, j] * r[2 * j + 1]
     if 2 * j + 2 < n:
-        out[j] += e[j] * r[2 * j + 2]
+        out[z, y, j] += p[k + 2, pz, py, j] * r[2 * j + 2]
     elif periodic:
-        out[j] += e[j] * r[0]
+        out[z, y, j] += p[k + 2, pz, py, j] * r[0]
 
 
 @njit(**_FAST)
@@ -238,7 +270,9 @@ def _restrict_slab(coarse, x, b, a, p, rows, factors, periodic, z0, z1, y0, y1):
     fz, fy, fx = factors
     px = 3 if fx == 2 else 1
     py = 3 if fy == 2 else 1
-    coarse[z0:z1, y0:y1] = 0
+    for z in range(z0, z1):
+        for y in range(y0, y1):
+            _fill(coarse[z, y], 0)
     r = np.empty_like(x[0, 0])
     for f in range(fz * z0, fz * z1 + fz - 1):
         z = _wrap(f, nz, periodic[0])
@@ -249,7 +283,8 @@ def _restrict_slab(coarse, x, b, a, p, rows, factors, periodic, z0, z1, y0, y1):
             y = _wrap(g, ny, periodic[1])
             if y < 0:
                 continue
-            r[:] = b[z, y]
+            for j in range(r.shape[0]):
+                r[j] = b[z, y, j]
             _subtract_rows(r, x, a, rows, 0, z, y, periodic)
             yc1, dy1, yc2, dy2 = _parents(g, fy)
             for i in range(4):
@@ -257,10 +292,7 @@ def _restrict_slab(coarse, x, b, a, p, rows, factors, periodic, z0, z1, y0, y1):
                 yc, dy = (yc1, dy1) if i % 2 == 0 else (yc2, dy2)
                 if z0 <= zc < z1 and y0 <= yc < y1:
                     k = (dz + (1 if fz == 2 else 0)) * py + dy + (1 if fy == 2 else 0)
-                    wz, wy = min(zc, p.shape[1] - 1), min(yc, p.shape[2] - 1)
-                    k *= px
-                    _restrict_row(coarse[zc, yc], r, p[k, wz, wy], p[k + px // 2, wz, wy],
-                                  p[k + px - 1, wz, wy], fx, periodic[2])
+                    _restrict_row(coarse, zc, yc, r, p, px * k, fx, periodic[2])
 
 
 def _restrict_residual(coarse, x, b, a, p, rows, factors, periodic, slabs):
@@ -279,22 +311,24 @@ def _restrict_residual(coarse, x, b, a, p, rows, factors, periodic, slabs):
 
 
 @njit(**_FAST)
-def _prolong_row(x, u, w, c, e, factor, periodic):
+def _prolong_row(x, z, y, u, zc, yc, p, k, factor, periodic):
     """x[2C] += w[C] u[C] + e[C-1] u[C-1], x[2C+1] += c[C] u[C] (factor 2), or x[C] += c[C] u[C]."""
-    m, n = u.shape[0], x.shape[0]
+    m, n = u.shape[2], x.shape[2]
+    pz, py = min(zc, p.shape[1] - 1), min(yc, p.shape[2] - 1)
     if factor == 1:
         for j in range(m):
-            x[j] += c[j] * u[j]
+            x[z, y, j] += p[k, pz, py, j] * u[zc, yc, j]
         return
-    x[0] += w[0] * u[0]
+    x[z, y, 0] += p[k, pz, py, 0] * u[zc, yc, 0]
     if periodic:
-        x[0] += e[m - 1] * u[m - 1]
-    x[1] += c[0] * u[0]
+        x[z, y, 0] += p[k + 2, pz, py, m - 1] * u[zc, yc, m - 1]
+    x[z, y, 1] += p[k + 1, pz, py, 0] * u[zc, yc, 0]
     for j in range(1, m):
-        x[2 * j] += w[j] * u[j] + e[j - 1] * u[j - 1]
-        x[2 * j + 1] += c[j] * u[j]
+        left = p[k + 2, pz, py, j - 1] * u[zc, yc, j - 1]
+        x[z, y, 2 * j] += p[k, pz, py, j] * u[zc, yc, j] + left
+        x[z, y, 2 * j + 1] += p[k + 1, pz, py, j] * u[zc, yc, j]
     if n == 2 * m + 1:
-        x[2 * m] += e[m - 1] * u[m - 1]
+        x[z, y, 2 * m] += p[k + 2, pz, py, m - 1] * u[zc, yc, m - 1]
 
 
 def _prolong_add(x, coarse, p, factors, periodic):
@@ -318,10 +352,7 @@ def _prolong_add(x, coarse, p, factors, periodic):
             if zc < 0 or yc < 0:
                 continue
             k = ((dz + (1 if fz == 2 else 0)) * py + dy + (1 if fy == 2 else 0)) * px
-            wz, wy = min(zc, weights.shape[1] - 1), min(yc, weights.shape[2] - 1)
-            _prolong_row(x[s, z, y], coarse[s, zc, yc], weights[k, wz, wy],
-                         weights[k + px // 2, wz, wy], weights[k + px - 1, wz, wy], fx,
-                         periodic[2])
+            _prolong_row(x[s], z, y, coarse[s], zc, yc, weights, k, fx, periodic[2])
 
 
 @njit(**_FAST)
@@ -346,7 +377,8 @@ def _galerkin(out, a, p, table, factors, periodic):
     fz, fy, fx = factors
     for i in prange(nb * mz * my):
         s, zc, yc = i // (mz * my), i // my % mz, i % my
-        out[s, :, zc, yc] = 0
+        for k in range(out.shape[1]):
+            _fill(out[s, k, zc, yc], 0)
         left, fine = p[s], a[s % a.shape[0]]
         for q in range(table.shape[0]):
             z = _wrap(fz * zc + fz - 1 + table[q, 4], nz, periodic[0])
@@ -387,13 +419,13 @@ def _mirror(out, pairs, periodic):
             zz = _wrap(z + pairs[q, 2], nz, periodic[0])
             yy = _wrap(y + pairs[q, 3], ny, periodic[1])
             if zz < 0 or yy < 0:
-                t[:] = 0
+                _fill(t, 0)
                 continue
             source, d = out[s, pairs[q, 1], zz, yy], pairs[q, 4]
             low, high = max(0, -d), min(n, n - d)
-            t[:low] = 0
-            t[high:] = 0
-            t[low:high] = source[low + d : high + d]
+            _fill(t[:low], 0)
+            _fill(t[high:], 0)
+            _copy(t[low:high], source[low + d : high + d])
             if periodic[2] and low > 0:
                 t[0] = source[n - 1]
             if periodic[2] and high < n:
@@ -419,11 +451,11 @@ def _interpolate(out, a, terms, starts, factors, periodic):
             dx = terms[first, 5]
             z = _wrap(fz * zc + fz - 1 + terms[first, 3], nz, periodic[0])
             y = _wrap(fy * yc + fy - 1 + terms[first, 4], ny, periodic[1])
-            t[:] = 0
+            _fill(t, 0)
             if z < 0 or y < 0:
                 continue
-            total[:] = 0
-            centre[:] = 0
+            _fill(total, 0)
+            _fill(centre, 0)
             low, high = _columns(dx, 0, fx, n, m)
             for r in range(first, starts[q + 1]):
                 c = fine[terms[r, 1], z, y]
@@ -450,15 +482,20 @@ def _apply_dot(out, u, a, rows, periodic, sums, slabs):
     for i in prange(nb * slabs):
         s, slab = i // slabs, i % slabs
         total = 0.0
-        for row in range(slab * nz * ny // slabs, (slab + 1) * nz * ny // slabs):
-            z, y = row // ny, row % ny
-            t, v = out[s, z, y], u[s, z, y]
-            t[:] = 0
-            _subtract_rows(t, u[s], a[s % a.shape[0]], rows, 0, z, y, periodic)
+        first, last = slab * nz * ny // slabs, (slab + 1) * nz * ny // slabs
+        field, stencil = u[s], a[s % a.shape[0]]
+        z, y = first // ny, first % ny
+        for _ in range(last - first):
+            t, v = out[s, z, y], field[z, y]
+            _fill(t, 0)
+            _subtract_rows(t, field, stencil, rows, 0, z, y, periodic)
             for j in range(nx):
                 t[j] = -t[j]
             for j in range(nx):
                 total += t[j] * v[j]
+            y += 1
+            if y == ny:
+                y, z = 0, z + 1
         sums[s, slab] = total
 
 
@@ -495,8 +532,13 @@ class _Twin:
     worth_threads = 50_000
 
     def __init__(self, loops):
+        # numba's disk cache tells functions apart by name only, not by their options.
+        alias = FunctionType(
+            loops.__code__.replace(co_name=f"{loops.__name__}_parallel"), loops.__globals__
+        )
+        alias.__qualname__ = alias.__name__
         self.serial = njit(cache=True, **_FAST)(loops)
-        self.parallel = njit(cache=True, parallel=True, **_FAST)(loops)
+        self.parallel = njit(cache=True, parallel=True, **_FAST)(alias)
 
     def __call__(self, threads, size, *arguments):
         kernel = self.parallel if threads > 1 and size > self.worth_threads else self.serial

@@ -6,6 +6,7 @@ Batched, differentiable (but for the in-place ``sweep`` and ``prolong_add``), on
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import torch
 
@@ -49,7 +50,7 @@ def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
 
 
 def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[slice, ...]]:
-    """Index sets of coloured Gauss-Seidel: parities, plus the last index of an odd periodic axis."""
+    """Index sets of coloured Gauss-Seidel: parities, and the last index of an odd periodic axis."""
     axes = []
     for n, ring in zip(shape, periodic, strict=True):
         odd = ring and n % 2 == 1
@@ -58,16 +59,14 @@ def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[sl
     return list(product(*axes))
 
 
-def sweep(
-    A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool
-) -> None:
+def sweep(A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool) -> None:
     """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
     if from_zero:
         x.zero_()
     inverse = A.diagonal().reciprocal()
     order = colours(A.shape, A.periodic)
     for colour in reversed(order) if reverse else order:
-        where = (..., *colour)
+        where: tuple[Any, ...] = (..., *colour)
         x[where] += (inverse * (b - apply(A, x)))[where]
 
 
@@ -86,7 +85,8 @@ def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
     for plane, d in enumerate(P.offsets):
         term = _plane(P.weights, plane, P.factors) * coarse
         spread = x.new_zeros((*term.shape[: -len(P.factors)], *P.fine_shape))
-        spread[(..., *(slice(f - 1, None, f) for f in P.factors))] = term
+        where: tuple[Any, ...] = (..., *(slice(f - 1, None, f) for f in P.factors))
+        spread[where] = term
         x += shifted(spread, tuple(-s for s in d), P.periodic)
 
 
@@ -127,7 +127,11 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     shape = (*P.weights.shape[: -dimension - 1], *P.shape)
     stacked = torch.stack([p.expand(shape) for p in planes], dim=-dimension - 1)
     return Stencil(
-        stacked, offsets, periodic=A.periodic, symmetric=A.symmetric, definite=A.definite,
+        stacked,
+        offsets,
+        periodic=A.periodic,
+        symmetric=A.symmetric,
+        definite=A.definite,
         nullspace=A.nullspace,
     )
 
@@ -136,7 +140,8 @@ def at_coarse(
     u: torch.Tensor, d: Offset, factors: tuple[int, ...], periodic: tuple[bool, ...]
 ) -> torch.Tensor:
     """``u[2 C + 1 + d]`` for every coarse point C, zero outside."""
-    return shifted(u, d, periodic)[(..., *(slice(f - 1, None, f) for f in factors))]
+    where: tuple[Any, ...] = (..., *(slice(f - 1, None, f) for f in factors))
+    return shifted(u, d, periodic)[where]
 
 
 def _plane(weights: torch.Tensor, plane: int, factors: tuple[int, ...]) -> torch.Tensor:
