@@ -9,6 +9,7 @@ import torch
 import sciml
 from sciml.core.discretize import discretize
 from sciml.core.grid import Box, Grid
+from sciml.core.kernels import reference
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
 from sciml.core.stencil import Stencil
@@ -211,3 +212,15 @@ def test_the_hierarchy_prints_as_a_table() -> None:
     assert lines[1].split() == ["0", "64", "x", "48", "3072", "5-point"]
     assert lines[2].split() == ["1", "32", "x", "24", "768", "9-point"]
     assert "operator complexity" in lines[-1]
+
+
+@pytest.mark.parametrize("smoother", ["gauss_seidel", "chebyshev"])
+def test_the_torch_kernels_solve_alike(monkeypatch, smoother) -> None:
+    """What runs on a GPU: the same solver on the reference kernels, here on the CPU."""
+    system = diffusion(noise((2, 31, 30), 100), (31, 30))
+    solver = CG(preconditioner=Multigrid(smoother=smoother))
+    compiled = sciml.solve(system, solver)
+    monkeypatch.setattr("sciml.core.kernels.of", lambda u: reference)
+    plain = sciml.solve(system, solver)
+    assert (compiled.stats.iterations - plain.stats.iterations).abs().max() <= 1
+    torch.testing.assert_close(compiled.value, plain.value, rtol=1e-6, atol=1e-9)
