@@ -154,7 +154,15 @@ def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, .
     if A.nullspace:
         scale = dense.diagonal(dim1=-2, dim2=-1).mean(-1)
         dense = dense + scale[..., None, None] / n
-    return torch.linalg.inv(dense).to(A.dtype)
+    return _inverse(dense).to(A.dtype)
+
+
+def _inverse(matrices: torch.Tensor) -> torch.Tensor:
+    if matrices.device.type != "cpu":
+        return torch.linalg.inv(matrices)
+    # One by one: under several threads torch's batched LU with MKL overruns its pivots.
+    single = matrices.reshape(-1, *matrices.shape[-2:])
+    return torch.stack([torch.linalg.inv(matrix) for matrix in single]).reshape(matrices.shape)
 
 
 def _regular(matrix: scipy.sparse.csr_matrix, nullspace: bool) -> scipy.sparse.csr_matrix:

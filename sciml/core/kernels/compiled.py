@@ -1,4 +1,4 @@
-"""The kernels for CPU tensors: the loops of ``loops``, called without a copy."""
+"""The kernels for CPU tensors: those of ``loops``, called without a copy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import torch
 
-from sciml.core.kernels import loops
+from sciml.core.kernels import loops, setup_loops, vector_loops
 from sciml.core.stencil import Stencil, box_offsets
 from sciml.core.transfer import (
     Transfer,
@@ -146,7 +146,7 @@ def step(
     """``x += alpha p``, ``r -= alpha q`` in place, alpha per sample; returns <r, r>."""
     d = x.ndim - alpha.ndim
     sums = _partial_sums(x, d)
-    loops.step_rows(
+    vector_loops.step_rows(
         threads(),
         x.numel(),
         *(_flat(u, d) for u in (x, r, p, q)),
@@ -160,7 +160,7 @@ def step(
 def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
     """``out = factor u``, factor per sample; the two may differ in precision."""
     d = u.ndim - factor.ndim
-    loops.scale_rows(
+    vector_loops.scale_rows(
         threads(), u.numel(), _flat(out, d), _flat(u, d), factor.reshape(-1).numpy(), threads()
     )
 
@@ -238,7 +238,7 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
     weights = torch.empty((*A.batch, len(offsets), *shape), dtype=A.dtype)
     weights.select(-d - 1, offsets.index((0,) * d)).fill_(1.0)
     rows, starts = interpolation_table(A.offsets, factors)
-    loops.interpolate_rows(
+    setup_loops.interpolate_rows(
         threads(),
         A.size,
         canonical(weights, d),
@@ -260,7 +260,7 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     table = galerkin_table(A.offsets, P.factors, offsets)
     if A.symmetric:
         table = table[table[:, 0] >= len(offsets) // 2]
-    loops.galerkin_rows(
+    setup_loops.galerkin_rows(
         threads(),
         A.size,
         out,
@@ -271,7 +271,7 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
         periodic,
     )
     if A.symmetric:
-        loops.mirror_rows(threads(), A.size, out, mirror_table(offsets), periodic)
+        setup_loops.mirror_rows(threads(), A.size, out, mirror_table(offsets), periodic)
     return Stencil(
         planes,
         offsets,
