@@ -205,10 +205,10 @@ def scaling_table(sizes: list[int], repeats: int) -> str:
             _log(f"scaling {kind} {n}^2")
             system = poisson(n, 2) if kind == "constant" else contrast(coefficient("blocks", n, 2))
             timing = measure(system, {OURS: ours}, repeats)[OURS]
-            words = _peak_words(kind, n) if n == sizes[-1] else float("nan")
+            words = f"{_peak_words(kind, n):.1f}" if n == sizes[-1] else ""
             lines.append(
                 f"| {kind} {n}^2 | {timing.iterations:.0f} | {timing.total / n**2 * 1e9:.0f} | "
-                f"{words:.1f} |"
+                f"{words} |"
             )
     return "\n".join(lines) + "\n"
 
