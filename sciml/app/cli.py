@@ -324,7 +324,7 @@ def _progress() -> Iterator[Callable[[int, float], None]]:
 
     console = Console(stderr=True)
     if console.is_terminal:
-        with console.status("setting up") as live:
+        with console.status("setting up; the first run compiles its kernels") as live:
             yield lambda step, residual: live.update(_step_line(step, residual))
         return
     last = time.monotonic()
