@@ -160,7 +160,7 @@ def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, .
 def _inverse(matrices: torch.Tensor) -> torch.Tensor:
     if matrices.device.type != "cpu":
         return torch.linalg.inv(matrices)
-    # One by one: under several threads torch's batched LU with MKL overruns its pivots.
+    # One by one: torch's batched inverse was seen to fail under several threads (test_threads.py).
     single = matrices.reshape(-1, *matrices.shape[-2:])
     return torch.stack([torch.linalg.inv(matrix) for matrix in single]).reshape(matrices.shape)
 
