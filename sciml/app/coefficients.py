@@ -15,18 +15,17 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
 from typing_extensions import TypeAliasType
 
+from sciml.core.equation import Elasticity, Equation, FieldFile, Helmholtz, NavierStokes, Regions
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 from sciml.core.grid import AXES
-from sciml.core.problem import Condition, Equation, FieldFile, Obstacle, Problem, Robin
+from sciml.core.problem import Condition, Obstacle, Problem, Robin
 
-_NO_TIME = "time-dependent problems are not solved yet"
-_NONLINEAR = "coefficients that depend on the solution are not solved yet"
-_NOT_YET = {
-    "t": _NO_TIME, "ut": _NO_TIME,
-    "u": _NONLINEAR, "ux": _NONLINEAR, "uy": _NONLINEAR, "uz": _NONLINEAR,
-}  # fmt: skip
-RESERVED = (*AXES, *_NOT_YET, *CONSTANTS, *FUNCTIONS)
+# The solution and its derivatives, in an equation's coefficients.
+SOLUTION = ("u", "ux", "uy", "uz")
+RESERVED = (*AXES, "t", "ut", *SOLUTION, *CONSTANTS, *FUNCTIONS)
+_NO_TIME = "the problem has no time: {end: ...}"
+_DATA_ONLY = "only an equation's coefficients may depend on the solution"
 _SUFFIXES = (".npy", ".h5", ".hdf5")
 
 
@@ -36,18 +35,31 @@ class UnknownKey(InputError):
 
 @dataclass(frozen=True)
 class Scope:
-    """What an expression or a file name in a spec is read against."""
+    """What an expression or a file name in a spec is read against.
+
+    ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
+    known.
+    """
 
     folder: Path
     dimension: int
     parameters: tuple[str, ...] = ()
+    solution: tuple[str, ...] = SOLUTION
+    timed: bool = False
 
-    def expression(self, text: str) -> Expression:
+    def expression(self, text: str, of_solution: bool = False) -> Expression:
         """``text`` parsed; raises InputError for a name that does not exist here."""
         axes = AXES[: self.dimension]
         absent = f"the domain has only the coordinates {', '.join(axes)}"
-        refused = {**_NOT_YET, **dict.fromkeys(AXES[self.dimension :], absent)}
-        return parse(text, (*axes, *self.parameters), refused)
+        refused = dict.fromkeys(AXES[self.dimension :], absent)
+        known = (*axes, *self.parameters, *(("t",) if self.timed else ()))
+        if of_solution:
+            known = (*known, *self.solution)
+        else:
+            refused |= dict.fromkeys(self.solution, _DATA_ONLY)
+        if not self.timed:
+            refused["t"] = _NO_TIME
+        return parse(text, known, refused)
 
 
 def describe(value: Any) -> str:
@@ -72,16 +84,18 @@ def number(value: Any) -> float:
     return float(value)
 
 
-def scalar(value: Any, scope: Scope) -> float | str | FieldFile:
-    """A coefficient with one value per point."""
+def scalar(
+    value: Any, scope: Scope, of_solution: bool = False
+) -> float | str | FieldFile | Regions:
+    """A coefficient with one value per point; ``of_solution``: it may depend on u and its slope."""
     if isinstance(value, str):
-        if scope.expression(value).is_mask:
+        if scope.expression(value, of_solution).is_mask:
             raise InputError(
                 f"'{value[:60]}' is a condition, not a number; write where(condition, a, b)"
             )
         return value
     if isinstance(value, Mapping):
-        return _field_file(value, scope)
+        return _regions(value, scope) if "regions" in value else _field_file(value, scope)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(
             "expected a number, an expression or {file: name.npy}; got " + describe(value)
@@ -89,20 +103,46 @@ def scalar(value: Any, scope: Scope) -> float | str | FieldFile:
     return number(value)
 
 
+def of_solution(value: Any, scope: Scope) -> float | str | FieldFile | Regions:
+    """A coefficient that may depend on the solution."""
+    return scalar(value, scope, of_solution=True)
+
+
+def scalar_or_vector(value: Any, scope: Scope) -> Any:
+    """One value, or a list of d for a velocity or a displacement."""
+    if not isinstance(value, (list, tuple)):
+        return scalar(value, scope)
+    return tuple(_at(f".{i}", scalar, entry, scope) for i, entry in enumerate(value))
+
+
+def by_name(value: Any, scope: Scope) -> Any:
+    """One coefficient, or a mapping of the fields' names to theirs."""
+    if not isinstance(value, Mapping) or "file" in value or "regions" in value:
+        return scalar(value, scope)
+    return {name: _at(f".{name}", scalar_or_vector, v, scope) for name, v in value.items()}
+
+
+def energy(value: Any, scope: Scope) -> str:
+    """An energy density, an expression of the solution and its slope."""
+    if not isinstance(value, str):
+        raise InputError(f"expected an expression such as 0.5*ux**2 - u; got {describe(value)}")
+    return str(of_solution(value, scope))
+
+
 def vector(value: Any, scope: Scope) -> tuple[Any, ...]:
-    """A list of d coefficients."""
+    """A list of d coefficients, which may depend on the solution."""
     if not isinstance(value, (list, tuple)) or len(value) != scope.dimension:
         got = f"{len(value)} entries" if isinstance(value, (list, tuple)) else describe(value)
         raise InputError(
             f"expected a list of {scope.dimension} coefficients, one per axis; got {got}"
         )
-    return tuple(_at(f".{i}", scalar, entry, scope) for i, entry in enumerate(value))
+    return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
 
 
 def tensor(value: Any, scope: Scope) -> Any:
     """A scalar, a list of d (diagonal) or d lists of d (full symmetric tensor)."""
     if not isinstance(value, (list, tuple)):
-        return scalar(value, scope)
+        return of_solution(value, scope)
     d = scope.dimension
     rows = [isinstance(row, (list, tuple)) for row in value]
     if len(value) != d or (any(rows) and not all(rows)):
@@ -156,6 +196,14 @@ def _parameter(name: str, value: Any) -> Any:
     return number(value)
 
 
+def _regions(value: Mapping[str, Any], scope: Scope) -> Regions:
+    entries = value["regions"]
+    if len(value) > 1 or not isinstance(entries, Mapping) or not entries:
+        raise InputError("regions are {regions: {name: coefficient, ...}} and nothing else")
+    checked = {n: _at(f".regions.{n}", scalar, v, scope) for n, v in entries.items()}
+    return Regions(checked)
+
+
 def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
     for key in value:
         if key not in ("file", "dataset"):
@@ -198,7 +246,16 @@ _NUMBER_OR_TEXT = [
     {"type": "number"},
     {"type": "string", "description": "An expression of x, y, z and the parameters."},
 ]
-_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD]}
+_REGIONS = {
+    "type": "object",
+    "description": "On a mesh, one coefficient for each named subdomain.",
+    "properties": {
+        "regions": {"type": "object", "additionalProperties": {"anyOf": _NUMBER_OR_TEXT}}
+    },
+    "required": ["regions"],
+    "additionalProperties": False,
+}
+_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _REGIONS]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
 _MATRIX = {"type": "array", "items": _LIST, "minItems": 1, "maxItems": 3}
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
@@ -213,18 +270,31 @@ def _type(name: str, check: Callable[[Any, Scope], Any], schema: dict[str, Any])
 
 
 Scalar = _type("Coefficient", scalar, _SCALAR)
+_NONLINEAR = _type("NonlinearCoefficient", of_solution, _SCALAR)
+_VALUES = _type("Values", scalar_or_vector, {"anyOf": [_SCALAR, _LIST]})
+_FORCE = _type("Force", vector, _LIST)
+_BY_NAME = {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST]}}
 
 # The fields whose annotation in core, Any, admits Python objects that YAML cannot write.
 FIELD_TYPES: dict[tuple[type, str], Any] = {
-    **{(Equation, name): Scalar for name in ("c", "f", "m", "d")},
+    **{(Equation, name): _NONLINEAR for name in ("c", "f", "m", "d")},
+    **{(Equation, name): Scalar for name in ("dispersion", "biharmonic")},
+    (Equation, "energy"): _type("Energy", energy, {"type": "string"}),
     (Equation, "K"): _type("Tensor", tensor, {"anyOf": [_SCALAR, _LIST, _MATRIX]}),
     (Equation, "b"): _type("Vector", vector, _LIST),
-    (Condition, "dirichlet"): Scalar,
-    (Condition, "neumann"): Scalar,
+    (NavierStokes, "viscosity"): Scalar,
+    (NavierStokes, "vorticity_source"): Scalar,
+    (NavierStokes, "force"): _FORCE,
+    **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},
+    **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio")},
+    (Elasticity, "force"): _FORCE,
+    (Condition, "dirichlet"): _VALUES,
+    (Condition, "neumann"): _VALUES,
     (Robin, "alpha"): Scalar,
     (Robin, "g"): Scalar,
     (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
+    (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
     (Problem, "parameters"): _type(
         "Parameters",
         parameters,

@@ -20,6 +20,7 @@ import torch
 import sciml
 from sciml.app.spec import Spec, dump, explain
 from sciml.core.discretize import discretize, memory_estimate
+from sciml.core.equation import Equation
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.fields import hole_on, values_on
 from sciml.core.files import save_solution, write_json, write_text
@@ -123,6 +124,8 @@ def _error(solution: Solution, spec: Spec, free_constant: bool) -> torch.Tensor 
 
 def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
     """K where it varies: ``K``, or ``K_x``, ``K_y``, ``K_z`` of a diagonal one."""
+    if not isinstance(spec.problem.equation, Equation):
+        return {}
     K = spec.problem.equation.K
     if isinstance(K, (tuple, list)):
         named = {f"K_{axis}": entry for axis, entry in zip("xyz", K, strict=False)}

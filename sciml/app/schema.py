@@ -27,14 +27,14 @@ from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
 from sciml.app.coefficients import FIELD_TYPES, UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
+from sciml.core.problem import Problem
 
 _PLAIN = (int, float, str, bool, type(None))
 _HIDDEN = {(Grid, "domain")}
+# Required in Python, where one writes None for it.
+_ABSENT = {(Problem, "domain")}
 _INSTEAD = {
     "on": "; write grid:",
-    "mesh": "; meshes are not solved yet: write grid: {shape: [...]}",
-    "time": "; time-dependent problems are not solved yet",
-    "initial": "; time-dependent problems are not solved yet",
 }
 
 
@@ -64,14 +64,14 @@ class _Types:
 
     def union(self, classes: Sequence[type]) -> Any:
         """One of several dataclasses, told apart by ``kind``."""
-        tagged = {
-            kind_of(cls): Annotated[self.dictionary(cls), Tag(kind_of(cls))] for cls in classes
-        }
-        choices: Any = Union[tuple(tagged.values())]  # noqa: UP007
+        owner = {kind: cls for cls in classes for kind in kinds_of(cls)}
+        tagged = [Annotated[self.dictionary(cls), Tag(cls.__name__)] for cls in classes]
+        default = next((kind for kind, cls in owner.items() if len(kinds_of(cls)) > 1), None)
+        choices: Any = Union[tuple(tagged)]  # noqa: UP007
         return Annotated[
             choices,
-            Discriminator(lambda value: value["kind"]),
-            BeforeValidator(_check_kind(tagged)),
+            Discriminator(lambda value: owner[value.get("kind", default)].__name__),
+            BeforeValidator(_check_kind(tuple(owner), default)),
         ]
 
     def _make(self, cls: type) -> Any:
@@ -84,14 +84,15 @@ class _Types:
                 hint = FIELD_TYPES.get((cls, field.name)) or self._translate(hints[field.name])
             except _NotInYaml:
                 continue
-            entries[field.name] = _entry(field, hint)
+            entries[field.name] = _entry(cls, field, hint)
         made: Any = TypedDict(cls.__name__, entries)  # type: ignore[misc]
+        absent = {name: None for owner, name in _ABSENT if owner is cls}
         made.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
         made.__doc__ = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
         return Annotated[
             made,
             BeforeValidator(_check_keys(cls.__name__, tuple(entries))),
-            AfterValidator(lambda given: cls(**given)),
+            AfterValidator(lambda given: cls(**{**absent, **given})),
         ]
 
     def _translate(self, hint: Any) -> Any:
@@ -126,14 +127,13 @@ class _Types:
         return Union[tuple(parts)]  # noqa: UP007
 
 
-def kind_of(cls: type) -> str:
-    """The one value of a class's field ``kind: Literal[...]``."""
-    (kind,) = get_args(get_type_hints(cls)["kind"])
-    return str(kind)
+def kinds_of(cls: type) -> tuple[str, ...]:
+    """The values of a class's field ``kind: Literal[...]``."""
+    return get_args(get_type_hints(cls)["kind"])
 
 
 def _has_kind(cls: type) -> bool:
-    return dataclasses.is_dataclass(cls) and len(get_args(get_type_hints(cls).get("kind"))) == 1
+    return dataclasses.is_dataclass(cls) and bool(get_args(get_type_hints(cls).get("kind")))
 
 
 def _is_interface(hint: Any) -> bool:
@@ -142,10 +142,10 @@ def _is_interface(hint: Any) -> bool:
     )
 
 
-def _entry(field: dataclasses.Field[Any], hint: Any) -> Any:
+def _entry(cls: type, field: dataclasses.Field[Any], hint: Any) -> Any:
     missing = dataclasses.MISSING
     if field.default is missing and field.default_factory is missing:
-        return Required[hint]
+        return NotRequired[hint] if (cls, field.name) in _ABSENT else Required[hint]
     if isinstance(field.default, _PLAIN) and field.default is not None:
         hint = Annotated[hint, Field(json_schema_extra={"default": field.default})]
     return NotRequired[hint]
@@ -166,14 +166,14 @@ def _check_keys(name: str, known: tuple[str, ...]) -> Callable[[Any], Any]:
     return check
 
 
-def _check_kind(known: Mapping[str, Any]) -> Callable[[Any], Any]:
+def _check_kind(known: Sequence[str], default: str | None) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
-        example = f"{{kind: {next(iter(known))}}}"
+        example = f"{{kind: {known[0]}}}"
         if not isinstance(value, dict):
             raise InputError(f"expected a mapping such as {example}; got {describe(value)}")
-        if "kind" not in value:
+        if "kind" not in value and default is None:
             raise InputError(f"kind is missing; one of {', '.join(known)}")
-        kind = value["kind"]
+        kind = value.get("kind", default)
         if not isinstance(kind, str) or kind not in known:
             tail = did_you_mean(str(kind)[:60], known)
             raise InputError(f"unknown kind '{str(kind)[:60]}'{tail}", ".kind")

@@ -40,7 +40,7 @@ class Spec:
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
-        self.grid.bind(self.problem.domain)
+        self.grid.bind(self.problem.box)
         if self.solver is not None and not hasattr(self.solver, "run"):
             raise InputError(
                 f"{self.solver.kind} is a preconditioner, not a solver; "
@@ -51,7 +51,7 @@ class Spec:
     @property
     def on(self) -> Grid:
         """The grid on the problem's domain: ``solve(spec.problem, spec.solver, on=spec.on)``."""
-        return self.grid.bind(self.problem.domain)
+        return self.grid.bind(self.problem.box)
 
     @property
     def path(self) -> str:
@@ -200,16 +200,25 @@ def _adapter() -> TypeAdapter[Any]:
 
 
 def _scope(source: Source) -> Scope:
-    """What the coefficients need to know before anything is checked: axes and parameters."""
-    from sciml.app.coefficients import Scope
+    """What the coefficients need to know before anything is checked: axes, names, time."""
+    from sciml.app.coefficients import SOLUTION, Scope
 
     problem = source.data.get("problem")
     stated: dict[str, Any] = problem if isinstance(problem, dict) else {}
-    domain, names = stated.get("domain"), stated.get("parameters")
+    domain, names, equation = (stated.get(k) for k in ("domain", "parameters", "equation"))
     lower = domain.get("lower") if isinstance(domain, dict) else None
     dimension = min(max(len(lower), 1), 3) if isinstance(lower, list) else 3
     parameters = tuple(names) if isinstance(names, dict) else ()
-    return Scope(Path(source.name).parent, dimension, parameters)
+    solution = _unknown_fields(equation) if isinstance(equation, dict) else SOLUTION
+    timed = stated.get("time") is not None
+    return Scope(Path(source.name).parent, dimension, parameters, solution, timed)
+
+
+def _unknown_fields(equation: dict[str, Any]) -> tuple[str, ...]:
+    """The names of the fields that the equation is for, and of their derivatives."""
+    system = equation.get("equations")
+    fields = tuple(map(str, system)) if isinstance(system, dict) else ("u",)
+    return tuple(f"{field}{axis}" for field in fields for axis in ("", "x", "y", "z"))
 
 
 def _tuples(data: Any) -> Any:

@@ -26,7 +26,7 @@ def values_on(
     The value is 1 where the mask ``unused`` holds. Raises InputError, with ``key``, where it
     cannot be evaluated or is not finite.
     """
-    grid = on.bind(problem.domain)
+    grid = on.bind(problem.box)
     info = _context(problem, grid)
     value = evaluate(coefficient, info.own, info, key, unused)
     batch = value.shape[: value.ndim - len(grid.shape)]
@@ -37,7 +37,7 @@ def hole_on(problem: Problem, on: Grid) -> torch.Tensor | None:
     """True at the grid's points inside the obstacle, bool of shape ``grid``; None without one."""
     if problem.obstacle is None:
         return None
-    grid = on.bind(problem.domain)
+    grid = on.bind(problem.box)
     info = _context(problem, grid)
     inside = expression(problem.obstacle.inside, info, "problem.obstacle.inside")
     return call(inside, info.own, info).expand(grid.shape)

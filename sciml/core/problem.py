@@ -1,39 +1,40 @@
-"""A problem stated once: domain, equation, boundary conditions, named parameters.
+"""A problem stated once: domain, equation, boundary and initial data, named parameters.
 
-The equation is the coefficient form
-
-    m u_tt + d u_t - div(K grad u) + b . grad u + c u = f,
-
-of which the steady linear part is solved by the classical solvers of this package.
+The equations themselves stand in :mod:`sciml.core.equation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from math import isfinite
 from typing import Any, Literal
 
-from sciml.core.errors import InputError
+from sciml.core.equation import (
+    AnyEquation,
+    Coefficient,
+    Equation,
+    FieldFile,
+    Matrix,
+    Regions,
+    Vector,
+)
+from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Box
 
-
-@dataclass(frozen=True)
-class FieldFile:
-    """Values read from a ``.npy`` file, or from ``dataset`` of an HDF5 file.
-
-    The array's trailing axes are x, y, z; leading axes are batch. Values on the problem's own
-    grid are taken as they are, others are interpolated linearly from a grid that spans the domain.
-    """
-
-    file: str
-    dataset: str | None = None
-
-
-# A number, an expression of x, y, z and the parameters, a file, a tensor or array on the grid
-# (batch dimensions lead), or (Python only) a function of the coordinate tensors x, y, z.
-Coefficient = Any
-Vector = tuple[Coefficient, ...]
-Matrix = tuple[tuple[Coefficient, ...], ...]
+__all__ = [
+    "Coefficient",
+    "Condition",
+    "Equation",
+    "FieldFile",
+    "Matrix",
+    "Obstacle",
+    "Problem",
+    "Regions",
+    "Robin",
+    "Time",
+    "Vector",
+]
 
 
 @dataclass(frozen=True)
@@ -46,34 +47,38 @@ class Robin:
 
 @dataclass(frozen=True)
 class Condition:
-    """What holds on one side; exactly one of the four is given.
+    """What holds on one side; exactly one of the five is given.
 
-    ``dirichlet``: u = value. ``neumann``: n . K grad u = value, n outward. ``robin``: see
-    :class:`Robin`. ``periodic``: on both sides of a pair.
+    ``dirichlet``: u = value, a list for a velocity or a displacement. ``neumann``: n . K grad u =
+    value, n outward. ``robin``: see :class:`Robin`. ``periodic``: on both sides of a pair.
+    ``absorbing``: waves leave, for the Helmholtz equation.
     """
 
-    dirichlet: Coefficient | None = None
-    neumann: Coefficient | None = None
+    dirichlet: Coefficient | Vector | None = None
+    neumann: Coefficient | Vector | None = None
     robin: Robin | None = None
     periodic: bool = False
+    absorbing: bool = False
 
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         given = [name for name, v in values.items() if v is not None and v is not False]
         if len(given) != 1:
             raise InputError(
-                "a boundary condition is exactly one of dirichlet, neumann, robin, periodic: true; "
-                f"got {', '.join(given) or 'none'}"
+                "a boundary condition is exactly one of dirichlet, neumann, robin, periodic: true, "
+                f"absorbing: true; got {', '.join(given) or 'none'}"
             )
 
     @property
-    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic"]:
-        """Which of the four it is."""
+    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing"]:
+        """Which of the five it is."""
         if self.dirichlet is not None:
             return "dirichlet"
         if self.neumann is not None:
             return "neumann"
-        return "robin" if self.robin is not None else "periodic"
+        if self.robin is not None:
+            return "robin"
+        return "periodic" if self.periodic else "absorbing"
 
 
 @dataclass(frozen=True)
@@ -91,96 +96,117 @@ class Obstacle:
             raise InputError("an obstacle cannot be periodic; give dirichlet, neumann or robin")
 
 
-_ALLOWED = {
-    "poisson": {"f"},
-    "darcy": {"K", "f"},
-    "diffusion": {"K", "f"},
-    "reaction_diffusion": {"K", "c", "f"},
-    "convection_diffusion": {"K", "b", "f"},
-    "general": {"m", "d", "K", "b", "c", "f"},
-}
-
-
 @dataclass(frozen=True)
-class Equation:
-    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``.
+class Time:
+    """From ``start`` to ``end``, ``frames`` of them kept at equal distances, both ends included."""
 
-    ``K`` is a scalar, a list of d entries (diagonal) or d lists of d (full symmetric tensor);
-    ``b`` a list of d entries. ``kind`` names a preset, which admits only the coefficients that
-    its equation has.
-    """
-
-    K: Coefficient | Vector | Matrix = 1.0
-    b: Vector | None = None
-    c: Coefficient = 0.0
-    f: Coefficient = 0.0
-    m: Coefficient = 0.0
-    d: Coefficient = 0.0
-    kind: Literal[
-        "general", "poisson", "darcy", "diffusion", "reaction_diffusion", "convection_diffusion"
-    ] = "general"
+    end: float
+    start: float = 0.0
+    frames: int = 2
 
     def __post_init__(self) -> None:
-        for entry in fields(self):
-            if entry.name == "kind" or entry.name in _ALLOWED[self.kind]:
-                continue
-            value = getattr(self, entry.name)
-            if value is not entry.default and not _equals(value, entry.default):
-                raise InputError(
-                    f"equation kind '{self.kind}' has no coefficient '{entry.name}' "
-                    f"(it has {', '.join(sorted(_ALLOWED[self.kind]))}); use kind: general",
-                    f"problem.equation.{entry.name}",
-                )
+        if not (isfinite(self.start) and isfinite(self.end) and self.start < self.end):
+            raise InputError(
+                f"time must run forwards: start {self.start:g} is not below end {self.end:g}",
+                "problem.time.end",
+            )
+        if self.frames < 2:
+            raise InputError(
+                f"frames counts the first and the last, at least 2; got {self.frames}",
+                "problem.time.frames",
+            )
 
-
-def _equals(value: Any, default: Any) -> bool:
-    return isinstance(value, (int, float)) and value == default
+    @property
+    def instants(self) -> tuple[float, ...]:
+        """The times of the frames."""
+        step = (self.end - self.start) / (self.frames - 1)
+        return (*(self.start + k * step for k in range(self.frames - 1)), self.end)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A boundary-value problem, free of grids, devices and solvers.
+    """A boundary-value problem, in time too, free of grids, devices and solvers.
 
     ``boundary`` maps every side of the domain (``left``, ``right``, ``bottom``, ``top``, ``back``,
-    ``front``) to its :class:`Condition`. ``parameters`` are names usable in every expression; a
-    parameter given as a sequence makes a batch of problems. ``exact`` makes every run print its
-    error. Raises InputError for a missing, unknown or one-sided periodic side.
+    ``front``), or every named boundary of a mesh, to its :class:`Condition`. ``domain`` is None for
+    a problem on a mesh. ``initial``: the field at ``time.start``, or a mapping such as
+    ``{u: ..., ut: ...}`` where there is more than one. ``parameters`` are names usable in every
+    expression; a parameter given as a sequence makes a batch of problems. ``exact`` makes every run
+    print its error. Raises InputError for a missing, unknown or one-sided periodic side, and for
+    initial data that do not go with the equation.
     """
 
-    domain: Box
-    equation: Equation
+    domain: Box | None
+    equation: AnyEquation
     boundary: Mapping[str, Condition]
     obstacle: Obstacle | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     exact: str | float | Callable[..., Any] | None = None
     name: str = ""
+    time: Time | None = None
+    initial: Coefficient | Mapping[str, Coefficient] | None = None
 
     def __post_init__(self) -> None:
-        from sciml.core.errors import did_you_mean
-
-        sides = self.domain.sides
-        for side in self.boundary:
-            if side not in sides:
-                raise InputError(
-                    f"unknown side '{side}'{did_you_mean(side, sides)}", f"problem.boundary.{side}"
-                )
-        missing = [side for side in sides if side not in self.boundary]
-        if missing:
+        if self.domain is not None:
+            _check_sides(self.domain, self.boundary)
+        if (self.time is None) != (self.initial is None):
             raise InputError(
-                f"no boundary condition on {', '.join(missing)}; give each side one of dirichlet, "
-                "neumann, robin, periodic: true",
-                "problem.boundary",
+                "a problem in time needs both time: {end: ...} and initial: ...; "
+                f"{'time' if self.time is None else 'initial'} is missing",
+                "problem",
             )
-        for low, high in zip(sides[::2], sides[1::2], strict=True):
-            kinds = self.boundary[low].kind, self.boundary[high].kind
-            if kinds.count("periodic") == 1:
-                raise InputError(
-                    f"periodic needs both sides of a pair: {low} is {kinds[0]}, {high} is "
-                    f"{kinds[1]}",
-                    f"problem.boundary.{low}",
-                )
+
+    @property
+    def box(self) -> Box:
+        """The domain; raises InputError for a problem on a mesh."""
+        if self.domain is None:
+            raise InputError(
+                "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]}",
+                "problem.domain",
+            )
+        return self.domain
+
+    @property
+    def form(self) -> Equation:
+        """The equation where it is of the coefficient form; raises InputError for another."""
+        if not isinstance(self.equation, Equation):
+            raise InputError(
+                f"'{self.equation.kind}' is not of the coefficient form that this solver takes",
+                "problem.equation.kind",
+            )
+        return self.equation
 
     @property
     def periodic(self) -> tuple[bool, ...]:
         """Which axes are periodic."""
-        return tuple(self.boundary[s].kind == "periodic" for s in self.domain.sides[::2])
+        return tuple(self.boundary[s].kind == "periodic" for s in self.box.sides[::2])
+
+    @property
+    def first(self) -> Mapping[str, Coefficient]:
+        """Initial data by name: a single coefficient is ``u``."""
+        if isinstance(self.initial, Mapping):
+            return self.initial
+        return {} if self.initial is None else {"u": self.initial}
+
+
+def _check_sides(domain: Box, boundary: Mapping[str, Condition]) -> None:
+    sides = domain.sides
+    for side in boundary:
+        if side not in sides:
+            raise InputError(
+                f"unknown side '{side}'{did_you_mean(side, sides)}", f"problem.boundary.{side}"
+            )
+    missing = [side for side in sides if side not in boundary]
+    if missing:
+        raise InputError(
+            f"no boundary condition on {', '.join(missing)}; give each side one of dirichlet, "
+            "neumann, robin, periodic: true",
+            "problem.boundary",
+        )
+    for low, high in zip(sides[::2], sides[1::2], strict=True):
+        kinds = boundary[low].kind, boundary[high].kind
+        if kinds.count("periodic") == 1:
+            raise InputError(
+                f"periodic needs both sides of a pair: {low} is {kinds[0]}, {high} is {kinds[1]}",
+                f"problem.boundary.{low}",
+            )

@@ -12,6 +12,7 @@ from sciml.core.status import Status
 
 if TYPE_CHECKING:
     from sciml.core.grid import Grid
+    from sciml.core.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,23 @@ class Statistics:
 class Solution:
     """Value on its grid, why the solver stopped, and the true residual recomputed in float64.
 
-    ``value``: (*batch, *grid); NaN inside obstacles whose rim is not Dirichlet. ``residual``:
-    ||b - A x|| / ||b|| per sample, shape batch. ``statuses``: one Status per sample, flattened
-    in row-major order. ``on`` is None for a bare matrix.
+    ``value``: (*batch, [frames], [fields], *grid), frames for a problem in time, fields where there
+    are several; NaN inside obstacles whose rim is not Dirichlet. ``residual``: ||b - A x|| / ||b||
+    per sample, shape batch; of a nonlinear problem ||F(u)|| relative to its first value; in time
+    the largest of the implicit stages' residuals and of the relative error that the integrator
+    estimates for its steps. ``statuses``: one Status per sample, flattened in row-major order.
+    ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     """
 
     value: torch.Tensor
     residual: torch.Tensor
     statuses: tuple[Status, ...]
     stats: Statistics
-    on: Grid | None = None
+    on: Grid | Mesh | None = None
     solver: Any = None
     notes: tuple[str, ...] = field(default=())
+    times: torch.Tensor | None = None
+    fields: tuple[str, ...] = ("u",)
 
     @property
     def status(self) -> Status:

@@ -37,6 +37,25 @@ class Status(Enum):
         "A NaN or an infinity appeared; look for one in the coefficients, "
         "the right-hand side or the preconditioner."
     )
+    LINE_SEARCH_FAILED = (
+        "No step along Newton's direction made the residual fall; start from a better guess, "
+        "use continuation in a parameter, or picard for a degenerate equation."
+    )
+    NOT_CONVEX = (
+        "The energy is not convex at the iterate, so that a descent method has no direction; "
+        "use newton with gmres, or start nearer to the minimum."
+    )
+    BLOWN_UP = (
+        "The solution became infinite; the frames before are kept. "
+        "Take a smaller step, or an implicit method."
+    )
+    STEP_TOO_SMALL = (
+        "The error estimate asked for ever smaller time steps; the frames before are kept. "
+        "Raise rtol, or use an implicit method for a stiff equation."
+    )
+    INACCURATE_IN_TIME = (
+        "The estimated error of the time steps is above rtol; take smaller steps or raise rtol."
+    )
     RESIDUAL_MISMATCH = (
         "The method reported convergence but the recomputed residual is above the tolerance; "
         "lower rtol, or use a better-conditioned formulation."

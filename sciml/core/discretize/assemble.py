@@ -41,13 +41,13 @@ def discretize(
     make no well-posed system.
     """
     device = torch.device(device)
-    grid = on.bind(problem.domain)
+    grid = on.bind(problem.box)
     _check(problem, grid)
     check_memory(problem, grid, dtype, device)
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
     hole = obstacle.cut(problem, lay, info)
-    c = _on_unknowns(problem.equation.c, "c", lay, info, hole)
+    c = _on_unknowns(problem.form.c, "c", lay, info, hole)
     volume = lay.measure()
     if hole is not None and hole.volumes is not None:
         volume = volume * hole.volumes
@@ -63,8 +63,8 @@ def discretize(
 
 
 def _check(problem: Problem, grid: Grid) -> None:
-    equation, d = problem.equation, problem.domain.dimension
-    if grid.domain != problem.domain or len(grid.shape) != d:
+    equation, d = problem.form, problem.box.dimension
+    if grid.domain != problem.box or len(grid.shape) != d:
         raise InputError("the grid lies on another domain than the problem's", "grid")
     for name in ("m", "d"):
         value = getattr(equation, name)
@@ -112,7 +112,7 @@ def _on_unknowns(
 
 def _conductivity(problem: Problem, info: Data, hole: Cut | None) -> list[torch.Tensor]:
     """K's diagonal at the grid's points, one tensor per axis; raises where it is not positive."""
-    K, d = problem.equation.K, problem.domain.dimension
+    K, d = problem.form.K, problem.box.dimension
     unused = hole.unused if hole is not None else None
     if not isinstance(K, (list, tuple)):
         return [_positive(K, f"{_KEY}.K", info, unused)] * d
@@ -133,7 +133,7 @@ def _positive(coefficient: Any, key: str, info: Data, unused: torch.Tensor | Non
 
 
 def _velocity(problem: Problem) -> Sequence[Any] | None:
-    b = problem.equation.b
+    b = problem.form.b
     if b is None or all(isinstance(v, Real) and v == 0 for v in b):
         return None
     return b
@@ -178,7 +178,7 @@ def _note_upwinding(counts: Sequence[Upwinding], lay: Layout, info: Data) -> Non
 def _operator(
     problem: Problem, lay: Layout, info: Data, hole: Cut | None, reaction: torch.Tensor | None
 ) -> _Operator:
-    if is_matrix(problem.equation.K):
+    if is_matrix(problem.form.K):
         return _tensor_operator(problem, lay, info, reaction)
     K = _conductivity(problem, info, hole)
     inner = [lay.to_unknowns(k) for k in K]
@@ -280,7 +280,7 @@ def _tensor_operator(
 ) -> _Operator:
     d = lay.dimension
     offsets = box_offsets(d)
-    planes, _ = tensor.diffusion(problem.equation.K, lay, info)
+    planes, _ = tensor.diffusion(problem.form.K, lay, info)
     terms = boundary.sides(problem, lay, info, None, None, None)
     added = [] if reaction is None else [((0,) * d, reaction)]
     added += _tensor_advection(problem, lay, info)
@@ -328,7 +328,7 @@ def _right(
 ) -> torch.Tensor:
     """``b``: source, boundary data, rim data."""
     d, A, terms = lay.dimension, parts.A, parts.terms
-    f = (_on_unknowns(problem.equation.f, "f", lay, info, hole) * volume).to(info.dtype)
+    f = (_on_unknowns(problem.form.f, "f", lay, info, hole) * volume).to(info.dtype)
     scattered = parts.rim.right if parts.rim is not None else []
     known = tensor.known_values(A.coefficients, terms.known, lay) if parts.cross is None else None
     inside = None

@@ -152,8 +152,8 @@ def _outflow(
     k: torch.Tensor,
 ) -> torch.Tensor | float:
     """B . n on a boundary face; zero where the flow leaves too fast for a central average."""
-    if problem.equation.b is None:
+    if problem.form.b is None:
         return 0.0
-    v = evaluate(problem.equation.b[axis], points, data, f"problem.equation.b[{axis}]")
+    v = evaluate(problem.form.b[axis], points, data, f"problem.equation.b[{axis}]")
     v = v if end else -v
     return torch.where(v > k, torch.zeros((), dtype=v.dtype, device=v.device), v)

@@ -59,7 +59,7 @@ def data(problem: Problem, layout: Layout, dtype: torch.dtype, device: torch.dev
             raise InputError(
                 f"parameter '{name}' must be a number or a list of numbers; got {value!r}", key
             ) from None
-        if name in (*AXES[: problem.domain.dimension], *_REFUSED):
+        if name in (*AXES[: problem.box.dimension], *_REFUSED):
             raise InputError(f"a parameter cannot be called '{name}': the name is taken", key)
         if not torch.isfinite(tensor).all():
             raise InputError(f"parameter '{name}' must be finite; got {value!r}", key)

@@ -29,6 +29,7 @@ _END: dict[str, End] = {
     "neumann": "closed",
     "robin": "closed",
     "periodic": "wrap",
+    "absorbing": "closed",
 }
 
 
@@ -138,7 +139,7 @@ def lie_along(vector: torch.Tensor, axis: int, dimension: int) -> torch.Tensor:
 
 def layout(problem: Problem, grid: Grid, dtype: torch.dtype, device: torch.device | str) -> Layout:
     """The layout of a problem's unknowns on a bound grid."""
-    sides = problem.domain.sides
+    sides = problem.box.sides
     axes = []
     for k, points in enumerate(grid.axes()):
         low, high = (_END[problem.boundary[name].kind] for name in sides[2 * k : 2 * k + 2])

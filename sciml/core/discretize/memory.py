@@ -24,7 +24,7 @@ def memory_estimate(problem: Problem, on: Grid, itemsize: int = 8) -> int:
     files are not opened.
     """
     d = len(on.shape)
-    entries = 3**d if is_matrix(problem.equation.K) else 2 * d + 1
+    entries = 3**d if is_matrix(problem.form.K) else 2 * d + 1
     constant = (
         on.centring == "node"
         and problem.obstacle is None
@@ -63,7 +63,7 @@ def is_matrix(K: Any) -> bool:
 
 
 def _operator_entries(problem: Problem) -> list[Any]:
-    equation = problem.equation
+    equation = problem.form
     entries: list[Any] = [equation.c]
     for value in (equation.K, equation.b):
         rows = value if isinstance(value, (list, tuple)) else [0.0 if value is None else value]
@@ -75,7 +75,7 @@ def _operator_entries(problem: Problem) -> list[Any]:
 def _batch(problem: Problem, d: int) -> int:
     """Samples implied by the parameters and by arrays on the grid."""
     shapes = [np.shape(value) for value in problem.parameters.values()]
-    values = [*_operator_entries(problem), problem.equation.f]
+    values = [*_operator_entries(problem), problem.form.f]
     for value in values:
         if not isinstance(value, FieldFile) and hasattr(value, "shape"):
             shapes.append(tuple(value.shape[: max(0, len(value.shape) - d)]))
