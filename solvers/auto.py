@@ -45,7 +45,7 @@ class Auto:
     def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> AutoState:
         """Discretise if need be, choose, and set up what was chosen."""
         system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
-        solver, note = choose(system.A, self.rtol)
+        solver, note = choose(system.A.detach(), self.rtol)
         return AutoState(solver, solver.init(system), note)
 
     def run(

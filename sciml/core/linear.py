@@ -57,6 +57,23 @@ class LinearMap(ABC):
     def to_scipy(self) -> scipy.sparse.csr_matrix:
         """The matrix in row-major (C) order of ``shape``; raises InputError for a batch."""
 
+    def transpose(self) -> LinearMap:
+        """The adjoint as a map of its own; for a symmetric one, the map itself."""
+        if self.symmetric:
+            return self
+        raise InputError(
+            f"a gradient through a nonsymmetric {type(self).__name__} needs its transpose"
+        )
+
+    def detach(self) -> LinearMap:
+        """The same map without a graph for gradients."""
+        return self
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is wanted with respect to the map itself."""
+        return False
+
     @property
     def size(self) -> int:
         """Unknowns per sample."""

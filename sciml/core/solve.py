@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import scipy.sparse
 import torch
 
+from sciml.core.differentiate import attach
 from sciml.core.errors import InputError, SolveError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
@@ -97,7 +98,7 @@ class LinearSolver(ABC):
         """Discretise if need be, then set up."""
         system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
         start = time.perf_counter()
-        prepared = self.setup(system.A)
+        prepared = self.setup(system.A.detach())
         return LinearState(system, prepared, time.perf_counter() - start)
 
     def run(
@@ -108,21 +109,46 @@ class LinearSolver(ABC):
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
     ) -> Solution:
-        """Solve, then recompute the residual in float64; ``initial`` is a value on the grid."""
+        """Solve, then recompute the residual in float64; ``initial`` is a value on the grid.
+
+        The value is differentiable in whatever A and b are, by one adjoint solve.
+        """
         system = state.system
-        right = system.b if b is None else b
+        A, data = system.A.detach(), system.b if b is None else b
+        right = data.detach()
         guess = None if initial is None else system.restrict(initial).to(right)
         start = time.perf_counter()
-        result = self.iterate(system.A, state.prepared, right, guess, progress)
+        result = self.iterate(A, state.prepared, right, guess, progress)
         seconds = time.perf_counter() - start
-        residual = relative_residual(system.A, result.x, right)
+        residual = relative_residual(A, result.x, right)
         stats = Statistics(
             result.iterations, result.residuals, state.setup_seconds, seconds, result.work_units
         )
         statuses = _verified(result.statuses, residual, self.rtol)
-        return Solution(
-            system.lift(result.x), residual, statuses, stats, system.on, self, system.notes
-        )
+        x = result.x
+        if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
+            gap = data - system.A.apply(x)
+            x = attach(x, gap, lambda gradient: adjoint(self, state, gradient))
+        return Solution(system.lift(x), residual, statuses, stats, system.on, self, system.notes)
+
+
+def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) -> torch.Tensor:
+    """``A^-H gradient`` by the solver and the set-up that answered the problem itself.
+
+    A nonsymmetric A needs a set-up of its own for its transpose. Raises SolveError where the
+    solver does not converge.
+    """
+    A, prepared = state.system.A.detach(), state.prepared
+    if not A.symmetric:
+        A = A.transpose()
+        prepared = solver.setup(A)
+    right = gradient.resolve_conj().conj().resolve_conj()
+    result = solver.iterate(A, prepared, right, None, None)
+    residual = relative_residual(A, result.x, right)
+    for status in _verified(result.statuses, residual, solver.rtol):
+        if not status.success:
+            raise SolveError(f"the adjoint solve of a gradient: {status}")
+    return result.x.conj().resolve_conj()
 
 
 def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -86,6 +86,15 @@ class Stencil(LinearMap):
                 stored = stored.narrow(axis, 0, 1)
         return self._like(stored.to(dtype).expand(self.coefficients.shape))
 
+    def detach(self) -> Stencil:
+        """The same stencil without a graph."""
+        return self._like(self.coefficients.detach()) if self.requires_grad else self
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is wanted with respect to the coefficients."""
+        return self.coefficients.requires_grad
+
     def _like(self, coefficients: torch.Tensor) -> Stencil:
         return Stencil(
             coefficients,

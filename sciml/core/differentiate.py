@@ -1,0 +1,53 @@
+"""Gradients through a solve, by the implicit function theorem.
+
+At the answer x of F(x, theta) = 0, dx/dtheta = -(dF/dx)^-1 dF/dtheta. So the answer found without
+any graph gets one: x is handed on as it is, and its gradient g goes to the residual
+
+    r(theta) = b(theta) - A(theta) x    (or -F(x, theta)),    x held fixed,
+
+as lambda = (dF/dx)^-H g: one adjoint solve by the same solver, then the ordinary backward pass of
+one residual. Memory does not depend on how many iterations either solve takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch.autograd.function import once_differentiable
+
+Adjoint = Callable[[torch.Tensor], torch.Tensor]
+
+
+class _Implicit(torch.autograd.Function):
+    """Forward: ``x``. Backward: the gradient of the residual by ``adjoint``; none for ``x``."""
+
+    @staticmethod
+    def forward(
+        context: torch.autograd.function.FunctionCtx,
+        residual: torch.Tensor,
+        x: torch.Tensor,
+        adjoint: Adjoint,
+    ) -> torch.Tensor:
+        context.adjoint = adjoint  # type: ignore[attr-defined]
+        return x.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # type: ignore[override]
+        context: torch.autograd.function.FunctionCtx, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, None, None]:
+        return context.adjoint(gradient), None, None  # type: ignore[attr-defined]
+
+
+def attach(x: torch.Tensor, residual: torch.Tensor, adjoint: Adjoint) -> torch.Tensor:
+    """``x`` with the graph of ``residual``: the same numbers, differentiable once.
+
+    ``residual``: of x's shape, evaluated with a graph at the detached ``x``; ``adjoint(g)`` solves
+    (dF/dx)^H lambda = g for g of x's shape. ``x`` itself is returned where the residual has no
+    graph.
+    """
+    if not residual.requires_grad:
+        return x
+    result: torch.Tensor = _Implicit.apply(residual, x.detach(), adjoint)
+    return result
