@@ -14,9 +14,18 @@ if TYPE_CHECKING:
     from sciml import solvers
     from sciml.app.spec import load_spec
     from sciml.core.discretize import discretize
+    from sciml.core.equation import (
+        Elasticity,
+        Equation,
+        Helmholtz,
+        NavierStokes,
+        Regions,
+        Sponge,
+        System,
+    )
     from sciml.core.grid import Box, Grid
     from sciml.core.linear import LinearMap, LinearSystem
-    from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin
+    from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
     from sciml.core.solution import Solution
     from sciml.core.status import Status
     from sciml.solvers.certify import certify
@@ -27,15 +36,22 @@ __version__ = "0.1.0"
 _MODULES = {
     "Box": "core.grid",
     "Condition": "core.problem",
-    "Equation": "core.problem",
+    "Elasticity": "core.equation",
+    "Equation": "core.equation",
     "Grid": "core.grid",
+    "Helmholtz": "core.equation",
     "LinearMap": "core.linear",
     "LinearSystem": "core.linear",
+    "NavierStokes": "core.equation",
     "Obstacle": "core.problem",
     "Problem": "core.problem",
+    "Regions": "core.equation",
     "Robin": "core.problem",
     "Solution": "core.solution",
+    "Sponge": "core.equation",
     "Status": "core.status",
+    "System": "core.equation",
+    "Time": "core.problem",
     "as_scipy": "solvers.interop",
     "certify": "solvers.certify",
     "check_preconditioner": "solvers.interop",
@@ -46,15 +62,22 @@ _MODULES = {
 __all__ = [
     "Box",
     "Condition",
+    "Elasticity",
     "Equation",
     "Grid",
+    "Helmholtz",
     "LinearMap",
     "LinearSystem",
+    "NavierStokes",
     "Obstacle",
     "Problem",
+    "Regions",
     "Robin",
     "Solution",
+    "Sponge",
     "Status",
+    "System",
+    "Time",
     "__version__",
     "as_scipy",
     "certify",
@@ -75,13 +98,16 @@ def solve(
     initial: Any = None,
     throw: bool = True,
     progress: Any = None,
+    frames: Any = None,
 ) -> Solution:
     """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``; ``Auto()`` by default.
 
     ``problem``: a Problem or a LinearSystem; ``A``: a LinearMap or a SciPy sparse matrix, ``b`` a
     vector. ``initial``: a first guess on the grid. ``throw=True`` raises SolveError where a sample
     has not converged; with False the Solution says so. ``progress(iteration, residual)`` is called
-    once per iteration. Values are float64 of shape (*batch, *grid).
+    once per iteration, ``progress(step, t)`` once per step in time. ``frames``: the file that keeps
+    the frames of a problem in time while they come, and from which the same call goes on after an
+    interruption. Values are float64 of shape (*batch, [frames], [fields], *grid).
     """
     from sciml.core.solve import Solver
     from sciml.core.solve import solve as solve_with
@@ -98,6 +124,7 @@ def solve(
         initial=initial,
         throw=throw,
         progress=progress,
+        frames=frames,
     )
 
 

@@ -95,8 +95,8 @@ BROKEN = [
      "s.yaml:5:8: problem.equation.K: unknown name 'q' at column 5"),
     (changed('"1 + k*x"', '"1 + sine(x)"'), "s.yaml:5:8: ", "column 5; did you mean 'sin'?"),
     (changed('"1 + k*x"', '"1 + z"'), "s.yaml:5:8: ", "only the coordinates x, y"),
-    (changed('"1 + k*x"', '"1 + t"'), "s.yaml:5:8: ", "not solved yet"),
-    (changed('"1 + k*x"', '"1 + u**2"'), "s.yaml:5:8: ", "not solved yet"),
+    (changed('"1 + k*x"', '"1 + t"'), "s.yaml:5:8: ", "no time: {end: ...}"),
+    (changed('"1 + k*x"', '"1 + v**2"'), "s.yaml:5:8: ", "unknown name 'v'"),
     (changed('"1 + k*x"', "x < 1"), "s.yaml:5:8: ", "a condition, not a number"),
     (changed('"1 + k*x"', "true"), "s.yaml:5:8: ", "got true"),
     (changed('"1 + k*x"', ""), "s.yaml:5:5: ", "got nothing"),
@@ -321,8 +321,9 @@ def test_the_schema_names_every_key() -> None:
     assert schema["required"] == ["problem", "grid"] and schema["additionalProperties"] is False
     problem = resolved(schema, schema["properties"]["problem"])
     own = {"domain", "equation", "boundary", "obstacle", "parameters", "exact", "name"}
+    own |= {"time", "initial"}
     assert set(problem["properties"]) == own
-    equation = resolved(schema, problem["properties"]["equation"])
+    equation = schema["$defs"]["Equation"]
     assert "general" in equation["properties"]["kind"]["enum"]
     assert equation["description"]
     assert set(resolved(schema, schema["properties"]["grid"])["properties"]) == {

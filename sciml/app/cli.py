@@ -22,8 +22,11 @@ import sciml
 from sciml.core.errors import InputError, SolveError, did_you_mean
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from sciml.app.run import Setting
     from sciml.app.spec import Spec
+    from sciml.core.problem import Time
 
 NOT_SOLVED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 _PLAIN_SECONDS = 2.0
@@ -113,15 +116,15 @@ def solve(
 ) -> None:
     """Solve a spec; write the solution, its plots, and a report."""
     from sciml.app.report import facts
-    from sciml.app.run import answer, describe, record, write_run
+    from sciml.app.run import FRAMES, answer, describe, record, write_run
 
     problem, setting = _load(spec, set_, device, dtype, seed)
     directory = out or Path("runs") / spec.stem
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--out '{directory}' is a file; name a directory")
     typer.echo(describe(problem))
-    with _progress() as report:
-        result = answer(problem, setting, report)
+    with _progress(problem.problem.time) as report:
+        result = answer(problem, setting, report, directory / FRAMES)
     for note in result.solution.notes:
         typer.echo(f"  {note}")
     paths = write_run(result, directory, set_ or ())
@@ -135,7 +138,7 @@ def solve(
         raise typer.Exit(NOT_SOLVED)
 
 
-_DATA = (".h5", ".vtu", ".vti")
+_DATA = (".h5", ".vtu", ".vti", ".pvd")
 
 
 @app.command(epilog="Example:  sciml validate configs/darcy.yaml")
@@ -147,6 +150,9 @@ def validate(
     from sciml.app.run import describe, lower, memory
 
     problem, setting = _load(spec, set_, device, dtype, 0)
+    if not problem.problem.linear:
+        _validate_evolution(problem)
+        return
     system = lower(problem, setting)
     tags = [name for name in ("symmetric", "definite", "nullspace") if getattr(system.A, name)]
     typer.echo(describe(problem))
@@ -160,6 +166,19 @@ def validate(
             "spec": "valid",
         }
     )
+
+
+def _validate_evolution(spec: Spec) -> None:
+    """Set the solver up, which checks all data, and say so."""
+    from sciml.app.run import describe
+    from sciml.app.spec import explain
+
+    try:
+        spec.solver.init(spec.problem, spec.on)
+    except InputError as error:
+        raise InputError(explain(error, spec)) from None
+    typer.echo(describe(spec))
+    _print_table({"spec": "valid"})
 
 
 @app.command(epilog="Example:  sciml schema > schema.json   # completion in editors")
@@ -318,28 +337,47 @@ def _print_table(lines: dict[str, str]) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, float], None]]:
-    """A callback for solvers: one live line on a terminal, else a line every few seconds."""
+def _progress(span: Time | None) -> Iterator[Callable[[int, float], None]]:
+    """A callback for solvers: one live line or bar on a terminal, else a line every few seconds."""
     from rich.console import Console
 
     console = Console(stderr=True)
+    if console.is_terminal and span is not None:
+        with _bar(console, span) as advance:
+            yield advance
+        return
     if console.is_terminal:
         with console.status("setting up; the first run compiles its kernels") as live:
-            yield lambda step, residual: live.update(_step_line(step, residual))
+            yield lambda step, residual: live.update(_step_line(step, residual, None))
         return
     last = time.monotonic()
 
-    def report(step: int, residual: float) -> None:
+    def report(step: int, reached: float) -> None:
         nonlocal last
         if time.monotonic() - last >= _PLAIN_SECONDS:
             last = time.monotonic()
-            console.print(_step_line(step, residual), highlight=False)
+            console.print(_step_line(step, reached, span), highlight=False)
 
     yield report
 
 
-def _step_line(step: int, residual: float) -> str:
-    return f"iteration {step}, relative residual {residual:.2e}"
+@contextmanager
+def _bar(console: Console, span: Time) -> Iterator[Callable[[int, float], None]]:
+    """A progress bar over the time of the problem, with the time left on the clock."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("setting up", total=span.end - span.start)
+        yield lambda step, reached: bar.update(
+            task, completed=reached - span.start, description=_step_line(step, reached, span)
+        )
+
+
+def _step_line(step: int, reached: float, span: Time | None) -> str:
+    if span is None:
+        return f"iteration {step}, relative residual {reached:.2e}"
+    return f"step {step}, t = {reached:.4g} of {span.end:.4g}"
 
 
 if __name__ == "__main__":

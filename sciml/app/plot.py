@@ -28,8 +28,9 @@ from sciml.core.solution import Solution
 SAMPLES = 9
 # Beyond this ratio of its extremes a positive field is coloured by its logarithm.
 LOG_RATIO = 100.0
+_RESIDUAL = r"relative residual $\|b - Au\| \,/\, \|b\|$"
 _INK = "#1f2933"
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "font.size": 11,
     "axes.titlesize": 11,
     "axes.labelsize": 11,
@@ -50,6 +51,10 @@ def plot_solution(solution: Solution, file: str | Path | None = None, title: str
     """A figure of the value; written to ``file`` where one is named."""
     if solution.on is None:
         raise InputError("a bare vector has no grid to be plotted on")
+    if isinstance(solution.on, Grid) and (solution.times is not None or len(solution.fields) > 1):
+        from sciml.app.plot_frames import plot_frames
+
+        return plot_frames(solution, solution.on, file, title)
     return plot_field(solution.value, solution.on, "u", file, title)
 
 
@@ -58,7 +63,7 @@ def plot_field(
 ) -> Figure:
     """A figure of a field (*batch, *grid); its points that are NaN are shown as a hole."""
     samples = value.detach().cpu().double().numpy().reshape(-1, *on.shape)[:SAMPLES]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(layout="compressed")
         draw = (_draw_lines, _draw_maps, _draw_slices)[len(on.shape) - 1]
         draw(figure, samples, on, name)
@@ -66,7 +71,7 @@ def plot_field(
             figure.axes[0].set_title(title, fontsize=13, pad=9)
         elif title:
             figure.suptitle(title, fontsize=13)
-        _save(figure, file)
+        save(figure, file)
     return figure
 
 
@@ -75,7 +80,7 @@ def plot_convergence(solution: Solution, file: str | Path | None = None) -> Figu
     history = solution.stats.residuals.detach().cpu().double().numpy()
     history = history.reshape(len(history), -1)[:, :SAMPLES]
     counts = solution.stats.iterations.flatten().tolist()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
         longest = 1
@@ -90,14 +95,15 @@ def plot_convergence(solution: Solution, file: str | Path | None = None) -> Figu
         rtol = _tolerance(solution.solver)
         if rtol is not None:
             axes.axhline(rtol, color=_INK, lw=0.9, ls="--", label=f"tolerance {rtol:.0e}")
-        axes.set_xlabel("iteration")
-        axes.set_ylabel(r"relative residual $\|b - Au\| \,/\, \|b\|$")
+        in_time = solution.times is not None
+        axes.set_xlabel("time step" if in_time else "iteration")
+        axes.set_ylabel("relative error or residual of the step" if in_time else _RESIDUAL)
         axes.set_xlim(-0.02 * longest, 1.02 * longest)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True, which="major", color="0.88", lw=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(fontsize=9)
-        _save(figure, file)
+        save(figure, file)
     return figure
 
 
@@ -123,7 +129,8 @@ def _tolerance(solver: Any) -> float | None:
     return getattr(solver, "rtol", None)
 
 
-def _save(figure: Figure, file: str | Path | None) -> None:
+def save(figure: Figure, file: str | Path | None) -> None:
+    """Write a figure, whole or not at all, where a file is named."""
     if file is not None:
         with atomic_write(file) as temporary:
             figure.savefig(temporary)
@@ -152,9 +159,9 @@ def _draw_maps(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None
     width = 5.6 if len(samples) == 1 else 2.9 * columns
     figure.set_size_inches(width + 0.9, width / columns * aspect * rows + 0.9)
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
-    norm = _norm(samples)
+    norm = normalise(samples)
     for index, (axes, values) in enumerate(zip(panels, samples, strict=False)):
-        image = _map(axes, values, on, (0, 1), norm)
+        image = draw_map(axes, values, on, (0, 1), norm)
         if len(samples) > 1:
             axes.set_title(f"sample {index}", fontsize=9)
         if len(samples) > 1:
@@ -165,28 +172,30 @@ def _draw_maps(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None
             axes.set_ylabel("$y$")
     for axes in panels[len(samples) :]:
         axes.set_axis_off()
-    _colour_bar(figure, image, list(panels), name)
+    colour_bar(figure, image, list(panels), name)
 
 
 def _draw_slices(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None:
     samples = samples[:3]
     figure.set_size_inches(11.5, 3.9 * len(samples))
     panels = np.atleast_2d(figure.subplots(len(samples), 3))
-    norm = _norm(samples)
+    norm = normalise(samples)
     for row, values in zip(panels, samples, strict=True):
         for axes, normal in zip(row, (2, 1, 0), strict=True):
             middle = on.shape[normal] // 2
             across = tuple(a for a in range(3) if a != normal)
             plane = np.take(values, middle, axis=normal)
-            image = _map(axes, plane, on, across, norm)
+            image = draw_map(axes, plane, on, across, norm)
             position = float(on.axes()[normal][middle])
             axes.set_title(f"${AXES[normal]} = {position:.3g}$")
             axes.set_xlabel(f"${AXES[across[0]]}$")
             axes.set_ylabel(f"${AXES[across[1]]}$")
-    _colour_bar(figure, image, list(panels.ravel()), name)
+    colour_bar(figure, image, list(panels.ravel()), name)
 
 
-def _map(axes: Axes, values: np.ndarray, on: Grid, across: Sequence[int], norm: Normalize) -> Any:
+def draw_map(
+    axes: Axes, values: np.ndarray, on: Grid, across: Sequence[int], norm: Normalize
+) -> Any:
     """One plane as a colour map with contour lines; NaN is left to the hatched ground."""
     lower, upper = ([side[a] for a in across] for side in (on.box.lower, on.box.upper))
     # A pixel is a control volume: around a node it reaches half a spacing past the boundary.
@@ -217,7 +226,8 @@ def _map(axes: Axes, values: np.ndarray, on: Grid, across: Sequence[int], norm: 
     return image
 
 
-def _norm(samples: np.ndarray) -> Normalize:
+def normalise(samples: np.ndarray) -> Normalize:
+    """The colour scale of all samples: logarithmic where a positive field spans decades."""
     known = samples[np.isfinite(samples)]
     if not known.size:
         return Normalize(0, 1)
@@ -242,7 +252,8 @@ def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
     return inner[(inner > norm.vmin) & (inner < norm.vmax)]
 
 
-def _colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> None:
+def colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> None:
+    """A slim colour bar beside the panels."""
     single = len(panels) == 1
     bar = figure.colorbar(
         image, ax=panels[0] if single else panels, fraction=0.05, pad=0.02, aspect=28

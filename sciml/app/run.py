@@ -33,6 +33,7 @@ _ROUNDED = (
     "--dtype float32: the system is rounded, and no residual falls below that rounding, often "
     "near 1e-4 and more on fine grids; for a smaller solver.rtol use float64"
 )
+FRAMES = "frames.h5"
 _PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
 
 
@@ -84,23 +85,53 @@ def lower(spec: Spec, setting: Setting) -> LinearSystem:
     return replace(system, notes=(*system.notes, _ROUNDED)) if dtype == torch.float32 else system
 
 
-def answer(spec: Spec, setting: Setting, progress: Progress | None = None) -> Answer:
-    """Discretise, set up, solve, and compare with the exact solution where the spec has one."""
+def answer(
+    spec: Spec,
+    setting: Setting,
+    progress: Progress | None = None,
+    frames: Path | None = None,
+) -> Answer:
+    """Discretise, set up, solve, and compare with the exact solution where the spec has one.
+
+    ``frames``: the file in which a problem in time keeps its frames while it runs, and from which
+    it goes on when a run before this one was killed.
+    """
     torch.manual_seed(setting.seed)
     np.random.seed(setting.seed)  # PyAMG draws its test vectors from it
     start = time.perf_counter()
-    system = lower(spec, setting)
-    seconds = {"discretise": time.perf_counter() - start}
+    system = lower(spec, setting) if spec.problem.linear else None
+    seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
-        solution = spec.solver.run(spec.solver.init(system), progress=progress)
+        solution = _solve(spec, setting, system, progress, frames)
         solution = _without_hole(solution, spec)
-        error = _error(solution, spec, free_constant=system.A.nullspace)
+        error = _error(solution, spec, system is not None and system.A.nullspace)
         fields = _varying_coefficients(spec)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     seconds["set up"] = solution.stats.setup_seconds
     seconds["solve"] = solution.stats.solve_seconds
-    return Answer(spec, setting, solution, error, fields, system.A.size, system.defect, seconds)
+    unknowns = (
+        solution.last[(0,) * solution.residual.ndim].numel() if system is None else system.A.size
+    )
+    defect = None if system is None else system.defect
+    return Answer(spec, setting, solution, error, fields, unknowns, defect, seconds)
+
+
+def _solve(
+    spec: Spec,
+    setting: Setting,
+    system: LinearSystem | None,
+    progress: Progress | None,
+    frames: Path | None,
+) -> Solution:
+    if system is not None:
+        return spec.solver.run(spec.solver.init(system), progress=progress)
+    if setting.dtype != "float64":
+        raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
+    with torch.device(setting.device):
+        state = spec.solver.init(spec.problem, spec.on)
+        more = {} if spec.problem.time is None else {"frames": frames}
+        return spec.solver.run(state, progress=progress, **more)
 
 
 def _without_hole(solution: Solution, spec: Spec) -> Solution:
@@ -143,11 +174,13 @@ def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
 
 def describe(spec: Spec) -> str:
     """One line: what is solved on what, and by what."""
-    on = spec.on
+    on, span = spec.on, spec.problem.time
     title = spec.problem.name or Path(spec.path).stem
     points = " x ".join(str(n) for n in on.shape)
     what = "nodes" if on.centring == "node" else "cells"
-    return f"{title}: {spec.problem.equation.kind} on {points} {what}, solver {spec.solver.kind}"
+    when = "" if span is None else f", t = {span.start:g} to {span.end:g} in {span.frames} frames"
+    kind, solver = spec.problem.equation.kind, spec.solver.kind
+    return f"{title}: {kind} on {points} {what}{when}, solver {solver}"
 
 
 def memory(spec: Spec, setting: Setting) -> int:
@@ -170,6 +203,7 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         "error": None if result.error is None else result.error.tolist(),
         "defect": None if result.defect is None else result.defect.tolist(),
         "unknowns": result.unknowns,
+        "times": None if solution.times is None else solution.times.tolist(),
         "seconds": dict(result.seconds),
         "notes": list(solution.notes),
         "spec_file": str(Path(spec.path).resolve()),
@@ -215,6 +249,7 @@ def write_run(result: Answer, directory: Path, overrides: Iterable[str] = ()) ->
     solution = result.solution
     try:
         paths = list(save_solution(solution, directory, result.fields))
+        (directory / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         figures = {"Solution": directory / "solution.png"}
         plot_solution(solution, figures["Solution"], summary["title"])
         for name, values in result.fields.items():

@@ -11,6 +11,7 @@ equation may be given by an energy density e(x, u, grad u), whose integral is ma
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
@@ -65,6 +66,7 @@ Kind = Literal[
     "kdv",
 ]
 
+_SOLUTION = re.compile(r"\bu[xyz]?\b")
 _SLOPE = "(ux**2 + uy**2 + uz**2)"
 # Per preset: the coefficients one may give, and those it brings along.
 _PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
@@ -142,6 +144,15 @@ class Equation:
         if self.energy is not None:
             self._check_energy()
 
+    @property
+    def linear(self) -> bool:
+        """Whether no coefficient names the solution or its slope, and no energy is given."""
+        return self.energy is None and not any(
+            _mentions_solution(getattr(self, entry.name))
+            for entry in fields(self)
+            if entry.name != "kind"
+        )
+
     def _check_energy(self) -> None:
         for entry in fields(self):
             if entry.name in ("kind", "energy", "m", "d"):
@@ -152,6 +163,12 @@ class Equation:
                     "or write it into the energy",
                     f"problem.equation.{entry.name}",
                 )
+
+
+def _mentions_solution(coefficient: Any) -> bool:
+    if isinstance(coefficient, (tuple, list)):
+        return any(_mentions_solution(entry) for entry in coefficient)
+    return isinstance(coefficient, str) and bool(_SOLUTION.search(coefficient))
 
 
 def _equals(value: Any, default: Any) -> bool:

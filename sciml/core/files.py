@@ -3,9 +3,11 @@
 Every file is written whole or not at all: into a temporary file in the same directory, flushed to
 the disk, then renamed over the old one, which POSIX makes one atomic step.
 
-``solution.h5``: dataset ``u`` of shape (*batch, *grid), float64, axes in the order x, y, z, with
-the grid as attributes (``centring``, ``lower``, ``upper``); ``residual`` and ``statuses`` per
-sample; group ``stats``; group ``fields`` for what was plotted beside u, such as K.
+``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
+order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
+names; ``times`` of the frames; ``residual`` and ``statuses`` per sample; group ``stats``; group
+``fields`` for what was plotted beside u, such as K. Frames go to ParaView as ``solution.pvd``, an
+index of the files in ``frames/``.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,13 +96,40 @@ def save_solution(
     paths = [directory / "solution.h5"]
     with atomic_write(paths[0]) as temporary:
         _write_h5(temporary, solution, fields)
-    if solution.on is not None:
-        small = int(np.prod(solution.on.shape)) <= VTU_POINTS
-        paths.append(directory / f"solution.{'vtu' if small else 'vti'}")
-        arrays = _paraview_arrays(solution, fields)
-        with atomic_write(paths[1]) as temporary:
-            (_write_vtu if small else _write_vti)(temporary, solution.on, arrays)
+    if solution.on is not None and solution.times is None:
+        paths.append(_save_paraview(solution, directory / "solution", fields))
+    elif solution.on is not None:
+        paths.append(_save_series(solution, directory))
     return tuple(paths)
+
+
+def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Tensor]) -> Path:
+    """One file for ParaView, ``stem`` with a suffix."""
+    assert solution.on is not None
+    small = int(np.prod(solution.on.shape)) <= VTU_POINTS
+    path = stem.with_suffix(".vtu" if small else ".vti")
+    arrays = _paraview_arrays(solution, fields)
+    with atomic_write(path) as temporary:
+        (_write_vtu if small else _write_vti)(temporary, solution.on, arrays)
+    return path
+
+
+def _save_series(solution: Solution, directory: Path) -> Path:
+    """One file per frame and their index, ``solution.pvd``."""
+    assert solution.times is not None
+    axis, entries = solution.residual.ndim, []
+    for k, instant in enumerate(solution.times.tolist()):
+        frame = replace(solution, value=solution.value.select(axis, k), times=None)
+        path = _save_paraview(frame, directory / "frames" / f"{k:04d}", {})
+        entries.append(f'<DataSet timestep="{instant!r}" file="frames/{path.name}"/>')
+    index = directory / "solution.pvd"
+    write_text(
+        index,
+        '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1">\n<Collection>\n'
+        + "\n".join(entries)
+        + "\n</Collection>\n</VTKFile>\n",
+    )
+    return index
 
 
 def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]) -> None:
@@ -107,6 +137,9 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         file.attrs["format"] = FORMAT
         file.attrs["solver"] = repr(solution.solver)
         file["u"] = _array(solution.value)
+        file["u"].attrs["fields"] = list(solution.fields)
+        if solution.times is not None:
+            file["times"] = _array(solution.times)
         file["residual"] = _array(solution.residual)
         file["statuses"] = [status.name for status in solution.statuses]
         file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
@@ -141,7 +174,7 @@ def load_solution(path: str | Path) -> Solution:
         grid = None
         if "centring" in u.attrs:
             box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
-            shape = tuple(value.shape[residual.ndim :])
+            shape = tuple(value.shape[-len(box.lower) :])
             grid = Grid(shape, str(u.attrs["centring"]), box)  # type: ignore[arg-type]
         statistics = Statistics(
             _tensor(stats["iterations"]),
@@ -158,6 +191,8 @@ def load_solution(path: str | Path) -> Solution:
             on=grid,
             solver=str(file.attrs["solver"]),
             notes=tuple(note.decode() for note in file["notes"][()]),
+            times=_tensor(file["times"]) if "times" in file else None,
+            fields=tuple(str(name) for name in u.attrs.get("fields", ("u",))),
         )
 
 
@@ -199,7 +234,12 @@ def _paraview_arrays(
     """Arrays of the grid's shape by name; of a batch, the first few samples as u_0, u_1, ..."""
     assert solution.on is not None
     shape = solution.on.shape
-    named = {"u": solution.value, **fields}
+    names, value = solution.fields, solution.value
+    if len(names) > 1:
+        parts = value.movedim(-len(shape) - 1, 0)
+        named = {**dict(zip(names, parts, strict=True)), **fields}
+    else:
+        named = {names[0]: value, **fields}
     arrays: dict[str, np.ndarray] = {}
     for name, values in named.items():
         samples = _array(values).reshape(-1, *shape)[:BATCH_ARRAYS]

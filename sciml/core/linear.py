@@ -47,7 +47,7 @@ class LinearMap(ABC):
 
     @abstractmethod
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``A^T u``, such that <A u, v> = <u, A^T v> over ``shape``."""
+        """``A^T u`` (``A^H u`` where complex), such that <A u, v> = <u, A^T v> over ``shape``."""
 
     @abstractmethod
     def diagonal(self) -> torch.Tensor:
@@ -120,8 +120,8 @@ class SparseMatrix(LinearMap):
         return self._times(self.matrix, u)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``A^T u``."""
-        return self._times(self.matrix.T.tocsr(), u)
+        """``A^T u``, the conjugate transpose where A is complex."""
+        return self._times(self.matrix.conj().T.tocsr(), u)
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal, shape (n,)."""

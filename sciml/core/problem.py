@@ -13,8 +13,10 @@ from typing import Any, Literal
 from sciml.core.equation import (
     AnyEquation,
     Coefficient,
+    Elasticity,
     Equation,
     FieldFile,
+    Helmholtz,
     Matrix,
     Regions,
     Vector,
@@ -175,6 +177,13 @@ class Problem:
                 "problem.equation.kind",
             )
         return self.equation
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a steady linear problem: one system of linear equations."""
+        known = isinstance(self.equation, (Helmholtz, Elasticity))
+        known |= isinstance(self.equation, Equation) and self.equation.linear
+        return known and self.time is None
 
     @property
     def periodic(self) -> tuple[bool, ...]:

@@ -65,23 +65,29 @@ class Solution:
             return self.statuses[0].success
         return torch.tensor([s.success for s in self.statuses]).reshape(self.residual.shape)
 
+    @property
+    def last(self) -> torch.Tensor:
+        """The value at the end of time, (*batch, [fields], *grid); the value itself if steady."""
+        return self.value if self.times is None else self.value.select(self.residual.ndim, -1)
+
     def error(self, exact: Callable[..., torch.Tensor] | torch.Tensor) -> torch.Tensor:
         """Relative L2 error per sample against a function of x, y, z or values on the grid.
 
-        Points with a NaN value (inside obstacles) are left out.
+        In time the last frame is compared. Points with a NaN value (inside obstacles) are left out.
         """
         if callable(exact):
             if self.on is None:
                 raise ValueError("a function needs a grid; pass the exact values instead")
             exact = exact(*self.on.coordinates())
-        dims = tuple(range(self.residual.ndim, self.value.ndim))
-        known = torch.isfinite(self.value)
-        truth = torch.where(known, torch.as_tensor(exact, dtype=self.value.dtype), 0.0)
-        gap = torch.where(known, self.value, 0.0) - truth
+        value = self.last
+        dims = tuple(range(self.residual.ndim, value.ndim))
+        known = torch.isfinite(value)
+        truth = torch.where(known, torch.as_tensor(exact, dtype=value.dtype), 0.0)
+        gap = torch.where(known, value, 0.0) - truth
         return gap.square().sum(dims).sqrt() / truth.square().sum(dims).sqrt()
 
     def sample(self, points: torch.Tensor) -> torch.Tensor:
-        """Multilinear interpolation at ``points`` (n, d); returns (*batch, n)."""
+        """Multilinear interpolation at ``points`` (n, d): (*batch, [frames], [fields], n)."""
         from scipy.interpolate import RegularGridInterpolator
 
         if self.on is None:
@@ -92,7 +98,7 @@ class Solution:
             RegularGridInterpolator(axes, v, bounds_error=False, fill_value=None)(points.numpy())
             for v in flat
         ]
-        return torch.tensor(rows).reshape(*self.residual.shape, len(points))
+        return torch.tensor(rows).reshape(*self.value.shape[: -len(axes)], len(points))
 
     def save(self, directory: str) -> None:
         """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""

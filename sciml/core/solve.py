@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import scipy.sparse
@@ -197,12 +198,15 @@ def solve(
     initial: torch.Tensor | None = None,
     throw: bool = True,
     progress: Progress | None = None,
+    frames: str | Path | None = None,
 ) -> Solution:
     """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``.
 
     ``A`` is a LinearMap or a SciPy sparse matrix, ``b`` a vector. ``initial`` is a first guess on
     the grid. ``throw=True`` raises SolveError when any sample has not converged; with False the
-    Solution says so. ``progress(iteration, residual)`` is called once per iteration.
+    Solution says so. ``progress(iteration, residual)`` is called once per iteration, in time
+    ``progress(step, t)`` once per step. ``frames``: a file that keeps the frames of a problem in
+    time while they come; the same call goes on from it after an interruption.
     """
     rest = list(arguments)
     if isinstance(problem, LinearMap) or scipy.sparse.issparse(problem):
@@ -215,7 +219,12 @@ def solve(
         solver = rest.pop(0)
     if rest or solver is None:
         raise InputError("solve takes (problem, solver, on=grid) or (A, b, solver)")
-    solution = solver.run(solver.init(problem, on), initial=initial, progress=progress)
+    more: dict[str, Any] = {}
+    if isinstance(problem, Problem) and problem.time is not None:
+        more["frames"] = frames
+    elif frames is not None:
+        raise InputError("frames are kept for a problem in time; this one has no time")
+    solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
     if throw and not solution.status.success:
         worst = float(solution.residual.max())
         raise SolveError(f"{solution.status} (worst relative residual {worst:.2e})")

@@ -109,12 +109,14 @@ class Stencil(LinearMap):
         """``A u`` for u of shape (*batch, *shape)."""
         from sciml.core import kernels
 
-        # A gradient may be wanted with respect to A as well as to u.
+        # A gradient may be wanted with respect to A as well as to u; a complex A wants complex u.
         decisive = self.coefficients if self.coefficients.requires_grad else u
+        if self.dtype.is_complex and not u.is_complex():
+            u = u.to(self.dtype)
         return kernels.of(decisive).apply(self, u)
 
     def transpose(self) -> Stencil:
-        """The adjoint as a stencil: a^T_k[i] = a_{-k}[i + o_k]."""
+        """The transpose as a stencil, not conjugated: a^T_k[i] = a_{-k}[i + o_k]."""
         planes = []
         for offset in self.offsets:
             mirror = tuple(-s for s in offset)
@@ -129,7 +131,9 @@ class Stencil(LinearMap):
         )
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``A^T u``."""
+        """``A^T u``, the conjugate transpose ``A^H u`` where A is complex."""
+        if self.dtype.is_complex:
+            return self.transpose().apply(u.conj().resolve_conj()).conj().resolve_conj()
         return self.apply(u) if self.symmetric else self.transpose().apply(u)
 
     def diagonal(self) -> torch.Tensor:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 import torch
 
 from sciml.core.discretize import boundary, faces, obstacle, tensor
+from sciml.core.discretize.checks import check_form, check_steady
 from sciml.core.discretize.coefficients import Data, data, evaluate, require
 from sciml.core.discretize.faces import Faces, Upwinding
 from sciml.core.discretize.layout import Layout, Transfer, high_faces, layout, low_faces
 from sciml.core.discretize.memory import check_memory, is_matrix
 from sciml.core.discretize.obstacle import Cut, RimTerms
+from sciml.core.equation import Helmholtz
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
@@ -41,65 +43,67 @@ def discretize(
     make no well-posed system.
     """
     device = torch.device(device)
+    if isinstance(problem.equation, Helmholtz):
+        # It builds on this function, hence no import above.
+        from sciml.core.discretize import helmholtz
+
+        return helmholtz.discretize(problem, on, dtype=dtype, device=device)
     grid = on.bind(problem.box)
-    _check(problem, grid)
+    check_steady(problem)
+    check_form(problem, grid)
     check_memory(problem, grid, dtype, device)
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
+    parts = assemble(problem, info)
+    A, b = parts.A, right(problem, parts, info)
+    defect = None
+    if A.nullspace:
+        b, defect = compatible(b, parts, info)
+    transfer = parts.transfer
+    return LinearSystem(A, b, grid, transfer.lift, transfer.restrict, tuple(info.notes), defect)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A with what the right-hand side needs from it.
+
+    ``cross`` is None for a full tensor; ``K`` is its diagonal on the unknowns, per axis.
+    ``volume``: the control volumes, without their solid parts.
+    """
+
+    A: Stencil
+    cross: Sequence[Faces] | None
+    terms: boundary.Terms
+    rim: RimTerms | None
+    K: Sequence[torch.Tensor] | None
+    layout: Layout
+    hole: Cut | None
+    volume: float | torch.Tensor
+
+    @property
+    def transfer(self) -> Transfer:
+        """Between the unknowns and the value on the whole grid."""
+        hole = self.hole
+        mask = hole.unused if hole is not None and hole.volumes is not None else None
+        return Transfer(self.layout, tuple(self.terms.known), mask)
+
+    def at_time(self, problem: Problem, info: Data) -> Assembly:
+        """The same with the sides' data at the time of ``info``; A and the rim do not change."""
+        openings = self.hole.openings if self.hole is not None else None
+        terms = boundary.sides(problem, self.layout, info, self.cross, self.K, openings)
+        return replace(self, terms=terms)
+
+
+def assemble(problem: Problem, info: Data) -> Assembly:
+    """The operator of a problem at the time of ``info``."""
+    lay = info.layout
     hole = obstacle.cut(problem, lay, info)
     c = _on_unknowns(problem.form.c, "c", lay, info, hole)
     volume = lay.measure()
     if hole is not None and hole.volumes is not None:
         volume = volume * hole.volumes
     reaction = None if bool((c == 0).all()) else c * volume
-    parts = _operator(problem, lay, info, hole, reaction)
-    A, b = parts.A, _right(problem, parts, lay, info, hole, volume)
-    defect = None
-    if A.nullspace:
-        b, defect = _compatible(b, torch.as_tensor(volume, dtype=dtype, device=device), lay, info)
-    mask = hole.unused if hole is not None and hole.volumes is not None else None
-    transfer = Transfer(lay, tuple(parts.terms.known), mask)
-    return LinearSystem(A, b, grid, transfer.lift, transfer.restrict, tuple(info.notes), defect)
-
-
-def _check(problem: Problem, grid: Grid) -> None:
-    equation, d = problem.form, problem.box.dimension
-    if grid.domain != problem.box or len(grid.shape) != d:
-        raise InputError("the grid lies on another domain than the problem's", "grid")
-    for name in ("m", "d"):
-        value = getattr(equation, name)
-        if not (isinstance(value, Real) and value == 0):
-            raise InputError(
-                "time-dependent problems are not solved yet: leave m and d out", f"{_KEY}.{name}"
-            )
-    for name in ("K", "b"):
-        value = getattr(equation, name)
-        if isinstance(value, (list, tuple)) and len(value) != d:
-            raise InputError(f"{name} has {len(value)} entries; it needs {d}", f"{_KEY}.{name}")
-    if equation.b is not None and not isinstance(equation.b, (list, tuple)):
-        raise InputError(f"b must be a list of {d} entries", f"{_KEY}.b")
-    K = equation.K
-    if isinstance(K, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in K):
-        if not all(isinstance(row, (list, tuple)) and len(row) == d for row in K):
-            raise InputError(f"a tensor K needs {d} rows of {d} entries", f"{_KEY}.K")
-        if is_matrix(K) and grid.centring == "cell":
-            raise InputError(
-                "a full tensor K needs a node grid: use centring: node", "grid.centring"
-            )
-        if is_matrix(K) and problem.obstacle is not None:
-            raise InputError(
-                "obstacles need a scalar or diagonal K, not a full tensor", f"{_KEY}.K"
-            )
-
-
-@dataclass(frozen=True)
-class _Operator:
-    """A with what the right-hand side needs from it; ``cross`` is None for a full tensor."""
-
-    A: Stencil
-    cross: Sequence[Faces] | None
-    terms: boundary.Terms
-    rim: RimTerms | None
+    return _operator(problem, lay, info, hole, reaction, volume)
 
 
 def _on_unknowns(
@@ -176,10 +180,15 @@ def _note_upwinding(counts: Sequence[Upwinding], lay: Layout, info: Data) -> Non
 
 
 def _operator(
-    problem: Problem, lay: Layout, info: Data, hole: Cut | None, reaction: torch.Tensor | None
-) -> _Operator:
+    problem: Problem,
+    lay: Layout,
+    info: Data,
+    hole: Cut | None,
+    reaction: torch.Tensor | None,
+    volume: float | torch.Tensor,
+) -> Assembly:
     if is_matrix(problem.form.K):
-        return _tensor_operator(problem, lay, info, reaction)
+        return _tensor_operator(problem, lay, info, reaction, volume)
     K = _conductivity(problem, info, hole)
     inner = [lay.to_unknowns(k) for k in K]
     whole = _cross_faces(problem, K, lay, info)
@@ -199,7 +208,7 @@ def _operator(
     if hole is not None and not joined:
         planes = _decouple(planes, whole, hole, lay)
     A = Stencil(planes, cross_offsets(lay.dimension), **_tags(problem, reaction, grounded, lay))
-    return _Operator(A, cross, terms, rim)
+    return Assembly(A, cross, terms, rim, inner, lay, hole, volume)
 
 
 def _tags(
@@ -276,8 +285,12 @@ def _decouple(planes: torch.Tensor, whole: Sequence[Faces], hole: Cut, lay: Layo
 
 
 def _tensor_operator(
-    problem: Problem, lay: Layout, info: Data, reaction: torch.Tensor | None
-) -> _Operator:
+    problem: Problem,
+    lay: Layout,
+    info: Data,
+    reaction: torch.Tensor | None,
+    volume: float | torch.Tensor,
+) -> Assembly:
     d = lay.dimension
     offsets = box_offsets(d)
     planes, _ = tensor.diffusion(problem.form.K, lay, info)
@@ -297,7 +310,7 @@ def _tensor_operator(
     planes = planes.expand(*batch, len(offsets), *lay.shape)
     grounded = terms.grounded or reaction is not None
     A = Stencil(planes, offsets, **_tags(problem, reaction, grounded, lay))
-    return _Operator(A, None, terms, None)
+    return Assembly(A, None, terms, None, None, lay, None, volume)
 
 
 def _tensor_advection(
@@ -318,17 +331,19 @@ def _tensor_advection(
     return added
 
 
-def _right(
-    problem: Problem,
-    parts: _Operator,
-    lay: Layout,
-    info: Data,
-    hole: Cut | None,
-    volume: float | torch.Tensor,
+def integrated_source(problem: Problem, parts: Assembly, info: Data) -> torch.Tensor:
+    """f times the control volumes; sizes of 1 stay."""
+    f = _on_unknowns(problem.form.f, "f", parts.layout, info, parts.hole)
+    return (f * parts.volume).to(info.dtype)
+
+
+def right(
+    problem: Problem, parts: Assembly, info: Data, source: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """``b``: source, boundary data, rim data."""
-    d, A, terms = lay.dimension, parts.A, parts.terms
-    f = (_on_unknowns(problem.form.f, "f", lay, info, hole) * volume).to(info.dtype)
+    """``b``: boundary data, rim data, and ``source``, the integrated source unless given."""
+    lay, hole, A, terms = parts.layout, parts.hole, parts.A, parts.terms
+    d = lay.dimension
+    f = integrated_source(problem, parts, info) if source is None else source
     scattered = parts.rim.right if parts.rim is not None else []
     known = tensor.known_values(A.coefficients, terms.known, lay) if parts.cross is None else None
     inside = None
@@ -342,7 +357,9 @@ def _right(
     leads += [v.shape[:-1] for _, v in scattered]
     leads += [v.shape[:-d] for v in (known, inside) if v is not None]
     shape = (*torch.broadcast_shapes(*leads), *lay.shape)
-    b = f if f.shape == shape else f.expand(shape).clone()
+    # A source handed in is used again.
+    fresh = source is None and f.shape == shape
+    b = f if fresh else f.expand(shape).clone()
     _add_terms(b, terms.right, scattered, d)
     if known is not None:
         b = b - known
@@ -351,10 +368,10 @@ def _right(
     return b
 
 
-def _compatible(
-    b: torch.Tensor, volume: torch.Tensor, lay: Layout, info: Data
-) -> tuple[torch.Tensor, torch.Tensor]:
+def compatible(b: torch.Tensor, parts: Assembly, info: Data) -> tuple[torch.Tensor, torch.Tensor]:
     """``b`` less its mean over the volume, and the defect |sum b| / sum |b| that this removes."""
+    lay = parts.layout
+    volume = torch.as_tensor(parts.volume, dtype=info.dtype, device=info.device)
     dims = tuple(range(-lay.dimension, 0))
     total = b.sum(dims, keepdim=True)
     size = b.abs().sum(dims)

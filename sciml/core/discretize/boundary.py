@@ -70,6 +70,11 @@ def sides(
         for end, kind in enumerate(layout.axes[axis].ends):
             name = SIDES[axis][end]
             condition = problem.boundary[name]
+            if condition.absorbing:
+                raise InputError(
+                    "absorbing is for the Helmholtz equation; give dirichlet, neumann or robin",
+                    f"problem.boundary.{name}.absorbing",
+                )
             if kind == "value":
                 grounded = True
                 _dirichlet(terms, condition, layout, data, axis, end, faces)

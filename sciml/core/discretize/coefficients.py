@@ -2,14 +2,17 @@
 
 Everything is evaluated at ``points``, coordinate tensors that broadcast against one another, and
 comes back in a shape ``(*batch, ...)`` that broadcasts against them: a number costs one number,
-a function of x alone one vector.
+a function of x alone one vector. Where the time and the solution are known, expressions may name
+t, u, ux, uy and uz, and a function may have arguments of these names after its coordinates.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import product
 from numbers import Real
 from pathlib import Path
@@ -24,10 +27,12 @@ from sciml.core.expression import Expression, parse
 from sciml.core.grid import AXES
 from sciml.core.problem import Coefficient, FieldFile, Problem
 
+SLOPES = ("ux", "uy", "uz")
+STATE = ("u", *SLOPES)
 _REFUSED = {
-    "t": "time-dependent problems are not solved yet: leave t out",
+    "t": "this problem has no time; give it time: {end: ...} and initial:, or leave t out",
     **dict.fromkeys(
-        ("u", "ux", "uy", "uz"), "nonlinear problems are not solved yet: leave the solution out"
+        STATE, "the solution cannot stand here, or the equation is nonlinear: use newton or auto"
     ),
 }
 
@@ -37,7 +42,8 @@ class Data:
     """What evaluation needs to know; ``parameters`` are tensors of shape batch.
 
     ``notes`` collects remarks for the user. ``own`` are the points of the grid itself, at which
-    arrays on the grid are taken as they are.
+    arrays on the grid are taken as they are. ``variables``: the time, and the solution and its
+    slopes at the points of evaluation, (*batch, *points), as far as they are known.
     """
 
     layout: Layout
@@ -46,10 +52,33 @@ class Data:
     device: torch.device
     own: Points
     notes: list[str] = field(default_factory=list)
+    variables: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def at_time(self, t: float) -> Data:
+        """The same at time t."""
+        now = torch.tensor(float(t), dtype=torch.float64, device=self.device)
+        return replace(self, variables={**self.variables, "t": now})
+
+    def with_state(self, u: torch.Tensor, slopes: Sequence[torch.Tensor] = ()) -> Data:
+        """The same where the solution is u; slopes of absent axes are zero."""
+        zero = u.new_zeros(())
+        state = dict.fromkeys(SLOPES, zero) if slopes else {}
+        return replace(
+            self,
+            variables={
+                **self.variables,
+                "u": u,
+                **state,
+                **dict(zip(SLOPES, slopes, strict=False)),
+            },
+        )
 
 
 def data(problem: Problem, layout: Layout, dtype: torch.dtype, device: torch.device) -> Data:
-    """The evaluation context; raises InputError for a parameter that is not numeric."""
+    """The evaluation context, at the start of a problem in time.
+
+    Raises InputError for a parameter that is not numeric.
+    """
     parameters = {}
     for name, value in problem.parameters.items():
         key = f"problem.parameters.{name}"
@@ -72,15 +101,43 @@ def data(problem: Problem, layout: Layout, dtype: torch.dtype, device: torch.dev
         raise InputError(
             f"parameters given as lists must be equally long: {counts}", "problem.parameters"
         ) from None
-    return Data(layout, parameters, dtype, device, layout.grid_points())
+    context = Data(layout, parameters, dtype, device, layout.grid_points())
+    return context if problem.time is None else context.at_time(problem.time.start)
 
 
 def expression(text: str, data: Data, key: str) -> Expression:
-    """Parse an expression of the coordinates and parameters; errors carry the key."""
+    """Parse an expression of what the context knows; errors carry the key."""
+    known = (*AXES[: data.layout.dimension], *data.parameters, *data.variables)
     try:
-        return parse(text, (*AXES[: data.layout.dimension], *data.parameters), _REFUSED)
+        return _parsed(text, known)
     except InputError as error:
         raise InputError(error.message, error.key or key) from None
+
+
+@lru_cache(maxsize=256)
+def _parsed(text: str, known: tuple[str, ...]) -> Expression:
+    return parse(text, known, {k: v for k, v in _REFUSED.items() if k not in known})
+
+
+def depends_on(coefficient: Any, data: Data, key: str) -> frozenset[str]:
+    """Which of t, u, ux, uy, uz a coefficient, or one of a list of them, depends on."""
+    if isinstance(coefficient, (list, tuple)):
+        return frozenset().union(*(depends_on(entry, data, key) for entry in coefficient))
+    if isinstance(coefficient, str):
+        every = {**dict.fromkeys(STATE, torch.zeros(())), **data.variables}
+        found = expression(coefficient, replace(data, variables=every), key).names
+    elif callable(coefficient):
+        found = _arguments(coefficient)
+    else:
+        return frozenset()
+    return found & {"t", *STATE}
+
+
+def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+    try:
+        return frozenset(inspect.signature(function).parameters)
+    except (TypeError, ValueError):
+        return frozenset()
 
 
 def evaluate(
@@ -106,7 +163,9 @@ def evaluate(
         value = value.reshape((1,) * missing + tuple(value.shape))
     if unused is not None:
         value = torch.where(unused, value.new_full((), fill), value)
-    require(value, points, key, finite=True)
+    # An iteration may pass through states where a coefficient is not finite; it sees that itself.
+    if "u" not in data.variables:
+        require(value, points, key, finite=True)
     return value
 
 
@@ -135,14 +194,18 @@ def call(expression: Expression, points: Points, data: Data) -> torch.Tensor:
         name: p.reshape(*p.shape, *(1,) * ndim) if p.ndim else p
         for name, p in data.parameters.items()
     }
-    return expression(**dict(zip(AXES, points, strict=False)), **values)
+    return expression(**dict(zip(AXES, points, strict=False)), **values, **data.variables)
 
 
 def _call_function(
     function: Callable[..., Any], points: Points, data: Data, key: str
 ) -> torch.Tensor:
     shape = torch.broadcast_shapes(*(p.shape for p in points))
-    value = torch.as_tensor(function(*(p.expand(shape) for p in points)), device=data.device)
+    taken = _arguments(function)
+    state = {name: v for name, v in data.variables.items() if name in taken}
+    value = torch.as_tensor(
+        function(*(p.expand(shape) for p in points), **state), device=data.device
+    )
     tail = value.shape[-len(shape) :]
     if any(size not in (1, n) for size, n in zip(reversed(tail), reversed(shape), strict=False)):
         raise InputError(

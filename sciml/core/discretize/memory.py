@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sciml.core.equation import Helmholtz
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.problem import FieldFile, Problem
@@ -24,6 +25,9 @@ def memory_estimate(problem: Problem, on: Grid, itemsize: int = 8) -> int:
     files are not opened.
     """
     d = len(on.shape)
+    if isinstance(problem.equation, Helmholtz):
+        # Real planes, then complex ones of twice the size.
+        return math.prod(on.shape) * _batch(problem, d) * 3 * (2 * d + 7) * itemsize
     entries = 3**d if is_matrix(problem.form.K) else 2 * d + 1
     constant = (
         on.centring == "node"
@@ -63,6 +67,8 @@ def is_matrix(K: Any) -> bool:
 
 
 def _operator_entries(problem: Problem) -> list[Any]:
+    if isinstance(problem.equation, Helmholtz):
+        return [problem.equation.wavenumber, problem.equation.K]
     equation = problem.form
     entries: list[Any] = [equation.c]
     for value in (equation.K, equation.b):
@@ -75,7 +81,9 @@ def _operator_entries(problem: Problem) -> list[Any]:
 def _batch(problem: Problem, d: int) -> int:
     """Samples implied by the parameters and by arrays on the grid."""
     shapes = [np.shape(value) for value in problem.parameters.values()]
-    values = [*_operator_entries(problem), problem.form.f]
+    equation = problem.equation
+    source = equation.f if isinstance(equation, Helmholtz) else problem.form.f
+    values = [*_operator_entries(problem), source]
     for value in values:
         if not isinstance(value, FieldFile) and hasattr(value, "shape"):
             shapes.append(tuple(value.shape[: max(0, len(value.shape) - d)]))

@@ -345,7 +345,7 @@ def cut_links(
                 own[axis] = index[axis] - 1
             start = tuple(a.positions[i] for a, i in zip(layout.axes, own, strict=True))
             length = line.lengths[index[axis]]
-            theta = _meeting(obstacle.level, start, axis, length if fluid_below else -length)
+            theta = meeting(obstacle.level, start, axis, length if fluid_below else -length)
             place = _moved(start, axis, theta * (length if fluid_below else -length))
             g = evaluate(
                 obstacle.obstacle.boundary.dirichlet, place, data, f"{_KEY}.boundary.dirichlet"
@@ -384,7 +384,7 @@ def _conducting(
     return tuple(i[some] for i in index)
 
 
-def _meeting(level: Level, start: Points, axis: int, way: torch.Tensor) -> torch.Tensor:
+def meeting(level: Level, start: Points, axis: int, way: torch.Tensor) -> torch.Tensor:
     """Share of the way, in (0, 1], at which phi turns negative, by bisection."""
     low, high = torch.zeros_like(way), torch.ones_like(way)
     for _ in range(50):

@@ -1,0 +1,148 @@
+"""Coefficients for a spectral evolution: constant, fixed in time, or new at every stage.
+
+What a coefficient depends on decides where it goes: constants into the linear symbol, functions of
+x alone are evaluated once, and whatever depends on t, on the solution or on its slope is evaluated
+on the grid at every stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciml.core.discretize.coefficients import data
+from sciml.core.discretize.layout import layout
+from sciml.core.errors import InputError
+from sciml.core.expression import parse
+from sciml.core.fields import values_on
+from sciml.core.grid import AXES
+from sciml.core.problem import Coefficient, Problem
+from sciml.solvers.spectral.fourier import Fourier
+
+# Values by name: coordinates, t, parameters, fields and their slopes, which broadcast together.
+Values = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A coefficient at the unknowns; ``at(values)`` broadcasts to (*batch, *shape).
+
+    ``constant``: the same at all points and times. ``names``: t and the fields and slopes that it
+    depends on; without any it is fixed in time.
+    """
+
+    at: Callable[[Values], torch.Tensor]
+    constant: bool
+    names: frozenset[str] = frozenset()
+
+    @property
+    def fixed(self) -> bool:
+        """Whether it never changes in time."""
+        return not self.names
+
+    @property
+    def of_solution(self) -> bool:
+        """Whether it depends on a field or a slope."""
+        return bool(self.names - {"t"})
+
+    @property
+    def value(self) -> torch.Tensor:
+        """The value of a fixed term."""
+        assert self.fixed
+        return self.at({})
+
+    @property
+    def zero(self) -> bool:
+        """Whether it is the constant 0."""
+        return self.constant and not bool(self.value.any())
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a problem's coefficients; ``slopes`` maps u, ux, ... to field and axis (None: none).
+
+    ``parameters``: (*batch, 1, ..., 1) on the device, one trailing axis per space dimension.
+    """
+
+    problem: Problem
+    fourier: Fourier
+    parameters: Values
+    slopes: Mapping[str, tuple[int, int | None]]
+
+    @property
+    def surroundings(self) -> Values:
+        """The values that stay the same throughout a run: coordinates and parameters."""
+        return {**dict(zip(AXES, self.fourier.points, strict=False)), **self.parameters}
+
+    def read(self, coefficient: Coefficient, key: str) -> Term:
+        """The coefficient as a Term; raises InputError where it cannot be evaluated."""
+        ones = (1,) * self.fourier.dimension
+        if isinstance(coefficient, Real) or _is_number(coefficient):
+            number = torch.as_tensor(coefficient, dtype=torch.float64, device=self.fourier.device)
+            return _fixed(number.reshape(ones), constant=True)
+        if not isinstance(coefficient, str):
+            return _fixed(self.values(coefficient, key), constant=False)
+        axes = AXES[: self.fourier.dimension]
+        known = (*axes, *self.parameters, "t", *self.slopes)
+        try:
+            expression = parse(coefficient, known)
+        except InputError as error:
+            raise InputError(error.message, error.key or key) from None
+        changing = expression.names & {"t", *self.slopes}
+        if changing:
+            return Term(lambda values: expression(**values), False, frozenset(changing))
+        if expression.names & set(axes):
+            return _fixed(self.values(coefficient, key), constant=False)
+        value = expression(**self.parameters)
+        if not torch.isfinite(value).all():
+            raise InputError(f"'{coefficient}' must be finite; it is not", key)
+        return _fixed(value.to(self.fourier.device).reshape(*value.shape[:-len(ones)], *ones), True)
+
+    def values(self, coefficient: Coefficient, key: str) -> torch.Tensor:
+        """A coefficient of x alone at the unknowns, (*batch, *shape)."""
+        return self.fourier.restrict(values_on(self.problem, self.fourier.grid, coefficient, key))
+
+    def constant(self, coefficient: Coefficient, key: str) -> torch.Tensor:
+        """The value of a coefficient that must be constant, (*batch, 1, ..., 1)."""
+        term = self.read(coefficient, key)
+        if not term.constant:
+            name = key.rpartition(".")[2]
+            raise InputError(
+                f"etdrk4 needs a constant {name}, a number or a parameter; got {coefficient!r}", key
+            )
+        return term.value
+
+
+def reader(problem: Problem, fourier: Fourier, fields: tuple[str, ...]) -> Reader:
+    """The reader for a problem in these fields; raises InputError for ambiguous names."""
+    d = fourier.dimension
+    slopes: dict[str, tuple[int, int | None]] = {}
+    for index, name in enumerate(fields):
+        slopes[name] = (index, None)
+        slopes |= {f"{name}{axis}": (index, i) for i, axis in enumerate(AXES[:d])}
+    cpu = torch.device("cpu")
+    context = data(problem, layout(problem, fourier.grid, torch.float64, cpu), torch.float64, cpu)
+    parameters = {
+        name: value.to(fourier.device).reshape(*value.shape, *(1,) * d)
+        for name, value in context.parameters.items()
+    }
+    for name in parameters:
+        if name in slopes or name == "t":
+            raise InputError(
+                f"a parameter cannot be called '{name}': the name is taken",
+                f"problem.parameters.{name}",
+            )
+    return Reader(problem, fourier, parameters, slopes)
+
+
+def _is_number(coefficient: Any) -> bool:
+    return isinstance(coefficient, (torch.Tensor, np.ndarray)) and coefficient.ndim == 0
+
+
+def _fixed(value: torch.Tensor, constant: bool) -> Term:
+    return Term(lambda values: value, constant)
