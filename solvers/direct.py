@@ -67,13 +67,10 @@ class Direct(LinearSolver):
 def _inverse(
     matrix: scipy.sparse.csr_matrix, A: LinearMap, definite: bool
 ) -> tuple[Action, Action]:
-    """The actions of the inverse and of its transpose."""
+    """The actions of the inverse and of its transpose, conjugated where complex."""
     if not A.nullspace:
-        solve = _factorise(matrix, definite)
-        return solve, (solve if A.symmetric else _factorise(matrix.T, definite))
-    pinned = matrix[:-1, :-1]
-    forward = _factorise(pinned, definite)
-    backward = forward if A.symmetric else _factorise(pinned.T, definite)
+        return _factorise(matrix, definite)
+    forward, backward = _factorise(matrix[:-1, :-1], definite)
     return _pseudo(forward, A.symmetric), _pseudo(backward, A.symmetric)
 
 
@@ -88,10 +85,11 @@ def _pseudo(solve: Action, symmetric: bool) -> Action:
     return action
 
 
-def _factorise(matrix: scipy.sparse.spmatrix, definite: bool) -> Action:
+def _factorise(matrix: scipy.sparse.spmatrix, definite: bool) -> tuple[Action, Action]:
     cholesky = _cholmod() if definite else None
     if cholesky is not None:
-        return cholesky(matrix.tocsc())
+        factor = cholesky(matrix.tocsc())
+        return factor, factor
     options: dict[str, Any] = {}
     if definite:
         options = {
@@ -106,7 +104,10 @@ def _factorise(matrix: scipy.sparse.spmatrix, definite: bool) -> Action:
             "the matrix is singular: fix u somewhere with a dirichlet side or add a reaction term "
             "(for a matrix whose kernel is the constants, tag it nullspace=True)"
         ) from error
-    return lambda right: factors.solve(np.asfortranarray(right))
+    return (
+        lambda right: factors.solve(np.asfortranarray(right)),
+        lambda right: factors.solve(np.asfortranarray(right), "H"),
+    )
 
 
 def _cholmod() -> Callable[..., Action] | None:

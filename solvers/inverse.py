@@ -24,14 +24,15 @@ Action = Callable[[np.ndarray], np.ndarray]
 class Inverse(LinearMap):
     """An approximate inverse of ``A``; a leaf gives ``apply`` and ``adjoint``.
 
-    Shape, batch, device and nullspace are those of ``A``; vectors are float64.
+    Shape, batch, device and nullspace are those of ``A``; vectors are float64, complex128 for a
+    complex ``A``.
     """
 
     def __init__(
         self, A: LinearMap, *, symmetric: bool, definite: bool, linear: bool = True
     ) -> None:
         self.shape, self.batch, self.device = A.shape, A.batch, A.device
-        self.dtype = torch.float64
+        self.dtype = torch.promote_types(A.dtype, torch.float64)
         self.symmetric, self.definite, self.linear = symmetric, definite, linear
         self.nullspace = A.nullspace
 
@@ -41,7 +42,7 @@ class Inverse(LinearMap):
 
     @abstractmethod
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``B^T u``; u (*batch, *shape)."""
+        """``B^T u``, conjugated where A is complex; u (*batch, *shape)."""
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal, shape (*batch, *shape), from one application per unknown."""
@@ -86,14 +87,17 @@ class PerSample(Inverse):
         return self._map(self.actions, u)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``B^T u``; u (*batch, *shape)."""
+        """``B^T u``, conjugated where A is complex; u (*batch, *shape)."""
         if self.adjoints is None:
             raise InputError("this nonsymmetric cycle has no adjoint; use direct or jacobi")
         return self._map(self.adjoints, u)
 
     def _map(self, actions: Sequence[Action], u: torch.Tensor) -> torch.Tensor:
+        if u.is_complex() and not self.dtype.is_complex:
+            return torch.complex(self._map(actions, u.real), self._map(actions, u.imag))
         lead = u.shape[: u.ndim - len(self.shape)]
-        rows = u.detach().to("cpu", torch.float64).reshape(-1, self.size).numpy()
+        dtype = torch.promote_types(u.dtype, self.dtype)
+        rows = u.detach().to("cpu", dtype).reshape(-1, self.size).numpy()
         which = np.arange(len(actions)).reshape(self.batch)
         which = np.broadcast_to(which, lead).ravel()
         result = np.empty_like(rows)
@@ -118,4 +122,4 @@ def matrices(A: LinearMap) -> list[scipy.sparse.csr_matrix]:
 def _finite(matrix: scipy.sparse.csr_matrix) -> scipy.sparse.csr_matrix:
     if not np.isfinite(matrix.data).all():
         raise InputError("the matrix holds a NaN or an infinity; look for one in the coefficients")
-    return matrix.astype(np.float64)
+    return matrix.astype(np.complex128 if matrix.dtype.kind == "c" else np.float64)

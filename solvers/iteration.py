@@ -205,7 +205,10 @@ def iterate_verified(
 
 
 def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:
-    """``b`` in float64 on A's device, with A's batch leading; InputError where shapes differ."""
+    """``b`` in float64 (complex128 where it or A is complex) on A's device, A's batch leading.
+
+    Raises InputError where shapes differ.
+    """
     dimension = len(A.shape)
     if tuple(b.shape[b.ndim - dimension :]) != A.shape or b.ndim < dimension:
         raise InputError(
@@ -219,7 +222,8 @@ def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:
             f"the right-hand side's batch {list(b.shape[: b.ndim - dimension])} does not go with "
             f"the operator's batch {list(A.batch)}"
         ) from error
-    return b.to(A.device, torch.float64).expand(*lead, *A.shape).contiguous()
+    dtype = torch.promote_types(torch.promote_types(b.dtype, A.dtype), torch.float64)
+    return b.to(A.device, dtype).expand(*lead, *A.shape).contiguous()
 
 
 def _true_residual(
@@ -261,7 +265,7 @@ def direct_solution(A: LinearMap, M: LinearMap, refinements: int) -> Method:
             axpy(share, step, x)
             r.sub_(A.apply(step))
         axpy(share, precondition(M, r, singular), x)
-        ledger.record(torch.zeros_like(share))
+        ledger.record(torch.zeros_like(ledger.scale))
 
     return method
 

@@ -2,7 +2,8 @@
 
 The right-preconditioned system (A M) y = b, x = M y keeps the residual b - A x what it is, so
 that stopping tests see the true one. GMRES stores the preconditioned vectors Z = M V themselves
-(Saad 1993), so that M may change from step to step.
+(Saad 1993), so that M may change from step to step. Complex systems take complex inner products,
+conjugate in the first factor.
 """
 
 from __future__ import annotations
@@ -190,7 +191,7 @@ def generalised_minimal_residuals(A: LinearMap, M: LinearMap | None, restart: in
 
 
 class _LeastSquares:
-    """min ||size e_1 - H y|| by Givens rotations, column by column, for each sample.
+    """min ||size e_1 - H y|| by (complex) Givens rotations, column by column, for each sample.
 
     Once a sample is frozen its columns are those of the identity with right-hand side zero, so
     that the corresponding weights vanish.
@@ -208,16 +209,17 @@ class _LeastSquares:
         """Take in a column of H (one scalar per sample each); returns the residual norms."""
         for i, (c, s) in enumerate(self.rotations):
             upper, lower = column[i], column[i + 1]
-            column[i], column[i + 1] = c * upper + s * lower, c * lower - s * upper
-        radius = torch.hypot(column[-2], column[-1])
+            column[i], column[i + 1] = c.conj() * upper + s * lower, c * lower - s * upper
+        radius = torch.hypot(column[-2].abs(), column[-1].abs())
         c, s = ratio(column[-2], radius, running), ratio(column[-1], radius, running)
         self.singular = running & (radius == 0)
         usable = running & (radius > 0)
         entries = [torch.where(usable, entry, 0.0) for entry in column[:-2]]
         padding = [torch.zeros_like(radius)] * (self.restart - len(entries) - 1)
         diagonal = torch.where(usable, radius, 1.0)
-        self.columns.append(torch.stack([*entries, diagonal, *padding], dim=-1))
-        self.right.append(torch.where(usable, c * self.tail, 0.0))
+        scalars = [entry.to(c.dtype) for entry in (*entries, diagonal, *padding)]
+        self.columns.append(torch.stack(scalars, dim=-1))
+        self.right.append(torch.where(usable, c.conj() * self.tail, 0.0))
         self.tail = torch.where(usable, -s * self.tail, self.tail)
         self.rotations.append((c, s))
         return self.tail.abs()

@@ -13,7 +13,9 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from numbers import Number
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import h5py
@@ -47,6 +49,7 @@ class Frames:
         if self.path is not None and self.path.exists():
             self._file = _File(self.path)
             self.states = self._file.load(self.times, fingerprint)
+            self._file.lock()
 
     @property
     def count(self) -> int:
@@ -62,10 +65,11 @@ class Frames:
         """Add the next frame; it is on the disk when this returns."""
         kept = tuple(part.detach().clone() for part in state)
         if self.path is not None:
-            arrays = [np.ascontiguousarray(part.cpu().numpy()) for part in kept]
+            arrays = [np.asarray(part.cpu().numpy(), order="C") for part in kept]
             if self._file is None:
                 _create(self.path, self.times, self.fingerprint, arrays)
                 self._file = _File(self.path)
+                self._file.lock()
             self._file.write(self.count, arrays)
         if self.states:
             self.states[-1] = self.states[-1][:1]
@@ -77,28 +81,22 @@ class Frames:
 
 
 class _File:
-    """An open file of frames: where in it each component of each frame lies."""
+    """A file of frames, open for writing: where in it each component of each frame lies."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.handle = os.open(path, os.O_RDWR)
-            fcntl.lockf(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(
-                f"'{path}' is being written by another run; give each its own file", "frames"
-            ) from error
-        self.offsets: list[int] = []
-        self.sizes: list[int] = []
-        self.count_at = 0
+        with self._opened() as file:
+            parts = [file[f"state/{k}"] for k in range(len(file["state"]))]
+            self.offsets = [part.id.get_offset() for part in parts]
+            self.sizes = [p.dtype.itemsize * int(np.prod(p.shape[1:])) for p in parts]
+            self.count_at = file["count"].id.get_offset()
+        self.handle = os.open(path, os.O_RDWR)
 
     def __del__(self) -> None:
         if hasattr(self, "handle"):
             os.close(self.handle)
 
-    def load(
-        self, times: tuple[float, ...], fingerprint: str
-    ) -> list[tuple[torch.Tensor, ...]]:
+    def load(self, times: tuple[float, ...], fingerprint: str) -> list[tuple[torch.Tensor, ...]]:
         """The frames that are counted; raises InputError for a file of another run."""
         with self._opened() as file:
             if file.attrs["fingerprint"] != fingerprint or tuple(file["times"][()]) != times:
@@ -109,16 +107,26 @@ class _File:
                 )
             count = int(file["count"][0])
             parts = [file[f"state/{k}"] for k in range(len(file["state"]))]
+            states: list[tuple[torch.Tensor, ...]]
             states = [(torch.from_numpy(parts[0][k]),) for k in range(count)]
             if count:
-                rest = tuple(torch.from_numpy(np.asarray(p[count - 1])) for p in parts[1:])
+                rest = tuple(torch.from_numpy(np.array(p[count - 1])) for p in parts[1:])
                 states[-1] = (*states[-1], *rest)
         return states
 
+    def lock(self) -> None:
+        """Keep other processes from writing; raises InputError where one is writing already."""
+        # The system drops this lock when this process closes the file under any handle, so it
+        # comes after the reading.
+        try:
+            fcntl.lockf(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"'{self.path}' is being written by another run; give each its own file", "frames"
+            ) from error
+
     def write(self, index: int, arrays: Sequence[np.ndarray]) -> None:
         """Frame ``index``, on the disk before it is counted."""
-        if not self.offsets:
-            self._locate()
         if [array.nbytes for array in arrays] != self.sizes:
             raise ValueError("a frame differs in shape from those before")
         for array, offset, size in zip(arrays, self.offsets, self.sizes, strict=True):
@@ -127,23 +135,14 @@ class _File:
         self._put(np.array([index + 1], dtype="<i8").view(np.uint8), self.count_at)
         os.fsync(self.handle)
 
-    def _locate(self) -> None:
-        with self._opened() as file:
-            for k in range(len(file["state"])):
-                dataset = file[f"state/{k}"]
-                self.offsets.append(dataset.id.get_offset())
-                self.sizes.append(dataset.dtype.itemsize * int(np.prod(dataset.shape[1:])))
-            self.count_at = file["count"].id.get_offset()
-
     def _put(self, raw: np.ndarray, offset: int) -> None:
-        left = memoryview(raw)
+        left = memoryview(raw.data)
         while left:
             written = os.pwrite(self.handle, left, offset)
             left, offset = left[written:], offset + written
 
     def _opened(self) -> h5py.File:
         try:
-            # Without locking of its own, whose release would also drop ours.
             file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise InputError(f"'{self.path}' is not a readable HDF5 file", "frames") from error
@@ -209,8 +208,12 @@ def _digest(part: Any, update: Callable[[bytes], None]) -> None:
     elif isinstance(part, (list, tuple)):
         for entry in part:
             _digest(entry, update)
-    elif callable(part) and hasattr(part, "__code__"):
+    elif isinstance(part, FunctionType):
         update(f"{part.__module__}.{part.__qualname__}".encode() + part.__code__.co_code)
+        held = [cell.cell_contents for cell in part.__closure__ or ()]
+        for value in (*part.__code__.co_consts, *held):
+            if isinstance(value, (Number, str, torch.Tensor, np.ndarray)):
+                _digest(value, update)
     else:
         update(repr(part).encode())
 

@@ -200,18 +200,19 @@ def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tenso
 def relative_error(
     mesh: Mesh,
     value: torch.Tensor,
-    exact: Callable[..., Any] | torch.Tensor | Any,
+    exact: Callable[..., Any] | Any,
+    lead: int = 0,
     slope: bool = False,
 ) -> torch.Tensor:
-    """||u - exact|| / ||exact|| in L2 (of the gradients: H1 seminorm) for ``value`` (..., nodes).
+    """||u - exact|| / ||exact|| in L2 per sample, ``value`` (*batch, [fields,] nodes).
 
-    By quadrature of degree 2 p + 4 against a function of x, y, z, whose error it measures between
-    the nodes too; in the mass matrix's norm against values at the nodes. Several fields are the
-    function's leading axis, and are summed: the result has one axis less than ``value``, or two.
+    ``lead``: the number of batch dimensions; ``slope``: of the gradients instead (H1 seminorm). By
+    quadrature of degree 2 p + 4, against a function of x, y, z between the nodes too; values at
+    the nodes are compared as finite element functions, that is in the mass matrix's norm.
     """
     from sciml.core.discretize.elements_tables import error_norms
 
-    return error_norms(mesh, value, exact, slope)
+    return error_norms(mesh, value, exact, lead, slope)
 
 
 def place(points: np.ndarray, vertices: np.ndarray) -> str:

@@ -88,17 +88,11 @@ class Solution:
 
     def sample(self, points: torch.Tensor) -> torch.Tensor:
         """Multilinear interpolation at ``points`` (n, d): (*batch, [frames], [fields], n)."""
-        from scipy.interpolate import RegularGridInterpolator
+        from sciml.core.interpolation import interpolate
 
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
-        axes = [a.numpy() for a in self.on.axes()]
-        flat = self.value.reshape(-1, *self.on.shape).cpu().numpy()
-        rows = [
-            RegularGridInterpolator(axes, v, bounds_error=False, fill_value=None)(points.numpy())
-            for v in flat
-        ]
-        return torch.tensor(rows).reshape(*self.value.shape[: -len(axes)], len(points))
+        return interpolate(self.value, points.T, self.on.axes())
 
     def save(self, directory: str) -> None:
         """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""

@@ -143,7 +143,10 @@ def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) ->
     if not A.symmetric:
         A = A.transpose()
         prepared = solver.setup(A)
-    right = gradient.resolve_conj().conj().resolve_conj()
+    right = gradient.conj().resolve_conj()
+    if A.nullspace:
+        # The answer has zero mean whatever the data, so that a constant gradient moves nothing.
+        right = right - right.mean(tuple(range(-len(A.shape), 0)), keepdim=True)
     result = solver.iterate(A, prepared, right, None, None)
     residual = relative_residual(A, result.x, right)
     for status in _verified(result.statuses, residual, solver.rtol):
@@ -213,7 +216,8 @@ def solve(
         if not rest or isinstance(rest[0], Solver):
             raise InputError("solve(A, b, solver) needs the right-hand side b after the matrix")
         A = problem if isinstance(problem, LinearMap) else SparseMatrix(problem)
-        b = torch.as_tensor(rest.pop(0), dtype=torch.float64)
+        b = torch.as_tensor(rest.pop(0))
+        b = b.to(torch.promote_types(b.dtype, torch.float64))
         problem = LinearSystem(A, b)
     if rest:
         solver = rest.pop(0)

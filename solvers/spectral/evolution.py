@@ -2,36 +2,34 @@
 
 Of the coefficient form, divided by d, the parts with constant coefficients make the symbol
 
-    L(k) = (-k . K k - i b . k - c + i beta k^3 - gamma |k|^4) / d;
+    L(k) = (-k . K k - i b . k - c + i beta k^3 - gamma |k|^4) / d,
 
-all else is evaluated on the grid and makes N. A diffusivity that varies is split, K = K_0 +
-(K - K_0), K_0 midway between its extremes at the start: L takes the stiff part, and where K_0 is at
-least half of K everywhere, what is left to N cannot outgrow it. Fields in N are limited to the
-modes of the 2/3 rule before they are multiplied, and so are the products. With inertia, m u_tt +
-d u_t = ..., the pair (u, u_t) evolves, L a 2 x 2 matrix per mode.
+all else is evaluated on the grid and makes N (:mod:`sciml.solvers.spectral.products`). With
+inertia, m u_tt + d u_t = ..., the pair (u, u_t) evolves, and L is a 2 x 2 matrix per mode.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from sciml.core.equation import Equation, NavierStokes, System
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
-from sciml.core.problem import Coefficient, Problem
+from sciml.core.problem import Problem
 from sciml.solvers.spectral.exponential import Diagonal, Linear, Nonlinear, Pair
 from sciml.solvers.spectral.fourier import Fourier, fourier
-from sciml.solvers.spectral.terms import Reader, Term, Values, reader
+from sciml.solvers.spectral.products import Products, split
+from sciml.solvers.spectral.terms import Reader, reader
 
 
 @dataclass(frozen=True)
 class Evolution:
     """``U' = linear U + nonlinear(U, t)``.
 
-    ``first``: the state at the start, values (*batch, fields, *shape), float64; of the fields the
+    ``first``: the state at the start, values (*batch, fields, *shape), float64; of its fields the
     leading ones, called ``names``, are the answer. ``limited``: whether the 2/3 rule is in force.
     """
 
@@ -44,25 +42,6 @@ class Evolution:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class _Field:
-    """One field's equation, divided by its leading coefficient.
-
-    ``symbol`` is its part of L. ``fluxes``: (i, j, K_ij, constant part of it) where K varies;
-    ``advection``: (axis, b); ``products``: what else depends on the field itself;
-    ``sources``: functions of t and x; ``fixed``: coefficients of a source fixed in time.
-    """
-
-    symbol: torch.Tensor
-    scale: torch.Tensor
-    fluxes: list[tuple[int, int, Term, torch.Tensor]] = field(default_factory=list)
-    advection: list[tuple[int, Term]] = field(default_factory=list)
-    reaction: list[Term] = field(default_factory=list)
-    products: list[Term] = field(default_factory=list)
-    sources: list[Term] = field(default_factory=list)
-    fixed: torch.Tensor | None = None
-
-
 def evolution(problem: Problem, grid: Grid, device: torch.device) -> Evolution:
     """The evolution of a problem on a grid; raises InputError for what has no Fourier symbol."""
     from sciml.solvers.spectral.vorticity import vorticity
@@ -71,61 +50,122 @@ def evolution(problem: Problem, grid: Grid, device: torch.device) -> Evolution:
     if isinstance(problem.equation, NavierStokes):
         return vorticity(problem, space)
     if isinstance(problem.equation, System):
-        return _first_order(problem, space, problem.equation.equations, "equations.")
+        return _first_order(problem, space, problem.equation.equations)
     inertia = reader(problem, space, ("u",)).constant(problem.form.m, "problem.equation.m")
     if bool(inertia.any()):
         return _second_order(problem, space, inertia)
-    return _first_order(problem, space, {"u": problem.form}, "")
+    return _first_order(problem, space, {"u": problem.form})
 
 
-def _first_order(
-    problem: Problem, space: Fourier, equations: Mapping[str, Equation], prefix: str
-) -> Evolution:
+def _first_order(problem: Problem, space: Fourier, equations: Mapping[str, Equation]) -> Evolution:
     names = tuple(equations)
     source = reader(problem, space, names)
-    first = initial_values(problem, source, names)
+    first = initial_values(source, names)
     parts = []
     for index, (name, equation) in enumerate(equations.items()):
-        key = f"problem.equation.{prefix}{name}" if prefix else "problem.equation"
-        if prefix and bool(source.constant(equation.m, f"{key}.m").any()):
-            raise InputError("etdrk4 takes inertia in a single equation, not in a system", key)
-        lead = _positive(source.constant(equation.d, f"{key}.d"), "d", key)
-        parts.append(_split(source, equation, index, 1 / lead, first, key))
+        key = "problem.equation"
+        if isinstance(problem.equation, System):
+            key = f"{key}.equations.{name}"
+            if bool(source.constant(equation.m, f"{key}.m").any()):
+                raise InputError("etdrk4 takes inertia m in one equation, not in a system", key)
+        lead = _positive(source.constant(equation.d, f"{key}.d"), f"{key}.d")
+        parts.append(split(source, equation, index, lead, first, key))
     symbols = torch.broadcast_tensors(*(part.symbol for part in parts))
     linear = Diagonal(torch.stack(symbols, dim=-space.dimension - 1))
-    return _assembled(source, parts, linear, first, names, inertia=False)
+    return assembled(space, linear, Products(source, tuple(parts)), first, names)
 
 
 def _second_order(problem: Problem, space: Fourier, inertia: torch.Tensor) -> Evolution:
     key, source = "problem.equation", reader(problem, space, ("u",))
-    first = initial_values(problem, source, ("u", "ut"), optional=("ut",))
-    lead = _positive(inertia, "m", key)
+    first = initial_values(source, ("u", "ut"), optional=("ut",))
+    lead = _positive(inertia, f"{key}.m")
     damping = source.constant(problem.form.d, f"{key}.d") / lead
-    part = _split(source, problem.form, 0, 1 / lead, first, key)
+    part = split(source, problem.form, 0, lead, first, key)
     linear = Pair(part.symbol, damping.to(torch.complex128), space.dimension)
-    return _assembled(source, [part], linear, first, ("u",), inertia=True)
+    return assembled(space, linear, Products(source, (part,), inertia=True), first, ("u",))
 
 
-def _assembled(
-    source: Reader,
-    parts: list[_Field],
+def assembled(
+    space: Fourier,
     linear: Linear,
+    products: Products,
     first: torch.Tensor,
     names: tuple[str, ...],
-    inertia: bool,
+    notes: tuple[str, ...] = (),
 ) -> Evolution:
-    space = source.fourier
+    """The evolution, its first state expanded to the batch of all that it is made of."""
     check_growth(linear, space)
-    nonlinear = Products(source, tuple(parts), inertia)
     d = space.dimension
-    fixed = (p.fixed.shape[:-d] for p in parts if p.fixed is not None)
-    lead = (s.shape[: -d - 1] for s in (_symbol_shape(linear, d), first))
-    batch = torch.broadcast_shapes(*fixed, *lead, *(v.shape[:-d] for v in source.parameters.values()))
-    return Evolution(
-        linear,
-        nonlinear if nonlinear.active else None,
-        space,
-        first.expand(*batch, *first.shape[-d - 1 :]),
-        names,
-        nonlinear.limited,
+    shapes = [first.shape[: -d - 1], linear.batch(d)]
+    if products.active:
+        start = products(space.forward(first), products.start)
+        shapes.append(start.shape[: -d - 1])
+    first = first.expand(*_batch(shapes), *first.shape[-d - 1 :])
+    nonlinear = products if products.active else None
+    return Evolution(linear, nonlinear, space, first, names, products.limited, notes)
+
+
+def initial_values(
+    source: Reader, names: tuple[str, ...], optional: Sequence[str] = ()
+) -> torch.Tensor:
+    """The initial data of the fields ``names``, (*batch, fields, *shape); zero for optional ones.
+
+    Raises InputError for a missing or unknown field.
+    """
+    given = source.problem.first
+    if not isinstance(source.problem.initial, Mapping) and len(names) - len(optional) > 1:
+        raise InputError(
+            f"initial must name the fields: {{{', '.join(f'{n}: ...' for n in names)}}}",
+            "problem.initial",
+        )
+    for name in given:
+        if name not in names:
+            raise InputError(
+                f"unknown field '{name}'{did_you_mean(name, names)}", f"problem.initial.{name}"
+            )
+    missing = [name for name in names if name not in given and name not in optional]
+    if missing:
+        raise InputError(f"initial data for {', '.join(missing)} are missing", "problem.initial")
+    named = isinstance(source.problem.initial, Mapping)
+    values = [
+        source.values(given.get(name, 0.0), f"problem.initial.{name}" if named else "problem.initial")
+        for name in names
+    ]
+    return torch.stack(torch.broadcast_tensors(*values), dim=-source.fourier.dimension - 1)
+
+
+def check_growth(linear: Linear, space: Fourier) -> None:
+    """Raise InputError where the shortest waves grow fastest: no grid could follow them."""
+    growth = linear.growth.flatten(-space.dimension)
+    wavenumber = space.laplacian.neg().expand(space.modes).flatten()
+    worst = growth.max(-1)
+    fastest = wavenumber[worst.indices]
+    ill = (worst.values > growth[..., 0].clamp_min(0) * (1 + 1e-12) + 1e-12) & (
+        fastest >= 0.999 * wavenumber.max()
     )
+    if bool(ill.any()):
+        raise InputError(
+            f"the equation is ill-posed on this grid: its shortest waves grow fastest, at the rate "
+            f"{float(worst.values.max()):.3g}; check the signs of K, dispersion and biharmonic",
+            "problem.equation",
+        )
+
+
+def _positive(lead: torch.Tensor, key: str) -> torch.Tensor:
+    if not bool((lead > 0).all()):
+        name = key.rpartition(".")[2]
+        raise InputError(
+            f"etdrk4 integrates in time and needs {name} > 0; got {float(lead.min()):g}", key
+        )
+    return lead
+
+
+def _batch(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    try:
+        return tuple(torch.broadcast_shapes(*(tuple(shape) for shape in shapes)))
+    except RuntimeError:
+        listed = ", ".join(str(list(shape)) for shape in shapes)
+        raise InputError(
+            f"the batches of initial data, coefficients and parameters do not go together: {listed}",
+            "problem",
+        ) from None

@@ -13,5 +13,6 @@ from __future__ import annotations
 
 from sciml.core.discretize.assemble import discretize
 from sciml.core.discretize.memory import memory_estimate
+from sciml.core.discretize.nonlinear import semidiscretize
 
-__all__ = ["discretize", "memory_estimate"]
+__all__ = ["discretize", "memory_estimate", "semidiscretize"]

@@ -9,11 +9,9 @@ t, u, ux, uy and uz, and a function may have arguments of these names after its 
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import product
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.core.discretize.layout import Layout, Points, pick
+from sciml.core.discretize.layout import Layout, Points
 from sciml.core.errors import InputError
 from sciml.core.expression import Expression, parse
 from sciml.core.grid import AXES
+from sciml.core.interpolation import interpolate
 from sciml.core.problem import Coefficient, FieldFile, Problem
 
 SLOPES = ("ux", "uy", "uz")
@@ -225,8 +224,8 @@ def _field(values: torch.Tensor, points: Points, data: Data, key: str) -> torch.
     if values.ndim >= d and tuple(values.shape[-d:]) == shape:
         if points is data.own:
             return values
-        return _interpolate(values, points, tuple(axis.points for axis in data.layout.axes))
-    if points[0].ndim == d and (side := _side_values(values, points, shape)) is not None:
+        return interpolate(values, points, tuple(axis.points for axis in data.layout.axes))
+    if points[0].ndim == d and (side := _side_values(values, points, data.layout)) is not None:
         return side
     if values.ndim < d or min(values.shape[-d:]) < 2:
         raise InputError(
@@ -243,40 +242,25 @@ def _field(values: torch.Tensor, points: Points, data: Data, key: str) -> torch.
         torch.linspace(a, b, n, dtype=torch.float64, device=data.device)
         for a, b, n in zip(box.lower, box.upper, sizes, strict=True)
     )
-    return _interpolate(values, points, ticks)
+    return interpolate(values, points, ticks)
 
 
 def _side_values(
-    values: torch.Tensor, points: Points, shape: tuple[int, ...]
+    values: torch.Tensor, points: Points, layout: Layout
 ) -> torch.Tensor | None:
     """Values given on one side of the grid, its own axis left out; None if they are not."""
     fixed = [k for k, p in enumerate(points) if p.numel() == 1]
     if len(fixed) != 1:
         return None
+    shape = layout.grid.shape
     side = tuple(n for k, n in enumerate(shape) if k != fixed[0])
-    there = tuple(p.numel() for k, p in enumerate(points) if k != fixed[0])
-    if side != there or tuple(values.shape[values.ndim - len(side) :]) != side:
+    if tuple(values.shape[values.ndim - len(side) :]) != side:
         return None
-    return values.unsqueeze(fixed[0] - len(shape))
-
-
-def _interpolate(
-    values: torch.Tensor, points: Points, ticks: tuple[torch.Tensor, ...]
-) -> torch.Tensor:
-    """Multilinear interpolation between evenly spaced ``ticks``, extended linearly beyond."""
-    d = len(ticks)
-    low, weight = [], []
-    for p, t in zip(points, ticks, strict=True):
-        position = (p - t[0]) / (t[-1] - t[0]) * (len(t) - 1)
-        index = position.floor().clamp(0, len(t) - 2)
-        low.append(index.long())
-        weight.append((position - index).to(values.dtype))
-    total = torch.zeros((), dtype=values.dtype, device=values.device)
-    for corner in product((0, 1), repeat=d):
-        places = tuple(i + s for i, s in zip(low, corner, strict=True))
-        factors = [w if s else 1 - w for w, s in zip(weight, corner, strict=True)]
-        total = total + math.prod(factors[1:], start=factors[0]) * pick(values, places)
-    return total
+    values = values.unsqueeze(fixed[0] - len(shape))
+    there = tuple(p.numel() for p in points)
+    # Fluxes are wanted at the unknowns alone, Dirichlet values on the whole side.
+    own = values if there == values.shape[-len(shape) :] else layout.to_unknowns(values)
+    return own if tuple(own.shape[-len(shape) :]) == there else None
 
 
 def load(source: FieldFile, key: str) -> np.ndarray:

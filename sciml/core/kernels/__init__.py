@@ -12,8 +12,12 @@ import torch
 
 
 def of(u: torch.Tensor) -> ModuleType:
-    """The kernels for this tensor: compiled on the CPU, reference elsewhere or under autograd."""
-    if u.device.type == "cpu" and not (u.requires_grad and torch.is_grad_enabled()):
+    """The kernels for this tensor: compiled on the CPU, reference elsewhere or where derived.
+
+    Derived: under autograd, or inside a transform of torch.func.
+    """
+    recorded = u.requires_grad and torch.is_grad_enabled()
+    if u.device.type == "cpu" and not recorded and torch.func.debug_unwrap(u) is u:
         from sciml.core.kernels import compiled
 
         return compiled
