@@ -1,17 +1,14 @@
-"""Periodic problems in time by Fourier modes and exponential time differencing.
+"""Periodic problems in time by Fourier modes and exponential time differencing of order 4.
 
-The run is made twice side by side, with steps h and 2 h. Where the two differ at a frame by more
-than ``rtol`` the step is halved: the run with h takes the place of the one with 2 h, and the one
-with h / 2 is made from the start. As the order is 4, what they differ by is the error of the run
-with 2 h to within a fifteenth, and that of the run with h, whose frames are returned, is some
-fifteen times less.
+The symbol and the rest of an equation are told apart in ``evolution``, one step is stated in
+``exponential``, and how a run is verified in ``course``.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +21,10 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
+from sciml.solvers.spectral.course import Course, SpectralState
 from sciml.solvers.spectral.evolution import Evolution, evolution
-from sciml.solvers.spectral.exponential import Stepper, stepper
 
 _TAIL = 1e-3  # share of the norm in the highest modes from which a run is called under-resolved
-_LOOK = 10  # steps between two looks for infinities
-_SAME = 0.02  # blow-up at two step sizes within this share of the time passed is no coincidence
 
 
 @dataclass(frozen=True)
@@ -100,140 +95,89 @@ class ETDRK4:
         mark = "" if frames is None else fingerprint(state.problem, state.grid, self, first)
         kept = Frames(state.times, frames, mark)
         with torch.no_grad():
-            course = Course(self, state, kept, first, progress)
+            course = Course(self.rtol, self.step, self.max_steps, state, kept, first, progress)
             course.complete()
             return _solution(self, state, course, begin)
 
 
-@dataclass(frozen=True)
-class SpectralState:
-    """A problem set up: its evolution and the times of its frames."""
-
-    problem: Problem
-    evolution: Evolution
-    times: tuple[float, ...]
-    setup_seconds: float
-
-    @property
-    def grid(self) -> Grid:
-        """The grid, bound to the problem's box."""
-        return self.evolution.fourier.grid
-
-    @property
-    def interval(self) -> float:
-        """The time from one frame to the next."""
-        return (self.times[-1] - self.times[0]) / (len(self.times) - 1)
+def _first(found: Evolution, initial: torch.Tensor | None) -> torch.Tensor:
+    """The state at the start, its leading fields replaced by ``initial`` where there is one."""
+    if initial is None:
+        return found.first
+    space, count = found.fourier, len(found.names)
+    d = space.dimension
+    wanted = (count, *space.grid.shape) if count > 1 else space.grid.shape
+    if tuple(initial.shape[initial.ndim - len(wanted) :]) != wanted:
+        raise InputError(
+            f"initial has shape {list(initial.shape)}; its last axes must be {list(wanted)}"
+        )
+    value = space.restrict(initial if count > 1 else initial.unsqueeze(-d - 1))
+    rest = found.first.narrow(-d - 1, count, found.first.shape[-d - 1] - count)
+    batch = torch.broadcast_shapes(value.shape[: -d - 1], rest.shape[: -d - 1])
+    parts = [part.expand(*batch, *part.shape[-d - 1 :]) for part in (value, rest)]
+    return torch.cat(parts, dim=-d - 1)
 
 
-@dataclass
-class Course:
-    """A run on its way. A frame's state: values at the steps h and 2 h, steps per interval, error.
+def _solution(solver: ETDRK4, state: SpectralState, course: Course, begin: float) -> Solution:
+    found = state.evolution
+    space, d, count = found.fourier, found.fourier.dimension, len(found.names)
+    kept = course.frames.stack(d + 1).narrow(-d - 1, 0, count)
+    value = space.lift(kept if count > 1 else kept.squeeze(-d - 1))
+    error = course.error
+    if course.blown_up is not None:
+        error = torch.where(course.blown_up, torch.inf, error)
+    steps = course.steps * (course.frames.count - 1)
+    stats = Statistics(
+        torch.full(error.shape, steps),
+        error.unsqueeze(0),
+        state.setup_seconds,
+        time.perf_counter() - begin,
+        float(course.work),
+    )
+    notes = [*found.notes, _note_on_steps(course), *_note_on_space(found, kept, state.times)]
+    return Solution(
+        value=value,
+        residual=error,
+        statuses=tuple(_statuses(solver, course, error)),
+        stats=stats,
+        on=space.grid,
+        solver=solver,
+        notes=tuple(notes),
+        times=torch.tensor(state.times[: course.frames.count], dtype=torch.float64),
+        fields=found.names,
+    )
 
-    ``error``: per sample the largest relative difference at any frame so far.
-    """
 
-    solver: ETDRK4
-    state: SpectralState
-    frames: Frames
-    first: torch.Tensor
-    progress: Progress | None
-    steps: int = 2
-    error: torch.Tensor = field(init=False)
-    blown_up: torch.Tensor | None = None
-    work: int = 0
-    _steppers: dict[int, Stepper] = field(default_factory=dict)
+def _statuses(solver: ETDRK4, course: Course, error: torch.Tensor) -> list[Status]:
+    blown = torch.zeros_like(error, dtype=torch.bool)
+    blown = blown if course.blown_up is None else course.blown_up
+    return [
+        Status.BLOWN_UP if gone else _accuracy(size, solver.rtol)
+        for gone, size in zip(blown.flatten().tolist(), error.flatten().tolist(), strict=True)
+    ]
 
-    def __post_init__(self) -> None:
-        d = self.state.evolution.fourier.dimension
-        self.error = torch.zeros(self.first.shape[: -d - 1], dtype=torch.float64)
-        if self.solver.step is not None:
-            ratio = self.state.interval / self.solver.step
-            self.steps = 2 * max(1, math.ceil(ratio / 2 * (1 - 1e-12)))
-        if self.frames.count:
-            device = self.first.device
-            self.frames.states = [tuple(p.to(device) for p in s) for s in self.frames.states]
-            _, _, steps, error = self.frames.states[-1]
-            self.steps, self.error = int(steps), error.cpu()
-        else:
-            self._append(self.first, self.first)
 
-    def complete(self) -> None:
-        """Compute the frames that are missing, until one is not finite."""
-        while self.frames.count < len(self.state.times) and self.blown_up is None:
-            fine, coarse = self._next()
-            if self.blown_up is None:
-                self.error = torch.maximum(self.error, self._difference(fine, coarse).cpu())
-                self._append(fine, coarse)
+def _accuracy(error: float, rtol: float) -> Status:
+    return Status.CONVERGED if error <= rtol else Status.INACCURATE_IN_TIME
 
-    def _append(self, fine: torch.Tensor, coarse: torch.Tensor) -> None:
-        self.frames.append(fine, coarse, torch.tensor(self.steps), self.error)
 
-    def _next(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The next frame at the steps h and 2 h, h halved as need be."""
-        last = self.frames.count - 1
-        before, before_coarse = self.frames.states[-1][:2]
-        coarse, _ = self._advance(before_coarse, last, last + 1, self.steps // 2)
-        fine, reached = self._advance(before, last, last + 1, self.steps)
-        # Errors add up, so the first interval is held to its share; it is the cheapest to repeat.
-        goal = self.solver.rtol / (len(self.state.times) - 1 if last == 0 else 1)
-        gap = self._worst(fine, coarse)
-        agreements = 0
-        while self.solver.step is None and gap > goal and agreements < 2:
-            if 2 * self.steps * (len(self.state.times) - 1) > self.solver.max_steps:
-                break
-            self.steps *= 2
-            coarse, former, former_gap = fine, reached, gap
-            fine, reached = self._advance(self.frames.states[0][0], 0, last + 1, self.steps)
-            gap = self._worst(fine, coarse)
-            if math.isinf(gap):
-                passed = reached - self.state.times[0]
-                agreements += abs(reached - former) <= _SAME * passed and not _finite(fine)
-            elif gap > 0.5 * former_gap:
-                break
-        if not _finite(fine):
-            d = self.state.evolution.fourier.dimension
-            self.blown_up = ~torch.isfinite(fine).flatten(-d - 1).all(-1).cpu()
-        return fine, coarse
+def _note_on_steps(course: Course) -> str:
+    h = course.state.interval / course.steps
+    chosen = "halved until two runs agreed" if course.step is None else "as given"
+    return (
+        f"etdrk4: steps of {h:.4g}, {chosen}; the frames differ by at most "
+        f"{float(course.error.max()):.2g} from those of a run with twice the step"
+    )
 
-    def _advance(
-        self, value: torch.Tensor, begin: int, end: int, steps: int
-    ) -> tuple[torch.Tensor, float]:
-        """From frame ``begin`` to ``end`` in so many steps per interval, and the time reached.
 
-        It stops early at a value that is not finite.
-        """
-        if not _finite(value):
-            return value, self.state.times[begin]
-        space, stepper = self.state.evolution.fourier, self._stepper(steps)
-        for frame in range(begin, end):
-            U, start = space.forward(value), self.state.times[frame]
-            for s in range(steps):
-                U = stepper.step(U, start + s * stepper.h)
-                self.work += 1
-                if self.progress is not None and steps == self.steps:
-                    self.progress(self.work, start + (s + 1) * stepper.h)
-                if s % _LOOK == _LOOK - 1 and not _finite(U):
-                    return space.backward(U), start + (s + 1) * stepper.h
-            value = space.backward(U)
-        return value, self.state.times[end]
-
-    def _stepper(self, steps: int) -> Stepper:
-        if steps not in self._steppers:
-            h = self.state.interval / steps
-            made = stepper(self.state.evolution.linear, self.state.evolution.nonlinear, h)
-            self._steppers = {n: s for n, s in self._steppers.items() if n == steps // 2}
-            self._steppers[steps] = made
-        return self._steppers[steps]
-
-    def _worst(self, fine: torch.Tensor, coarse: torch.Tensor) -> float:
-        gap = float(self._difference(fine, coarse).max())
-        return math.inf if math.isnan(gap) else gap
-
-    def _difference(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-        """The relative difference of the worst field, shape batch; infinite where not finite."""
-        d = self.state.evolution.fourier.dimension
-        scale = _norm(fine, d)
-        for (value, *_) in self.frames.states:
-            scale = torch.maximum(scale, _norm(value, d))
-        gap = _norm(fine - coarse, d) / scale.clamp_min(torch.finfo(torch.float64).tiny)
-        return torch.nan_to_num(gap, nan=torch.inf, posinf=torch.inf).amax(-1)
+def _note_on_space(found: Evolution, kept: torch.Tensor, times: tuple[float, ...]) -> list[str]:
+    """A line where the grid is too coarse for the solution, else none."""
+    space, d = found.fourier, found.fourier.dimension
+    tails = space.tail(space.forward(kept), found.limited).amax(-1)
+    share, frame = tails.reshape(-1, tails.shape[-1]).amax(0).max(-1)
+    if float(share) <= _TAIL:
+        return []
+    return [
+        f"under-resolved in space: at t = {times[int(frame)]:.4g} the highest third of the modes "
+        f"holds {float(share):.2g} of the norm; take a finer grid"
+    ]

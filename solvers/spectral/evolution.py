@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
@@ -23,6 +24,23 @@ from sciml.solvers.spectral.exponential import Diagonal, Linear, Nonlinear, Pair
 from sciml.solvers.spectral.fourier import Fourier, fourier
 from sciml.solvers.spectral.products import Products, split
 from sciml.solvers.spectral.terms import Reader, reader
+
+
+class Explicit(Protocol):
+    """What N is made of, before it is known whether there is any.
+
+    ``active``: whether N is anything but zero; ``limited``: whether it multiplies fields;
+    ``start``: the time at which the run begins.
+    """
+
+    @property
+    def active(self) -> bool: ...
+    @property
+    def limited(self) -> bool: ...
+    @property
+    def start(self) -> float: ...
+    def __call__(self, U: torch.Tensor, t: float) -> torch.Tensor:
+        """N(U, t)."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +106,7 @@ def _second_order(problem: Problem, space: Fourier, inertia: torch.Tensor) -> Ev
 def assembled(
     space: Fourier,
     linear: Linear,
-    products: Products,
+    products: Explicit,
     first: torch.Tensor,
     names: tuple[str, ...],
     notes: tuple[str, ...] = (),
@@ -128,7 +146,9 @@ def initial_values(
         raise InputError(f"initial data for {', '.join(missing)} are missing", "problem.initial")
     named = isinstance(source.problem.initial, Mapping)
     values = [
-        source.values(given.get(name, 0.0), f"problem.initial.{name}" if named else "problem.initial")
+        source.values(
+            given.get(name, 0.0), f"problem.initial.{name}" if named else "problem.initial"
+        )
         for name in names
     ]
     return torch.stack(torch.broadcast_tensors(*values), dim=-source.fourier.dimension - 1)

@@ -83,7 +83,11 @@ class Linear(ABC):
     @property
     @abstractmethod
     def growth(self) -> torch.Tensor:
-        """The largest real part of the eigenvalues of L, per mode."""
+        """The largest real part of the eigenvalues of L, (..., *modes)."""
+
+    @abstractmethod
+    def batch(self, dimension: int) -> tuple[int, ...]:
+        """Its batch, for modes of so many dimensions."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,10 @@ class Diagonal(Linear):
     def growth(self) -> torch.Tensor:
         """Re L."""
         return self.symbol.real
+
+    def batch(self, dimension: int) -> tuple[int, ...]:
+        """What precedes (fields, *modes)."""
+        return tuple(self.symbol.shape[: -dimension - 1])
 
 
 @dataclass(frozen=True)
@@ -142,6 +150,11 @@ class Pair(Linear):
         """The larger real part of the two eigenvalues."""
         centre, radius = self._eigenvalues(1.0)
         return torch.maximum((centre + radius).real, (centre - radius).real)
+
+    def batch(self, dimension: int) -> tuple[int, ...]:
+        """What precedes the modes."""
+        shape = torch.broadcast_shapes(self.stiffness.shape, self.damping.shape)
+        return tuple(shape[:-dimension])
 
     def _eigenvalues(self, h: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Those of h L as centre - radius and centre + radius."""

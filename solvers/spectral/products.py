@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
 from sciml.core.equation import Equation
 from sciml.core.errors import InputError
-from sciml.core.grid import AXES
-from sciml.solvers.spectral.fourier import Fourier
 from sciml.solvers.spectral.terms import Reader, Term, Values
 
 
@@ -120,7 +119,7 @@ class Products:
         space, d = self.source.fourier, self.source.fourier.dimension
         values = dict(self.source.surroundings)
         values["t"] = torch.full((), t, dtype=torch.float64, device=space.device)
-        wanted = self._wanted()
+        wanted = self._wanted
         if wanted:
             fields = (space.kept * U).unbind(-d - 1)
             rows = []
@@ -130,6 +129,7 @@ class Products:
             values |= zip(wanted, space.backward(torch.stack(rows)), strict=True)
         return values
 
+    @cached_property
     def _wanted(self) -> list[str]:
         wanted: set[str] = set()
         for index, part in enumerate(self.parts):
@@ -147,7 +147,12 @@ class Products:
 
 
 def split(
-    source: Reader, equation: Equation, index: int, lead: torch.Tensor, first: torch.Tensor, key: str
+    source: Reader,
+    equation: Equation,
+    index: int,
+    lead: torch.Tensor,
+    first: torch.Tensor,
+    key: str,
 ) -> Part:
     """A field's equation as its part of L and its part of N.
 
@@ -189,7 +194,9 @@ def _matrix(source: Reader, equation: Equation, key: str) -> dict[tuple[int, int
         )
     found = {}
     for i, row in enumerate(rows):
-        entries = row if isinstance(row, (tuple, list)) else [row if i == j else 0 for j in range(d)]
+        entries = (
+            row if isinstance(row, (tuple, list)) else [row if i == j else 0 for j in range(d)]
+        )
         for j, entry in enumerate(entries):
             where = f"{key}.K.{i}.{j}" if isinstance(row, (tuple, list)) else f"{key}.K.{i}"
             term = source.read(entry, where)
@@ -239,7 +246,8 @@ def _lower_order(part: Part, source: Reader, equation: Equation, key: str) -> No
     entries: Sequence[object] = equation.b or ()
     if entries and len(entries) != space.dimension:
         raise InputError(
-            f"b has {space.dimension} entries in {space.dimension}-D; got {len(entries)}", f"{key}.b"
+            f"b has {space.dimension} entries in {space.dimension}-D; got {len(entries)}",
+            f"{key}.b",
         )
     for axis, entry in enumerate(entries):
         b = source.read(entry, f"{key}.b.{axis}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 from typing import Any
 
@@ -74,7 +75,7 @@ class Reader:
     parameters: Values
     slopes: Mapping[str, tuple[int, int | None]]
 
-    @property
+    @cached_property
     def surroundings(self) -> Values:
         """The values that stay the same throughout a run: coordinates and parameters."""
         return {**dict(zip(AXES, self.fourier.points, strict=False)), **self.parameters}
@@ -101,7 +102,9 @@ class Reader:
         value = expression(**self.parameters)
         if not torch.isfinite(value).all():
             raise InputError(f"'{coefficient}' must be finite; it is not", key)
-        return _fixed(value.to(self.fourier.device).reshape(*value.shape[:-len(ones)], *ones), True)
+        return _fixed(
+            value.to(self.fourier.device).reshape(*value.shape[: -len(ones)], *ones), True
+        )
 
     def values(self, coefficient: Coefficient, key: str) -> torch.Tensor:
         """A coefficient of x alone at the unknowns, (*batch, *shape)."""

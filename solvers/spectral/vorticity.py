@@ -180,9 +180,7 @@ def _coefficients(source: Reader, term: Term, values: dict[str, torch.Tensor]) -
     return source.fourier.forward(value.expand(*batch, *source.fourier.shape)).unsqueeze(-3)
 
 
-def _curl(
-    source: Reader, force: tuple[Term, ...], values: dict[str, torch.Tensor]
-) -> torch.Tensor:
+def _curl(source: Reader, force: tuple[Term, ...], values: dict[str, torch.Tensor]) -> torch.Tensor:
     """The coefficients of d_x F_y - d_y F_x."""
     kx, ky = source.fourier.k
     Fx, Fy = (_coefficients(source, term, values) for term in force)

@@ -1,0 +1,221 @@
+"""The state of a flow and one step of it in time.
+
+Adams-Bashforth for advection, Crank-Nicolson for diffusion, factorised by directions, and van
+Kan's incremental pressure correction (1986), with step k and r = k / k_before:
+
+    (1 - a D_xx) (1 - a D_yy) (u* - u^n) = k (-(1 + r/2) H^n + r/2 H^(n-1) + nu Lap u^n
+                                              - G p^(n-1/2) + f^(n+1/2)),      a = nu k / 2,
+    D G phi = D u* / k,      u^(n+1) = u* - k G phi,
+    p^(n+1/2) = p^(n-1/2) + phi - (nu / 2) D u*
+
+(Kim and Moin 1985, equations 3 to 7; the last line is Brown, Cortez and Minion's, 2001, equation
+48, which makes p of second order too). u* has the walls' velocities at t^(n+1). In a steady state
+phi = 0: the answer does not depend on the step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from sciml.core.discretize.coefficients import Data, depends_on, evaluate
+from sciml.core.errors import InputError
+from sciml.core.grid import Grid
+from sciml.core.problem import Problem
+from sciml.solvers.projection.loops import tendency_u, tendency_v
+from sciml.solvers.projection.pressure import Pressure
+from sciml.solvers.projection.sides import Sides, Walls, places, sampled
+from sciml.solvers.projection.staggered import Component, fill_pressure
+
+
+@dataclass
+class Flow:
+    """Velocities and pressures with ghost points, and what the next step needs of the last one.
+
+    ``p`` is half a step behind the velocities, ``p_before`` behind that by ``lag``; ``H`` are the
+    advection terms of the last step, ``phi`` its pressure increment, ``step`` its length (0 before
+    the first). All (samples, ...), float64.
+    """
+
+    u: np.ndarray
+    v: np.ndarray
+    p: np.ndarray
+    p_before: np.ndarray
+    H: tuple[np.ndarray, np.ndarray]
+    phi: np.ndarray
+    step: float = 0.0
+    lag: float = 0.0
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A flow problem on its staggered grid, set up: everything that does not change in time."""
+
+    problem: Problem
+    grid: Grid
+    info: Data
+    batch: tuple[int, ...]
+    viscosity: np.ndarray
+    faces: tuple[Component, Component]
+    sides: Sides
+    pressure: Pressure
+    rtol: float
+
+    @property
+    def samples(self) -> int:
+        """How many flows are computed together."""
+        return int(np.prod(self.batch, dtype=int))
+
+    def force(self, t: float) -> list[np.ndarray]:
+        """The force on the faces of u and v at time t, (1 or samples, *faces)."""
+        given = self.problem.equation.force  # type: ignore[union-attr]
+        result = []
+        for k, component in enumerate(self.faces):
+            shape = component.free.shape
+            if given is None:
+                result.append(np.zeros((1, *shape)))
+                continue
+            key = f"problem.equation.force[{k}]"
+            value = evaluate(given[k], places(self.grid, k), self.info.at_time(t), key)
+            result.append(np.ascontiguousarray(sampled(value, self.batch, shape)))
+        return result
+
+    @property
+    def steady_force(self) -> bool:
+        """Whether the force does not change in time."""
+        given = self.problem.equation.force  # type: ignore[union-attr]
+        return given is None or "t" not in depends_on(given, self.info, "problem.equation.force")
+
+    def divergence(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """D (u, v) on the cells."""
+        return self.faces[0].outflow(u) + self.faces[1].outflow(v)
+
+    def speed(self, u: np.ndarray, v: np.ndarray, walls: Walls) -> float:
+        """The largest |u| / hx + |v| / hy of the cells, walls and samples."""
+        hx, hy = self.grid.spacing
+        across = np.abs(u[:, 1:-1, 1:-1]).max(axis=2) / hx
+        along = np.abs(v[:, 1:-1, 1:-1]).max(axis=2) / hy
+        if float(across.max() + along.max()) == 0.0:
+            return float(self.sides.speed(walls).max())
+        east = np.maximum(np.abs(u[:, 1:-2, 1:-1]), np.abs(u[:, 2:-1, 1:-1])) / hx
+        north = np.maximum(np.abs(v[:, 1:-1, 1:-2]), np.abs(v[:, 1:-1, 2:-1])) / hy
+        return max(float((east + north).max()), float(self.sides.speed(walls).max()))
+
+    def leak(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """The largest net outflow of a cell relative to the fastest flow, per sample.
+
+        That is max |D u| h / max |u|, h the smaller spacing: the residual that is reported.
+        """
+        fastest = np.maximum(np.abs(u).max((1, 2)), np.abs(v).max((1, 2)))
+        worst = np.abs(self.divergence(u, v)).max((1, 2)) * min(self.grid.spacing)
+        return worst / np.where(fastest > 0, fastest, 1.0)
+
+    def project(
+        self, u: np.ndarray, v: np.ndarray, walls: Walls, k: float, guess: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Make (u, v) free of divergence in place; returns phi with ghost points and D u*."""
+        divergence = self.divergence(u, v)
+        area = self.grid.spacing[0] * self.grid.spacing[1]
+        fastest = np.maximum(np.abs(u).max((1, 2)), np.abs(v).max((1, 2)))
+        tolerance = 0.5 * self.rtol * fastest / min(self.grid.spacing) * area / k
+        phi = self.pressure.solve(-divergence * (area / k), guess, tolerance)
+        phi = np.pad(phi, ((0, 0), (1, 1), (1, 1)))
+        fill_pressure(phi, self.sides.ends)
+        for component, w in zip(self.faces, (u, v), strict=True):
+            w[:, 1:-1, 1:-1] -= k * component.gradient(phi)
+            component.fill(w, walls)
+        return phi, divergence
+
+    def advance(self, flow: Flow, t: float, k: float, walls: Walls, force: list[np.ndarray]) -> Walls:
+        """One step from t to t + k, in place; ``force`` at its middle. Returns the walls' data."""
+        after = self.sides.at(t + k)
+        r = k / flow.step if flow.step else 0.0
+        changes = self._tendencies(flow, k, 1 + r / 2, r / 2, force)
+        a = self.viscosity * (k / 2)
+        for component, w, d in zip(self.faces, (flow.u, flow.v), changes, strict=True):
+            component.diffuse(d, a, walls, after)
+            w[:, 1:-1, 1:-1] += d
+            component.fill(w, after)
+        guess = flow.phi[:, 1:-1, 1:-1] * r if flow.step else None
+        phi, divergence = self.project(flow.u, flow.v, after, k, guess)
+        flow.p_before, flow.p = flow.p, flow.p + phi
+        flow.p[:, 1:-1, 1:-1] -= 0.5 * self.viscosity[:, None, None] * divergence
+        fill_pressure(flow.p, self.sides.ends)
+        flow.lag = (k + flow.step) / 2
+        flow.phi, flow.step = phi, k
+        return after
+
+    def _tendencies(
+        self, flow: Flow, k: float, now: float, before: float, force: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        hx, hy = self.grid.spacing
+        result = []
+        for c, loop in enumerate((tendency_u, tendency_v)):
+            component, out = self.faces[c], np.empty_like(flow.H[c])
+            loop(
+                flow.u, flow.v, flow.p, flow.H[c], force[c], component.links, component.free,
+                self.viscosity, k, now, before, hx, hy, out,
+            )  # fmt: skip
+            result.append(out)
+        return result
+
+    def start(self, u: np.ndarray, v: np.ndarray, t: float, k: float) -> Flow:
+        """The flow at the start: velocities projected, p such that D u_t = 0."""
+        walls = self.sides.at(t)
+        for component, w in zip(self.faces, (u, v), strict=True):
+            w[:, 1:-1, 1:-1] *= component.free
+            component.fill(w, walls)
+        self.project(u, v, walls, 1.0, None)
+        zero = np.zeros((self.samples, *(n + 2 for n in self.grid.shape)))
+        H = tuple(np.zeros((self.samples, *c.free.shape)) for c in self.faces)
+        flow = Flow(u, v, zero, zero, (H[0], H[1]), zero)
+        rates = self._tendencies(flow, 1.0, 1.0, 0.0, self.force(t))
+        moved, soon = [np.zeros_like(u), np.zeros_like(v)], self.sides.at(t + k)
+        slopes = {
+            place: tuple((after - before) / k for after, before in zip(soon[place], pair))
+            for place, pair in walls.items()
+        }
+        for component, w, rate in zip(self.faces, moved, rates, strict=True):
+            w[:, 1:-1, 1:-1] = rate
+            component.fill(w, slopes)  # type: ignore[arg-type]
+        flow.p, _ = self.project(moved[0], moved[1], slopes, 1.0, None)  # type: ignore[arg-type]
+        flow.p_before = flow.p
+        return flow
+
+    def value(self, flow: Flow) -> torch.Tensor:
+        """u, v and p at the cells' centres, (*batch, 3, *cells); p is NaN where no fluid is."""
+        p = flow.p[:, 1:-1, 1:-1]
+        if flow.lag:
+            # From the middle of the last step to its end.
+            change = p - flow.p_before[:, 1:-1, 1:-1]
+            p = p + change * (flow.step / (2 * flow.lag))
+        wet = ~self.pressure.dry
+        if self.pressure.A.nullspace:
+            p = p - (p * wet).sum((1, 2), keepdims=True) / wet.sum()
+        fields = [self.faces[0].centred(flow.u), self.faces[1].centred(flow.v)]
+        stacked = np.stack([*fields, np.where(wet, p, np.nan)], axis=1)
+        return torch.from_numpy(stacked).reshape(*self.batch, 3, *self.grid.shape)
+
+    def first_velocities(self, initial: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """The initial velocities on the faces, with ghost points, before projection."""
+        if initial is not None:
+            value = initial.detach().to("cpu", torch.float64)
+            if value.ndim < 3 or value.shape[-3] < 2 or tuple(value.shape[-2:]) != self.grid.shape:
+                raise InputError(
+                    f"the initial flow has shape {list(value.shape)}; it must end in "
+                    f"(fields, {self.grid.shape[0]}, {self.grid.shape[1]}), u and v first"
+                )
+            value = value.expand(*self.batch, *value.shape[-3:])
+            flat = value.reshape(self.samples, *value.shape[-3:]).numpy()
+            return self.faces[0].spread(flat[:, 0]), self.faces[1].spread(flat[:, 1])
+        result = []
+        for k, name in enumerate(("u", "v")):
+            shape = self.faces[k].free.shape
+            key = f"problem.initial.{name}"
+            given = self.problem.first.get(name, 0.0)
+            found = sampled(evaluate(given, places(self.grid, k), self.info, key), self.batch, shape)
+            whole = np.broadcast_to(found, (self.samples, *shape))
+            result.append(np.pad(whole, ((0, 0), (1, 1), (1, 1))))
+        return result[0], result[1]

@@ -1,0 +1,136 @@
+"""The pressure's Poisson problem: -Lap phi = -D u* / dt, discretised and solved by the core.
+
+n . grad phi = 0 on walls and rims, phi = 0 on outlets. On a whole box fast transforms invert it;
+around obstacles, where the open shares of the faces weigh the links, multigrid-CG does, from the
+last increment as its guess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from sciml.core.discretize import discretize
+from sciml.core.discretize.obstacle import Cut
+from sciml.core.equation import Equation
+from sciml.core.grid import SIDES, Grid
+from sciml.core.linear import LinearMap
+from sciml.core.problem import Condition, Obstacle, Problem
+from sciml.core.stencil import Stencil, cross_offsets
+from sciml.solvers.fast_poisson import FastPoisson, SpectralInverse
+from sciml.solvers.krylov import CG
+from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.preconditioner import KrylovState
+from sciml.solvers.projection.sides import End
+
+# Flux into cells without an open face, where these must not add to the kernel of A.
+_LEAK = 1e-8
+_OF_END = {
+    "wall": Condition(neumann=0.0),
+    "outlet": Condition(dirichlet=0.0),
+    "periodic": Condition(periodic=True),
+}
+
+
+def pressure_problem(problem: Problem, ends: tuple[tuple[End, End], ...]) -> Problem:
+    """What the pressure increment solves, its source left out."""
+    boundary = {
+        name: _OF_END[kind]
+        for names, kinds in zip(SIDES, ends, strict=False)
+        for name, kind in zip(names, kinds, strict=True)
+    }
+    hole = None
+    if problem.obstacle is not None:
+        hole = Obstacle(problem.obstacle.inside, Condition(neumann=0.0))
+    return Problem(
+        problem.box, Equation(kind="poisson"), boundary, hole, parameters=problem.parameters
+    )
+
+
+@dataclass(frozen=True)
+class Pressure:
+    """The solver of the pressure's system, set up once; ``dry``: cells without an open face."""
+
+    A: Stencil
+    inverse: SpectralInverse | None
+    solver: CG
+    prepared: KrylovState | None
+    dry: np.ndarray
+
+    def solve(
+        self, b: np.ndarray, guess: np.ndarray | None, tolerance: np.ndarray
+    ) -> np.ndarray:
+        """``A phi = b`` to a residual ``tolerance``, one per sample; b (samples, *cells)."""
+        right = torch.from_numpy(b)
+        if self.inverse is not None:
+            return self.inverse.apply(right).numpy()
+        assert self.prepared is not None
+        size = np.linalg.norm(b.reshape(len(b), -1), axis=1)
+        rtol = float((tolerance / np.where(size > 0, size, 1.0)).min())
+        solver = replace(self.solver, rtol=min(max(rtol, 1e-14), 0.5))
+        first = None if guess is None else torch.from_numpy(guess)
+        return solver.iterate(self.A, self.prepared, right, first, None).x.numpy()
+
+    @property
+    def name(self) -> str:
+        """The kind of solver, for the log."""
+        return "fast_poisson" if self.inverse is not None else "cg with multigrid"
+
+
+def set_up(
+    problem: Problem, grid: Grid, hole: Cut | None, openings: tuple[np.ndarray, np.ndarray]
+) -> Pressure:
+    """Discretise ``pressure_problem`` on the cells; ``openings`` weigh the faces of x and of y."""
+    A = discretize(replace(problem, obstacle=None), grid).A
+    assert isinstance(A, Stencil)
+    dry = np.zeros(grid.shape, dtype=bool)
+    if hole is None:
+        return Pressure(A, FastPoisson().setup(A), CG(), None, dry)
+    A, dry = _weighed(A, openings)
+    solver = CG(preconditioner=Multigrid(), max_iterations=200)
+    return Pressure(A, None, solver, solver.setup(A), dry)
+
+
+def _weighed(A: LinearMap, openings: tuple[np.ndarray, np.ndarray]) -> tuple[Stencil, np.ndarray]:
+    """The stencil with its links weighed, and the cells that have none left.
+
+    These are decoupled; where A is singular they stay linked among themselves and, barely, to the
+    fluid, so that constants are the whole kernel.
+    """
+    assert isinstance(A, Stencil)
+    shares = [torch.from_numpy(share) for share in openings]
+    touched = sum(s.narrow(k, 0, n) + s.narrow(k, 1, n) for k, (s, n) in _per_axis(shares, A))
+    dry = torch.as_tensor(touched) == 0
+    if A.nullspace:
+        shares = [_joined(share, dry, axis) for axis, share in enumerate(shares)]
+    planes = A.coefficients.clone(memory_format=torch.contiguous_format)
+    for axis, (share, n) in _per_axis(shares, A):
+        planes[1 + 2 * axis] *= share.narrow(axis, 0, n)
+        planes[2 + 2 * axis] *= share.narrow(axis, 1, n)
+    whole = planes[0].clone()
+    planes[0] = -planes[1:].sum(0)
+    planes[0] = torch.where(planes[0] == 0, whole, planes[0])
+    weighed = Stencil(
+        planes,
+        cross_offsets(2),
+        periodic=A.periodic,
+        symmetric=True,
+        definite=True,
+        nullspace=A.nullspace,
+    )
+    return weighed, dry.numpy()
+
+
+def _per_axis(
+    shares: list[torch.Tensor], A: Stencil
+) -> list[tuple[int, tuple[torch.Tensor, int]]]:
+    return list(enumerate(zip(shares, A.shape, strict=True)))
+
+
+def _joined(share: torch.Tensor, dry: torch.Tensor, axis: int) -> torch.Tensor:
+    edge = dry.narrow(axis, 0, 1)
+    last = dry.narrow(axis, dry.shape[axis] - 1, 1)
+    both = torch.cat([last, dry], axis) & torch.cat([dry, edge], axis)
+    return torch.where(both, 1.0, share.clamp(min=_LEAK))
