@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from sciml.solvers.krylov_indefinite import MINRES
     from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
     from sciml.solvers.multigrid import Multigrid
+    from sciml.solvers.projection import Projection
+    from sciml.solvers.spectral import ETDRK4
 
 # What may stand as `solver:` in a spec; the loader builds its union from these classes.
 SOLVERS: tuple[str, ...] = (
@@ -34,6 +36,8 @@ SOLVERS: tuple[str, ...] = (
     "Multigrid",
     "AMG",
     "FastPoisson",
+    "ETDRK4",
+    "Projection",
 )
 
 _MODULES = {
@@ -42,17 +46,20 @@ _MODULES = {
     "BiCGStab": "krylov_nonsymmetric",
     "CG": "krylov",
     "Direct": "direct",
+    "ETDRK4": "spectral",
     "FCG": "krylov",
     "FastPoisson": "fast_poisson",
     "GMRES": "krylov_nonsymmetric",
     "Jacobi": "jacobi",
     "MINRES": "krylov_indefinite",
     "Multigrid": "multigrid",
+    "Projection": "projection",
 }
 
 __all__ = [
     "AMG",
     "CG",
+    "ETDRK4",
     "FCG",
     "GMRES",
     "MINRES",
@@ -63,6 +70,7 @@ __all__ = [
     "FastPoisson",
     "Jacobi",
     "Multigrid",
+    "Projection",
 ]
 
 

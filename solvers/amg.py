@@ -23,11 +23,12 @@ from sciml.solvers.iteration import check_options, iterate_verified, singular_sy
 class AMG(LinearSolver):
     """V cycles of PyAMG: on their own, or far better as ``CG(preconditioner=AMG())``.
 
-    ``setup`` returns the cycle as a LinearMap. Hierarchies are built sample by sample.
+    ``setup`` returns the cycle as a LinearMap. Hierarchies are built sample by sample. ``method``
+    None: smoothed aggregation where A brings a near-nullspace (elasticity), else Ruge-Stuben.
     """
 
     kind: Literal["amg"] = "amg"
-    method: Literal["ruge_stuben", "smoothed_aggregation"] = "ruge_stuben"
+    method: Literal["ruge_stuben", "smoothed_aggregation"] | None = None
     rtol: float = 1e-8
     max_iterations: int = 200
 
@@ -64,7 +65,7 @@ class AMG(LinearSolver):
         )
 
 
-def _cycle(matrix: scipy.sparse.csr_matrix, method: str, A: LinearMap) -> Action:
+def _cycle(matrix: scipy.sparse.csr_matrix, method: str | None, A: LinearMap) -> Action:
     import pyamg
 
     smoother = ("gauss_seidel", {"sweep": "symmetric"})
@@ -74,11 +75,12 @@ def _cycle(matrix: scipy.sparse.csr_matrix, method: str, A: LinearMap) -> Action
         # At its default cut-off pinv inverts the rounding left of the zero eigenvalue.
         cut = {"rtol": 1e-10, "atol": 1e-12 * float(abs(matrix).max())}
         options["coarse_solver"] = ("pinv", cut)
-    if method == "ruge_stuben":
+    if method == "ruge_stuben" or (method is None and A.near_nullspace is None):
         hierarchy = pyamg.ruge_stuben_solver(matrix, **options)
     else:
         options["symmetry"] = "symmetric" if A.symmetric else "nonsymmetric"
-        hierarchy = pyamg.smoothed_aggregation_solver(matrix, **options)
+        blocked = matrix.tobsr((A.block, A.block)) if A.block > 1 else matrix
+        hierarchy = pyamg.smoothed_aggregation_solver(blocked, B=A.near_nullspace, **options)
     operator = hierarchy.aspreconditioner(cycle="V")
 
     def action(right: np.ndarray) -> np.ndarray:

@@ -16,6 +16,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
+from sciml.core.sparse import PatternMatrix
 from sciml.core.stencil import Stencil
 
 Action = Callable[[np.ndarray], np.ndarray]
@@ -111,6 +112,8 @@ def matrices(A: LinearMap) -> list[scipy.sparse.csr_matrix]:
     """One SciPy matrix per sample of ``A``; InputError where a batch cannot be taken apart."""
     if not A.batch:
         return [_finite(A.to_scipy())]
+    if isinstance(A, PatternMatrix):
+        return [_finite(matrix) for matrix in A.matrices()]
     if not isinstance(A, Stencil):
         raise InputError("only a batch of stencils can be taken apart into matrices")
     return [

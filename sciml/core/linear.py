@@ -18,6 +18,7 @@ from sciml.core.errors import InputError
 
 if TYPE_CHECKING:
     from sciml.core.grid import Grid
+    from sciml.core.mesh import Mesh
 
 
 class LinearMap(ABC):
@@ -36,6 +37,10 @@ class LinearMap(ABC):
     definite: bool
     nullspace: bool
     linear: bool = True
+    # (n, k) vectors that the map makes small, such as rigid motions, and unknowns per node: what
+    # algebraic multigrid can use.
+    near_nullspace: np.ndarray | None = None
+    block: int = 1
 
     @abstractmethod
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -140,12 +145,14 @@ class LinearSystem:
     the boundary values known beforehand); ``restrict`` is its left inverse. ``notes``: one-line
     remarks of the discretisation, printed by the command line. ``defect``: for a singular
     system, what was subtracted per sample to make the data compatible, relative to the source.
+    ``fields``: the names of the value's fields.
     """
 
     A: LinearMap
     b: torch.Tensor
-    on: Grid | None = None
+    on: Grid | Mesh | None = None
     lift: Callable[[torch.Tensor], torch.Tensor] = lambda x: x
     restrict: Callable[[torch.Tensor], torch.Tensor] = lambda value: value
     notes: tuple[str, ...] = ()
     defect: torch.Tensor | None = None
+    fields: tuple[str, ...] = ("u",)

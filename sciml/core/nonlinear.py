@@ -31,7 +31,8 @@ class NonlinearSystem:
     shape that broadcasts to (*batch, *shape), or None. ``first``: u, and u' where there is inertia,
     at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
     ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
-    value on the whole grid, ``restrict`` the unknowns of a value.
+    value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
+    on the scheme at a state, such as where it is upwind.
     """
 
     residual: Residual
@@ -50,3 +51,4 @@ class NonlinearSystem:
     steady: bool = True
     symmetric: bool = False
     notes: tuple[str, ...] = ()
+    remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sciml.core.mesh import Mesh, relative_error, sample
 from sciml.core.status import Status
 
 if TYPE_CHECKING:
     from sciml.core.grid import Grid
-    from sciml.core.mesh import Mesh
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,10 @@ class Solution:
         """Relative L2 error per sample against a function of x, y, z or values on the grid.
 
         In time the last frame is compared. Points with a NaN value (inside obstacles) are left out.
+        On a mesh by quadrature, between the nodes too: :func:`sciml.core.mesh.relative_error`.
         """
+        if isinstance(self.on, Mesh):
+            return relative_error(self.on, self.value, exact, self.residual.ndim)
         if callable(exact):
             if self.on is None:
                 raise ValueError("a function needs a grid; pass the exact values instead")
@@ -87,11 +90,16 @@ class Solution:
         return gap.square().sum(dims).sqrt() / truth.square().sum(dims).sqrt()
 
     def sample(self, points: torch.Tensor) -> torch.Tensor:
-        """Multilinear interpolation at ``points`` (n, d): (*batch, [frames], [fields], n)."""
+        """The value at ``points`` (n, d): (*batch, [frames], [fields], n).
+
+        Interpolated linearly on a grid, the finite element function itself on a mesh.
+        """
         from sciml.core.interpolation import interpolate
 
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
+        if isinstance(self.on, Mesh):
+            return sample(self.on, self.value, points)
         return interpolate(self.value, points.T, self.on.axes())
 
     def save(self, directory: str) -> None:

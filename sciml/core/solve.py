@@ -130,7 +130,16 @@ class LinearSolver(ABC):
         if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
             gap = data - system.A.apply(x)
             x = attach(x, gap, lambda gradient: adjoint(self, state, gradient))
-        return Solution(system.lift(x), residual, statuses, stats, system.on, self, system.notes)
+        return Solution(
+            system.lift(x),
+            residual,
+            statuses,
+            stats,
+            system.on,
+            self,
+            system.notes,
+            fields=system.fields,
+        )
 
 
 def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) -> torch.Tensor:

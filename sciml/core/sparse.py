@@ -73,6 +73,44 @@ class PatternMatrix(LinearMap):
         """One SciPy matrix per sample, in row-major order of ``batch``."""
         return self._samples if self._plain else self._matrices()
 
+    def transpose(self) -> PatternMatrix:
+        """A^T with a pattern of its own."""
+        if self.symmetric:
+            return self
+        ids = scipy.sparse.csr_matrix(
+            (np.arange(len(self.columns)), self.columns, self.indptr), (self.size, self.size)
+        ).T.tocsr()
+        index = torch.from_numpy(np.asarray(ids.data, dtype=np.int64)).to(self.device)
+        return PatternMatrix(
+            ids.indptr,
+            ids.indices,
+            self.values[..., index],
+            symmetric=False,
+            definite=False,
+            nullspace=False,
+            block=self.block,
+        )
+
+    def detach(self) -> PatternMatrix:
+        """The same matrix without a graph for gradients."""
+        if not self.requires_grad:
+            return self
+        return PatternMatrix(
+            self.indptr,
+            self.columns,
+            self.values.detach(),
+            symmetric=self.symmetric,
+            definite=self.definite,
+            nullspace=self.nullspace,
+            near_nullspace=self.near_nullspace,
+            block=self.block,
+        )
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is wanted with respect to the values."""
+        return self.values.requires_grad
+
     def _matrices(self) -> list[scipy.sparse.csr_matrix]:
         flat = self.values.detach().cpu().reshape(-1, len(self.columns)).numpy()
         shape = (self.size, self.size)

@@ -24,7 +24,7 @@ from sciml.core.discretize.coefficients import Data, depends_on, evaluate
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.problem import Problem
-from sciml.solvers.projection.loops import tendency_u, tendency_v
+from sciml.solvers.projection.loops import survey, tendency_u, tendency_v
 from sciml.solvers.projection.pressure import Pressure
 from sciml.solvers.projection.sides import Sides, Walls, places, sampled
 from sciml.solvers.projection.staggered import Component, fill_pressure
@@ -36,7 +36,7 @@ class Flow:
 
     ``p`` is half a step behind the velocities, ``p_before`` behind that by ``lag``; ``H`` are the
     advection terms of the last step, ``phi`` its pressure increment, ``step`` its length (0 before
-    the first). All (samples, ...), float64.
+    the first); ``peaks`` are those of the velocities. All (samples, ...), float64.
     """
 
     u: np.ndarray
@@ -45,6 +45,7 @@ class Flow:
     p_before: np.ndarray
     H: tuple[np.ndarray, np.ndarray]
     phi: np.ndarray
+    peaks: np.ndarray
     step: float = 0.0
     lag: float = 0.0
 
@@ -88,38 +89,27 @@ class Channel:
         given = self.problem.equation.force  # type: ignore[union-attr]
         return given is None or "t" not in depends_on(given, self.info, "problem.equation.force")
 
-    def divergence(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """D (u, v) on the cells."""
-        return self.faces[0].outflow(u) + self.faces[1].outflow(v)
-
-    def speed(self, u: np.ndarray, v: np.ndarray, walls: Walls) -> float:
-        """The largest |u| / hx + |v| / hy of the cells, walls and samples."""
+    def survey(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """D (u, v) on the cells, and per sample the peaks that the loop of this name gives."""
+        divergence, peaks = np.empty((self.samples, *self.grid.shape)), np.empty((self.samples, 3))
         hx, hy = self.grid.spacing
-        across = np.abs(u[:, 1:-1, 1:-1]).max(axis=2) / hx
-        along = np.abs(v[:, 1:-1, 1:-1]).max(axis=2) / hy
-        if float(across.max() + along.max()) == 0.0:
-            return float(self.sides.speed(walls).max())
-        east = np.maximum(np.abs(u[:, 1:-2, 1:-1]), np.abs(u[:, 2:-1, 1:-1])) / hx
-        north = np.maximum(np.abs(v[:, 1:-1, 1:-2]), np.abs(v[:, 1:-1, 2:-1])) / hy
-        return max(float((east + north).max()), float(self.sides.speed(walls).max()))
+        survey(u, v, self.faces[0].open, self.faces[1].open, hx, hy, divergence, peaks)
+        return divergence, peaks
 
-    def leak(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    def leak(self, peaks: np.ndarray) -> np.ndarray:
         """The largest net outflow of a cell relative to the fastest flow, per sample.
 
         That is max |D u| h / max |u|, h the smaller spacing: the residual that is reported.
         """
-        fastest = np.maximum(np.abs(u).max((1, 2)), np.abs(v).max((1, 2)))
-        worst = np.abs(self.divergence(u, v)).max((1, 2)) * min(self.grid.spacing)
-        return worst / np.where(fastest > 0, fastest, 1.0)
+        return peaks[:, 0] * min(self.grid.spacing) / np.where(peaks[:, 2] > 0, peaks[:, 2], 1.0)
 
     def project(
         self, u: np.ndarray, v: np.ndarray, walls: Walls, k: float, guess: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Make (u, v) free of divergence in place; returns phi with ghost points and D u*."""
-        divergence = self.divergence(u, v)
+        divergence, peaks = self.survey(u, v)
         area = self.grid.spacing[0] * self.grid.spacing[1]
-        fastest = np.maximum(np.abs(u).max((1, 2)), np.abs(v).max((1, 2)))
-        tolerance = 0.5 * self.rtol * fastest / min(self.grid.spacing) * area / k
+        tolerance = 0.5 * self.rtol * peaks[:, 2] / min(self.grid.spacing) * area / k
         phi = self.pressure.solve(-divergence * (area / k), guess, tolerance)
         phi = np.pad(phi, ((0, 0), (1, 1), (1, 1)))
         fill_pressure(phi, self.sides.ends)
@@ -145,6 +135,7 @@ class Channel:
         fill_pressure(flow.p, self.sides.ends)
         flow.lag = (k + flow.step) / 2
         flow.phi, flow.step = phi, k
+        flow.peaks = self.survey(flow.u, flow.v)[1]
         return after
 
     def _tendencies(
@@ -170,7 +161,7 @@ class Channel:
         self.project(u, v, walls, 1.0, None)
         zero = np.zeros((self.samples, *(n + 2 for n in self.grid.shape)))
         H = tuple(np.zeros((self.samples, *c.free.shape)) for c in self.faces)
-        flow = Flow(u, v, zero, zero, (H[0], H[1]), zero)
+        flow = Flow(u, v, zero, zero, (H[0], H[1]), zero, self.survey(u, v)[1])
         rates = self._tendencies(flow, 1.0, 1.0, 0.0, self.force(t))
         moved, soon = [np.zeros_like(u), np.zeros_like(v)], self.sides.at(t + k)
         slopes = {

@@ -61,6 +61,30 @@ def tendency_v(u, v, p, old, force, links, free, nu, dt, now, before, hx, hy, ou
 
 
 @njit(cache=True, **FAST)
+def survey(u, v, open_u, open_v, hx, hy, divergence, peaks):
+    """``divergence = D (u, v)``; ``peaks`` (*B, 3) of |D|, |u| / hx + |v| / hy, max(|u|, |v|).
+
+    The first peak is NaN where any velocity is not finite.
+    """
+    for b in range(divergence.shape[0]):
+        worst, rate, fastest, total = 0.0, 0.0, 0.0, 0.0
+        for i in range(divergence.shape[1]):
+            for j in range(divergence.shape[2]):
+                west, east = u[b, i + 1, j + 1], u[b, i + 2, j + 1]
+                south, north = v[b, i + 1, j + 1], v[b, i + 1, j + 2]
+                d = (open_u[i + 1, j] * east - open_u[i, j] * west) / hx
+                d += (open_v[i, j + 1] * north - open_v[i, j] * south) / hy
+                divergence[b, i, j] = d
+                across, along = max(abs(west), abs(east)), max(abs(south), abs(north))
+                worst, total = max(worst, abs(d)), total + d
+                rate = max(rate, across / hx + along / hy)
+                fastest = max(fastest, max(across, along))
+        peaks[b, 0] = worst + 0.0 * total
+        peaks[b, 1] = rate
+        peaks[b, 2] = fastest
+
+
+@njit(cache=True, **FAST)
 def sweep(d, lower, diagonal, upper, a, cyclic, c, q):
     """Solve ``(1 + a T) x = d`` in place along axis 1 of d (*B, n, m), all m at once.
 

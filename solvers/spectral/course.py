@@ -24,6 +24,8 @@ from sciml.solvers.spectral.exponential import Stepper, stepper
 _LOOK = 10  # steps between two looks for infinities
 _SAME = 0.02  # blow-up at two step sizes within this share of the time passed is no coincidence
 
+_UNSTABLE = 10.0  # relative differences above this tell of an unstable step, not of its error
+
 
 @dataclass(frozen=True)
 class SpectralState:
@@ -108,19 +110,17 @@ class Course:
         # Errors add up, so the first interval is held to its share; it is the cheapest to repeat.
         goal = self.rtol / (len(self.state.times) - 1 if last == 0 else 1)
         gap = self._worst(fine, coarse)
-        agreements = 0
-        while self.step is None and gap > goal and agreements < 2:
+        agreements = stalled = 0
+        while self.step is None and gap > goal and max(agreements, stalled) < 2:
             if 2 * self.steps * (len(self.state.times) - 1) > self.max_steps:
                 break
             self.steps *= 2
             coarse, former, former_gap = fine, reached, gap
             fine, reached = self._advance(self.frames.states[0][0], 0, last + 1, self.steps)
             gap = self._worst(fine, coarse)
-            if math.isinf(gap):
-                passed = reached - self.state.times[0]
-                agreements += abs(reached - former) <= _SAME * passed and not _finite(fine)
-            elif gap > 0.5 * former_gap:
-                break
+            passed = reached - self.state.times[0]
+            agreements += not _finite(fine) and abs(reached - former) <= _SAME * passed
+            stalled = stalled + 1 if 0.5 * former_gap < gap < _UNSTABLE else 0
         if not _finite(fine):
             d = self.state.evolution.fourier.dimension
             self.blown_up = ~torch.isfinite(fine).flatten(-d - 1).all(-1).cpu()

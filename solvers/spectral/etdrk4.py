@@ -172,8 +172,7 @@ def _note_on_steps(course: Course) -> str:
 
 def _note_on_space(found: Evolution, kept: torch.Tensor, times: tuple[float, ...]) -> list[str]:
     """A line where the grid is too coarse for the solution, else none."""
-    space, d = found.fourier, found.fourier.dimension
-    tails = space.tail(space.forward(kept), found.limited).amax(-1)
+    tails = found.fourier.tail(found.fourier.forward(kept), found.limited).amax(-1)
     share, frame = tails.reshape(-1, tails.shape[-1]).amax(0).max(-1)
     if float(share) <= _TAIL:
         return []

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
@@ -24,23 +23,6 @@ from sciml.solvers.spectral.exponential import Diagonal, Linear, Nonlinear, Pair
 from sciml.solvers.spectral.fourier import Fourier, fourier
 from sciml.solvers.spectral.products import Products, split
 from sciml.solvers.spectral.terms import Reader, reader
-
-
-class Explicit(Protocol):
-    """What N is made of, before it is known whether there is any.
-
-    ``active``: whether N is anything but zero; ``limited``: whether it multiplies fields;
-    ``start``: the time at which the run begins.
-    """
-
-    @property
-    def active(self) -> bool: ...
-    @property
-    def limited(self) -> bool: ...
-    @property
-    def start(self) -> float: ...
-    def __call__(self, U: torch.Tensor, t: float) -> torch.Tensor:
-        """N(U, t)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +72,9 @@ def _first_order(problem: Problem, space: Fourier, equations: Mapping[str, Equat
         parts.append(split(source, equation, index, lead, first, key))
     symbols = torch.broadcast_tensors(*(part.symbol for part in parts))
     linear = Diagonal(torch.stack(symbols, dim=-space.dimension - 1))
-    return assembled(space, linear, Products(source, tuple(parts)), first, names)
+    products = Products(source, tuple(parts))
+    nonlinear = products if products.active else None
+    return assembled(source, linear, nonlinear, first, names, products.limited)
 
 
 def _second_order(problem: Problem, space: Fourier, inertia: torch.Tensor) -> Evolution:
@@ -100,27 +84,30 @@ def _second_order(problem: Problem, space: Fourier, inertia: torch.Tensor) -> Ev
     damping = source.constant(problem.form.d, f"{key}.d") / lead
     part = split(source, problem.form, 0, lead, first, key)
     linear = Pair(part.symbol, damping.to(torch.complex128), space.dimension)
-    return assembled(space, linear, Products(source, (part,), inertia=True), first, ("u",))
+    products = Products(source, (part,), inertia=True)
+    nonlinear = products if products.active else None
+    return assembled(source, linear, nonlinear, first, ("u",), products.limited)
 
 
 def assembled(
-    space: Fourier,
+    source: Reader,
     linear: Linear,
-    products: Explicit,
+    nonlinear: Nonlinear | None,
     first: torch.Tensor,
     names: tuple[str, ...],
+    limited: bool,
     notes: tuple[str, ...] = (),
 ) -> Evolution:
     """The evolution, its first state expanded to the batch of all that it is made of."""
+    space = source.fourier
     check_growth(linear, space)
     d = space.dimension
     shapes = [first.shape[: -d - 1], linear.batch(d)]
-    if products.active:
-        start = products(space.forward(first), products.start)
+    if nonlinear is not None:
+        start = nonlinear(space.forward(first), source.start)
         shapes.append(start.shape[: -d - 1])
     first = first.expand(*_batch(shapes), *first.shape[-d - 1 :])
-    nonlinear = products if products.active else None
-    return Evolution(linear, nonlinear, space, first, names, products.limited, notes)
+    return Evolution(linear, nonlinear, space, first, names, limited, notes)
 
 
 def initial_values(
@@ -186,6 +173,6 @@ def _batch(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     except RuntimeError:
         listed = ", ".join(str(list(shape)) for shape in shapes)
         raise InputError(
-            f"the batches of initial data, coefficients and parameters do not go together: {listed}",
+            f"initial data, coefficients and parameters have different batches: {listed}",
             "problem",
         ) from None

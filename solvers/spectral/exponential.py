@@ -131,7 +131,7 @@ class Pair(Linear):
         low = centre - radius
         slope = factor * _divided_difference(f, centre, radius)
         value = factor * f(low)
-        entries = (
+        entries: tuple[tuple[torch.Tensor, ...], ...] = (
             (value - slope * low, slope * h),
             (slope * h * self.stiffness, value - slope * (h * self.damping + low)),
         )

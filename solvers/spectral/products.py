@@ -46,7 +46,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Products:
-    """``N(U, t)`` for U of shape (*batch, fields, *modes); with ``inertia`` it acts on u_t alone."""
+    """``N(U, t)`` for U (*batch, fields, *modes); with ``inertia`` it acts on u_t alone."""
 
     source: Reader
     parts: tuple[Part, ...]
@@ -62,12 +62,6 @@ class Products:
         """Whether N is anything but zero."""
         return self.limited or any(p.sources or p.fixed is not None for p in self.parts)
 
-    @property
-    def start(self) -> float:
-        """The time at which a run begins."""
-        time = self.source.problem.time
-        return 0.0 if time is None else time.start
-
     def __call__(self, U: torch.Tensor, t: float) -> torch.Tensor:
         """N at the time t, of the shape of U and the batch of the coefficients."""
         space, d = self.source.fourier, self.source.fourier.dimension
@@ -79,35 +73,27 @@ class Products:
 
     def _row(self, index: int, part: Part, values: Values) -> torch.Tensor:
         """N of one field."""
-        space = self.source.fourier
-        total = torch.zeros(space.modes, dtype=torch.complex128, device=space.device)
-        if part.limited:
-            total = total + space.kept * (
-                self._transform(self._density(index, part, values))
-                + self._divergence(index, part, values)
-            )
-        for term in part.sources:
-            total = total + self._transform(term.at(values))
-        total = total / part.lead
-        return total if part.fixed is None else total + part.fixed
-
-    def _density(self, index: int, part: Part, values: Values) -> torch.Tensor:
-        total = torch.zeros(self.source.fourier.shape, dtype=torch.float64, device=part.lead.device)
-        for term in part.products:
-            total = total + term.at(values)
-        for axis, b in part.advection:
-            total = total - b.at(values) * values[self._slope(index, axis)]
-        for c in part.reaction:
-            total = total - c.at(values) * values[self._slope(index, None)]
-        return total
-
-    def _divergence(self, index: int, part: Part, values: Values) -> torch.Tensor | float:
-        """div((K - K_0) grad u)."""
-        total: torch.Tensor | float = 0.0
+        kept = self.source.fourier.kept
+        found = [self._transform(term.at(values)) / part.lead for term in part.sources]
+        density = self._density(index, part, values)
+        if density:
+            found.append(self._transform(sum(density[1:], start=density[0])) * (kept / part.lead))
         for i, j, K, constant in part.fluxes:
-            flux = (K.at(values) - constant) * values[self._slope(index, j)]
-            total = total + 1j * self.source.fourier.k[i] * self._transform(flux)
-        return total
+            flux = (K.at(values) - constant) * values[self._name(index, j)]
+            outward = 1j * self.source.fourier.k[i] * kept / part.lead
+            found.append(outward * self._transform(flux))
+        if part.fixed is not None:
+            found.append(part.fixed)
+        if not found:
+            space = self.source.fourier
+            return torch.zeros(space.modes, dtype=torch.complex128, device=space.device)
+        return sum(found[1:], start=found[0])
+
+    def _density(self, index: int, part: Part, values: Values) -> list[torch.Tensor]:
+        """What is multiplied on the grid, but for fluxes."""
+        found = [term.at(values) for term in part.products]
+        found += [-b.at(values) * values[self._name(index, axis)] for axis, b in part.advection]
+        return found + [-c.at(values) * values[self._name(index, None)] for c in part.reaction]
 
     def _transform(self, value: torch.Tensor) -> torch.Tensor:
         space = self.source.fourier
@@ -117,31 +103,33 @@ class Products:
     def _values(self, U: torch.Tensor, t: float) -> Values:
         """All names that the terms read, the fields and slopes limited by the 2/3 rule."""
         space, d = self.source.fourier, self.source.fourier.dimension
-        values = dict(self.source.surroundings)
-        values["t"] = torch.full((), t, dtype=torch.float64, device=space.device)
-        wanted = self._wanted
-        if wanted:
-            fields = (space.kept * U).unbind(-d - 1)
-            rows = []
-            for name in wanted:
-                index, axis = self.source.slopes[name]
-                rows.append(fields[index] if axis is None else 1j * space.k[axis] * fields[index])
-            values |= zip(wanted, space.backward(torch.stack(rows)), strict=True)
+        values = {**self.source.surroundings, "t": self.source.instant(t)}
+        if self._wanted:
+            fields = U.unbind(-d - 1)
+            rows = [fields[index] * factor for index, factor in self._wanted.values()]
+            values |= zip(self._wanted, space.backward(torch.stack(rows)), strict=True)
         return values
 
     @cached_property
-    def _wanted(self) -> list[str]:
-        wanted: set[str] = set()
+    def _wanted(self) -> dict[str, tuple[int, torch.Tensor]]:
+        """Per name that a term reads, its field and what the coefficients are multiplied by."""
+        names: set[str] = set()
         for index, part in enumerate(self.parts):
-            terms = [*part.products, *part.reaction, *part.sources]
+            terms = [*part.products, *part.reaction]
             terms += [b for _, b in part.advection] + [K for _, _, K, _ in part.fluxes]
-            wanted |= {name for term in terms for name in term.names if name != "t"}
-            wanted |= {self._slope(index, axis) for axis, _ in part.advection}
-            wanted |= {self._slope(index, j) for _, j, _, _ in part.fluxes}
-            wanted |= {self._slope(index, None) for _ in part.reaction}
-        return sorted(wanted)
+            names |= {name for term in terms for name in term.names if name != "t"}
+            names |= {self._name(index, axis) for axis, _ in part.advection}
+            names |= {self._name(index, j) for _, j, _, _ in part.fluxes}
+            names |= {self._name(index, None) for _ in part.reaction}
+        space, found = self.source.fourier, {}
+        for name in sorted(names):
+            index, axis = self.source.slopes[name]
+            factor = space.kept if axis is None else 1j * space.k[axis] * space.kept
+            found[name] = (index, factor)
+        return found
 
-    def _slope(self, index: int, axis: int | None) -> str:
+    def _name(self, index: int, axis: int | None) -> str:
+        """The name of a field's slope along an axis, or of the field."""
         place = (index, axis)
         return next(name for name, found in self.source.slopes.items() if found == place)
 
@@ -228,8 +216,7 @@ def _midway(source: Reader, K: Term, first: torch.Tensor) -> torch.Tensor:
     space, d = source.fourier, source.fourier.dimension
     U = space.forward(first)
     values = dict(source.surroundings)
-    time = source.problem.time
-    values["t"] = torch.full((), 0.0 if time is None else time.start, dtype=torch.float64)
+    values["t"] = source.instant(source.start)
     for name in K.names - {"t"}:
         index, axis = source.slopes[name]
         row = U.select(-d - 1, index)

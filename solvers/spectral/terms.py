@@ -75,6 +75,15 @@ class Reader:
     parameters: Values
     slopes: Mapping[str, tuple[int, int | None]]
 
+    @property
+    def start(self) -> float:
+        """The time at which a run begins."""
+        return 0.0 if self.problem.time is None else self.problem.time.start
+
+    def instant(self, t: float) -> torch.Tensor:
+        """The time as a value on the device."""
+        return torch.full((), t, dtype=torch.float64, device=self.fourier.device)
+
     @cached_property
     def surroundings(self) -> Values:
         """The values that stay the same throughout a run: coordinates and parameters."""

@@ -41,9 +41,6 @@ class Advection:
     steady: torch.Tensor | None
     source: Term | None
     force: tuple[Term, ...]
-    start: float
-    limited: bool = True
-    active: bool = True
 
     def __call__(self, W: torch.Tensor, t: float) -> torch.Tensor:
         """N at the time t."""
@@ -62,8 +59,7 @@ class Advection:
 
     def _stirring(self, t: float) -> torch.Tensor:
         """The coefficients of the part of g that depends on t."""
-        values = dict(self.reader.surroundings)
-        values["t"] = torch.full((), t, dtype=torch.float64, device=self.reader.fourier.device)
+        values = {**self.reader.surroundings, "t": self.reader.instant(t)}
         found = [] if self.source is None else [_coefficients(self.reader, self.source, values)]
         if self.force:
             found.append(_curl(self.reader, self.force, values))
@@ -95,12 +91,11 @@ def vorticity(problem: Problem, space: Fourier) -> Evolution:
     average = first.mean((-2, -1)).abs().max() / first.abs().amax().clamp_min(1e-300)
     if float(average) > 1e-10:
         notes.append("the vorticity has a mean, which no periodic flow has: it stays as it is")
-    advection = _advection(problem, equation, source, mean)
-    return assembled(space, linear, advection, first, _NAMES, tuple(notes))
+    advection = _advection(equation, source, mean)
+    return assembled(source, linear, advection, first, _NAMES, True, tuple(notes))
 
 
 def _advection(
-    problem: Problem,
     equation: NavierStokes,
     source: Reader,
     mean: tuple[torch.Tensor, torch.Tensor] | None,
@@ -125,7 +120,6 @@ def _advection(
         sum(steady[1:], start=steady[0]) if steady else None,
         None if stirring.fixed else stirring,
         force,
-        0.0 if problem.time is None else problem.time.start,
     )
 
 
@@ -160,9 +154,7 @@ def _initial(source: Reader) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Te
 
 def _check_mean(source: Reader, force: tuple[Term, ...]) -> None:
     """Raise InputError for a force that accelerates the whole flow."""
-    start = source.problem.time
-    values = dict(source.surroundings)
-    values["t"] = torch.full((), 0.0 if start is None else start.start, dtype=torch.float64)
+    values = {**source.surroundings, "t": source.instant(source.start)}
     for i, term in enumerate(force):
         there = term.at(values)
         there = there.expand(*there.shape[:-2], *source.fourier.shape)

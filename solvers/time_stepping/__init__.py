@@ -1,1 +1,10 @@
-"""Integrators in time."""
+"""Integrators in time for what the discretisation in space leaves: a system of ODEs."""
+
+from __future__ import annotations
+
+from sciml.solvers.time_stepping.additive import IMEX
+from sciml.solvers.time_stepping.explicit import RungeKutta, Verlet
+from sciml.solvers.time_stepping.implicit import SDIRK
+from sciml.solvers.time_stepping.multistep import BDF
+
+__all__ = ["BDF", "IMEX", "SDIRK", "RungeKutta", "Verlet"]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from sciml.core.discretize.nonlinear import add_diagonal
+from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.solve import LinearSolver
 from sciml.core.stencil import Stencil
@@ -29,6 +30,7 @@ from sciml.solvers.iteration import norm, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.krylov_nonsymmetric import GMRES
 from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.separable import recognise
 
 _ITERATIONS = 12
 _CONTRACTION = 0.3  # a rate above which Newton's matrix is taken anew
@@ -178,9 +180,20 @@ def _prepare(A: Stencil) -> tuple[LinearSolver, Any]:
 def _choose(A: Stencil) -> LinearSolver:
     if A.dimension == 1 or (A.size <= _SMALL and not A.batch):
         return Direct()
+    if _separable(A):
+        return FastPoisson()
     if A.symmetric:
         return CG(preconditioner=Multigrid())
     return GMRES(preconditioner=Multigrid())
+
+
+def _separable(A: Stencil) -> bool:
+    """Whether a fast transform diagonalises A."""
+    try:
+        recognise(A)
+    except InputError:
+        return False
+    return True
 
 
 def _name(solver: LinearSolver) -> str:

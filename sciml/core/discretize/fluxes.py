@@ -11,8 +11,9 @@ b_f . n |f| (u_f - u_i), central where the face Peclet number is at most 2, else
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import torch
@@ -20,7 +21,15 @@ import torch
 from sciml.core.discretize import faces
 from sciml.core.discretize.coefficients import STATE, Data, depends_on, evaluate, require
 from sciml.core.discretize.layout import Layout, at_end, high_faces, lie_along, low_faces
-from sciml.core.discretize.padding import Sides, difference, padded, side_data
+from sciml.core.discretize.padding import (
+    Sides,
+    difference,
+    extended,
+    outward_difference,
+    padded,
+    side_data,
+    with_end,
+)
 from sciml.core.problem import Problem
 from sciml.core.stencil import Stencil, cross_offsets
 
@@ -45,10 +54,12 @@ class Fluxes:
         K, b = problem.form.K, problem.form.b
         self.K: tuple[Any, ...] = tuple(K) if isinstance(K, (list, tuple)) else (K,) * d
         self.b: tuple[Any, ...] = tuple(b) if b is not None else (0.0,) * d
+        self.carried = [not (isinstance(v, Real) and v == 0) for v in self.b]
         self.K = tuple(k[a] if isinstance(k, (list, tuple)) else k for a, k in enumerate(self.K))
         self.state_K = [bool(depends_on(k, info, f"{_KEY}.K") & set(STATE)) for k in self.K]
         self.volume = self.lay.measure()
         self._sides: tuple[float, Sides] | None = None
+        self._kept: dict[Any, tuple[float, torch.Tensor]] = {}
 
     def at_time(self, t: float) -> Data:
         """The evaluation context at time t."""
@@ -60,30 +71,35 @@ class Fluxes:
             self._sides = (t, side_data(self.problem, self.at_time(t)))
         return self._sides[1]
 
+    def _keep(
+        self, name: Any, coefficient: Any, info: Data, make: Callable[[], torch.Tensor]
+    ) -> torch.Tensor:
+        """What ``make`` gives, made anew only where the coefficient depends on t and t is new."""
+        moving = "t" in depends_on(coefficient, info, _KEY)
+        t = float(info.variables["t"]) if moving else 0.0
+        if name not in self._kept or self._kept[name][0] != t:
+            self._kept[name] = (t, make())
+        return self._kept[name][1]
+
     def residual(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """F(u, t) for u (*batch, *shape)."""
-        d, info, sides = self.lay.dimension, self.at_time(t), self.sides(t)
-        whole = padded(u, sides, self.lay, self.inside_K(info))
+        lay, info, sides = self.lay, self.at_time(t), self.sides(t)
+        d = lay.dimension
+        whole = padded(u, sides, self.lay)
         total = self.volume * self.reaction(u, whole, info)
         for axis in range(d):
             state = face_state(whole, axis, self.lay)
             conductance = self.conductance(state, axis, info)
-            flux = self._with_conditions(conductance * state.jump, whole, sides, axis)
+            levels = self.levels(u, sides, axis, info)
+            flux = self._with_conditions(conductance * state.jump, levels, sides, axis)
             total = total - high_faces(flux, axis, d) + low_faces(flux, axis, d)
-            if self.b[axis] != 0:
+            if self.carried[axis]:
+                if lay.cells:
+                    state = _with_levels(state, levels, u, axis)
                 below, above, _ = self.advection(state, conductance, axis, info)
                 total = total + high_faces(below * state.jump, axis, d)
                 total = total + low_faces(above * state.jump, axis, d)
         return total
-
-    def inside_K(self, info: Data) -> Any:
-        """K of an axis at points, for a state there."""
-
-        def K(axis: int, points: Any, u: torch.Tensor, slopes: Sequence[torch.Tensor]) -> Any:
-            here = info.with_state(u, slopes)
-            return evaluate(self.K[axis], points, here, f"{_KEY}.K")
-
-        return K
 
     def reaction(self, u: torch.Tensor, whole: torch.Tensor, info: Data) -> torch.Tensor:
         """``c u - f`` at the unknowns."""
@@ -96,7 +112,12 @@ class Fluxes:
             if depends_on(coefficient, info, key) & set(STATE):
                 found = evaluate(coefficient, lay.points(), here, key)
             else:
-                found = lay.to_unknowns(evaluate(coefficient, info.own, info, key))
+                found = self._keep(
+                    name,
+                    coefficient,
+                    info,
+                    lambda c=coefficient, k=key: lay.to_unknowns(evaluate(c, info.own, info, k)),
+                )
             value = value + found * u if name == "c" else value - found
         return value
 
@@ -105,33 +126,51 @@ class Fluxes:
         lay, key = self.lay, f"{_KEY}.K"
         line = lay.axes[axis]
         if not self.state_K[axis]:
-            value = lay_conductance(self.K[axis], lay, axis, info)
-            if value is not None:
-                return value
+            K = self.K[axis]
+            return self._keep(axis, K, info, lambda: harmonic(K, lay, axis, info))
         points = lay.points({axis: line.edges})
         K = evaluate(self.K[axis], points, info.with_state(state.u, state.slopes), key)
         lengths = lie_along(line.lengths, axis, lay.dimension).to(info.dtype)
         return K * lay.measure(without=axis) / lengths
 
-    def _with_conditions(
-        self, flux: torch.Tensor, whole: torch.Tensor, sides: Sides, axis: int
-    ) -> torch.Tensor:
-        """The fluxes with those of Neumann and Robin sides in place: n . K grad u = g - alpha u."""
-        lay, d = self.lay, self.lay.dimension
-        for end, kind in enumerate(lay.axes[axis].ends):
+    def levels(
+        self, u: torch.Tensor, sides: Sides, axis: int, info: Data
+    ) -> dict[int, torch.Tensor]:
+        """u on the closed ends of an axis.
+
+        That of the node there; beside a cell u_f with k (u_f - u_i) = g - alpha u_f, k = 2 K / h.
+        """
+        lay, found = self.lay, {}
+        d, line = lay.dimension, lay.axes[axis]
+        for end, kind in enumerate(line.ends):
             if kind != "closed":
                 continue
-            # On cells the end of the padded line lies on the side; on nodes its neighbour does.
-            place = (0 if lay.cells else 1) if end == 0 else whole.shape[axis - d] - 2 + lay.cells
-            u = inner(whole.narrow(axis - d, place, 1), lay, axis)
+            found[end] = own = at_end(u, axis, d, end)
+            if not lay.cells:
+                continue
             alpha, g = sides.flux[axis, end]
-            outward = (g - alpha * u) * lay.measure(without=axis) * (1 if end else -1)
-            dim = axis - d
-            rest = flux.narrow(dim, 1 - end, flux.shape[dim] - 1)
-            lead = torch.broadcast_shapes(outward.shape[:-d], rest.shape[:-d])
-            outward = outward.expand(*lead, *outward.shape[-d:])
-            rest = rest.expand(*lead, *rest.shape[-d:])
-            flux = torch.cat([rest, outward] if end else [outward, rest], dim)
+            slopes = [
+                outward_difference(u, axis, end, lay)
+                if other == axis
+                else difference(extended(own, other, lay), other, lay)
+                for other in range(d)
+            ]
+            here = info.with_state(own, slopes)
+            K = evaluate(self.K[axis], sides.inside[axis, end], here, f"{_KEY}.K")
+            k = 2 / line.spacing * K
+            total = alpha + k
+            some = total > 0
+            found[end] = torch.where(some, (k * own + g) / torch.where(some, total, 1.0), own)
+        return found
+
+    def _with_conditions(
+        self, flux: torch.Tensor, levels: dict[int, torch.Tensor], sides: Sides, axis: int
+    ) -> torch.Tensor:
+        """The fluxes with those of Neumann and Robin sides in place: n . K grad u = g - alpha u."""
+        for end, u in levels.items():
+            alpha, g = sides.flux[axis, end]
+            outward = (g - alpha * u) * self.lay.measure(without=axis) * (1 if end else -1)
+            flux = with_end(flux, outward, axis, end, self.lay.dimension)
         return flux
 
     def advection(
@@ -155,10 +194,10 @@ class Fluxes:
     def remarks(self, u: torch.Tensor, t: float) -> tuple[str, ...]:
         """A line where the scheme is upwind at this state."""
         info = self.at_time(t)
-        whole = padded(u, self.sides(t), self.lay, self.inside_K(info))
+        whole = padded(u, self.sides(t), self.lay)
         ratios = []
         for axis in range(self.lay.dimension):
-            if self.b[axis] != 0:
+            if self.carried[axis]:
                 state = face_state(whole, axis, self.lay)
                 conductance = self.conductance(state, axis, info)
                 ratios.append(self.advection(state, conductance, axis, info)[2].flatten())
@@ -174,7 +213,7 @@ class Fluxes:
     def frozen(self, u: torch.Tensor, t: float) -> Stencil:
         """Diffusion with K as it is at u, sides included: symmetric and definite."""
         lay, d, info, sides = self.lay, self.lay.dimension, self.at_time(t), self.sides(t)
-        whole = padded(u, sides, lay, self.inside_K(info))
+        whole = padded(u, sides, lay)
         every = [
             self.conductance(face_state(whole, axis, lay), axis, info).clamp(min=0.0)
             for axis in range(d)
@@ -190,7 +229,10 @@ class Fluxes:
                 if kind == "closed":
                     alpha = sides.flux[axis, end][0] * lay.measure(without=axis)
                     link = at_end(links, axis, d, end)
-                    held = alpha * link / (alpha + link) if lay.cells else alpha
+                    if lay.cells:
+                        held = alpha * link / (alpha + link).clamp(min=torch.finfo(u.dtype).tiny)
+                    else:
+                        held = alpha
                     link.zero_()
                     grounded |= bool((alpha > 0).any())
                     at_end(planes.select(-d - 1, 0), axis, d, end).add_(held)
@@ -209,13 +251,25 @@ class Fluxes:
         )
 
 
-def lay_conductance(K: Any, lay: Layout, axis: int, info: Data) -> torch.Tensor | None:
-    """``K |f| / l_f`` by harmonic means where K does not depend on u; None where K is zero."""
+def harmonic(K: Any, lay: Layout, axis: int, info: Data) -> torch.Tensor:
+    """``K |f| / l_f`` by harmonic means, for a K that does not depend on u; K may be zero."""
     value = evaluate(K, info.own, info, f"{_KEY}.K")
-    if bool((value == 0).all()):
-        return None
+    if not bool((value != 0).any()):
+        return torch.zeros_like(value)
     require(value, info.own, f"{_KEY}.K", positive=True)
-    return -faces.diffusion(-0.5 / value, lay, axis)
+    links = -faces.diffusion(-0.5 / value, lay, axis)
+    if not lay.cells or "closed" not in lay.axes[axis].ends:
+        return links
+    d, dim = lay.dimension, axis - lay.dimension
+    scale = 2 / lay.axes[axis].spacing * lay.measure(without=axis)
+    parts = [links.narrow(dim, 1, links.shape[dim] - 2)]
+    for end, kind in enumerate(lay.axes[axis].ends):
+        own = at_end(value, axis, d, end) * scale
+        slab = own.expand(at_end(links, axis, d, end).shape)
+        parts.insert(
+            0 if end == 0 else len(parts), slab if kind == "closed" else at_end(links, axis, d, end)
+        )
+    return torch.cat(parts, dim)
 
 
 def face_state(whole: torch.Tensor, axis: int, lay: Layout) -> FaceState:
@@ -234,6 +288,20 @@ def face_state(whole: torch.Tensor, axis: int, lay: Layout) -> FaceState:
         slope = inner(difference(whole, other, lay), lay, axis, other)
         slopes.append(weight * slope.narrow(dim, 0, n) + (1 - weight) * slope.narrow(dim, 1, n))
     return FaceState(high - low, weight * low + (1 - weight) * high, tuple(slopes))
+
+
+def _with_levels(
+    state: FaceState, levels: dict[int, torch.Tensor], u: torch.Tensor, axis: int
+) -> FaceState:
+    """The state with u on the closed ends of an axis of cells as the conditions say."""
+    d = len(state.slopes)
+    for end, level in levels.items():
+        jump = (level - at_end(u, axis, d, end)) * (1 if end else -1)
+        state = FaceState(
+            with_end(state.jump, jump, axis, end, d), with_end(state.u, level, axis, end, d),
+            state.slopes,
+        )  # fmt: skip
+    return state
 
 
 def inner(value: torch.Tensor, lay: Layout, *whole: int) -> torch.Tensor:

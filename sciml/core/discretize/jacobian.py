@@ -33,7 +33,9 @@ def box_jacobian(function: Function, u: torch.Tensor, periodic: Sequence[bool]) 
     colour = colour.to(u.device)
     probes = torch.arange(count, device=u.device).reshape(-1, *(1,) * u.ndim) == colour
     many = u.expand(count, *u.shape).contiguous()
-    columns = torch.func.jvp(function, (many,), (probes.to(u.dtype).expand_as(many).contiguous(),))[1]
+    columns = torch.func.jvp(function, (many,), (probes.to(u.dtype).expand_as(many).contiguous(),))[
+        1
+    ]
     return torch.stack([_plane(columns, colour, o, periodic) for o in box_offsets(d)], -d - 1)
 
 

@@ -13,17 +13,22 @@ import torch
 from sciml.core.equation import Helmholtz
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
+from sciml.core.mesh import Mesh
 from sciml.core.problem import FieldFile, Problem
 
 _GB = 1e9
 
 
-def memory_estimate(problem: Problem, on: Grid, itemsize: int = 8) -> int:
+def memory_estimate(problem: Problem, on: Grid | Mesh, itemsize: int = 8) -> int:
     """Bytes at the peak of ``discretize(problem, on)``: the stencil, the source and temporaries.
 
     ``itemsize`` is that of the dtype. Parameters and arrays in memory count with their batch;
     files are not opened.
     """
+    if isinstance(on, Mesh):
+        from sciml.core.discretize.elements import memory_on_mesh
+
+        return memory_on_mesh(problem, on)
     d = len(on.shape)
     if isinstance(problem.equation, Helmholtz):
         # Real planes, then complex ones of twice the size.

@@ -16,17 +16,21 @@ from typing import Any
 
 import torch
 
-from sciml.core.discretize.affine import Affine, Instant
+from sciml.core.discretize.affine import Affine
 from sciml.core.discretize.assemble import Assembly
 from sciml.core.discretize.checks import check_form
-from sciml.core.discretize.coefficients import STATE, Data, data, depends_on, evaluate
-from sciml.core.discretize.layout import layout
-from sciml.core.discretize.memory import check_memory
+from sciml.core.discretize.coefficients import SLOPES, STATE, Data, data, depends_on, evaluate
+from sciml.core.discretize.energy import Energy
+from sciml.core.discretize.fluxes import Fluxes
+from sciml.core.discretize.jacobian import box_jacobian
+from sciml.core.discretize.layout import Transfer, layout
+from sciml.core.discretize.memory import check_memory, is_matrix
+from sciml.core.discretize.obstacle import Cut
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
-from sciml.core.stencil import Stencil
+from sciml.core.stencil import Stencil, box_offsets
 
 _KEY = "problem.equation"
 
@@ -49,11 +53,23 @@ def semidiscretize(
     check_memory(problem, grid, dtype, device)
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
-    _check_linear_data(problem, info)
+    _check_data(problem, info)
+    if problem.form.energy is not None:
+        return energy_system(problem, info)
+    if _quasilinear(problem, info):
+        return flux_system(problem, info)
     return _semilinear(problem, info)
 
 
-def _check_linear_data(problem: Problem, info: Data) -> None:
+def _quasilinear(problem: Problem, info: Data) -> bool:
+    """Whether face fluxes are wanted: K or b depend on u, c or f on slopes, or K is zero."""
+    form = problem.form
+    state = depends_on((form.K, form.b or ()), info, _KEY) & set(STATE)
+    slopes = depends_on((form.c, form.f), info, _KEY) & set(SLOPES)
+    return bool(state or slopes or (isinstance(form.K, Real) and form.K == 0))
+
+
+def _check_data(problem: Problem, info: Data) -> None:
     """Refuse the solution in boundary data, and time in the mass."""
     for name in ("m", "d"):
         key = f"{_KEY}.{name}"
@@ -66,7 +82,8 @@ def _check_linear_data(problem: Problem, info: Data) -> None:
             )
     for name, condition in problem.boundary.items():
         robin = condition.robin
-        values = (condition.dirichlet, condition.neumann, *((robin.alpha, robin.g) if robin else ()))
+        values = [condition.dirichlet, condition.neumann]
+        values += [robin.alpha, robin.g] if robin is not None else []
         key = f"problem.boundary.{name}.{condition.kind}"
         if depends_on(values, info, key) & set(STATE):
             raise InputError("boundary data may not depend on the solution", key)
@@ -125,8 +142,9 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
         return add_diagonal(D, lift.clamp(min=0)) if bool((lift > 0).any()) else D
 
     instant = affine.at(_start(problem))
-    first = initial(problem, info, instant)
-    mass, inertia = masses(problem, info, parts)
+    held = instant.b / parts.A.diagonal() if parts.hole is not None else None
+    first = initial(problem, info, parts.hole, held)
+    mass, inertia = masses(problem, info, parts.volume, parts.hole)
     leads = [instant.b.shape, parts.A.batch + shape]
     if dropped:
         leads.append(reaction(torch.zeros(shape, dtype=info.dtype, device=info.device), 0.0).shape)
@@ -195,30 +213,33 @@ def add_diagonal(A: Stencil, values: torch.Tensor) -> Stencil:
 
 
 def masses(
-    problem: Problem, info: Data, parts: Assembly
+    problem: Problem, info: Data, volume: float | torch.Tensor, hole: Cut | None = None
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """What stands before u' and u'': d and m times the control volumes, or None.
 
     Unknowns inside a hole, which are held by their own equation, count with a whole volume.
     """
-    volume, hole = parts.volume, parts.hole
+    lay = info.layout
     if hole is not None and hole.volumes is not None:
-        volume = torch.where(hole.solid, parts.layout.measure(), torch.as_tensor(volume))
+        volume = torch.where(hole.solid, torch.as_tensor(lay.measure()), torch.as_tensor(volume))
     found = []
     for name in ("d", "m"):
         unused = None if hole is None else hole.unused
-        key = f"{_KEY}.{name}"
-        value = evaluate(getattr(problem.form, name), info.own, info, key, unused, fill=1.0)
-        value = parts.layout.to_unknowns(value)
+        value = getattr(problem.form, name)
+        value = lay.to_unknowns(
+            evaluate(value, info.own, info, f"{_KEY}.{name}", unused, fill=1.0 if value else 0.0)
+        )
         present = bool((value != 0).any()) and problem.time is not None
         found.append((value * volume).to(info.dtype) if present else None)
     return found[0], found[1]
 
 
-def initial(problem: Problem, info: Data, instant: Instant) -> tuple[torch.Tensor, ...]:
+def initial(
+    problem: Problem, info: Data, hole: Cut | None = None, held: torch.Tensor | None = None
+) -> tuple[torch.Tensor, ...]:
     """u, and u' where the equation has m, at the start; zero velocity unless given.
 
-    Inside a hole u is what its own equation says, and the velocity zero.
+    Inside a hole u is ``held``, and the velocity zero.
     """
     if problem.time is None:
         return ()
@@ -233,18 +254,106 @@ def initial(problem: Problem, info: Data, instant: Instant) -> tuple[torch.Tenso
             )
     if "u" not in given:
         raise InputError("give u at the start", "problem.initial")
-    lay, hole = info.layout, instant.parts.hole
-    unused = None if hole is None else hole.unused
+    lay = info.layout
     states = []
     for name in known:
+        unused = None if hole is None else hole.unused
         value = evaluate(given.get(name, 0.0), info.own, info, f"problem.initial.{name}", unused)
-        value = value.expand(*value.shape[: -lay.dimension], *lay.grid.shape)
-        value = lay.to_unknowns(value).contiguous()
-        if hole is not None:
-            held = instant.b / instant.parts.A.diagonal() if name == "u" else 0.0 * value
-            value = torch.where(hole.solid, held, value)
-        states.append(value)
+        value = lay.to_unknowns(value.expand(*value.shape[: -lay.dimension], *lay.grid.shape))
+        if hole is not None and held is not None:
+            value = torch.where(hole.solid, held if name == "u" else torch.zeros_like(held), value)
+        states.append(value.contiguous())
     return tuple(states)
+
+
+def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
+    """K, b may depend on u and its slopes, c and f on the slopes too."""
+    form = problem.form
+    if problem.obstacle is not None:
+        raise InputError(
+            "obstacles need K and b that do not depend on the solution, and K > 0",
+            "problem.obstacle",
+        )
+    if is_matrix(form.K):
+        raise InputError(
+            "a full tensor K may not depend on the solution; use a scalar or diagonal K",
+            f"{_KEY}.K",
+        )
+    fluxes = Fluxes(problem, info)
+    shape, lay = info.layout.shape, info.layout
+    found = depends_on((form.K, form.b or (), form.c, form.f), info, _KEY)
+    affine = not found & set(STATE)
+    steady = "t" not in found - depends_on(form.f, info, _KEY) | _of_alpha(problem, info)
+    start = _start(problem)
+    first = initial(problem, info)
+    mass, inertia = masses(problem, info, fluxes.volume)
+    zero = torch.zeros(shape, dtype=info.dtype, device=info.device)
+    batch = batch_of(info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass)
+    kept: list[Stencil] = []
+
+    def linearise(u: torch.Tensor, t: float) -> Stencil:
+        if kept and affine and steady:
+            return kept[0]
+        u = u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *shape)
+        planes = box_jacobian(lambda v: fluxes.residual(v, t), u, lay.periodic)
+        J = Stencil(planes, box_offsets(lay.dimension), periodic=lay.periodic)
+        kept[:] = [J]
+        return J
+
+    return NonlinearSystem(
+        residual=fluxes.residual,
+        linearise=linearise,
+        diffusion=fluxes.frozen,
+        shape=shape,
+        batch=batch,
+        on=lay.grid,
+        lift=lambda u, t: Transfer(lay, fluxes.sides(t).known, None).lift(u),
+        restrict=Transfer(lay, (), None).restrict,
+        first=first,
+        mass=mass,
+        inertia=inertia,
+        affine=affine,
+        steady=steady,
+        notes=tuple(info.notes),
+        remarks=fluxes.remarks,
+    )
+
+
+def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
+    """F is the gradient of an energy."""
+    energy, lay = Energy(problem, info), info.layout
+    start = _start(problem)
+    first = initial(problem, info)
+    mass, inertia = masses(problem, info, lay.measure())
+    zero = torch.zeros(lay.shape, dtype=info.dtype, device=info.device)
+    batch = batch_of(info, energy.gradient(zero, start).shape, *(v.shape for v in first), mass)
+    moving = depends_on(problem.form.energy, info, f"{_KEY}.energy") | _of_alpha(problem, info)
+
+    def whole(u: torch.Tensor) -> torch.Tensor:
+        return u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *lay.shape)
+
+    return NonlinearSystem(
+        residual=lambda u, t: energy.gradient(whole(u), t),
+        linearise=lambda u, t: energy.hessian(whole(u), t),
+        diffusion=lambda u, t: energy.hessian(whole(u), t, convex=True),
+        shape=lay.shape,
+        batch=batch,
+        on=lay.grid,
+        lift=lambda u, t: Transfer(lay, energy.sides(t).known, None).lift(u),
+        restrict=Transfer(lay, (), None).restrict,
+        first=first,
+        mass=mass,
+        inertia=inertia,
+        potential=lambda u, t: energy.value(whole(u), t),
+        steady="t" not in moving,
+        symmetric=True,
+        notes=tuple(info.notes),
+    )
+
+
+def _of_alpha(problem: Problem, info: Data) -> frozenset[str]:
+    alphas = [c.robin.alpha for c in problem.boundary.values() if c.robin is not None]
+    return depends_on(alphas, info, "problem.boundary")
 
 
 def batch_of(info: Data, *given: Sequence[int] | torch.Tensor | None) -> tuple[int, ...]:

@@ -4,14 +4,13 @@ Along every axis the values are padded by one at each end, at the places ``Axis.
 
 * ``value``: the Dirichlet value, on the boundary node or the boundary face of a cell;
 * ``wrap``: the unknown at the other end;
-* ``closed``, cells: the value u_f on the boundary face, from k (u_f - u_i) = g - alpha u_f with
-  k = 2 K / h; nodes: linear extrapolation, so that a central difference becomes one-sided. The
-  flux through a closed side is its condition's own and never a difference.
+* ``closed``: linear extrapolation, so that a central difference becomes one-sided. The flux through
+  a closed side is its condition's own and never a difference of these.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,22 +21,19 @@ from sciml.core.discretize.layout import Layout, Points, at_end, lie_along
 from sciml.core.grid import SIDES
 from sciml.core.problem import Problem
 
-# K(axis, points, u, slopes)
-Conductivity = Callable[[int, Points, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]
-
 
 @dataclass(frozen=True)
 class Sides:
     """The sides' data, by (axis, end): on the unknowns next to it, that axis having size 1.
 
     ``value``: Dirichlet values. ``known``: the same on whole sides of node grids, for the
-    transfer. ``flux``: (alpha, g).
+    transfer. ``flux``: (alpha, g) of closed sides, ``inside`` the unknowns' places next to them.
     """
 
     value: dict[tuple[int, int], torch.Tensor]
     known: tuple[tuple[int, int, torch.Tensor], ...]
     flux: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]]
-    places: dict[tuple[int, int], Points]
+    inside: dict[tuple[int, int], Points]
 
 
 def side_data(problem: Problem, info: Data) -> Sides:
@@ -45,7 +41,7 @@ def side_data(problem: Problem, info: Data) -> Sides:
     lay = info.layout
     value: dict[tuple[int, int], torch.Tensor] = {}
     flux: dict[tuple[int, int], tuple[torch.Tensor, torch.Tensor]] = {}
-    places: dict[tuple[int, int], Points] = {}
+    inside: dict[tuple[int, int], Points] = {}
     known = []
     for axis, line in enumerate(lay.axes):
         for end, kind in enumerate(line.ends):
@@ -57,7 +53,6 @@ def side_data(problem: Problem, info: Data) -> Sides:
                 g = evaluate(condition.dirichlet, lay.points({axis: place}), info, key)
                 value[axis, end] = g
             elif kind == "value":
-                pick = slice(-1, None) if end else slice(0, 1)
                 points = tuple(
                     at_end(p, k, lay.dimension, end) if k == axis else p
                     for k, p in enumerate(info.own)
@@ -65,18 +60,18 @@ def side_data(problem: Problem, info: Data) -> Sides:
                 whole = evaluate(condition.dirichlet, points, info, key)
                 known.append((axis, end, whole))
                 value[axis, end] = lay.to_unknowns(whole, skip=axis)
-                del pick
             elif kind == "closed":
                 points = lay.points({axis: line.edges[[0, -1]][end : end + 1]})
                 robin = flux_condition(condition)
                 alpha = evaluate(robin.alpha, points, info, f"{key}.alpha")
                 nonnegative_alpha(alpha, points, f"{key}.alpha")
                 g = evaluate(robin.g, points, info, f"{key}.g" if condition.robin else key)
-                flux[axis, end], places[axis, end] = (alpha, g), points
-    return Sides(value, tuple(known), flux, places)
+                flux[axis, end] = alpha, g
+                inside[axis, end] = lay.points({axis: line.positions[[0, -1]][end : end + 1]})
+    return Sides(value, tuple(known), flux, inside)
 
 
-def padded(u: torch.Tensor, sides: Sides, lay: Layout, K: Conductivity) -> torch.Tensor:
+def padded(u: torch.Tensor, sides: Sides, lay: Layout) -> torch.Tensor:
     """``u`` (*batch, *shape) with one more value at each end of every axis."""
     d, result = lay.dimension, u
     for axis, line in enumerate(lay.axes):
@@ -84,19 +79,19 @@ def padded(u: torch.Tensor, sides: Sides, lay: Layout, K: Conductivity) -> torch
         for end, kind in enumerate(line.ends):
             if kind == "wrap":
                 slab = at_end(result, axis, d, 1 - end)
-            elif kind == "value" or lay.cells:
-                slab = sides.value[axis, end] if kind == "value" else _face(u, sides, lay, K, axis, end)
+            elif kind == "value":
+                slab = sides.value[axis, end]
                 for before in range(axis):
-                    slab = _extended(slab, before, lay)
+                    slab = extended(slab, before, lay)
             else:
                 slab = _beyond(result, axis, end, lay)
             ends.append(slab)
-        result = _join([ends[0], result, ends[1]], axis, d)
+        result = joined([ends[0], result, ends[1]], axis, d)
     return result
 
 
-def _join(parts: Sequence[torch.Tensor], axis: int, d: int) -> torch.Tensor:
-    """Concatenate along an axis, all other sizes broadcast."""
+def joined(parts: Sequence[torch.Tensor], axis: int, d: int) -> torch.Tensor:
+    """The parts one after the other along an axis, all other sizes broadcast."""
     lead = torch.broadcast_shapes(*(p.shape[:-d] for p in parts))
     sizes = torch.broadcast_shapes(
         *(tuple(1 if k == axis else n for k, n in enumerate(p.shape[-d:])) for p in parts)
@@ -120,7 +115,7 @@ def _beyond(value: torch.Tensor, axis: int, end: int, lay: Layout) -> torch.Tens
     return first + ratio * (first - value.narrow(dim, next_one, 1))
 
 
-def _extended(slab: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
+def extended(slab: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
     """A side's values, one more at each end of another axis; size 1 stays."""
     d = lay.dimension
     if slab.shape[axis - d] == 1:
@@ -130,25 +125,6 @@ def _extended(slab: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
     else:
         ends = [_beyond(slab, axis, end, lay) for end in (0, 1)]
     return torch.cat([ends[0], slab, ends[1]], axis - d)
-
-
-def _face(
-    u: torch.Tensor, sides: Sides, lay: Layout, K: Conductivity, axis: int, end: int
-) -> torch.Tensor:
-    """u on a closed side of a cell grid, by the condition there."""
-    d, line = lay.dimension, lay.axes[axis]
-    alpha, g = sides.flux[axis, end]
-    own = at_end(u, axis, d, end)
-    step = (own - _beyond(u, axis, end, lay)) * (2 / line.spacing)
-    slopes = []
-    for other in range(d):
-        if other == axis:
-            slopes.append(-step if end else step)
-        else:
-            slopes.append(difference(_extended(own, other, lay), other, lay))
-    k = 2 / line.spacing * K(axis, sides.places[axis, end], own, slopes)
-    total = alpha + k
-    return torch.where(total > 0, (k * own + g) / torch.where(total > 0, total, 1.0), own)
 
 
 def difference(whole: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
@@ -162,3 +138,19 @@ def difference(whole: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
     low = (whole.narrow(dim, 1, n - 2) - whole.narrow(dim, 0, n - 2)) / below
     high = (whole.narrow(dim, 2, n - 2) - whole.narrow(dim, 1, n - 2)) / above
     return (above * low + below * high) / (below + above)
+
+
+def outward_difference(u: torch.Tensor, axis: int, end: int, lay: Layout) -> torch.Tensor:
+    """du/dx between the last two unknowns at an end of an axis."""
+    dim, n = axis - lay.dimension, lay.shape[axis]
+    if n == 1:
+        return torch.zeros_like(u)
+    low = n - 2 if end else 0
+    return (u.narrow(dim, low + 1, 1) - u.narrow(dim, low, 1)) / lay.axes[axis].spacing
+
+
+def with_end(value: torch.Tensor, slab: torch.Tensor, axis: int, end: int, d: int) -> torch.Tensor:
+    """``value`` with another slab at one end of an axis."""
+    dim = axis - d
+    rest = value.narrow(dim, 1 - end, value.shape[dim] - 1)
+    return joined([rest, slab] if end else [slab, rest], axis, d)
