@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from sciml.solvers.multigrid import Multigrid
     from sciml.solvers.projection import Projection
     from sciml.solvers.spectral import ETDRK4
+    from sciml.solvers.time_stepping import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
 # What may stand as `solver:` in a spec; the loader builds its union from these classes.
 SOLVERS: tuple[str, ...] = (
@@ -38,11 +39,17 @@ SOLVERS: tuple[str, ...] = (
     "FastPoisson",
     "ETDRK4",
     "Projection",
+    "SDIRK",
+    "BDF",
+    "IMEX",
+    "RungeKutta",
+    "Verlet",
 )
 
 _MODULES = {
     "AMG": "amg",
     "Auto": "auto",
+    "BDF": "time_stepping",
     "BiCGStab": "krylov_nonsymmetric",
     "CG": "krylov",
     "Direct": "direct",
@@ -50,19 +57,26 @@ _MODULES = {
     "FCG": "krylov",
     "FastPoisson": "fast_poisson",
     "GMRES": "krylov_nonsymmetric",
+    "IMEX": "time_stepping",
     "Jacobi": "jacobi",
     "MINRES": "krylov_indefinite",
     "Multigrid": "multigrid",
     "Projection": "projection",
+    "RungeKutta": "time_stepping",
+    "SDIRK": "time_stepping",
+    "Verlet": "time_stepping",
 }
 
 __all__ = [
     "AMG",
+    "BDF",
     "CG",
     "ETDRK4",
     "FCG",
     "GMRES",
+    "IMEX",
     "MINRES",
+    "SDIRK",
     "SOLVERS",
     "Auto",
     "BiCGStab",
@@ -71,6 +85,8 @@ __all__ = [
     "Jacobi",
     "Multigrid",
     "Projection",
+    "RungeKutta",
+    "Verlet",
 ]
 
 

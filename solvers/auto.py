@@ -1,23 +1,27 @@
 """The automatic choice of a solver, with its reason.
 
-In this order: fast transforms where the stencil is separable; a factorisation where the system is
+A problem in time or nonlinear is judged by its equation (``choose_for``), a steady linear one by
+its operator (``choose``), in this order: fast transforms where the stencil is separable; a factorisation where the system is
 small or one-dimensional; else the Krylov method that the operator's symmetry and definiteness
 admit, with multigrid on stencils and algebraic multigrid on matrices.
 """
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from sciml.core.equation import NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, LinearState, Progress, lower, with_solver
+from sciml.core.solve import LinearSolver, Progress, Solver, lower, with_solver
 from sciml.core.stencil import Stencil
 from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
@@ -29,23 +33,41 @@ from sciml.solvers.krylov_nonsymmetric import GMRES
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.separable import recognise
 
+if TYPE_CHECKING:
+    from sciml.core.mesh import Mesh
+
+_RTOL = 1e-8
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 
 
 @dataclass(frozen=True)
 class Auto:
-    """Chooses a solver from the operator; ``Solution.notes`` says in one line which and why."""
+    """Chooses a solver; ``Solution.notes`` says in one line which and why.
+
+    ``rtol``: 1e-8 for algebraic equations, the integrator's own for a problem in time, unless it
+    is given.
+    """
 
     kind: Literal["auto"] = "auto"
-    rtol: float = 1e-8
+    rtol: float | None = None
 
     def __post_init__(self) -> None:
-        check_options(self.kind, self.rtol, 1)
+        check_options(self.kind, self.tolerance, 1)
 
-    def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> AutoState:
+    @property
+    def tolerance(self) -> float:
+        """The relative residual of algebraic equations."""
+        return _RTOL if self.rtol is None else self.rtol
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> AutoState:
         """Discretise if need be, choose, and set up what was chosen."""
+        if isinstance(problem, Problem) and not problem.linear:
+            name, reason = choose_for(problem)
+            options = {} if self.rtol is None else {"rtol": self.rtol}
+            evolving = getattr(importlib.import_module("sciml.solvers"), name)(**options)
+            return AutoState(evolving, evolving.init(problem, on), _note(evolving.kind, reason))
         system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
-        solver, note = choose(system.A.detach(), self.rtol)
+        solver, note = choose(system.A.detach(), self.tolerance)
         return AutoState(solver, solver.init(system), note)
 
     def run(
@@ -55,9 +77,10 @@ class Auto:
         initial: torch.Tensor | None = None,
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
+        **more: Any,
     ) -> Solution:
-        """Run what was chosen."""
-        solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress)
+        """Run what was chosen; ``more`` is for problems in time, ``frames`` foremost."""
+        solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress, **more)
         return with_solver(solution, self, state.note)
 
 
@@ -65,9 +88,36 @@ class Auto:
 class AutoState:
     """The chosen solver, its own state, and the reason."""
 
-    solver: LinearSolver
-    inner: LinearState
+    solver: Solver
+    inner: Any
     note: str
+
+
+def choose_for(problem: Problem) -> tuple[str, str]:
+    """The name in ``sciml.solvers`` for a nonlinear problem or one in time, and why."""
+    equation, wraps = problem.equation, all(problem.periodic)
+    if isinstance(equation, NavierStokes):
+        if wraps:
+            return "ETDRK4", "the flow is periodic on all sides"
+        return "Projection", "the flow has walls"
+    if isinstance(equation, System):
+        if wraps:
+            return "ETDRK4", "the system is periodic on all sides"
+        return "IMEX", "the system's diffusion is stiff and its reaction is not"
+    form = problem.form
+    if problem.time is None:
+        return "Newton", "the equation is nonlinear"
+    if not (_is_zero(form.dispersion) and _is_zero(form.biharmonic)):
+        return "ETDRK4", "derivatives of third and fourth order are taken by Fourier transforms"
+    if not _is_zero(form.m):
+        return "RungeKutta", "the equation is of second order in time"
+    if _is_zero(form.K):
+        return "RungeKutta", "the equation has no diffusion"
+    return "SDIRK", "diffusion is stiff"
+
+
+def _is_zero(coefficient: Any) -> bool:
+    return isinstance(coefficient, Real) and coefficient == 0
 
 
 def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:

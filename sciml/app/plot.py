@@ -144,7 +144,7 @@ def _draw_lines(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> Non
         axes.plot(x.numpy(), values, lw=1.6, label=f"sample {index}")
     axes.set_xlim(on.box.lower[0], on.box.upper[0])
     axes.set_xlabel("$x$")
-    axes.set_ylabel(f"${name}(x)$")
+    axes.set_ylabel(f"{symbol(name)}$(x)$")
     axes.grid(True, color="0.9", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     if len(samples) > 1:
@@ -258,5 +258,11 @@ def colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> Non
     bar = figure.colorbar(
         image, ax=panels[0] if single else panels, fraction=0.05, pad=0.02, aspect=28
     )
-    bar.set_label(f"${name}$", rotation=0, labelpad=10)
+    short = len(name) <= 2
+    bar.set_label(symbol(name), rotation=0 if short else 90, labelpad=10 if short else 5)
     bar.outline.set_linewidth(0.5)
+
+
+def symbol(name: str) -> str:
+    """A field's name as it is set: ``u`` and ``K_x`` as mathematics, a word as a word."""
+    return f"${name}$" if len(name) == 1 or "_" in name else name

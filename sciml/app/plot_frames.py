@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sciml.app.plot import STYLE, colour_bar, draw_map, normalise, save
+from sciml.app.plot import STYLE, colour_bar, draw_map, normalise, save, symbol
 from sciml.core.grid import Grid
 from sciml.core.solution import Solution
 
@@ -76,14 +76,14 @@ def _draw_profiles(figure: Figure, values: np.ndarray, on: Grid, names: tuple[st
     figure.set_size_inches(6.4, 4.0)
     axes = figure.subplots()
     for name, field in zip(names, values[0], strict=True):
-        axes.plot(on.axes()[0].numpy(), field, lw=1.6, label=f"${name}$")
+        axes.plot(on.axes()[0].numpy(), field, lw=1.6, label=symbol(name))
     _finish_profiles(axes, on, ", ".join(names))
 
 
 def _finish_profiles(axes: Any, on: Grid, name: str) -> None:
     axes.set_xlim(on.box.lower[0], on.box.upper[0])
     axes.set_xlabel("$x$")
-    axes.set_ylabel(f"${name}$")
+    axes.set_ylabel(symbol(name))
     axes.grid(True, color="0.9", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9)
@@ -109,9 +109,9 @@ def _draw_panels(
         norm = normalise(field[chosen])
         for axes, k in zip(row, chosen, strict=True):
             image = draw_map(axes, field[k], on, (0, 1), norm)
-            if times is not None and row is panels[0]:
-                axes.set_title(f"$t = {times[k]:.3g}$", fontsize=10)
         row[0].set_ylabel("$y$")
         colour_bar(figure, image, list(row), name)
-    for axes in panels[-1]:
-        axes.set_xlabel("$x$")
+    for above, below, k in zip(panels[0], panels[-1], chosen, strict=True):
+        below.set_xlabel("$x$")
+        if times is not None:
+            above.set_title(f"$t = {times[k]:.3g}$", fontsize=10)

@@ -72,8 +72,7 @@ class Mesh:
                 ": elements overlap",
                 "mesh",
             )
-        for name in named:
-            self.facets(name)
+        self.facets  # finds each, or raises
 
     @property
     def dimension(self) -> int:
@@ -118,17 +117,21 @@ class Mesh:
             validate=False,
         )
 
-    def facets(self, name: str) -> np.ndarray:
-        """The numbers of the facets of a named boundary; InputError where one is no element's."""
-        wanted = self.boundaries[name]
-        found = self._find(np.sort(wanted, axis=1), self.topology.facets.T)
+    @cached_property
+    def facets(self) -> Mapping[str, np.ndarray]:
+        """The numbers of every named boundary's facets; InputError where one is no element's."""
+        names, sizes = list(self.boundaries), [len(v) for v in self.boundaries.values()]
+        wanted = np.concatenate([np.sort(v, axis=1) for v in self.boundaries.values()])
+        found = self._find(wanted, self.topology.facets.T)
+        owners = np.repeat(np.arange(len(names)), sizes)
         if (found < 0).any():
-            first = wanted[np.flatnonzero(found < 0)[0]]
+            first = np.flatnonzero(found < 0)[0]
             raise InputError(
-                f"boundary '{name}' has a facet {place(self.points, first)} that is no element's",
+                f"boundary '{names[owners[first]]}' has a facet {place(self.points, wanted[first])}"
+                " that is no element's",
                 "mesh",
             )
-        return np.unique(found)
+        return {name: np.unique(found[owners == k]) for k, name in enumerate(names)}
 
     def facet_nodes(self, facets: np.ndarray) -> np.ndarray:
         """The nodes of numbered facets, (k, nodes per facet), in scikit-fem's order."""

@@ -22,7 +22,7 @@ from sciml.core.discretize.layout import layout
 from sciml.core.discretize.obstacle import cut
 from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError
-from sciml.core.frames import Frames
+from sciml.core.frames import Frames, fingerprint
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Problem
@@ -97,7 +97,9 @@ class Projection:
             raise InputError("a flow has no right-hand side b; its force is in the equation")
         start = time.perf_counter()
         run = _Run(self, state.channel, progress)
-        record = Frames(run.instants, frames, repr((state.channel.problem, state.channel.grid, self)))
+        channel = state.channel
+        identity = fingerprint(channel.problem, channel.grid, self, initial)
+        record = Frames(run.instants, frames, identity)
         run.go(record, initial)
         return run.solution(record, state, time.perf_counter() - start)
 

@@ -80,11 +80,12 @@ class AdditiveRungeKutta(Scheme):
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
     ) -> Attempt:
         """Stage by stage."""
-        table, system = self.tableau, self.system
+        table, system, mass = self.tableau, self.system, self.system.mass
+        assert mass is not None
         slow, fast = (y.new_empty(table.stages, *y.shape) for _ in range(2))
         tau = h * table.gamma
-        fast[0] = -self._implicit(y[0], t) / system.mass
-        slow[0] = -system.residual(y[0], t) / system.mass - fast[0]
+        fast[0] = -self._implicit(y[0], t) / mass
+        slow[0] = -system.residual(y[0], t) / mass - fast[0]
         residual, solved = torch.zeros_like(alive, dtype=y.dtype), torch.ones_like(alive)
         for i in range(1, table.stages):
             now = t + table.c[i] * h
@@ -94,7 +95,7 @@ class AdditiveRungeKutta(Scheme):
             found = self.stages.solve(tau, base, now, guess, alive, self._implicit)
             recovered(found.value, base, tau, fast[i])
             rest = system.residual(found.value, now) - self._implicit(found.value, now)
-            slow[i] = -rest / system.mass
+            slow[i] = -rest / mass
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved
         both = fast + slow
         new = combine(y, h, table.final, both)

@@ -141,6 +141,7 @@ class StoermerVerlet(Scheme):
         return (self._pull(y[0], t),)
 
     def _pull(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        assert self.system.inertia is not None
         return -self.system.residual(u, t) / self.system.inertia
 
     def advance(
@@ -149,6 +150,7 @@ class StoermerVerlet(Scheme):
         """Kick, drift, kick."""
         (u, v), (before,) = y, memory
         mass, inertia = self.system.mass, self.system.inertia
+        assert inertia is not None
         damping = torch.zeros(()) if mass is None else mass / inertia
         half = v + h / 2 * (before - damping * v)
         moved = u + h * half

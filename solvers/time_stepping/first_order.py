@@ -8,10 +8,10 @@ A state y is one tensor (parts, *batch, *shape) of one or two parts.
 
 from __future__ import annotations
 
+import torch
+
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
-
-import torch
 
 
 def check_masses(system: NonlinearSystem) -> None:

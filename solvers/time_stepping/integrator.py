@@ -97,7 +97,12 @@ class Integrator(ABC):
         march = March(scheme, system, kept, tolerances, progress)
         position = march.run()
         seconds = time.perf_counter() - start
-        notes = (*system.notes, *_remarks(self.kind, scheme, march.journal, found))
+        reached = kept.times[kept.count - 1]
+        notes = (
+            *system.notes,
+            *system.remarks(position.y[0], reached),
+            *_remarks(self.kind, scheme, march.journal, found),
+        )
         return self._solution(march, position, (state.setup_seconds, seconds), notes)
 
     def _solution(
@@ -146,9 +151,7 @@ def _remarks(kind: str, scheme: Scheme, journal: Journal, found: int) -> tuple[s
         sizes = f"of {low:.3g}" if high - low < 1e-3 * high else f"from {low:.3g} to {high:.3g}"
         rejected = f", {journal.rejected} rejected" if journal.rejected else ""
         made = f"; {scheme.remark()}" if scheme.remark() else ""
-        lines.append(
-            f"{kind}: {scheme.name}, {len(journal.sizes)} steps {sizes}{rejected}{made}"
-        )
+        lines.append(f"{kind}: {scheme.name}, {len(journal.sizes)} steps {sizes}{rejected}{made}")
     if journal.stopped is not None:
         lines.append(f"{kind}: a solution ended at t = {journal.stopped:.6g}")
     return tuple(lines)

@@ -39,11 +39,11 @@ _SMALL = 2000  # unknowns up to which a factorisation is kept
 
 @dataclass(frozen=True)
 class StageResult:
-    """U (*batch, *shape), its residual ||G|| / max(||r||, ||G(guess)||) per sample, and success."""
+    """U (*batch, *shape); ||G|| / max(||r||, ||G(guess)||) and success per sample, shape batch."""
 
     value: torch.Tensor
     residual: torch.Tensor
-    solved: bool
+    solved: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class StageSolver:
                 if fresh:
                     break
                 self._J, self._matrix, fresh = None, None, True
-        return StageResult(U, size, bool((size <= self.accepted).all()))
+        return StageResult(U, size, size <= self.accepted)
 
     def _ready(self, tau: float, D: torch.Tensor, U: torch.Tensor, t: float) -> _Matrix:
         if self._J is None:
@@ -142,9 +142,7 @@ class StageSolver:
             self.note = f"stages solved by {_name(solver)}"
         return self._matrix
 
-    def _correction(
-        self, matrix: _Matrix, G: torch.Tensor, size: torch.Tensor
-    ) -> torch.Tensor:
+    def _correction(self, matrix: _Matrix, G: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
         """(D + J)^-1 G, as far as the tolerance of the stage asks for."""
         self.solves += 1
         if isinstance(matrix.solver, (Direct, FastPoisson)):

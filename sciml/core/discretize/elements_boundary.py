@@ -45,7 +45,7 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     """One per condition; InputError for names that do not match the mesh's, or that overlap."""
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
-    numbers = {name: mesh.facets(name) for name in mesh.boundaries}
+    numbers = mesh.facets
     _check_names(problem.boundary, numbers, outer)
     seen: dict[int, str] = {}
     found = []

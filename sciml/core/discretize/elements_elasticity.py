@@ -146,12 +146,19 @@ def rigid_motions(mesh: Mesh) -> np.ndarray:
 
 
 def _local(cells: Part, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Local matrices as blocks, (*batch, k, N, N, d, d): lambda d_a d_b + mu (d_b d_a + 1 grad)."""
-    shear = gradients(cells, second)  # [i, a, j, b] = int mu (d_a phi_i)(d_b phi_j)
-    unit = torch.eye(len(cells.points), dtype=torch.float64)
-    laplace = torch.einsum("...iaja->...ij", shear)
-    blocks = gradients(cells, first) + shear.transpose(-3, -1)
-    return blocks.transpose(-3, -2) + laplace[..., None, None] * unit
+    """Local matrices (*batch, k, N, d, N, d): lambda d_a d_b + mu (d_b d_a + delta_ab grad . grad).
+
+    With d_a d_b the integral of (d phi_i / d x_a)(d phi_j / d x_b) at [i, a, j, b].
+    """
+    if first.shape[-1] == second.shape[-1] == 1:
+        plain = gradients(cells, torch.ones(1, 1, dtype=torch.float64))
+        bulk, shear = (m[..., None, None, None] * plain for m in (first, second))
+    else:
+        bulk, shear = gradients(cells, first), gradients(cells, second)
+    blocks = bulk + shear.transpose(-3, -1)
+    laplace = shear.diagonal(dim1=-3, dim2=-1).sum(-1)
+    blocks.diagonal(dim1=-3, dim2=-1).add_(laplace[..., None])
+    return blocks
 
 
 def _block_pattern(places: Pattern, d: int) -> scipy.sparse.csr_matrix:
@@ -162,9 +169,9 @@ def _block_pattern(places: Pattern, d: int) -> scipy.sparse.csr_matrix:
 
 
 def _block_entries(places: Pattern, cells: Part, d: int) -> torch.Tensor:
-    """Where the entries of local blocks go, (k, N, N, d, d) int64."""
-    inside = torch.arange(d * d).reshape(d, d)
-    return places.entries(cells.nodes)[..., None, None] * (d * d) + inside
+    """Where the entries of local matrices go, (k, N, d, N, d) int64."""
+    inside = torch.arange(d * d).reshape(d, 1, d)
+    return places.entries(cells.nodes)[..., None, :, None] * (d * d) + inside
 
 
 def _loads(

@@ -173,20 +173,17 @@ def advection(part: Part, b: torch.Tensor) -> torch.Tensor:
 def gradients(part: Part, c: torch.Tensor) -> torch.Tensor:
     """int c (d phi_i / d x_a) (d phi_j / d x_b), (*batch, k, N, d, N, d), for c (*batch, k, Q)."""
     assert part.inverse is not None
-    entries, d = part.tables, len(part.points)
-    table = torch.einsum("q,qik,qjl->qikjl", entries.weights, entries.slopes, entries.slopes)
-    if c.shape[-1] == 1:
-        table = table.sum(0, keepdim=True)
-    count = part.tables.values.shape[1]
-    c = (c * part.scale[:, None]).expand(*c.shape[:-2], len(part.scale), -1)
+    entries, (count, d) = part.tables, part.tables.slopes.shape[1:]
+    weighted = c * part.measure
+    points = entries.slopes
+    if torch.equal(points, points[:1].expand_as(points)):
+        weighted, points = weighted.sum(-1, keepdim=True), points[:1]
     done = []
-    for first in range(0, c.shape[-2], _CHUNK):
+    for first in range(0, len(part.nodes), _CHUNK):
         span = slice(first, first + _CHUNK)
-        plain = c[..., span, :] @ table.reshape(len(table), -1)
-        plain = plain.unflatten(-1, (count, d, count, d))
-        inverse = part.inverse[span]
-        done.append(torch.einsum("...eikjl,eka,elb->...eiajb", plain, inverse, inverse))
-    return torch.cat(done, dim=-5)
+        slope = (points @ part.inverse[span, None]).flatten(-2)
+        done.append((slope * weighted[..., span, :, None]).mT @ slope)
+    return torch.cat(done, dim=-3).unflatten(-1, (count, d)).unflatten(-3, (count, d))
 
 
 def _product(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -288,7 +288,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
     first = initial(problem, info)
     mass, inertia = masses(problem, info, fluxes.volume)
     zero = torch.zeros(shape, dtype=info.dtype, device=info.device)
-    batch = batch_of(info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass)
+    batch = batch_of(info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass, inertia)
     kept: list[Stencil] = []
 
     def linearise(u: torch.Tensor, t: float) -> Stencil:
@@ -326,7 +326,8 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
     first = initial(problem, info)
     mass, inertia = masses(problem, info, lay.measure())
     zero = torch.zeros(lay.shape, dtype=info.dtype, device=info.device)
-    batch = batch_of(info, energy.gradient(zero, start).shape, *(v.shape for v in first), mass)
+    each = energy.value(zero, start).shape + lay.shape
+    batch = batch_of(info, each, *(v.shape for v in first), mass, inertia)
     moving = depends_on(problem.form.energy, info, f"{_KEY}.energy") | _of_alpha(problem, info)
 
     def whole(u: torch.Tensor) -> torch.Tensor:
