@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from sciml.solvers.krylov_indefinite import MINRES
     from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
     from sciml.solvers.multigrid import Multigrid
+    from sciml.solvers.newton import Newton
+    from sciml.solvers.picard import Picard
     from sciml.solvers.projection import Projection
+    from sciml.solvers.shifted_laplacian import ShiftedLaplacian
     from sciml.solvers.spectral import ETDRK4
     from sciml.solvers.time_stepping import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
@@ -37,6 +40,8 @@ SOLVERS: tuple[str, ...] = (
     "Multigrid",
     "AMG",
     "FastPoisson",
+    "Newton",
+    "Picard",
     "ETDRK4",
     "Projection",
     "SDIRK",
@@ -61,9 +66,12 @@ _MODULES = {
     "Jacobi": "jacobi",
     "MINRES": "krylov_indefinite",
     "Multigrid": "multigrid",
+    "Newton": "newton",
+    "Picard": "picard",
     "Projection": "projection",
     "RungeKutta": "time_stepping",
     "SDIRK": "time_stepping",
+    "ShiftedLaplacian": "shifted_laplacian",
     "Verlet": "time_stepping",
 }
 
@@ -84,8 +92,11 @@ __all__ = [
     "FastPoisson",
     "Jacobi",
     "Multigrid",
+    "Newton",
+    "Picard",
     "Projection",
     "RungeKutta",
+    "ShiftedLaplacian",
     "Verlet",
 ]
 

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.solvers.inverse import Action, PerSample, matrices
@@ -36,7 +37,13 @@ class AMG(LinearSolver):
         check_options(self.kind, self.rtol, self.max_iterations)
 
     def setup(self, A: LinearMap) -> PerSample:
-        """Build the hierarchies."""
+        """Build the hierarchies; raises InputError for a complex operator."""
+        if A.dtype.is_complex:
+            raise InputError(
+                "amg needs a real operator; for a complex one use gmres with shifted_laplacian, "
+                "or direct",
+                "solver.kind",
+            )
         samples = matrices(A)
         actions = [_cycle(matrix, self.method, A) for matrix in samples]
         adjoints = actions if A.symmetric else None

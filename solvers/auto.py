@@ -32,12 +32,15 @@ from sciml.solvers.krylov_indefinite import MINRES
 from sciml.solvers.krylov_nonsymmetric import GMRES
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.separable import recognise
+from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:
     from sciml.core.mesh import Mesh
 
 _RTOL = 1e-8
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
+# Complex unknowns up to which SuperLU beats a shifted Laplacian (benchmarks/helmholtz.py).
+_FACTORISED = {2: 300_000, 3: 10_000}
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,8 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
         return Direct(rtol=rtol), _note("direct", f"there are only {A.size} unknowns")
     if isinstance(A, Stencil) and A.dimension == 1:
         return Direct(rtol=rtol), _note("direct", "a one-dimensional stencil is tridiagonal")
+    if A.dtype.is_complex:
+        return _choose_complex(A, rtol)
     described = _description(A)
     if A.symmetric and not A.definite:
         return MINRES(rtol=rtol), _note("minres", f"{described} is symmetric but not definite")
@@ -140,6 +145,20 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
         )
     return GMRES(preconditioner=preconditioner, rtol=rtol), _note(
         f"gmres with {name}", f"{described} is not symmetric"
+    )
+
+
+def _choose_complex(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
+    if not isinstance(A, Stencil):
+        return Direct(rtol=rtol), _note("direct", "the matrix is complex")
+    most = _FACTORISED[A.dimension]
+    if A.size <= most:
+        return Direct(rtol=rtol), _note(
+            "direct", f"waves in {A.dimension} dimensions are factorised up to {most} unknowns"
+        )
+    return GMRES(preconditioner=ShiftedLaplacian(), rtol=rtol, restart=100), _note(
+        "gmres with shifted_laplacian",
+        f"waves in {A.dimension} dimensions are factorised only up to {most} unknowns",
     )
 
 

@@ -27,13 +27,13 @@ class DiagonalInverse(LinearMap):
     """``diag(A)^-1``; definite where every diagonal entry is positive."""
 
     def __init__(self, A: LinearMap) -> None:
-        diagonal = A.diagonal().to(torch.float64)
+        diagonal = A.diagonal().to(torch.promote_types(A.dtype, torch.float64))
         if bool((diagonal == 0).any()):
             raise InputError("jacobi needs a diagonal without zeros; use another preconditioner")
         self.shape, self.batch, self.device = A.shape, A.batch, A.device
-        self.dtype = torch.float64
-        self.symmetric, self.nullspace = True, False
-        self.definite = bool((diagonal > 0).all())
+        self.dtype = diagonal.dtype
+        self.symmetric, self.nullspace = not self.dtype.is_complex, False
+        self.definite = self.symmetric and bool((diagonal > 0).all())
         self.inverse = diagonal.reciprocal()
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -41,8 +41,8 @@ class DiagonalInverse(LinearMap):
         return self.inverse * u
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """The same: a diagonal is symmetric."""
-        return self.inverse * u
+        """The same, conjugated where complex: a diagonal is symmetric."""
+        return self.inverse.conj() * u
 
     def diagonal(self) -> torch.Tensor:
         """The reciprocals, shape (*batch, *shape)."""

@@ -12,8 +12,9 @@ from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
 from sciml.solvers.jacobi import Jacobi
 from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
-Preconditioner: TypeAlias = Direct | AMG | FastPoisson | Multigrid | Jacobi
+Preconditioner: TypeAlias = Direct | AMG | FastPoisson | Multigrid | Jacobi | ShiftedLaplacian
 
 
 @dataclass(frozen=True)

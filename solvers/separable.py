@@ -57,6 +57,8 @@ def recognise(A: LinearMap) -> Separable:
     """The separable form of ``A``; raises InputError naming what breaks it."""
     if not isinstance(A, Stencil):
         raise _refusal("the operator is a matrix, not a stencil on a box")
+    if A.dtype.is_complex:
+        raise _refusal("the operator is complex")
     if any(n < 3 for n in A.shape):
         raise _refusal(f"an axis has fewer than 3 unknowns (shape {list(A.shape)})")
     planes = _cross_planes(A)

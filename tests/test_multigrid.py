@@ -8,12 +8,13 @@ import torch
 
 import sciml
 from sciml.core.discretize import discretize
+from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.kernels import reference
-from sciml.core.linear import LinearSystem
+from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
 from sciml.core.stencil import Stencil
-from sciml.solvers import CG, GMRES, Direct, Multigrid
+from sciml.solvers import CG, FCG, GMRES, Direct, Multigrid
 from sciml.solvers.multigrid.hierarchy import build
 
 
@@ -41,9 +42,21 @@ def iterations(system: LinearSystem, **options) -> int:
     return int(solution.stats.iterations.max())
 
 
+def symmetric_spectrum(system: LinearSystem, M: LinearMap) -> np.ndarray:
+    """The spectrum of B A, on vectors of zero mean where A has constants in its kernel."""
+    A, B = system.A.to_scipy().toarray(), M.to_scipy().toarray()
+    if system.A.nullspace:
+        n = len(A)
+        Q = np.linalg.qr(np.eye(n) - 1 / n)[0][:, : n - 1]
+        A, B = Q.T @ A @ Q, Q.T @ B @ Q
+    assert abs(B - B.T).max() < 1e-9 * abs(B).max()
+    root = np.linalg.cholesky(A)
+    return np.linalg.eigvalsh(root.T @ ((B + B.T) / 2) @ root)
+
+
 OPTIONS = [
     {"cycle": cycle, "smoother": smoother}
-    for cycle in ("V", "W", "F")
+    for cycle in ("V", "W", "alternating")
     for smoother in ("gauss_seidel", "chebyshev")
 ]
 SHAPES = [(97,), (98,), (17, 14), (13, 16), (7, 6, 5), (8, 5, 6)]
@@ -52,19 +65,13 @@ SHAPES = [(97,), (98,), (17, 14), (13, 16), (7, 6, 5), (8, 5, 6)]
 @pytest.mark.parametrize("condition", ["dirichlet", "neumann", "periodic"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: f"{o['cycle']}-{o['smoother']}")
-def test_the_cycle_is_symmetric_positive_definite(options, shape, condition) -> None:
+def test_the_cycle_is_symmetric_positive_definite(monkeypatch, options, shape, condition) -> None:
+    monkeypatch.setattr("sciml.solvers.multigrid.hierarchy.COARSEST", 8)
     f = 1.0 if condition == "dirichlet" else "cos(2*pi*x)"
     system = diffusion(noise(shape, 100), shape, condition, f)
-    A = system.A.to_scipy().toarray()
-    B = Multigrid(dtype="float64", **options).setup(system.A).to_scipy().toarray()
-    if system.A.nullspace:
-        # Everything holds on vectors of zero mean, in an orthonormal basis of them.
-        n = len(A)
-        Q = np.linalg.qr(np.eye(n) - 1 / n)[0][:, : n - 1]
-        A, B = Q.T @ A @ Q, Q.T @ B @ Q
-    assert abs(B - B.T).max() < 1e-10 * abs(B).max()
-    root = np.linalg.cholesky(A)
-    spectrum = np.linalg.eigvalsh(root.T @ ((B + B.T) / 2) @ root)
+    M = Multigrid(dtype="float64", **options).setup(system.A)
+    assert M.symmetric and (condition == "periodic" or len(M.hierarchy.levels) >= 2)
+    spectrum = symmetric_spectrum(system, M)
     assert spectrum.min() > 0.05
     # Chebyshev may go above one: only adjoint pairs of smoothers keep I - B A semidefinite.
     assert spectrum.max() < (1 + 1e-10 if options["smoother"] == "gauss_seidel" else 1.2)
@@ -207,7 +214,7 @@ def test_any_magnitude_fits_single_precision() -> None:
 
 
 def test_the_hierarchy_prints_as_a_table() -> None:
-    lines = str(build(diffusion(noise((64, 48)), (64, 48)).A, torch.float32)).splitlines()
+    lines = str(build(diffusion(noise((64, 48), 10), (64, 48)).A, torch.float32)).splitlines()
     assert lines[0].split() == ["level", "grid", "unknowns", "stencil"]
     assert lines[1].split() == ["0", "64", "x", "48", "3072", "5-point"]
     assert lines[2].split() == ["1", "32", "x", "24", "768", "9-point"]
@@ -224,3 +231,52 @@ def test_the_torch_kernels_solve_alike(monkeypatch, smoother) -> None:
     plain = sciml.solve(system, solver)
     assert (compiled.stats.iterations - plain.stats.iterations).abs().max() <= 1
     torch.testing.assert_close(compiled.value, plain.value, rtol=1e-6, atol=1e-9)
+
+
+def test_an_f_cycle_is_not_symmetric_on_more_than_three_levels(monkeypatch) -> None:
+    monkeypatch.setattr("sciml.solvers.multigrid.hierarchy.COARSEST", 4)
+    for n, symmetric in ((7, True), (31, False)):
+        system = diffusion(noise((n, n)), (n, n))
+        M = Multigrid(cycle="F", dtype="float64").setup(system.A)
+        B = M.to_scipy().toarray()
+        assert (len(M.hierarchy.levels) <= 3) == M.symmetric == symmetric
+        assert (abs(B - B.T).max() < 1e-10 * abs(B).max()) == symmetric
+    with pytest.raises(InputError, match="symmetric"):
+        sciml.solve(system, CG(preconditioner=Multigrid(cycle="F")))
+    assert sciml.solve(system, FCG(preconditioner=Multigrid(cycle="F"))).converged
+
+
+def rotated(n: int) -> LinearSystem:
+    c, s, small = 3**0.5 / 2, 0.5, 1e-3
+    off = c * s * (1 - small)
+    K = ((c * c + small * s * s, off), (off, s * s + small * c * c))
+    return diffusion(K, (n, n), centring="node")
+
+
+@pytest.mark.parametrize(
+    ("make", "cycle"),
+    [
+        (lambda: diffusion(1.0, (255, 255)), "V"),
+        (lambda: diffusion("1 + x*y", (255, 255)), "V"),
+        (lambda: diffusion(noise((255, 255)), (255, 255)), "V"),
+        (lambda: diffusion(blocks((255, 255), 1e4, 16), (255, 255)), "alternating"),
+        (lambda: rotated(257), "alternating"),
+    ],
+    ids=["constant", "smooth", "noise", "blocks", "rotated"],
+)
+def test_the_cycle_is_chosen_by_the_operator(make, cycle) -> None:
+    A = make().A
+    M = Multigrid().setup(A)
+    assert M.cycle == cycle and cycle in repr(M)
+    assert M.symmetric and Multigrid().setup(A).cycle == cycle
+
+
+def test_iterations_on_blocks_do_not_depend_on_the_size() -> None:
+    counts = [iterations(diffusion(blocks((n, n), 1e4, 32), (n, n))) for n in (63, 127, 255, 511)]
+    assert max(counts) - min(counts) <= 2 and max(counts) <= 9
+
+
+def test_the_work_of_a_cycle_counts_its_visits() -> None:
+    A = diffusion(noise((255, 255)), (255, 255)).A
+    V, alternating, W = (Multigrid(cycle=c).setup(A).work_units for c in ("V", "alternating", "W"))
+    assert 5 < V < alternating < W < 2 * alternating

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +19,7 @@ from sciml.core.equation import Elasticity, Equation, FieldFile, Helmholtz, Navi
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 from sciml.core.grid import AXES
+from sciml.core.mesh_file import SUFFIXES, MeshFile
 from sciml.core.problem import Condition, Obstacle, Problem, Robin
 
 # The solution and its derivatives, in an equation's coefficients.
@@ -38,7 +39,7 @@ class Scope:
     """What an expression or a file name in a spec is read against.
 
     ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
-    known.
+    known. ``meshed``: the dimension is the mesh's, known only once that is read.
     """
 
     folder: Path
@@ -46,6 +47,7 @@ class Scope:
     parameters: tuple[str, ...] = ()
     solution: tuple[str, ...] = SOLUTION
     timed: bool = False
+    meshed: bool = False
 
     def expression(self, text: str, of_solution: bool = False) -> Expression:
         """``text`` parsed; raises InputError for a name that does not exist here."""
@@ -129,9 +131,34 @@ def energy(value: Any, scope: Scope) -> str:
     return str(of_solution(value, scope))
 
 
+def displacement(value: Any, scope: Scope) -> Any:
+    """One value, or a list of d, where nothing (null) leaves a component free."""
+    if not isinstance(value, (list, tuple)):
+        return scalar(value, scope)
+    return tuple(
+        None if entry is None else _at(f".{i}", scalar, entry, scope)
+        for i, entry in enumerate(value)
+    )
+
+
+def mesh_path(value: Any, scope: Scope) -> str:
+    """A mesh's file, found relative to the spec."""
+    if not isinstance(value, str):
+        raise InputError(f"expected the name of a file; got {describe(value)}")
+    if Path(value).suffix.lower() not in SUFFIXES:
+        raise InputError(f"a mesh file ends in {', '.join(SUFFIXES)}; got '{value}'")
+    path = scope.folder / value
+    if "\0" in value or not path.is_file():
+        raise InputError(f"cannot find the file '{value}' in '{scope.folder}'")
+    return str(path)
+
+
 def vector(value: Any, scope: Scope) -> tuple[Any, ...]:
     """A list of d coefficients, which may depend on the solution."""
-    if not isinstance(value, (list, tuple)) or len(value) != scope.dimension:
+    listed = isinstance(value, (list, tuple))
+    if scope.meshed and listed and 1 <= len(value) <= scope.dimension:
+        scope = replace(scope, dimension=len(value))
+    if not listed or len(value) != scope.dimension:
         got = f"{len(value)} entries" if isinstance(value, (list, tuple)) else describe(value)
         raise InputError(
             f"expected a list of {scope.dimension} coefficients, one per axis; got {got}"
@@ -143,7 +170,7 @@ def tensor(value: Any, scope: Scope) -> Any:
     """A scalar, a list of d (diagonal) or d lists of d (full symmetric tensor)."""
     if not isinstance(value, (list, tuple)):
         return of_solution(value, scope)
-    d = scope.dimension
+    d = min(len(value), scope.dimension) if scope.meshed else scope.dimension
     rows = [isinstance(row, (list, tuple)) for row in value]
     if len(value) != d or (any(rows) and not all(rows)):
         raise InputError(
@@ -257,6 +284,7 @@ _REGIONS = {
 }
 _SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _REGIONS]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
+_OR_NULL = {**_LIST, "items": {"anyOf": [_SCALAR, {"type": "null"}]}}
 _MATRIX = {"type": "array", "items": _LIST, "minItems": 1, "maxItems": 3}
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 
@@ -288,8 +316,9 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},
     **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio")},
     (Elasticity, "force"): _FORCE,
-    (Condition, "dirichlet"): _VALUES,
+    (Condition, "dirichlet"): _type("Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL]}),
     (Condition, "neumann"): _VALUES,
+    (MeshFile, "file"): _type("MeshPath", mesh_path, {"type": "string"}),
     (Robin, "alpha"): Scalar,
     (Robin, "g"): Scalar,
     (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),

@@ -23,6 +23,7 @@ from matplotlib.ticker import MaxNLocator
 from sciml.core.errors import InputError
 from sciml.core.files import atomic_write
 from sciml.core.grid import AXES, Grid
+from sciml.core.mesh import Mesh
 from sciml.core.solution import Solution
 
 SAMPLES = 9
@@ -55,13 +56,25 @@ def plot_solution(solution: Solution, file: str | Path | None = None, title: str
         from sciml.app.plot_frames import plot_frames
 
         return plot_frames(solution, solution.on, file, title)
+    if isinstance(solution.on, Mesh):
+        from sciml.app.plot_mesh import plot_on_mesh
+
+        return plot_on_mesh(solution.value, solution.on, solution.fields, file, title)
+    if solution.value.is_complex():
+        from sciml.app.plot_waves import plot_waves
+
+        return plot_waves(solution.value, solution.on, file, title)
     return plot_field(solution.value, solution.on, "u", file, title)
 
 
 def plot_field(
-    value: torch.Tensor, on: Grid, name: str, file: str | Path | None = None, title: str = ""
+    value: torch.Tensor, on: Grid | Mesh, name: str, file: str | Path | None = None, title: str = ""
 ) -> Figure:
     """A figure of a field (*batch, *grid); its points that are NaN are shown as a hole."""
+    if isinstance(on, Mesh):
+        from sciml.app.plot_mesh import plot_on_mesh
+
+        return plot_on_mesh(value, on, (name,), file, title)
     samples = value.detach().cpu().double().numpy().reshape(-1, *on.shape)[:SAMPLES]
     with matplotlib.rc_context(STYLE):
         figure = Figure(layout="compressed")

@@ -20,11 +20,14 @@ import torch
 import sciml
 from sciml.app.spec import Spec, dump, explain
 from sciml.core.discretize import discretize, memory_estimate
-from sciml.core.equation import Equation
+from sciml.core.discretize.elements_elasticity import von_mises
+from sciml.core.equation import Elasticity, Equation
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.fields import hole_on, values_on
+from sciml.core.fields import exact_on_mesh, hole_on, values_on
 from sciml.core.files import save_solution, write_json, write_text
 from sciml.core.linear import LinearSystem
+from sciml.core.mesh import PLURALS, Mesh
+from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress
 
@@ -34,6 +37,7 @@ _ROUNDED = (
     "near 1e-4 and more on fine grids; for a smaller solver.rtol use float64"
 )
 FRAMES = "frames.h5"
+_CAPTIONS = {"stress": "Von Mises stress"}
 _PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
 
 
@@ -105,7 +109,7 @@ def answer(
         solution = _solve(spec, setting, system, progress, frames)
         solution = _without_hole(solution, spec)
         error = _error(solution, spec, system is not None and system.A.nullspace)
-        fields = _varying_coefficients(spec)
+        fields = _varying_coefficients(spec) | _stress(spec, solution)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     seconds["set up"] = solution.stats.setup_seconds
@@ -145,12 +149,25 @@ def _without_hole(solution: Solution, spec: Spec) -> Solution:
 def _error(solution: Solution, spec: Spec, free_constant: bool) -> torch.Tensor | None:
     if spec.problem.exact is None:
         return None
+    if isinstance(spec.on, Mesh):
+        return _error_on_mesh(solution, spec.problem, spec.on, free_constant)
     hole = hole_on(spec.problem, spec.on)
     exact = values_on(spec.problem, spec.on, spec.problem.exact, "problem.exact", hole)
     if free_constant:
         dims = tuple(range(-len(spec.on.shape), 0))
         exact = exact + (solution.value - exact).nanmean(dims, keepdim=True)
     return solution.error(exact)
+
+
+def _error_on_mesh(
+    solution: Solution, problem: Problem, mesh: Mesh, free_constant: bool
+) -> torch.Tensor:
+    exact = exact_on_mesh(problem, mesh)
+    if not free_constant:
+        return solution.error(exact)
+    gap = solution.value - exact(*(x[:, None] for x in mesh.coordinates()))[..., 0]
+    shift = gap.mean(-1)[..., None, None]
+    return solution.error(lambda *x: exact(*x) + shift)
 
 
 def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
@@ -172,12 +189,22 @@ def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
     return fields
 
 
+def _stress(spec: Spec, solution: Solution) -> dict[str, torch.Tensor]:
+    """The von Mises stress of an elastic body's elements."""
+    if not (isinstance(spec.problem.equation, Elasticity) and isinstance(spec.on, Mesh)):
+        return {}
+    return {"stress": von_mises(spec.problem, spec.on, solution.value)}
+
+
 def describe(spec: Spec) -> str:
     """One line: what is solved on what, and by what."""
     on, span = spec.on, spec.problem.time
     title = spec.problem.name or Path(spec.path).stem
     points = " x ".join(str(n) for n in on.shape)
-    what = "nodes" if on.centring == "node" else "cells"
+    if isinstance(on, Mesh):
+        what = f"nodes ({len(on.cells)} {on.element} {PLURALS[on.dimension]})"
+    else:
+        what = "nodes" if on.centring == "node" else "cells"
     when = "" if span is None else f", t = {span.start:g} to {span.end:g} in {span.frames} frames"
     kind, solver = spec.problem.equation.kind, spec.solver.kind
     return f"{title}: {kind} on {points} {what}{when}, solver {solver}"
@@ -224,7 +251,7 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
 def _absolute(tree: Any) -> Any:
     """Field files by their absolute path, so that the record can be read from anywhere."""
     if isinstance(tree, dict):
-        known = tree.keys() <= {"file", "dataset"} and "file" in tree
+        known = tree.keys() <= {"file", "dataset", "element"} and "file" in tree
         fixed = {"file": str(Path(tree["file"]).resolve())} if known else {}
         return {key: _absolute(value) for key, value in tree.items()} | fixed
     return [_absolute(value) for value in tree] if isinstance(tree, list) else tree
@@ -253,7 +280,7 @@ def write_run(result: Answer, directory: Path, overrides: Iterable[str] = ()) ->
         figures = {"Solution": directory / "solution.png"}
         plot_solution(solution, figures["Solution"], summary["title"])
         for name, values in result.fields.items():
-            figures[f"Coefficient {name}"] = directory / f"{name}.png"
+            figures[_CAPTIONS.get(name, f"Coefficient {name}")] = directory / f"{name}.png"
             plot_field(values, result.spec.on, name, directory / f"{name}.png")
         figures["Convergence"] = directory / "convergence.png"
         plot_convergence(solution, figures["Convergence"])

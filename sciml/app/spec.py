@@ -11,13 +11,16 @@ import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciml.app.yaml_source import Key, Place, Source, SpecError, parse_yaml, read_yaml
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
+from sciml.core.mesh import Mesh
+from sciml.core.mesh_file import MeshFile
+from sciml.core.mesh_geometry import Geometry
 from sciml.core.problem import Problem
 
 if TYPE_CHECKING:
@@ -28,19 +31,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Spec:
-    """A problem, the grid to solve it on, and the solver.
+    """A problem, the grid or mesh to solve it on, and the solver.
 
-    ``solver`` is one of ``sciml.solvers``; ``Auto()`` where the file gives none. ``source`` is the
+    Exactly one of ``grid``, ``mesh`` and ``geometry`` is given. ``solver`` is one of ``sciml.solvers``; ``Auto()`` where the file gives none. ``source`` is the
     text it was read from.
     """
 
     problem: Problem
-    grid: Grid
+    grid: Grid | None = None
+    mesh: MeshFile | None = None
+    geometry: Geometry | None = None
     solver: Any = None
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
-        self.grid.bind(self.problem.box)
+        self._check_place()
         if self.solver is not None and not hasattr(self.solver, "run"):
             raise InputError(
                 f"{self.solver.kind} is a preconditioner, not a solver; "
@@ -48,10 +53,36 @@ class Spec:
                 "solver.kind",
             )
 
-    @property
-    def on(self) -> Grid:
-        """The grid on the problem's domain: ``solve(spec.problem, spec.solver, on=spec.on)``."""
-        return self.grid.bind(self.problem.box)
+    def _check_place(self) -> None:
+        places = {"grid": self.grid, "mesh": self.mesh, "geometry": self.geometry}
+        given = [name for name, place in places.items() if place is not None]
+        if len(given) != 1:
+            raise InputError(
+                "a spec has exactly one of grid: (a box), mesh: (a file) and geometry: (a shape to "
+                f"mesh); got {' and '.join(given) or 'none'}",
+                given[-1] if given else None,
+            )
+        if self.grid is not None:
+            self.grid.bind(self.problem.box)
+        elif self.problem.domain is not None:
+            raise InputError(
+                f"leave domain out: the {given[0]} is the domain", "problem.domain"
+            )
+
+    @cached_property
+    def on(self) -> Grid | Mesh:
+        """The grid, or the mesh read or made: ``solve(spec.problem, spec.solver, on=spec.on)``."""
+        if self.grid is not None:
+            return self.grid.bind(self.problem.box)
+        place = self.mesh or self.geometry
+        assert place is not None
+        try:
+            return place.mesh()
+        except InputError as error:
+            if self.source is None:
+                raise
+            key = error.key or "mesh"
+            raise SpecError(error.message, _place(self.source, _path(key)), key) from None
 
     @property
     def path(self) -> str:
@@ -177,7 +208,8 @@ def dump(value: Any) -> Any:
         return {str(key): dump(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [dump(entry) for entry in value]
-    return value if isinstance(value, (str, int, float, bool)) else repr(value)
+    plain = value is None or isinstance(value, (str, int, float, bool))
+    return value if plain else repr(value)
 
 
 def _is_shown(owner: Any, entry: dataclasses.Field[Any]) -> bool:
@@ -211,7 +243,8 @@ def _scope(source: Source) -> Scope:
     parameters = tuple(names) if isinstance(names, dict) else ()
     solution = _unknown_fields(equation) if isinstance(equation, dict) else SOLUTION
     timed = stated.get("time") is not None
-    return Scope(Path(source.name).parent, dimension, parameters, solution, timed)
+    folder, meshed = Path(source.name).parent, "grid" not in source.data
+    return Scope(folder, dimension, parameters, solution, timed, meshed)
 
 
 def _unknown_fields(equation: dict[str, Any]) -> tuple[str, ...]:

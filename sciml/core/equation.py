@@ -239,7 +239,8 @@ class Sponge:
 class Helmholtz:
     """``-div(K grad u) - wavenumber^2 u = f`` for a complex field u, waves as exp(-i omega t).
 
-    A side with ``absorbing: true`` lets waves out: n . K grad u = i wavenumber u, to first order.
+    A side with ``absorbing: true`` lets waves out: n . K grad u = i wavenumber sqrt(K) u,
+    to first order.
     """
 
     wavenumber: Coefficient

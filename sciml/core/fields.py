@@ -6,26 +6,37 @@ coefficients where its scheme needs them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
 import torch
 
 from sciml.core.discretize.coefficients import Data, call, data, evaluate, expression
+from sciml.core.discretize.elements_data import evaluate as on_elements
+from sciml.core.discretize.elements_data import mesh_data
+from sciml.core.discretize.elements_tables import at_nodes, whole
 from sciml.core.discretize.layout import layout
+from sciml.core.equation import Regions
 from sciml.core.grid import Grid
+from sciml.core.mesh import Mesh
 from sciml.core.problem import Coefficient, Problem
 
 
 def values_on(
     problem: Problem,
-    on: Grid,
+    on: Grid | Mesh,
     coefficient: Coefficient,
     key: str,
     unused: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """A coefficient at the grid's points, float64 of shape (*batch, *grid).
+    """A coefficient at the grid's points, float64 of shape (*batch, *grid); see :func:`on_mesh`.
 
     The value is 1 where the mask ``unused`` holds. Raises InputError, with ``key``, where it
     cannot be evaluated or is not finite.
     """
+    if isinstance(on, Mesh):
+        return on_mesh(problem, on, coefficient, key)
     grid = on.bind(problem.box)
     info = _context(problem, grid)
     value = evaluate(coefficient, info.own, info, key, unused)
@@ -33,9 +44,31 @@ def values_on(
     return value.expand(*batch, *grid.shape)
 
 
-def hole_on(problem: Problem, on: Grid) -> torch.Tensor | None:
+def on_mesh(problem: Problem, mesh: Mesh, coefficient: Coefficient, key: str) -> torch.Tensor:
+    """A coefficient at a mesh's nodes, (*batch, nodes); given by regions, of its elements."""
+    info = mesh_data(problem, mesh)
+    if isinstance(coefficient, Regions):
+        value = on_elements(coefficient, whole(mesh, 2), info, key).mean(-1)
+        return value.expand(*value.shape[:-1], len(mesh.cells))
+    value = on_elements(coefficient, at_nodes(mesh, np.arange(len(mesh.nodes))), info, key)[..., 0]
+    return value.expand(*value.shape[:-1], len(mesh.nodes))
+
+
+def exact_on_mesh(problem: Problem, mesh: Mesh) -> Callable[..., torch.Tensor]:
+    """The exact solution as a function of points (k, Q) each; gives (*batch, k, Q)."""
+    info, exact = mesh_data(problem, mesh), problem.exact
+
+    def function(*points: torch.Tensor) -> torch.Tensor:
+        place = replace(at_nodes(mesh, np.array([], dtype=np.int64)), points=points)
+        value = on_elements(exact, place, info, "problem.exact")
+        return value.expand(torch.broadcast_shapes(value.shape, points[0].shape))
+
+    return function
+
+
+def hole_on(problem: Problem, on: Grid | Mesh) -> torch.Tensor | None:
     """True at the grid's points inside the obstacle, bool of shape ``grid``; None without one."""
-    if problem.obstacle is None:
+    if problem.obstacle is None or isinstance(on, Mesh):
         return None
     grid = on.bind(problem.box)
     info = _context(problem, grid)

@@ -6,7 +6,7 @@ the disk, then renamed over the old one, which POSIX makes one atomic step.
 ``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
 order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
 names; ``times`` of the frames; ``residual`` and ``statuses`` per sample; group ``stats``; group
-``fields`` for what was plotted beside u, such as K. Frames go to ParaView as ``solution.pvd``, an
+``fields`` for what was plotted beside u, such as K; group ``mesh`` instead of the grid. Frames go to ParaView as ``solution.pvd``, an
 index of the files in ``frames/``.
 """
 
@@ -28,6 +28,8 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
+from sciml.core.mesh import Mesh
+from sciml.core.mesh_store import read_mesh_group, write_mesh_group, write_vtu
 from sciml.core.solution import Solution, Statistics
 from sciml.core.status import Status
 
@@ -106,6 +108,10 @@ def save_solution(
 def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Tensor]) -> Path:
     """One file for ParaView, ``stem`` with a suffix."""
     assert solution.on is not None
+    if isinstance(solution.on, Mesh):
+        with atomic_write(stem.with_suffix(".vtu")) as temporary:
+            write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields))
+        return stem.with_suffix(".vtu")
     small = int(np.prod(solution.on.shape)) <= VTU_POINTS
     path = stem.with_suffix(".vtu" if small else ".vti")
     arrays = _paraview_arrays(solution, fields)
@@ -143,7 +149,9 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         file["residual"] = _array(solution.residual)
         file["statuses"] = [status.name for status in solution.statuses]
         file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
-        if solution.on is not None:
+        if isinstance(solution.on, Mesh):
+            write_mesh_group(file.create_group("mesh"), solution.on)
+        elif solution.on is not None:
             box = solution.on.box
             file["u"].attrs.update(
                 centring=solution.on.centring, lower=box.lower, upper=box.upper, axes="x,y,z"
@@ -171,7 +179,9 @@ def load_solution(path: str | Path) -> Solution:
         u, stats = file["u"], file["stats"]
         value = torch.from_numpy(u[()])
         residual = _tensor(file["residual"])
-        grid = None
+        grid: Grid | Mesh | None = None
+        if "mesh" in file:
+            grid = read_mesh_group(file["mesh"])
         if "centring" in u.attrs:
             box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
             shape = tuple(value.shape[-len(box.lower) :])
@@ -240,11 +250,32 @@ def _paraview_arrays(
         named = {**dict(zip(names, parts, strict=True)), **fields}
     else:
         named = {names[0]: value, **fields}
+    for name in [name for name, values in named.items() if values.is_complex()]:
+        values = named.pop(name)
+        named |= {f"{name}_real": values.real, f"{name}_imag": values.imag}
     arrays: dict[str, np.ndarray] = {}
     for name, values in named.items():
         samples = _array(values).reshape(-1, *shape)[:BATCH_ARRAYS]
         single = values.ndim == len(shape)
         arrays |= {name if single else f"{name}_{i}": v for i, v in enumerate(samples)}
+    return arrays
+
+
+def _mesh_arrays(
+    solution: Solution, mesh: Mesh, fields: Mapping[str, torch.Tensor]
+) -> dict[str, np.ndarray]:
+    """Arrays by name; a displacement is a vector of three components, as ParaView wants it."""
+    count = len(solution.fields)
+    values = _array(solution.value).reshape(-1, *((count,) if count > 1 else ()), *mesh.shape)
+    if count > 1:
+        values = np.pad(values, ((0, 0), (0, 3 - count), (0, 0)))
+    named = {"u" if count == 1 else "displacement": values}
+    named |= {k: _array(v).reshape(-1, v.shape[-1]) for k, v in fields.items()}
+    arrays: dict[str, np.ndarray] = {}
+    for name, samples in named.items():
+        single = len(samples) == 1
+        chosen = enumerate(samples[:BATCH_ARRAYS])
+        arrays |= {name if single else f"{name}_{i}": v for i, v in chosen}
     return arrays
 
 

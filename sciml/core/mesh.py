@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 Element = Literal["P1", "P2"]
-NAMES = {1: "interval", 2: "triangle", 3: "tetrahedron"}
+PLURALS = {1: "intervals", 2: "triangles", 3: "tetrahedra"}
 MEASURES = {1: "length", 2: "area", 3: "volume"}
 # A volume below this fraction of the longest edge's power is rounding.
 _FLAT = 1e-12

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from sciml.core.grid import Grid
+from sciml.core.linear import LinearSystem
 from sciml.core.stencil import Stencil
 
 # A function of the unknowns (*batch, *shape) and the time.
@@ -32,7 +33,8 @@ class NonlinearSystem:
     at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
     ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
-    on the scheme at a state, such as where it is upwind.
+    on the scheme at a state, such as where it is upwind. ``guess``: a linear problem on the same
+    unknowns whose solution is a better start than zero, or None.
     """
 
     residual: Residual
@@ -52,3 +54,4 @@ class NonlinearSystem:
     symmetric: bool = False
     notes: tuple[str, ...] = ()
     remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()
+    guess: LinearSystem | None = None

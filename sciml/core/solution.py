@@ -87,7 +87,7 @@ class Solution:
         known = torch.isfinite(value)
         truth = torch.where(known, torch.as_tensor(exact, dtype=value.dtype), 0.0)
         gap = torch.where(known, value, 0.0) - truth
-        return gap.square().sum(dims).sqrt() / truth.square().sum(dims).sqrt()
+        return gap.abs().square().sum(dims).sqrt() / truth.abs().square().sum(dims).sqrt()
 
     def sample(self, points: torch.Tensor) -> torch.Tensor:
         """The value at ``points`` (n, d): (*batch, [frames], [fields], n).

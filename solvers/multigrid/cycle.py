@@ -1,11 +1,18 @@
-"""Multigrid cycles as linear maps: z = B r, with B symmetric for a symmetric operator.
+"""Multigrid cycles as linear maps: z = B r.
 
 One cycle on level l, for A_l x = b (Trottenberg, Oosterlee, Schueller 2001, section 2.4):
 
-    smooth x;   b' = P^T (b - A x);   x' = cycle(b') gamma times;   x += P x';   smooth x,
+    smooth x;   correct x on islands;   b' = P^T (b - A x);
+    x' = cycle(b') gamma times;   x += P x';   correct x on islands;   smooth x,
 
 the post-smoother in the adjoint order of the pre-smoother. gamma = 1 is the V-cycle, 2 the W-cycle;
-the F-cycle visits the next level once as an F- and once as a V-cycle.
+the alternating cycle takes 2 to the levels 1, 3, 5 and so on, 1 to the others; the F-cycle visits
+the next level once as an F- and once as a V-cycle.
+
+For symmetric A with adjoint smoothers S, S* and the islands' projection C, I - B A is
+S* C T C S, where 0 <= T <= 1 is the error of the coarse correction: B is symmetric, and I - B A
+lies between 0 and S* S in the energy inner product. Not so for F on more than three levels: its two
+visits do not commute, and B is not symmetric.
 """
 
 from __future__ import annotations
@@ -22,7 +29,7 @@ from sciml.solvers.inverse import Inverse
 from sciml.solvers.multigrid.hierarchy import Hierarchy, Level
 
 Smoother = Literal["gauss_seidel", "chebyshev"]
-Cycle = Literal["V", "W", "F"]
+Cycle = Literal["V", "W", "F", "alternating"]
 
 
 class MultigridCycle(Inverse):
@@ -31,22 +38,60 @@ class MultigridCycle(Inverse):
     def __init__(
         self, A: Stencil, hierarchy: Hierarchy, cycle: Cycle, smoother: Smoother, sweeps: int
     ) -> None:
-        super().__init__(A, symmetric=A.symmetric, definite=A.definite)
+        commute = cycle != "F" or len(hierarchy.levels) <= 3
+        super().__init__(A, symmetric=A.symmetric and commute, definite=A.definite)
         self.hierarchy, self.cycle, self.smoother, self.sweeps = hierarchy, cycle, smoother, sweeps
         self._bounds = (
             [_spectral_bound(level) for level in hierarchy.levels]
             if smoother == "chebyshev"
             else []
         )
-        self._work: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._work: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def __repr__(self) -> str:
+        levels = self.hierarchy.levels
+        islands = sum(len(level.islands) for level in levels if level.islands)
+        return (
+            f"MultigridCycle({self.cycle}, {self.smoother}, {self.sweeps} sweeps, "
+            f"{len(levels)} levels, {islands} islands)"
+        )
 
     @property
     def work_units(self) -> float:
         """Multiplications of one cycle over those of one product with the finest operator."""
-        levels = self.hierarchy.levels
-        finest = levels[0].A.size * len(levels[0].A.offsets)
-        entries = sum(level.A.size * len(level.A.offsets) for level in levels[:-1])
-        return (2 * self.sweeps + 1) * entries / finest
+        entries = [level.A.size * len(level.A.offsets) for level in self.hierarchy.levels]
+        return (2 * self.sweeps + 1) * self._entries(0, self.cycle, entries) / entries[0]
+
+    def _entries(self, depth: int, cycle: Cycle, entries: list[int]) -> int:
+        """Stencil entries that one smoothing step on every visit of levels from ``depth`` reads."""
+        if depth == len(entries) - 1:
+            return 0
+        below = sum(self._entries(depth + 1, c, entries) for c in self._visits(depth, cycle))
+        return entries[depth] + below
+
+    def _visits(self, depth: int, cycle: Cycle) -> tuple[Cycle, ...]:
+        """The cycles that one visit of level ``depth`` makes on the next."""
+        if self.hierarchy.levels[depth + 1].P is None or cycle == "V":
+            return (cycle,)
+        if cycle == "F":
+            return ("F", "V")
+        return (cycle,) * (2 if cycle == "W" or depth % 2 == 0 else 1)
+
+    def contraction(self, depth: int, steps: int) -> torch.Tensor:
+        """How a random error's energy norm falls in the last of ``steps`` cycles on a level.
+
+        One float64 number per sample of A, for the levels from ``depth`` on alone.
+        """
+        work, A = self._arrays(self.batch), self.hierarchy.levels[depth].A
+        x, b = work[depth]
+        generator = torch.Generator().manual_seed(0)
+        x.copy_(torch.randn(x.shape, generator=generator))
+        energies = []
+        for _ in range(steps):
+            b.zero_()
+            self._solve(depth, self.cycle, work, from_zero=False)
+            energies.append((x * A.apply(x)).flatten(-A.dimension).sum(-1).double())
+        return (energies[-1] / energies[-2]).clamp(0.0, 1.0).nan_to_num(0.0).sqrt()
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``B u`` for u (*batch, *shape), in u's dtype."""
@@ -56,7 +101,7 @@ class MultigridCycle(Inverse):
 
     def apply_into(self, r: torch.Tensor, z: torch.Tensor) -> None:
         """z = B r without allocating, the residual scaled so that any magnitude fits float32."""
-        work = self._arrays(r)
+        work = self._arrays(self._batch(r))
         x, b = work[0]
         norm = torch.linalg.vector_norm(r.flatten(-len(self.shape)), dim=-1) / math.sqrt(self.size)
         norm = torch.where(norm > 0, norm, 1.0)
@@ -65,9 +110,12 @@ class MultigridCycle(Inverse):
         kernels.of(x).scale(x, norm, z)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``B^T u``: the cycle itself; InputError for a nonsymmetric operator."""
+        """``B^T u``: the cycle itself; InputError where it is not symmetric."""
         if not self.symmetric:
-            raise InputError("a cycle has an adjoint for symmetric operators only; use direct")
+            raise InputError(
+                "a cycle has an adjoint for symmetric operators only, and no F-cycle has; "
+                "use direct"
+            )
         return self.apply(u)
 
     @torch.no_grad()
@@ -76,7 +124,7 @@ class MultigridCycle(Inverse):
 
         b (*batch, *shape) is restricted level by level; the result is in b's dtype.
         """
-        work, levels = self._arrays(b), self.hierarchy.levels
+        work, levels = self._arrays(self._batch(b)), self.hierarchy.levels
         work[0][1].copy_(b)
         for depth, level in enumerate(levels[:-1]):
             assert level.P is not None
@@ -93,8 +141,10 @@ class MultigridCycle(Inverse):
             self._solve(depth, self.cycle, work, from_zero=False)
         return work[0][0].to(b.dtype, copy=True)
 
-    def _arrays(self, r: torch.Tensor) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        batch = r.shape[: r.ndim - len(self.shape)]
+    def _batch(self, r: torch.Tensor) -> tuple[int, ...]:
+        return tuple(r.shape[: r.ndim - len(self.shape)])
+
+    def _arrays(self, batch: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
         if batch not in self._work:
             self._work = {
                 batch: [
@@ -122,12 +172,15 @@ class MultigridCycle(Inverse):
             return
         twin = kernels.of(x)
         self._smooth(depth, x, b, reverse=False, from_zero=from_zero)
+        if level.islands is not None:
+            level.islands.correct(x, b)
         coarse_x, coarse_b = work[depth + 1]
         twin.restrict_residual(level.A, level.P, x, b, coarse_b)
-        self._solve(depth + 1, cycle, work, from_zero=True)
-        if cycle != "V" and self.hierarchy.levels[depth + 1].P is not None:
-            self._solve(depth + 1, "V" if cycle == "F" else "W", work, from_zero=False)
+        for visit, inner in enumerate(self._visits(depth, cycle)):
+            self._solve(depth + 1, inner, work, from_zero=visit == 0)
         twin.prolong_add(level.P, x, coarse_x)
+        if level.islands is not None:
+            level.islands.correct(x, b)
         self._smooth(depth, x, b, reverse=True, from_zero=False)
 
     def _smooth(

@@ -1,4 +1,4 @@
-"""The levels of black-box multigrid: semi-coarsening, transfers, Galerkin operators.
+"""The levels of black-box multigrid: semi-coarsening, transfers, Galerkin operators, islands.
 
 An axis is coarsened where its coupling is not weak beside the strongest one, so that a point
 smoother suffices on grid-aligned anisotropy. Where the stencil is constant and the coarse points
@@ -16,6 +16,7 @@ import torch
 from sciml.core import kernels
 from sciml.core.stencil import Stencil
 from sciml.core.transfer import Transfer, coarse_shape
+from sciml.solvers.multigrid.islands import Islands, find
 
 WEAK = 0.3  # an axis whose coupling is below this share of the strongest is not coarsened
 SAMPLED = 100  # points per axis at which couplings are compared
@@ -26,10 +27,11 @@ _PATCH = 9
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """One grid: its operator and the transfer to the next (None on the last)."""
+    """One grid: its operator, the transfer to the next (None on the last), islands if any."""
 
     A: Stencil
     P: Transfer | None
+    islands: Islands | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,9 @@ class Hierarchy:
             shape = " x ".join(map(str, level.A.shape))
             unknowns += level.A.size
             entries += level.A.size * len(level.A.offsets)
-            lines.append(f"{i:>5}  {shape:<16} {level.A.size:>10}  {len(level.A.offsets)}-point")
+            islands = f", {len(level.islands)} islands" if level.islands else ""
+            stencil = f"{len(level.A.offsets)}-point"
+            lines.append(f"{i:>5}  {shape:<16} {level.A.size:>10}  {stencil}{islands}")
         lines.append(
             f"grid complexity {unknowns / first.size:.2f}, operator complexity "
             f"{entries / (first.size * len(first.offsets)):.2f}"
@@ -58,12 +62,14 @@ class Hierarchy:
 
 def build(A: Stencil, dtype: torch.dtype) -> Hierarchy:
     """Coarsen until few unknowns remain or no axis can be; the products are formed in ``dtype``."""
-    levels = []
+    levels: list[Level] = []
     current = A.to(dtype)
     while True:
         factors = _factors(current) if current.size > COARSEST else None
         P, coarse = (None, None) if factors is None else _coarsen(current, factors)
-        levels.append(Level(current, P))
+        # The finest islands come from A itself: in single precision their energies may vanish.
+        islands = None if P is None else find(current if levels else A, dtype)
+        levels.append(Level(current, P, islands))
         if coarse is None:
             return Hierarchy(tuple(levels), _coarsest(current))
         current = coarse

@@ -18,6 +18,7 @@ from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.core.stencil import Stencil
 from sciml.solvers.iteration import check_options, iterate_verified, stationary
+from sciml.solvers.multigrid.choice import choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
 from sciml.solvers.multigrid.hierarchy import build
 
@@ -28,13 +29,15 @@ _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 class Multigrid(LinearSolver):
     """Matrix-free black-box multigrid for the stencils of tensor grids.
 
-    ``cycle``: V, W or F. ``smoother``: coloured Gauss-Seidel, or Chebyshev of degree 2 ``sweeps``.
-    ``sweeps`` before and after each coarse correction. ``full``: start from full multigrid when
-    used as a solver without an initial guess. ``dtype`` of the cycle; residuals are always float64.
+    ``cycle``: V, W, F, alternating (see ``cycle``), or auto: V, or alternating where a trial on a
+    coarse level says that it pays (see ``choice``). ``smoother``: coloured Gauss-Seidel, or
+    Chebyshev of degree 2 ``sweeps``. ``sweeps`` before and after each coarse correction. ``full``:
+    start from full multigrid when used as a solver without an initial guess. ``dtype`` of the
+    cycle; residuals are always float64.
     """
 
     kind: Literal["multigrid"] = "multigrid"
-    cycle: Cycle = "V"
+    cycle: Cycle | Literal["auto"] = "auto"
     smoother: Smoother = "gauss_seidel"
     sweeps: int = 2
     full: bool = True
@@ -55,7 +58,15 @@ class Multigrid(LinearSolver):
                 "multigrid needs a stencil on a tensor grid; use amg for a sparse matrix",
                 "solver.kind",
             )
+        if A.dtype.is_complex:
+            raise InputError(
+                "multigrid needs a real operator; for a complex one use gmres with "
+                "shifted_laplacian, or direct",
+                "solver.kind",
+            )
         hierarchy = build(A, _DTYPES[self.dtype])
+        if self.cycle == "auto":
+            return choose(A, hierarchy, self.smoother, self.sweeps)
         return MultigridCycle(A, hierarchy, self.cycle, self.smoother, self.sweeps)
 
     def iterate(

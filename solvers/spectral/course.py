@@ -21,6 +21,7 @@ from sciml.core.solve import Progress
 from sciml.solvers.spectral.evolution import Evolution
 from sciml.solvers.spectral.exponential import Stepper, stepper
 
+_CACHED = 2**15  # values of a piece of a batch; some twenty such arrays stay in the cache
 _LOOK = 10  # steps between two looks for infinities
 _SAME = 0.02  # blow-up at two step sizes within this share of the time passed is no coincidence
 
@@ -68,7 +69,7 @@ class Course:
     error: torch.Tensor = field(init=False)
     scale: torch.Tensor = field(init=False)
     blown_up: torch.Tensor | None = None
-    work: int = 0
+    work: float = 0.0
     _steppers: dict[int, Stepper] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -135,18 +136,47 @@ class Course:
         """
         if not _finite(value):
             return value, self.state.times[begin]
+        pieces = self._pieces(value)
+        found = []
+        for index, piece in enumerate(pieces):
+            found.append(self._march(piece, (begin, end), steps, (index, len(pieces))))
+        reached = min(reached for _, reached in found)
+        return torch.cat([piece for piece, _ in found]).reshape(value.shape), reached
+
+    def _pieces(self, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The samples of a batch, so many at a time as a processor's cache holds."""
+        found = self.state.evolution
+        if not found.shared or value.device.type != "cpu":
+            return (value,)
+        flat = value.reshape(-1, *value.shape[-found.fourier.dimension - 1 :])
+        return flat.split(max(1, _CACHED // flat[0].numel()))
+
+    def _march(
+        self,
+        value: torch.Tensor,
+        frames: tuple[int, int],
+        steps: int,
+        share: tuple[int, int],
+    ) -> tuple[torch.Tensor, float]:
+        """One piece of a batch from frame to frame; ``share``: its index, and how many there are.
+
+        Progress is told the mean of the times that the pieces have reached.
+        """
         space, stepper = self.state.evolution.fourier, self._stepper(steps)
-        for frame in range(begin, end):
-            U, start = space.forward(value), self.state.times[frame]
+        times, (index, count) = self.state.times, share
+        begin, span = times[frames[0]], times[frames[1]] - times[frames[0]]
+        for frame in range(*frames):
+            U = space.forward(value)
             for s in range(steps):
-                U = stepper.step(U, start + s * stepper.h)
-                self.work += 1
+                U = stepper.step(U, times[frame] + s * stepper.h)
+                t = times[frame] + (s + 1) * stepper.h
+                self.work += 1 / count
                 if self.progress is not None and steps == self.steps:
-                    self.progress(self.work, start + (s + 1) * stepper.h)
+                    self.progress(round(self.work), begin + (t - begin + index * span) / count)
                 if s % _LOOK == _LOOK - 1 and not _finite(U):
-                    return space.backward(U), start + (s + 1) * stepper.h
+                    return space.backward(U), t
             value = space.backward(U)
-        return value, self.state.times[end]
+        return value, times[frames[1]]
 
     def _stepper(self, steps: int) -> Stepper:
         if steps not in self._steppers:

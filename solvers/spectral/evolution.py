@@ -30,7 +30,8 @@ class Evolution:
     """``U' = linear U + nonlinear(U, t)``.
 
     ``first``: the state at the start, values (*batch, fields, *shape), float64; of its fields the
-    leading ones, called ``names``, are the answer. ``limited``: whether the 2/3 rule is in force.
+    leading ones, called ``names``, are the answer. ``limited``: whether the 2/3 rule is in force;
+    ``shared``: whether all samples of a batch have the same coefficients.
     """
 
     linear: Linear
@@ -39,6 +40,7 @@ class Evolution:
     first: torch.Tensor
     names: tuple[str, ...]
     limited: bool
+    shared: bool
     notes: tuple[str, ...] = ()
 
 
@@ -102,12 +104,13 @@ def assembled(
     space = source.fourier
     check_growth(linear, space)
     d = space.dimension
-    shapes = [first.shape[: -d - 1], linear.batch(d)]
+    shapes = [linear.batch(d)]
     if nonlinear is not None:
-        start = nonlinear(space.forward(first), source.start)
-        shapes.append(start.shape[: -d - 1])
-    first = first.expand(*_batch(shapes), *first.shape[-d - 1 :])
-    return Evolution(linear, nonlinear, space, first, names, limited, notes)
+        sample = first[(0,) * (first.ndim - d - 1)]
+        shapes.append(nonlinear(space.forward(sample), source.start).shape[: -d - 1])
+    shared = not any(shapes)
+    first = first.expand(*_batch([first.shape[: -d - 1], *shapes]), *first.shape[-d - 1 :])
+    return Evolution(linear, nonlinear, space, first, names, limited, shared, notes)
 
 
 def initial_values(

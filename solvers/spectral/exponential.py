@@ -27,8 +27,7 @@ from dataclasses import dataclass
 
 import torch
 
-Apply = Callable[[torch.Tensor], torch.Tensor]
-Function = Callable[[torch.Tensor], torch.Tensor]
+Entire = Callable[[torch.Tensor], torch.Tensor]
 Nonlinear = Callable[[torch.Tensor, float], torch.Tensor]
 _CIRCLE = tuple(cmath.exp(2j * math.pi * (n + 0.5) / 32) for n in range(32))
 
@@ -73,12 +72,24 @@ def _weight_3(z: torch.Tensor) -> torch.Tensor:
     return 4 * three - two
 
 
+class Function(ABC):
+    """f(h L) for one f and one h."""
+
+    @abstractmethod
+    def apply(self, U: torch.Tensor) -> torch.Tensor:
+        """f(h L) U."""
+
+    @abstractmethod
+    def add(self, V: torch.Tensor, U: torch.Tensor) -> torch.Tensor:
+        """V + f(h L) U."""
+
+
 class Linear(ABC):
     """The linear part L of an evolution: what is needed of it are functions of h L."""
 
     @abstractmethod
-    def function(self, f: Function, h: float, factor: float = 1.0) -> Apply:
-        """U -> factor f(h L) U for an entire function f."""
+    def function(self, f: Entire, h: float, factor: float = 1.0) -> Function:
+        """factor f(h L) for an entire function f."""
 
     @property
     @abstractmethod
@@ -91,16 +102,44 @@ class Linear(ABC):
 
 
 @dataclass(frozen=True)
+class _Product(Function):
+    """A multiplier per mode, (*batch, fields, *modes)."""
+
+    multiplier: torch.Tensor
+
+    def apply(self, U: torch.Tensor) -> torch.Tensor:
+        return self.multiplier * U
+
+    def add(self, V: torch.Tensor, U: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(V, self.multiplier, U)
+
+
+@dataclass(frozen=True)
+class _Matrix(Function):
+    """A 2 x 2 matrix per mode by its columns, each (*batch, 2, *modes); ``field``: their axis."""
+
+    left: torch.Tensor
+    right: torch.Tensor
+    field: int
+
+    def apply(self, U: torch.Tensor) -> torch.Tensor:
+        u, ut = U.split(1, dim=self.field)
+        return torch.addcmul(self.left * u, self.right, ut)
+
+    def add(self, V: torch.Tensor, U: torch.Tensor) -> torch.Tensor:
+        u, ut = U.split(1, dim=self.field)
+        return torch.addcmul(torch.addcmul(V, self.left, u), self.right, ut)
+
+
+@dataclass(frozen=True)
 class Diagonal(Linear):
     """L = ``symbol``, complex, of a shape that broadcasts to (*batch, fields, *modes)."""
 
     symbol: torch.Tensor
 
-    def function(self, f: Function, h: float, factor: float = 1.0) -> Apply:
-        """A product per mode, with a real factor where the symbol is real."""
-        value = factor * f(h * self.symbol)
-        multiplier = value if bool(self.symbol.imag.any()) else value.real.contiguous()
-        return lambda U: multiplier * U
+    def function(self, f: Entire, h: float, factor: float = 1.0) -> Function:
+        """A product per mode."""
+        return _Product(factor * f(h * self.symbol))
 
     @property
     def growth(self) -> torch.Tensor:
@@ -125,25 +164,17 @@ class Pair(Linear):
     damping: torch.Tensor
     dimension: int
 
-    def function(self, f: Function, h: float, factor: float = 1.0) -> Apply:
-        """A 2 x 2 matrix per mode, real where L is."""
+    def function(self, f: Entire, h: float, factor: float = 1.0) -> Function:
+        """A 2 x 2 matrix per mode."""
         centre, radius = self._eigenvalues(h)
         low = centre - radius
         slope = factor * _divided_difference(f, centre, radius)
         value = factor * f(low)
-        entries: tuple[tuple[torch.Tensor, ...], ...] = (
-            (value - slope * low, slope * h),
-            (slope * h * self.stiffness, value - slope * (h * self.damping + low)),
-        )
-        if not (self.stiffness.imag.any() or self.damping.imag.any()):
-            entries = tuple(tuple(e.real.contiguous() for e in row) for row in entries)
+        first = (value - slope * low, slope * h)
+        second = (slope * h * self.stiffness, value - slope * (h * self.damping + low))
         field = -self.dimension - 1
-
-        def apply(U: torch.Tensor) -> torch.Tensor:
-            u, ut = U.unbind(field)
-            return torch.stack([a * u + b * ut for a, b in entries], dim=field)
-
-        return apply
+        left, right = (torch.stack(rows, dim=field) for rows in zip(first, second, strict=True))
+        return _Matrix(left, right, field)
 
     @property
     def growth(self) -> torch.Tensor:
@@ -162,7 +193,7 @@ class Pair(Linear):
         return centre, torch.sqrt(centre.square() + h * h * self.stiffness)
 
 
-def _divided_difference(f: Function, centre: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+def _divided_difference(f: Entire, centre: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
     """(f(c + r) - f(c - r)) / 2 r, and its limit f'(c) for r -> 0."""
     centre, radius = torch.broadcast_tensors(centre, radius)
     near = radius.abs() < 0.5
@@ -183,23 +214,24 @@ class Stepper:
 
     h: float
     nonlinear: Nonlinear | None
-    whole: Apply
-    half: Apply
-    inner: Apply
-    weights: tuple[Apply, Apply, Apply]
+    whole: Function
+    half: Function
+    inner: Function
+    weights: tuple[Function, Function, Function]
 
     def step(self, U: torch.Tensor, t: float) -> torch.Tensor:
         """U(t + h) from U(t), coefficients (*batch, fields, *modes)."""
         if self.nonlinear is None:
-            return self.whole(U)
-        N, h, kept = self.nonlinear, self.h, self.half(U)
+            return self.whole.apply(U)
+        N, h, kept = self.nonlinear, self.h, self.half.apply(U)
         at_start = N(U, t)
-        a = kept + self.inner(at_start)
+        a = self.inner.add(kept, at_start)
         at_a = N(a, t + h / 2)
-        at_b = N(kept + self.inner(at_a), t + h / 2)
-        c = self.half(a) + self.inner(2 * at_b - at_start)
+        at_b = N(self.inner.add(kept, at_a), t + h / 2)
+        c = self.inner.add(self.half.apply(a), 2 * at_b - at_start)
         first, middle, last = self.weights
-        return self.whole(U) + first(at_start) + middle(at_a + at_b) + last(N(c, t + h))
+        U = first.add(self.whole.apply(U), at_start)
+        return last.add(middle.add(U, at_a + at_b), N(c, t + h))
 
 
 def stepper(linear: Linear, nonlinear: Nonlinear | None, h: float) -> Stepper:

@@ -14,6 +14,7 @@ and which no force of zero mean changes. As div u = 0, the curl of div(u u^T) gi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -32,12 +33,12 @@ _NAMES = ("vorticity",)
 class Advection:
     """``N(w, t) = -(u . grad) w + g`` on coefficients (*batch, 1, *modes).
 
-    ``mean``: the mean velocity, two tensors (*batch, 1, 1, 1) or None at rest. ``source`` and
-    ``force``: what makes g, by their terms; ``steady``: the coefficients of the g that is fixed.
+    ``mean``: the mean velocity, (2, *batch, 1, 1, 1), or None at rest. ``source`` and ``force``:
+    the terms of g that change in time; ``steady``: the coefficients of all the rest of it.
     """
 
     reader: Reader
-    mean: tuple[torch.Tensor, torch.Tensor] | None
+    mean: torch.Tensor | None
     steady: torch.Tensor | None
     source: Term | None
     force: tuple[Term, ...]
@@ -45,17 +46,31 @@ class Advection:
     def __call__(self, W: torch.Tensor, t: float) -> torch.Tensor:
         """N at the time t."""
         space = self.reader.fourier
-        kx, ky = space.k
-        u, v = velocity(space, space.kept * W).unbind(0)
+        u, v = (space.backward(factor * W) for factor in self._velocity)
         if self.mean is not None:
             u, v = u + self.mean[0], v + self.mean[1]
-        product, difference = space.forward(torch.stack([u * v, v.square() - u.square()])).unbind(0)
-        total = space.kept * ((kx * kx - ky * ky) * product + kx * ky * difference)
+        product, difference = space.forward(u * v), space.forward((v - u) * (v + u))
+        along, across = self._curl_of_flux
+        total = torch.addcmul(along * product, across, difference)
         if self.steady is not None:
             total = total + self.steady
         if self.source is not None or self.force:
             total = total + self._stirring(t)
         return total
+
+    @cached_property
+    def _velocity(self) -> tuple[torch.Tensor, torch.Tensor]:
+        space = self.reader.fourier
+        x, y = _velocity_symbols(space)
+        return space.kept * x, space.kept * y
+
+    @cached_property
+    def _curl_of_flux(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The factors of the transforms of u v and v^2 - u^2."""
+        space = self.reader.fourier
+        kx, ky = space.k
+        complex_kept = space.kept.to(torch.complex128)
+        return complex_kept * (kx * kx - ky * ky), complex_kept * (kx * ky)
 
     def _stirring(self, t: float) -> torch.Tensor:
         """The coefficients of the part of g that depends on t."""
@@ -66,12 +81,16 @@ class Advection:
         return sum(found[1:], start=found[0])
 
 
+def _velocity_symbols(space: Fourier) -> tuple[torch.Tensor, torch.Tensor]:
+    """What a vorticity's coefficients are multiplied by to give those of u and v."""
+    squared = -space.laplacian
+    kx, ky = (1j * k / torch.where(squared > 0, squared, torch.inf) for k in space.k)
+    return ky, -kx
+
+
 def velocity(space: Fourier, W: torch.Tensor) -> torch.Tensor:
     """The velocities u and v, stacked in front, on the grid of the vorticity's coefficients W."""
-    kx, ky = space.k
-    squared = -space.laplacian
-    stream = W / torch.where(squared > 0, squared, torch.inf)
-    return space.backward(torch.stack([1j * ky * stream, -1j * kx * stream]))
+    return torch.stack([space.backward(factor * W) for factor in _velocity_symbols(space)])
 
 
 def vorticity(problem: Problem, space: Fourier) -> Evolution:
@@ -98,7 +117,7 @@ def vorticity(problem: Problem, space: Fourier) -> Evolution:
 def _advection(
     equation: NavierStokes,
     source: Reader,
-    mean: tuple[torch.Tensor, torch.Tensor] | None,
+    mean: torch.Tensor | None,
 ) -> Advection:
     steady: list[torch.Tensor] = []
     stirring = source.read(equation.vorticity_source, "problem.equation.vorticity_source")
@@ -123,7 +142,7 @@ def _advection(
     )
 
 
-def _initial(source: Reader) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor] | None]:
+def _initial(source: Reader) -> tuple[torch.Tensor, torch.Tensor | None]:
     """The vorticity at the start, (*batch, 1, *shape), and the mean velocity."""
     given = source.problem.first
     for name in given:
@@ -145,11 +164,10 @@ def _initial(source: Reader) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Te
         *(source.values(given[name], f"problem.initial.{name}") for name in ("u", "v"))
     )
     U, V = space.forward(u), space.forward(v)
-    means = (u.mean((-2, -1)), v.mean((-2, -1)))
-    moving = any(bool(mean.abs().max() > 1e-14) for mean in means)
+    mean = torch.stack([u.mean((-2, -1)), v.mean((-2, -1))])
+    moving = bool(mean.abs().max() > 1e-14)
     W = 1j * space.k[0] * V - 1j * space.k[1] * U
-    mean = (means[0][..., None, None, None], means[1][..., None, None, None])
-    return space.backward(W).unsqueeze(-3), mean if moving else None
+    return space.backward(W).unsqueeze(-3), mean[..., None, None, None] if moving else None
 
 
 def _check_mean(source: Reader, force: tuple[Term, ...]) -> None:

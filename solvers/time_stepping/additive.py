@@ -18,7 +18,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.solvers.time_stepping.first_order import combine, first_state
-from sciml.solvers.time_stepping.implicit import predicted, recovered, stage_remark
+from sciml.solvers.time_stepping.implicit import predicted, recovered, stage_remark, stage_tolerance
 from sciml.solvers.time_stepping.integrator import Integrator, check_time_options
 from sciml.solvers.time_stepping.scheme import Attempt, Memory, Scheme
 from sciml.solvers.time_stepping.stages import StageSolver
@@ -66,7 +66,7 @@ class AdditiveRungeKutta(Scheme):
         self.name, self.exponent = tableau.name, tableau.embedded + 1
         self.u0 = first_state(system)[0]
         self.L = system.diffusion(self.u0, start)
-        self.stages = StageSolver(system, max(1e-2 * rtol, 1e-13), rtol, self.L)
+        self.stages = StageSolver(system, stage_tolerance(rtol), rtol, self.L)
 
     def _implicit(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """I(u, t)."""

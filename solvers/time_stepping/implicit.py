@@ -56,7 +56,7 @@ class ImplicitRungeKutta(Scheme):
     def __init__(self, system: NonlinearSystem, tableau: Tableau, rtol: float) -> None:
         self.system, self.tableau = system, tableau
         self.name, self.exponent = f"{tableau.name}, implicit table", tableau.embedded + 1
-        self.stages = StageSolver(system, stage_tolerance(system, rtol), rtol)
+        self.stages = StageSolver(system, stage_tolerance(rtol), rtol)
 
     def begin(self, y: torch.Tensor, t: float) -> Memory:
         """y' at the start."""
@@ -91,10 +91,9 @@ class ImplicitRungeKutta(Scheme):
         return stage_remark(self.stages)
 
 
-def stage_tolerance(system: NonlinearSystem, rtol: float) -> float:
+def stage_tolerance(rtol: float) -> float:
     """To what residual stages are solved, so that it does not show in the error estimate."""
-    # A velocity is a difference of displacements divided by a step.
-    return max(rtol * (1e-2 if system.inertia is None else 1e-3), 1e-13)
+    return max(1e-2 * rtol, 1e-13)
 
 
 def predicted(base: torch.Tensor, tau: float, before: torch.Tensor) -> torch.Tensor:

@@ -32,14 +32,17 @@ from sciml.solvers.krylov_nonsymmetric import GMRES
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.separable import recognise
 
-_ITERATIONS = 12
-_CONTRACTION = 0.3  # a rate above which Newton's matrix is taken anew
+_ITERATIONS = 20
+_CONTRACTION = 0.2  # a rate above which Newton's matrix is taken anew
 _SMALL = 2000  # unknowns up to which a factorisation is kept
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """U (*batch, *shape); ||G|| / max(||r||, ||G(guess)||) and success per sample, shape batch."""
+    """U (*batch, *shape), and per sample ||G|| / max(scale, ||G(guess)||) and success.
+
+    The scale is ||r||, of second order in time max(||inertia base'|| / tau, ||F||).
+    """
 
     value: torch.Tensor
     residual: torch.Tensor
@@ -107,9 +110,10 @@ class StageSolver:
         """U with D U + residual(U, t) = r; samples that are not ``alive`` are left as they fall."""
         dimension, D, r = len(self.system.shape), self.shift(tau), self.right(tau, base)
         U = guess
-        G = D * U + residual(U, t) - r
+        force = residual(U, t)
+        G = D * U + force - r
         size = norm(G, dimension)
-        scale = torch.maximum(norm(r, dimension), size)
+        scale = torch.maximum(self._scale(tau, base, r, force), size)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         size = torch.where(alive, size / scale, 0.0)
         fresh = self.fixed
@@ -122,13 +126,23 @@ class StageSolver:
             G_trial = D * trial + residual(trial, t) - r
             size_trial = torch.where(alive, norm(G_trial, dimension) / scale, 0.0)
             fell = bool((size_trial <= torch.clamp(_CONTRACTION * size, self.tolerance)).all())
+            useless = fresh and not fell
             if bool(size_trial.max() <= size.max()):
-                U, G, size = trial, G_trial, size_trial
+                U, G, size, fresh = trial, G_trial, size_trial, self.fixed
+            if useless:
+                break
             if not fell:
-                if fresh:
-                    break
                 self._J, self._matrix, fresh = None, None, True
         return StageResult(U, size, size <= self.accepted)
+
+    def _scale(
+        self, tau: float, base: torch.Tensor, r: torch.Tensor, force: torch.Tensor
+    ) -> torch.Tensor:
+        """What the residual is small beside: of second order the terms that make the velocity."""
+        dimension, inertia = len(self.system.shape), self.system.inertia
+        if inertia is None:
+            return norm(r, dimension)
+        return torch.maximum(norm(inertia / tau * base[1], dimension), norm(force, dimension))
 
     def _ready(self, tau: float, D: torch.Tensor, U: torch.Tensor, t: float) -> _Matrix:
         if self._J is None:

@@ -6,7 +6,8 @@ With u given beyond its ends by the sides (``padding``), the flux through a face
 
 u_f the mean of the two points, grad u_f the normal difference with the means of the tangential
 differences. A K that does not depend on u is a harmonic mean, as in the linear scheme. Advection is
-b_f . n |f| (u_f - u_i), central where the face Peclet number is at most 2, else upwind.
+b_f . n |f| (u_f - u_i), central where the face Peclet number is at most 2, else as far upwind as
+keeps the signs of the coefficients; in time lifted to second order again (``limited``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from sciml.core.discretize import faces
 from sciml.core.discretize.coefficients import STATE, Data, depends_on, evaluate, require
 from sciml.core.discretize.layout import Layout, at_end, high_faces, lie_along, low_faces
+from sciml.core.discretize.limited import limited_jump
 from sciml.core.discretize.padding import (
     Sides,
     difference,
@@ -81,8 +83,8 @@ class Fluxes:
             self._kept[name] = (t, make())
         return self._kept[name][1]
 
-    def residual(self, u: torch.Tensor, t: float) -> torch.Tensor:
-        """F(u, t) for u (*batch, *shape)."""
+    def residual(self, u: torch.Tensor, t: float, compact: bool = False) -> torch.Tensor:
+        """F(u, t) for u (*batch, *shape); ``compact``: of nearest neighbours only."""
         lay, info, sides = self.lay, self.at_time(t), self.sides(t)
         d = lay.dimension
         whole = padded(u, sides, self.lay)
@@ -96,10 +98,27 @@ class Fluxes:
             if self.carried[axis]:
                 if lay.cells:
                     state = _with_levels(state, levels, u, axis)
-                below, above, _ = self.advection(state, conductance, axis, info)
+                below, above, central = self.advection(state, conductance, axis, info)
                 total = total + high_faces(below * state.jump, axis, d)
                 total = total + low_faces(above * state.jump, axis, d)
+                if not compact and self.problem.time is not None:
+                    flux = self._second_order(state.jump, below, above, central, axis)
+                    total = total + high_faces(flux, axis, d) - low_faces(flux, axis, d)
         return total
+
+    def _second_order(
+        self,
+        jump: torch.Tensor,
+        below: torch.Tensor,
+        above: torch.Tensor,
+        central: torch.Tensor,
+        axis: int,
+    ) -> torch.Tensor:
+        """What lifts upwind fluxes to second order, for solutions that move through the grid."""
+        share, _ = neighbour_share(self.lay, axis, self.info)
+        wraps = self.lay.axes[axis].ends[0] == "wrap"
+        psi = limited_jump(jump, central > 0, axis, self.lay.dimension, wraps)
+        return torch.where(share == 0.5, (above - below) / 2, 0.0) * psi
 
     def reaction(self, u: torch.Tensor, whole: torch.Tensor, info: Data) -> torch.Tensor:
         """``c u - f`` at the unknowns."""
@@ -176,7 +195,7 @@ class Fluxes:
     def advection(
         self, state: FaceState, conductance: torch.Tensor, axis: int, info: Data
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What multiplies the jump in the rows below and above each face, and |central| / K."""
+        """What multiplies the jump in the rows below and above each face, and centrally."""
         lay = self.lay
         points = lay.points({axis: lay.axes[axis].edges})
         here = info.with_state(state.u, state.slopes)
@@ -186,10 +205,11 @@ class Fluxes:
         # Where the flow leaves through a closed side faster than it diffuses, u_f is u_i.
         flow = torch.where((outward * flow > conductance) & (outward != 0), 0.0, flow)
         central = flow * share
-        upwind = central.abs() > conductance
-        below = torch.where(upwind, flow.clamp(max=0.0) * (share > 0), central)
-        above = torch.where(upwind, flow.clamp(min=0.0) * (share > 0), central)
-        return below, above, torch.where(central == 0, 0.0, central.abs() / conductance)
+        # Just as much upwind as keeps the coefficients' signs, so that the flux is continuous in u.
+        size = central.abs()
+        blend = torch.where(size > conductance, conductance / torch.where(size > 0, size, 1.0), 1.0)
+        below, above = (v * (share > 0) for v in (flow.clamp(max=0.0), flow.clamp(min=0.0)))
+        return below + blend * (central - below), above + blend * (central - above), central
 
     def remarks(self, u: torch.Tensor, t: float) -> tuple[str, ...]:
         """A line where the scheme is upwind at this state."""
@@ -200,13 +220,15 @@ class Fluxes:
             if self.carried[axis]:
                 state = face_state(whole, axis, self.lay)
                 conductance = self.conductance(state, axis, info)
-                ratios.append(self.advection(state, conductance, axis, info)[2].flatten())
+                size = self.advection(state, conductance, axis, info)[2].abs()
+                ratios.append(torch.where(size == 0, 0.0, size / conductance).flatten())
         if not ratios or not bool((torch.cat(ratios) > 1).any()):
             return ()
         every = torch.cat(ratios)
         share, peclet = 100 * float((every > 1).double().mean()), 2 * float(every.max())
+        how = "of first order" if self.problem.time is None else "limited to second order"
         return (
-            f"upwind, of first order, on {share:.2g} % of the faces: the cell Peclet number "
+            f"upwind, {how}, on {share:.2g} % of the faces: the cell Peclet number "
             f"reaches {peclet:.3g}",
         )
 

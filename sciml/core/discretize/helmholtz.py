@@ -35,7 +35,7 @@ from sciml.core.discretize.obstacle import Cut
 from sciml.core.equation import Equation, FieldFile, Helmholtz, Sponge
 from sciml.core.errors import InputError
 from sciml.core.grid import SIDES, Grid
-from sciml.core.linear import LinearSystem
+from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.problem import Condition, Obstacle, Problem, Robin
 from sciml.core.stencil import Stencil
 
@@ -89,7 +89,7 @@ def _checked(problem: Problem) -> Helmholtz:
         )
     for name in ("wavenumber", "K"):
         value = getattr(equation, name)
-        if isinstance(value, (list, tuple)) or _may_be_complex(value) and not callable(value):
+        if isinstance(value, (list, tuple)) or (_may_be_complex(value) and not callable(value)):
             raise InputError(
                 f"{name} must be one real coefficient; damp waves by a sponge", f"{_KEY}.{name}"
             )
@@ -107,9 +107,7 @@ def _checked(problem: Problem) -> Helmholtz:
 def _check_sponge(problem: Problem, sponge: Sponge, absorbing: list[str]) -> None:
     key = f"{_KEY}.sponge"
     if not absorbing:
-        raise InputError(
-            "a sponge lies before absorbing sides: write absorbing: true for one", key
-        )
+        raise InputError("a sponge lies before absorbing sides: write absorbing: true for one", key)
     box = problem.box
     for axis, (low, high) in enumerate(SIDES[: box.dimension]):
         count = (low in absorbing) + (high in absorbing)
@@ -267,9 +265,7 @@ def _robin(
     return -1j * k * _conductivity(problem, points, info).sqrt(), None
 
 
-def _conductivity(
-    problem: Problem, points: tuple[torch.Tensor, ...], info: Data
-) -> torch.Tensor:
+def _conductivity(problem: Problem, points: tuple[torch.Tensor, ...], info: Data) -> torch.Tensor:
     equation: Any = problem.equation
     K = evaluate(equation.K, points, info, f"{_KEY}.K")
     require(K, points, f"{_KEY}.K", positive=True)
@@ -302,8 +298,9 @@ def _sponge(
     return _Term(-1j * damped.expand(*damped.shape[: -lay.dimension], *lay.shape))
 
 
-def _with_diagonal(A: Stencil, terms: list[_Term], dtype: torch.dtype) -> Stencil:
+def _with_diagonal(A: LinearMap, terms: list[_Term], dtype: torch.dtype) -> Stencil:
     """``A`` as a complex stencil with the terms on its diagonal."""
+    assert isinstance(A, Stencil)
     d = A.dimension
     planes = A.to(dtype).coefficients
     if terms:
@@ -326,7 +323,9 @@ def _right(
     ))  # fmt: skip
     for term in terms:
         if term.right is not None:
-            b = b.expand(*torch.broadcast_shapes(b.shape[:-d], term.right.shape[:-d]), *b.shape[-d:])
+            b = b.expand(
+                *torch.broadcast_shapes(b.shape[:-d], term.right.shape[:-d]), *b.shape[-d:]
+            )
             b = b.clone()
             term.slab(b, d).add_(term.right)
     return b

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sciml.core.discretize.affine import Affine
-from sciml.core.discretize.assemble import Assembly
+from sciml.core.discretize.assemble import Assembly, assemble, right
 from sciml.core.discretize.checks import check_form
 from sciml.core.discretize.coefficients import SLOPES, STATE, Data, data, depends_on, evaluate
 from sciml.core.discretize.energy import Energy
@@ -28,8 +28,9 @@ from sciml.core.discretize.memory import check_memory, is_matrix
 from sciml.core.discretize.obstacle import Cut
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
+from sciml.core.linear import LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.core.problem import Problem
+from sciml.core.problem import Equation, Problem
 from sciml.core.stencil import Stencil, box_offsets
 
 _KEY = "problem.equation"
@@ -282,21 +283,26 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
     fluxes = Fluxes(problem, info)
     shape, lay = info.layout.shape, info.layout
     found = depends_on((form.K, form.b or (), form.c, form.f), info, _KEY)
-    affine = not found & set(STATE)
+    affine = not (found & set(STATE) or (problem.time is not None and any(fluxes.carried)))
     steady = "t" not in found - depends_on(form.f, info, _KEY) | _of_alpha(problem, info)
     start = _start(problem)
     first = initial(problem, info)
     mass, inertia = masses(problem, info, fluxes.volume)
     zero = torch.zeros(shape, dtype=info.dtype, device=info.device)
-    batch = batch_of(info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass, inertia)
+    batch = batch_of(
+        info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass, inertia
+    )
+    # Without a level in the equation or at a side the kernel of dF/du holds the constants.
+    levelled = "u" in found or not (isinstance(form.c, Real) and form.c == 0)
+    floating = not levelled and fluxes.frozen(zero, start).nullspace
     kept: list[Stencil] = []
 
     def linearise(u: torch.Tensor, t: float) -> Stencil:
         if kept and affine and steady:
             return kept[0]
         u = u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *shape)
-        planes = box_jacobian(lambda v: fluxes.residual(v, t), u, lay.periodic)
-        J = Stencil(planes, box_offsets(lay.dimension), periodic=lay.periodic)
+        planes = box_jacobian(lambda v: fluxes.residual(v, t, compact=True), u, lay.periodic)
+        J = Stencil(planes, box_offsets(lay.dimension), periodic=lay.periodic, nullspace=floating)
         kept[:] = [J]
         return J
 
@@ -316,6 +322,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         steady=steady,
         notes=tuple(info.notes),
         remarks=fluxes.remarks,
+        guess=guess(problem, info),
     )
 
 
@@ -349,7 +356,24 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
         steady="t" not in moving,
         symmetric=True,
         notes=tuple(info.notes),
+        guess=guess(problem, info),
     )
+
+
+def guess(problem: Problem, info: Data) -> LinearSystem | None:
+    """The steady problem with K = 1 and no more than the source besides, where that has a level.
+
+    Where K depends on the slopes, u = 0 may be a degenerate state to start from.
+    """
+    if problem.time is not None:
+        return None
+    f = problem.form.f
+    source = 0.0 if depends_on(f, info, f"{_KEY}.f") else f
+    simple = replace(problem, equation=Equation(f=source))
+    parts = assemble(simple, replace(info, notes=[]))
+    if parts.A.nullspace:
+        return None
+    return LinearSystem(parts.A, right(simple, parts, info), info.layout.grid)
 
 
 def _of_alpha(problem: Problem, info: Data) -> frozenset[str]:

@@ -1,0 +1,286 @@
+"""Newton's method for nonlinear steady problems.
+
+    J(u_k) d = -F(u_k)  to the relative residual eta_k,      u_{k+1} = u_k + s_k d
+
+with the exact Jacobian as a stencil and the forcing terms of Eisenstat and Walker (1996, choice 2),
+
+    eta_k = 0.9 (||F_k|| / ||F_{k-1}||)^2,   at least 0.9 eta_{k-1}^2 where that exceeds 0.1,
+
+which keep the convergence quadratic without solving early systems better than they deserve. The
+line search is that of ``descent``. Where the problem has an energy and conjugate gradients meet
+negative curvature, their iterate so far is a direction of descent still (Dembo and Steihaug 1983).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from sciml.core.differentiate import attach
+from sciml.core.errors import InputError
+from sciml.core.grid import Grid
+from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.nonlinear import NonlinearSystem
+from sciml.core.problem import Problem
+from sciml.core.solution import Solution, Statistics
+from sciml.core.solve import LinearSolver, Progress
+from sciml.core.status import Status
+from sciml.core.stencil import Stencil
+from sciml.solvers.continuation import Continuation, follow
+from sciml.solvers.descent import Course, Iterate, at, descend
+from sciml.solvers.direct import Direct
+from sciml.solvers.iteration import check_options, iterate_verified, norm, spread
+from sciml.solvers.krylov import CG, conjugate_gradients
+from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.multigrid import Multigrid
+
+_SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
+_FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
+_INNER = 300
+
+
+@dataclass(frozen=True)
+class Newton:
+    """Inexact Newton with a line search (Eisenstat and Walker 1996).
+
+    ``linear``: the solver of the linearised systems, its rtol set by the method; by default a
+    factorisation of small systems, else CG with multigrid where the Jacobian is symmetric, else
+    GMRES with multigrid on the linearised diffusion. ``continuation``: see :class:`Continuation`.
+    ``rtol``: ||F(u)|| relative to the right-hand side of the linear problem frozen at u.
+    """
+
+    kind: Literal["newton"] = "newton"
+    rtol: float = 1e-8
+    max_iterations: int = 50
+    linear: CG | GMRES | BiCGStab | Direct | None = None
+    continuation: Continuation | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self.kind, self.rtol, self.max_iterations)
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> NonlinearState:
+        """Discretise; raises InputError for a problem in time or a linear system."""
+        return prepare(self.kind, problem, on)
+
+    def run(
+        self,
+        state: NonlinearState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
+
+        def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:
+            inner = Correction(system, self)
+            course = descend(
+                system,
+                u,
+                inner.direction,
+                rtol=self.rtol,
+                max_iterations=self.max_iterations,
+                progress=progress,
+            )
+            inners.append(inner)
+            return course
+
+        inners: list[Correction] = []
+        return answer(self, state, initial, b, solve, lambda: inners[-1].note)
+
+
+@dataclass(frozen=True)
+class NonlinearState:
+    """The problem and its discretisation."""
+
+    problem: Problem
+    system: NonlinearSystem
+    setup_seconds: float
+
+
+def prepare(kind: str, problem: Problem | LinearSystem, on: Grid | None) -> NonlinearState:
+    """Discretise a steady problem; raises InputError for anything else."""
+    from sciml.core.discretize import semidiscretize
+
+    if not isinstance(problem, Problem):
+        raise InputError(f"{kind} needs a problem; for a linear system use cg or gmres", "solver")
+    if on is None:
+        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    if problem.time is not None:
+        raise InputError(
+            f"{kind} is for steady problems; use sdirk, or leave time and initial out",
+            "solver.kind",
+        )
+    start = time.perf_counter()
+    system = semidiscretize(problem, on)
+    return NonlinearState(problem, system, time.perf_counter() - start)
+
+
+def answer(
+    solver: Any,
+    state: NonlinearState,
+    initial: torch.Tensor | None,
+    b: torch.Tensor | None,
+    solve: Any,
+    describe: Any,
+) -> Solution:
+    """Start, continuation, solution and verification, for every method of ``descent``."""
+    if b is not None:
+        raise InputError(f"{solver.kind} takes no other right-hand side; change f in the problem")
+    system, notes = state.system, []
+    begun = time.perf_counter()
+    with torch.no_grad():
+        u = _start(system, initial)
+        if solver.continuation is None:
+            course = solve(system, u)
+        else:
+            course, remark = follow(solver.continuation, state.problem, system, u, solve)
+            notes.append(remark)
+        seconds = time.perf_counter() - begun
+        last = at(system, course.u)
+    statuses = tuple(
+        _verified(status, value, solver.rtol)
+        for status, value in zip(course.statuses, last.relative.flatten().tolist(), strict=True)
+    )
+    if system.potential is not None and not (last.J.definite or bool(course.convex.all())):
+        notes.append("the energy is not convex at the answer, which may be no minimum")
+    return Solution(
+        value=system.lift(_differentiable(system, course.u, last), 0.0),
+        residual=last.relative.cpu(),
+        statuses=statuses,
+        stats=Statistics(course.iterations, course.residuals, state.setup_seconds, seconds),
+        on=system.on,
+        solver=solver,
+        notes=(*system.notes, *system.remarks(course.u, 0.0), describe(), *notes),
+    )
+
+
+def _verified(status: Status, relative: float, rtol: float) -> Status:
+    if relative <= 1.01 * rtol:
+        return Status.CONVERGED
+    if relative != relative:
+        return Status.NOT_FINITE if status.success else status
+    return Status.RESIDUAL_MISMATCH if status.success else status
+
+
+def _start(system: NonlinearSystem, initial: torch.Tensor | None) -> torch.Tensor:
+    """The first iterate (*batch, *shape): the user's, the linear guess, or zero."""
+    shape = (*system.batch, *system.shape)
+    if initial is not None:
+        return system.restrict(initial.to(torch.float64)).expand(shape).clone()
+    zero = torch.zeros(shape, dtype=torch.float64)
+    if system.guess is None:
+        return zero
+    A, b = system.guess.A.detach(), system.guess.b.detach()
+    assert isinstance(A, Stencil)
+    # A rough answer will do.
+    solver: LinearSolver = Direct() if small(A) else CG(preconditioner=Multigrid(), rtol=1e-3)
+    found = solver.iterate(A, solver.setup(A), b.expand(shape).contiguous(), None, None).x
+    return found if bool(torch.isfinite(found).all()) else zero
+
+
+def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> torch.Tensor:
+    """u with the graph of F, by the implicit function theorem: one solve with J transposed."""
+    if not torch.is_grad_enabled():
+        return u
+    residual = -system.residual(u, 0.0)
+
+    def adjoint(gradient: torch.Tensor) -> torch.Tensor:
+        A = last.J if last.J.symmetric else last.J.transpose()
+        solver = Direct() if small(A) else GMRES(preconditioner=Multigrid(), rtol=1e-10)
+        return solver.iterate(A, solver.setup(A), gradient, None, None).x
+
+    return attach(u, residual, adjoint)
+
+
+def small(A: LinearMap) -> bool:
+    """Whether a factorisation is the cheapest way to solve with A."""
+    return A.size <= _SMALL or len(A.shape) == 1
+
+
+class Correction:
+    """Solves ``J d = -F`` to the forcing term; counts its iterations."""
+
+    def __init__(self, system: NonlinearSystem, options: Newton) -> None:
+        self.system, self.options = system, options
+        self.inner, self.name = 0, ""
+        self._before: tuple[float, float] | None = None
+
+    @property
+    def note(self) -> str:
+        """One line on the linear solver."""
+        return f"newton: linear systems by {self.name}, {self.inner} iterations in all"
+
+    def forcing(self, here: Iterate, running: torch.Tensor) -> float:
+        """eta_k for the worst of the running samples."""
+        worst = float(here.relative[running].max() if here.relative.ndim else here.relative)
+        least = 0.5 * self.options.rtol / worst
+        if self.system.affine:
+            return max(min(least, _FIRST), 1e-14)
+        eta = _FIRST
+        if self._before is not None:
+            relative, previous = self._before
+            eta = 0.9 * (worst / relative) ** 2
+            if 0.9 * previous**2 > _SAFE:
+                eta = max(eta, 0.9 * previous**2)
+        eta = max(min(eta, _MOST, _FIRST), min(least, _FIRST))
+        self._before = (worst, eta)
+        return eta
+
+    def direction(self, here: Iterate, running: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """d, and where conjugate gradients met negative curvature of an energy."""
+        eta, d = self.forcing(here, running), len(self.system.shape)
+        right = -here.F * spread(running.to(here.F.dtype), d)
+        none = torch.zeros_like(running)
+        if self.options.linear is not None:
+            solver = replace(self.options.linear, rtol=eta)
+            return self._by(solver, here.J, right), none
+        if small(here.J):
+            step = self._by(Direct(), here.J, right)
+            if self.system.potential is None:
+                return step, none
+            uphill = (step * here.F).flatten(-d).sum(-1) > 0
+            return torch.where(spread(uphill, d), -step, step), uphill & running
+        if here.J.symmetric:
+            step, curved = self._conjugate_gradients(here, right, eta)
+            if self.system.potential is not None or not bool(curved.any()):
+                return step, curved
+        M = Multigrid().setup(here.P)
+        return self._by(
+            GMRES(preconditioner=M, rtol=eta, max_iterations=_INNER), here.J, right
+        ), none
+
+    def _by(self, solver: LinearSolver, A: Stencil, right: torch.Tensor) -> torch.Tensor:
+        result = solver.iterate(A, solver.setup(A), right, None, None)
+        self.inner += int(result.iterations.max())
+        self.name = solver.kind
+        if getattr(solver, "preconditioner", None) is not None:
+            self.name += " with " + getattr(solver.preconditioner, "kind", "multigrid")
+        return result.x
+
+    def _conjugate_gradients(
+        self, here: Iterate, right: torch.Tensor, eta: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        M = Multigrid().setup(here.P)
+        result = iterate_verified(
+            conjugate_gradients(here.J, M),
+            here.J,
+            right,
+            None,
+            rtol=eta,
+            max_iterations=_INNER,
+            window=_INNER,
+            progress=None,
+        )
+        self.inner += int(result.iterations.max())
+        self.name = "cg with multigrid"
+        curved = torch.tensor(
+            [s is Status.INDEFINITE_OPERATOR for s in result.statuses], device=right.device
+        ).reshape(result.iterations.shape)
+        d = len(self.system.shape)
+        # Curvature met in the very first direction leaves d = 0: take that direction itself.
+        empty = spread(curved & (norm(result.x, d) == 0), d)
+        return torch.where(empty, M.apply(right), result.x), curved
