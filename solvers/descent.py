@@ -11,7 +11,8 @@ this is ||b - A u|| / ||b||, whatever the start.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 
@@ -32,17 +33,33 @@ _NEAR = 1e3
 
 @dataclass(frozen=True)
 class Iterate:
-    """Where the iteration stands: u, F(u), ||F|| relative to the frozen right-hand side.
+    """Where the iteration stands: u and F(u), (*batch, *shape); what is dear is made on demand."""
 
-    ``J``: dF/du, ``P``: the diffusion there; ``curved``: per sample whether a direction of
-    negative curvature was met.
-    """
-
+    system: NonlinearSystem
     u: torch.Tensor
     F: torch.Tensor
-    J: Stencil
-    P: Stencil
-    relative: torch.Tensor
+
+    @cached_property
+    def J(self) -> Stencil:
+        """dF/du at u."""
+        return self.system.linearise(self.u, 0.0).detach()
+
+    @cached_property
+    def P(self) -> Stencil:
+        """J where that is symmetric and definite, else the diffusion linearised at u."""
+        if self.system.symmetric and self.J.definite:
+            return self.J
+        return self.system.diffusion(self.u, 0.0).detach()
+
+    @cached_property
+    def relative(self) -> torch.Tensor:
+        """||F|| relative to the frozen right-hand side, per sample."""
+        d, affine = len(self.system.shape), self.system.affine
+        zero = torch.zeros_like(self.u)
+        right = -self.system.residual(zero, 0.0) if affine else self.P.apply(self.u) - self.F
+        scale = norm(right, d)
+        usable = (scale > 0) & torch.isfinite(scale)
+        return norm(self.F, d) / torch.where(usable, scale, torch.ones_like(scale))
 
 
 # direction(iterate, running): the step d for all samples, and where the energy is seen to be
@@ -64,21 +81,21 @@ class Course:
     relative: torch.Tensor
     convex: torch.Tensor
 
+    def then(self, other: Course) -> Course:
+        """This course and one that began where it ended, as one."""
+        residuals = torch.cat([self.residuals, other.residuals[1:]])
+        iterations = self.iterations + other.iterations
+        return replace(other, iterations=iterations, residuals=residuals)
+
     @property
     def success(self) -> bool:
         """Whether every sample has converged."""
         return all(status.success for status in self.statuses)
 
 
-def at(system: NonlinearSystem, u: torch.Tensor, t: float = 0.0) -> Iterate:
-    """The iterate at u, its Jacobian and residual evaluated anew."""
-    d = len(system.shape)
-    F, J = system.residual(u, t), system.linearise(u, t).detach()
-    P = J if J.symmetric and J.definite else system.diffusion(u, t).detach()
-    right = -system.residual(torch.zeros_like(u), t) if system.affine else P.apply(u) - F
-    scale = norm(right, d)
-    scale = torch.where((scale > 0) & torch.isfinite(scale), scale, torch.ones_like(scale))
-    return Iterate(u, F, J, P, norm(F, d) / scale)
+def at(system: NonlinearSystem, u: torch.Tensor) -> Iterate:
+    """The iterate at u, its residual evaluated anew."""
+    return Iterate(system, u, system.residual(u, 0.0))
 
 
 @torch.no_grad()

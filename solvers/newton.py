@@ -13,29 +13,29 @@ negative curvature, their iterate so far is a direction of descent still (Dembo 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from sciml.core.differentiate import attach
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
-from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.linear import LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
-from sciml.core.solution import Solution, Statistics
+from sciml.core.solution import Solution
 from sciml.core.solve import LinearSolver, Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
-from sciml.solvers.continuation import Continuation, follow
-from sciml.solvers.descent import Course, Iterate, at, descend
+from sciml.solvers.continuation import Continuation
+from sciml.solvers.descent import Course, Iterate, descend
 from sciml.solvers.direct import Direct
 from sciml.solvers.iteration import check_options, iterate_verified, norm, spread
 from sciml.solvers.krylov import CG, conjugate_gradients
 from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.picard import frozen
+from sciml.solvers.steady import NonlinearState, answer, prepare, small
 
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 _FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
@@ -49,7 +49,9 @@ class Newton:
     ``linear``: the solver of the linearised systems, its rtol set by the method; by default a
     factorisation of small systems, else CG with multigrid where the Jacobian is symmetric, else
     GMRES with multigrid on the linearised diffusion. ``continuation``: see :class:`Continuation`.
-    ``rtol``: ||F(u)|| relative to the right-hand side of the linear problem frozen at u.
+    ``picard``: steps of Picard's method before the first, where K depends on the solution and there
+    is no energy: Newton's own first steps may be short there. ``rtol``: ||F(u)|| relative to the
+    right-hand side of the linear problem frozen at u.
     """
 
     kind: Literal["newton"] = "newton"
@@ -57,9 +59,12 @@ class Newton:
     max_iterations: int = 50
     linear: CG | GMRES | BiCGStab | Direct | None = None
     continuation: Continuation | None = None
+    picard: int = 4
 
     def __post_init__(self) -> None:
         check_options(self.kind, self.rtol, self.max_iterations)
+        if self.picard < 0:
+            raise InputError(f"newton: picard counts steps; got {self.picard}", "solver.picard")
 
     def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> NonlinearState:
         """Discretise; raises InputError for a problem in time or a linear system."""
@@ -74,10 +79,16 @@ class Newton:
         progress: Progress | None = None,
     ) -> Solution:
         """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
+        inners: list[Correction] = []
 
         def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:
             inner = Correction(system, self)
-            course = descend(
+            inners.append(inner)
+            course = None
+            if self.picard and system.guess is not None and system.potential is None:
+                course = frozen(system, u, self.rtol, self.picard, progress)
+                u = course.u
+            last = descend(
                 system,
                 u,
                 inner.direction,
@@ -85,120 +96,9 @@ class Newton:
                 max_iterations=self.max_iterations,
                 progress=progress,
             )
-            inners.append(inner)
-            return course
+            return last if course is None else course.then(last)
 
-        inners: list[Correction] = []
         return answer(self, state, initial, b, solve, lambda: inners[-1].note)
-
-
-@dataclass(frozen=True)
-class NonlinearState:
-    """The problem and its discretisation."""
-
-    problem: Problem
-    system: NonlinearSystem
-    setup_seconds: float
-
-
-def prepare(kind: str, problem: Problem | LinearSystem, on: Grid | None) -> NonlinearState:
-    """Discretise a steady problem; raises InputError for anything else."""
-    from sciml.core.discretize import semidiscretize
-
-    if not isinstance(problem, Problem):
-        raise InputError(f"{kind} needs a problem; for a linear system use cg or gmres", "solver")
-    if on is None:
-        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
-    if problem.time is not None:
-        raise InputError(
-            f"{kind} is for steady problems; use sdirk, or leave time and initial out",
-            "solver.kind",
-        )
-    start = time.perf_counter()
-    system = semidiscretize(problem, on)
-    return NonlinearState(problem, system, time.perf_counter() - start)
-
-
-def answer(
-    solver: Any,
-    state: NonlinearState,
-    initial: torch.Tensor | None,
-    b: torch.Tensor | None,
-    solve: Any,
-    describe: Any,
-) -> Solution:
-    """Start, continuation, solution and verification, for every method of ``descent``."""
-    if b is not None:
-        raise InputError(f"{solver.kind} takes no other right-hand side; change f in the problem")
-    system, notes = state.system, []
-    begun = time.perf_counter()
-    with torch.no_grad():
-        u = _start(system, initial)
-        if solver.continuation is None:
-            course = solve(system, u)
-        else:
-            course, remark = follow(solver.continuation, state.problem, system, u, solve)
-            notes.append(remark)
-        seconds = time.perf_counter() - begun
-        last = at(system, course.u)
-    statuses = tuple(
-        _verified(status, value, solver.rtol)
-        for status, value in zip(course.statuses, last.relative.flatten().tolist(), strict=True)
-    )
-    if system.potential is not None and not (last.J.definite or bool(course.convex.all())):
-        notes.append("the energy is not convex at the answer, which may be no minimum")
-    return Solution(
-        value=system.lift(_differentiable(system, course.u, last), 0.0),
-        residual=last.relative.cpu(),
-        statuses=statuses,
-        stats=Statistics(course.iterations, course.residuals, state.setup_seconds, seconds),
-        on=system.on,
-        solver=solver,
-        notes=(*system.notes, *system.remarks(course.u, 0.0), describe(), *notes),
-    )
-
-
-def _verified(status: Status, relative: float, rtol: float) -> Status:
-    if relative <= 1.01 * rtol:
-        return Status.CONVERGED
-    if relative != relative:
-        return Status.NOT_FINITE if status.success else status
-    return Status.RESIDUAL_MISMATCH if status.success else status
-
-
-def _start(system: NonlinearSystem, initial: torch.Tensor | None) -> torch.Tensor:
-    """The first iterate (*batch, *shape): the user's, the linear guess, or zero."""
-    shape = (*system.batch, *system.shape)
-    if initial is not None:
-        return system.restrict(initial.to(torch.float64)).expand(shape).clone()
-    zero = torch.zeros(shape, dtype=torch.float64)
-    if system.guess is None:
-        return zero
-    A, b = system.guess.A.detach(), system.guess.b.detach()
-    assert isinstance(A, Stencil)
-    # A rough answer will do.
-    solver: LinearSolver = Direct() if small(A) else CG(preconditioner=Multigrid(), rtol=1e-3)
-    found = solver.iterate(A, solver.setup(A), b.expand(shape).contiguous(), None, None).x
-    return found if bool(torch.isfinite(found).all()) else zero
-
-
-def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> torch.Tensor:
-    """u with the graph of F, by the implicit function theorem: one solve with J transposed."""
-    if not torch.is_grad_enabled():
-        return u
-    residual = -system.residual(u, 0.0)
-
-    def adjoint(gradient: torch.Tensor) -> torch.Tensor:
-        A = last.J if last.J.symmetric else last.J.transpose()
-        solver = Direct() if small(A) else GMRES(preconditioner=Multigrid(), rtol=1e-10)
-        return solver.iterate(A, solver.setup(A), gradient, None, None).x
-
-    return attach(u, residual, adjoint)
-
-
-def small(A: LinearMap) -> bool:
-    """Whether a factorisation is the cheapest way to solve with A."""
-    return A.size <= _SMALL or len(A.shape) == 1
 
 
 class Correction:
@@ -212,6 +112,8 @@ class Correction:
     @property
     def note(self) -> str:
         """One line on the linear solver."""
+        if not self.inner:
+            return "newton: no linear system was solved"
         return f"newton: linear systems by {self.name}, {self.inner} iterations in all"
 
     def forcing(self, here: Iterate, running: torch.Tensor) -> float:

@@ -26,11 +26,11 @@ from sciml.solvers.direct import Direct
 from sciml.solvers.iteration import check_options, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.newton import NonlinearState, answer, prepare, small
+from sciml.solvers.steady import NonlinearState, answer, prepare, small
 
 _FORCING = 0.01
 # Where the full step overshoots, ||F|| falls a little for ever: a shorter one is worth its trial.
-SUFFICIENT = 0.3
+_SUFFICIENT = 0.3
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,28 @@ class Picard:
         """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
 
         def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:
-            return descend(
-                system,
-                u,
-                frozen_direction,
-                rtol=self.rtol,
-                max_iterations=self.max_iterations,
-                progress=progress,
-                sufficient=SUFFICIENT,
-            )
+            return frozen(system, u, self.rtol, self.max_iterations, progress)
 
         return answer(self, state, initial, b, solve, lambda: "picard: coefficients frozen")
+
+
+def frozen(
+    system: NonlinearSystem,
+    u: torch.Tensor,
+    rtol: float,
+    max_iterations: int,
+    progress: Progress | None,
+) -> Course:
+    """Picard's iteration from ``u`` (*batch, *shape)."""
+    return descend(
+        system,
+        u,
+        frozen_direction,
+        rtol=rtol,
+        max_iterations=max_iterations,
+        progress=progress,
+        sufficient=_SUFFICIENT,
+    )
 
 
 def frozen_direction(here: Iterate, running: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

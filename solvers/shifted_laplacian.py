@@ -34,7 +34,8 @@ from sciml.solvers.direct import Direct
 from sciml.solvers.inverse import Inverse
 
 _DAMPING = 0.6
-_COARSEST = {1: 20_000, 2: 20_000, 3: 5_000}  # unknowns, by dimension, factorised in well under 1 s
+_COARSEST = {1: 70_000, 2: 70_000, 3: 10_000}  # unknowns, by dimension, factorised in about 1 s
+_SMALL = 1000  # unknowns up to which nothing is coarsened
 _SHORTEST = 5  # points of an axis that is still coarsened
 # A row's surplus, relative to its diagonal, from which it is taken for one beside a Dirichlet side.
 _LINKED = 0.2
@@ -168,9 +169,9 @@ def _like(A: Stencil, planes: torch.Tensor, symmetric: bool = False) -> Stencil:
 
 
 def _plan(A: Stencil) -> list[tuple[int, ...]]:
-    """Which axes each level coarsens, by 2, until few unknowns are left."""
+    """Which axes each level coarsens, by 2, until few enough unknowns are left; once at least."""
     shape, plan = list(A.shape), []
-    while torch.Size(shape).numel() > _COARSEST[A.dimension]:
+    while torch.Size(shape).numel() > (_COARSEST[A.dimension] if plan else _SMALL):
         factors = tuple(
             2 if n >= _SHORTEST and not (ring and n % 2) else 1
             for n, ring in zip(shape, A.periodic, strict=True)

@@ -284,6 +284,7 @@ def test_gmres_takes_the_steps_of_scipy_gmres():
 def deep(monkeypatch):
     """Hierarchies of more than one level on small grids."""
     monkeypatch.setattr(module, "_COARSEST", {1: 20, 2: 150, 3: 200})
+    monkeypatch.setattr(module, "_SMALL", 20)
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tenso
     basis = skfem.Basis(mesh.topology, reference(mesh))
     try:
         probes = basis.probes(where.T)
-    except ValueError:
+    except (ValueError, IndexError):
         raise InputError("a point to sample at lies outside the mesh") from None
     flat = value.detach().cpu().double().reshape(-1, mesh.shape[0]).numpy()
     return torch.from_numpy((probes @ flat.T).T.copy()).reshape(*value.shape[:-1], len(where))

@@ -163,7 +163,8 @@ class Problem:
         """The domain; raises InputError for a problem on a mesh."""
         if self.domain is None:
             raise InputError(
-                "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]}",
+                "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]} "
+                "(on a mesh only steady linear problems are solved)",
                 "problem.domain",
             )
         return self.domain

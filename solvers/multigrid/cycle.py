@@ -78,20 +78,21 @@ class MultigridCycle(Inverse):
         return (cycle,) * (2 if cycle == "W" or depth % 2 == 0 else 1)
 
     def contraction(self, depth: int, steps: int) -> torch.Tensor:
-        """How a random error's energy norm falls in the last of ``steps`` cycles on a level.
+        """How a random error's energy norm falls in the last of two or more ``steps`` on a level.
 
-        One float64 number per sample of A, for the levels from ``depth`` on alone.
+        One float64 number per sample of A, for the cycle on the levels from ``depth`` on alone.
         """
         work, A = self._arrays(self.batch), self.hierarchy.levels[depth].A
         x, b = work[depth]
         generator = torch.Generator().manual_seed(0)
         x.copy_(torch.randn(x.shape, generator=generator))
         energies = []
-        for _ in range(steps):
+        for step in range(steps):
             b.zero_()
             self._solve(depth, self.cycle, work, from_zero=False)
-            energies.append((x * A.apply(x)).flatten(-A.dimension).sum(-1).double())
-        return (energies[-1] / energies[-2]).clamp(0.0, 1.0).nan_to_num(0.0).sqrt()
+            if step >= steps - 2:
+                energies.append((x * A.apply(x)).flatten(-A.dimension).sum(-1).double())
+        return (energies[1] / energies[0]).clamp(0.0, 1.0).nan_to_num(0.0).sqrt()
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``B u`` for u (*batch, *shape), in u's dtype."""

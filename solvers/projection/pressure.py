@@ -7,6 +7,7 @@ last increment as its guess.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +17,6 @@ from sciml.core.discretize import discretize
 from sciml.core.discretize.obstacle import Cut
 from sciml.core.equation import Equation
 from sciml.core.grid import SIDES, Grid
-from sciml.core.linear import LinearMap
 from sciml.core.problem import Condition, Obstacle, Problem
 from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers.fast_poisson import FastPoisson, SpectralInverse
@@ -27,6 +27,8 @@ from sciml.solvers.projection.sides import End
 
 # Flux into cells without an open face, where these must not add to the kernel of A.
 _LEAK = 1e-8
+# Open share of a face in the operator that multigrid sees, in single precision.
+_LEAST_SHARE = 1e-5
 _OF_END = {
     "wall": Condition(neumann=0.0),
     "outlet": Condition(dirichlet=0.0),
@@ -88,31 +90,29 @@ def set_up(
     dry = np.zeros(grid.shape, dtype=bool)
     if hole is None:
         return Pressure(A, FastPoisson().setup(A), CG(), None, dry)
-    A, dry = _weighed(A, openings)
-    solver = CG(preconditioner=Multigrid(), max_iterations=200)
-    return Pressure(A, None, solver, solver.setup(A), dry)
-
-
-def _weighed(A: LinearMap, openings: tuple[np.ndarray, np.ndarray]) -> tuple[Stencil, np.ndarray]:
-    """The stencil with its links weighed, and the cells that have none left.
-
-    These are decoupled; where A is singular they stay linked among themselves and, barely, to the
-    fluid, so that constants are the whole kernel.
-    """
-    assert isinstance(A, Stencil)
     shares = [torch.from_numpy(share) for share in openings]
-    touched = sum(s.narrow(k, 0, n) + s.narrow(k, 1, n) for k, (s, n) in _per_axis(shares, A))
-    dry = torch.as_tensor(touched) == 0
+    touched = [s.narrow(k, 0, n) + s.narrow(k, 1, n) for k, (s, n) in enumerate(zip(shares, A.shape))]
+    wet = sum(touched) != 0
     if A.nullspace:
-        shares = [_joined(share, dry, axis) for axis, share in enumerate(shares)]
+        shares = [_joined(share, ~wet, axis) for axis, share in enumerate(shares)]
+    exact = _weighed(A, shares)
+    solver = CG(preconditioner=Multigrid(), max_iterations=200)
+    # Interpolation divides by what couples a point across; a cell open along one axis has none.
+    leaky = [torch.where(_both(wet, k), s.clamp(min=_LEAST_SHARE), s) for k, s in enumerate(shares)]
+    prepared = solver.setup(_weighed(A, leaky))
+    return Pressure(exact, None, solver, prepared, ~wet.numpy())
+
+
+def _weighed(A: Stencil, shares: Sequence[torch.Tensor]) -> Stencil:
+    """The stencil with its links weighed; cells that have none left are decoupled."""
     planes = A.coefficients.clone(memory_format=torch.contiguous_format)
-    for axis, (share, n) in _per_axis(shares, A):
+    for axis, (share, n) in enumerate(zip(shares, A.shape, strict=True)):
         planes[1 + 2 * axis] *= share.narrow(axis, 0, n)
         planes[2 + 2 * axis] *= share.narrow(axis, 1, n)
     whole = planes[0].clone()
     planes[0] = -planes[1:].sum(0)
     planes[0] = torch.where(planes[0] == 0, whole, planes[0])
-    weighed = Stencil(
+    return Stencil(
         planes,
         cross_offsets(2),
         periodic=A.periodic,
@@ -120,17 +120,14 @@ def _weighed(A: LinearMap, openings: tuple[np.ndarray, np.ndarray]) -> tuple[Ste
         definite=True,
         nullspace=A.nullspace,
     )
-    return weighed, dry.numpy()
 
 
-def _per_axis(
-    shares: list[torch.Tensor], A: Stencil
-) -> list[tuple[int, tuple[torch.Tensor, int]]]:
-    return list(enumerate(zip(shares, A.shape, strict=True)))
+def _both(mask: torch.Tensor, axis: int) -> torch.Tensor:
+    """Of the faces of an axis, those between two cells of the mask; the axis counts as a ring."""
+    first, last = mask.narrow(axis, 0, 1), mask.narrow(axis, mask.shape[axis] - 1, 1)
+    return torch.cat([last, mask], axis) & torch.cat([mask, first], axis)
 
 
 def _joined(share: torch.Tensor, dry: torch.Tensor, axis: int) -> torch.Tensor:
-    edge = dry.narrow(axis, 0, 1)
-    last = dry.narrow(axis, dry.shape[axis] - 1, 1)
-    both = torch.cat([last, dry], axis) & torch.cat([dry, edge], axis)
-    return torch.where(both, 1.0, share.clamp(min=_LEAK))
+    """Dry cells linked among themselves and, barely, to the fluid: constants are the kernel."""
+    return torch.where(_both(dry, axis), 1.0, share.clamp(min=_LEAK))

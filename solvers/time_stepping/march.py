@@ -158,11 +158,13 @@ class March:
     def run(self) -> Position:
         """March until the last frame, or until no sample is left."""
         times = self.frames.times
-        # Frames lie evenly, so the interval is the same number, and with it step and set-up.
-        interval = (times[-1] - times[0]) / (len(times) - 1)
+        mean = (times[-1] - times[0]) / (len(times) - 1)
         while not self.frames.complete and bool(self.position.alive.any()):
             self.scheme.forget()
-            end = times[self.frames.count]
+            start, end = times[self.frames.count - 1], times[self.frames.count]
+            # Between frames that lie evenly the same number to the last bit, and so the same
+            # step, which keeps its set-up.
+            interval = mean if abs(end - start - mean) < 1e-9 * mean else end - start
             if self._reach(end, interval):
                 self.frames.append(*self._record(self.position))
             else:

@@ -6,8 +6,8 @@ and a that of the face before it upstream,
     psi(a, b) = ((b^2 + eps) a + (a^2 + eps) b) / (a^2 + b^2 + 2 eps)
 
 (van Albada, van Leer and Roberts 1982): the mean of both where the solution is smooth, which is
-Fromm's scheme, next to nothing where it jumps. eps, 16 times the mean square of the jumps over their
-number, keeps extrema of smooth solutions from being clipped (Venkatakrishnan 1995); a step
+Fromm's scheme, next to nothing where it jumps. eps, 16 times the mean square of the jumps over
+their number, keeps extrema of smooth solutions from being clipped (Venkatakrishnan 1995); a step
 transported over 200 points overshoots by one per cent.
 """
 

@@ -322,7 +322,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         steady=steady,
         notes=tuple(info.notes),
         remarks=fluxes.remarks,
-        guess=guess(problem, info),
+        guess=guess(problem, info) if any(fluxes.state_K) else None,
     )
 
 

@@ -1,0 +1,161 @@
+"""A family: a problem with distributions in the place of coefficients, data or parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
+from sciml.core.problem import Problem
+from sciml.datasets.distributions import SCALARS, Distribution, stream
+
+_PARAMETERS = "problem.parameters."
+
+
+@dataclass(frozen=True)
+class DatasetOptions:
+    """What is stored of a family.
+
+    ``inputs``: names of the random inputs and their places in the spec, such as
+    ``{a: problem.equation.K}``; left out, every distribution under its own key. ``shapes``: the
+    resolutions kept, the grid's own if left out; each must divide it. ``splits``: samples per
+    split, in this order. ``seed``: with a sample's number it decides the sample. ``shard``: samples
+    tried per file.
+    """
+
+    name: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    shapes: tuple[tuple[int, ...], ...] = ()
+    splits: Mapping[str, int] = field(
+        default_factory=lambda: {"train": 1000, "valid": 100, "test": 100}
+    )
+    seed: int = 0
+    shard: int = 50
+
+    def __post_init__(self) -> None:
+        known = ("train", "valid", "test")
+        for split, count in self.splits.items():
+            if split not in known:
+                raise InputError(
+                    f"unknown split '{split}'{did_you_mean(split, known)}",
+                    f"dataset.splits.{split}",
+                )
+            if count < 1:
+                raise InputError(
+                    f"a split needs at least one sample; got {count}", f"dataset.splits.{split}"
+                )
+        if self.shard < 1:
+            raise InputError(f"shard must be at least 1; got {self.shard}", "dataset.shard")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A distribution over problems on one grid: ``sample`` gives any of them again.
+
+    ``problem`` holds a :class:`Distribution` wherever something is random.
+    """
+
+    problem: Problem
+    grid: Grid
+    solver: Any = None
+    dataset: DatasetOptions = field(default_factory=DatasetOptions)
+
+    def __post_init__(self) -> None:
+        if not self.places:
+            raise InputError(
+                "nothing is random here; put a distribution such as {kind: gaussian_field} in the "
+                "place of a coefficient or a parameter",
+                "problem",
+            )
+        for name, place in self.dataset.inputs.items():
+            if place not in self.places:
+                raise InputError(
+                    f"no distribution stands at '{place}'{did_you_mean(place, self.places)}",
+                    f"dataset.inputs.{name}",
+                )
+
+    @property
+    def on(self) -> Grid:
+        """The grid on the problem's domain."""
+        return self.grid.bind(self.problem.box)
+
+    @property
+    def places(self) -> dict[str, Distribution]:
+        """The distributions by their place, a dotted key of the spec."""
+        return dict(_distributions(self.problem, "problem"))
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The places of the stored inputs by name."""
+        if self.dataset.inputs:
+            return dict(self.dataset.inputs)
+        return {place.removeprefix("problem.").rpartition(".")[2]: place for place in self.places}
+
+    def draw(
+        self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"
+    ) -> dict[str, torch.Tensor]:
+        """What is random in the samples ``indices``, by place: (B, *grid) or (B,), float64."""
+        return {
+            place: distribution.draw([stream(seed, i, place) for i in indices], self.on, device)
+            for place, distribution in self.places.items()
+        }
+
+    def problems(self, drawn: Mapping[str, torch.Tensor]) -> Problem:
+        """The batch of problems with these values in the place of the distributions.
+
+        A number in the place of a coefficient becomes a parameter.
+        """
+        parameters: dict[str, Any] = {}
+
+        def value(place: str, distribution: Distribution) -> Any:
+            if not isinstance(distribution, SCALARS) or place.startswith(_PARAMETERS):
+                return drawn[place]
+            name = place.replace(".", "_")
+            parameters[name] = drawn[place]
+            return name
+
+        problem = _replaced(self.problem, "problem", value)
+        return dataclasses.replace(problem, parameters={**problem.parameters, **parameters})
+
+    def sample(
+        self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"
+    ) -> Problem:
+        """The problems with these numbers, as one batch; the same for ever."""
+        return self.problems(self.draw(seed, indices, device))
+
+
+def _distributions(value: Any, place: str) -> Iterator[tuple[str, Distribution]]:
+    if isinstance(value, Distribution):
+        yield place, value
+        return
+    for key, entry in _entries(value):
+        yield from _distributions(entry, f"{place}.{key}")
+
+
+def _entries(value: Any) -> Iterator[tuple[Any, Any]]:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for entry in dataclasses.fields(value):
+            yield entry.name, getattr(value, entry.name)
+    elif isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, (tuple, list)):
+        yield from enumerate(value)
+
+
+def _replaced(value: Any, place: str, new: Callable[[str, Distribution], Any]) -> Any:
+    """``value`` with every distribution in it replaced by ``new(place, distribution)``."""
+    if isinstance(value, Distribution):
+        return new(place, value)
+    changed = {key: _replaced(entry, f"{place}.{key}", new) for key, entry in _entries(value)}
+    if all(changed[key] is entry for key, entry in _entries(value)):
+        return value
+    if isinstance(value, Mapping):
+        return changed
+    if isinstance(value, (tuple, list)):
+        return tuple(changed.values())
+    return dataclasses.replace(value, **changed)

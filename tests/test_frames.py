@@ -1,0 +1,265 @@
+"""Frames on disk: whole or not counted, whenever the process dies, and a run that goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.frames import Frames, fingerprint
+from sciml.core.grid import Box, Grid
+from sciml.core.problem import Condition, Equation, Problem, Time
+from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
+
+TIMES = (0.0, 0.5, 1.0, 1.5)
+ROOT = Path(__file__).parent.parent
+
+
+def state(k: int) -> tuple[torch.Tensor, ...]:
+    u = torch.arange(12, dtype=torch.float64).reshape(2, 2, 3) + k
+    return u, 10 * u, torch.tensor(k), torch.tensor([0.5 * k, 1.0])
+
+
+def filled(path: Path, count: int) -> Frames:
+    frames = Frames(TIMES, path, "this run")
+    for k in range(count):
+        frames.append(*state(k))
+    return frames
+
+
+def test_frames_come_back_as_they_were(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    written = filled(path, 3)
+    read = Frames(TIMES, path, "this run")
+    assert read.count == written.count == 3
+    assert not read.complete
+    for a, b in zip(read.states[-1], state(2), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    assert torch.equal(read.stack(1), torch.stack([state(k)[0] for k in range(3)], dim=-2))
+    assert torch.equal(read.stack(1), written.stack(1))
+    read.append(*state(3))
+    assert Frames(TIMES, path, "this run").complete
+
+
+def test_any_reader_of_hdf5_opens_the_file(tmp_path: Path) -> None:
+    filled(tmp_path / "frames.h5", 2)
+    with h5py.File(tmp_path / "frames.h5") as file:
+        assert file["count"][0] == 2
+        assert file["state/0"].shape == (4, 2, 2, 3)
+        np.testing.assert_array_equal(file["state/0"][1], state(1)[0].numpy())
+        np.testing.assert_array_equal(file["times"][()], TIMES)
+
+
+def test_in_memory_there_is_no_file() -> None:
+    frames = Frames(TIMES)
+    frames.append(*state(0))
+    assert frames.count == 1
+    assert frames.path is None
+
+
+def test_complex_states_come_back(tmp_path: Path) -> None:
+    frames = Frames(TIMES, tmp_path / "frames.h5")
+    spectrum = torch.fft.rfft(torch.rand(3, 8, dtype=torch.float64))
+    frames.append(spectrum)
+    assert torch.equal(Frames(TIMES, tmp_path / "frames.h5").states[0][0], spectrum)
+
+
+def test_a_file_of_another_run_is_refused_and_untouched(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    filled(path, 2)
+    before = path.read_bytes()
+    for times, mark in ((TIMES, "another"), ((*TIMES[:-1], 2.0), "this run")):
+        with pytest.raises(InputError, match="another problem, grid or solver"):
+            Frames(times, path, mark)
+    assert path.read_bytes() == before
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(InputError, match="not a readable HDF5 file"):
+        Frames(TIMES, path)
+    with h5py.File(path, "w") as file:
+        file["u"] = [1.0]
+    with pytest.raises(InputError, match="no frames written by this package"):
+        Frames(TIMES, path)
+
+
+def test_a_frame_cut_off_by_death_is_not_counted(tmp_path: Path) -> None:
+    """The bytes of a third frame are half there, its number is not."""
+    path = tmp_path / "frames.h5"
+    frames = filled(path, 2)
+    assert frames._file is not None
+    with open(path, "rb+") as file:
+        file.seek(frames._file.offsets[0] + 2 * frames._file.sizes[0])
+        file.write(b"\xff" * (frames._file.sizes[0] // 2))
+    again = Frames(TIMES, path, "this run")
+    assert again.count == 2
+    again.append(*state(2))
+    assert torch.equal(Frames(TIMES, path, "this run").states[-1][0], state(2)[0])
+
+
+def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "frames.h5"
+    frames = filled(path, 2)
+
+    def full(*_: Any) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        frames.append(*state(2))
+    assert Frames(TIMES, path, "this run").count == 2
+
+
+def test_a_second_process_may_not_write_the_same_file(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    frames = filled(path, 1)
+    code = (
+        "import sys\n"
+        "from sciml.core.errors import InputError\n"
+        "from sciml.core.frames import Frames\n"
+        "try:\n    Frames((0.0, 0.5, 1.0, 1.5), sys.argv[1], 'this run')\n"
+        "except InputError as error:\n    print(error.message)\n"
+    )
+    run = [sys.executable, "-c", code, str(path)]
+    busy = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "being written by another run" in busy.stdout
+    del frames
+    free = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert free.stdout == ""
+
+
+def problem(**more: Any) -> Problem:
+    return Problem(
+        Box((0.0,), (1.0,)),
+        Equation(kind="allen_cahn", K=0.01),
+        dict.fromkeys(("left", "right"), Condition(neumann=0.0)),
+        time=Time(1.0, frames=9),
+        initial=more.pop("initial", "0.3*cos(3*pi*x) - 0.1"),
+        **more,
+    )
+
+
+def wave() -> Problem:
+    return Problem(
+        Box((0.0,), (1.0,)),
+        Equation(kind="wave"),
+        dict.fromkeys(("left", "right"), Condition(dirichlet=0.0)),
+        time=Time(1.0, frames=9),
+        initial={"u": "x*(1 - x)", "ut": "sin(pi*x)"},
+    )
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "integrator",
+    [SDIRK(), IMEX(), BDF(), RungeKutta(), SDIRK(step=0.03, rtol=1e-2), Verlet()],
+    ids=lambda i: f"{i.kind}{'' if i.step is None else '-fixed'}",
+)
+def test_a_run_taken_up_is_the_uninterrupted_one_bit_for_bit(
+    integrator: Any, tmp_path: Path
+) -> None:
+    stated = wave() if integrator.kind == "verlet" else problem()
+    whole = integrator.run(integrator.init(stated, Grid((33,))))
+    path = tmp_path / "frames.h5"
+
+    def kill(step: int, t: float) -> None:
+        if t > 0.55:
+            raise Killed
+
+    with pytest.raises(Killed):
+        integrator.run(integrator.init(stated, Grid((33,))), frames=path, progress=kill)
+    state = integrator.init(stated, Grid((33,)))
+    again = integrator.run(state, frames=path)
+    assert torch.equal(again.value, whole.value)
+    assert torch.equal(again.residual, whole.residual)
+    assert torch.equal(again.stats.iterations, whole.stats.iterations)
+    assert any("went on from frame 5" in note for note in again.notes)
+    seen: list[int] = []
+    complete = integrator.run(state, frames=path, progress=lambda step, t: seen.append(step))
+    assert torch.equal(complete.value, whole.value)
+    assert complete.statuses == whole.statuses
+    assert not seen
+
+
+_VICTIM = """
+import sys, time
+sys.path.insert(0, {root!r})
+import torch
+torch.set_num_threads(1)
+from tests.test_frames import Grid, IMEX, problem
+solver = IMEX()
+state = solver.init(problem(), Grid((33,)))
+solver.run(state, frames={path!r}, progress=lambda step, t: time.sleep(0.02))
+"""
+
+
+def test_a_run_killed_by_the_system_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    victim = subprocess.Popen(
+        [sys.executable, "-c", _VICTIM.format(root=str(ROOT), path=str(path))], cwd=ROOT
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and counted(path) < 3:
+            time.sleep(0.005)
+    finally:
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+    found = counted(path)
+    assert 3 <= found < 9
+    solver = IMEX()
+    state = solver.init(problem(), Grid((33,)))
+    again = solver.run(state, frames=path)
+    assert any(f"went on from frame {found} " in note for note in again.notes)
+    assert torch.equal(again.value, solver.run(state).value)
+
+
+def counted(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with h5py.File(path, locking=False) as file:
+        return int(file["count"][0])
+
+
+def test_the_fingerprint_knows_problem_grid_solver_and_data() -> None:
+    base = (problem(), Grid((33,)), SDIRK())
+    same = fingerprint(problem(), Grid((33,)), SDIRK())
+    assert fingerprint(*base) == same
+    field = torch.linspace(0, 1, 33)
+    others = [
+        (replace(base[0], initial="0.3"), *base[1:]),
+        (base[0], Grid((17,)), base[2]),
+        (*base[:2], SDIRK(rtol=1e-5)),
+        (problem(initial=field), *base[1:]),
+        (problem(initial=field + 1), *base[1:]),
+        (problem(initial=lambda x: x), *base[1:]),
+        (problem(initial=lambda x: 2 * x), *base[1:]),
+    ]
+    marks = [same, *(fingerprint(*other) for other in others)]
+    assert len(set(marks)) == len(marks)
+
+
+def test_a_changed_problem_does_not_go_on_in_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "frames.h5"
+    solver = RungeKutta()
+    solver.run(solver.init(problem(), Grid((17,))), frames=path)
+    with pytest.raises(InputError, match="another problem") as caught:
+        solver.run(solver.init(problem(initial="0.2"), Grid((17,))), frames=path)
+    assert caught.value.key == "frames"
