@@ -35,7 +35,7 @@ from sciml.solvers.krylov import CG, conjugate_gradients
 from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.picard import frozen
-from sciml.solvers.steady import NonlinearState, answer, prepare, small
+from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
 
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 _FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
@@ -80,6 +80,7 @@ class Newton:
     ) -> Solution:
         """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
         inners: list[Correction] = []
+        progress = counting(progress)
 
         def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:
             inner = Correction(system, self)

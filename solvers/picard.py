@@ -26,7 +26,7 @@ from sciml.solvers.direct import Direct
 from sciml.solvers.iteration import check_options, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.steady import NonlinearState, answer, prepare, small
+from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
 
 _FORCING = 0.01
 # Where the full step overshoots, ||F|| falls a little for ever: a shorter one is worth its trial.
@@ -61,6 +61,8 @@ class Picard:
         progress: Progress | None = None,
     ) -> Solution:
         """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
+
+        progress = counting(progress)
 
         def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:
             return frozen(system, u, self.rtol, self.max_iterations, progress)

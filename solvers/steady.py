@@ -16,7 +16,7 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
-from sciml.core.solve import LinearSolver
+from sciml.core.solve import LinearSolver, Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.solvers.continuation import follow
@@ -136,3 +136,17 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
 def small(A: LinearMap) -> bool:
     """Whether a factorisation is the cheapest way to solve with A."""
     return A.size <= _SMALL or len(A.shape) == 1
+
+
+def counting(progress: Progress | None) -> Progress | None:
+    """``progress`` that counts through, over every solve of a continuation."""
+    if progress is None:
+        return None
+    count = 0
+
+    def counted(_: int, relative: float) -> None:
+        nonlocal count
+        count += 1
+        progress(count, relative)
+
+    return counted

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import PlainValidator, ValidationInfo, WithJsonSchema
+from pydantic import PlainValidator, ValidationError, ValidationInfo, WithJsonSchema
 from typing_extensions import TypeAliasType
 
 from sciml.core.equation import Elasticity, Equation, FieldFile, Helmholtz, NavierStokes, Regions
@@ -40,6 +40,7 @@ class Scope:
 
     ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
     known. ``meshed``: the dimension is the mesh's, known only once that is read.
+    ``random``: distributions are admitted, as in a family.
     """
 
     folder: Path
@@ -48,6 +49,7 @@ class Scope:
     solution: tuple[str, ...] = SOLUTION
     timed: bool = False
     meshed: bool = False
+    random: bool = False
 
     def expression(self, text: str, of_solution: bool = False) -> Expression:
         """``text`` parsed; raises InputError for a name that does not exist here."""
@@ -97,6 +99,8 @@ def scalar(
             )
         return value
     if isinstance(value, Mapping):
+        if "kind" in value:
+            return _distribution(value, scope)
         return _regions(value, scope) if "regions" in value else _field_file(value, scope)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(
@@ -203,7 +207,9 @@ def parameters(value: Any, scope: Scope) -> dict[str, Any]:
     """Named numbers, or lists of numbers of one length: a batch."""
     if not isinstance(value, Mapping):
         raise InputError(f"expected a mapping of names to numbers; got {describe(value)}")
-    named = {name: _at(f".{name}", _parameter, name, entry) for name, entry in value.items()}
+    named = {
+        name: _at(f".{name}", _parameter, name, entry, scope) for name, entry in value.items()
+    }
     lengths = {name: len(entry) for name, entry in named.items() if isinstance(entry, tuple)}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} has {n}" for name, n in lengths.items())
@@ -211,16 +217,49 @@ def parameters(value: Any, scope: Scope) -> dict[str, Any]:
     return named
 
 
-def _parameter(name: str, value: Any) -> Any:
+def _parameter(name: str, value: Any, scope: Scope) -> Any:
     if name in RESERVED:
         raise InputError(f"'{name}' already has a meaning in expressions; choose another name")
     if not (name.isascii() and name.isidentifier()):
         raise InputError(f"'{name}' is no name; use letters, digits and _, a letter first")
+    if isinstance(value, Mapping) and "kind" in value:
+        return _distribution(value, scope, scalars_only=True)
     if isinstance(value, (list, tuple)):
         if not value:
             raise InputError("expected a number or a list of numbers; got an empty list")
         return tuple(_at(f".{i}", number, entry) for i, entry in enumerate(value))
     return number(value)
+
+
+def _distribution(value: Mapping[str, Any], scope: Scope, scalars_only: bool = False) -> Any:
+    """A distribution in the place of a coefficient or a parameter."""
+    if not scope.random:
+        raise InputError(
+            "a distribution makes a family of problems: use sciml generate, or give one value here",
+            ".kind",
+        )
+    from sciml.app.schema import distributions
+
+    try:
+        return distributions(scalars_only).validate_python(value)
+    except ValidationError as error:
+        raise _inner_fault(error, value) from None
+
+
+def _inner_fault(error: ValidationError, value: Mapping[str, Any]) -> InputError:
+    """The first fault within a value, its place relative to it."""
+    entry = error.errors(include_url=False)[0]
+    key, inside = "", value
+    for part in entry["loc"]:
+        if isinstance(inside, Mapping) and part in inside:
+            key, inside = f"{key}.{part}", inside[part]
+    cause = entry.get("ctx", {}).get("error")
+    if isinstance(cause, InputError):
+        below = cause.key if cause.key and cause.key.startswith(".") else ""
+        return type(cause)(cause.message, (key + below) or None)
+    if entry["type"] == "missing":
+        return InputError(f"'{entry['loc'][-1]}' is missing", key or None)
+    return InputError(f"{entry['msg'].lower()}; got {describe(entry['input'])}", key or None)
 
 
 def _regions(value: Mapping[str, Any], scope: Scope) -> Regions:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import (
@@ -44,6 +45,14 @@ def adapter(root: type, solvers: Sequence[type]) -> TypeAdapter[Any]:
     # Pydantic resolves the forward reference that _Types gives an interface to this local.
     AnySolver = TypeAliasType("AnySolver", types_.union(solvers))  # type: ignore[valid-type]  # noqa: F841
     return TypeAdapter(types_.dictionary(root))
+
+
+@cache
+def distributions(scalars_only: bool) -> TypeAdapter[Any]:
+    """The adapter of what may stand in the place of a coefficient, or of a parameter."""
+    from sciml.datasets.distributions import FIELDS, SCALARS
+
+    return TypeAdapter(_Types().union(SCALARS if scalars_only else (*FIELDS, *SCALARS)))
 
 
 class _NotInYaml(Exception):

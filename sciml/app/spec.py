@@ -118,10 +118,10 @@ def read_spec(source: Source, overrides: Iterable[str] = ()) -> Spec:
         place = source.values.get((), Place(source.name, 1, 1))
         raise SpecError("a spec is a mapping with the keys problem, grid, solver", place)
     try:
-        spec = _adapter().validate_python(_tuples(source.data), context=_scope(source))
+        spec = _adapter().validate_python(tuples(source.data), context=scope_of(source))
     except ValidationError as error:
-        raise _first_error(error, source) from None
-    solver = _solver_classes()[0]() if spec.solver is None else spec.solver
+        raise first_error(error, source) from None
+    solver = solver_classes()[0]() if spec.solver is None else spec.solver
     return dataclasses.replace(spec, solver=solver, source=source)
 
 
@@ -218,7 +218,8 @@ def _is_shown(owner: Any, entry: dataclasses.Field[Any]) -> bool:
     )
 
 
-def _solver_classes() -> list[type]:
+def solver_classes() -> list[type]:
+    """The classes that may stand as ``solver:``, the default first."""
     import sciml.solvers
 
     return [getattr(sciml.solvers, name) for name in sciml.solvers.SOLVERS]
@@ -228,10 +229,10 @@ def _solver_classes() -> list[type]:
 def _adapter() -> TypeAdapter[Any]:
     from sciml.app.schema import adapter
 
-    return adapter(Spec, _solver_classes())
+    return adapter(Spec, solver_classes())
 
 
-def _scope(source: Source) -> Scope:
+def scope_of(source: Source) -> Scope:
     """What the coefficients need to know before anything is checked: axes, names, time."""
     from sciml.app.coefficients import SOLUTION, Scope
 
@@ -254,11 +255,11 @@ def _unknown_fields(equation: dict[str, Any]) -> tuple[str, ...]:
     return tuple(f"{field}{axis}" for field in fields for axis in ("", "x", "y", "z"))
 
 
-def _tuples(data: Any) -> Any:
+def tuples(data: Any) -> Any:
     """Lists as tuples, which is what the dataclasses hold."""
     if isinstance(data, dict):
-        return {key: _tuples(value) for key, value in data.items()}
-    return tuple(_tuples(value) for value in data) if isinstance(data, list) else data
+        return {key: tuples(value) for key, value in data.items()}
+    return tuple(tuples(value) for value in data) if isinstance(data, list) else data
 
 
 _EXPECTED = {
@@ -274,7 +275,7 @@ _EXPECTED = {
 }
 
 
-def _first_error(error: ValidationError, source: Source) -> SpecError:
+def first_error(error: ValidationError, source: Source) -> SpecError:
     """The first fault in the order of the text, its place found and its reason in our words."""
     faults = [_fault(entry, source) for entry in error.errors(include_url=False)]
     place, path = min(
