@@ -30,7 +30,7 @@ from sciml.solvers import GMRES, ShiftedLaplacian
 RUNS = 3
 RTOL = 1e-8
 METHODS = {
-    "beta 0.5": GMRES(ShiftedLaplacian(), rtol=RTOL, restart=200),
+    "beta 0.5": GMRES(ShiftedLaplacian(beta=0.5), rtol=RTOL, restart=200),
     "beta 0.2": GMRES(ShiftedLaplacian(beta=0.2), rtol=RTOL, restart=200),
 }
 

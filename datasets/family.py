@@ -96,6 +96,17 @@ class Family:
             return dict(self.dataset.inputs)
         return {place.removeprefix("problem.").rpartition(".")[2]: place for place in self.places}
 
+    def with_count(self, count: int) -> Family:
+        """The same family with ``count`` samples in all, shared out as its splits are."""
+        splits = self.dataset.splits
+        total, left = sum(splits.values()), count
+        shares = {}
+        for split, size in reversed(list(splits.items())):
+            shares[split] = left if len(shares) == len(splits) - 1 else count * size // total
+            left -= shares[split]
+        shares = {split: shares[split] for split in splits if shares[split]}
+        return dataclasses.replace(self, dataset=dataclasses.replace(self.dataset, splits=shares))
+
     def draw(
         self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"
     ) -> dict[str, torch.Tensor]:

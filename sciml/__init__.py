@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     )
     from sciml.core.grid import Box, Grid
     from sciml.core.linear import LinearMap, LinearSystem
+    from sciml.core.mesh import Mesh
+    from sciml.core.mesh_file import read_mesh
+    from sciml.core.mesh_geometry import Geometry
     from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
     from sciml.core.solution import Solution
     from sciml.core.status import Status
@@ -38,10 +41,12 @@ _MODULES = {
     "Condition": "core.problem",
     "Elasticity": "core.equation",
     "Equation": "core.equation",
+    "Geometry": "core.mesh_geometry",
     "Grid": "core.grid",
     "Helmholtz": "core.equation",
     "LinearMap": "core.linear",
     "LinearSystem": "core.linear",
+    "Mesh": "core.mesh",
     "NavierStokes": "core.equation",
     "Obstacle": "core.problem",
     "Problem": "core.problem",
@@ -57,6 +62,7 @@ _MODULES = {
     "check_preconditioner": "solvers.interop",
     "discretize": "core.discretize",
     "load_spec": "app.spec",
+    "read_mesh": "core.mesh_file",
 }
 
 __all__ = [
@@ -64,10 +70,12 @@ __all__ = [
     "Condition",
     "Elasticity",
     "Equation",
+    "Geometry",
     "Grid",
     "Helmholtz",
     "LinearMap",
     "LinearSystem",
+    "Mesh",
     "NavierStokes",
     "Obstacle",
     "Problem",
@@ -85,6 +93,7 @@ __all__ = [
     "discretize",
     "init",
     "load_spec",
+    "read_mesh",
     "solve",
     "solvers",
 ]
@@ -94,7 +103,7 @@ def solve(
     problem: Any,
     *arguments: Any,
     solver: Any = None,
-    on: Grid | None = None,
+    on: Grid | Mesh | None = None,
     initial: Any = None,
     throw: bool = True,
     progress: Any = None,
@@ -128,7 +137,7 @@ def solve(
     )
 
 
-def init(problem: Any, solver: Any = None, on: Grid | None = None) -> Any:
+def init(problem: Any, solver: Any = None, on: Grid | Mesh | None = None) -> Any:
     """Set-up once for many right-hand sides, with ``Auto()`` by default.
 
     Answer them with ``solver.run(state, b=...)``.

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _RTOL = 1e-8
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 # Complex unknowns up to which SuperLU beats a shifted Laplacian (benchmarks/helmholtz.py).
-_FACTORISED = {2: 300_000, 3: 10_000}
+_FACTORISED = {2: 300_000, 3: 3_000}
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.kernels.reference import colours
 from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import lower as lower_to_system
@@ -97,7 +98,7 @@ def _span(low: torch.Tensor, high: torch.Tensor) -> str:
 def certify(
     u: torch.Tensor | np.ndarray | Solution,
     problem: Problem | LinearSystem,
-    on: Grid | None = None,
+    on: Grid | Mesh | None = None,
     *,
     steps: int = 0,
     margin: float = 0.1,

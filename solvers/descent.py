@@ -131,7 +131,8 @@ def descend(
         d, curved = direction(here, running)
         length, failed = _line_search(system, here, d, running, sufficient)
         stop(failed & (here.relative <= _NEAR * rtol), Status.STAGNATED)
-        stop(failed & (curved if system.potential is not None else ~failed), Status.NOT_CONVEX)
+        if system.potential is not None and not here.J.definite:
+            stop(failed, Status.NOT_CONVEX)
         stop(failed, Status.LINE_SEARCH_FAILED)
         if not bool((codes == _RUNNING).any()):
             break
@@ -142,6 +143,8 @@ def descend(
             progress(step, float(here.relative.max()))
     stop(~torch.isfinite(here.relative), Status.NOT_FINITE)
     stop(here.relative <= rtol, Status.CONVERGED)
+    if system.potential is not None:
+        stop(curved, Status.NOT_CONVEX)
     stop(codes == _RUNNING, Status.MAX_ITERATIONS)
     statuses = tuple(_STATUSES[code] for code in codes.flatten().tolist())
     residuals = torch.stack(history).cpu()

@@ -22,7 +22,9 @@ from sciml.solvers.preconditioner import setup_preconditioner
 
 
 def as_scipy(preconditioner: Any, A: Any) -> scipy.sparse.linalg.LinearOperator:
-    """``M ~ A^-1`` as a float64 LinearOperator (n, n), for SciPy's and PyAMG's Krylov methods.
+    """``M ~ A^-1`` as a LinearOperator (n, n), for SciPy's and PyAMG's Krylov methods.
+
+    float64, or complex128 where A is complex.
 
     ``preconditioner``: options such as ``Multigrid()``, or a LinearMap. ``A``: a LinearMap without
     batch, a LinearSystem or a SciPy sparse matrix. Vectors are in row-major order of ``A.shape``.
@@ -40,7 +42,7 @@ def as_scipy(preconditioner: Any, A: Any) -> scipy.sparse.linalg.LinearOperator:
         size,
         matvec=_on_vectors(M.apply, operator),
         rmatvec=_on_vectors(M.adjoint, operator),
-        dtype=np.float64,
+        dtype=_vectors(operator),
     )
 
 
@@ -92,6 +94,8 @@ def check_preconditioner(
         raise InputError(
             f"check_preconditioner takes one operator; this is a batch of {list(operator.batch)}"
         )
+    if operator.dtype.is_complex:
+        raise InputError("check_preconditioner probes real operators; this one is complex")
     action = _action(M, operator)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn((probes, operator.size), generator=generator, dtype=torch.float64)
@@ -131,14 +135,18 @@ def _as_map(A: Any) -> LinearMap:
     )
 
 
+def _vectors(A: LinearMap) -> type[np.number]:
+    return np.complex128 if A.dtype.is_complex else np.float64
+
+
 def _on_vectors(
     function: Callable[[torch.Tensor], torch.Tensor], A: LinearMap
 ) -> Callable[[np.ndarray], np.ndarray]:
     @torch.no_grad()
     def apply(vector: np.ndarray) -> np.ndarray:
-        values = np.ascontiguousarray(vector, dtype=np.float64).reshape(A.shape)
-        image = function(torch.from_numpy(values.copy()).to(A.device))
-        return image.to("cpu", torch.float64).numpy().reshape(-1)
+        values = np.ascontiguousarray(vector, dtype=_vectors(A)).reshape(A.shape)
+        image = function(torch.from_numpy(values.copy()).to(A.device)).cpu().numpy()
+        return image.astype(_vectors(A)).reshape(-1)
 
     return apply
 

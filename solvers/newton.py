@@ -20,7 +20,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
-from sciml.core.linear import LinearSystem
+from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
@@ -139,35 +139,35 @@ class Correction:
         right = -here.F * spread(running.to(here.F.dtype), d)
         none = torch.zeros_like(running)
         if self.options.linear is not None:
-            solver = replace(self.options.linear, rtol=eta)
-            return self._by(solver, here.J, right), none
-        if small(here.J):
-            step = self._by(Direct(), here.J, right)
-            if self.system.potential is None:
-                return step, none
-            uphill = (step * here.F).flatten(-d).sum(-1) > 0
-            return torch.where(spread(uphill, d), -step, step), uphill & running
+            return self._by(replace(self.options.linear, rtol=eta), here.J, right), none
+        # Only conjugate gradients tell whether a stationary point is a minimum.
+        unsure = self.system.potential is not None and not here.J.definite
+        if small(here.J) and not unsure:
+            try:
+                return self._by(Direct(), here.J, right), none
+            except InputError:
+                pass  # A singular Jacobian may still have a least-squares step.
+        M = Direct().setup(here.P) if small(here.P) else Multigrid().setup(here.P)
         if here.J.symmetric:
-            step, curved = self._conjugate_gradients(here, right, eta)
+            step, curved = self._conjugate_gradients(here, right, eta, M)
             if self.system.potential is not None or not bool(curved.any()):
                 return step, curved
-        M = Multigrid().setup(here.P)
-        return self._by(
-            GMRES(preconditioner=M, rtol=eta, max_iterations=_INNER), here.J, right
-        ), none
+        solver = GMRES(preconditioner=M, rtol=eta, max_iterations=_INNER)  # type: ignore[arg-type]
+        return self._by(solver, here.J, right), none
 
     def _by(self, solver: LinearSolver, A: Stencil, right: torch.Tensor) -> torch.Tensor:
         result = solver.iterate(A, solver.setup(A), right, None, None)
         self.inner += int(result.iterations.max())
         self.name = solver.kind
-        if getattr(solver, "preconditioner", None) is not None:
-            self.name += " with " + getattr(solver.preconditioner, "kind", "multigrid")
+        preconditioner = getattr(solver, "preconditioner", None)
+        if preconditioner is not None:
+            inner = "direct" if small(A) else "multigrid"
+            self.name += f" with {getattr(preconditioner, 'kind', inner)}"
         return result.x
 
     def _conjugate_gradients(
-        self, here: Iterate, right: torch.Tensor, eta: float
+        self, here: Iterate, right: torch.Tensor, eta: float, M: LinearMap
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        M = Multigrid().setup(here.P)
         result = iterate_verified(
             conjugate_gradients(here.J, M),
             here.J,
@@ -179,7 +179,7 @@ class Correction:
             progress=None,
         )
         self.inner += int(result.iterations.max())
-        self.name = "cg with multigrid"
+        self.name = f"cg with {'direct' if small(here.P) else 'multigrid'}"
         curved = torch.tensor(
             [s is Status.INDEFINITE_OPERATOR for s in result.statuses], device=right.device
         ).reshape(result.iterations.shape)

@@ -61,7 +61,6 @@ class Picard:
         progress: Progress | None = None,
     ) -> Solution:
         """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
-
         progress = counting(progress)
 
         def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:

@@ -46,12 +46,12 @@ _DTYPES = {"complex64": torch.complex64, "complex128": torch.complex128}
 class ShiftedLaplacian:
     """One multigrid cycle for the shifted Laplacian, as ``GMRES(preconditioner=...)`` takes it.
 
-    ``beta``: the shift. ``cycle``: V, or W for many levels. ``sweeps`` of damped Jacobi before and
+    ``beta``: the shift; 0.5 where coarsening goes far below two points per wavelength. ``cycle``: V, or W for many levels. ``sweeps`` of damped Jacobi before and
     after each coarse correction. ``dtype`` of the cycle.
     """
 
     kind: Literal["shifted_laplacian"] = "shifted_laplacian"
-    beta: float = 0.5
+    beta: float = 0.2
     cycle: Literal["V", "W"] = "V"
     sweeps: int = 1
     dtype: Literal["complex64", "complex128"] = "complex64"

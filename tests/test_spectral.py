@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 
@@ -220,6 +221,18 @@ def taylor_green(x: torch.Tensor, y: torch.Tensor, t: float, nu: float) -> torch
     return -2 * math.exp(-2 * nu * t) * torch.sin(x - 0.5 * t) * torch.sin(y + 0.25 * t)
 
 
+def test_the_stored_allen_cahn_reference_is_met() -> None:
+    file = Path(__file__).parent.parent / "benchmarks" / "references" / "allen_cahn.npz"
+    stored = {name: torch.from_numpy(values) for name, values in np.load(file).items()}
+    equation = Equation(d=1.0, K=1e-4, f="5*u - 5*u**3")
+    stated = problem(Box((-1.0,), (1.0,)), equation, "x**2*cos(pi*x)", 1.0, frames=11)
+    solution = answer(stated, (2049,), rtol=1e-6)
+    assert torch.equal(stored["x"], solution.on.axes()[0][::2])
+    assert torch.equal(stored["t"], solution.times)
+    for found, exact in zip(solution.value[:, ::2], stored["u"], strict=True):
+        assert gap(found, exact) < 3e-6  # the kink at x = 1, sampled: an error of 1 / n^2
+
+
 def test_taylor_green_vortex_decays_and_drifts() -> None:
     flow = {"u": "0.5 - sin(x)*cos(y)", "v": "-0.25 + cos(x)*sin(y)"}
     stated = problem(TORUS, NavierStokes(viscosity=0.05), flow, 2.0, frames=3)
@@ -329,6 +342,21 @@ def test_initial_data_as_tensors_are_a_batch_and_may_replace_the_problem_s() -> 
     assert torch.equal(given.value, solver.run(state, initial=data).value)
     with pytest.raises(InputError, match=r"its last axes must be \[33\]"):
         solver.run(state, initial=data[:, :-1])
+
+
+def test_a_batch_taken_in_pieces_is_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    (x,) = Grid((33,), "node", CIRCLE).axes()
+    data = torch.stack([torch.sin(x + 0.3 * i) for i in range(5)])
+    stated = problem(CIRCLE, Equation(kind="klein_gordon", f="-u**3"), data, 1.0, frames=3)
+    whole = answer(stated, (33,), step=0.05, rtol=0.1)
+    monkeypatch.setattr("sciml.solvers.spectral.course._CACHED", 130)
+    calls: list[tuple[int, float]] = []
+    solver = ETDRK4(step=0.05, rtol=0.1)
+    state = solver.init(stated, Grid((33,)))
+    pieces = solver.run(state, progress=lambda count, t: calls.append((count, t)))
+    assert torch.equal(pieces.value, whole.value)
+    times = [t for _, t in calls]
+    assert len(times) == 60 and times == sorted(times) and times[-1] == pytest.approx(1.0)
 
 
 class Killed(Exception):

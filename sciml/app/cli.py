@@ -271,6 +271,28 @@ def certify(
     typer.echo(str(bound))
 
 
+@app.command(epilog="Example:  sciml generate configs/datasets/darcy.yaml --out data/darcy")
+@_reported
+def generate(
+    spec: SpecFile,
+    out: Annotated[Path, typer.Option(help="The dataset's folder; the same command resumes it.")],
+    set_: Overrides = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Samples in all, shared out as the spec's splits.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, dask://host:port or mpi.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
+    device: Device = "cpu",
+) -> None:
+    """Make a dataset from a family of problems: every sample solved and its residual checked."""
+    from sciml.app.families import load_family, make_dataset
+
+    family = load_family(spec, set_ or ())
+    if count is not None:
+        family = family.with_count(count)
+    make_dataset(family, out, engine=engine, workers=workers, device=device)
+
+
 @app.command(epilog="Example:  sciml bench elliptic --quick")
 @_reported
 def bench(

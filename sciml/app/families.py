@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import time
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciml.app.spec import first_error, override, scope_of, solver_classes, tuples
+from sciml.app.run import versions
+from sciml.app.spec import dump, first_error, override, scope_of, solver_classes, tuples
 from sciml.app.yaml_source import Place, SpecError, read_yaml
 
 if TYPE_CHECKING:
@@ -38,6 +41,53 @@ def load_family(path: str | Path, overrides: Iterable[str] = ()) -> Family:
     if family.solver is None:
         family = dataclasses.replace(family, solver=solver_classes()[0]())
     return family
+
+
+def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device: str) -> None:
+    """Generate with a progress bar (or plain lines), then say what there is."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from sciml.datasets.generate import generate
+
+    total = sum(family.dataset.splits.values())
+    console, start = Console(stderr=True), time.monotonic()
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("generating", total=total)
+
+        def report(stored: int, wanted: int, rejects: int) -> None:
+            rate = stored / (time.monotonic() - start)
+            line = f"{rate:.3g} samples/s, {rejects} rejected"
+            bar.update(task, completed=stored, description=line)
+            if not console.is_terminal:
+                console.print(f"{stored} of {wanted}, {line}", highlight=False)
+
+        manifest = generate(
+            family,
+            out,
+            spec=_plain(family),
+            versions=versions(),
+            engine=engine,
+            workers=workers,
+            device=device,
+            progress=report,
+        )
+    stored = sum(e.samples for e in manifest.shards if e.path.startswith("data/"))
+    console.print(f"{stored} samples in {out}; {len(manifest.rejects)} rejected", highlight=False)
+
+
+def _plain(family: Family) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dump(family)))
+    return plain
 
 
 @cache

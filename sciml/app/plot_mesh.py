@@ -93,13 +93,13 @@ def _draw_panels(
 
 def _draw_triangles(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
     if len(values) != len(mesh.nodes):
-        drawn = Triangulation(*mesh.points.T, mesh.cells)
+        drawn = Triangulation(mesh.points[:, 0], mesh.points[:, 1], mesh.cells)
         image = axes.tripcolor(drawn, facecolors=values, norm=norm)
     else:
         cells = mesh.cell_nodes
         if mesh.degree == 2:
             cells = np.concatenate([cells[:, part] for part in _QUARTERS])
-        drawn = Triangulation(*mesh.nodes.T, cells)
+        drawn = Triangulation(mesh.nodes[:, 0], mesh.nodes[:, 1], cells)
         image = axes.tripcolor(drawn, values, norm=norm, shading="gouraud")
     if len(mesh.cells) <= _EDGES:
         axes.triplot(*mesh.points.T, mesh.cells, color="white", lw=0.25, alpha=0.5)

@@ -242,7 +242,7 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "processors": os.cpu_count(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "versions": _versions(),
+        "versions": versions(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["sciml", *sys.argv[1:]]),
     }
@@ -257,7 +257,8 @@ def _absolute(tree: Any) -> Any:
     return [_absolute(value) for value in tree] if isinstance(tree, list) else tree
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """The versions of Python, of this package and of those it stands on."""
     found = {"python": platform.python_version(), "sciml-pde": sciml.__version__}
     for name in _PACKAGES:
         try:

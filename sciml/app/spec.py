@@ -33,8 +33,9 @@ if TYPE_CHECKING:
 class Spec:
     """A problem, the grid or mesh to solve it on, and the solver.
 
-    Exactly one of ``grid``, ``mesh`` and ``geometry`` is given. ``solver`` is one of ``sciml.solvers``; ``Auto()`` where the file gives none. ``source`` is the
-    text it was read from.
+    Exactly one of ``grid``, ``mesh`` and ``geometry`` is given. ``solver`` is one of
+    ``sciml.solvers``; ``Auto()`` where the file gives none. ``source`` is the text it was read
+    from.
     """
 
     problem: Problem
@@ -65,9 +66,7 @@ class Spec:
         if self.grid is not None:
             self.grid.bind(self.problem.box)
         elif self.problem.domain is not None:
-            raise InputError(
-                f"leave domain out: the {given[0]} is the domain", "problem.domain"
-            )
+            raise InputError(f"leave domain out: the {given[0]} is the domain", "problem.domain")
 
     @cached_property
     def on(self) -> Grid | Mesh:

@@ -6,8 +6,8 @@ the disk, then renamed over the old one, which POSIX makes one atomic step.
 ``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
 order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
 names; ``times`` of the frames; ``residual`` and ``statuses`` per sample; group ``stats``; group
-``fields`` for what was plotted beside u, such as K; group ``mesh`` instead of the grid. Frames go to ParaView as ``solution.pvd``, an
-index of the files in ``frames/``.
+``fields`` for what was plotted beside u, such as K; group ``mesh`` in place of the grid. Frames go
+to ParaView as ``solution.pvd``, an index of the files in ``frames/``.
 """
 
 from __future__ import annotations

@@ -68,11 +68,12 @@ class Mesh:
         if len(crowded):
             corners = self.topology.facets[:, crowded[0]]
             raise InputError(
-                f"{len(crowded)} facets have more than two elements, the first {place(points, corners)}"
-                ": elements overlap",
+                f"{len(crowded)} facets have more than two elements, the first "
+                f"{place(points, corners)}: elements overlap",
                 "mesh",
             )
-        self.facets  # finds each, or raises
+        if not all(len(numbers) for numbers in self.facets.values()):
+            raise InputError("a boundary is named but has no facets", "mesh")
 
     @property
     def dimension(self) -> int:
@@ -229,6 +230,15 @@ def edge_vectors(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
     return np.stack([points[c] - points[cells[:, 0]] for c in cells[:, 1:].T], axis=2)
 
 
+def determinants(J: np.ndarray) -> np.ndarray:
+    """det J of (m, d, d), written out: LAPACK would take one small matrix at a time."""
+    if J.shape[-1] == 1:
+        return J[:, 0, 0]
+    if J.shape[-1] == 2:
+        return J[:, 0, 0] * J[:, 1, 1] - J[:, 0, 1] * J[:, 1, 0]
+    return np.einsum("ma,ma->m", J[:, :, 0], np.cross(J[:, :, 1], J[:, :, 2]))
+
+
 def _check_cells(points: np.ndarray, cells: np.ndarray) -> None:
     d = points.shape[1]
     if not np.isfinite(points).all():
@@ -241,7 +251,9 @@ def _check_cells(points: np.ndarray, cells: np.ndarray) -> None:
         )
     if cells.min() < 0 or cells.max() >= len(points):
         raise InputError(f"an element names point {cells.max()} of {len(points)}", "mesh")
-    if len(np.unique(cells)) < len(points):
+    used = np.zeros(len(points), dtype=bool)
+    used[cells] = True
+    if not used.all():
         raise InputError("the mesh has points that no element uses", "mesh")
     keys = np.random.default_rng(1).integers(2**63, size=len(points), dtype=np.uint64)
     sums = keys[cells].sum(axis=1)
@@ -260,7 +272,7 @@ def _oriented(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
     """The cells with positive orientation; InputError for flat or inverted ones."""
     d = points.shape[1]
     edges = edge_vectors(points, cells)
-    volume = np.linalg.det(edges)
+    volume = determinants(edges)
     longest = np.sqrt((edges**2).sum(axis=1).max(axis=1))
     flat = np.flatnonzero(np.abs(volume) <= _FLAT * longest**d)
     if len(flat):

@@ -89,9 +89,9 @@ def read_mesh(path: str | Path, element: Element = "P1") -> Mesh:
     dimensions = [_KINDS[kind][0] for kind, _ in blocks]
     groups = _groups(raw)
     cells = np.concatenate([c for c, n in zip(corners, dimensions, strict=True) if n == d])
-    used, cells = np.unique(cells, return_inverse=True)
-    renumber = np.full(len(points), -1, dtype=np.int64)
-    renumber[used] = np.arange(len(used))
+    used = np.zeros(len(points), dtype=bool)
+    used[cells] = True
+    renumber = np.where(used, np.cumsum(used) - 1, -1)
     boundaries = {
         name: np.unique(np.sort(renumber[found], axis=1), axis=0)
         for name, members in groups.items()
@@ -102,9 +102,7 @@ def read_mesh(path: str | Path, element: Element = "P1") -> Mesh:
         for name, members in groups.items()
         if len(found := _numbers(dimensions, corners, members, d))
     }
-    return Mesh(
-        _flat(points[used], d, path), cells.reshape(-1, d + 1), subdomains, boundaries, element
-    )
+    return Mesh(_flat(points[used], d, path), renumber[cells], subdomains, boundaries, element)
 
 
 def _read(path: Path) -> Any:
@@ -192,4 +190,3 @@ def _flat(points: np.ndarray, d: int, path: Path) -> np.ndarray:
         kind = "triangles must lie in a plane z = const" if d == 2 else "lines must lie along x"
         raise InputError(f"{path.name}: {kind}", "mesh.file")
     return np.ascontiguousarray(points[:, :d])
-

@@ -9,7 +9,7 @@ import h5py
 import meshio
 import numpy as np
 
-from sciml.core.mesh import Mesh
+from sciml.core.mesh import Element, Mesh
 
 # Per dimension and degree VTK's cell, and where its nodes stand in ours.
 _CELLS: dict[tuple[int, int], tuple[str, list[int]]] = {
@@ -23,7 +23,7 @@ _CELLS: dict[tuple[int, int], tuple[str, list[int]]] = {
 
 
 def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
-    """``points``, ``cells``, ``subdomains/<name>``, ``boundaries/<name>``, attribute ``element``."""
+    """``points``, ``cells``, ``subdomains``, ``boundaries`` with their names, and ``element``."""
     group.attrs["element"] = mesh.element
     group["points"], group["cells"] = mesh.points, mesh.cells
     for kind, named in (("subdomains", mesh.subdomains), ("boundaries", mesh.boundaries)):
@@ -43,7 +43,7 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
         }
         for kind in ("subdomains", "boundaries")
     }
-    element = "P2" if group.attrs["element"] == "P2" else "P1"
+    element: Element = "P2" if group.attrs["element"] == "P2" else "P1"
     return Mesh(group["points"][()], group["cells"][()], **named, element=element)
 
 

@@ -20,6 +20,7 @@ from sciml.core.differentiate import attach
 from sciml.core.errors import InputError, SolveError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
+from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
 from sciml.core.status import Status
@@ -33,7 +34,7 @@ class Solver(Protocol):
 
     kind: str
 
-    def init(self, problem: Problem | LinearSystem, on: Grid | None) -> Any:
+    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None) -> Any:
         """Set-up, reusable over right-hand sides."""
 
     def run(
@@ -95,7 +96,7 @@ class LinearSolver(ABC):
     ) -> Iterate:
         """Solve for one (batch of) right-hand side(s)."""
 
-    def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> LinearState:
+    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> LinearState:
         """Discretise if need be, then set up."""
         system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
         start = time.perf_counter()
@@ -188,7 +189,7 @@ def _verified(
     return tuple(checked)
 
 
-def lower(problem: Problem, on: Grid | None) -> LinearSystem:
+def lower(problem: Problem, on: Grid | Mesh | None) -> LinearSystem:
     """The linear system of a problem on a grid; raises InputError without a grid."""
     from sciml.core.discretize import discretize
 
@@ -197,7 +198,7 @@ def lower(problem: Problem, on: Grid | None) -> LinearSystem:
     return discretize(problem, on)
 
 
-def init(problem: Any, solver: Solver, on: Grid | None = None) -> Any:
+def init(problem: Any, solver: Solver, on: Grid | Mesh | None = None) -> Any:
     """Set-up once for many right-hand sides; answer them with ``solver.run(state, b=...)``."""
     return solver.init(problem, on)
 
@@ -206,7 +207,7 @@ def solve(
     problem: Any,
     *arguments: Any,
     solver: Solver | None = None,
-    on: Grid | None = None,
+    on: Grid | Mesh | None = None,
     initial: torch.Tensor | None = None,
     throw: bool = True,
     progress: Progress | None = None,

@@ -1,6 +1,6 @@
 """Sparse matrices with one pattern and any batch of values, differentiable in the values.
 
-    (A u)_i = sum over the entries e of row i of  values_e u_column(e)
+(A u)_i = sum over the entries e of row i of  values_e u_column(e)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from sciml.core.linear import LinearMap
 
 
 class PatternMatrix(LinearMap):
-    """A matrix in compressed rows: ``indptr`` (n + 1,), ``columns`` (nnz,), ``values`` (*batch, nnz).
+    """Compressed rows: ``indptr`` (n + 1,), ``columns`` (nnz,), ``values`` (*batch, nnz).
 
     ``near_nullspace``: (n, k) vectors that the matrix makes small, such as rigid motions, for
     algebraic multigrid; ``block``: unknowns per node, where they stand together.

@@ -8,9 +8,9 @@ Kan's incremental pressure correction (1986), with step k and r = k / k_before:
     D G phi = D u* / k,      u^(n+1) = u* - k G phi,
     p^(n+1/2) = p^(n-1/2) + phi - (nu / 2) D u*
 
-(Kim and Moin 1985, equations 3 to 7; the last line is Brown, Cortez and Minion's, 2001, equation
-48, which makes p of second order too). u* has the walls' velocities at t^(n+1). In a steady state
-phi = 0: the answer does not depend on the step.
+(Kim and Moin 1985; the last line is Brown, Cortez and Minion's, 2001, and makes p of second order
+too). u* has the walls' velocities at t^(n+1). In a steady state phi = 0: the answer does not depend
+on the step.
 """
 
 from __future__ import annotations
@@ -118,7 +118,9 @@ class Channel:
             component.fill(w, walls)
         return phi, divergence
 
-    def advance(self, flow: Flow, t: float, k: float, walls: Walls, force: list[np.ndarray]) -> Walls:
+    def advance(
+        self, flow: Flow, t: float, k: float, walls: Walls, force: list[np.ndarray]
+    ) -> Walls:
         """One step from t to t + k, in place; ``force`` at its middle. Returns the walls' data."""
         after = self.sides.at(t + k)
         r = k / flow.step if flow.step else 0.0
@@ -183,7 +185,7 @@ class Channel:
             change = p - flow.p_before[:, 1:-1, 1:-1]
             p = p + change * (flow.step / (2 * flow.lag))
         wet = ~self.pressure.dry
-        if self.pressure.A.nullspace:
+        if self.pressure.singular:
             p = p - (p * wet).sum((1, 2), keepdims=True) / wet.sum()
         fields = [self.faces[0].centred(flow.u), self.faces[1].centred(flow.v)]
         stacked = np.stack([*fields, np.where(wet, p, np.nan)], axis=1)
@@ -206,7 +208,9 @@ class Channel:
             shape = self.faces[k].free.shape
             key = f"problem.initial.{name}"
             given = self.problem.first.get(name, 0.0)
-            found = sampled(evaluate(given, places(self.grid, k), self.info, key), self.batch, shape)
+            found = sampled(
+                evaluate(given, places(self.grid, k), self.info, key), self.batch, shape
+            )
             whole = np.broadcast_to(found, (self.samples, *shape))
             result.append(np.pad(whole, ((0, 0), (1, 1), (1, 1))))
         return result[0], result[1]

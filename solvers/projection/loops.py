@@ -109,14 +109,18 @@ def sweep(d, lower, diagonal, upper, a, cyclic, c, q):
                     low = -s * lower[i, j]
                     pivot -= low * c[i - 1, j]
                     right -= low * d[b, i - 1, j]
-                    corner -= low * q[i - 1, j]
-                c[i, j] = -s * upper[i, j] / pivot
-                d[b, i, j] = right / pivot
-                q[i, j] = corner / pivot
+                    if cyclic:
+                        corner -= low * q[i - 1, j]
+                inverse = 1.0 / pivot
+                c[i, j] = -s * upper[i, j] * inverse
+                d[b, i, j] = right * inverse
+                if cyclic:
+                    q[i, j] = corner * inverse
         for i in range(n - 2, -1, -1):
             for j in range(m):
                 d[b, i, j] -= c[i, j] * d[b, i + 1, j]
-                q[i, j] -= c[i, j] * q[i + 1, j]
+                if cyclic:
+                    q[i, j] -= c[i, j] * q[i + 1, j]
         if cyclic:
             for j in range(m):
                 # beta / gamma of the formula, with gamma = - the first pivot.

@@ -25,8 +25,6 @@ from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.preconditioner import KrylovState
 from sciml.solvers.projection.sides import End
 
-# Flux into cells without an open face, where these must not add to the kernel of A.
-_LEAK = 1e-8
 # Open share of a face in the operator that multigrid sees, in single precision.
 _LEAST_SHARE = 1e-5
 _OF_END = {
@@ -53,17 +51,19 @@ def pressure_problem(problem: Problem, ends: tuple[tuple[End, End], ...]) -> Pro
 
 @dataclass(frozen=True)
 class Pressure:
-    """The solver of the pressure's system, set up once; ``dry``: cells without an open face."""
+    """The solver of the pressure's system, set up once.
+
+    ``dry``: cells without an open face. ``singular``: p is known but for a constant.
+    """
 
     A: Stencil
+    singular: bool
     inverse: SpectralInverse | None
     solver: CG
     prepared: KrylovState | None
     dry: np.ndarray
 
-    def solve(
-        self, b: np.ndarray, guess: np.ndarray | None, tolerance: np.ndarray
-    ) -> np.ndarray:
+    def solve(self, b: np.ndarray, guess: np.ndarray | None, tolerance: np.ndarray) -> np.ndarray:
         """``A phi = b`` to a residual ``tolerance``, one per sample; b (samples, *cells)."""
         right = torch.from_numpy(b)
         if self.inverse is not None:
@@ -73,7 +73,8 @@ class Pressure:
         rtol = float((tolerance / np.where(size > 0, size, 1.0)).min())
         solver = replace(self.solver, rtol=min(max(rtol, 1e-14), 0.5))
         first = None if guess is None else torch.from_numpy(guess)
-        return solver.iterate(self.A, self.prepared, right, first, None).x.numpy()
+        phi = solver.iterate(self.A, self.prepared, right, first, None).x.numpy()
+        return phi * ~self.dry
 
     @property
     def name(self) -> str:
@@ -89,45 +90,61 @@ def set_up(
     assert isinstance(A, Stencil)
     dry = np.zeros(grid.shape, dtype=bool)
     if hole is None:
-        return Pressure(A, FastPoisson().setup(A), CG(), None, dry)
+        return Pressure(A, A.nullspace, FastPoisson().setup(A), CG(), None, dry)
     shares = [torch.from_numpy(share) for share in openings]
-    touched = [s.narrow(k, 0, n) + s.narrow(k, 1, n) for k, (s, n) in enumerate(zip(shares, A.shape))]
-    wet = sum(touched) != 0
-    if A.nullspace:
-        shares = [_joined(share, ~wet, axis) for axis, share in enumerate(shares)]
-    exact = _weighed(A, shares)
+    touched = [
+        s.narrow(k, 0, n) + s.narrow(k, 1, n) for k, (s, n) in enumerate(zip(shares, A.shape))
+    ]
+    wet = touched[0] + touched[1] != 0
+    exact = _weighed(A, shares, decouple=False)
     solver = CG(preconditioner=Multigrid(), max_iterations=200)
-    # Interpolation divides by what couples a point across; a cell open along one axis has none.
-    leaky = [torch.where(_both(wet, k), s.clamp(min=_LEAST_SHARE), s) for k, s in enumerate(shares)]
-    prepared = solver.setup(_weighed(A, leaky))
-    return Pressure(exact, None, solver, prepared, ~wet.numpy())
+    prepared = solver.setup(_weighed(A, _regular(shares, wet, A.nullspace), decouple=True))
+    return Pressure(exact, A.nullspace, None, solver, prepared, ~wet.numpy())
 
 
-def _weighed(A: Stencil, shares: Sequence[torch.Tensor]) -> Stencil:
-    """The stencil with its links weighed; cells that have none left are decoupled."""
+def _weighed(A: Stencil, shares: Sequence[torch.Tensor], decouple: bool) -> Stencil:
+    """The stencil with its links weighed.
+
+    Cells that have none left get a diagonal entry (``decouple``) or an empty row: their share of
+    the right-hand side is zero, and no Krylov vector ever has another there.
+    """
     planes = A.coefficients.clone(memory_format=torch.contiguous_format)
     for axis, (share, n) in enumerate(zip(shares, A.shape, strict=True)):
         planes[1 + 2 * axis] *= share.narrow(axis, 0, n)
         planes[2 + 2 * axis] *= share.narrow(axis, 1, n)
     whole = planes[0].clone()
     planes[0] = -planes[1:].sum(0)
-    planes[0] = torch.where(planes[0] == 0, whole, planes[0])
+    if decouple:
+        planes[0] = torch.where(planes[0] == 0, whole, planes[0])
     return Stencil(
         planes,
         cross_offsets(2),
         periodic=A.periodic,
         symmetric=True,
         definite=True,
-        nullspace=A.nullspace,
+        nullspace=A.nullspace and decouple,
     )
+
+
+def _regular(
+    shares: Sequence[torch.Tensor], wet: torch.Tensor, singular: bool
+) -> list[torch.Tensor]:
+    """Open shares of a nearby operator that multigrid can coarsen.
+
+    Interpolation divides by what couples a point across: a cell open along one axis alone gets a
+    small share along the other. Where constants are the kernel, dry cells are joined to one another
+    and, barely, to the fluid, so that they do not add to it.
+    """
+    result = []
+    for axis, share in enumerate(shares):
+        near = torch.where(_both(wet, axis), share.clamp(min=_LEAST_SHARE), share)
+        if singular:
+            near = torch.where(_both(~wet, axis), 1.0, near.clamp(min=_LEAST_SHARE))
+        result.append(near)
+    return result
 
 
 def _both(mask: torch.Tensor, axis: int) -> torch.Tensor:
     """Of the faces of an axis, those between two cells of the mask; the axis counts as a ring."""
     first, last = mask.narrow(axis, 0, 1), mask.narrow(axis, mask.shape[axis] - 1, 1)
     return torch.cat([last, mask], axis) & torch.cat([mask, first], axis)
-
-
-def _joined(share: torch.Tensor, dry: torch.Tensor, axis: int) -> torch.Tensor:
-    """Dry cells linked among themselves and, barely, to the fluid: constants are the kernel."""
-    return torch.where(_both(dry, axis), 1.0, share.clamp(min=_LEAK))

@@ -47,10 +47,13 @@ def _end(condition: Condition, name: str) -> End:
         values = condition.neumann
         listed = values if isinstance(values, (list, tuple)) else (values,)
         if not all(isinstance(v, Real) and v == 0 for v in listed):
-            raise InputError("an outlet is neumann: 0; other values are not taken", f"{key}.neumann")
+            raise InputError(
+                "an outlet is neumann: 0; other values are not taken", f"{key}.neumann"
+            )
         return "outlet"
     raise InputError(
-        f"a side of a flow is dirichlet: [u, v], neumann: 0 or periodic: true, not {condition.kind}",
+        "a side of a flow is dirichlet: [u, v], neumann: 0 or periodic: true, "
+        f"not {condition.kind}",
         key,
     )
 

@@ -1,5 +1,4 @@
-"""The staggered grid: where faces are free, how they are linked, and operators between faces
-and cells.
+"""The staggered grid: which faces are free, how they are linked, operators from cells to faces.
 
 Harlow and Welch's grid (1965) has p at the cells' centres, u in the middle of the faces normal to
 x, v in the middle of those normal to y. The Laplacian of a velocity along one axis, its neighbours
@@ -159,9 +158,7 @@ def _wrap(line: np.ndarray, faces: bool) -> None:
         line[:, 0], line[:, -1] = line[:, -2], line[:, 1]
 
 
-def component(
-    axis: int, grid: Grid, ends: Ends, info: Data, hole: Cut | None
-) -> Component:
+def component(axis: int, grid: Grid, ends: Ends, info: Data, hole: Cut | None) -> Component:
     """The faces of one velocity."""
     shape = tuple(n + (k == axis) for k, n in enumerate(grid.shape))
     opening, free = np.ones(shape), np.ones(shape)
@@ -222,9 +219,7 @@ def _distances(
     return pair[0], pair[1]
 
 
-def _rows(
-    low: np.ndarray, high: np.ndarray, along: int, axis: int, pair: tuple[End, End]
-) -> Rows:
+def _rows(low: np.ndarray, high: np.ndarray, along: int, axis: int, pair: tuple[End, End]) -> Rows:
     """The links along one axis as a tridiagonal matrix of the free faces' changes."""
     lower, upper = (_first(link[None], along)[0].copy() for link in (low, high))
     diagonal = lower + upper
@@ -238,5 +233,5 @@ def _rows(
             diagonal[place] -= outer[place]
         elif kind == "wall" and along != axis:
             diagonal[place] += outer[place]
-    parts = (np.ascontiguousarray(part[:active]) for part in (lower, diagonal, upper))
-    return Rows(*parts, cyclic)
+    parts = [np.ascontiguousarray(part[:active]) for part in (lower, diagonal, upper)]
+    return Rows(parts[0], parts[1], parts[2], cyclic)

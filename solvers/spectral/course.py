@@ -74,7 +74,7 @@ class Course:
 
     def __post_init__(self) -> None:
         d = self.state.evolution.fourier.dimension
-        self.error = torch.zeros(self.first.shape[: -d - 1], dtype=torch.float64)
+        self.error = torch.zeros(self.first.shape[: -d - 1], dtype=torch.float64, device="cpu")
         self.scale = _norm(self.first, d)
         if self.step is not None:
             ratio = self.state.interval / self.step
@@ -100,7 +100,7 @@ class Course:
                 self._append(fine, coarse)
 
     def _append(self, fine: torch.Tensor, coarse: torch.Tensor) -> None:
-        self.frames.append(fine, coarse, torch.tensor(self.steps), self.error)
+        self.frames.append(fine, coarse, torch.tensor(self.steps, device="cpu"), self.error)
 
     def _next(self) -> tuple[torch.Tensor, torch.Tensor]:
         """The next frame at the steps h and 2 h, h halved as need be."""
@@ -119,8 +119,9 @@ class Course:
             coarse, former, former_gap = fine, reached, gap
             fine, reached = self._advance(self.frames.states[0][0], 0, last + 1, self.steps)
             gap = self._worst(fine, coarse)
-            passed = reached - self.state.times[0]
-            agreements += not _finite(fine) and abs(reached - former) <= _SAME * passed
+            near = _SAME * (reached - self.state.times[0])
+            resolved = _LOOK * self.state.interval / self.steps <= near
+            agreements += not _finite(fine) and resolved and abs(reached - former) <= near
             stalled = stalled + 1 if 0.5 * former_gap < gap < _UNSTABLE else 0
         if not _finite(fine):
             d = self.state.evolution.fourier.dimension

@@ -57,24 +57,18 @@ class ETDRK4:
                 f"etdrk4: max_steps must be at least 2; got {self.max_steps}", "solver.max_steps"
             )
 
-    def init(
-        self,
-        problem: Problem,
-        on: Grid | None = None,
-        *,
-        device: torch.device | str = "cpu",
-    ) -> SpectralState:
-        """The problem as an evolution of Fourier coefficients on ``device``."""
+    def init(self, problem: Problem, on: Grid | None = None) -> SpectralState:
+        """The problem as an evolution of Fourier coefficients on torch's default device."""
         begin = time.perf_counter()
         if not isinstance(problem, Problem):
             raise InputError("etdrk4 solves a problem in time, not a linear system", "solver.kind")
-        if on is None:
-            raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+        if not isinstance(on, Grid):
+            raise InputError("etdrk4 needs a grid to solve on: pass on=Grid((129, 129))", "grid")
         if problem.time is None:
             raise InputError(
                 "etdrk4 integrates in time: give time: {end: ...} and initial: ...", "problem.time"
             )
-        found = evolution(problem, on, torch.device(device))
+        found = evolution(problem, on, torch.get_default_device())
         seconds = time.perf_counter() - begin
         return SpectralState(problem, found, problem.time.instants, seconds)
 
@@ -128,7 +122,7 @@ def _solution(solver: ETDRK4, state: SpectralState, course: Course, begin: float
         error = torch.where(course.blown_up, torch.inf, error)
     steps = course.steps * (course.frames.count - 1)
     stats = Statistics(
-        torch.full(error.shape, steps),
+        torch.full(error.shape, steps, device="cpu"),
         error.unsqueeze(0),
         state.setup_seconds,
         time.perf_counter() - begin,
@@ -143,7 +137,7 @@ def _solution(solver: ETDRK4, state: SpectralState, course: Course, begin: float
         on=space.grid,
         solver=solver,
         notes=tuple(notes),
-        times=torch.tensor(state.times[: course.frames.count], dtype=torch.float64),
+        times=torch.tensor(state.times[: course.frames.count], dtype=torch.float64, device="cpu"),
         fields=found.names,
     )
 

@@ -151,8 +151,8 @@ def split(
         raise InputError(
             "etdrk4 takes coefficients, not an energy; write the equation out", f"{key}.energy"
         )
-    part = Part(torch.zeros(source.fourier.modes, dtype=torch.complex128), lead)
-    part.symbol = part.symbol.to(source.fourier.device)
+    space = source.fourier
+    part = Part(torch.zeros(space.modes, dtype=torch.complex128, device=space.device), lead)
     _diffusion(part, source, _matrix(source, equation, key), index, first)
     _lower_order(part, source, equation, key)
     _higher_order(part, source, equation, key)
@@ -164,8 +164,8 @@ def split(
         part.sources.append(f)
     elif not f.zero:
         value = f.value
-        batch = value.shape[: value.ndim - source.fourier.dimension]
-        part.fixed = source.fourier.forward(value.expand(*batch, *source.fourier.shape)) / lead
+        batch = value.shape[: value.ndim - space.dimension]
+        part.fixed = space.forward(value.expand(*batch, *space.shape)) / lead
     return part
 
 

@@ -66,11 +66,14 @@ class AdditiveRungeKutta(Scheme):
         self.name, self.exponent = tableau.name, tableau.embedded + 1
         self.u0 = first_state(system)[0]
         self.L = system.diffusion(self.u0, start)
+        self._source: tuple[float, torch.Tensor] | None = None
         self.stages = StageSolver(system, stage_tolerance(rtol), rtol, self.L)
 
     def _implicit(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """I(u, t)."""
-        return self.L.apply(u - self.u0) + self.system.residual(self.u0, t)
+        if self._source is None or self._source[0] != t:
+            self._source = (t, self.system.residual(self.u0, t))
+        return self.L.apply(u - self.u0) + self._source[1]
 
     def begin(self, y: torch.Tensor, t: float) -> Memory:
         """Nothing: both derivatives are taken anew at every step."""

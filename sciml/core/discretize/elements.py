@@ -140,9 +140,7 @@ def _conductivity(K: Any, cells: Part, data: MeshData) -> torch.Tensor:
     if not isinstance(K, (list, tuple)):
         return evaluate(K, cells, data, key, positive=True)[..., None, None]
     if not isinstance(K[0], (list, tuple)):
-        entries = [
-            evaluate(v, cells, data, f"{key}.{i}", positive=True) for i, v in enumerate(K)
-        ]
+        entries = [evaluate(v, cells, data, f"{key}.{i}", positive=True) for i, v in enumerate(K)]
         return torch.diag_embed(_stack(entries))
     rows = [
         [evaluate(v, cells, data, f"{key}.{a}.{b}") for b, v in enumerate(row)]

@@ -151,9 +151,7 @@ def _by_region(coefficient: Regions, part: Part, data: MeshData, key: str) -> to
         times[known[name]] += 1
     if (times != 1).any():
         bare = np.flatnonzero(times == 0)
-        missing = [
-            name for name in known if name not in coefficient.regions and len(known[name])
-        ]
+        missing = [name for name in known if name not in coefficient.regions and len(known[name])]
         raise InputError(
             f"{len(bare)} elements are in none of the regions"
             + (f"; {', '.join(sorted(missing))} is missing" if missing else "")

@@ -78,9 +78,7 @@ def elasticity_system(problem: Problem, mesh: Mesh) -> LinearSystem:
     return system_of(A, right, Embedding(fixed, (d, mesh.shape[0])), data, FIELDS[:d])
 
 
-def lame(
-    equation: Elasticity, part: Part, data: MeshData
-) -> tuple[torch.Tensor, torch.Tensor]:
+def lame(equation: Elasticity, part: Part, data: MeshData) -> tuple[torch.Tensor, torch.Tensor]:
     """lambda and mu at the quadrature points, (*batch, k, Q); InputError for unphysical moduli."""
     E = evaluate(equation.young, part, data, f"{_KEY}.young", positive=True)
     nu = evaluate(equation.poisson_ratio, part, data, f"{_KEY}.poisson_ratio")
@@ -174,9 +172,7 @@ def _block_entries(places: Pattern, cells: Part, d: int) -> torch.Tensor:
     return places.entries(cells.nodes)[..., None, :, None] * (d * d) + inside
 
 
-def _loads(
-    equation: Elasticity, boundary: list[Side], cells: Part, data: MeshData
-) -> torch.Tensor:
+def _loads(equation: Elasticity, boundary: list[Side], cells: Part, data: MeshData) -> torch.Tensor:
     """The body force and the tractions, (*batch, nodes d)."""
     d, count = data.mesh.dimension, data.mesh.shape[0]
     force = equation.force if equation.force is not None else (0.0,) * d

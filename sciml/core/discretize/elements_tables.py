@@ -3,7 +3,7 @@
 With x = p_0 + J X the map from the reference element, phi_i its basis functions and w_q, X_q its
 quadrature rule (both scikit-fem's),
 
-    int_e  c phi_i phi_j  ~  sum_q  (w_q |det J| c_q) phi_i(X_q) phi_j(X_q),      grad = J^-T grad_X.
+    int_e c phi_i phi_j  ~  sum_q (w_q |det J| c_q) phi_i(X_q) phi_j(X_q),    grad = J^-T grad_X.
 
 Every local integral is a product of what differs between the elements (the coefficient and J) with
 a table that does not, one matrix product for all elements, samples and quadrature points; so it is
@@ -126,9 +126,7 @@ def at_nodes(mesh: Mesh, nodes: np.ndarray) -> Part:
     return Part(entries, index, ones, tuple(axis[:, None] for axis in where.T))
 
 
-def _mapped(
-    start: torch.Tensor, J: torch.Tensor, points: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
+def _mapped(start: torch.Tensor, J: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, ...]:
     """p_0 + J X at all points X (Q, d), one (k, Q) tensor per axis."""
     return tuple(
         (start[:, a, None] + J[:, a, :] @ points.T).contiguous() for a in range(start.shape[1])
@@ -230,7 +228,5 @@ def _exact_slopes(truth: torch.Tensor, x: tuple[torch.Tensor, ...]) -> torch.Ten
     rows = []
     for u in truth.reshape(-1, *x[0].shape):
         row = torch.autograd.grad(u.sum(), x, retain_graph=True, allow_unused=True)
-        rows.append(
-            torch.stack([torch.zeros_like(a) if g is None else g for g, a in zip(row, x)])
-        )
+        rows.append(torch.stack([torch.zeros_like(a) if g is None else g for g, a in zip(row, x)]))
     return torch.stack(rows).reshape(*truth.shape[:-2], len(x), *x[0].shape).detach()

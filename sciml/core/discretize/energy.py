@@ -115,7 +115,7 @@ class Energy:
         return tuple(found)
 
     def hessian(self, u: torch.Tensor, t: float, convex: bool = False) -> Stencil:
-        """dF/du at u; with ``convex`` its convex part, which is the whole where e is convex."""
+        """dF/du at u; with ``convex`` a definite one near it, the same where e is convex."""
         d, lay, sides, info = self.lay.dimension, self.lay, self.sides(t), self.at_time(t)
         nodes = all_nodes(u, sides, lay)
         pairs: torch.Tensor | float = 0.0
@@ -200,7 +200,7 @@ def all_nodes(u: torch.Tensor, sides: Sides, lay: Layout) -> torch.Tensor:
     d, result = lay.dimension, u
     known = {(axis, end): whole for axis, end, whole in sides.known}
     for axis in reversed(range(d)):
-        ends = []
+        ends: list[torch.Tensor | None] = []
         for end, kind in enumerate(lay.axes[axis].ends):
             if kind == "value":
                 slab = known[axis, end]
@@ -252,7 +252,7 @@ def _convex(H: list[list[torch.Tensor]]) -> torch.Tensor:
 
 
 def _convex_part(H: list[list[torch.Tensor]], convex: torch.Tensor) -> list[list[torch.Tensor]]:
-    """H where it is convex; elsewhere its convex block by the slopes, or that block's diagonal."""
+    """H where it is convex; elsewhere |H_00| and the block by the slopes, or its diagonal."""
     n = len(H)
     block = _convex([row[1:] for row in H[1:]])
     result = []
@@ -261,7 +261,7 @@ def _convex_part(H: list[list[torch.Tensor]], convex: torch.Tensor) -> list[list
         for j in range(n):
             zero = torch.zeros_like(H[i][j])
             if i == j == 0:
-                other = H[0][0].clamp(min=0)
+                other = H[0][0].abs()
             elif 0 in (i, j):
                 other = zero
             else:

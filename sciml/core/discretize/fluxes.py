@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -131,12 +132,8 @@ class Fluxes:
             if depends_on(coefficient, info, key) & set(STATE):
                 found = evaluate(coefficient, lay.points(), here, key)
             else:
-                found = self._keep(
-                    name,
-                    coefficient,
-                    info,
-                    lambda c=coefficient, k=key: lay.to_unknowns(evaluate(c, info.own, info, k)),
-                )
+                make = partial(evaluate, coefficient, info.own, info, key)
+                found = lay.to_unknowns(self._keep(name, coefficient, info, make))
             value = value + found * u if name == "c" else value - found
         return value
 

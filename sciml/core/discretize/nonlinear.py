@@ -96,8 +96,8 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
     nonlinear = {
         name: "u" in depends_on(getattr(form, name), info, f"{_KEY}.{name}") for name in ("c", "f")
     }
-    dropped = {name: 0.0 for name, found in nonlinear.items() if found}
-    bare = {"m": 0.0, "d": 0.0, "kind": "general"}
+    dropped: dict[str, Any] = {name: 0.0 for name, found in nonlinear.items() if found}
+    bare: dict[str, Any] = {"m": 0.0, "d": 0.0, "kind": "general"}
     affine = Affine(
         replace(problem, equation=replace(form, **dropped, **bare)), info, balanced=not dropped
     )
@@ -140,7 +140,9 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
             unused = parts.hole.unused if parts.hole is not None else None
             c = evaluate(form.c, info.own, here, f"{_KEY}.c", unused)
             lift = lift + weights * info.layout.to_unknowns(c)
-        return add_diagonal(D, lift.clamp(min=0)) if bool((lift > 0).any()) else D
+        # Without a level of its own D borrows one, whatever the sign.
+        lift = lift.abs() if D.nullspace else lift.clamp(min=0)
+        return add_diagonal(D, lift) if bool((lift > 0).any()) else D
 
     instant = affine.at(_start(problem))
     held = instant.b / parts.A.diagonal() if parts.hole is not None else None
