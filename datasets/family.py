@@ -100,7 +100,7 @@ class Family:
         """The same family with ``count`` samples in all, shared out as its splits are."""
         splits = self.dataset.splits
         total, left = sum(splits.values()), count
-        shares = {}
+        shares: dict[str, int] = {}
         for split, size in reversed(list(splits.items())):
             shares[split] = left if len(shares) == len(splits) - 1 else count * size // total
             left -= shares[split]

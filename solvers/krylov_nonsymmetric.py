@@ -215,10 +215,9 @@ class _LeastSquares:
         self.singular = running & (radius == 0)
         usable = running & (radius > 0)
         entries = [torch.where(usable, entry, 0.0) for entry in column[:-2]]
-        padding = [torch.zeros_like(radius)] * (self.restart - len(entries) - 1)
-        diagonal = torch.where(usable, radius, 1.0)
-        scalars = [entry.to(c.dtype) for entry in (*entries, diagonal, *padding)]
-        self.columns.append(torch.stack(scalars, dim=-1))
+        padding = [torch.zeros_like(c)] * (self.restart - len(entries) - 1)
+        diagonal = torch.where(usable, radius, 1.0).to(c.dtype)
+        self.columns.append(torch.stack([*entries, diagonal, *padding], dim=-1))
         self.right.append(torch.where(usable, c.conj() * self.tail, 0.0))
         self.tail = torch.where(usable, -s * self.tail, self.tail)
         self.rotations.append((c, s))

@@ -249,8 +249,8 @@ def _distribution(value: Mapping[str, Any], scope: Scope, scalars_only: bool = F
 def _inner_fault(error: ValidationError, value: Mapping[str, Any]) -> InputError:
     """The first fault within a value, its place relative to it."""
     entry = error.errors(include_url=False)[0]
-    key, inside = "", value
-    for part in entry["loc"]:
+    key, inside = "", dict(value)
+    for part in map(str, entry["loc"]):
         if isinstance(inside, Mapping) and part in inside:
             key, inside = f"{key}.{part}", inside[part]
     cause = entry.get("ctx", {}).get("error")

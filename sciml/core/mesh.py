@@ -123,7 +123,11 @@ class Mesh:
         """The numbers of every named boundary's facets; InputError where one is no element's."""
         names, sizes = list(self.boundaries), [len(v) for v in self.boundaries.values()]
         wanted = np.concatenate([np.sort(v, axis=1) for v in self.boundaries.values()])
-        found = self._find(wanted, self.topology.facets.T)
+        outer = self.topology.boundary_facets()
+        found = self._find(wanted, self.topology.facets.T[outer])
+        found = np.where(found < 0, -1, outer[found])
+        if (found < 0).any():
+            found[found < 0] = self._find(wanted[found < 0], self.topology.facets.T)
         owners = np.repeat(np.arange(len(names)), sizes)
         if (found < 0).any():
             first = np.flatnonzero(found < 0)[0]

@@ -157,7 +157,8 @@ def _groups(raw: Any) -> dict[str, list[np.ndarray]]:
                 else:
                     name = array if tags.tolist() == [1] else f"{array}_{tag}"
                 entry = found.setdefault(name, [np.array([], dtype=np.int64)] * len(raw.cells))
-                entry[number] = np.union1d(entry[number], members)
+                old = entry[number]
+                entry[number] = np.union1d(old, members) if len(old) else members
     for name, sets in raw.cell_sets.items():
         if not name.startswith("gmsh:") and len(sets) == len(raw.cells) and name not in found:
             found[name] = [np.asarray([] if s is None else s, dtype=np.int64) for s in sets]

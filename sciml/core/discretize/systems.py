@@ -1,0 +1,210 @@
+"""Several fields on one grid, coupled through reaction and sources.
+
+    mass_k u_k' + A_k(t) u_k - b_k(t) + V (c_k(u) u_k - f_k(u)) = 0,      u = (u_1, u_2, ...),
+
+every A_k and b_k from the linear discretisation of its own equation. Fields stand in the last batch
+dimension, so that what solves a batch of scalar equations solves the implicit part of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sciml.core.discretize.coefficients import Data, data, evaluate, expression
+from sciml.core.discretize.layout import layout
+from sciml.core.discretize.nonlinear import add_diagonal, semidiscretize
+from sciml.core.equation import Equation, System
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
+from sciml.core.nonlinear import NonlinearSystem
+from sciml.core.problem import Problem
+from sciml.core.stencil import Stencil
+
+_KEY = "problem.equation.equations"
+
+
+@dataclass(frozen=True)
+class _Field:
+    """One field: its uncoupled part, and c and f where they name other fields or itself."""
+
+    system: NonlinearSystem
+    c: Any
+    f: Any
+
+
+def semidiscretize_fields(problem: Problem, on: Grid) -> NonlinearSystem:
+    """Lower a :class:`System` in time to one system of ODEs, float64.
+
+    Its batch is (*batch, fields) and ``fields`` their names. ``linearise`` leaves the coupling
+    between fields out. Raises InputError for an obstacle, for K or b that depend on a field, and
+    for fields without initial data.
+    """
+    equation = problem.equation
+    if not isinstance(equation, System):
+        raise InputError("this is no system of equations", "problem.equation.kind")
+    if problem.obstacle is not None:
+        raise InputError("systems of several fields are solved without obstacles", "problem.obstacle")
+    names = tuple(equation.equations)
+    _check_initial(problem, names)
+    first = next(iter(equation.equations.values()))
+    info = data(
+        _alone(problem, first, names[0]),
+        layout(problem, on.bind(problem.box), torch.float64, "cpu"),
+        torch.float64,
+        torch.device("cpu"),
+    )
+    fields = {name: _field(problem, name, on, info, names) for name in names}
+    return _Coupled(fields, info).system(on.bind(problem.box))
+
+
+def _check_initial(problem: Problem, names: tuple[str, ...]) -> None:
+    given = problem.first
+    for name in given:
+        if name not in names:
+            raise InputError(
+                f"the system has no field '{name}'{did_you_mean(name, names)}",
+                f"problem.initial.{name}",
+            )
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise InputError(
+            f"give {', '.join(missing)} at the start: initial: "
+            f"{{{', '.join(f'{name}: ...' for name in names)}}}",
+            "problem.initial",
+        )
+
+
+def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
+    """The problem of one field by itself."""
+    bare = replace(equation, kind="general")
+    return replace(problem, equation=bare, initial=problem.first[name], exact=None)
+
+
+def _field(
+    problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, ...]
+) -> _Field:
+    assert isinstance(problem.equation, System)
+    equation = problem.equation.equations[name]
+    for entry in ("K", "b"):
+        if _coupled(getattr(equation, entry), info, names, f"{_KEY}.{name}.{entry}"):
+            raise InputError(
+                f"{entry} may depend on the coordinates and t, not on a field",
+                f"{_KEY}.{name}.{entry}",
+            )
+    own: dict[str, Any] = {
+        entry: getattr(equation, entry)
+        for entry in ("c", "f")
+        if _coupled(getattr(equation, entry), info, names, f"{_KEY}.{name}.{entry}")
+    }
+    uncoupled = replace(equation, kind="general", **dict.fromkeys(own, 0.0))
+    system = semidiscretize(_alone(problem, uncoupled, name), on)
+    if system.inertia is not None or system.mass is None:
+        raise InputError("every field needs d (before its u_t) and no m", f"{_KEY}.{name}.d")
+    return _Field(system, own.get("c"), own.get("f"))
+
+
+def _coupled(coefficient: Any, info: Data, names: tuple[str, ...], key: str) -> bool:
+    if isinstance(coefficient, (list, tuple)):
+        return any(_coupled(entry, info, names, key) for entry in coefficient)
+    if not isinstance(coefficient, str):
+        return False
+    zero = torch.zeros(())
+    known = replace(info, variables={**info.variables, **dict.fromkeys(names, zero)})
+    return bool(expression(coefficient, known, key).names & set(names))
+
+
+class _Coupled:
+    """The residual of all fields, and the parts of it by field."""
+
+    def __init__(self, fields: dict[str, _Field], info: Data) -> None:
+        self.fields, self.info = fields, info
+        self.names, self.dimension = tuple(fields), info.layout.dimension
+        self.volume = info.layout.measure()
+
+    @property
+    def _parts(self) -> list[NonlinearSystem]:
+        return [field.system for field in self.fields.values()]
+
+    def _each(self, values: list[torch.Tensor]) -> torch.Tensor:
+        """Per-field values (*batch, *shape) as one tensor (*batch, fields, *shape)."""
+        return torch.stack(torch.broadcast_tensors(*values), -self.dimension - 1)
+
+    def reaction(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        """V (c u - f) of what names a field."""
+        states = dict(zip(self.names, u.unbind(-self.dimension - 1), strict=True))
+        here = self.info.at_time(t)
+        here = replace(here, variables={**here.variables, **states})
+        points, values = self.info.layout.points(), []
+        for name, field in self.fields.items():
+            total = torch.zeros_like(states[name])
+            if field.c is not None:
+                total = total + evaluate(field.c, points, here, f"{_KEY}.{name}.c") * states[name]
+            if field.f is not None:
+                total = total - evaluate(field.f, points, here, f"{_KEY}.{name}.f")
+            values.append(self.volume * total)
+        return self._each(values)
+
+    def residual(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        """F(u, t) for u (*batch, fields, *shape)."""
+        states = u.unbind(-self.dimension - 1)
+        own = [part.residual(v, t) for part, v in zip(self._parts, states, strict=True)]
+        return self._each(own) + self.reaction(u, t)
+
+    def _stencil(self, part: Callable[[NonlinearSystem, torch.Tensor], Stencil], u: torch.Tensor):
+        states = u.unbind(-self.dimension - 1)
+        found = [part(system, v) for system, v in zip(self._parts, states, strict=True)]
+        planes = torch.broadcast_tensors(*(A.coefficients for A in found))
+        return Stencil(
+            torch.stack(planes, -self.dimension - 2),
+            found[0].offsets,
+            periodic=found[0].periodic,
+            symmetric=all(A.symmetric for A in found),
+            definite=all(A.definite for A in found),
+        )
+
+    def diffusion(self, u: torch.Tensor, t: float) -> Stencil:
+        """The diffusion of every field by itself."""
+        return self._stencil(lambda system, v: system.diffusion(v, t), u)
+
+    def linearise(self, u: torch.Tensor, t: float) -> Stencil:
+        """dF_k/du_k, without the coupling."""
+        own = torch.zeros_like(u)
+        for k in range(len(self.names)):
+            probe = torch.zeros_like(u)
+            probe.select(-self.dimension - 1, k).fill_(1.0)
+            _, product = torch.func.jvp(lambda v: self.reaction(v, t), (u,), (probe,))
+            own.select(-self.dimension - 1, k).copy_(product.select(-self.dimension - 1, k))
+        return add_diagonal(self._stencil(lambda system, v: system.linearise(v, t), u), own)
+
+    def system(self, grid: Grid) -> NonlinearSystem:
+        """All of it as one system of ODEs."""
+        shape, parts = self.info.layout.shape, self._parts
+        first = self._each([part.first[0].expand(*part.batch, *shape) for part in parts])
+        mass = self._each([torch.as_tensor(part.mass).expand(shape) for part in parts])
+        batch = torch.broadcast_shapes(
+            first.shape[: -len(shape)],
+            self.residual(first, float(self.info.variables["t"])).shape[: -len(shape)],
+        )
+        return NonlinearSystem(
+            residual=self.residual,
+            linearise=self.linearise,
+            diffusion=self.diffusion,
+            shape=shape,
+            batch=tuple(batch),
+            on=grid,
+            lift=self._lift,
+            restrict=parts[0].restrict,
+            first=(first,),
+            mass=mass,
+            steady=False,
+            notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+            fields=self.names,
+        )
+
+    def _lift(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        states = u.unbind(-self.dimension - 1)
+        return self._each([p.lift(v, t) for p, v in zip(self._parts, states, strict=True)])
