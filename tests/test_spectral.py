@@ -342,6 +342,11 @@ def test_initial_data_as_tensors_are_a_batch_and_may_replace_the_problem_s() -> 
     assert torch.equal(given.value, solver.run(state, initial=data).value)
     with pytest.raises(InputError, match=r"its last axes must be \[33\]"):
         solver.run(state, initial=data[:, :-1])
+    batch = solver.init(problem(CIRCLE, Equation(kind="heat", K="k"), 0.0, 1.0,
+                                parameters={"k": (1, 2)}), Grid((33,)))  # fmt: skip
+    assert solver.run(batch, initial=data[0]).value.shape == (2, 2, 33)
+    with pytest.raises(InputError, match="different batches"):
+        solver.run(batch, initial=data)
 
 
 def test_a_batch_taken_in_pieces_is_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,6 +460,13 @@ def test_auto_chooses_it(equation: Any) -> None:
     stated = problem(domain, equation, initial, 0.01, parameters=names)
     solution = solve(stated, Auto(), on=Grid((17,) * domain.dimension))
     assert solution.converged and any(n.startswith("auto: etdrk4, because") for n in solution.notes)
+
+
+def test_growth_that_no_grid_can_follow_is_told_from_growth_that_is_bounded() -> None:
+    carried = Equation(m=1.0, K=1.0, b=(0.5,))  # grows at the rate 1/4 at most
+    assert answer(problem(CIRCLE, carried, "sin(x)", 1.0), (33,)).converged
+    with pytest.raises(InputError, match="ill-posed"):
+        answer(problem(CIRCLE, Equation(m=1.0, K=-1.0), "sin(x)", 1.0), (33,))
 
 
 def changed(**options: Any) -> Problem:

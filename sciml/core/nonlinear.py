@@ -34,7 +34,8 @@ class NonlinearSystem:
     ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
     on the scheme at a state, such as where it is upwind. ``guess``: a linear problem on the same
-    unknowns whose solution is a better start than zero, or None.
+    unknowns whose solution is a better start than zero, or None. ``fields``: their names; of
+    several, the last batch dimension runs over them.
     """
 
     residual: Residual
@@ -55,3 +56,4 @@ class NonlinearSystem:
     notes: tuple[str, ...] = ()
     remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()
     guess: LinearSystem | None = None
+    fields: tuple[str, ...] = ("u",)

@@ -80,7 +80,7 @@ class Condition:
             return "neumann"
         if self.robin is not None:
             return "robin"
-        return "periodic" if self.periodic else "absorbing"
+        return "absorbing" if self.absorbing else "periodic"
 
 
 @dataclass(frozen=True)

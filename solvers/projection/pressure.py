@@ -25,8 +25,8 @@ from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.preconditioner import KrylovState
 from sciml.solvers.projection.sides import End
 
-# Open share of a face in the operator that multigrid sees, in single precision.
-_LEAST_SHARE = 1e-5
+# Small beside 1, yet seen in single precision: what regularises the operator for multigrid.
+_SLIGHT = 1e-5
 _OF_END = {
     "wall": Condition(neumann=0.0),
     "outlet": Condition(dirichlet=0.0),
@@ -96,52 +96,42 @@ def set_up(
         s.narrow(k, 0, n) + s.narrow(k, 1, n) for k, (s, n) in enumerate(zip(shares, A.shape))
     ]
     wet = touched[0] + touched[1] != 0
-    exact = _weighed(A, shares, decouple=False)
+    exact = _weighed(A, shares)
     solver = CG(preconditioner=Multigrid(), max_iterations=200)
-    prepared = solver.setup(_weighed(A, _regular(shares, wet, A.nullspace), decouple=True))
+    prepared = solver.setup(_regular(A, shares, wet))
     return Pressure(exact, A.nullspace, None, solver, prepared, ~wet.numpy())
 
 
-def _weighed(A: Stencil, shares: Sequence[torch.Tensor], decouple: bool) -> Stencil:
+def _weighed(A: Stencil, shares: Sequence[torch.Tensor]) -> Stencil:
     """The stencil with its links weighed.
 
-    Cells that have none left get a diagonal entry (``decouple``) or an empty row: their share of
-    the right-hand side is zero, and no Krylov vector ever has another there.
+    Cells that have none left have an empty row: their part of the right-hand side is zero, and no
+    residual ever has another there. Constants need no care either, since residuals have no mean.
     """
     planes = A.coefficients.clone(memory_format=torch.contiguous_format)
     for axis, (share, n) in enumerate(zip(shares, A.shape, strict=True)):
         planes[1 + 2 * axis] *= share.narrow(axis, 0, n)
         planes[2 + 2 * axis] *= share.narrow(axis, 1, n)
-    whole = planes[0].clone()
     planes[0] = -planes[1:].sum(0)
-    if decouple:
-        planes[0] = torch.where(planes[0] == 0, whole, planes[0])
-    return Stencil(
-        planes,
-        cross_offsets(2),
-        periodic=A.periodic,
-        symmetric=True,
-        definite=True,
-        nullspace=A.nullspace and decouple,
-    )
+    return Stencil(planes, cross_offsets(2), periodic=A.periodic, symmetric=True, definite=True)
 
 
-def _regular(
-    shares: Sequence[torch.Tensor], wet: torch.Tensor, singular: bool
-) -> list[torch.Tensor]:
-    """Open shares of a nearby operator that multigrid can coarsen.
+def _regular(A: Stencil, shares: Sequence[torch.Tensor], wet: torch.Tensor) -> Stencil:
+    """A nearby operator that multigrid can coarsen and invert.
 
-    Interpolation divides by what couples a point across: a cell open along one axis alone gets a
-    small share along the other. Where constants are the kernel, dry cells are joined to one another
-    and, barely, to the fluid, so that they do not add to it.
+    Interpolation divides by what couples a point across, of which a cell open along one axis has
+    none: it gets a small share along the other. Empty rows get a diagonal entry. Where p is known
+    but for a constant, the diagonal is raised a little.
     """
-    result = []
-    for axis, share in enumerate(shares):
-        near = torch.where(_both(wet, axis), share.clamp(min=_LEAST_SHARE), share)
-        if singular:
-            near = torch.where(_both(~wet, axis), 1.0, near.clamp(min=_LEAST_SHARE))
-        result.append(near)
-    return result
+    near = [
+        torch.where(_both(wet, axis), share.clamp(min=_SLIGHT), share)
+        for axis, share in enumerate(shares)
+    ]
+    planes = _weighed(A, near).coefficients
+    planes[0] = torch.where(planes[0] == 0, A.diagonal(), planes[0])
+    if A.nullspace:
+        planes[0] *= 1 + _SLIGHT
+    return Stencil(planes, cross_offsets(2), periodic=A.periodic, symmetric=True, definite=True)
 
 
 def _both(mask: torch.Tensor, axis: int) -> torch.Tensor:

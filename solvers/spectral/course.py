@@ -147,7 +147,7 @@ class Course:
     def _pieces(self, value: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The samples of a batch, so many at a time as a processor's cache holds."""
         found = self.state.evolution
-        if not found.shared or value.device.type != "cpu":
+        if found.batch or value.device.type != "cpu":
             return (value,)
         flat = value.reshape(-1, *value.shape[-found.fourier.dimension - 1 :])
         return flat.split(max(1, _CACHED // flat[0].numel()))

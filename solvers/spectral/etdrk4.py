@@ -22,7 +22,7 @@ from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.spectral.course import Course, SpectralState
-from sciml.solvers.spectral.evolution import Evolution, evolution
+from sciml.solvers.spectral.evolution import Evolution, common_batch, evolution
 
 _TAIL = 1e-3  # share of the norm in the highest modes from which a run is called under-resolved
 
@@ -107,7 +107,8 @@ def _first(found: Evolution, initial: torch.Tensor | None) -> torch.Tensor:
         )
     value = space.restrict(initial if count > 1 else initial.unsqueeze(-d - 1))
     rest = found.first.narrow(-d - 1, count, found.first.shape[-d - 1] - count)
-    batch = torch.broadcast_shapes(value.shape[: -d - 1], rest.shape[: -d - 1])
+    rest = rest if rest.numel() else rest.new_zeros(0, *space.shape)
+    batch = common_batch([part.shape[: -d - 1] for part in (value, rest)] + [found.batch])
     parts = [part.expand(*batch, *part.shape[-d - 1 :]) for part in (value, rest)]
     return torch.cat(parts, dim=-d - 1)
 

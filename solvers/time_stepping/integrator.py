@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from sciml.core.equation import System
 from sciml.core.errors import InputError
 from sciml.core.frames import Frames, fingerprint
 from sciml.core.grid import Grid
@@ -53,6 +54,7 @@ class Integrator(ABC):
     def init(self, problem: Problem, on: Grid | None = None) -> TimeState:
         """Discretise in space; raises InputError for a problem without time, or an unfit step."""
         from sciml.core.discretize import semidiscretize
+        from sciml.core.discretize.systems import semidiscretize_fields
 
         if not isinstance(problem, Problem) or problem.time is None:
             raise InputError(
@@ -62,7 +64,8 @@ class Integrator(ABC):
         if on is None:
             raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
         start = time.perf_counter()
-        system = semidiscretize(problem, on)
+        several = isinstance(problem.equation, System)
+        system = (semidiscretize_fields if several else semidiscretize)(problem, on)
         check_masses(system)
         with torch.no_grad():
             self.scheme(system, problem.time.start)
@@ -109,20 +112,23 @@ class Integrator(ABC):
         self, march: March, p: Position, seconds: tuple[float, float], notes: tuple[str, ...]
     ) -> Solution:
         system, frames = march.system, march.frames
-        d = len(system.shape)
+        several = len(system.fields) > 1
+        behind = len(system.shape) + several
+        p = p.over_fields() if several else p
         values = [
             system.lift(state[0], t) for state, t in zip(frames.states, frames.times, strict=False)
         ]
-        errors = march.journal.errors or [p.worst[0]]
+        errors = [e.amax(-1) if several else e for e in march.journal.errors] or [p.worst[0]]
         statistics = Statistics(p.steps, torch.stack(errors), *seconds)
         return Solution(
-            value=torch.stack(values, dim=-d - 1),
+            value=torch.stack(values, dim=-behind - 1),
             residual=p.worst.amax(0),
             statuses=p.statuses(self.rtol),
             stats=statistics,
             on=system.on,
             solver=self,
             notes=notes,
+            fields=system.fields,
             times=torch.tensor(frames.times[: frames.count], dtype=torch.float64),
         )
 

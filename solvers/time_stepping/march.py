@@ -15,7 +15,7 @@ smaller steps, is dropped: NaN from there on, while the others go on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 import torch
@@ -64,6 +64,12 @@ class Position:
     def alive(self) -> torch.Tensor:
         """Mask of the samples that still run, shape batch."""
         return self.codes == _ALIVE
+
+    def over_fields(self) -> Position:
+        """The same with the last batch dimension, that of the fields, taken together."""
+        return replace(
+            self, worst=self.worst.amax(-1), codes=self.codes[..., 0], steps=self.steps[..., 0]
+        )
 
     def statuses(self, rtol: float) -> tuple[Status, ...]:
         """One status per sample, in row-major order."""
@@ -259,6 +265,8 @@ class March:
     def _drop(self, where: torch.Tensor, status: Status, t: float) -> None:
         p = self.position
         where = where & p.alive
+        if len(self.system.fields) > 1:
+            where = where.any(-1, keepdim=True).expand_as(where)
         if not bool(where.any()):
             return
         start = self._rms(self.first)[0]

@@ -47,7 +47,9 @@ def semidiscretize_fields(problem: Problem, on: Grid) -> NonlinearSystem:
     if not isinstance(equation, System):
         raise InputError("this is no system of equations", "problem.equation.kind")
     if problem.obstacle is not None:
-        raise InputError("systems of several fields are solved without obstacles", "problem.obstacle")
+        raise InputError(
+            "systems of several fields are solved without obstacles", "problem.obstacle"
+        )
     names = tuple(equation.equations)
     _check_initial(problem, names)
     first = next(iter(equation.equations.values()))
@@ -84,9 +86,7 @@ def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
     return replace(problem, equation=bare, initial=problem.first[name], exact=None)
 
 
-def _field(
-    problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, ...]
-) -> _Field:
+def _field(problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, ...]) -> _Field:
     assert isinstance(problem.equation, System)
     equation = problem.equation.equations[name]
     for entry in ("K", "b"):
