@@ -1,6 +1,6 @@
 """One million triangles end to end, stage by stage, beside the same in plain libraries.
 
-    python benchmarks/meshes.py [--side 708] [--repeat 3] [--only poisson,elasticity,orders]
+    python benchmarks/meshes.py [--side 708] [--repeat 3] [--only orders,poisson,elasticity]
 
 Poisson and plane-strain elasticity (P1, a unit square, 2 side^2 triangles, tolerance 1e-8) from a
 mesh file to the solution: this package; scikit-fem with PyAMG and SciPy's CG; TensorMesh with
@@ -25,6 +25,7 @@ import torch
 import sciml
 from sciml import solvers
 from sciml.core.equation import Elasticity, Equation
+from sciml.core.mesh import Element, Mesh, determinants, edge_vectors, relative_error
 from sciml.core.mesh_file import read_mesh
 from sciml.core.problem import Condition, Problem
 
@@ -217,13 +218,72 @@ def timings(side: int, repeat: int, elastic: bool) -> str:
     return "\n".join(lines)
 
 
+def cube(n: int, d: int, element: Element) -> Mesh:
+    kind = {1: skfem.MeshLine, 2: skfem.MeshTri, 3: skfem.MeshTet}[d]
+    made = kind.init_tensor(*[np.linspace(0, 1, n + 1)] * d)
+    points, cells = made.p.T.copy(), made.t.T.astype(np.int64)
+    negative = determinants(edge_vectors(points, cells)) < 0
+    cells[negative] = cells[negative][:, [1, 0, *range(2, d + 1)]]
+    return Mesh(points, cells, element=element)
+
+
+def wave_problem(d: int, elastic: bool) -> tuple[Problem, Callable[..., torch.Tensor]]:
+    """u = a sin(k . x), which solves -Lap u + u = (k.k + 1) u, or elasticity of its own force."""
+    k, a = np.array([2.0, 3.0, 1.0])[:d], np.array([1.0, -0.5, 0.7])[:d]
+    phase = " + ".join(f"{s}*{x}" for s, x in zip(k, "xyz", strict=False))
+
+    def scalar(*x: torch.Tensor) -> torch.Tensor:
+        return torch.sin(sum(s * axis for s, axis in zip(k, x, strict=True)))  # type: ignore
+
+    if not elastic:
+        form = Equation(c=1.0, f=f"{k @ k + 1}*sin({phase})")
+        return Problem(None, form, {"boundary": Condition(dirichlet=f"sin({phase})")}), scalar
+    force = (BULK + SHEAR) * k * (k @ a) + SHEAR * (k @ k) * a
+    body = Elasticity(1.0, 0.3, tuple(f"{s}*sin({phase})" for s in force))
+    fixed = Condition(dirichlet=tuple(f"{s}*sin({phase})" for s in a))
+    weights = torch.from_numpy(a)
+    return Problem(None, body, {"boundary": fixed}), lambda *x: torch.stack(
+        [weight * scalar(*x) for weight in weights]
+    )
+
+
+def orders() -> str:
+    """Relative errors on two meshes and the order between them: of u in L2, of its gradient."""
+    lines = [
+        "| equation | element | cells | L2 error | order | H1 error | order |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    sizes: dict[int, tuple[int, int]] = {1: (64, 128), 2: (32, 64), 3: (8, 16)}
+    cases = [(d, elastic) for elastic in (False, True) for d in (1, 2, 3) if d > elastic]
+    for d, elastic in cases:
+        for element in ("P1", "P2"):
+            problem, exact = wave_problem(d, elastic)
+            found = []
+            for n in sizes[d]:
+                mesh = cube(n, d, element)  # type: ignore[arg-type]
+                solver = solvers.CG(preconditioner=solvers.AMG(), rtol=1e-10)
+                value = sciml.solve(problem, solver, on=mesh).value
+                pair = [relative_error(mesh, value, exact, slope=s) for s in (False, True)]
+                found.append([float(error) for error in pair])
+            rate = np.log2(np.array(found[0]) / np.array(found[1]))
+            last, name = found[1], "elasticity" if elastic else "scalar"
+            lines.append(
+                f"| {name} {d}-D | {element} | {len(mesh.cells):,} "
+                f"| {last[0]:.2e} | {rate[0]:.2f} | {last[1]:.2e} | {rate[1]:.2f} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--side", type=int, default=708)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", default="poisson,elasticity")
+    parser.add_argument("--only", default="orders,poisson,elasticity")
     given = parser.parse_args()
     for name in given.only.split(","):
+        if name == "orders":
+            print(f"\nOrders of convergence\n\n{orders()}", flush=True)
+            continue
         title = f"{name.capitalize()}, {2 * given.side**2:,} P1 triangles, seconds per stage"
         print(f"\n{title}\n\n{timings(given.side, given.repeat, name == 'elasticity')}", flush=True)
 

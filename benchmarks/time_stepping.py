@@ -219,7 +219,7 @@ def waves() -> None:
 def cost() -> None:
     """Allen-Cahn in 2-D, 129 x 129 nodes, Neumann sides: error in time against seconds."""
     box = Box((0.0, 0.0), (1.0, 1.0))
-    equation = Equation(kind="allen_cahn", K=1e-3, f="5*u - 5*u**3")
+    equation = Equation(kind="allen_cahn", K=1e-2, f="5*u - 5*u**3")
     first = "0.5*cos(3*pi*x)*cos(2*pi*y) + 0.1*cos(pi*x)"
     problem = stated(box, equation, Condition(neumann=0.0), 1.0, first)
     n = 129

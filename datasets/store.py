@@ -1,13 +1,16 @@
 """Shards of samples in HDF5, in the layout of The Well, and the manifest that vouches for them.
 
-One shard holds consecutive samples of one split. Its root has the coordinates as dimension scales,
-so that xarray reads it; groups ``t0_fields`` (scalar), ``t1_fields`` and ``t2_fields`` hold float32
-fields (sample, time, x, y[, z]), without the axis time where a field does not vary in it; group
-``scalars`` one number per sample. Links ``tensor`` and ``nu`` at the root are what PDEBench calls
-the first output and the first input.
+One shard holds consecutive samples of one split. Groups ``t0_fields`` (scalars), ``t1_fields``
+(vectors) and ``t2_fields`` (matrices) hold float32 fields (sample, time, x, y[, z], *components),
+without the axis time where a field does not vary in it; group ``scalars`` has one number per
+sample. The coordinates stand at the root as dimension scales, which is what xarray reads, with
+links to them in ``dimensions``; links ``tensor`` and ``nu`` are what PDEBench calls the first
+output and the first input.
 
-A shard is written to a temporary file, flushed and renamed. Every chunk has a checksum, and the
-manifest the hash of every file: a damaged shard is an error, never wrong data.
+A damaged shard is an error, never wrong data: every array has checksums (Fletcher), and so has
+the metadata of HDF5 1.10's format. Only texts of variable length have none. So a reader here takes
+names from one attribute of fixed length, ``sciml``, and the others are there for other programs.
+The manifest has the hash of every file. The same shard makes the same bytes.
 """
 
 from __future__ import annotations
@@ -15,7 +18,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +29,28 @@ import numpy as np
 
 from sciml.core.errors import InputError
 from sciml.core.files import atomic_write, write_json
-from sciml.core.grid import AXES
+from sciml.core.grid import AXES, SIDES
 
 FORMAT = "sciml dataset 1"
 MANIFEST = "manifest.json"
-_WELL = {"dirichlet": "WALL", "neumann": "WALL", "robin": "WALL", "absorbing": "OPEN"}
+_WELL = {
+    "dirichlet": "WALL", "neumann": "WALL", "robin": "WALL",
+    "absorbing": "OPEN", "periodic": "PERIODIC",
+}  # fmt: skip
+# A longer trajectory is read frame by frame.
+_CHUNK_BYTES = 16_000_000
+_TEXT = h5py.string_dtype()
+# What h5py raises on damaged files.
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class Shard:
     """Samples of one file.
 
-    ``fields``: float arrays (sample, [time], *grid) by name, of which ``constant`` have no axis
-    time. ``scalars``: (sample,). ``time``: (times,). ``axes``: the coordinates, one vector each.
+    ``fields``: float arrays (sample, [time], *grid, *components) by name, of which ``constant``
+    have no axis time; no components are a scalar field, one axis of them a vector, two a matrix.
+    ``scalars``: (sample,). ``time``: (times,). ``axes``: the coordinates, one vector each.
     ``boundary``: the kind of condition by side. ``indices``: the samples' numbers. ``residuals``:
     their true relative residuals. ``inputs`` and ``outputs`` name the fields that play these parts.
     """
@@ -57,6 +71,32 @@ class Shard:
     def samples(self) -> int:
         """How many samples it holds."""
         return len(self.indices)
+
+    def order(self, name: str) -> int:
+        """Axes of components of a field: 0 for a scalar, 1 for a vector, 2 for a matrix."""
+        return self.fields[name].ndim - 1 - (name not in self.constant) - len(self.axes)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a shard says of itself.
+
+    ``orders``: the fields with their axes of components. ``holes``: fields that are NaN somewhere.
+    The rest is as in :class:`Shard`.
+    """
+
+    name: str
+    orders: Mapping[str, int]
+    constant: tuple[str, ...]
+    holes: tuple[str, ...]
+    scalars: tuple[str, ...]
+    boundary: Mapping[str, str]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def place(self, name: str) -> str:
+        """Where a field or scalar stands in the file."""
+        return f"t{self.orders[name]}_fields/{name}" if name in self.orders else f"scalars/{name}"
 
 
 @dataclass(frozen=True)
@@ -88,13 +128,20 @@ class Manifest:
     def check(self, folder: Path) -> None:
         """Raise InputError unless every shard is there with the hash that it had."""
         for entry in self.shards:
-            path = folder / entry.path
             if not entry.samples:
                 continue  # nothing converged: there is no file
-            if not path.is_file():
-                raise InputError(f"{path} is missing; make the dataset again by the same command")
-            if digest(path) != entry.sha256:
-                raise InputError(f"{path} was damaged or changed since it was written")
+            if digest(existing(folder, entry)) != entry.sha256:
+                raise InputError(
+                    f"'{folder / entry.path}' was damaged or changed since it was written"
+                )
+
+
+def existing(folder: Path, entry: Entry) -> Path:
+    """The file of an entry; raises InputError where it is missing."""
+    path = folder / entry.path
+    if not path.is_file():
+        raise InputError(f"'{path}' is missing; make the dataset again by the same command")
+    return path
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -108,8 +155,8 @@ def read_manifest(folder: Path) -> Manifest | None:
             raise KeyError("format")
         shards = [Entry(**entry) for entry in record.pop("shards")]
         return Manifest(shards=shards, **record)
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no manifest of a dataset: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"'{path}' is no manifest of a dataset: {error}") from None
 
 
 def digest(path: Path) -> str:
@@ -123,42 +170,64 @@ def digest(path: Path) -> str:
 
 def write_shard(path: Path, shard: Shard) -> str:
     """Write one shard atomically; returns its hash."""
+    _check(shard)
     with atomic_write(path) as temporary:
-        with h5py.File(temporary, "w", track_order=True) as file:
+        with h5py.File(temporary, "w", libver="v110", track_order=True) as file:
             _write(file, shard)
         value = digest(temporary)
     return value
 
 
+def _check(shard: Shard) -> None:
+    grid = tuple(len(axis) for axis in shard.axes)
+    for name, values in shard.fields.items():
+        lead = (shard.samples,) if name in shard.constant else (shard.samples, len(shard.time))
+        if shard.order(name) not in (0, 1, 2) or values.shape[: len(lead + grid)] != lead + grid:
+            raise InputError(f"the field {name} has shape {values.shape}; wanted {lead + grid}")
+    for name, values in {**shard.scalars, "residual": shard.residuals}.items():
+        if values.shape != (shard.samples,):
+            raise InputError(f"the scalar {name} has shape {values.shape}; wanted one per sample")
+
+
 def _write(file: h5py.File, shard: Shard) -> None:
     dimension = len(shard.axes)
     names = AXES[:dimension]
-    file.attrs.update(
-        {
-            "format": FORMAT,
-            "dataset_name": shard.name,
-            "grid_type": "cartesian",
-            "n_spatial_dims": dimension,
-            "n_trajectories": len(shard.indices),
-            "simulation_parameters": list(shard.scalars),
-            "inputs": list(shard.inputs),
-            "outputs": list(shard.outputs),
-        }
+    header = Header(
+        name=shard.name,
+        orders={name: shard.order(name) for name in shard.fields},
+        constant=shard.constant,
+        holes=tuple(name for name, values in shard.fields.items() if np.isnan(values).any()),
+        scalars=tuple(shard.scalars),
+        boundary=dict(shard.boundary),
+        inputs=shard.inputs,
+        outputs=shard.outputs,
     )
+    file.attrs["sciml"] = np.bytes_(json.dumps({"format": FORMAT, **asdict(header)}))
+    file.attrs["dataset_name"] = shard.name
+    file.attrs["grid_type"] = "cartesian"
+    file.attrs["n_spatial_dims"] = dimension
+    file.attrs["n_trajectories"] = shard.samples
+    file.attrs["simulation_parameters"] = np.array(header.scalars, dtype=_TEXT)
     scales = {"sample": shard.indices.astype(np.int64), "time": shard.time.astype(np.float32)}
     scales |= {name: axis.astype(np.float32) for name, axis in zip(names, shard.axes, strict=True)}
     for name, values in scales.items():
-        file.create_dataset(name, data=values).make_scale(name)
+        file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+        file[name].make_scale(name)
     _write_dimensions(file, names)
     _write_boundary(file, shard.boundary, names)
     scalars = file.create_group("scalars")
-    scalars.attrs["field_names"] = list(shard.scalars)
+    scalars.attrs["field_names"] = np.array(header.scalars, dtype=_TEXT)
     for name, values in shard.scalars.items():
-        entry = scalars.create_dataset(name, data=values.astype(np.float32))
+        entry = _vector(scalars, name, values.astype(np.float32), file["sample"])
         entry.attrs.update(sample_varying=True, time_varying=False)
-        entry.dims[0].attach_scale(file["sample"])
-    _write_fields(file, shard, names)
-    file.create_dataset("residual", data=shard.residuals.astype(np.float64))
+    _write_fields(file, shard, header)
+    _vector(file, "residual", shard.residuals.astype(np.float64), file["sample"])
+
+
+def _vector(group: h5py.Group, name: str, values: np.ndarray, scale: h5py.Dataset) -> h5py.Dataset:
+    entry = group.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+    entry.dims[0].attach_scale(scale)
+    return entry
 
 
 def _write_dimensions(file: h5py.File, names: tuple[str, ...]) -> None:
@@ -168,91 +237,99 @@ def _write_dimensions(file: h5py.File, names: tuple[str, ...]) -> None:
         group[name] = file[name]
         group[name].attrs.update(sample_varying=False, time_varying=False)
         # PDEBench's readers look for copies under these names.
-        file.create_dataset(f"{name[0]}-coordinate", data=file[name][()])
+        _vector(file, f"{name[0]}-coordinate", file[name][()], file[name])
 
 
 def _write_boundary(file: h5py.File, boundary: Mapping[str, str], names: tuple[str, ...]) -> None:
     group = file.create_group("boundary_conditions")
-    for axis, name in enumerate(names):
-        pair = list(boundary.values())[2 * axis : 2 * axis + 2]
-        size = len(file[name])
-        for end, kind in zip(("lower", "upper"), pair, strict=True):
-            entry = group.create_group(f"{name}_{end}_{kind}")
-            mask = np.zeros(size, dtype=bool)
-            mask[0 if end == "lower" else -1] = True
-            entry.attrs.update(
-                associated_dims=[name],
-                associated_fields=np.array([], dtype=h5py.string_dtype()),
-                bc_type="PERIODIC" if kind == "periodic" else _WELL[kind],
-                exact_type=kind,
-                sample_varying=False,
-                time_varying=False,
-            )
+    for name, sides in zip(names, SIDES, strict=False):
+        for side, end in zip(sides, (0, -1), strict=True):
+            if side not in boundary:
+                continue
+            entry = group.create_group(f"{name}_{side}")
+            mask = np.zeros(len(file[name]), dtype=bool)
+            mask[end] = True
+            entry.attrs["associated_dims"] = [name]
+            entry.attrs["associated_fields"] = np.array([], dtype=_TEXT)
+            entry.attrs["bc_type"] = _WELL.get(boundary[side], "WALL")
+            entry.attrs["exact_type"] = boundary[side]
+            entry.attrs.update(sample_varying=False, time_varying=False)
             entry["mask"] = mask
-            entry["values"] = np.zeros(int(mask.sum()), dtype=np.float32)
+            entry["mask"].dims[0].attach_scale(file[name])
+            entry["values"] = np.zeros(1, dtype=np.float32)
 
 
-def _write_fields(file: h5py.File, shard: Shard, names: tuple[str, ...]) -> None:
-    group = file.create_group("t0_fields")
-    group.attrs["field_names"] = list(shard.fields)
-    for name, values in shard.fields.items():
+def _write_fields(file: h5py.File, shard: Shard, header: Header) -> None:
+    names = AXES[: len(shard.axes)]
+    for order in range(3):
+        group = file.create_group(f"t{order}_fields")
+        fields = [name for name, own in header.orders.items() if own == order]
+        group.attrs["field_names"] = np.array(fields, dtype=_TEXT)
+    for name, order in header.orders.items():
+        values = shard.fields[name].astype(np.float32)
         steady = name in shard.constant
-        entry = group.create_dataset(
-            name,
-            data=values.astype(np.float32),
-            chunks=(1, *values.shape[1:]),
-            fletcher32=True,
-        )
-        entry.attrs.update(
-            dim_varying=[True] * len(names), sample_varying=True, time_varying=not steady
-        )
-        for position, scale in enumerate(("sample", *(() if steady else ("time",)), *names)):
+        long = not steady and 4 * prod(values.shape[1:]) > _CHUNK_BYTES
+        chunk = (1, 1, *values.shape[2:]) if long else (1, *values.shape[1:])
+        entry = file.create_dataset(header.place(name), data=values, chunks=chunk, fletcher32=True)
+        entry.attrs["dim_varying"] = [True] * len(names)
+        entry.attrs.update(sample_varying=True, time_varying=not steady)
+        scales = ("sample", *(() if steady else ("time",)), *names)
+        for position, scale in enumerate(scales):
             entry.dims[position].attach_scale(file[scale])
-    for order in (1, 2):
-        file.create_group(f"t{order}_fields").attrs["field_names"] = np.array(
-            [], dtype=h5py.string_dtype()
-        )
+        for position in range(len(scales), values.ndim):
+            entry.dims[position].attach_scale(_components(file, values.shape[position]))
     for link, part in (("tensor", shard.outputs), ("nu", shard.inputs)):
-        if part and part[0] in shard.fields:
-            file[link] = group[part[0]]
+        if part and part[0] in header.orders:
+            file[link] = file[header.place(part[0])]
+
+
+def _components(file: h5py.File, count: int) -> h5py.Dataset:
+    """The scale of an axis of components."""
+    name = f"component_{count}"
+    if name not in file:
+        file.create_dataset(name, data=np.arange(count), chunks=(count,), fletcher32=True)
+        file[name].make_scale(name)
+    return file[name]
+
+
+def read_header(file: h5py.File) -> Header:
+    """What an open shard says of itself; raises KeyError or ValueError where it is foreign."""
+    record = json.loads(bytes(file.attrs["sciml"]))
+    if record.pop("format") != FORMAT:
+        raise ValueError("another format")
+    return Header(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns what HDF5 raises on a damaged or foreign file at ``path`` into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except _DAMAGE as error:
+        raise InputError(f"'{path}' is damaged, or no shard of a dataset: {error}") from None
+
+
+def open_shard(path: Path) -> h5py.File:
+    """A shard to read from; samples are read once, so that HDF5's cache would only copy them."""
+    return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
 
 
 def read_shard(path: Path) -> Shard:
     """One shard, all of it in memory; raises InputError where it is damaged or foreign."""
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(file)
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path} is damaged, or no shard of a dataset: {error}") from None
-
-
-def _read(file: h5py.File) -> Shard:
-    names = AXES[: int(file.attrs["n_spatial_dims"])]
-    fields, constant = {}, []
-    for name in file["t0_fields"].attrs["field_names"]:
-        entry = file["t0_fields"][name]
-        fields[str(name)] = entry[()]
-        if not entry.attrs["time_varying"]:
-            constant.append(str(name))
-    boundary = {
-        f"{name}_{end}": kind for name, end, kind in _boundary_names(file["boundary_conditions"])
-    }
-    return Shard(
-        name=str(file.attrs["dataset_name"]),
-        fields=fields,
-        constant=tuple(constant),
-        scalars={str(name): file["scalars"][name][()] for name in file["scalars"]},
-        time=file["time"][()],
-        axes=tuple(file[name][()] for name in names),
-        boundary=boundary,
-        indices=file["sample"][()],
-        residuals=file["residual"][()],
-        inputs=tuple(map(str, file.attrs["inputs"])),
-        outputs=tuple(map(str, file.attrs["outputs"])),
-    )
-
-
-def _boundary_names(group: h5py.Group) -> Iterator[tuple[str, str, str]]:
-    for name in group:
-        axis, end, kind = name.split("_", 2)
-        yield axis, end, kind
+    with explained(path), open_shard(path) as file:
+        header = read_header(file)
+        return Shard(
+            name=header.name,
+            fields={name: file[header.place(name)][()] for name in header.orders},
+            constant=header.constant,
+            scalars={name: file[header.place(name)][()] for name in header.scalars},
+            time=file["time"][()],
+            axes=tuple(file[name][()] for name in AXES if name in file),
+            boundary=header.boundary,
+            indices=file["sample"][()],
+            residuals=file["residual"][()],
+            inputs=header.inputs,
+            outputs=header.outputs,
+        )

@@ -14,6 +14,7 @@ if __name__ != "sciml.solvers":
 if TYPE_CHECKING:
     from sciml.solvers.amg import AMG
     from sciml.solvers.auto import Auto
+    from sciml.solvers.continuation import Continuation
     from sciml.solvers.direct import Direct
     from sciml.solvers.fast_poisson import FastPoisson
     from sciml.solvers.jacobi import Jacobi
@@ -57,6 +58,7 @@ _MODULES = {
     "BDF": "time_stepping",
     "BiCGStab": "krylov_nonsymmetric",
     "CG": "krylov",
+    "Continuation": "continuation",
     "Direct": "direct",
     "ETDRK4": "spectral",
     "FCG": "krylov",
@@ -88,6 +90,7 @@ __all__ = [
     "SOLVERS",
     "Auto",
     "BiCGStab",
+    "Continuation",
     "Direct",
     "FastPoisson",
     "Jacobi",

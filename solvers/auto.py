@@ -1,15 +1,16 @@
 """The automatic choice of a solver, with its reason.
 
 A problem in time or nonlinear is judged by its equation (``choose_for``), a steady linear one by
-its operator (``choose``), in this order: fast transforms where the stencil is separable; a factorisation where the system is
-small or one-dimensional; else the Krylov method that the operator's symmetry and definiteness
-admit, with multigrid on stencils and algebraic multigrid on matrices.
+its operator (``choose``), in this order: fast transforms where the stencil is separable; a
+factorisation where the system is small or one-dimensional; else the Krylov method that the
+operator's symmetry and definiteness admit, with multigrid on stencils and algebraic multigrid on
+matrices.
 """
 
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -116,6 +117,8 @@ def choose_for(problem: Problem) -> tuple[str, str]:
         return "RungeKutta", "the equation is of second order in time"
     if _is_zero(form.K):
         return "RungeKutta", "the equation has no diffusion"
+    if not form.linear and replace(form, c=0.0, f=0.0, kind="general").linear:
+        return "IMEX", "diffusion is stiff and reaction is not"
     return "SDIRK", "diffusion is stiff"
 
 

@@ -46,8 +46,9 @@ _DTYPES = {"complex64": torch.complex64, "complex128": torch.complex128}
 class ShiftedLaplacian:
     """One multigrid cycle for the shifted Laplacian, as ``GMRES(preconditioner=...)`` takes it.
 
-    ``beta``: the shift; 0.5 where coarsening goes far below two points per wavelength. ``cycle``: V, or W for many levels. ``sweeps`` of damped Jacobi before and
-    after each coarse correction. ``dtype`` of the cycle.
+    ``beta``: the shift; 0.5 in the papers, where every level smooths, less with a coarsest grid
+    that still sees the waves. ``cycle``: V, or W. ``sweeps`` of damped Jacobi before and after each
+    coarse correction. ``dtype`` of the cycle.
     """
 
     kind: Literal["shifted_laplacian"] = "shifted_laplacian"
@@ -170,7 +171,8 @@ def _like(A: Stencil, planes: torch.Tensor, symmetric: bool = False) -> Stencil:
 
 def _plan(A: Stencil) -> list[tuple[int, ...]]:
     """Which axes each level coarsens, by 2, until few enough unknowns are left; once at least."""
-    shape, plan = list(A.shape), []
+    shape = list(A.shape)
+    plan: list[tuple[int, ...]] = []
     while torch.Size(shape).numel() > (_COARSEST[A.dimension] if plan else _SMALL):
         factors = tuple(
             2 if n >= _SHORTEST and not (ring and n % 2) else 1

@@ -91,9 +91,7 @@ def on_line(equation: Equation, side: Condition | str, end: float, initial: Any,
         "neumann": Condition(neumann=0.0),
     }.get(side, side)  # type: ignore[arg-type]
     boundary = dict.fromkeys(box.sides, condition)
-    return Problem(
-        box, equation, boundary, time=Time(end, frames=frames), initial=initial, **more
-    )
+    return Problem(box, equation, boundary, time=Time(end, frames=frames), initial=initial, **more)
 
 
 def evolve(problem: Problem, integrator: Any, *shape: int, **more: Any) -> Solution:

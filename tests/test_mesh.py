@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,9 @@ from skfem.models.poisson import laplace, unit_load
 
 import sciml
 from sciml import solvers
+from sciml.app.run import Setting, answer
+from sciml.app.spec import dump, read_spec
+from sciml.app.yaml_source import parse_yaml
 from sciml.core.discretize.elements_elasticity import rigid_motions, stress, von_mises
 from sciml.core.equation import Elasticity, Equation, Regions
 from sciml.core.errors import InputError
@@ -845,3 +849,74 @@ def test_gmsh_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gmsh", None)
     with pytest.raises(InputError, match=r"pip install sciml-pde\[gmsh\]"):
         Geometry(0.2, lower=(0.0, 0.0), upper=(2.0, 1.0)).mesh()
+
+
+# Specs.
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def test_two_materials_from_a_spec() -> None:
+    result = answer(sciml.load_spec(CONFIGS / "mesh-poisson.yaml"), Setting())
+    assert result.solution.converged
+    assert result.error is not None
+    assert float(result.error) < 1.5e-3
+    assert result.fields["K"].unique().tolist() == [1.0, 10.0]
+
+
+def test_stress_beside_a_hole() -> None:
+    """A hole of 0.4 of the width: 3.7 times the pull (Peterson 1974, figure 4.1), at a point."""
+    result = answer(sciml.load_spec(CONFIGS / "plate.yaml"), Setting())
+    highest = float(result.fields["stress"].max()) / 1e6
+    assert 3.0 < highest < 3.8
+
+
+PLACE = "mesh: {file: meshes/inclusion.msh}"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("outer:", "outr:", r"8:11: problem.boundary.outr: .* it has outer; did you mean 'outer'"),
+        ("disk: k", "dsk: k", r"6:46: problem.equation.K.regions.dsk: .* did you mean 'disk'"),
+        ("inclusion.msh", "none.msh", r"13:14: mesh.file: cannot find the file"),
+        ("inclusion.msh", "make.py", r"13:14: mesh.file: a mesh file ends in .msh, .vtu, .xdmf"),
+        (PLACE, "", r"exactly one of grid: .* got none"),
+        (PLACE, f"{PLACE}\ngrid: {{shape: [5, 5]}}", r"got grid and mesh"),
+        (".msh}", ".msh, element: P3}", r"mesh.element: expected 'P1' or 'P2'"),
+        (PLACE, "geometry: {shape: disk, size: 0.1, centre: [0, 0]}", r"geometry.radius: .* needs"),
+        ("{regions: {disk: k, matrix: 1}}", "[1, 2, 3]", r"6:\d+: problem.equation.K: .* needs 2"),
+    ],
+)
+def test_faults_of_specs_are_placed(old: str, new: str, message: str, tmp_path: Path) -> None:
+    text = (CONFIGS / "mesh-poisson.yaml").read_text()
+    assert old in text
+    (tmp_path / "meshes").symlink_to(CONFIGS / "meshes")
+    path = tmp_path / "spec.yaml"
+    path.write_text(text.replace(old, new))
+    with pytest.raises(InputError, match=message) as caught:
+        answer(sciml.load_spec(path), Setting())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_geometry_in_a_spec(tmp_path: Path) -> None:
+    pytest.importorskip("gmsh", exc_type=ImportError)
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "problem:\n"
+        "  equation: {kind: elasticity, young: 1}\n"
+        "  boundary:\n"
+        "    left: {dirichlet: [0, null]}\n"
+        "    bottom: {dirichlet: [null, 0]}\n"
+        "    right: {neumann: [1, 0]}\n"
+        "    top: {neumann: [0, 0]}\n"
+        "    hole: {neumann: [0, 0]}\n"
+        "geometry:\n"
+        "  {lower: [0, 0], upper: [2, 1], holes: [{circle: [1, 0.5, 0.2]}], size: 0.2,\n"
+        "   element: P2}\n"
+    )
+    spec = sciml.load_spec(path)
+    assert spec == read_spec(parse_yaml(json.dumps(dump(spec)), str(path)))
+    result = answer(spec, Setting())
+    assert result.solution.converged
+    assert result.solution.value.shape == (2, *result.spec.on.shape)

@@ -237,6 +237,30 @@ def test_coloured_products_recover_any_box_stencil(axes, seed):
     torch.testing.assert_close(dense(found), dense(A))
 
 
+def test_products_taken_a_few_at_a_time_give_the_same_jacobian(monkeypatch):
+    A = Stencil(random((9, 7, 8)), box_offsets(2), periodic=(True, False))
+    whole = box_jacobian(A.apply, random((7, 8)), A.periodic)
+    monkeypatch.setattr("sciml.core.discretize.jacobian._ENTRIES", 2 * 56)
+    torch.testing.assert_close(box_jacobian(A.apply, random((7, 8)), A.periodic), whole)
+
+
+def test_functions_may_take_the_solution_and_time_by_name():
+    domain, grid = box(2), Grid((9, 8))
+    sides = all_sides(domain, CONDITIONS[D])
+    u = random((7, 6))
+    written = Equation(K="1 + u**2 + ux**2", f="x*u", c="uy**2")
+    called = Equation(
+        K=lambda x, y, u, ux: 1 + u**2 + ux**2, f=lambda x, y, u: x * u, c=lambda *x, uy: uy**2
+    )
+    first, second = (semidiscretize(Problem(domain, e, sides), grid) for e in (written, called))
+    torch.testing.assert_close(first.residual(u, 0.0), second.residual(u, 0.0))
+    heat = Equation(d=1.0, f=lambda x, y, t: x * t)
+    system = semidiscretize(Problem(domain, heat, sides, time=Time(1.0), initial=0.0), grid)
+    assert not torch.equal(system.residual(u, 0.0), system.residual(u, 0.5))
+    with pytest.raises(InputError, match="takes 'u'"):
+        discretize(Problem(domain, Equation(f=lambda x, y, u: u), sides), grid)
+
+
 def test_a_semilinear_jacobian_is_the_operator_and_a_diagonal():
     system = semidiscretize(stated([D, N, R, D], K="1 + x", f="-u**3", c="x"), Grid((9, 8)))
     u = random(system.shape)

@@ -293,6 +293,17 @@ def test_a_batch_is_its_samples_one_by_one(hole: Obstacle | None) -> None:
         assert gap[:, :2].abs().max() < 1e-9
 
 
+def test_a_batch_of_initial_flows_is_its_samples_one_by_one() -> None:
+    first = torch.stack([random_flow(12), 0.5 * random_flow(12).flip(0)])
+    problem = flow(WALLS, viscosity="1/Re", parameters={"Re": 50.0})
+    batch = run(problem, 12, step=0.01, initial=first)
+    single = [run(problem, 12, step=0.01, initial=sample).value for sample in first]
+    assert (batch.value - torch.stack(single)).abs().max() < 1e-12
+    both = replace(problem, parameters={"Re": (50.0, 60.0, 70.0)})
+    with pytest.raises(InputError, match="batch"):
+        run(both, 12, step=0.01, initial=first)
+
+
 def test_a_step_beyond_cfl_is_refused_with_the_largest_that_is_not() -> None:
     problem = flow(LID, time=Time(1.0))
     with pytest.raises(InputError, match=r"admits at most 0\.0312") as caught:
@@ -337,6 +348,11 @@ BAD: dict[str, tuple[dict[str, Any], str, str]] = {
     "viscosity": ({"viscosity": -1.0}, "positive", "equation.viscosity"),
     "varying": ({"viscosity": "1 + x"}, "vary in space", "equation.viscosity"),
     "force": ({"force": (1.0,)}, "2 entries", "equation.force"),
+    "hole in time": (
+        {"obstacle": replace(MOVING, inside="x < t", boundary=REST)},
+        "t out",
+        "obstacle.inside",
+    ),
     "moving hole": ({"obstacle": MOVING}, "at rest", "obstacle.boundary"),
 }
 

@@ -138,7 +138,8 @@ def _tolerance(solver: Any) -> float | None:
     """``rtol`` of a solver, or of its description in a file."""
     if isinstance(solver, str):
         _, found, tail = solver.partition("rtol=")
-        return float(tail.split(",")[0].split(")")[0]) if found else None
+        text = tail.split(",")[0].split(")")[0]
+        return float(text) if found and text != "None" else None
     return getattr(solver, "rtol", None)
 
 

@@ -37,9 +37,10 @@ class Solution:
 
     ``value``: (*batch, [frames], [fields], *grid), frames for a problem in time, fields where there
     are several; NaN inside obstacles whose rim is not Dirichlet. ``residual``: ||b - A x|| / ||b||
-    per sample, shape batch; of a nonlinear problem ||F(u)|| relative to its first value; in time
-    the largest of the implicit stages' residuals and of the relative error that the integrator
-    estimates for its steps. ``statuses``: one Status per sample, flattened in row-major order.
+    per sample, shape batch; of a nonlinear problem ||F(u)|| / ||b||, b the right-hand side of the
+    linear problem frozen at u; in time the largest of the implicit stages' residuals and of the
+    relative error that the integrator estimates for its steps. ``statuses``: one Status per sample,
+    flattened in row-major order.
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     """
 
@@ -100,7 +101,7 @@ class Solution:
             raise ValueError("a bare vector has no grid to sample on")
         if isinstance(self.on, Mesh):
             return sample(self.on, self.value, points)
-        return interpolate(self.value, points.T, self.on.axes())
+        return interpolate(self.value, tuple(points.T), self.on.axes())
 
     def save(self, directory: str) -> None:
         """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""

@@ -15,7 +15,7 @@ on the step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -68,6 +68,22 @@ class Channel:
     def samples(self) -> int:
         """How many flows are computed together."""
         return int(np.prod(self.batch, dtype=int))
+
+    def batched(self, lead: tuple[int, ...]) -> Channel:
+        """The same for more flows at once: the parameters' batch broadcast with ``lead``."""
+        try:
+            batch = tuple(torch.broadcast_shapes(self.batch, lead))
+        except RuntimeError:
+            raise InputError(
+                f"the initial flow has a batch of {list(lead)}, the problem's parameters one of "
+                f"{list(self.batch)}; they must broadcast"
+            ) from None
+        if batch == self.batch:
+            return self
+        whole = np.broadcast_to(self.viscosity.reshape(self.batch), batch)
+        openings = self.faces[0].open, self.faces[1].open
+        sides = Sides(self.problem, self.grid, self.info, batch, openings)
+        return replace(self, batch=batch, viscosity=whole.reshape(-1).copy(), sides=sides)
 
     def force(self, t: float) -> list[np.ndarray]:
         """The force on the faces of u and v at time t, (1 or samples, *faces)."""
@@ -166,14 +182,14 @@ class Channel:
         flow = Flow(u, v, zero, zero, (H[0], H[1]), zero, self.survey(u, v)[1])
         rates = self._tendencies(flow, 1.0, 1.0, 0.0, self.force(t))
         moved, soon = [np.zeros_like(u), np.zeros_like(v)], self.sides.at(t + k)
-        slopes = {
-            place: tuple((after - before) / k for after, before in zip(soon[place], pair))
-            for place, pair in walls.items()
+        slopes: Walls = {
+            place: ((soon[place][0] - wall[0]) / k, (soon[place][1] - wall[1]) / k)
+            for place, wall in walls.items()
         }
         for component, w, rate in zip(self.faces, moved, rates, strict=True):
             w[:, 1:-1, 1:-1] = rate
-            component.fill(w, slopes)  # type: ignore[arg-type]
-        flow.p, _ = self.project(moved[0], moved[1], slopes, 1.0, None)  # type: ignore[arg-type]
+            component.fill(w, slopes)
+        flow.p, _ = self.project(moved[0], moved[1], slopes, 1.0, None)
         flow.p_before = flow.p
         return flow
 

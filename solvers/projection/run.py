@@ -21,7 +21,7 @@ from sciml.solvers.projection.flow import Channel, Flow
 from sciml.solvers.projection.sides import Walls
 
 if TYPE_CHECKING:
-    from sciml.solvers.projection.solver import FlowState, Projection
+    from sciml.solvers.projection.solver import Projection
 
 # Of (|u| / hx + |v| / hy) k. Adams-Bashforth's growth at this number is below what the viscosity
 # takes away up to a cell Reynolds number of 64.
@@ -186,7 +186,9 @@ class Run:
         peaks = self.channel.survey(u, v)[1]
         return Flow(u, v, p, p_before, (Hu, Hv), phi, peaks, clock[0, 0].item(), clock[0, 1].item())
 
-    def solution(self, record: Frames, state: FlowState, seconds: float) -> Solution:
+    def solution(
+        self, record: Frames, notes: tuple[str, ...], setup_seconds: float, seconds: float
+    ) -> Solution:
         """Everything said, the residual as it was measured after every step."""
         channel, batch = self.channel, self.channel.batch
         leaks = np.stack(self.leaks)
@@ -200,7 +202,7 @@ class Run:
         stats = Statistics(
             torch.full(batch, self.count, dtype=torch.int64),
             torch.from_numpy(leaks).reshape(len(leaks), *batch),
-            state.setup_seconds,
+            setup_seconds,
             seconds,
         )
         return Solution(
@@ -210,7 +212,7 @@ class Run:
             stats,
             channel.grid,
             self.solver,
-            (*state.notes, self._chosen(), *self.notes),
+            (*notes, self._chosen(), *self.notes),
             torch.tensor(self.instants[: record.count], dtype=torch.float64),
             ("u", "v", "p"),
         )

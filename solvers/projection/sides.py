@@ -71,7 +71,14 @@ def places(grid: Grid, component: int) -> tuple[torch.Tensor, torch.Tensor]:
 def sampled(value: torch.Tensor, batch: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """A coefficient's value as an array (samples, *shape), or (1, *shape) where all are equal."""
     lead = batch if value.ndim > len(shape) else ()
-    return value.expand(*lead, *shape).reshape(-1, *shape).numpy()
+    try:
+        return value.expand(*lead, *shape).reshape(-1, *shape).numpy()
+    except RuntimeError:
+        own = list(value.shape[: -len(shape)])
+        raise InputError(
+            f"a value has a batch of {own}, the problem's parameters one of {list(batch)}; give "
+            "batched initial flows to run(initial=...)"
+        ) from None
 
 
 class Sides:

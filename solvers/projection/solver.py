@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sciml.core.discretize.coefficients import data, evaluate
+from sciml.core.discretize.coefficients import data, depends_on, evaluate
 from sciml.core.discretize.layout import layout
 from sciml.core.discretize.obstacle import cut
 from sciml.core.equation import NavierStokes
@@ -34,6 +34,8 @@ from sciml.solvers.projection.pressure import pressure_problem, set_up
 from sciml.solvers.projection.run import Run
 from sciml.solvers.projection.sides import Sides, ends
 from sciml.solvers.projection.staggered import component
+
+_INSIDE = "problem.obstacle.inside"
 
 
 @dataclass(frozen=True)
@@ -87,11 +89,14 @@ class Projection:
         if b is not None:
             raise InputError("a flow has no right-hand side b; its force is in the equation")
         start, channel = time.perf_counter(), state.channel
+        if initial is not None:
+            channel = channel.batched(tuple(initial.shape[:-3]))
         run = Run(self, channel, progress)
         identity = fingerprint(channel.problem, channel.grid, self, initial)
         record = Frames(run.instants, frames, identity)
         run.go(record, initial)
-        return run.solution(record, state, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return run.solution(record, state.notes, state.setup_seconds, seconds)
 
 
 @dataclass(frozen=True)
@@ -119,10 +124,12 @@ def _channel(
     inner = pressure_problem(problem, kinds)
     lay = layout(inner, grid, torch.float64, "cpu")
     info = data(problem, lay, torch.float64, torch.device("cpu"))
+    if problem.obstacle is not None and "t" in depends_on(problem.obstacle.inside, info, _INSIDE):
+        raise InputError("an obstacle in a flow does not move: leave t out", _INSIDE)
     hole = cut(inner, lay, info)
     faces = (
-        component(0, grid, kinds, info, hole),
-        component(1, grid, kinds, info, hole),
+        component(0, grid, kinds, hole),
+        component(1, grid, kinds, hole),
     )
     openings = faces[0].open, faces[1].open
     batch = tuple(torch.broadcast_shapes(*(p.shape for p in info.parameters.values())))
@@ -154,7 +161,7 @@ def _check(problem: Problem) -> None:
         )
     if equation.force is not None and len(equation.force) != 2:
         raise InputError("force must be a list of 2 entries", "problem.equation.force")
-    unknown = sorted(set(problem.first) - {"u", "v", "p"})
+    unknown = sorted(set(problem.first) - {"u", "v"})
     if unknown:
         raise InputError(
             f"unknown field '{unknown[0]}': the fields of a flow are u and v", "problem.initial"

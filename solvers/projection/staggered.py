@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from sciml.core.discretize.coefficients import Data
 from sciml.core.discretize.obstacle import Cut, meeting
 from sciml.core.grid import Grid
 from sciml.solvers.projection.loops import sweep
@@ -158,7 +157,7 @@ def _wrap(line: np.ndarray, faces: bool) -> None:
         line[:, 0], line[:, -1] = line[:, -2], line[:, 1]
 
 
-def component(axis: int, grid: Grid, ends: Ends, info: Data, hole: Cut | None) -> Component:
+def component(axis: int, grid: Grid, ends: Ends, hole: Cut | None) -> Component:
     """The faces of one velocity."""
     shape = tuple(n + (k == axis) for k, n in enumerate(grid.shape))
     opening, free = np.ones(shape), np.ones(shape)

@@ -30,7 +30,8 @@ class IMEX(Integrator):
     """Additive Runge-Kutta: diffusion implicit, reaction and advection explicit.
 
     ``order`` 3 or 4: ARK3(2)4L[2]SA and ARK4(3)6L[2]SA (Kennedy and Carpenter 2003). For equations
-    of first order in time; where the diffusion itself changes much with u, SDIRK is better.
+    of first order in time; where the diffusion itself changes much with u, or advection on a fine
+    grid bounds the explicit part, SDIRK is better.
     """
 
     kind: Literal["imex"] = "imex"

@@ -126,17 +126,21 @@ def depends_on(coefficient: Any, data: Data, key: str) -> frozenset[str]:
         every = {**dict.fromkeys(STATE, torch.zeros(())), **data.variables}
         found = expression(coefficient, replace(data, variables=every), key).names
     elif callable(coefficient):
-        found = _arguments(coefficient)
+        found = _arguments(coefficient, data.layout.dimension)
     else:
         return frozenset()
     return found & {"t", *STATE}
 
 
-def _arguments(function: Callable[..., Any]) -> frozenset[str]:
+def _arguments(function: Callable[..., Any], dimension: int) -> frozenset[str]:
+    """The names of what a function takes after its coordinates."""
     try:
-        return frozenset(inspect.signature(function).parameters)
+        parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):
         return frozenset()
+    placed = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    named = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
+    return frozenset((*placed[dimension:], *named)) & frozenset(_REFUSED)
 
 
 def evaluate(
@@ -200,7 +204,9 @@ def _call_function(
     function: Callable[..., Any], points: Points, data: Data, key: str
 ) -> torch.Tensor:
     shape = torch.broadcast_shapes(*(p.shape for p in points))
-    taken = _arguments(function)
+    taken = _arguments(function, data.layout.dimension)
+    for name in sorted(taken - set(data.variables)):
+        raise InputError(f"the function for {_name(key)} takes '{name}': {_REFUSED[name]}", key)
     state = {name: v for name, v in data.variables.items() if name in taken}
     value = torch.as_tensor(
         function(*(p.expand(shape) for p in points), **state), device=data.device
@@ -245,9 +251,7 @@ def _field(values: torch.Tensor, points: Points, data: Data, key: str) -> torch.
     return interpolate(values, points, ticks)
 
 
-def _side_values(
-    values: torch.Tensor, points: Points, layout: Layout
-) -> torch.Tensor | None:
+def _side_values(values: torch.Tensor, points: Points, layout: Layout) -> torch.Tensor | None:
     """Values given on one side of the grid, its own axis left out; None if they are not."""
     fixed = [k for k, p in enumerate(points) if p.numel() == 1]
     if len(fixed) != 1:

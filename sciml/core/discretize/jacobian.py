@@ -17,6 +17,9 @@ from sciml.core.stencil import Offset, box_offsets, shifted
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
+# How many numbers the products taken together may have: they keep dozens of arrays of that size.
+_ENTRIES = 2**21
+
 
 def box_jacobian(function: Function, u: torch.Tensor, periodic: Sequence[bool]) -> torch.Tensor:
     """Planes (*batch, 3^d, *shape) of d function / du at u (*batch, *shape), in box order.
@@ -31,23 +34,32 @@ def box_jacobian(function: Function, u: torch.Tensor, periodic: Sequence[bool]) 
         colour = colour + count * lie_along(line, axis, d)
         count *= int(line.max()) + 1
     colour = colour.to(u.device)
-    probes = torch.arange(count, device=u.device).reshape(-1, *(1,) * u.ndim) == colour
-    many = u.expand(count, *u.shape).contiguous()
-    columns = torch.func.jvp(function, (many,), (probes.to(u.dtype).expand_as(many).contiguous(),))[
-        1
-    ]
-    return torch.stack([_plane(columns, colour, o, periodic) for o in box_offsets(d)], -d - 1)
+    planes = u.new_zeros(*u.shape[:-d], 3**d, *shape)
+    together = max(1, _ENTRIES // u.numel())
+    for first in range(0, count, together):
+        some = torch.arange(first, min(first + together, count), device=u.device)
+        probes = (some.reshape(-1, *(1,) * u.ndim) == colour).to(u.dtype)
+        many = u.expand(len(some), *u.shape).contiguous()
+        columns = torch.func.jvp(function, (many,), (probes.expand_as(many).contiguous(),))[1]
+        for k, offset in enumerate(box_offsets(d)):
+            _place(planes.select(-d - 1, k), columns, colour - first, offset, periodic)
+    return planes
 
 
-def _plane(
-    columns: torch.Tensor, colour: torch.Tensor, offset: Offset, periodic: Sequence[bool]
-) -> torch.Tensor:
-    """The derivative by the neighbour at ``offset``: that neighbour's colour picks the product."""
-    beside = torch.roll(colour, tuple(-s for s in offset), dims=tuple(range(len(offset))))
-    index = beside.expand(1, *columns.shape[1:])
-    picked = columns.gather(0, index).squeeze(0)
-    inside = shifted(torch.ones_like(colour, dtype=columns.dtype), offset, periodic)
-    return torch.where(inside > 0, picked, 0.0)
+def _place(
+    plane: torch.Tensor,
+    columns: torch.Tensor,
+    colour: torch.Tensor,
+    offset: Offset,
+    periodic: Sequence[bool],
+) -> None:
+    """Write the derivatives by the neighbour at ``offset``, if its colour is among the columns'."""
+    axes = tuple(range(len(offset)))
+    beside = torch.roll(colour, tuple(-s for s in offset), dims=axes)
+    known = (beside >= 0) & (beside < len(columns))
+    inside = shifted(torch.ones_like(colour, dtype=columns.dtype), offset, periodic) > 0
+    index = beside.clamp(0, len(columns) - 1).expand(1, *columns.shape[1:])
+    plane.copy_(torch.where(known & inside, columns.gather(0, index).squeeze(0), plane))
 
 
 def _colours(n: int, wraps: bool) -> torch.Tensor:

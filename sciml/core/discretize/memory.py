@@ -41,6 +41,9 @@ def memory_estimate(problem: Problem, on: Grid | Mesh, itemsize: int = 8) -> int
         and all(isinstance(value, (int, float)) for value in _operator_entries(problem))
     )
     words = 4 if constant else entries + 6
+    if not problem.form.linear:
+        # The Jacobian, its multigrid, and the residual's temporaries.
+        words = 3 * 3**d + 40
     return math.prod(on.shape) * _batch(problem, d) * words * itemsize
 
 

@@ -100,7 +100,8 @@ def _field(problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, 
         for entry in ("c", "f")
         if _coupled(getattr(equation, entry), info, names, f"{_KEY}.{name}.{entry}")
     }
-    uncoupled = replace(equation, kind="general", **dict.fromkeys(own, 0.0))
+    rest: dict[str, Any] = dict.fromkeys(own, 0.0)
+    uncoupled = replace(equation, kind="general", **rest)
     system = semidiscretize(_alone(problem, uncoupled, name), on)
     if system.inertia is not None or system.mass is None:
         raise InputError("every field needs d (before its u_t) and no m", f"{_KEY}.{name}.d")
@@ -154,7 +155,10 @@ class _Coupled:
         own = [part.residual(v, t) for part, v in zip(self._parts, states, strict=True)]
         return self._each(own) + self.reaction(u, t)
 
-    def _stencil(self, part: Callable[[NonlinearSystem, torch.Tensor], Stencil], u: torch.Tensor):
+    def _stencil(
+        self, part: Callable[[NonlinearSystem, torch.Tensor], Stencil], u: torch.Tensor
+    ) -> Stencil:
+        """The stencils of the fields with one batch dimension more."""
         states = u.unbind(-self.dimension - 1)
         found = [part(system, v) for system, v in zip(self._parts, states, strict=True)]
         planes = torch.broadcast_tensors(*(A.coefficients for A in found))
@@ -176,7 +180,7 @@ class _Coupled:
         for k in range(len(self.names)):
             probe = torch.zeros_like(u)
             probe.select(-self.dimension - 1, k).fill_(1.0)
-            _, product = torch.func.jvp(lambda v: self.reaction(v, t), (u,), (probe,))
+            product = torch.func.jvp(lambda v: self.reaction(v, t), (u,), (probe,))[1]
             own.select(-self.dimension - 1, k).copy_(product.select(-self.dimension - 1, k))
         return add_diagonal(self._stencil(lambda system, v: system.linearise(v, t), u), own)
 
