@@ -162,11 +162,11 @@ class Ledger:
         self.verified = torch.where(undecided, relative, self.verified)
         self.history[-1] = torch.where(undecided, relative, self.history[-1])
 
-    def result(self, x: torch.Tensor) -> Iterate:
-        """The outcome, for the caller to verify once more."""
+    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Iterate:
+        """The outcome; the caller recomputes the residual of x unless it is given here."""
         statuses = tuple(_STATUSES[code] for code in self.codes.flatten().tolist())
         residuals = torch.stack(self.history).cpu()
-        return Iterate(x, statuses, self.iterations.cpu(), residuals)
+        return Iterate(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
 
 
 # method(x, r, ledger): improve x and r in place until no sample runs, or until a restart is due.
@@ -196,12 +196,16 @@ def iterate_verified(
     if initial is not None:
         x.copy_(initial)
         _true_residual(A, x, right, singular, r)
-    ledger.start(norm(r, dimension))
+    norms = norm(r, dimension)
+    ledger.start(norms)
     while ledger.active:
         method(x, r, ledger)
         _true_residual(A, x, right, singular, r)
-        ledger.verify(norm(r, dimension))
-    return ledger.result(remove_mean(x, dimension) if A.nullspace else x)
+        norms = norm(r, dimension)
+        ledger.verify(norms)
+    if A.nullspace:
+        return ledger.result(remove_mean(x, dimension))
+    return ledger.result(x, norms / ledger.scale)
 
 
 def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:

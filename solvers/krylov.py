@@ -33,7 +33,6 @@ from sciml.solvers.iteration import (
     ratio,
     remove_mean,
     singular_symmetric,
-    xpay,
 )
 from sciml.solvers.preconditioner import (
     KrylovState,
@@ -141,20 +140,19 @@ def conjugate_gradients(A: LinearMap, M: LinearMap | None) -> Method:
     """CG from the residual r, as a method for ``iterate_verified``."""
 
     def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
-        q, z = torch.empty_like(r), r if M is None else torch.empty_like(r)
-        rz = _precondition(A, M, r, z)
-        _stop_at_slope(rz, ledger)
-        p = z.clone()
+        q, p, norms = torch.empty_like(r), torch.zeros_like(r), norm(r, len(A.shape))
+        rz = torch.zeros_like(norms)
         while ledger.active:
-            curvature = _image(A, p, q)
-            _stop_at_curvature(curvature, ledger)
-            ledger.record(_step(x, r, p, q, ratio(rz, curvature, ledger.running)))
+            z, factor, rz_next = _precondition(A, M, r, norms)
+            _stop_at_slope(rz_next, ledger)
             if not ledger.active:
                 return
-            rz_next = _precondition(A, M, r, z)
-            _stop_at_slope(rz_next, ledger)
-            xpay(z, ratio(rz_next, rz, ledger.running), p)
+            kernels.of(p).turn(p, z, factor, ratio(rz_next, rz, ledger.running))
             rz = rz_next
+            curvature = _image(A, p, q)
+            _stop_at_curvature(curvature, ledger)
+            norms = _step(x, r, p, q, ratio(rz, curvature, ledger.running))
+            ledger.record(norms)
 
     return method
 
@@ -178,14 +176,15 @@ def _step(
 
 
 def _precondition(
-    A: LinearMap, M: LinearMap | None, r: torch.Tensor, z: torch.Tensor
-) -> torch.Tensor:
-    """``z = M r``, of zero mean where A has constants in its kernel; returns <r, z>."""
-    if M is not None:
-        M.apply_into(r, z)
-        if singular_symmetric(A):
-            remove_mean(z, len(A.shape))
-    return dot(r, z, len(A.shape))
+    A: LinearMap, M: LinearMap | None, r: torch.Tensor, norms: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``M r = factor z`` and <r, M r>; of zero mean where A has constants in its kernel."""
+    if M is None:
+        return r, torch.ones_like(norms), norms.square()
+    z, factor = M.apply_scaled(r, norms)
+    if singular_symmetric(A):
+        remove_mean(z, len(A.shape))
+    return z, factor, factor * kernels.of(r).inner(r, z, len(A.shape))
 
 
 def flexible_conjugate_gradients(A: LinearMap, M: LinearMap | None, keep: int) -> Method:

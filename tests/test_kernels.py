@@ -95,6 +95,12 @@ def test_vector_kernels_equal_the_reference(batch):
     compiled.scale(q, alpha, low)
     reference.scale(q, alpha, other)
     torch.testing.assert_close(low, other)
+    torch.testing.assert_close(compiled.inner(q, low, 2), reference.inner(q, low, 2))
+    factor, beta = torch.rand(2, *batch, dtype=torch.float64)
+    turned = p.clone()
+    compiled.turn(turned, low, factor, beta)
+    reference.turn(p, low, factor, beta)
+    torch.testing.assert_close(turned, p)
 
 
 def test_reference_kernels_are_differentiable():
@@ -109,14 +115,62 @@ def test_reference_kernels_are_differentiable():
     assert torch.autograd.gradcheck(value, coefficients)
 
 
-def test_constant_stencils_stay_one_row():
-    full = random_stencil((15, 15), (False, False), cross_offsets, ())
-    row = full.coefficients[:, 7:8, 7:8]
-    constant = Stencil(row.expand(-1, 15, 15), full.offsets)
-    dense = Stencil(row.expand(-1, 15, 15).contiguous(), full.offsets)
-    assert compiled.pack(constant).coefficients.shape[-3:] == (1, 1, 1)
-    (u,) = fields(dense, 1)
-    torch.testing.assert_close(compiled.apply(constant, u), compiled.apply(dense, u))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("shape", "offsets"),
+    [((15, 14), cross_offsets), ((6, 7), box_offsets), ((5, 6, 7), box_offsets)],
+)
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_constant_stencils_stay_one_row(shape, offsets, batch, dtype):
+    d = len(shape)
+    full = random_stencil(shape, (False,) * d, offsets, batch, dtype=dtype)
+    row = full.coefficients[(..., *(slice(3, 4),) * d)]
+    ring = (False,) * (d - 1) + (shape[-1] % 2 == 0,)
+    planes = row.expand(full.coefficients.shape)
+    constant = Stencil(planes, full.offsets, periodic=ring)
+    dense = Stencil(planes.contiguous(), full.offsets, periodic=ring)
+    assert compiled.pack(constant).coefficients.shape[-d:] == (1,) * d
+    u, b = fields(dense, 2)
+    torch.testing.assert_close(compiled.apply(constant, u), reference.apply(dense, u))
+    P = compiled.interpolate(dense, (2,) * d)
+    for reverse, from_zero in product([False, True], repeat=2):
+        x, y = u.clone(), u.clone()
+        compiled.sweep(constant, x, b, reverse=reverse, from_zero=from_zero)
+        reference.sweep(dense, y, b, reverse=reverse, from_zero=from_zero)
+        torch.testing.assert_close(x, y)
+    right, other = torch.empty(2, *batch, *P.shape, dtype=dtype)
+    compiled.restrict_residual(constant, P, u, b, right)
+    reference.restrict_residual(dense, P, u, b, other)
+    torch.testing.assert_close(right, other)
+
+
+@pytest.mark.parametrize("offsets", [cross_offsets, box_offsets])
+@pytest.mark.parametrize("shape", list(product(range(1, 6), repeat=2)))
+def test_tiny_grids_equal_the_reference(shape, offsets):
+    for ring in product(*([False, True] if n > 1 else [False] for n in shape)):
+        A = random_stencil(shape, ring, offsets, ())
+        u, b = fields(A, 2)
+        torch.testing.assert_close(compiled.apply(A, u), reference.apply(A, u))
+        for reverse, from_zero in product([False, True], repeat=2):
+            # What a sweep from zero finds in x must not matter.
+            x, y = u.clone().fill_(torch.nan) if from_zero else u.clone(), u.clone()
+            compiled.sweep(A, x, b, reverse=reverse, from_zero=from_zero)
+            reference.sweep(A, y, b, reverse=reverse, from_zero=from_zero)
+            torch.testing.assert_close(x, y)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("ring", [False, True])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_pipelined_order_respects_the_colours(n, ring, reverse):
+    order, starts = compiled._order(n, ring, reverse, True)
+    colours, _ = compiled._order(n, ring, reverse, False)
+    assert sorted(order) == list(range(n))
+    assert starts.tolist() == [0, n]
+    place, rank = order.argsort(), colours.argsort()
+    for i in range(n - 1 + ring):
+        j = (i + 1) % n
+        assert (place[i] < place[j]) == (rank[i] < rank[j])
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,15 @@ class LinearMap(ABC):
         """``out = A u``; maps that can do so without allocating say so by their own version."""
         out.copy_(self.apply(u))
 
+    def apply_scaled(
+        self, u: torch.Tensor, norms: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``A u = factor v`` as (v, factor per sample), given the norms of u.
+
+        v may be of lower precision than u, and is overwritten by the next call.
+        """
+        return self.apply(u), torch.ones_like(norms)
+
     @abstractmethod
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``A^T u`` (``A^H u`` where complex), such that <A u, v> = <u, A^T v> over ``shape``."""

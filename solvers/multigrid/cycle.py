@@ -101,14 +101,21 @@ class MultigridCycle(Inverse):
         return out
 
     def apply_into(self, r: torch.Tensor, z: torch.Tensor) -> None:
-        """z = B r without allocating, the residual scaled so that any magnitude fits float32."""
+        """z = B r without allocating."""
+        norms = torch.linalg.vector_norm(r.flatten(-len(self.shape)), dim=-1)
+        x, scale = self.apply_scaled(r, norms)
+        kernels.of(x).scale(x, scale, z)
+
+    def apply_scaled(
+        self, r: torch.Tensor, norms: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """``B r = scale x``, x in the cycle's dtype: r is scaled so that any magnitude fits it."""
         work = self._arrays(self._batch(r))
         x, b = work[0]
-        norm = torch.linalg.vector_norm(r.flatten(-len(self.shape)), dim=-1) / math.sqrt(self.size)
-        norm = torch.where(norm > 0, norm, 1.0)
-        kernels.of(b).scale(r, norm.reciprocal(), b)
+        scale = torch.where(norms > 0, norms / math.sqrt(self.size), 1.0)
+        kernels.of(b).scale(r, scale.reciprocal(), b)
         self._solve(0, self.cycle, work, from_zero=True)
-        kernels.of(x).scale(x, norm, z)
+        return x, scale
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``B^T u``: the cycle itself; InputError where it is not symmetric."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numba
 import numpy as np
 import torch
 
-from sciml.core.kernels import loops, setup_loops, vector_loops
+from sciml.core.kernels import loops, setup_loops, transfer_loops, vector_loops
+from sciml.core.kernels.rows import RowShape, row_shape
 from sciml.core.stencil import Stencil, box_offsets
 from sciml.core.transfer import (
     Transfer,
@@ -24,33 +27,36 @@ from sciml.core.transfer import (
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Coefficients as ``(batch, plane, z, y, x)``, axes along which they are constant of length 1.
-
-    ``rows``: (groups, 5) = (dz, dy, plane at x-1, plane at x, plane at x+1), -1 for none, the
-    group of the row itself first.
-    """
+    """Coefficients (batch, plane, z, y, x), axes along which they are constant of length one."""
 
     coefficients: np.ndarray
-    rows: np.ndarray
-    periodic: tuple[bool, bool, bool]
+    shape: RowShape
+    centre: int
+    ring: tuple[bool, bool, bool]
 
     @cached_property
-    def inverse_diagonal(self) -> np.ndarray:
+    def inverse(self) -> np.ndarray:
         """1 / diagonal, (batch, z, y, x)."""
-        return np.reciprocal(self.coefficients[:, self.rows[0, 3]])
+        return np.reciprocal(self.coefficients[:, self.centre])
 
 
-def packed_weights(P: Transfer) -> np.ndarray:
-    """A transfer's weights in canonical form, made once and kept with it."""
-    weights = P.__dict__.get("_packed")
-    if weights is None:
-        weights = canonical(P.weights, len(P.factors), keep_last=True)
-        P.__dict__["_packed"] = weights
-    return weights
+def spread(values: Sequence[Any], fill: Any) -> tuple[Any, Any, Any]:
+    """One value for each of the axes z, y, x of the loops in ``loops`` and ``transfer_loops``.
+
+    A grid of one axis has x, one of two has z and x: threads share the planes along z.
+    """
+    if len(values) == 1:
+        return fill, fill, values[0]
+    return values[0], fill if len(values) == 2 else values[1], values[-1]
 
 
-def canonical(planes: torch.Tensor, dimension: int, *, keep_last: bool = False) -> np.ndarray:
-    """``(*batch, plane, *shape)`` as a contiguous (batch, plane, z, y, x) array, copied if need be.
+def leading(values: Sequence[Any], fill: Any) -> tuple[Any, ...]:
+    """One value for each of the axes z, y, x of the set-up loops: a plane has y and x."""
+    return (fill,) * (3 - len(values)) + tuple(values)
+
+
+def stored(planes: torch.Tensor, dimension: int, *, keep_last: bool = False) -> torch.Tensor:
+    """``(*batch, plane, *shape)`` as contiguous (batch, plane, *shape), copied if need be.
 
     Expanded (stride-0) axes become of length one, but for the last with ``keep_last``.
     """
@@ -58,37 +64,52 @@ def canonical(planes: torch.Tensor, dimension: int, *, keep_last: bool = False) 
     for axis in range(-dimension, -1 if keep_last else 0):
         if u.stride(axis) == 0 and u.shape[axis] > 1:
             u = u.narrow(axis, 0, 1)
-    spatial = u.shape[-dimension:]
-    u = u.reshape(-1, u.shape[-dimension - 1], *(1,) * (3 - dimension), *spatial)
-    return u.contiguous().numpy()
+    return u.reshape(-1, *u.shape[-dimension - 1 :]).contiguous()
+
+
+def packed_weights(P: Transfer) -> np.ndarray:
+    """A transfer's weights as (batch, plane, z, y, x), made once and kept with it."""
+    weights = P.__dict__.get("_packed")
+    if weights is None:
+        planes = stored(P.weights, len(P.factors), keep_last=True)
+        weights = planes.reshape(*planes.shape[:2], *spread(planes.shape[2:], 1)).numpy()
+        P.__dict__["_packed"] = weights
+    return weights
 
 
 def pack(A: Stencil) -> Packed:
     """The stencil's packed form, made once and kept with it."""
     packed = A.__dict__.get("_packed")
     if packed is None:
-        packed = Packed(
-            canonical(A.coefficients, A.dimension), _row_groups(A), _three(A.periodic, False)
-        )
+        planes = stored(A.coefficients, A.dimension)
+        coefficients = planes.reshape(*planes.shape[:2], *spread(planes.shape[2:], 1)).numpy()
+        shape = row_shape(tuple(spread(o, 0) for o in A.offsets), planes.shape[-1] == 1)
+        centre = A.offsets.index((0,) * A.dimension)
+        packed = Packed(coefficients, shape, centre, spread(A.periodic, False))
         A.__dict__["_packed"] = packed
     return packed
 
 
-def _three(values, fill):
-    return (fill,) * (3 - len(values)) + tuple(values)
-
-
-def _row_groups(A: Stencil) -> np.ndarray:
-    groups: dict[tuple[int, ...], list[int]] = {(0, 0): [-1, -1, -1]}
-    for plane, offset in enumerate(A.offsets):
-        dz, dy, dx = _three(offset, 0)
-        groups.setdefault((dz, dy), [-1, -1, -1])[dx + 1] = plane
-    return np.array([(*key, *planes) for key, planes in groups.items()], dtype=np.int64)
-
-
 def field(u: torch.Tensor, dimension: int) -> np.ndarray:
     """A view of u as (batch, z, y, x)."""
-    return u.detach().numpy().reshape(-1, *(1,) * (3 - dimension), *u.shape[u.ndim - dimension :])
+    return u.detach().numpy().reshape(-1, *spread(u.shape[u.ndim - dimension :], 1))
+
+
+@lru_cache(maxsize=1000)
+def _order(n: int, ring: bool, reverse: bool, pipelined: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The indices of an axis in the order of their colours, and where the phases start.
+
+    Pipelined, in one phase, an index of the second colour follows its two neighbours at once.
+    """
+    last = [n - 1] if ring and n % 2 == 1 and n > 1 else []
+    m = n - len(last)
+    colours = [list(range(0, m, 2)), list(range(1, m, 2)), last]
+    if pipelined:
+        colours = [sorted(range(m), key=lambda i: i + 1.5 * (i % 2)) + last]
+    if reverse:
+        colours = [colour[::-1] for colour in colours[::-1]]
+    starts = np.cumsum([0, *map(len, colours)])
+    return np.array([i for colour in colours for i in colour]), starts
 
 
 def threads() -> int:
@@ -106,19 +127,9 @@ def threads() -> int:
 
 def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     """``A u`` for u of shape (*batch, *shape) in A's dtype."""
-    packed = pack(A)
-    u = u.contiguous()
     u = u.expand(torch.broadcast_shapes(u.shape, (*A.batch, *A.shape))).contiguous()
     out = torch.empty_like(u)
-    loops.apply_rows(
-        threads(),
-        u.numel(),
-        field(out, A.dimension),
-        field(u, A.dimension),
-        packed.coefficients,
-        packed.rows,
-        packed.periodic,
-    )
+    apply_dot(A, u, out)
     return out
 
 
@@ -126,16 +137,16 @@ def apply_dot(A: Stencil, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """``out = A u`` and <u, A u> per sample, in one pass; u (*batch, *shape)."""
     packed, d = pack(A), A.dimension
     sums = _partial_sums(u, d)
-    loops.apply_dot_rows(
+    loops.apply_rows(
         threads(),
         u.numel(),
         field(out, d),
         field(u, d),
         packed.coefficients,
-        packed.rows,
-        packed.periodic,
+        packed.ring,
         sums,
         sums.shape[1],
+        variant=packed.shape,
     )
     return _total(sums, u, d)
 
@@ -165,13 +176,29 @@ def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
     )
 
 
+def inner(r: torch.Tensor, z: torch.Tensor, dimension: int) -> torch.Tensor:
+    """<r, z> per sample in float64; the two may differ in precision."""
+    sums = _partial_sums(r, dimension)
+    vector_loops.inner_rows(
+        threads(), r.numel(), _flat(r, dimension), _flat(z, dimension), sums, sums.shape[1]
+    )
+    return _total(sums, r, dimension)
+
+
+def turn(p: torch.Tensor, z: torch.Tensor, factor: torch.Tensor, beta: torch.Tensor) -> None:
+    """``p = factor z + beta p`` in place, scalars per sample; z may be of lower precision."""
+    d = p.ndim - beta.ndim
+    scalars = (factor.reshape(-1).numpy(), beta.reshape(-1).numpy())
+    vector_loops.turn_rows(threads(), p.numel(), _flat(p, d), _flat(z, d), *scalars, threads())
+
+
 def _flat(u: torch.Tensor, dimension: int) -> np.ndarray:
     return u.detach().flatten(-dimension).reshape(-1, math.prod(u.shape[-dimension:])).numpy()
 
 
 def _partial_sums(u: torch.Tensor, dimension: int) -> np.ndarray:
     samples = u.numel() // math.prod(u.shape[-dimension:])
-    return np.empty((samples, threads()))
+    return np.empty((samples, threads()), dtype=np.complex128 if u.is_complex() else np.float64)
 
 
 def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
@@ -180,19 +207,24 @@ def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
 
 def sweep(A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool) -> None:
     """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
-    packed = pack(A)
+    packed, slabs, values = pack(A), threads(), field(x, A.dimension)
+    samples, nz, ny, _ = values.shape
+    planes = _order(nz, packed.ring[0], reverse, samples % slabs == 0)
+    rows = _order(ny, packed.ring[1], reverse, True)
     loops.sweep_rows(
-        threads(),
+        slabs,
         x.numel(),
-        field(x, A.dimension),
+        values,
         field(b, A.dimension),
         packed.coefficients,
-        packed.inverse_diagonal,
-        packed.rows,
-        packed.periodic,
+        packed.inverse,
+        packed.ring,
         reverse,
         from_zero,
-        threads(),
+        *planes,
+        rows[0],
+        slabs,
+        variant=packed.shape,
     )
 
 
@@ -201,7 +233,7 @@ def restrict_residual(
 ) -> None:
     """out = P^T (b - A x)."""
     packed, d = pack(A), A.dimension
-    loops.restrict_rows(
+    transfer_loops.restrict_rows(
         threads(),
         x.numel(),
         field(out, d),
@@ -209,24 +241,25 @@ def restrict_residual(
         field(b, d),
         packed.coefficients,
         packed_weights(P),
-        packed.rows,
-        _three(P.factors, 1),
-        packed.periodic,
+        spread(P.factors, 1),
+        packed.ring,
         threads(),
+        variant=packed.shape,
     )
 
 
 def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
     """x += P coarse."""
     d = len(P.factors)
-    loops.prolong_rows(
+    transfer_loops.prolong_rows(
         threads(),
         x.numel(),
         field(x, d),
         field(coarse, d),
         packed_weights(P),
-        _three(P.factors, 1),
-        _three(P.periodic, False),
+        spread(P.factors, 1),
+        spread(P.periodic, False),
+        threads(),
     )
 
 
@@ -241,12 +274,12 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
     setup_loops.interpolate_rows(
         threads(),
         A.size,
-        canonical(weights, d),
-        _full(A),
+        _whole(weights, d),
+        _whole(A.coefficients, d),
         rows,
         starts,
-        _three(factors, 1),
-        _three(A.periodic, False),
+        leading(factors, 1),
+        leading(A.periodic, False),
     )
     return Transfer(weights, factors, A.periodic, A.shape)
 
@@ -256,7 +289,7 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     d = A.dimension
     offsets = box_offsets(d)
     planes = torch.empty((*A.batch, len(offsets), *P.shape), dtype=A.dtype)
-    out, periodic = canonical(planes, d), _three(A.periodic, False)
+    out, periodic = _whole(planes, d), leading(A.periodic, False)
     table = galerkin_table(A.offsets, P.factors, offsets)
     if A.symmetric:
         table = table[table[:, 0] >= len(offsets) // 2]
@@ -264,10 +297,10 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
         threads(),
         A.size,
         out,
-        _full(A),
-        canonical(P.weights, d),
+        _whole(A.coefficients, d),
+        _whole(P.weights, d),
         table,
-        _three(P.factors, 1),
+        leading(P.factors, 1),
         periodic,
     )
     if A.symmetric:
@@ -282,6 +315,7 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     )
 
 
-def _full(A: Stencil) -> np.ndarray:
-    """All coefficients in memory: the set-up loops index every row."""
-    return canonical(A.coefficients.contiguous(), A.dimension)
+def _whole(planes: torch.Tensor, dimension: int) -> np.ndarray:
+    """(batch, plane, z, y, x) with all planes in memory: the set-up loops index every row."""
+    u = stored(planes.contiguous(), dimension)
+    return u.reshape(*u.shape[:2], *leading(u.shape[2:], 1)).numpy()

@@ -1,14 +1,15 @@
-"""How the loops are compiled: numba's options, serial and parallel twins, what every row needs.
+"""How the loops are compiled: numba's options, a variant for each kind of row, serial or parallel.
 
-numba's disk cache looks at the file of a loop and not at this one: after a change here the loops'
-``__pycache__`` has to be emptied by hand.
+numba's disk cache looks at the file of a loop and at no other: after a change here or in ``rows``
+the loops' ``__pycache__`` has to be emptied by hand.
 """
 
 from __future__ import annotations
 
 from types import FunctionType
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 from numba import njit
 
 FAST: dict[str, Any] = {
@@ -16,6 +17,12 @@ FAST: dict[str, Any] = {
     "error_model": "numpy",
     "nogil": True,
 }
+# For what is called once a row: calls with arrays cost as much as a short row.
+INLINED: dict[str, Any] = {**FAST, "forceinline": True}
+
+# Columns are counted in unsigned integers: numba would wrap negative ones around, with a select
+# that keeps some loops from being vectorised.
+U, ONE = np.uint64, np.uint64(1)
 
 
 @njit(**FAST)
@@ -41,21 +48,44 @@ def copy(t, u):
         t[j] = u[j]
 
 
-class Twin:
-    """One loop nest compiled twice: serial, and parallel for arrays worth the threads' start."""
+class Variant(Protocol):
+    """Compiled functions that a loop nest calls by name, and a name for the set of them."""
 
-    worth_threads = 250_000
+    @property
+    def name(self) -> str:
+        """A valid identifier, another for each set."""
 
-    def __init__(self, loops):
-        # numba's disk cache tells functions apart by name only, not by their options.
-        alias = FunctionType(
-            loops.__code__.replace(co_name=f"{loops.__name__}_parallel"), loops.__globals__
-        )
-        alias.__qualname__ = alias.__name__
-        self.serial = njit(cache=True, **FAST)(loops)
-        self.parallel = njit(cache=True, parallel=True, **FAST)(alias)
+    @property
+    def functions(self) -> dict[str, Any]:
+        """The functions by the names under which the loop nest calls them."""
 
-    def __call__(self, threads, size, *arguments):
+
+class Loop:
+    """One loop nest, compiled on first use for each variant: serial, or parallel if worth it."""
+
+    worth_threads = 250_000  # below this size starting the threads costs more than they save
+
+    def __init__(self, nest: Any) -> None:
+        self.nest = nest
+        self.compiled: dict[tuple[Variant | None, bool], Any] = {}
+
+    def __call__(
+        self, threads: int, size: int, *arguments: Any, variant: Variant | None = None
+    ) -> None:
         """Run on ``arguments``, ``size`` of which the work is proportional to."""
-        kernel = self.parallel if threads > 1 and size > self.worth_threads else self.serial
+        parallel = threads > 1 and size > self.worth_threads
+        kernel = self.compiled.get((variant, parallel))
+        if kernel is None:
+            kernel = self.compiled[variant, parallel] = self._compile(variant, parallel)
         kernel(*arguments)
+
+    def _compile(self, variant: Variant | None, parallel: bool) -> Any:
+        # numba's disk cache tells functions apart by name only, not by options or what they call.
+        name = self.nest.__name__
+        space = self.nest.__globals__
+        if variant is not None:
+            name, space = f"{name}_{variant.name}", {**space, **variant.functions}
+        name = f"{name}_parallel" if parallel else name
+        alias = FunctionType(self.nest.__code__.replace(co_name=name), space)
+        alias.__qualname__ = name
+        return njit(cache=True, parallel=parallel, **FAST)(alias)

@@ -49,6 +49,17 @@ def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
     out.copy_(u * factor[(..., *(None,) * (u.ndim - factor.ndim))])
 
 
+def inner(r: torch.Tensor, z: torch.Tensor, dimension: int) -> torch.Tensor:
+    """<r, z> per sample in float64; the two may differ in precision."""
+    return (r.double() * z).flatten(-dimension).sum(-1)
+
+
+def turn(p: torch.Tensor, z: torch.Tensor, factor: torch.Tensor, beta: torch.Tensor) -> None:
+    """``p = factor z + beta p`` in place, scalars per sample; z may be of lower precision."""
+    where = (..., *(None,) * (p.ndim - beta.ndim))
+    p.mul_(beta[where]).add_(factor[where] * z)
+
+
 def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[slice, ...]]:
     """Index sets of coloured Gauss-Seidel: parities, and the last index of an odd periodic axis."""
     axes = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from sciml.core.kernels.jit import FAST, Twin, copy, fill, wrap
+from sciml.core.kernels.jit import FAST, Loop, copy, fill, wrap
 
 
 @njit(**FAST)
@@ -132,6 +132,6 @@ def _interpolate(out, a, terms, starts, factors, periodic):
                 t[j] = total[j] / centre[j]
 
 
-galerkin_rows = Twin(_galerkin)
-interpolate_rows = Twin(_interpolate)
-mirror_rows = Twin(_mirror)
+galerkin_rows = Loop(_galerkin)
+interpolate_rows = Loop(_interpolate)
+mirror_rows = Loop(_mirror)

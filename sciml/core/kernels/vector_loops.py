@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from numba import prange
 
-from sciml.core.kernels.jit import Twin
+from sciml.core.kernels.jit import Loop
 
 
 def _step(x, r, p, q, alpha, sums, slabs):
@@ -34,5 +34,30 @@ def _scale(out, u, factor, slabs):
             target[j] = f * source[j]
 
 
-step_rows = Twin(_step)
-scale_rows = Twin(_scale)
+def _inner(r, z, sums, slabs):
+    """sums[sample, slab] = the slab's part of <r, z>, in double precision."""
+    nb, n = r.shape
+    for i in prange(nb * slabs):
+        s, slab = i // slabs, i % slabs
+        low, high = slab * n // slabs, (slab + 1) * n // slabs
+        rs, zs, total = r[s, low:high], z[s, low:high], 0.0
+        for j in range(high - low):
+            total += rs[j] * zs[j]
+        sums[s, slab] = total
+
+
+def _turn(p, z, factor, beta, slabs):
+    """p = factor z + beta p."""
+    nb, n = p.shape
+    for i in prange(nb * slabs):
+        s, slab = i // slabs, i % slabs
+        low, high = slab * n // slabs, (slab + 1) * n // slabs
+        ps, zs, f, g = p[s, low:high], z[s, low:high], factor[s], beta[s]
+        for j in range(high - low):
+            ps[j] = f * zs[j] + g * ps[j]
+
+
+step_rows = Loop(_step)
+scale_rows = Loop(_scale)
+inner_rows = Loop(_inner)
+turn_rows = Loop(_turn)
