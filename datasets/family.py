@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,6 +74,10 @@ class Family:
                 "problem",
             )
         for name, place in self.dataset.inputs.items():
+            if not name.isidentifier():
+                raise InputError(
+                    f"'{name}' is no name: letters, digits and _", f"dataset.inputs.{name}"
+                )
             if place not in self.places:
                 raise InputError(
                     f"no distribution stands at '{place}'{did_you_mean(place, self.places)}",
@@ -94,7 +99,8 @@ class Family:
         """The places of the stored inputs by name."""
         if self.dataset.inputs:
             return dict(self.dataset.inputs)
-        return {place.removeprefix("problem.").rpartition(".")[2]: place for place in self.places}
+        ends = Counter(place.rpartition(".")[2] for place in self.places)
+        return {_name(place, ends): place for place in self.places}
 
     def with_count(self, count: int) -> Family:
         """The same family with ``count`` samples in all, shared out as its splits are."""
@@ -138,6 +144,14 @@ class Family:
     ) -> Problem:
         """The problems with these numbers, as one batch; the same for ever."""
         return self.problems(self.draw(seed, indices, device))
+
+
+def _name(place: str, ends: Mapping[str, int]) -> str:
+    """The last part of a place, or more of it where that tells too little."""
+    end = place.rpartition(".")[2]
+    if end.isidentifier() and ends[end] == 1 and not place.startswith("problem.initial."):
+        return end
+    return place.removeprefix("problem.").replace(".", "_")
 
 
 def _distributions(value: Any, place: str) -> Iterator[tuple[str, Distribution]]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,6 @@ from sciml.core.grid import AXES
 from sciml.datasets.statistics import Normaliser
 from sciml.datasets.store import (
     MANIFEST,
-    Entry,
-    Header,
     existing,
     explained,
     open_shard,
@@ -81,6 +78,58 @@ class Channel:
         return ".".join((self.field, *map(str, self.component)))
 
 
+class Reader:
+    """The shards of one split, read sample by sample; raises InputError for a damaged one."""
+
+    def __init__(self, folder: Path, split: str) -> None:
+        self.paths, counts = _files(folder, split)
+        self.ends = list(accumulate(counts))
+        self._opened: OrderedDict[int, dict[str, h5py.Dataset]] = OrderedDict()
+        self._process = os.getpid()
+        with explained(self.paths[0]), open_shard(self.paths[0]) as file:
+            self.header = read_header(file)
+            self.axes = tuple(file[name][()] for name in AXES if name in file)
+            self.time = file["time"][()]
+            fields = {name: file[self.header.place(name)] for name in self.header.orders}
+            self.components = {
+                name: entry.shape[entry.ndim - self.header.orders[name] :]
+                for name, entry in fields.items()
+            }
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def read(self, sample: int, spans: Mapping[str, slice | None]) -> dict[str, np.ndarray]:
+        """Fields and scalars of one sample; of those with a slice, these frames."""
+        shard = bisect_right(self.ends, sample)
+        row = sample - (self.ends[shard - 1] if shard else 0)
+        with explained(self.paths[shard]):
+            entries = self._open(shard)
+            return {
+                name: entries[name][row] if span is None else entries[name][row, span]
+                for name, span in spans.items()
+            }
+
+    def _open(self, shard: int) -> Mapping[str, h5py.Dataset]:
+        if self._process != os.getpid():  # forked: the parent's handles are not ours
+            self._opened, self._process = OrderedDict(), os.getpid()
+        if shard in self._opened:
+            self._opened.move_to_end(shard)
+            return self._opened[shard]
+        if len(self._opened) >= _OPEN:
+            self._opened.popitem(last=False)[1]["sample"].file.close()
+        file = open_shard(self.paths[shard])
+        if file["sample"].shape[0] != self.ends[shard] - (self.ends[shard - 1] if shard else 0):
+            raise ValueError("it has not the number of samples that the manifest says")
+        names = (*self.header.orders, *self.header.scalars)
+        entries = {name: file[self.header.place(name)] for name in names}
+        self._opened[shard] = {**entries, "sample": file["sample"]}
+        return self._opened[shard]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_opened": OrderedDict()}
+
+
 class OperatorData(Dataset[dict[str, torch.Tensor]]):
     """Inputs and outputs of one split: ``{"x": (C, *grid), "y": (C, *grid)}``, float32.
 
@@ -104,33 +153,24 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         times: Times | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.split = split
-        self.paths, counts = _files(self.folder, split)
-        self.ends = list(accumulate(counts))
-        self._handles: OrderedDict[int, h5py.File] = OrderedDict()
-        self._process = os.getpid()
-        with explained(self.paths[0]), open_shard(self.paths[0]) as file:
-            self.header = read_header(file)
-            axes = [file[name][()] for name in AXES if name in file]
-            self.time = file["time"][()]
-            shapes = {n: file[self.header.place(n)].shape for n in self.header.orders}
+        self.reader = Reader(self.folder, split)
+        header, axes = self.reader.header, self.reader.axes
+        self.time = self.reader.time
+        self.times = (times or Times()).resolved(len(self.time))
         self.cut = tuple(_every(len(axis), subsample) for axis in axes)
         self.axes = tuple(a[c] for a, c in zip(axes, self.cut, strict=True))
-        self.inputs = tuple(inputs) or self.header.inputs
-        self.outputs = tuple(outputs) or self.header.outputs
-        self.times = (times or Times()).resolved(len(self.time))
-        self.inward = self._channels(self.inputs, self.times.inputs, shapes)
-        self.outward = self._channels(self.outputs, self.times.outputs, shapes)
-        self.coordinates = (
-            np.stack(np.meshgrid(*self.axes, indexing="ij")) if coordinates else None
-        )
-        names = AXES[: len(axes)] if coordinates else ()
+        self.inward = self._channels(tuple(inputs) or header.inputs, self.times.inputs)
+        self.outward = self._channels(tuple(outputs) or header.outputs, self.times.outputs)
+        self.coordinates = self.axes[:0]
+        if coordinates:
+            self.coordinates = tuple(np.meshgrid(*self.axes, indexing="ij"))
+        names = AXES[: len(self.coordinates)]
         self.input_channels = (*(c.name for c in self.inward), *names)
         self.output_channels = tuple(c.name for c in self.outward)
         self.normaliser = normaliser
         if normaliser is not None:
-            normaliser.check([c.name.partition(".")[0] for c in (*self.inward, *self.outward)])
-        self._scales = [self._factors(c.name for c in part) for part in (self.inward, self.outward)]
+            normaliser.check([channel.field for channel in (*self.inward, *self.outward)])
+        self._spans = _spans((*self.inward, *self.outward))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,27 +178,24 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         return tuple(map(len, self.axes))
 
     def __len__(self) -> int:
-        return self.ends[-1] * len(self.times.starts)
+        return len(self.reader) * len(self.times.starts)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
-        trajectory, window = divmod(index % len(self), len(self.times.starts))
+        sample, window = divmod(index % len(self), len(self.times.starts))
         start = self.times.starts[window]
-        shard = bisect_right(self.ends, trajectory)
-        with explained(self.paths[shard]):
-            read = self._read(shard, trajectory - self.ends[shard], start)
-        x = self._filled(self.inward, read, start, self._scales[0], self.coordinates)
-        y = self._filled(self.outward, read, start, self._scales[1])
+        spans = {
+            name: None if span is None else slice(span.start + start, span.stop + start)
+            for name, span in self._spans.items()
+        }
+        read = self.reader.read(sample, spans)
+        x = self._filled(self.inward, read, self.coordinates)
+        y = self._filled(self.outward, read, ())
         return {"x": torch.from_numpy(x), "y": torch.from_numpy(y)}
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_handles": OrderedDict()}
-
-    def _channels(
-        self, names: Sequence[str], frames: Sequence[int], shapes: dict[str, tuple[int, ...]]
-    ) -> tuple[Channel, ...]:
-        header, found = self.header, []
+    def _channels(self, names: Sequence[str], frames: Sequence[int]) -> tuple[Channel, ...]:
+        header, found = self.reader.header, []
         for name in names:
             if name in header.scalars:
                 found.append(Channel(name))
@@ -166,43 +203,114 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
             if name not in header.orders:
                 known = (*header.orders, *header.scalars)
                 raise InputError(f"'{self.folder}' has no '{name}'{did_you_mean(name, known)}")
-            components = np.ndindex(shapes[name][len(shapes[name]) - header.orders[name] :])
             own = (None,) if name in header.constant else tuple(frames)
+            components = np.ndindex(self.reader.components[name])
             found += [Channel(name, component, f) for component in components for f in own]
         if not found:
             raise InputError(f"'{self.folder}' does not say what is input and output; name them")
         return tuple(found)
 
-    def _factors(self, names: Any) -> tuple[np.ndarray, np.ndarray]:
-        names = list(names)
-        empty = Normaliser({}, {})
-        mean, std = (self.normaliser or empty).factors(names)
-        return mean.astype(np.float32), (1 / std).astype(np.float32)
+    def _filled(
+        self,
+        channels: Sequence[Channel],
+        read: Mapping[str, np.ndarray],
+        coordinates: Sequence[np.ndarray],
+    ) -> np.ndarray:
+        out = np.empty((len(channels) + len(coordinates), *self.shape), dtype=np.float32)
+        for row, channel in zip(out, channels, strict=False):
+            values = read[channel.field]
+            span = self._spans[channel.field]
+            if span is not None and channel.frame is not None:
+                values = values[channel.frame - span.start]
+            row[...] = values[(*self.cut, *channel.component)] if values.ndim else values
+        values = out[: len(channels)]
+        if self.normaliser is not None:
+            names = [channel.name for channel in channels]
+            values[...] = self.normaliser.encode(values, names)
+        if any(channel.field in self.reader.header.holes for channel in channels):
+            np.nan_to_num(values, copy=False, nan=0.0)
+        out[len(channels) :] = coordinates if coordinates else 0.0
+        return out
 
-    def _read(self, shard: int, row: int, start: int) -> dict[str, tuple[int, np.ndarray]]:
-        """The frames that are needed of each field, and the number of the first."""
-        file, read = self._open(shard), {}
-        spans: dict[str, list[int]] = {}
-        for channel in (*self.inward, *self.outward):
-            span = spans.setdefault(channel.field, [])
-            if channel.frame is not None:
-                span.append(channel.frame + start)
-        row = row if row >= 0 else row + file["sample"].shape[0]
-        for name, span in spans.items():
-            entry = file[self.header.place(name)]
-            if span:
-                read[name] = min(span), entry[row, min(span) : max(span) + 1]
-            else:
-                read[name] = 0, entry[row]
-        return read
 
-    def _open(self, shard: int) -> h5py.File:
-        if self._process != os.getpid():  # forked: the parent's handles are not ours
-            self._handles, self._process = OrderedDict(), os.getpid()
-        if shard in self._handles:
-            self._handles.move_to_end(shard)
-            return self._handles[shard]
-        if len(self._handles) >= _OPEN:
-            self._handles.popitem(last=False)[1].close()
-        file = self._handles[shard] = open_shard(self.paths[shard])
-        return file
+class PointData(Dataset[dict[str, torch.Tensor]]):
+    """Functions at points, for DeepONet: ``{"x": (C, *grid), "points": (P, d), "y": (C, P)}``.
+
+    ``points``: how many of the grid's points, drawn without replacement; all of them if left out.
+    Aligned data has the same points for all functions (their coordinates are also
+    ``grid_points``); otherwise sample i draws its own by (seed, i). With several frames as output,
+    a point is (x, ..., t), and frames are no channels.
+    """
+
+    def __init__(
+        self, data: OperatorData, points: int | None = None, aligned: bool = True, seed: int = 0
+    ) -> None:
+        self.data = data
+        self.aligned = aligned
+        self.seed = seed
+        frames = data.times.outputs
+        timed = len(frames) > 1 and all(c.frame is not None for c in data.outward)
+        axes = [*data.axes, data.time[list(frames)]] if timed else [*data.axes]
+        self.frames = len(frames) if timed else 1
+        mesh = np.meshgrid(*axes, indexing="ij")
+        self.grid_points = np.stack([m.ravel() for m in mesh], axis=-1).astype(np.float32)
+        self.points = len(self.grid_points) if points is None else points
+        if not 1 <= self.points <= len(self.grid_points):
+            raise InputError(f"there are {len(self.grid_points)} points; {points} were asked for")
+        self.output_channels = data.output_channels[:: self.frames]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        sample = self.data[index]
+        chosen = self.chosen(index % len(self))
+        y = sample["y"]
+        if self.frames > 1:
+            y = y.reshape(-1, self.frames, *self.data.shape).movedim(1, -1)
+        points = torch.from_numpy(self.grid_points[chosen])
+        return {"x": sample["x"], "points": points, "y": y.flatten(1)[:, chosen]}
+
+    def chosen(self, index: int) -> np.ndarray:
+        """The numbers of the points of sample ``index``, in order."""
+        total = len(self.grid_points)
+        if self.points == total:
+            return np.arange(total)
+        key = (self.seed,) if self.aligned else (self.seed, index)
+        generator = np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+        return np.sort(generator.choice(total, self.points, replace=False))
+
+
+def _files(folder: Path, split: str) -> tuple[list[Path], list[int]]:
+    """The split's files and their numbers of samples; none of them is opened."""
+    inner = folder.name.startswith("at-") and not (folder / MANIFEST).is_file()
+    home, prefix = (folder.parent, f"{folder.name}/") if inner else (folder, "")
+    manifest = read_manifest(home)
+    if manifest is None:
+        raise InputError(f"'{folder}' is no dataset: it has no {MANIFEST}")
+    here = [e for e in manifest.shards if e.samples and e.path.startswith(f"{prefix}data/")]
+    found = [entry for entry in here if entry.split == split]
+    if not found:
+        known = {entry.split for entry in here}
+        raise InputError(f"'{folder}' has no split '{split}'{did_you_mean(split, known)}")
+    return [existing(home, entry) for entry in found], [entry.samples for entry in found]
+
+
+def _every(points: int, step: int) -> slice:
+    """Every ``step``-th of so many points: both ends kept, or of cells the middle ones."""
+    if step >= 1 and (points - 1) % step == 0:
+        return slice(None, None, step)
+    if step >= 1 and points % step == 0:
+        return slice((step - 1) // 2, None, step)
+    fitting = [s for s in range(1, points) if (points - 1) % s == 0 or points % s == 0]
+    raise InputError(f"subsample {step} does not fit {points} points; these do: {fitting}")
+
+
+def _spans(channels: Sequence[Channel]) -> dict[str, slice | None]:
+    """The run of frames that is read of each field, from the first needed to the last."""
+    frames: dict[str, list[int]] = {}
+    for channel in channels:
+        own = frames.setdefault(channel.field, [])
+        if channel.frame is not None:
+            own.append(channel.frame)
+    return {n: slice(min(own), max(own) + 1) if own else None for n, own in frames.items()}

@@ -182,8 +182,9 @@ def _check(shard: Shard) -> None:
     grid = tuple(len(axis) for axis in shard.axes)
     for name, values in shard.fields.items():
         lead = (shard.samples,) if name in shard.constant else (shard.samples, len(shard.time))
-        if shard.order(name) not in (0, 1, 2) or values.shape[: len(lead + grid)] != lead + grid:
-            raise InputError(f"the field {name} has shape {values.shape}; wanted {lead + grid}")
+        wanted = lead + grid + (len(grid),) * max(shard.order(name), 0)
+        if shard.order(name) > 2 or values.shape != wanted:
+            raise InputError(f"the field {name} has shape {values.shape}; wanted {wanted}")
     for name, values in {**shard.scalars, "residual": shard.residuals}.items():
         if values.shape != (shard.samples,):
             raise InputError(f"the scalar {name} has shape {values.shape}; wanted one per sample")
@@ -257,6 +258,7 @@ def _write_boundary(file: h5py.File, boundary: Mapping[str, str], names: tuple[s
             entry["mask"] = mask
             entry["mask"].dims[0].attach_scale(file[name])
             entry["values"] = np.zeros(1, dtype=np.float32)
+            entry["values"].make_scale("values")
 
 
 def _write_fields(file: h5py.File, shard: Shard, header: Header) -> None:
@@ -265,7 +267,7 @@ def _write_fields(file: h5py.File, shard: Shard, header: Header) -> None:
         group = file.create_group(f"t{order}_fields")
         fields = [name for name, own in header.orders.items() if own == order]
         group.attrs["field_names"] = np.array(fields, dtype=_TEXT)
-    for name, order in header.orders.items():
+    for name in header.orders:
         values = shard.fields[name].astype(np.float32)
         steady = name in shard.constant
         long = not steady and 4 * prod(values.shape[1:]) > _CHUNK_BYTES

@@ -25,7 +25,7 @@ class AMG(LinearSolver):
     """V cycles of PyAMG: on their own, or far better as ``CG(preconditioner=AMG())``.
 
     ``setup`` returns the cycle as a LinearMap. Hierarchies are built sample by sample. ``method``
-    None: smoothed aggregation where A brings a near-nullspace (elasticity), else Ruge-Stuben.
+    None: smoothed aggregation where A brings a near-nullspace (finite elements), else Ruge-Stuben.
     """
 
     kind: Literal["amg"] = "amg"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -22,7 +23,6 @@ from sciml.core.files import load_solution
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 PRODUCTS = (
     "solution.h5",
-    "solution.vtu",
     "solution.png",
     "convergence.png",
     "run.json",
@@ -65,7 +65,7 @@ def small(config: Path) -> str:
     grid = sciml.load_spec(config).grid
     if grid is None:
         return "solver.kind=auto"
-    size = {1: 21, 2: 20, 3: 9}[len(grid.shape)]
+    size = {1: 129, 2: 20, 3: 9}[len(grid.shape)]
     dimension = len(grid.shape)
     return f"grid.shape={[size] * dimension}"
 
@@ -77,13 +77,17 @@ def test_every_config_is_solved_and_written_whole(config: Path, tmp_path: Path) 
     assert result.exit_code == 0, result.output
     assert "converged" in result.output
     assert all((out / name).stat().st_size > 0 for name in PRODUCTS)
+    timed = sciml.load_spec(config).problem.time is not None
+    assert (out / ("solution.pvd" if timed else "solution.vtu")).stat().st_size > 0
+    assert not (out / "frames.h5").exists()
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     record = json.loads((out / "run.json").read_text())
     solution = load_solution(out)
     assert record["residual"] == solution.residual.tolist()
-    assert float(solution.residual.max()) <= 1.01 * sciml.load_spec(config).solver.rtol
+    rtol = sciml.load_spec(config).solver.rtol or (1e-4 if timed else 1e-8)
+    assert float(solution.residual.max()) <= 1.01 * rtol
     page = (out / "report.html").read_text()
-    assert record["title"] in page
+    assert html.escape(record["title"]) in page
     links = re.findall(r"""(?:src|href)="([^"]*)\"""", page)
     assert all(link.startswith("data:image/png;base64,") for link in links)
     assert not re.search(r"url\(|@import|<script|<link", page)
@@ -217,17 +221,19 @@ def test_single_precision_rounds_the_system_where_asked(spec: Path, tmp_path: Pa
         done = sciml_run("solve", spec, *options)
         assert done.exit_code == 0, done.output
         assert json.loads((out / "run.json").read_text())["dtype"] == dtype
-        assert ("the system is rounded" in done.output) == (dtype == "float32")
+        assert ("the rounded system" in done.output) == (dtype == "float32")
         values.append(load_solution(out).value)
     gap = float((values[0] - values[1]).norm() / values[0].norm())
     assert 1e-9 < gap < 1e-4
 
 
-def test_single_precision_does_not_claim_what_it_cannot_reach(spec: Path, tmp_path: Path) -> None:
+def test_single_precision_solves_the_rounded_system_and_says_so(
+    spec: Path, tmp_path: Path
+) -> None:
     done = sciml_run("solve", spec, "--dtype", "float32", "--out", tmp_path / "run")
-    assert done.exit_code == 1
+    assert done.exit_code == 0
     assert "use float64" in done.output
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] != "converged"
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["residual"] <= 1.01e-8
 
 
 def test_the_record_repeats_the_run(run: Path, tmp_path: Path) -> None:

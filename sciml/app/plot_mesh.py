@@ -1,4 +1,4 @@
-"""Figures of a solution on a mesh: lines, coloured triangles, or the surface of a solid.
+"""Figures of a solution on a mesh: lines, coloured triangles, or half of a solid.
 
 Values at the nodes are shaded between them, values of elements fill them; a P2 triangle is drawn as
 four. A displacement has a panel for each component. A batch shows its first samples.
@@ -112,12 +112,18 @@ def _draw_surface(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
     from matplotlib.cm import ScalarMappable
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    outer = mesh.topology.boundary_facets()
+    """The surface of the half beyond the middle y, so that the inside is seen."""
+    depth = mesh.points[mesh.cells].mean(axis=1)[:, 1]
+    kept = depth >= (mesh.points[:, 1].min() + mesh.points[:, 1].max()) / 2
+    first, second = mesh.topology.f2t
+    # A boundary facet has -1 for its second element.
+    inner = kept[first], kept[second] & (second >= 0)
+    outer = np.flatnonzero(inner[0] != inner[1])
     corners = mesh.topology.facets[:, outer].T
     if len(values) == len(mesh.nodes):
         shown = values[mesh.facet_nodes(outer)].mean(axis=1)
     else:
-        shown = values[mesh.topology.f2t[0, outer]]
+        shown = values[np.where(inner[0], first, second)[outer]]
     image = ScalarMappable(norm)
     polygons = Poly3DCollection(mesh.points[corners], facecolors=image.to_rgba(shown))
     if len(corners) <= _EDGES:

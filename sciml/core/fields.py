@@ -29,16 +29,18 @@ def values_on(
     coefficient: Coefficient,
     key: str,
     unused: torch.Tensor | None = None,
+    t: float | None = None,
 ) -> torch.Tensor:
     """A coefficient at the grid's points, float64 of shape (*batch, *grid); see :func:`on_mesh`.
 
-    The value is 1 where the mask ``unused`` holds. Raises InputError, with ``key``, where it
-    cannot be evaluated or is not finite.
+    In time at ``t``, or else at the start. The value is 1 where the mask ``unused`` holds. Raises
+    InputError, with ``key``, where it cannot be evaluated or is not finite.
     """
     if isinstance(on, Mesh):
         return on_mesh(problem, on, coefficient, key)
     grid = on.bind(problem.box)
     info = _context(problem, grid)
+    info = info if t is None else info.at_time(t)
     value = evaluate(coefficient, info.own, info, key, unused)
     batch = value.shape[: value.ndim - len(grid.shape)]
     return value.expand(*batch, *grid.shape)

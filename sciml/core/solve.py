@@ -172,7 +172,7 @@ def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) ->
 def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """||b - A x|| / ||b|| per sample, recomputed in float64; ||b|| = 0 counts as 1."""
     axis = -len(A.shape)
-    gap = b - A.apply(x.to(b.dtype))
+    gap = b - A.apply(x.to(torch.promote_types(b.dtype, x.dtype)))
     scale = torch.linalg.vector_norm(b.flatten(axis), dim=-1)
     size = torch.linalg.vector_norm(gap.flatten(axis), dim=-1)
     return size / torch.where(scale > 0, scale, torch.ones_like(scale))

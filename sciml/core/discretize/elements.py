@@ -103,13 +103,22 @@ def _scalar_system(problem: Problem, mesh: Mesh) -> LinearSystem:
     anchored = bool(reaction) or bool(held)
     singular = _is_singular(mesh, fixed, boundary, anchored)
     b, defect = _compatible(cells, b, mesh, data) if singular else (b, None)
-    A, right = eliminate(
-        Whole(places.ids, values, b),
-        fixed,
-        lambda indptr, columns, entries: PatternMatrix(
-            indptr, columns, entries, symmetric=symmetric, definite=definite, nullspace=singular
-        ),
-    )
+
+    def build(indptr: np.ndarray, columns: np.ndarray, entries: torch.Tensor) -> PatternMatrix:
+        # Ruge-Stuben coarsening takes more iterations on every finer irregular or P2 mesh, smoothed
+        # aggregation hardly any; the constants tell AMG to use that.
+        constants = np.ones((len(indptr) - 1, 1)) if symmetric else None
+        return PatternMatrix(
+            indptr,
+            columns,
+            entries,
+            symmetric=symmetric,
+            definite=definite,
+            nullspace=singular,
+            near_nullspace=constants,
+        )
+
+    A, right = eliminate(Whole(places.ids, values, b), fixed, build)
     return system_of(A, right, Embedding(fixed, mesh.shape), data, ("u",), defect)
 
 
