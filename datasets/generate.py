@@ -95,6 +95,7 @@ def generate(
         _check_disk(family, out, manifest)
         with _writing(out):
             manifest.write(out)
+            _clean(out)
         _report(manifest, total, progress)
         with executor(engine, workers) as pool:
             for split, wanted in family.dataset.splits.items():
@@ -259,11 +260,15 @@ def _opened(out: Path, spec: Mapping[str, Any], versions: Mapping[str, str]) -> 
         raise InputError(
             f"'{out}' holds a dataset of another spec; it differs in {keys}. Name another folder"
         )
-    for path in [p for p in out.rglob(".*") if _TEMPORARY.fullmatch(p.name)]:
-        path.unlink(missing_ok=True)
     lost = {_task(entry) for entry in manifest.shards if not _intact(out, entry)}
     manifest.shards = [entry for entry in manifest.shards if _task(entry) not in lost]
     return manifest
+
+
+def _clean(out: Path) -> None:
+    """Take away what a killed run was writing."""
+    for path in [p for p in out.rglob(".*") if _TEMPORARY.fullmatch(p.name)]:
+        path.unlink(missing_ok=True)
 
 
 def _task(entry: Entry) -> str:

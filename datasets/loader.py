@@ -171,6 +171,7 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         if normaliser is not None:
             normaliser.check([channel.field for channel in (*self.inward, *self.outward)])
         self._spans = _spans((*self.inward, *self.outward))
+        self._factors = {part: self._columns(part) for part in (self.inward, self.outward)}
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -210,9 +211,18 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
             raise InputError(f"'{self.folder}' does not say what is input and output; name them")
         return tuple(found)
 
+    def _columns(self, channels: Sequence[Channel]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Mean and deviation of the channels, (C, 1, ...)."""
+        if self.normaliser is None:
+            return None
+        pair = self.normaliser.factors([channel.name for channel in channels])
+        form = (-1, *(1 for _ in self.axes))
+        mean, std = (part.astype(np.float32).reshape(form) for part in pair)
+        return mean, std
+
     def _filled(
         self,
-        channels: Sequence[Channel],
+        channels: tuple[Channel, ...],
         read: Mapping[str, np.ndarray],
         coordinates: Sequence[np.ndarray],
     ) -> np.ndarray:
@@ -222,11 +232,13 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
             span = self._spans[channel.field]
             if span is not None and channel.frame is not None:
                 values = values[channel.frame - span.start]
-            row[...] = values[(*self.cut, *channel.component)] if values.ndim else values
+            at: tuple[Any, ...] = (*self.cut, *channel.component)
+            row[...] = values[at] if values.ndim else values
         values = out[: len(channels)]
-        if self.normaliser is not None:
-            names = [channel.name for channel in channels]
-            values[...] = self.normaliser.encode(values, names)
+        factors = self._factors[channels]
+        if factors is not None:
+            values -= factors[0]
+            values /= factors[1]
         if any(channel.field in self.reader.header.holes for channel in channels):
             np.nan_to_num(values, copy=False, nan=0.0)
         out[len(channels) :] = coordinates if coordinates else 0.0

@@ -209,7 +209,10 @@ def _write(file: h5py.File, shard: Shard) -> None:
     file.attrs["n_spatial_dims"] = dimension
     file.attrs["n_trajectories"] = shard.samples
     file.attrs["simulation_parameters"] = np.array(header.scalars, dtype=_TEXT)
-    scales = {"sample": shard.indices.astype(np.int64), "time": shard.time.astype(np.float32)}
+    scales: dict[str, np.ndarray] = {
+        "sample": shard.indices.astype(np.int64),
+        "time": shard.time.astype(np.float32),
+    }
     scales |= {name: axis.astype(np.float32) for name, axis in zip(names, shard.axes, strict=True)}
     for name, values in scales.items():
         file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
@@ -296,10 +299,10 @@ def _components(file: h5py.File, count: int) -> h5py.Dataset:
 
 def read_header(file: h5py.File) -> Header:
     """What an open shard says of itself; raises KeyError or ValueError where it is foreign."""
-    record = json.loads(bytes(file.attrs["sciml"]))
+    record: dict[str, Any] = json.loads(bytes(file.attrs["sciml"]))
     if record.pop("format") != FORMAT:
         raise ValueError("another format")
-    return Header(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+    return Header(**{k: v if isinstance(v, (str, dict)) else tuple(v) for k, v in record.items()})
 
 
 @contextmanager

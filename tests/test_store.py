@@ -89,7 +89,7 @@ def test_the_layout_is_that_of_the_well(tmp_path: Path, options: dict) -> None:
         assert list(file["scalars"].attrs["field_names"]) == ["nu"]
         for entry in file["boundary_conditions"].values():
             assert entry.attrs["bc_type"] == "WALL" and entry.attrs["exact_type"] == "dirichlet"
-            assert list(entry.attrs["associated_dims"])[0] in names
+            assert entry.attrs["associated_dims"][0] in names
             assert len(entry["values"]) == entry["mask"][()].sum() == 1
         assert len(file["boundary_conditions"]) == 2 * len(names)
         assert file["tensor"] == file["t0_fields/u"] and file["nu"] == file["t0_fields/a"]

@@ -2,7 +2,7 @@
 # make_env.sh NAME: a virtual environment with another project's release, under .peers/ here.
 set -euo pipefail
 case "${1:-}" in
-  the_well) want="the_well==1.2.0 xarray h5netcdf netCDF4 dask" ;;
+  the_well) want="the_well==1.2.0 xarray h5netcdf netCDF4" ;;
   neuraloperator) want="neuraloperator==2.0.0" ;;
   *) echo "usage: make_env.sh the_well|neuraloperator" >&2; exit 2 ;;
 esac
