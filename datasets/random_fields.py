@@ -125,7 +125,7 @@ def synthesise(modes: torch.Tensor, dim: int, on: Grid, axis: int, kind: Kind) -
         if on.centring == "node":
             value = torch.cat([value, value[..., :1]], dim=-1)
     else:
-        k = torch.arange(a.shape[-1], device=a.device)
+        k = torch.arange(a.shape[-1], dtype=torch.float64, device=a.device)
         phase = torch.exp(-1j * math.pi * k * shift / cells)
         waves = torch.fft.fft(a * phase, n=2 * cells)[..., :points]
         value = waves.real if kind == "neumann" else -waves.imag
@@ -138,7 +138,7 @@ def synthesise(modes: torch.Tensor, dim: int, on: Grid, axis: int, kind: Kind) -
 def _periodic_sum(a: torch.Tensor, cells: int, shift: float) -> torch.Tensor:
     """sum a_c cos + a_s sin over the frequencies, at ``cells`` points."""
     cosine, sine = a[..., 1::2], a[..., 2::2]
-    k = torch.arange(1, cosine.shape[-1] + 1, device=a.device)
+    k = torch.arange(1, cosine.shape[-1] + 1, dtype=torch.float64, device=a.device)
     phase = torch.exp(-2j * math.pi * k * shift / cells)
     wave = (cosine + 1j * sine) * phase * math.sqrt(2.0)
     whole = torch.cat([a[..., :1].to(wave.dtype), wave], dim=-1)

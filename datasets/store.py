@@ -302,7 +302,8 @@ def read_header(file: h5py.File) -> Header:
     record: dict[str, Any] = json.loads(bytes(file.attrs["sciml"]))
     if record.pop("format") != FORMAT:
         raise ValueError("another format")
-    return Header(**{k: v if isinstance(v, (str, dict)) else tuple(v) for k, v in record.items()})
+    lists = {key: tuple(value) for key, value in record.items() if isinstance(value, list)}
+    return Header(**{**record, **lists})
 
 
 @contextmanager

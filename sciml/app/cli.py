@@ -217,10 +217,13 @@ def plot(
 @_reported
 def info(
     what: Annotated[
-        Path, typer.Argument(metavar="RUN|SPEC", help="A run's directory, solution.h5 or a spec.")
+        Path,
+        typer.Argument(
+            metavar="RUN|SPEC|DATASET", help="A run's directory, solution.h5, a spec or a dataset."
+        ),
     ],
 ) -> None:
-    """Summarise a run, a solution file or a spec."""
+    """Summarise a run, a solution file, a spec or a dataset; draw a few samples of the last."""
     if what.suffix in (".yaml", ".yml"):
         from sciml.app.run import describe
         from sciml.app.spec import dump, load_spec
@@ -228,6 +231,8 @@ def info(
         problem = load_spec(what)
         typer.echo(describe(problem))
         typer.echo(json.dumps(dump(problem), indent=2))
+    elif (what / "manifest.json").is_file():
+        _print_dataset(what)
     elif (what / "run.json").is_file():
         from sciml.app.report import facts
 
@@ -350,6 +355,17 @@ def _print_solution(path: Path) -> None:
             "solver": str(solution.solver),
         }
     )
+
+
+def _print_dataset(folder: Path) -> None:
+    from sciml.app.plot_samples import describe_dataset, plot_samples
+
+    facts = describe_dataset(folder)
+    _print_table(facts)
+    if "inputs" in facts:
+        picture = folder / "samples.png"
+        plot_samples(folder, picture)
+        typer.echo(f"picture {picture}")
 
 
 def _print_table(lines: dict[str, str]) -> None:

@@ -133,9 +133,11 @@ class Equation:
             if entry.name == "kind":
                 continue
             value = getattr(self, entry.name)
-            if _equals(value, entry.default):
-                object.__setattr__(self, entry.name, brought.get(entry.name, value))
-            elif entry.name not in admitted and not _equals(value, brought.get(entry.name)):
+            own = brought.get(entry.name, entry.default)
+            # Left out, and not given as a number that happens to be the default.
+            if value is entry.default:
+                object.__setattr__(self, entry.name, own)
+            elif entry.name not in admitted and not _equals(value, own):
                 raise InputError(
                     f"equation kind '{self.kind}' has no coefficient '{entry.name}' "
                     f"(it has {', '.join(sorted(admitted))}); use kind: general",
