@@ -1,6 +1,7 @@
 # Everything on a bare machine with Python 3.10 or newer:
 #   make demo   solves configs/darcy.yaml and says where the picture and the report are
 #   make test   runs the tests
+#   make test-interop   opens our datasets with The Well's, xarray's and neuraloperator's readers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,13 +9,22 @@ BIN := $(VENV)/bin
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-interop lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/sciml solve configs/darcy.yaml --out runs/darcy
 
 test: $(VENV)/developer
 	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS)
+
+INTEROP := tests/interop
+test-interop: $(VENV)/developer
+	PYTHON=$(PYTHON) $(INTEROP)/make_env.sh the_well
+	PYTHON=$(PYTHON) $(INTEROP)/make_env.sh neuraloperator
+	rm -rf runs/interop
+	$(BIN)/python $(INTEROP)/dataset.py runs/interop
+	.peers/the_well/bin/python $(INTEROP)/with_the_well.py runs/interop
+	.peers/neuraloperator/bin/python $(INTEROP)/with_neuraloperator.py runs/interop
 
 lint: $(VENV)/developer
 	$(BIN)/ruff check .

@@ -172,7 +172,7 @@ def tensormesh(path: Path, elastic: bool) -> Row:
     A, b = condenser(K, load)
     clock.lap("assemble")
     clock.row["set up"] = 0.0
-    # Its PyAMG backend repeats V cycles, without rigid motions: on these meshes it diverges.
+    # Its PyAMG backend repeats V cycles, which do not converge on these meshes.
     u = A.solve(b, backend="pytorch", method="cg", atol=RTOL * float(b.norm()), tol=RTOL)
     clock.lap("solve")
     return {

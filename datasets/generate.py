@@ -15,7 +15,6 @@ import fcntl
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import contextmanager
@@ -32,11 +31,17 @@ from sciml.core.problem import Problem
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.engines import executor
 from sciml.datasets.family import Family
-from sciml.datasets.samples import attempt, check_shapes, numbers, shapes, subsampled
+from sciml.datasets.samples import (
+    attempt,
+    check_shapes,
+    check_yield,
+    numbers,
+    shapes,
+    subsampled,
+)
 from sciml.datasets.statistics import write_statistics
 from sciml.datasets.store import Entry, Manifest, digest, read_manifest, write_shard
 
-_PATIENCE = 20  # rejects before a family with more rejects than samples is given up
 # What atomic_write leaves when its process is killed.
 _TEMPORARY = re.compile(r"\.(manifest|stats|\d{5})\.\d+\.(json|yaml|hdf5)")
 
@@ -115,16 +120,10 @@ def samples(manifest: Manifest) -> int:
 
 def _report(manifest: Manifest, total: int, progress: Progress | None) -> None:
     """Tell how far it is; raises InputError where it leads nowhere."""
-    stored, rejects = samples(manifest), manifest.rejects
-    if len(rejects) >= _PATIENCE and len(rejects) > stored:
-        reason, count = Counter(rejects.values()).most_common(1)[0]
-        raise InputError(
-            f"{len(rejects)} of the first {len(rejects) + stored} samples did not converge "
-            f"({count} of them: {reason}); change the family or its solver",
-            "solver",
-        )
+    stored = samples(manifest)
+    check_yield(manifest.rejects, stored)
     if progress is not None:
-        progress(stored, total, len(rejects))
+        progress(stored, total, len(manifest.rejects))
 
 
 def _fill(

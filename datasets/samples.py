@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -18,9 +19,11 @@ from sciml.core.solve import solve
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
 from sciml.datasets.store import Shard
+from sciml.solvers.auto import Auto
 
 SPLITS = ("train", "valid", "test")
 _APART = 1_000_000_000  # sample numbers of the splits lie this far apart
+_PATIENCE = 20  # rejects before a family with more of them than samples is given up
 _BATCH_UNKNOWNS = 20_000  # on a CPU larger batches leave the cache and gain nothing
 
 
@@ -59,6 +62,18 @@ def attempt(family: Family, seed: int, indices: Sequence[int], device: str = "cp
     return Attempt(_joined(parts) if parts else None, rejects)
 
 
+def check_yield(rejects: Mapping[Any, str], kept: int) -> None:
+    """Raise InputError where more samples were rejected than kept, and 20 at least."""
+    if len(rejects) < _PATIENCE or len(rejects) <= kept:
+        return
+    reason, count = Counter(rejects.values()).most_common(1)[0]
+    raise InputError(
+        f"{len(rejects)} of the first {len(rejects) + kept} samples did not converge "
+        f"({count} of them: {reason}); change the family or its solver",
+        "solver",
+    )
+
+
 def batch_size(family: Family, count: int, device: str) -> int:
     """How many samples are solved at once."""
     if family.problem.obstacle is not None:
@@ -71,7 +86,16 @@ def batch_size(family: Family, count: int, device: str) -> int:
 def _solved(family: Family, drawn: Mapping[str, torch.Tensor]) -> Solution:
     if family.problem.obstacle is not None:
         drawn = {place: value[0] for place, value in drawn.items()}
-    return solve(family.problems(drawn), family.solver, on=family.on, throw=False)
+    solver = family.solver or Auto()
+    solution = solve(family.problems(drawn), solver, on=family.on, throw=False)
+    on = solution.on
+    if isinstance(on, Grid) and (on.shape, on.centring) != (family.on.shape, family.on.centring):
+        raise InputError(
+            "this solver answers on another grid; write "
+            f"grid: {{shape: {list(on.shape)}, centring: {on.centring}}}",
+            "grid",
+        )
+    return solution
 
 
 def _shard(

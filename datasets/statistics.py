@@ -8,8 +8,10 @@ update, so that a mean that is large beside the deviation costs no digits.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +23,7 @@ from sciml.core.files import write_text
 from sciml.datasets.store import explained, open_shard, read_header
 
 FILE = "stats.yaml"
+_BLOCK = 4_000_000  # numbers in memory at once, or one sample
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 Table = dict[str, dict[str, np.ndarray]]
 
@@ -47,7 +50,7 @@ class Moments:
 
 def moments(values: np.ndarray, order: int = 0) -> Moments:
     """Moments of all numbers in ``values`` (..., *components); NaN, which is a hole, left out."""
-    flat = values.astype(np.float64).reshape(-1, int(np.prod(values.shape[values.ndim - order :])))
+    flat = values.astype(np.float64).reshape(-1, prod(values.shape[values.ndim - order :]))
     known = np.isfinite(flat)
     count = known.sum(axis=0).astype(np.float64)
     mean = np.where(known, flat, 0.0).sum(axis=0) / np.maximum(count, 1)
@@ -60,7 +63,8 @@ def write_statistics(folder: Path, split: str) -> None:
         files = sorted((place / "data" / split).glob("*.hdf5"))
         if not files:
             raise InputError(f"'{place}' has no samples in the split {split}")
-        write_text(place / FILE, _yaml(field_statistics(files)))
+        text = _yaml(field_statistics(files))
+        write_text(place / FILE, f"{_seal(text)}\n{text}")
 
 
 def field_statistics(files: Sequence[Path]) -> Table:
@@ -82,14 +86,17 @@ def field_statistics(files: Sequence[Path]) -> Table:
 
 
 def _parts(path: Path) -> Iterator[tuple[tuple[str, str], Moments]]:
-    """Moments of one file, by suffix of the statistic and name of the field."""
+    """Moments of the blocks of one file, by suffix of the statistic and name of the field."""
     with explained(path), open_shard(path) as file:
         header = read_header(file)
         for name, order in header.orders.items():
-            values = file[header.place(name)][()].astype(np.float64)
-            change = values[:0] if name in header.constant else np.diff(values, axis=1)
-            yield ("", name), moments(values, order)
-            yield ("_delta", name), moments(change, order)
+            entry = file[header.place(name)]
+            step = max(1, _BLOCK // prod(entry.shape[1:]))
+            for start in range(0, entry.shape[0], step):
+                values = entry[start : start + step].astype(np.float64)
+                change = values[:0] if name in header.constant else np.diff(values, axis=1)
+                yield ("", name), moments(values, order)
+                yield ("_delta", name), moments(change, order)
         for name in header.scalars:
             yield ("", name), moments(file[header.place(name)][()])
 
@@ -102,6 +109,11 @@ def _yaml(table: Table) -> str:
             texts = [_number(v) for v in value.tolist()]
             lines.append(f'  "{name}": {texts[0] if len(texts) == 1 else _list(texts)}')
     return "\n".join(lines) + "\n"
+
+
+def _seal(text: str) -> str:
+    """The first line of the file, by which damage to the others is found."""
+    return f"# sha256 {hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _number(value: float) -> str:
@@ -129,15 +141,18 @@ class Normaliser:
     @classmethod
     def read(cls, folder: str | Path) -> Normaliser:
         """From a dataset's ``stats.yaml``; raises InputError where there is none."""
-        from ruamel.yaml import YAML, YAMLError
+        from ruamel.yaml import YAML
 
         path = Path(folder) / FILE
         try:
-            record = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+            seal, _, text = path.read_text(encoding="utf-8").partition("\n")
+            if seal != _seal(text):
+                raise ValueError("it was damaged or edited")
+            record = YAML(typ="safe", pure=True).load(text)
             mean, std = ({n: _tuple(v) for n, v in record[k].items()} for k in ("mean", "std"))
         except OSError:
             raise InputError(f"'{path}' is missing; name a dataset's folder") from None
-        except (YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except ValueError as error:
             raise InputError(f"'{path}' has no statistics of fields: {error}") from None
         return cls(mean, std)
 

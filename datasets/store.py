@@ -10,7 +10,7 @@ output and the first input.
 A damaged shard is an error, never wrong data: every array has checksums (Fletcher), and so has
 the metadata of HDF5 1.10's format. Only texts of variable length have none. So a reader here takes
 names from one attribute of fixed length, ``sciml``, and the others are there for other programs.
-The manifest has the hash of every file. The same shard makes the same bytes.
+The manifest has the hash of every file, and its own. The same shard makes the same bytes.
 """
 
 from __future__ import annotations
@@ -123,7 +123,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace the manifest in ``folder``, whole or not at all."""
-        write_json(folder / MANIFEST, {"format": FORMAT, **asdict(self)})
+        record = {"format": FORMAT, **asdict(self)}
+        write_json(folder / MANIFEST, {**record, "sha256": _hash(record)})
 
     def check(self, folder: Path) -> None:
         """Raise InputError unless every shard is there with the hash that it had."""
@@ -151,12 +152,19 @@ def read_manifest(folder: Path) -> Manifest | None:
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
+        if record.pop("sha256") != _hash(record):
+            raise ValueError("it was damaged or edited")
         if record.pop("format") != FORMAT:
             raise KeyError("format")
         shards = [Entry(**entry) for entry in record.pop("shards")]
         return Manifest(shards=shards, **record)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' is no manifest of a dataset: {error}") from None
+
+
+def _hash(record: Mapping[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest(path: Path) -> str:

@@ -181,7 +181,8 @@ def test_one_and_three_dimensions() -> None:
         variance, place = 0.0, [axis[len(axis) // 3] for axis in on.axes()]
         for index in np.ndindex(*(n - 1 for n in shape)):
             k = np.array(index)
-            wave = np.prod([2 * math.sin(math.pi * j * float(p)) ** 2 for j, p in zip(k, place, strict=True)])
+            pairs = zip(k, place, strict=True)
+            wave = np.prod([2 * math.sin(math.pi * j * float(p)) ** 2 for j, p in pairs])
             variance += wave * float((math.pi**2 * (k**2).sum() + 9.0) ** -2.0)
         key = tuple(n // 3 for n in shape)
         assert float(fields[(slice(None), *key)].square().sum()) == pytest.approx(variance)

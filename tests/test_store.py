@@ -228,6 +228,30 @@ def test_a_truncation_is_found(whole: tuple[Path, bytes, Shard], part: int) -> N
     (folder / "data/train/00000.hdf5").write_bytes(data)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    name=st.sampled_from(["manifest.json", "stats.yaml"]),
+    position=st.floats(0, 1, exclude_max=True),
+    bits=st.integers(1, 255),
+)
+def test_a_flipped_byte_in_the_texts_is_found(
+    whole: tuple[Path, bytes, Shard], name: str, position: float, bits: int
+) -> None:
+    folder, _, _ = whole
+    path = folder / name
+    data = path.read_bytes()
+    before = (read_manifest(folder), Normaliser.read(folder))
+    damaged = bytearray(data)
+    damaged[int(position * len(data))] ^= bits
+    path.write_bytes(damaged)
+    try:
+        assert (read_manifest(folder), Normaliser.read(folder)) == before
+    except InputError as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+    finally:
+        path.write_bytes(data)
+
+
 def test_foreign_files_are_no_shards(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.hdf5", "w") as file:
         file["u"] = np.zeros(3)

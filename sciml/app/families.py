@@ -83,7 +83,9 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
             device=device,
             progress=report,
         )
-    console.print(f"{samples(manifest)} samples in {out}; {len(manifest.rejects)} rejected", highlight=False)
+    console.print(
+        f"{samples(manifest)} samples in {out}; {len(manifest.rejects)} rejected", highlight=False
+    )
 
 
 def _plain(family: Family) -> dict[str, Any]:

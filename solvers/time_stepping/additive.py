@@ -17,7 +17,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.solvers.time_stepping.first_order import combine, first_state
+from sciml.solvers.time_stepping.first_order import blank_rates, combine, first_state
 from sciml.solvers.time_stepping.implicit import predicted, recovered, stage_remark, stage_tolerance
 from sciml.solvers.time_stepping.integrator import Integrator, check_time_options
 from sciml.solvers.time_stepping.scheme import Attempt, Memory, Scheme
@@ -72,6 +72,8 @@ class AdditiveRungeKutta(Scheme):
 
     def _implicit(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """I(u, t)."""
+        if torch.is_grad_enabled():  # a graph belongs to one pass, and is not to be kept
+            return self.L.apply(u - self.u0) + self.system.residual(self.u0, t)
         if self._source is None or self._source[0] != t:
             self._source = (t, self.system.residual(self.u0, t))
         return self.L.apply(u - self.u0) + self._source[1]
@@ -86,10 +88,10 @@ class AdditiveRungeKutta(Scheme):
         """Stage by stage."""
         table, system, mass = self.tableau, self.system, self.system.mass
         assert mass is not None
-        slow, fast = (y.new_empty(table.stages, *y.shape) for _ in range(2))
+        slow, fast = (blank_rates(y, table.stages) for _ in range(2))
         tau = h * table.gamma
-        fast[0] = -self._implicit(y[0], t) / mass
-        slow[0] = -system.residual(y[0], t) / mass - fast[0]
+        fast[0] = -self._implicit(y[0], t)[None] / mass
+        slow[0] = -system.residual(y[0], t)[None] / mass - fast[0]
         residual, solved = torch.zeros_like(alive, dtype=y.dtype), torch.ones_like(alive)
         for i in range(1, table.stages):
             now = t + table.c[i] * h
@@ -97,13 +99,13 @@ class AdditiveRungeKutta(Scheme):
             base = combine(base, h, table.explicit_weights[i], slow)
             guess = predicted(base, tau, fast[i - 1])
             found = self.stages.solve(tau, base, now, guess, alive, self._implicit)
-            recovered(found.value, base, tau, fast[i])
+            _, fast[i] = recovered(found.value, base, tau)
             rest = system.residual(found.value, now) - self._implicit(found.value, now)
-            slow[i] = -rest / mass
+            slow[i] = -rest[None] / mass
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved
-        both = fast + slow
-        new = combine(y, h, table.final, both)
-        error = combine(torch.zeros_like(y), h, table.estimate, both)
+        new = combine(combine(y, h, table.final, fast), h, table.final, slow)
+        error = combine(torch.zeros_like(y), h, table.estimate, fast)
+        error = combine(error, h, table.estimate, slow)
         return Attempt(new, (), error, residual, solved)
 
     def remark(self) -> str:

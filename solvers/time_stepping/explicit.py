@@ -18,7 +18,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.solvers.time_stepping import stability, tableaux
-from sciml.solvers.time_stepping.first_order import combine, rate
+from sciml.solvers.time_stepping.first_order import blank_rates, combine, rate
 from sciml.solvers.time_stepping.integrator import Integrator, check_time_options
 from sciml.solvers.time_stepping.scheme import Attempt, Memory, Scheme
 from sciml.solvers.time_stepping.tableaux import Tableau
@@ -79,7 +79,7 @@ class ExplicitRungeKutta(Scheme):
     ) -> Attempt:
         """Stage by stage."""
         table = self.tableau
-        rates = y.new_empty(table.stages, *y.shape)
+        rates = blank_rates(y, table.stages)
         rates[0] = memory[0]
         stage = y
         for i in range(1, table.stages):

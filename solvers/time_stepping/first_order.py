@@ -49,8 +49,21 @@ def rate(system: NonlinearSystem, y: torch.Tensor, t: float) -> torch.Tensor:
     return torch.stack([y[1], -force / system.inertia])
 
 
-def combine(y: torch.Tensor, h: float, weights: torch.Tensor, rates: torch.Tensor) -> torch.Tensor:
-    """y + h sum_j w_j k_j with the rates k stacked along the first axis."""
+# The rates k of a step: one tensor whose rows are filled, or a list where a graph is kept of them.
+Rates = torch.Tensor | list[torch.Tensor]
+
+
+def blank_rates(y: torch.Tensor, stages: int) -> Rates:
+    """Room for the rates of a step, to be filled by index."""
+    if torch.is_grad_enabled():
+        return [y] * stages
+    return y.new_empty(stages, *y.shape)
+
+
+def combine(y: torch.Tensor, h: float, weights: torch.Tensor, rates: Rates) -> torch.Tensor:
+    """y + h sum_j w_j k_j."""
     if not len(weights):
         return y
-    return torch.add(y, torch.tensordot(weights, rates[: len(weights)], 1), alpha=h)
+    known = rates[: len(weights)]
+    stacked = torch.stack(known) if isinstance(known, list) else known
+    return torch.add(y, torch.tensordot(weights, stacked, 1), alpha=h)

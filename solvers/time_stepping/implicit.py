@@ -16,7 +16,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.solvers.time_stepping.first_order import combine, rate
+from sciml.solvers.time_stepping.first_order import blank_rates, combine, rate
 from sciml.solvers.time_stepping.integrator import Integrator, check_time_options
 from sciml.solvers.time_stepping.scheme import Attempt, Memory, Scheme
 from sciml.solvers.time_stepping.stages import StageSolver
@@ -67,7 +67,7 @@ class ImplicitRungeKutta(Scheme):
     ) -> Attempt:
         """Stage by stage."""
         table = self.tableau
-        rates = y.new_empty(table.stages, *y.shape)
+        rates = blank_rates(y, table.stages)
         rates[0] = memory[0]
         tau, value = h * table.gamma, y
         residual, solved = torch.zeros_like(alive, dtype=y.dtype), torch.ones_like(alive)
@@ -77,7 +77,7 @@ class ImplicitRungeKutta(Scheme):
             found = self.stages.solve(
                 tau, base, t + table.c[i] * h, guess, alive, self.system.residual
             )
-            value = recovered(found.value, base, tau, rates[i])
+            value, rates[i] = recovered(found.value, base, tau)
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved
         error = combine(torch.zeros_like(y), h, table.estimate, rates)
         return Attempt(value, (rates[-1],), error, residual, solved)
@@ -101,16 +101,12 @@ def predicted(base: torch.Tensor, tau: float, before: torch.Tensor) -> torch.Ten
     return base[0] + tau * (before[0] if len(base) == 1 else base[1] + tau * before[1])
 
 
-def recovered(
-    U: torch.Tensor, base: torch.Tensor, tau: float, derivative: torch.Tensor
-) -> torch.Tensor:
-    """The whole stage from its first part; its derivative is written into ``derivative``."""
-    torch.sub(U, base[0], out=derivative[0]).div_(tau)
+def recovered(U: torch.Tensor, base: torch.Tensor, tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The whole stage and its derivative, from its first part."""
+    velocity = (U - base[0]) / tau
     if len(base) == 1:
-        return U[None]
-    velocity = derivative[0].clone()
-    torch.sub(velocity, base[1], out=derivative[1]).div_(tau)
-    return torch.stack([U, velocity])
+        return U[None], velocity[None]
+    return torch.stack([U, velocity]), torch.stack([velocity, (velocity - base[1]) / tau])
 
 
 def stage_remark(stages: StageSolver) -> str:

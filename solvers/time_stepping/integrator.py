@@ -21,6 +21,7 @@ from sciml.core.solve import Progress
 from sciml.solvers.iteration import check_options
 from sciml.solvers.time_stepping.first_order import check_masses
 from sciml.solvers.time_stepping.march import Journal, March, Position, Tolerances
+from sciml.solvers.time_stepping.replay import replay, wants_gradient
 from sciml.solvers.time_stepping.scheme import Scheme
 
 
@@ -72,7 +73,6 @@ class Integrator(ABC):
         seconds = time.perf_counter() - start
         return TimeState(system, problem.time.instants, fingerprint(problem, on, self), seconds)
 
-    @torch.no_grad()
     def run(
         self,
         state: TimeState,
@@ -85,6 +85,7 @@ class Integrator(ABC):
         """March to the last frame; ``initial`` replaces u at the start, on the grid.
 
         ``frames``: a file that keeps the frames, from whose last one a run that was killed goes on.
+        The value is differentiable in coefficients and data, for the steps that were taken.
         """
         if b is not None:
             raise InputError("a problem in time has no right-hand side apart from its equation")
@@ -92,32 +93,43 @@ class Integrator(ABC):
         check_masses(system)
         mark = state.fingerprint if initial is None else fingerprint(state.fingerprint, initial)
         start = time.perf_counter()
-        scheme = self.scheme(system, state.times[0])
-        kept = Frames(state.times, frames, mark)
-        found = kept.count
-        step = scheme.fixed_step if self.step is None else self.step
-        tolerances = Tolerances(self.rtol, self.atol, step)
-        march = March(scheme, system, kept, tolerances, progress)
-        position = march.run()
-        seconds = time.perf_counter() - start
-        reached = kept.times[kept.count - 1]
-        notes = (
-            *system.notes,
-            *system.remarks(position.y[0], reached),
-            *_remarks(self.kind, scheme, march.journal, found),
-        )
-        return self._solution(march, position, (state.setup_seconds, seconds), notes)
+        with torch.no_grad():
+            scheme = self.scheme(system, state.times[0])
+            kept = Frames(state.times, frames, mark)
+            found = kept.count
+            step = scheme.fixed_step if self.step is None else self.step
+            tolerances = Tolerances(self.rtol, self.atol, step)
+            march = March(scheme, system, kept, tolerances, progress)
+            position = march.run()
+            seconds = time.perf_counter() - start
+            reached = kept.times[kept.count - 1]
+            notes = (
+                *system.notes,
+                *system.remarks(position.y[0], reached),
+                *_remarks(self.kind, scheme, march.journal, found),
+            )
+        states = [state[0] for state in kept.states]
+        if wants_gradient(system, state.times[0]):
+            if found or not kept.complete:
+                notes = (*notes, "no gradient: it needs a whole run that was not interrupted")
+            else:
+                scheme = self.scheme(system, state.times[0])
+                states = replay(scheme, system, kept.times, march.journal)
+        return self._solution(march, position, states, (state.setup_seconds, seconds), notes)
 
     def _solution(
-        self, march: March, p: Position, seconds: tuple[float, float], notes: tuple[str, ...]
+        self,
+        march: March,
+        p: Position,
+        states: list[torch.Tensor],
+        seconds: tuple[float, float],
+        notes: tuple[str, ...],
     ) -> Solution:
         system, frames = march.system, march.frames
         several = len(system.fields) > 1
         behind = len(system.shape) + several
         p = p.over_fields() if several else p
-        values = [
-            system.lift(state[0], t) for state, t in zip(frames.states, frames.times, strict=False)
-        ]
+        values = [system.lift(u, t) for u, t in zip(states, frames.times, strict=False)]
         errors = [e.amax(-1) if several else e for e in march.journal.errors] or [p.worst[0]]
         statistics = Statistics(p.steps, torch.stack(errors), *seconds)
         return Solution(

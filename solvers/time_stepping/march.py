@@ -15,7 +15,7 @@ smaller steps, is dropped: NaN from there on, while the others go on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import torch
@@ -85,10 +85,14 @@ class Position:
 
 @dataclass
 class Journal:
-    """What this process did: accepted and rejected steps, their sizes, errors, where it ended."""
+    """What this process did: accepted and rejected steps, their sizes, errors, where it ended.
+
+    ``marks``: how many steps had been accepted at each frame after the first.
+    """
 
     sizes: list[float]
     errors: list[torch.Tensor]
+    marks: list[int] = field(default_factory=list)
     rejected: int = 0
     stopped: float | None = None
 
@@ -172,6 +176,7 @@ class March:
             # step, which keeps its set-up.
             interval = mean if abs(end - start - mean) < 1e-9 * mean else end - start
             if self._reach(end, interval):
+                self.journal.marks.append(len(self.journal.sizes))
                 self.frames.append(*self._record(self.position))
             else:
                 break

@@ -77,8 +77,7 @@ class BackwardDifferences(Scheme):
         found = self.stages.solve(
             tau, base, t + h, predicted(base, tau, derivative), alive, self.system.residual
         )
-        slope = torch.empty_like(y)
-        new = recovered(found.value, base, tau, slope)
+        new, slope = recovered(found.value, base, tau)
         third = _third_difference((new, y, before, earlier), (h, last, last_but_one))
         error = (1 + w) ** 2 / (w * share) * h**3 * third
         return Attempt(new, (slope, y, before, distances), error, found.residual, found.solved)

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
+from sciml.core.differentiate import attach
 from sciml.core.discretize.nonlinear import add_diagonal
-from sciml.core.errors import InputError
+from sciml.core.errors import InputError, SolveError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.solve import LinearSolver
 from sciml.core.stencil import Stencil
@@ -33,6 +34,7 @@ from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.separable import recognise
 
 _ITERATIONS = 20
+_REFINEMENTS, _ADJOINT = 40, 1e-10
 _CONTRACTION = 0.2  # a rate above which Newton's matrix is taken anew
 _SMALL = 2000  # unknowns up to which a factorisation is kept
 
@@ -77,7 +79,7 @@ class StageSolver:
         self.fixed = linear is not None or (system.affine and system.steady)
         self.setups = self.solves = 0
         self.note = ""
-        self._J = linear
+        self._J = None if linear is None else linear.detach()
         self._matrix: _Matrix | None = None
 
     def forget(self) -> None:
@@ -107,7 +109,55 @@ class StageSolver:
         alive: torch.Tensor,
         residual: Any,
     ) -> StageResult:
-        """U with D U + residual(U, t) = r; samples that are not ``alive`` are left as they fall."""
+        """U with D U + residual(U, t) = r; samples that are not ``alive`` are left as they fall.
+
+        Where a graph is kept, U is differentiable by the implicit function theorem.
+        """
+        with torch.no_grad():
+            found = self._solve(tau, base, t, guess, alive, residual)
+        if not torch.is_grad_enabled():
+            return found
+        U = found.value
+        gap = self.right(tau, base) - self.shift(tau) * U - residual(U, t)
+        attached = attach(U, gap, lambda g: self._adjoint(tau, U, t, residual, g))
+        return replace(found, value=attached)
+
+    def _adjoint(
+        self, tau: float, U: torch.Tensor, t: float, residual: Any, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """(D + dF/dU)^-T gradient, by refinement with the transpose of the stage's matrix.
+
+        The matrix may be a Jacobian of states before, or of a scheme without its limiter; the
+        products are exact. Raises SolveError where the refinement does not converge.
+        """
+        with torch.enable_grad():
+            pullback = torch.func.vjp(lambda u: residual(u, t), U)[1]
+        D = self.shift(tau).detach()
+        J = self._J if self.fixed and self._J is not None else self.system.linearise(U, t).detach()
+        A = _tagged(add_diagonal(J, D))
+        A = A if A.symmetric else A.transpose()
+        solver, prepared = _prepare(A)
+        x, r = torch.zeros_like(gradient), gradient
+        for _ in range(_REFINEMENTS):
+            if isinstance(solver, (Direct, FastPoisson)):
+                x = x + prepared.apply(r)
+            else:
+                inner = replace(solver, rtol=1e-4)  # type: ignore[type-var]
+                x = x + inner.iterate(A, prepared, r, None, None).x
+            r = gradient - D * x - pullback(x)[0]
+            if float(r.norm()) <= _ADJOINT * float(gradient.norm()):
+                return x
+        raise SolveError("the adjoint of an implicit stage did not converge; take smaller steps")
+
+    def _solve(
+        self,
+        tau: float,
+        base: torch.Tensor,
+        t: float,
+        guess: torch.Tensor,
+        alive: torch.Tensor,
+        residual: Any,
+    ) -> StageResult:
         dimension, D, r = len(self.system.shape), self.shift(tau), self.right(tau, base)
         U = guess
         force = residual(U, t)
@@ -146,7 +196,7 @@ class StageSolver:
 
     def _ready(self, tau: float, D: torch.Tensor, U: torch.Tensor, t: float) -> _Matrix:
         if self._J is None:
-            self._J = self.system.linearise(U, t)
+            self._J = self.system.linearise(U, t).detach()
             self._matrix = None
         if self._matrix is None or self._matrix.tau != tau:
             A = _tagged(add_diagonal(self._J, D))
