@@ -1,6 +1,52 @@
-"""Families of problems, and the data sets generated from them."""
+"""Families of problems, the data sets generated from them, and their samples for training.
+
+Names load on first use (PEP 562), so that importing this package loads no torch.
+"""
 
 from __future__ import annotations
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 if __name__ != "sciml.datasets":
     raise ImportError("import this package as sciml.datasets")
+
+if TYPE_CHECKING:
+    from sciml.datasets.export import export_pairs, read_pdebench
+    from sciml.datasets.loader import OperatorData, PointData, Times
+    from sciml.datasets.statistics import Normaliser
+    from sciml.datasets.store import Shard, read_shard, write_shard
+
+_MODULES = {
+    "Normaliser": "statistics",
+    "OperatorData": "loader",
+    "PointData": "loader",
+    "Shard": "store",
+    "Times": "loader",
+    "export_pairs": "export",
+    "read_pdebench": "export",
+    "read_shard": "store",
+    "write_shard": "store",
+}
+
+__all__ = [
+    "Normaliser",
+    "OperatorData",
+    "PointData",
+    "Shard",
+    "Times",
+    "export_pairs",
+    "read_pdebench",
+    "read_shard",
+    "write_shard",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sciml.datasets' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"sciml.datasets.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -24,7 +24,7 @@ from sciml.solvers.auto import Auto
 SPLITS = ("train", "valid", "test")
 _APART = 1_000_000_000  # sample numbers of the splits lie this far apart
 _PATIENCE = 20  # rejects before a family with more of them than samples is given up
-_BATCH_UNKNOWNS = 20_000  # on a CPU larger batches leave the cache and gain nothing
+_BATCH_UNKNOWNS = 90_000  # on a CPU larger batches leave the cache and gain nothing
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import sciml
+from sciml.app.cli import app
 from sciml.app.families import load_family
 from sciml.core import files
 from sciml.core.errors import InputError
@@ -142,20 +144,13 @@ def test_a_lost_shard_is_made_again(
     assert contents(tmp_path) == contents(whole)
 
 
-class Stop(Exception):
-    """A run cut short."""
-
-
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Stop])
 @pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_run_goes_on(
-    whole: Path, tmp_path: Path, error: type[BaseException], workers: int
-) -> None:
+def test_an_interrupted_run_goes_on(whole: Path, tmp_path: Path, workers: int) -> None:
     def stop(stored: int, wanted: int, rejects: int) -> None:
         if stored > 4:
-            raise error
+            raise KeyboardInterrupt
 
-    with pytest.raises(error):
+    with pytest.raises(KeyboardInterrupt):
         make(darcy(), tmp_path, workers=workers, progress=stop)
     kept = read_manifest(tmp_path)
     assert kept is not None
@@ -183,7 +178,7 @@ def test_kill_9_at_any_moment(whole: Path, tmp_path: Path) -> None:
         process = server.Process(target=_make_until_killed, args=(tmp_path, ready))
         process.start()
         assert ready.wait(60)
-        time.sleep(moments.uniform(0, 0.1))
+        time.sleep(moments.uniform(0, 0.3))
         process.kill()
         process.join()
         manifest = read_manifest(tmp_path)
@@ -192,7 +187,6 @@ def test_kill_9_at_any_moment(whole: Path, tmp_path: Path) -> None:
             now = {entry.path: entry.sha256 for entry in manifest.shards}
             assert acknowledged.items() <= now.items()
             acknowledged = now
-        print(len(acknowledged), len(contents(tmp_path)))
     make(darcy(), tmp_path)
     assert contents(tmp_path) == contents(whole)
 
@@ -252,6 +246,18 @@ def test_a_dataset_of_another_spec_is_refused(whole: Path) -> None:
     assert contents(whole) == before
 
 
+def test_the_command_line_makes_and_refuses(tmp_path: Path) -> None:
+    spec = str(ROOT / "configs/datasets/darcy.yaml")
+    small = ["--set", "grid.shape=[17,17]", "--set", "dataset.shapes=[]", "--out", str(tmp_path)]
+    for _ in range(2):
+        made = CliRunner().invoke(app, ["generate", spec, "--count", "12", *small])
+        assert made.exit_code == 0
+        assert "12 samples in" in made.output
+    other = CliRunner().invoke(app, ["generate", spec, "--count", "13", *small])
+    assert other.exit_code == 2
+    assert "another spec; it differs in dataset.splits.train. Name another folder" in other.output
+
+
 def test_data_without_a_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     with pytest.raises(InputError, match="data without a manifest"):
@@ -271,10 +277,9 @@ def hard(iterations: int, splits: Mapping[str, int] | None = None) -> Family:
     return darcy(splits, CG(preconditioner=Jacobi(), rtol=1e-8, max_iterations=iterations))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_rejects_are_named_and_replaced(tmp_path: Path, workers: int) -> None:
+def test_rejects_are_named_and_replaced(tmp_path: Path) -> None:
     family = hard(56)
-    manifest = make(family, tmp_path, workers=workers)
+    manifest = make(family, tmp_path)
     assert samples(manifest) == 13
     found = attempt(family, 0, numbers("train", 0, 10))
     first = {int(i): why for i, why in manifest.rejects.items() if int(i) < 10}
@@ -390,12 +395,9 @@ def test_presets_make_samples(name: str, tmp_path: Path) -> None:
     for field in shard.outputs:
         if field != "u_imag":  # between walls that reflect, waves are real
             assert not np.allclose(*shard.fields[field], equal_nan=True)
-    if family.problem.time is not None:
-        first = family.inputs.get("u0") or family.inputs.get("w0")
-        start = family.draw(0, [1])[first] if first else None
-        if start is not None and not family.dataset.shapes and name != "heat":
-            values = shard.fields[shard.outputs[0]][1, 0]
-            assert np.abs(values - start[0].numpy()).max() < 0.3 * np.abs(values).max()
+    for given in {"u0", "w0"} & set(shard.inputs):
+        start, frame = shard.fields[given], shard.fields[shard.outputs[0]][:, 0]
+        assert np.abs(frame - start).max() < 0.1 * np.abs(start).max()
 
 
 def test_several_fields_and_numbers(tmp_path: Path) -> None:

@@ -217,13 +217,10 @@ def plot(
 @_reported
 def info(
     what: Annotated[
-        Path,
-        typer.Argument(
-            metavar="RUN|SPEC|DATASET", help="A run's directory, solution.h5, a spec or a dataset."
-        ),
+        Path, typer.Argument(metavar="WHAT", help="A run, solution.h5, a spec or a dataset.")
     ],
 ) -> None:
-    """Summarise a run, a solution file, a spec or a dataset; draw a few samples of the last."""
+    """Summarise a run, a solution file, a spec or a dataset, and draw a few of its samples."""
     if what.suffix in (".yaml", ".yml"):
         from sciml.app.run import describe
         from sciml.app.spec import dump, load_spec
@@ -232,7 +229,9 @@ def info(
         typer.echo(describe(problem))
         typer.echo(json.dumps(dump(problem), indent=2))
     elif (what / "manifest.json").is_file():
-        _print_dataset(what)
+        from sciml.app.plot_samples import summarise
+
+        _print_table(summarise(what))
     elif (what / "run.json").is_file():
         from sciml.app.report import facts
 
@@ -355,17 +354,6 @@ def _print_solution(path: Path) -> None:
             "solver": str(solution.solver),
         }
     )
-
-
-def _print_dataset(folder: Path) -> None:
-    from sciml.app.plot_samples import describe_dataset, plot_samples
-
-    facts = describe_dataset(folder)
-    _print_table(facts)
-    if "inputs" in facts:
-        picture = folder / "samples.png"
-        plot_samples(folder, picture)
-        typer.echo(f"picture {picture}")
 
 
 def _print_table(lines: dict[str, str]) -> None:

@@ -35,6 +35,15 @@ class Row:
     values: np.ndarray
 
 
+def summarise(folder: Path) -> dict[str, str]:
+    """The facts of a dataset, and ``samples.png`` with a few of its samples in its folder."""
+    facts = describe_dataset(folder)
+    if "inputs" in facts:
+        facts["picture"] = str(folder / "samples.png")
+        plot_samples(folder, facts["picture"])
+    return facts
+
+
 def describe_dataset(folder: Path) -> dict[str, str]:
     """The facts of a dataset, for a table; every file's hash is checked on the way.
 

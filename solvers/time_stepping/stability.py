@@ -43,7 +43,7 @@ def spectral_bounds(system: NonlinearSystem, t: float) -> tuple[float, float]:
 
 def _radius(coefficients: torch.Tensor, J: Stencil, mass: torch.Tensor) -> float:
     """Gershgorin's bound of the spectral radius of M^-1 times a stencil."""
-    return float((coefficients.abs().sum(-J.dimension - 1) / mass).max())
+    return float((coefficients.abs().sum(-J.dimension - 1) / mass).detach().max())
 
 
 def largest_step(polynomial: np.ndarray, s: float, a: float) -> float:

@@ -55,23 +55,27 @@ class Affine:
         if balanced and parts.A.nullspace and problem.time is None:
             b, _ = compatible(b, parts, info)
         start = 0.0 if problem.time is None else problem.time.start
-        self._last = (start, Instant(parts, b))
+        self._first = self._last = (start, Instant(parts, b))
 
     def at(self, t: float) -> Instant:
         """The linear part at time t."""
-        before, instant = self._last
-        if t == before or not (self._source_moves or self._sides_move):
-            return instant
-        info, parts, source = self.info.at_time(t), instant.parts, self._source
+        if not (self._source_moves or self._sides_move) or t == self._first[0]:
+            return self._first[1]
+        if torch.is_grad_enabled():  # a graph belongs to one pass, and is not to be kept
+            return self._made(t)
+        if t != self._last[0]:
+            self._last = (t, self._made(t))
+        return self._last[1]
+
+    def _made(self, t: float) -> Instant:
+        info, parts, source = self.info.at_time(t), self._first[1].parts, self._source
         if self.moving:
             parts = assemble(self.problem, info)
         elif self._sides_move:
             parts = parts.at_time(self.problem, info)
         if self._source_moves:
             source = integrated_source(self.problem, parts, info)
-        instant = Instant(parts, right(self.problem, parts, info, source))
-        self._last = (t, instant)
-        return instant
+        return Instant(parts, right(self.problem, parts, info, source))
 
 
 def _data(condition: Condition) -> tuple[object, ...]:

@@ -1,0 +1,112 @@
+"""Gradients through a march in time equal central differences, for every integrator."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sciml
+from sciml.core.problem import Condition, Equation, Problem, Time
+from sciml.core.solve import Solver
+from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
+
+LINE = sciml.Box((0.0,), (1.0,))
+N = 7
+ON = sciml.Grid((N,))
+COLD = {side: Condition(dirichlet=0.0) for side in LINE.sides}
+
+
+def field(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    values = 0.5 + torch.rand(shape, generator=generator, dtype=torch.float64)
+    return values.requires_grad_()
+
+
+def value_of(problem: Problem, solver: Solver) -> torch.Tensor:
+    # A fixed step may be less accurate than rtol, which here only sets how far stages are solved.
+    return sciml.solve(problem, solver, on=ON, throw=False).value
+
+
+def equal(function: object, *inputs: torch.Tensor) -> bool:
+    return bool(torch.autograd.gradcheck(function, inputs, atol=1e-6, rtol=1e-5, fast_mode=True))
+
+
+STIFF = [
+    SDIRK(step=0.025, rtol=1e-8),
+    SDIRK(step=0.025, rtol=1e-8, order=3),
+    IMEX(step=0.025, rtol=1e-8),
+    BDF(step=0.025, rtol=1e-8),
+]
+
+
+@pytest.mark.parametrize("solver", [*STIFF, RungeKutta(step=0.004)], ids=lambda s: s.kind)
+def test_heat_in_conductivity_initial_data_and_source(solver: Solver) -> None:
+    def answer(K: torch.Tensor, u: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+        equation = Equation(d=1.0, K=K, f=f)
+        return value_of(Problem(LINE, equation, COLD, time=Time(0.1, frames=3), initial=u), solver)
+
+    assert equal(answer, field(N), field(N, seed=1), field(N, seed=2))
+
+
+@pytest.mark.parametrize("solver", STIFF, ids=lambda s: s.kind)
+def test_reaction_with_boundary_data_that_move(solver: Solver) -> None:
+    def answer(rate: torch.Tensor, g: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        sides = {"left": Condition(dirichlet="g*exp(-t)"), "right": Condition(neumann="g*t")}
+        equation = Equation(d=1.0, K=0.05, f="rate*(u - u**3)*(1 + t)")
+        parameters = {"rate": rate, "g": g}
+        problem = Problem(
+            LINE, equation, sides, parameters=parameters, time=Time(0.1, frames=3), initial=u
+        )
+        return value_of(problem, solver)
+
+    assert equal(answer, field(), field(seed=1), field(N, seed=2))
+
+
+@pytest.mark.parametrize(
+    "solver", [SDIRK(step=0.05, rtol=1e-8), RungeKutta(step=0.02), Verlet()], ids=lambda s: s.kind
+)
+def test_damped_wave_in_speed_displacement_and_velocity(solver: Solver) -> None:
+    def answer(K: torch.Tensor, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        equation = Equation(m=1.0, d=0.1, K=K)
+        initial = {"u": u, "ut": v}
+        problem = Problem(LINE, equation, COLD, time=Time(0.2, frames=3), initial=initial)
+        return value_of(problem, solver)
+
+    assert equal(answer, field(N), field(N, seed=1), field(N, seed=2))
+
+
+def test_burgers_in_viscosity_and_initial_data() -> None:
+    def answer(K: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        equation = Equation(kind="burgers", K=K)
+        problem = Problem(LINE, equation, COLD, time=Time(0.1), initial=u)
+        return value_of(problem, SDIRK(step=0.025, rtol=1e-8))
+
+    assert equal(answer, field(), field(N, seed=1))
+
+
+def test_a_batch_is_differentiated_sample_by_sample() -> None:
+    weight = field(2, 2, N, seed=3).detach()
+    start = field(2, N, seed=1)
+    solver = SDIRK(step=0.05, rtol=1e-8)
+
+    def answer(u: torch.Tensor) -> torch.Tensor:
+        equation = Equation(d=1.0, f="u - u**3")
+        return value_of(Problem(LINE, equation, COLD, time=Time(0.1), initial=u), solver)
+
+    (together,) = torch.autograd.grad((weight * answer(start)).sum(), start)
+    for sample in range(2):
+        alone = start[sample].detach().requires_grad_()
+        (gradient,) = torch.autograd.grad((weight[sample] * answer(alone)).sum(), alone)
+        assert torch.allclose(gradient, together[sample], rtol=1e-7, atol=1e-10)
+
+
+def test_the_value_with_a_graph_is_that_without() -> None:
+    for solver in (*STIFF, RungeKutta(rtol=1e-4), SDIRK(rtol=1e-4)):
+        start = field(N)
+        equation = Equation(d=1.0, K="1 + x", f="u*(1 - u)")
+        problem = Problem(LINE, equation, COLD, time=Time(0.1, frames=3), initial=start)
+        with_graph = value_of(problem, solver)
+        with torch.no_grad():
+            without = value_of(problem, solver)
+        assert with_graph.requires_grad and not without.requires_grad
+        assert torch.allclose(with_graph, without, rtol=1e-7, atol=1e-9)
