@@ -1,6 +1,6 @@
 """Datasets: samples per second, the statistics of random fields, and what survives ``kill -9``.
 
-    python benchmarks/generate.py darcy [--shape 421] [--count 24] [--workers 1 2] [--device cpu]
+    python benchmarks/generate.py darcy [--shape 421] [--count 120] [--workers 1 2] [--device cpu]
     python benchmarks/generate.py flow [--count 4] [--end 20] [--device cpu]
     python benchmarks/generate.py fields [--count 10000]
     python benchmarks/generate.py kills [--count 100]
@@ -39,7 +39,7 @@ from sciml.datasets.store import read_manifest
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "datasets"
-WARM = 2  # shards before the clock starts
+WARM = 1  # shards of each worker before the clock starts
 
 
 def sized(name: str, shape: int, *more: str) -> Family:
@@ -75,8 +75,10 @@ def pyamg_rate(family: Family, count: int) -> tuple[float, float]:
     """Solves per second of PyAMG on the matrices of the first samples, and the worst residual."""
     seconds, worst = 0.0, 0.0
     for i in range(count):
-        system = discretize(family.sample(family.dataset.seed, [i]), family.on)
-        A, b = system.A.to_scipy(), system.b[0].reshape(-1).numpy()
+        drawn = family.draw(family.dataset.seed, [i])
+        alone = family.problems({place: value[0] for place, value in drawn.items()})
+        system = discretize(alone, family.on)
+        A, b = system.A.to_scipy(), system.b.reshape(-1).numpy()
         start = time.perf_counter()
         x = pyamg.ruge_stuben_solver(A).solve(b, tol=1e-8, accel="cg")
         seconds += time.perf_counter() - start
@@ -88,21 +90,22 @@ def darcy(shape: int, count: int, workers: list[int], device: str, rounds: int) 
     """Rates of generate and of PyAMG, the best of several rounds in turn."""
     family = sized("darcy", shape)
     rates: dict[str, float] = {}
+    peer, reached = "PyAMG RS + CG, solve only", 0.0
     for turn in range(rounds):
         for n in workers:
-            tasks = with_splits(family, count * n, max(1, count // 12), seed=turn)
+            tasks = with_splits(family, count * n, max(1, count // 6), seed=turn)
             with tempfile.TemporaryDirectory() as folder:
                 rate = run(tasks, Path(folder), n, device)
             name = f"generate, {n} worker{'s' if n > 1 else ''}, {device}"
             rates[name] = max(rates.get(name, 0.0), rate)
         rate, worst = pyamg_rate(family, max(2, count // 8))
-        name = f"PyAMG RS + CG, solve only, residual {worst:.1e}"
-        rates["PyAMG RS + CG, solve only"] = max(rates.get("PyAMG RS + CG, solve only", 0.0), rate)
-    base = rates["PyAMG RS + CG, solve only"]
+        reached = max(reached, worst)
+        rates[peer] = max(rates.get(peer, 0.0), rate)
     print(f"| Darcy {shape} x {shape}, rtol 1e-8 | samples per second | times PyAMG |")
     print("|---|---|---|")
     for name, rate in rates.items():
-        print(f"| {name} | {rate:.3g} | {rate / base:.3g} |")
+        print(f"| {name} | {rate:.3g} | {rate / rates[peer]:.3g} |")
+    print(f"\nPyAMG's largest relative residual: {reached:.1e}")
 
 
 def flow(count: int, end: float, device: str) -> None:
@@ -224,7 +227,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
     if given.suite == "darcy":
-        darcy(given.shape, given.count or 24, given.workers, given.device, given.rounds)
+        darcy(given.shape, given.count or 120, given.workers, given.device, given.rounds)
     elif given.suite == "flow":
         flow(given.count or 4, given.end, given.device)
     elif given.suite == "fields":

@@ -64,6 +64,7 @@ def mode_count(points: int, centring: str, kind: Kind) -> int:
     return points - 1 if kind == "dirichlet" and centring == "node" else points
 
 
+@lru_cache(maxsize=8)
 def mode_deviation(
     on: Grid, counts: tuple[int, ...], *, alpha: float, tau: float, scale: float, kind: Kind
 ) -> np.ndarray:
@@ -125,14 +126,20 @@ def synthesise(modes: torch.Tensor, dim: int, on: Grid, axis: int, kind: Kind) -
         if on.centring == "node":
             value = torch.cat([value, value[..., :1]], dim=-1)
     else:
-        k = torch.arange(a.shape[-1], dtype=torch.float64, device=a.device)
-        phase = torch.exp(-1j * math.pi * k * shift / cells)
-        waves = torch.fft.fft(a * phase, n=2 * cells)[..., :points]
+        waves = _half_waves(a, cells, shift)[..., :points]
         value = waves.real if kind == "neumann" else -waves.imag
         value = value * math.sqrt(2.0)
         if kind == "neumann":
             value = value - (math.sqrt(2.0) - 1.0) * a[..., :1]
     return (value / math.sqrt(length)).movedim(-1, dim)
+
+
+def _half_waves(a: torch.Tensor, cells: int, shift: float) -> torch.Tensor:
+    """sum_k a_k exp(-i pi k (i + shift) / cells), from i = 0 on."""
+    if shift == 0:
+        return torch.fft.rfft(a, n=2 * cells)
+    k = torch.arange(a.shape[-1], dtype=torch.float64, device=a.device)
+    return torch.fft.fft(a * torch.exp(-1j * math.pi * k * shift / cells), n=2 * cells)
 
 
 def _periodic_sum(a: torch.Tensor, cells: int, shift: float) -> torch.Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 import torch
 
 import sciml
@@ -13,7 +14,7 @@ from sciml.core.grid import Box, Grid
 from sciml.core.kernels import reference
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.stencil import Stencil
+from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers import CG, FCG, GMRES, Direct, Multigrid
 from sciml.solvers.multigrid.hierarchy import build
 
@@ -280,3 +281,22 @@ def test_the_work_of_a_cycle_counts_its_visits() -> None:
     A = diffusion(noise((255, 255)), (255, 255)).A
     V, alternating, W = (Multigrid(cycle=c).setup(A).work_units for c in ("V", "alternating", "W"))
     assert 5 < V < alternating < W < 2 * alternating
+
+
+def test_points_linked_along_one_axis_only_are_solved() -> None:
+    """A row of cells without links across it: the weights across are 0 / 0, and count as none."""
+    n = 33
+    planes = torch.zeros(5, n, n, dtype=torch.float64)
+    offsets = cross_offsets(2)
+    planes[0] = 4.0
+    planes[1:] = -1.0
+    row = 16
+    planes[3, :, row] = planes[4, :, row] = 0.0
+    planes[4, :, row - 1] = planes[3, :, row + 1] = 0.0
+    planes[0, :, row] = 2.0
+    A = Stencil(planes, offsets, symmetric=True, definite=True)
+    b = torch.ones(n, n, dtype=torch.float64)
+    solution = sciml.solve(A, b, CG(preconditioner=Multigrid()))
+    assert solution.converged
+    exact = scipy.sparse.linalg.spsolve(A.to_scipy().tocsc(), b.numpy().ravel())
+    assert np.abs(solution.value.numpy().ravel() - exact).max() < 1e-6 * np.abs(exact).max()

@@ -118,7 +118,7 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
                 diagonal = diagonal + a
             else:
                 total = total - a * weights[known]
-        inside = at_coarse(ones, d, factors, A.periodic) > 0
+        inside = (at_coarse(ones, d, factors, A.periodic) > 0) & (diagonal != 0)
         weights[plane] = torch.where(inside, total / torch.where(inside, diagonal, 1.0), 0.0)
     stacked = torch.stack([weights[i] for i in range(len(offsets))], dim=-len(factors) - 1)
     return Transfer(stacked, factors, A.periodic, A.shape)

@@ -129,7 +129,9 @@ def _interpolate(out, a, terms, starts, factors, periodic):
             if high < m and periodic[2]:
                 high = m
             for j in range(low, high):
-                t[j] = total[j] / centre[j]
+                c = centre[j]
+                # A point without links along the coarsened axes takes nothing from them.
+                t[j] = total[j] / c if c != 0 else c
 
 
 galerkin_rows = Loop(_galerkin)
