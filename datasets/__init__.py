@@ -13,15 +13,20 @@ if __name__ != "sciml.datasets":
 
 if TYPE_CHECKING:
     from sciml.datasets.export import export_pairs, read_pdebench
+    from sciml.datasets.family import DatasetOptions, Family
     from sciml.datasets.loader import OperatorData, PointData, Times
     from sciml.datasets.statistics import Normaliser
     from sciml.datasets.store import Shard, read_shard, write_shard
+    from sciml.datasets.stream import Stream
 
 _MODULES = {
+    "DatasetOptions": "family",
+    "Family": "family",
     "Normaliser": "statistics",
     "OperatorData": "loader",
     "PointData": "loader",
     "Shard": "store",
+    "Stream": "stream",
     "Times": "loader",
     "export_pairs": "export",
     "read_pdebench": "export",
@@ -30,10 +35,13 @@ _MODULES = {
 }
 
 __all__ = [
+    "DatasetOptions",
+    "Family",
     "Normaliser",
     "OperatorData",
     "PointData",
     "Shard",
+    "Stream",
     "Times",
     "export_pairs",
     "read_pdebench",

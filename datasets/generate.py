@@ -113,14 +113,14 @@ def generate(
     return manifest
 
 
-def samples(manifest: Manifest) -> int:
+def count_stored(manifest: Manifest) -> int:
     """How many samples are stored, each counted once whatever the resolutions."""
     return sum(entry.samples for entry in manifest.shards if entry.path.startswith("data/"))
 
 
 def _report(manifest: Manifest, total: int, progress: Progress | None) -> None:
     """Tell how far it is; raises InputError where it leads nowhere."""
-    stored = samples(manifest)
+    stored = count_stored(manifest)
     check_yield(manifest.rejects, stored)
     if progress is not None:
         progress(stored, total, len(manifest.rejects))
@@ -295,7 +295,7 @@ def _check_disk(family: Family, out: Path, manifest: Manifest) -> None:
     frames = 1 if problem.time is None else problem.time.frames
     inputs = sum(not isinstance(family.places[p], SCALARS) for p in family.inputs.values())
     fields = frames * _outputs(problem) + inputs
-    missing = sum(family.dataset.splits.values()) - samples(manifest)
+    missing = sum(family.dataset.splits.values()) - count_stored(manifest)
     wanted = 4 * missing * fields * sum(prod(shape) for shape in shapes(family))
     free = shutil.disk_usage(out).free
     if wanted > free:

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import BrokenExecutor, Executor, Future
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,7 +32,7 @@ from sciml.core.problem import Condition, Equation, Problem
 from sciml.datasets import generate as module
 from sciml.datasets.distributions import GaussianField, Uniform
 from sciml.datasets.family import DatasetOptions, Family
-from sciml.datasets.generate import generate, samples
+from sciml.datasets.generate import count_stored, generate
 from sciml.datasets.samples import attempt, numbers
 from sciml.datasets.store import Manifest, read_manifest, read_shard
 from sciml.datasets.stream import Stream
@@ -111,7 +113,7 @@ def test_the_manifest_vouches_for_every_file(whole: Path) -> None:
     manifest = read_manifest(whole)
     assert manifest is not None
     manifest.check(whole)
-    assert samples(manifest) == 13
+    assert count_stored(manifest) == 13
     assert {whole / entry.path for entry in manifest.shards} == set(whole.rglob("*.hdf5"))
 
 
@@ -155,7 +157,7 @@ def test_an_interrupted_run_goes_on(whole: Path, tmp_path: Path, workers: int) -
     kept = read_manifest(tmp_path)
     assert kept is not None
     kept.check(tmp_path)
-    assert 4 < samples(kept) < 13
+    assert 4 < count_stored(kept) < 13
     make(darcy(), tmp_path)
     assert contents(tmp_path) == contents(whole)
 
@@ -227,7 +229,7 @@ def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         kept = read_manifest(tmp_path)
         assert kept is not None
         kept.check(tmp_path)
-        assert 0 < samples(kept) < 13
+        assert 0 < count_stored(kept) < 13
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -280,7 +282,7 @@ def hard(iterations: int, splits: Mapping[str, int] | None = None) -> Family:
 def test_rejects_are_named_and_replaced(tmp_path: Path) -> None:
     family = hard(56)
     manifest = make(family, tmp_path)
-    assert samples(manifest) == 13
+    assert count_stored(manifest) == 13
     found = attempt(family, 0, numbers("train", 0, 10))
     first = {int(i): why for i, why in manifest.rejects.items() if int(i) < 10}
     assert first == dict(found.rejects)
@@ -525,3 +527,15 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     kept = read_manifest(tmp_path / "out")
     assert kept is not None
     kept.check(tmp_path / "out")
+
+
+def test_a_killed_worker_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Executor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            future: Future[Any] = Future()
+            future.set_exception(BrokenExecutor())
+            return future
+
+    monkeypatch.setattr(module, "executor", lambda engine, workers: nullcontext(Broken()))
+    with pytest.raises(InputError, match=r"a worker was killed.*fewer workers"):
+        make(darcy(), tmp_path)

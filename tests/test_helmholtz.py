@@ -315,7 +315,7 @@ def deep(monkeypatch):
         (open_square(8.0, d=3), Grid((13, 13, 13))),
         (open_square(8.0, d=1), Grid((97,))),
     ),
-    ids=str,
+    ids=lambda value: "x".join(map(str, value.shape)) if isinstance(value, Grid) else "",
 )  # fmt: skip
 def test_the_shifted_laplacian_needs_few_iterations_on_several_levels(deep, problem, grid):
     system = discretize(problem, grid)

@@ -54,7 +54,7 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
         TimeRemainingColumn,
     )
 
-    from sciml.datasets.generate import generate, samples
+    from sciml.datasets.generate import count_stored, generate
 
     total = sum(family.dataset.splits.values())
     console, start = Console(stderr=True), time.monotonic()
@@ -83,9 +83,8 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
             device=device,
             progress=report,
         )
-    console.print(
-        f"{samples(manifest)} samples in {out}; {len(manifest.rejects)} rejected", highlight=False
-    )
+    line = f"{count_stored(manifest)} samples in {out}; {len(manifest.rejects)} rejected"
+    console.print(line, highlight=False)
 
 
 def _plain(family: Family) -> dict[str, Any]:
