@@ -37,7 +37,6 @@ from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.picard import frozen
 from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
 
-_SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 _FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
 _INNER = 300
 

@@ -227,9 +227,7 @@ def test_single_precision_rounds_the_system_where_asked(spec: Path, tmp_path: Pa
     assert 1e-9 < gap < 1e-4
 
 
-def test_single_precision_solves_the_rounded_system_and_says_so(
-    spec: Path, tmp_path: Path
-) -> None:
+def test_single_precision_solves_the_rounded_system_and_says_so(spec: Path, tmp_path: Path) -> None:
     done = sciml_run("solve", spec, "--dtype", "float32", "--out", tmp_path / "run")
     assert done.exit_code == 0
     assert "use float64" in done.output

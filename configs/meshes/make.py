@@ -10,11 +10,13 @@ HERE = Path(__file__).parent
 
 
 def start(name: str, size: float) -> None:
+    """Begin a model whose triangles have edges of at most ``size``."""
     gmsh.model.add(name)
     gmsh.option.setNumber("Mesh.MeshSizeMax", size)
 
 
 def finish(name: str, groups: dict[tuple[int, str], list[int]]) -> None:
+    """Name the groups, mesh, and write ``name.msh``."""
     for (dimension, label), entities in groups.items():
         gmsh.model.addPhysicalGroup(dimension, entities, name=label)
     gmsh.model.mesh.generate(2)

@@ -207,9 +207,7 @@ def parameters(value: Any, scope: Scope) -> dict[str, Any]:
     """Named numbers, or lists of numbers of one length: a batch."""
     if not isinstance(value, Mapping):
         raise InputError(f"expected a mapping of names to numbers; got {describe(value)}")
-    named = {
-        name: _at(f".{name}", _parameter, name, entry, scope) for name, entry in value.items()
-    }
+    named = {name: _at(f".{name}", _parameter, name, entry, scope) for name, entry in value.items()}
     lengths = {name: len(entry) for name, entry in named.items() if isinstance(entry, tuple)}
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} has {n}" for name, n in lengths.items())
