@@ -36,6 +36,7 @@ _HIDDEN = {(Grid, "domain")}
 _ABSENT = {(Problem, "domain")}
 _INSTEAD = {
     "on": "; write grid:",
+    "dataset": "; a family of problems is for sciml generate",
 }
 
 
