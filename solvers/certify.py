@@ -1,7 +1,7 @@
 """How far any u is from the discrete solution: two-sided bounds in the energy norm.
 
 Let A u* = f with A symmetric positive definite, r = f - A u, and B one symmetric multigrid
-V-cycle in float64. With Galerkin coarse operators, an exact coarsest solve and adjoint smoothers,
+cycle in float64. With Galerkin coarse operators, an exact coarsest solve and adjoint smoothers,
 I - B A is positive semidefinite in the energy inner product, so that the spectrum of B A lies in
 [1 - rho, 1]:
 
