@@ -110,3 +110,25 @@ def test_the_value_with_a_graph_is_that_without() -> None:
             without = value_of(problem, solver)
         assert with_graph.requires_grad and not without.requires_grad
         assert torch.allclose(with_graph, without, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    "equation",
+    [
+        Equation(d=1.0, K="1 + s*u**2", c="s*x", f="s*sin(3*x)*(1 + t)"),
+        Equation(d=1.0, energy="0.5*(1 + s*x)*ux**2 + 0.25*s*u**4 - s*u*(1 + t)"),
+    ],
+    ids=["fluxes", "energy"],
+)
+def test_parameters_of_a_nonlinear_equation_and_of_its_sides(equation: Equation) -> None:
+    """What was evaluated without a graph must not stand in for what has one."""
+
+    def answer(s: torch.Tensor, g: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        sides = {"left": Condition(dirichlet="g"), "right": Condition(neumann="h")}
+        parameters = {"s": s, "g": g, "h": h}
+        problem = Problem(
+            LINE, equation, sides, parameters=parameters, time=Time(0.1), initial="g + 0*x"
+        )
+        return value_of(problem, SDIRK(step=0.025, rtol=1e-9))
+
+    assert equal(answer, field(), field(seed=1), field(seed=2))

@@ -15,6 +15,7 @@ from typing import Literal
 
 import torch
 
+from sciml.core.discretize.instant import AtTime
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.solvers.time_stepping.first_order import blank_rates, combine, first_state
@@ -67,16 +68,13 @@ class AdditiveRungeKutta(Scheme):
         self.name, self.exponent = tableau.name, tableau.embedded + 1
         self.u0 = first_state(system)[0]
         self.L = system.diffusion(self.u0, start)
-        self._source: tuple[float, torch.Tensor] | None = None
+        self._source: AtTime[torch.Tensor] = AtTime()
         self.stages = StageSolver(system, stage_tolerance(rtol), rtol, self.L)
 
     def _implicit(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """I(u, t)."""
-        if torch.is_grad_enabled():  # a graph belongs to one pass, and is not to be kept
-            return self.L.apply(u - self.u0) + self.system.residual(self.u0, t)
-        if self._source is None or self._source[0] != t:
-            self._source = (t, self.system.residual(self.u0, t))
-        return self.L.apply(u - self.u0) + self._source[1]
+        source = self._source.get(t, lambda: self.system.residual(self.u0, t))
+        return self.L.apply(u - self.u0) + source
 
     def begin(self, y: torch.Tensor, t: float) -> Memory:
         """Nothing: both derivatives are taken anew at every step."""

@@ -2,8 +2,9 @@
 
 The march itself keeps no graph, and its choice of steps is not differentiated. Its steps are then
 taken again, frame by frame, each interval under a checkpoint: the backward pass keeps one state per
-frame and recomputes the steps between two of them (Griewank and Walther 2000). Implicit stages are
-differentiated by the implicit function theorem.
+frame and recomputes the steps between two of them (Griewank and Walther 2000). For an equation
+given by an energy all steps are kept. Implicit stages are differentiated by the implicit function
+theorem.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def replay(
         ) -> tuple[torch.Tensor, ...]:
             return _steps(scheme, y, memory, start, sizes, len(system.shape))
 
-        y, *rest = checkpoint(interval, y, *memory, use_reentrant=False)
+        if system.potential is None:
+            y, *rest = checkpoint(interval, y, *memory, use_reentrant=False)
+        else:  # the gradient of an energy cannot be taken under a checkpoint
+            y, *rest = interval(y, *memory)
         memory = tuple(rest)
         states.append(y[0])
     return states

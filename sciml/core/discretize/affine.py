@@ -19,6 +19,7 @@ from sciml.core.discretize.assemble import (
     right,
 )
 from sciml.core.discretize.coefficients import Data, depends_on
+from sciml.core.discretize.instant import AtTime
 from sciml.core.errors import InputError
 from sciml.core.problem import Condition, Problem
 
@@ -55,17 +56,14 @@ class Affine:
         if balanced and parts.A.nullspace and problem.time is None:
             b, _ = compatible(b, parts, info)
         start = 0.0 if problem.time is None else problem.time.start
-        self._first = self._last = (start, Instant(parts, b))
+        self._first = (start, Instant(parts, b))
+        self._later: AtTime[Instant] = AtTime()
 
     def at(self, t: float) -> Instant:
         """The linear part at time t."""
         if not (self._source_moves or self._sides_move) or t == self._first[0]:
             return self._first[1]
-        if torch.is_grad_enabled():  # a graph belongs to one pass, and is not to be kept
-            return self._made(t)
-        if t != self._last[0]:
-            self._last = (t, self._made(t))
-        return self._last[1]
+        return self._later.get(t, lambda: self._made(t))
 
     def _made(self, t: float) -> Instant:
         info, parts, source = self.info.at_time(t), self._first[1].parts, self._source

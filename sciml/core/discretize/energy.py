@@ -18,6 +18,7 @@ from itertools import product
 import torch
 
 from sciml.core.discretize.coefficients import Data, evaluate
+from sciml.core.discretize.instant import AtTime
 from sciml.core.discretize.layout import Layout, Points, at_end
 from sciml.core.discretize.padding import Sides, joined, side_data
 from sciml.core.errors import InputError
@@ -59,7 +60,7 @@ class Energy:
             for shares in product(_GAUSS, repeat=lay.dimension)
         ]
         self.weight = math.prod(self.spacing) / len(self.quadrature)
-        self._sides: tuple[float, Sides] | None = None
+        self._sides: AtTime[Sides] = AtTime()
 
     def at_time(self, t: float) -> Data:
         """The evaluation context at time t."""
@@ -67,9 +68,7 @@ class Energy:
 
     def sides(self, t: float) -> Sides:
         """The sides' data at time t."""
-        if self._sides is None or self._sides[0] != t:
-            self._sides = (t, side_data(self.problem, self.at_time(t)))
-        return self._sides[1]
+        return self._sides.get(t, lambda: side_data(self.problem, self.at_time(t)))
 
     def value(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """E(u, t) per sample, for u (*batch, *shape)."""

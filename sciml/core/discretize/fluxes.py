@@ -22,6 +22,7 @@ import torch
 
 from sciml.core.discretize import faces
 from sciml.core.discretize.coefficients import STATE, Data, depends_on, evaluate, require
+from sciml.core.discretize.instant import AtTime
 from sciml.core.discretize.layout import Layout, at_end, high_faces, lie_along, low_faces
 from sciml.core.discretize.limited import limited_jump
 from sciml.core.discretize.padding import (
@@ -61,8 +62,8 @@ class Fluxes:
         self.K = tuple(k[a] if isinstance(k, (list, tuple)) else k for a, k in enumerate(self.K))
         self.state_K = [bool(depends_on(k, info, f"{_KEY}.K") & set(STATE)) for k in self.K]
         self.volume = self.lay.measure()
-        self._sides: tuple[float, Sides] | None = None
-        self._kept: dict[Any, tuple[float, torch.Tensor]] = {}
+        self._sides: AtTime[Sides] = AtTime()
+        self._kept: dict[Any, AtTime[torch.Tensor]] = {}
 
     def at_time(self, t: float) -> Data:
         """The evaluation context at time t."""
@@ -70,9 +71,7 @@ class Fluxes:
 
     def sides(self, t: float) -> Sides:
         """The sides' data at time t."""
-        if self._sides is None or self._sides[0] != t:
-            self._sides = (t, side_data(self.problem, self.at_time(t)))
-        return self._sides[1]
+        return self._sides.get(t, lambda: side_data(self.problem, self.at_time(t)))
 
     def _keep(
         self, name: Any, coefficient: Any, info: Data, make: Callable[[], torch.Tensor]
@@ -80,9 +79,7 @@ class Fluxes:
         """What ``make`` gives, made anew only where the coefficient depends on t and t is new."""
         moving = "t" in depends_on(coefficient, info, _KEY)
         t = float(info.variables["t"]) if moving else 0.0
-        if name not in self._kept or self._kept[name][0] != t:
-            self._kept[name] = (t, make())
-        return self._kept[name][1]
+        return self._kept.setdefault(name, AtTime()).get(t, make)
 
     def residual(self, u: torch.Tensor, t: float, compact: bool = False) -> torch.Tensor:
         """F(u, t) for u (*batch, *shape); ``compact``: of nearest neighbours only."""
