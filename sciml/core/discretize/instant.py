@@ -11,7 +11,7 @@ Value = TypeVar("Value")
 
 
 class AtTime(Generic[Value]):
-    """One value with its time. Where a graph is recorded nothing is kept: it belongs to one pass.
+    """One value with its time. Where a graph is recorded it is made anew: a graph serves one pass.
 
     A value made without a graph would otherwise stand in for one with it, and its gradient be lost.
     """
@@ -21,8 +21,6 @@ class AtTime(Generic[Value]):
 
     def get(self, t: float, make: Callable[[], Value]) -> Value:
         """The value at ``t``, by ``make`` where it is not at hand."""
-        if torch.is_grad_enabled():
-            return make()
-        if self._last is None or self._last[0] != t:
+        if torch.is_grad_enabled() or self._last is None or self._last[0] != t:
             self._last = (t, make())
         return self._last[1]
