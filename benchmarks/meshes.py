@@ -4,13 +4,15 @@
 
 Poisson and plane-strain elasticity (P1, a unit square, 2 side^2 triangles, tolerance 1e-8) from a
 mesh file to the solution: this package; scikit-fem with PyAMG and SciPy's CG; TensorMesh with
-torch-sla, where they can be imported. Programs take turns; the best of the repetitions is shown.
+torch-sla, where they can be imported. Programs take turns, are stopped after 300 CPU seconds, and
+show the best of the repetitions.
 ``orders``: observed orders of convergence of all elements against smooth solutions.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +32,7 @@ from sciml.core.mesh_file import read_mesh
 from sciml.core.problem import Condition, Problem
 
 RTOL = 1e-8
+LIMIT = 300.0  # CPU seconds for one program
 BULK, SHEAR = 0.3 / (1.3 * 0.4), 1 / 2.6  # of E = 1, nu = 0.3
 STAGES = ("read", "assemble", "set up", "solve")
 Row = dict[str, float]
@@ -190,6 +193,10 @@ PROGRAMS: dict[str, Callable[[Path, bool], Row]] = {
 }
 
 
+def stop(number: int, frame: object) -> None:
+    raise TimeoutError(f"stopped after {LIMIT} CPU seconds")
+
+
 def timings(side: int, repeat: int, elastic: bool) -> str:
     names = ("program", *STAGES, "total", "iterations", "true residual", "max |u|")
     lines = ["| " + " | ".join(names) + " |", "|---" * len(names) + "|"]
@@ -202,10 +209,13 @@ def timings(side: int, repeat: int, elastic: bool) -> str:
             for name, program in PROGRAMS.items():
                 if name in failed:
                     continue
+                signal.setitimer(signal.ITIMER_PROF, LIMIT)
                 try:
                     rows[name].append(program(path, elastic))
                 except Exception as error:
                     failed[name] = f"{type(error).__name__}: {error}"[:100]
+                finally:
+                    signal.setitimer(signal.ITIMER_PROF, 0)
     for name, found in rows.items():
         if not found:
             lines.append(f"| {name} | not run: {failed[name]} |")
@@ -281,6 +291,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", default="orders,poisson,elasticity")
     given = parser.parse_args()
+    signal.signal(signal.SIGPROF, stop)
     for name in given.only.split(","):
         if name == "orders":
             print(f"\nOrders of convergence\n\n{orders()}", flush=True)
