@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sciml.solvers.krylov import CG, FCG
     from sciml.solvers.krylov_indefinite import MINRES
     from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+    from sciml.solvers.learned import Surrogate
     from sciml.solvers.multigrid import Multigrid
     from sciml.solvers.newton import Newton
     from sciml.solvers.picard import Picard
@@ -50,6 +51,7 @@ SOLVERS: tuple[str, ...] = (
     "IMEX",
     "RungeKutta",
     "Verlet",
+    "Surrogate",
 )
 
 _MODULES = {
@@ -74,6 +76,7 @@ _MODULES = {
     "RungeKutta": "time_stepping",
     "SDIRK": "time_stepping",
     "ShiftedLaplacian": "shifted_laplacian",
+    "Surrogate": "learned",
     "Verlet": "time_stepping",
 }
 
@@ -100,6 +103,7 @@ __all__ = [
     "Projection",
     "RungeKutta",
     "ShiftedLaplacian",
+    "Surrogate",
     "Verlet",
 ]
 

@@ -33,12 +33,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from sciml.core.certificate import Certificate
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.kernels.reference import colours
@@ -55,43 +55,6 @@ _CEILING = 1 + 1e-10  # the spectrum's upper end, with room for rounding
 _LANCZOS_STEPS = 200  # where the process ends even if the margin is not met
 _EXHAUSTED = 1e-30  # slopes below this share of the first are rounding, not Lanczos coefficients
 _CHECK = 4  # Lanczos steps between two looks at the Ritz values
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """Bounds of ||u* - u||_A, u* the discrete solution; float64 tensors of shape batch.
-
-    ``relative_lower``, ``relative_upper`` are relative to ||u*||_A. ``contraction``: the rho used
-    in them. ``margin``: the largest share by which 1 - rho was lowered below its estimate.
-    ``probability``: a bound on the probability, per operator, that this was too little and
-    ``upper`` is no bound; ``lower`` always is one, up to rounding. ``steps``: of multigrid-CG.
-    """
-
-    lower: torch.Tensor
-    upper: torch.Tensor
-    relative_lower: torch.Tensor
-    relative_upper: torch.Tensor
-    contraction: torch.Tensor
-    margin: float
-    probability: float
-    steps: int
-
-    def __str__(self) -> str:
-        samples = self.lower.numel()
-        which = "The" if samples == 1 else f"In each of {samples} samples the"
-        return (
-            f"{which} energy-norm distance to the discrete solution (not to that of the "
-            f"differential equation) is between {_span(self.lower, self.upper)}, that is "
-            f"{_span(100 * self.relative_lower, 100 * self.relative_upper)} % of the solution's "
-            f"own norm. The upper bound takes the multigrid cycle's contraction as "
-            f"{float(self.contraction.max()):.3f}, a margin of {100 * self.margin:.0f} % "
-            f"included, and fails with probability at most {self.probability:.1g} after "
-            f"{self.steps} tightening step{'' if self.steps == 1 else 's'}."
-        )
-
-
-def _span(low: torch.Tensor, high: torch.Tensor) -> str:
-    return f"{float(low.min()):.3g} and {float(high.max()):.3g}"
 
 
 @torch.no_grad()

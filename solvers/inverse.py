@@ -26,8 +26,10 @@ class Inverse(LinearMap):
     """An approximate inverse of ``A``; a leaf gives ``apply`` and ``adjoint``.
 
     Shape, batch, device and nullspace are those of ``A``; vectors are float64, complex128 for a
-    complex ``A``.
+    complex ``A``. ``notes``: one-line remarks of the set-up, for the user.
     """
+
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self, A: LinearMap, *, symmetric: bool, definite: bool, linear: bool = True

@@ -23,6 +23,11 @@ class KrylovState:
 
     M: LinearMap | None
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the preconditioner's set-up has to say."""
+        return getattr(self.M, "notes", ())
+
 
 def setup_preconditioner(preconditioner: Any, A: LinearMap) -> LinearMap | None:
     """The map ``M ~ A^-1`` of a preconditioner's options, of a LinearMap (itself), or of None."""

@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from sciml.app.spec import dump, json_schema, load_spec, read_spec
+from sciml.app.spec import json_schema, load_spec, read_spec
 from sciml.app.yaml_source import parse_yaml
 from sciml.core.equation import Equation
 from sciml.core.expression import parse
 from sciml.core.grid import AXES
+from sciml.core.plain import dump
 from sciml.core.problem import Problem
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))

@@ -69,6 +69,7 @@ def test_module_is_short_and_postpones_annotations(floor: str, path: Path) -> No
         ("core", "from sciml.solvers import CG"),
         ("core", "def f():\n    import sciml.app.plot"),
         ("operators", "from sciml.solvers.krylov import CG"),
+        ("datasets", "from sciml.training import fit"),
         ("solvers", "from sciml.app import cli"),
         ("app", "from solvers.krylov import CG"),
     ],

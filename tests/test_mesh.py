@@ -23,7 +23,7 @@ from skfem.models.poisson import laplace, unit_load
 import sciml
 from sciml import solvers
 from sciml.app.run import Setting, answer
-from sciml.app.spec import dump, read_spec
+from sciml.app.spec import read_spec
 from sciml.app.yaml_source import parse_yaml
 from sciml.core.discretize.elements_elasticity import rigid_motions, stress, von_mises
 from sciml.core.equation import Elasticity, Equation, Regions
@@ -34,6 +34,7 @@ from sciml.core.linear import SparseMatrix
 from sciml.core.mesh import Mesh, edge_vectors, relative_error
 from sciml.core.mesh_file import read_mesh
 from sciml.core.mesh_geometry import Geometry, Hole
+from sciml.core.plain import dump
 from sciml.core.problem import Condition, Problem, Robin, Time
 
 Field = Callable[..., torch.Tensor]

@@ -10,26 +10,21 @@ import functools
 import json
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 import sciml
+from sciml.app.cli_evaluate import evaluate
 from sciml.core.errors import InputError, SolveError, did_you_mean
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from sciml.app.run import Setting
     from sciml.app.spec import Spec
-    from sciml.core.problem import Time
 
 NOT_SOLVED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-_PLAIN_SECONDS = 2.0
 
 app = typer.Typer(
     name="sciml",
@@ -115,6 +110,7 @@ def solve(
     seed: Seed = 0,
 ) -> None:
     """Solve a spec; write the solution, its plots, and a report."""
+    from sciml.app.progress import solving
     from sciml.app.report import facts
     from sciml.app.run import FRAMES, answer, describe, record, write_run
 
@@ -123,7 +119,7 @@ def solve(
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--out '{directory}' is a file; name a directory")
     typer.echo(describe(problem))
-    with _progress(problem.problem.time) as report:
+    with solving(problem.problem.time) as report:
         result = answer(problem, setting, report, directory / FRAMES)
     for note in result.solution.notes:
         typer.echo(f"  {note}")
@@ -223,7 +219,8 @@ def info(
     """Summarise a run, a solution file, a spec or a dataset, and draw a few of its samples."""
     if what.suffix in (".yaml", ".yml"):
         from sciml.app.run import describe
-        from sciml.app.spec import dump, load_spec
+        from sciml.app.spec import load_spec
+        from sciml.core.plain import dump
 
         problem = load_spec(what)
         typer.echo(describe(problem))
@@ -232,6 +229,10 @@ def info(
         from sciml.app.plot_samples import summarise
 
         _print_table(summarise(what))
+    elif (what / "operator.json").is_file():
+        from sciml.app.train import read_record, training_facts
+
+        _print_table(training_facts(read_record(what)))
     elif (what / "run.json").is_file():
         from sciml.app.report import facts
 
@@ -297,6 +298,38 @@ def generate(
     make_dataset(family, out, engine=engine, workers=workers, device=device)
 
 
+@app.command(epilog="Example:  sciml train configs/train/mgno-darcy.yaml --device cuda")
+@_reported
+def train(
+    spec: SpecFile,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder, runs/<name of the spec> by default; resumed there."),
+    ] = None,
+    device: Device = "cpu",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of weights and order of samples; else the spec's.")
+    ] = None,
+) -> None:
+    """Fit a neural operator to a dataset, or to problems solved meanwhile."""
+    from sciml.app.train import load_training, read_record, train, training_facts
+
+    seeded = [] if seed is None else [f"training.seed={seed}"]
+    overrides = [*(set_ or ()), *seeded]
+    directory = out or Path("runs") / spec.stem
+    train(load_training(spec, overrides), directory, device, overrides)
+    _print_table(training_facts(read_record(directory)))
+    typer.echo(f"plot    {directory / 'loss.png'}")
+    typer.echo(f"report  {directory / 'report.html'}")
+    typer.echo(f"weights {directory / 'operator.json'}")
+
+
+app.command(epilog="Example:  sciml evaluate runs/mgno-darcy --data data/darcy --certify")(
+    _reported(evaluate)
+)
+
+
 @app.command(epilog="Example:  sciml bench elliptic --quick")
 @_reported
 def bench(
@@ -360,50 +393,6 @@ def _print_table(lines: dict[str, str]) -> None:
     width = max(map(len, lines))
     for name, value in lines.items():
         typer.echo(f"{typer.style(name.ljust(width), bold=True)}  {value}")
-
-
-@contextmanager
-def _progress(span: Time | None) -> Iterator[Callable[[int, float], None]]:
-    """A callback for solvers: one live line or bar on a terminal, else a line every few seconds."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if console.is_terminal and span is not None:
-        with _bar(console, span) as advance:
-            yield advance
-        return
-    if console.is_terminal:
-        with console.status("setting up; the first run compiles its kernels") as live:
-            yield lambda step, residual: live.update(_step_line(step, residual, None))
-        return
-    last = time.monotonic()
-
-    def report(step: int, reached: float) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _PLAIN_SECONDS:
-            last = time.monotonic()
-            console.print(_step_line(step, reached, span), highlight=False)
-
-    yield report
-
-
-@contextmanager
-def _bar(console: Console, span: Time) -> Iterator[Callable[[int, float], None]]:
-    """A progress bar over the time of the problem, with the time left on the clock."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("setting up", total=span.end - span.start)
-        yield lambda step, reached: bar.update(
-            task, completed=reached - span.start, description=_step_line(step, reached, span)
-        )
-
-
-def _step_line(step: int, reached: float, span: Time | None) -> str:
-    if span is None:
-        return f"iteration {step}, relative residual {reached:.2e}"
-    return f"step {step}, t = {reached:.4g} of {span.end:.4g}"
 
 
 if __name__ == "__main__":

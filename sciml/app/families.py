@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sciml.app.run import versions
-from sciml.app.spec import dump, first_error, override, scope_of, solver_classes, tuples
-from sciml.app.yaml_source import Place, SpecError, read_yaml
+from sciml.app.spec import check_purpose, first_error, override, scope_of, solver_classes, tuples
+from sciml.app.yaml_source import Place, Source, SpecError, parse_yaml, read_yaml
+from sciml.core.errors import InputError
+from sciml.core.plain import dump
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -25,9 +27,29 @@ def load_family(path: str | Path, overrides: Iterable[str] = ()) -> Family:
 
     Raises InputError, placed at line and column, for anything that is wrong with it.
     """
+    return read_family(read_yaml(path), overrides)
+
+
+def dataset_family(folder: str | Path) -> Family:
+    """The family that the dataset in ``folder`` was made from, as its manifest states it."""
+    from sciml.datasets.store import MANIFEST, read_manifest
+
+    home = Path(folder)
+    if home.name.startswith("at-") and not (home / MANIFEST).is_file():
+        home = home.parent
+    manifest = read_manifest(home)
+    if manifest is None:
+        raise InputError(f"'{folder}' is no dataset: it has no {MANIFEST}")
+    if not manifest.spec:
+        raise InputError(f"'{home / MANIFEST}' does not say which family the dataset was made from")
+    return read_family(parse_yaml(json.dumps(manifest.spec, indent=2), str(home / MANIFEST)))
+
+
+def read_family(source: Source, overrides: Iterable[str] = ()) -> Family:
+    """The family in YAML that was read before; see :func:`load_family`."""
     from pydantic import ValidationError
 
-    source = read_yaml(path)
+    check_purpose(source, "sciml generate")
     for text in overrides:
         source = override(source, text)
     if not isinstance(source.data, dict):

@@ -79,7 +79,7 @@ def _draw_panels(
     shared = normalise(rows)
     for axes, values, label in zip(panels, rows, labels, strict=False):
         norm = normalise(values[None]) if several else shared
-        draw = _draw_triangles if mesh.dimension == 2 else _draw_surface
+        draw = draw_triangles if mesh.dimension == 2 else draw_surface
         image = draw(axes, values, mesh, norm)
         axes.set_xlabel("$x$")
         axes.set_ylabel("$y$")
@@ -91,7 +91,8 @@ def _draw_panels(
         axes.set_axis_off()
 
 
-def _draw_triangles(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
+def draw_triangles(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
+    """Values of nodes or elements on a plane mesh; gives what a colour bar is made of."""
     if len(values) != len(mesh.nodes):
         drawn = Triangulation(mesh.points[:, 0], mesh.points[:, 1], mesh.cells)
         image = axes.tripcolor(drawn, facecolors=values, norm=norm)
@@ -108,11 +109,11 @@ def _draw_triangles(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any
     return image
 
 
-def _draw_surface(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
+def draw_surface(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
+    """The surface of the half beyond the middle y, so that the inside is seen."""
     from matplotlib.cm import ScalarMappable
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    """The surface of the half beyond the middle y, so that the inside is seen."""
     depth = mesh.points[mesh.cells].mean(axis=1)[:, 1]
     kept = depth >= (mesh.points[:, 1].min() + mesh.points[:, 1].max()) / 2
     first, second = mesh.topology.f2t

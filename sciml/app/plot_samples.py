@@ -1,7 +1,8 @@
 """A dataset at a glance: its facts, and a few of its samples as thumbnails.
 
 Thumbnails have a column for each sample and a row for each input and output, with the first and
-the last frame of what varies in time; a row has one colour scale.
+the last frame of what varies in time; a row has one colour scale. On a mesh the nodes' values are
+shaded between them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sciml.app.plot import STYLE, normalise, save, symbol
+from sciml.app.plot_mesh import draw_surface, draw_triangles
 from sciml.core.errors import InputError
+from sciml.core.mesh import PLURALS, Mesh
 from sciml.datasets.loader import Reader
 from sciml.datasets.samples import SPLITS
 from sciml.datasets.statistics import FILE as STATISTICS
@@ -29,7 +32,7 @@ _MOST = 6  # rows of the figure
 
 @dataclass(frozen=True)
 class Row:
-    """A field's component at one frame: its title, and its values (sample, *grid)."""
+    """A field's component at one frame: its title, and its values (sample, *grid or nodes)."""
 
     title: str
     values: np.ndarray
@@ -65,7 +68,7 @@ def describe_dataset(folder: Path) -> dict[str, str]:
     facts = {
         "dataset": header.name,
         "samples": ", ".join(f"{count:,} {split}" for split, count in splits.items() if count),
-        "resolutions": ", ".join(_resolutions(folder, reader)),
+        **_place(folder, reader),
         "inputs": ", ".join(header.inputs),
         "outputs": ", ".join(header.outputs),
         "boundary": ", ".join(f"{side} {kind}" for side, kind in header.boundary.items()),
@@ -85,9 +88,15 @@ def describe_dataset(folder: Path) -> dict[str, str]:
     return facts
 
 
-def _resolutions(folder: Path, reader: Reader) -> list[str]:
+def _place(folder: Path, reader: Reader) -> dict[str, str]:
+    """The resolutions, or the mesh."""
+    if reader.mesh is not None:
+        mesh = reader.mesh.mesh
+        what = f"{mesh.element} {PLURALS[mesh.dimension]}"
+        return {"mesh": f"{mesh.shape[0]:,} nodes, {len(mesh.cells):,} {what}"}
     coarser = sorted(place.name.removeprefix("at-") for place in folder.glob("at-*"))
-    return ["x".join(str(len(axis)) for axis in reader.axes), *coarser]
+    own = "x".join(str(len(axis)) for axis in reader.axes)
+    return {"resolutions": ", ".join([own, *coarser])}
 
 
 def _worst(folder: Path, manifest: Manifest) -> float:
@@ -113,13 +122,21 @@ def plot_samples(folder: Path, file: str | Path | None = None) -> Figure:
     reader = Reader(folder, "train" if "train" in splits or not splits else splits[0])
     rows = _rows(reader)
     samples = len(rows[0].values)
+    mesh = None if reader.mesh is None else reader.mesh.mesh
+    # A volume's panels stand on axes of their own: theirs cannot be shared.
+    solid = mesh is not None and mesh.dimension == 3
+    options: dict[str, Any] = {"subplot_kw": {"projection": "3d"}} if solid else {"sharex": True}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.1 * samples + 0.8, 2.1 * len(rows)), layout="constrained")
-        panels = figure.subplots(len(rows), samples, squeeze=False, sharex=True, sharey="row")
+        panels = figure.subplots(len(rows), samples, squeeze=False, **options)
         for row, beside in zip(rows, panels, strict=True):
-            if len(reader.axes) == 1:
+            if mesh is not None and mesh.dimension > 1:
+                _draw_on_mesh(figure, beside, mesh, row)
+            elif mesh is not None or len(reader.axes) == 1:
+                x = reader.axes[0] if mesh is None else mesh.nodes[:, 0]
+                order = np.argsort(x)
                 beside[0].set_ylabel(row.title, fontsize=10)
-                _draw_lines(beside, reader.axes[0], row.values)
+                _draw_lines(beside, x[order], row.values[:, order])
             else:
                 _draw_maps(figure, beside, reader.axes, row)
         save(figure, file)
@@ -166,6 +183,20 @@ def _draw_maps(figure: Figure, panels: np.ndarray, axes: tuple[np.ndarray, ...],
         )
         panel.set_xticks([])
         panel.set_yticks([])
+    _colour_bar(figure, image, panels, row)
+
+
+def _draw_on_mesh(figure: Figure, panels: np.ndarray, mesh: Mesh, row: Row) -> None:
+    """Triangles, or half of a solid."""
+    draw = draw_triangles if mesh.dimension == 2 else draw_surface
+    norm = normalise(row.values)
+    for panel, values in zip(panels, row.values, strict=True):
+        image = draw(panel, values.astype(np.float64), mesh, norm)
+        panel.set_axis_off()
+    _colour_bar(figure, image, panels, row)
+
+
+def _colour_bar(figure: Figure, image: Any, panels: np.ndarray, row: Row) -> None:
     bar = figure.colorbar(image, ax=list(panels), fraction=0.05, pad=0.01, aspect=22)
     bar.set_label(row.title)
     bar.ax.tick_params(labelsize=8)

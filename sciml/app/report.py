@@ -40,6 +40,13 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     lines["true relative residual"] = f"{worst(record['residual']):.2e}"
     if record["error"] is not None:
         lines["relative L2 error"] = f"{worst(record['error']):.3e} (against the exact solution)"
+    bounds = record.get("certificate")
+    if bounds is not None:
+        low, high = (100 * worst(bounds[end]) for end in ("lower", "upper"))
+        lines["certified error"] = (
+            f"{low:.3g} to {high:.3g} % in the energy norm (against the discrete solution; wrong "
+            f"with probability at most {bounds['probability']:.1g})"
+        )
     if record["defect"] is not None:
         lines["compatibility defect"] = f"{worst(record['defect']):.2e} (relative to the source)"
     lines["unknowns"] = f"{record['unknowns']:,}" + (f" x {samples}" if samples > 1 else "")
@@ -59,6 +66,18 @@ def html(record: Mapping[str, Any], figures: Mapping[str, Path]) -> str:
     """The report as one HTML text; ``figures`` maps captions to PNG files, which go inside."""
     solved = record["status"] == "converged"
     verdict = f"{record['status'].replace('_', ' ').capitalize()}. {record['advice']}"
+    return page(record, verdict, facts(record), figures, solved=solved)
+
+
+def page(
+    record: Mapping[str, Any],
+    verdict: str,
+    lines: Mapping[str, str],
+    figures: Mapping[str, Path],
+    *,
+    solved: bool,
+) -> str:
+    """A report: the record's title and notes, a verdict, the table ``lines``, figures, the spec."""
     title = escape(record["title"])
     where = {
         "device": record["device"],
@@ -77,10 +96,10 @@ def html(record: Mapping[str, Any], figures: Mapping[str, Path]) -> str:
             f"<title>{title}</title><style>{_STYLE}</style></head><body>",
             f'<h1>{title}</h1><p class="lead">{escape(record["description"])}</p>',
             f'<p class="verdict {"solved" if solved else "unsolved"}">{escape(verdict)}</p>',
-            _table(facts(record)),
+            _table(lines),
             f"<ul>{notes}</ul>" if notes else "",
             *(_figure(caption, file) for caption, file in figures.items()),
-            "<h2>The problem, in full</h2>",
+            "<h2>The spec, in full</h2>",
             f"<pre>{escape(json.dumps(record['spec'], indent=2))}</pre>",
             "<h2>The run</h2>",
             _table(where),

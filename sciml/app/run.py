@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import sciml
-from sciml.app.spec import Spec, dump, explain
+from sciml.app.spec import Spec, explain
 from sciml.core.discretize import discretize, memory_estimate
 from sciml.core.discretize.elements_elasticity import von_mises
 from sciml.core.equation import Elasticity, Equation
@@ -27,6 +27,7 @@ from sciml.core.fields import exact_on_mesh, hole_on, values_on
 from sciml.core.files import save_solution, write_json, write_text
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import PLURALS, Mesh
+from sciml.core.plain import dump
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress
@@ -231,6 +232,7 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         "iterations": solution.stats.iterations.tolist(),
         "error": None if result.error is None else result.error.tolist(),
         "defect": None if result.defect is None else result.defect.tolist(),
+        "certificate": _bounds(solution),
         "unknowns": result.unknowns,
         "times": None if solution.times is None else solution.times.tolist(),
         "seconds": dict(result.seconds),
@@ -247,6 +249,19 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         "versions": versions(),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": " ".join(["sciml", *sys.argv[1:]]),
+    }
+
+
+def _bounds(solution: Solution) -> dict[str, Any] | None:
+    """The certificate per sample, relative to the solution's own energy norm."""
+    found = solution.certificate
+    if found is None:
+        return None
+    return {
+        "lower": found.relative_lower.tolist(),
+        "upper": found.relative_upper.tolist(),
+        "probability": found.probability,
+        "steps": found.steps,
     }
 
 

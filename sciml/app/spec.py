@@ -21,6 +21,7 @@ from sciml.core.grid import Grid
 from sciml.core.mesh import Mesh
 from sciml.core.mesh_file import MeshFile
 from sciml.core.mesh_geometry import Geometry
+from sciml.core.place import check_place, placed
 from sciml.core.problem import Problem
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Spec:
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
-        self._check_place()
+        check_place(self.problem, self.grid, self.mesh, self.geometry)
         if self.solver is not None and not hasattr(self.solver, "run"):
             raise InputError(
                 f"{self.solver.kind} is a preconditioner, not a solver; "
@@ -54,29 +55,11 @@ class Spec:
                 "solver.kind",
             )
 
-    def _check_place(self) -> None:
-        places = {"grid": self.grid, "mesh": self.mesh, "geometry": self.geometry}
-        given = [name for name, place in places.items() if place is not None]
-        if len(given) != 1:
-            raise InputError(
-                "a spec has exactly one of grid: (a box), mesh: (a file) and geometry: (a shape to "
-                f"mesh); got {' and '.join(given) or 'none'}",
-                given[-1] if given else None,
-            )
-        if self.grid is not None:
-            self.grid.bind(self.problem.box)
-        elif self.problem.domain is not None:
-            raise InputError(f"leave domain out: the {given[0]} is the domain", "problem.domain")
-
     @cached_property
     def on(self) -> Grid | Mesh:
         """The grid, or the mesh read or made: ``solve(spec.problem, spec.solver, on=spec.on)``."""
-        if self.grid is not None:
-            return self.grid.bind(self.problem.box)
-        place = self.mesh or self.geometry
-        assert place is not None
         try:
-            return place.mesh()
+            return placed(self.problem, self.grid, self.mesh, self.geometry)
         except InputError as error:
             if self.source is None:
                 raise
@@ -111,6 +94,7 @@ def read_spec(source: Source, overrides: Iterable[str] = ()) -> Spec:
     """The spec in YAML that was read before; see :func:`load_spec`."""
     from pydantic import ValidationError
 
+    check_purpose(source, "sciml solve")
     for text in overrides:
         source = override(source, text)
     if not isinstance(source.data, dict):
@@ -122,6 +106,16 @@ def read_spec(source: Source, overrides: Iterable[str] = ()) -> Spec:
         raise first_error(error, source) from None
     solver = solver_classes()[0]() if spec.solver is None else spec.solver
     return dataclasses.replace(spec, solver=solver, source=source)
+
+
+def check_purpose(source: Source, command: str) -> None:
+    """Raise SpecError where ``command`` is given a training spec, or train another one."""
+    keys = source.data if isinstance(source.data, dict) else {}
+    trains = "problem" not in keys and bool({"operator", "training"} & keys.keys())
+    if keys and trains != (command == "sciml train") and (trains or "problem" in keys):
+        own = "train" if trains else "generate" if "dataset" in keys else "solve"
+        place = source.values.get((), Place(source.name, 1, 1))
+        raise SpecError(f"this spec is for sciml {own}, not for {command}", place)
 
 
 def override(source: Source, text: str) -> Source:
@@ -191,30 +185,6 @@ def json_schema() -> dict[str, Any]:
         warnings.simplefilter("ignore")
         schema = _adapter().json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
-
-
-def dump(value: Any) -> Any:
-    """A spec, or any part of one, as plain data: every option with its value.
-
-    Reading the result back gives an equal spec. Python-only values (tensors, functions) become
-    their repr.
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        entries = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
-        shown = {f.name: dump(v) for f, v in entries if v is not None and _is_shown(value, f)}
-        return dict(sorted(shown.items(), key=lambda item: item[0] != "kind"))
-    if isinstance(value, Mapping):
-        return {str(key): dump(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [dump(entry) for entry in value]
-    plain = value is None or isinstance(value, (str, int, float, bool))
-    return value if plain else repr(value)
-
-
-def _is_shown(owner: Any, entry: dataclasses.Field[Any]) -> bool:
-    return entry.metadata.get("yaml", True) and not (
-        isinstance(owner, Grid) and entry.name == "domain"
-    )
 
 
 def solver_classes() -> list[type]:

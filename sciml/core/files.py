@@ -5,9 +5,10 @@ the disk, then renamed over the old one, which POSIX makes one atomic step.
 
 ``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
 order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
-names; ``times`` of the frames; ``residual`` and ``statuses`` per sample; group ``stats``; group
-``fields`` for what was plotted beside u, such as K; group ``mesh`` in place of the grid. Frames go
-to ParaView as ``solution.pvd``, an index of the files in ``frames/``.
+names; ``times`` of the frames; ``residual`` and ``statuses`` per sample; groups ``stats`` and,
+where there are bounds of the error, ``certificate``; group ``fields`` for what was plotted beside
+u, such as K; group ``mesh`` in place of the grid. Frames go to ParaView as ``solution.pvd``, an
+index of the files in ``frames/``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import meshio
 import numpy as np
 import torch
 
+from sciml.core.certificate import Certificate
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.mesh import Mesh
@@ -163,6 +165,8 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         stats.attrs["solve_seconds"] = solution.stats.solve_seconds
         if solution.stats.work_units is not None:
             stats.attrs["work_units"] = solution.stats.work_units
+        if solution.certificate is not None:
+            _write_certificate(file.create_group("certificate"), solution.certificate)
         for name, values in fields.items():
             file[f"fields/{name}"] = _array(values)
 
@@ -203,7 +207,24 @@ def load_solution(path: str | Path) -> Solution:
             notes=tuple(note.decode() for note in file["notes"][()]),
             times=_tensor(file["times"]) if "times" in file else None,
             fields=tuple(str(name) for name in u.attrs.get("fields", ("u",))),
+            certificate=_read_certificate(file["certificate"]) if "certificate" in file else None,
         )
+
+
+def _write_certificate(group: h5py.Group, certificate: Certificate) -> None:
+    for name, value in vars(certificate).items():
+        if isinstance(value, torch.Tensor):
+            group[name] = _array(value)
+        else:
+            group.attrs[name] = value
+
+
+def _read_certificate(group: h5py.Group) -> Certificate:
+    bounds = {name: _tensor(group[name]) for name in group}
+    margin, probability = float(group.attrs["margin"]), float(group.attrs["probability"])
+    return Certificate(
+        **bounds, margin=margin, probability=probability, steps=int(group.attrs["steps"])
+    )
 
 
 def load_fields(path: str | Path) -> dict[str, torch.Tensor]:

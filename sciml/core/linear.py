@@ -19,6 +19,7 @@ from sciml.core.errors import InputError
 if TYPE_CHECKING:
     from sciml.core.grid import Grid
     from sciml.core.mesh import Mesh
+    from sciml.core.problem import Problem
 
 
 class LinearMap(ABC):
@@ -154,7 +155,8 @@ class LinearSystem:
     the boundary values known beforehand); ``restrict`` is its left inverse. ``notes``: one-line
     remarks of the discretisation, printed by the command line. ``defect``: for a singular
     system, what was subtracted per sample to make the data compatible, relative to the source.
-    ``fields``: the names of the value's fields.
+    ``fields``: the names of the value's fields. ``problem``: what was discretised, None for a bare
+    matrix.
     """
 
     A: LinearMap
@@ -165,3 +167,4 @@ class LinearSystem:
     notes: tuple[str, ...] = ()
     defect: torch.Tensor | None = None
     fields: tuple[str, ...] = ("u",)
+    problem: Problem | None = None

@@ -12,6 +12,7 @@ from sciml.core.mesh import Mesh, relative_error, sample
 from sciml.core.status import Status
 
 if TYPE_CHECKING:
+    from sciml.core.certificate import Certificate
     from sciml.core.grid import Grid
 
 
@@ -42,6 +43,7 @@ class Solution:
     relative error that the integrator estimates for its steps. ``statuses``: one Status per sample,
     flattened in row-major order.
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
+    ``certificate``: two-sided bounds of the value's error where the solver gives them.
     """
 
     value: torch.Tensor
@@ -53,6 +55,7 @@ class Solution:
     notes: tuple[str, ...] = field(default=())
     times: torch.Tensor | None = None
     fields: tuple[str, ...] = ("u",)
+    certificate: Certificate | None = None
 
     @property
     def status(self) -> Status:

@@ -142,7 +142,7 @@ class LinearSolver(ABC):
             stats,
             system.on,
             self,
-            system.notes,
+            (*system.notes, *getattr(state.prepared, "notes", ())),
             fields=system.fields,
         )
 

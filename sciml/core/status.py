@@ -56,6 +56,10 @@ class Status(Enum):
     INACCURATE_IN_TIME = (
         "The estimated error of the time steps is above rtol; take smaller steps or raise rtol."
     )
+    PREDICTED = (
+        "A network's prediction, held to no tolerance; look at its residual and certificate, "
+        "or give polish: a solver that takes it to a tolerance."
+    )
     RESIDUAL_MISMATCH = (
         "The method reported convergence but the recomputed residual is above the tolerance; "
         "lower rtol, or use a better-conditioned formulation."

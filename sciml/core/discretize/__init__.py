@@ -13,6 +13,8 @@ points are unknowns is said in ``layout``, fluxes in ``faces`` and ``tensor``, s
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from sciml.core.discretize.assemble import discretize as _discretize_on_grid
@@ -44,5 +46,7 @@ def discretize(
     if isinstance(on, Mesh):
         from sciml.core.discretize.elements import discretize_on_mesh
 
-        return discretize_on_mesh(problem, on, dtype=dtype, device=device)
-    return _discretize_on_grid(problem, on, dtype=dtype, device=device)
+        system = discretize_on_mesh(problem, on, dtype=dtype, device=device)
+    else:
+        system = _discretize_on_grid(problem, on, dtype=dtype, device=device)
+    return replace(system, problem=problem)

@@ -1,0 +1,120 @@
+"""Training killed at random: ``kill -9`` so many times, then weights compared bit by bit.
+
+    python benchmarks/training_kills.py [--kills 50] [--seed 0]
+
+A process trains and is killed at a random moment, before its first step or well after, and the
+next one goes on in the same folder. Afterwards the weights are compared with those of a run that
+nobody stopped. Prints a row of a Markdown table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+EPOCHS, CHECKPOINT = 6000, 0.02
+# Importing torch takes a second or more; a kill falls from then on.
+LATEST = 1.5
+
+
+def train(folder: Path, checkpoint: float) -> None:
+    """The run: a small MgNO between random smooth functions in 1-D."""
+    import torch
+
+    torch.set_num_threads(1)
+    from sciml.core.grid import Box, Grid
+    from sciml.operators import MgNO
+    from sciml.operators.operator import Signature
+    from sciml.training import TensorData, Training, TrainingData, fit
+
+    generator = torch.Generator().manual_seed(0)
+    k, points = torch.arange(1, 4), torch.linspace(0, 1, 17)
+    modes = torch.sin(torch.pi * k[:, None] * points)
+    c = torch.randn(22, 3, generator=generator)
+    x, y = ((values @ modes)[:, None] for values in (c, c / k))
+    signature = Signature(("a",), ("u",), Grid((17,), "node", Box((0.0,), (1.0,))), ("dirichlet",))
+    data = TrainingData(TensorData(x, y), TensorData(x[:4], y[:4]), signature, name="waves")
+    training = Training(epochs=EPOCHS, batch=8, checkpoint=checkpoint, validate=100)
+    fit(MgNO(width=4, layers=1, levels=2), data, training, folder)
+
+
+def weights(folder: Path) -> bytes:
+    record = json.loads((folder / "operator.json").read_text())
+    return (folder / record["weights"]).read_bytes()
+
+
+def steps_done(folder: Path) -> int:
+    """Steps in the state on the disk, which must be readable after every kill."""
+    from safetensors import safe_open
+
+    path = folder / "checkpoint.safetensors"
+    if not path.is_file():
+        return 0
+    with safe_open(path, "pt") as file:
+        position = json.loads(file.metadata()["state"])["position"]
+        for name in file.keys():  # noqa: SIM118
+            file.get_tensor(name)
+    return 3 * position["epoch"] + position["step"]
+
+
+def kill(folder: Path, moment: random.Random, start: float) -> bool:
+    """One run, killed; False where it had ended before."""
+    command = [sys.executable, __file__, "--run", str(folder), "--checkpoint", str(CHECKPOINT)]
+    process = subprocess.Popen(command)
+    time.sleep(max(0.0, start + moment.uniform(-0.3, LATEST)))
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--run", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--checkpoint", type=float, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.run is not None:
+        train(options.run, options.checkpoint)
+        return
+    moment, killed, middle = random.Random(options.seed), 0, 0
+    with tempfile.TemporaryDirectory() as home:
+        whole, parts = Path(home) / "whole", Path(home) / "parts"
+        begin = time.monotonic()
+        train(whole, 1e9)
+        seconds = time.monotonic() - begin
+        start, done = _start_seconds(), []
+        for _ in range(options.kills):
+            killed += kill(parts, moment, start)
+            done.append(steps_done(parts))
+            middle += done[-1] % 3 != 0
+        train(parts, 1e9)
+        equal = weights(whole) == weights(parts)
+    moved = sum(b > a for a, b in zip([0, *done], done, strict=False))
+    print(
+        f"| kills | died by them | runs that got further | states in the middle of an epoch | "
+        f"steps at the last kill | uninterrupted run, s | weights bit-equal |\n"
+        f"|---|---|---|---|---|---|---|\n"
+        f"| {options.kills} | {killed} | {moved} | {middle} | {done[-1]} of {3 * EPOCHS} | "
+        f"{seconds:.0f} | {'yes' if equal else 'NO'} |"
+    )
+    if not equal:
+        raise SystemExit(1)
+
+
+def _start_seconds() -> float:
+    """How long a process takes to import what it needs."""
+    begin = time.monotonic()
+    code = "import sciml.training as t; t.fit; import sciml.operators as o; o.MgNO"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.monotonic() - begin
+
+
+if __name__ == "__main__":
+    main()

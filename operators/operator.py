@@ -1,0 +1,245 @@
+"""A neural operator: a network between scaled functions, with what is needed to use it elsewhere.
+
+    x  ->  open  ->  (x - mean_x) / std_x  ->  network  ->  mean_y + std_y z  ->  close  ->  y
+
+``open`` drops the last point of a periodic axis of a node grid, which repeats the first, so that a
+network sees every point once; ``close`` puts it back. Means and deviations are one number per
+channel over all training samples and points, so that one operator takes any resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sciml.core.errors import InputError
+from sciml.core.grid import Box, Grid
+
+Side = Literal["dirichlet", "neumann", "periodic"]
+SIDES = ("dirichlet", "neumann", "periodic")
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Which functions an operator takes and gives, and on what domain.
+
+    inputs, outputs: the names of the channels; coordinates are not among them.
+    grid: bound to its box, with the shape and the centring of the training functions.
+    boundary: one per axis, how the outputs behave at both ends (Robin and mixed: "neumann").
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    grid: Grid
+    boundary: tuple[Side, ...]
+
+    def __post_init__(self) -> None:
+        if not self.inputs or not self.outputs:
+            raise InputError("an operator needs at least one input and one output channel")
+        if len(self.boundary) != self.grid.box.dimension:
+            raise InputError(
+                f"a signature needs one boundary per axis: the grid has {self.grid.box.dimension} "
+                f"axes, got {list(self.boundary)}"
+            )
+        for side in self.boundary:
+            if side not in SIDES:
+                raise InputError(f"a boundary is one of {', '.join(SIDES)}; got '{side}'")
+
+    @property
+    def dimension(self) -> int:
+        """Number of space dimensions, 1 to 3."""
+        return len(self.boundary)
+
+    @property
+    def repeated(self) -> tuple[bool, ...]:
+        """Per axis, whether the grid's last point repeats its first."""
+        node = self.grid.centring == "node"
+        return tuple(node and side == "periodic" for side in self.boundary)
+
+    @property
+    def opened(self) -> tuple[int, ...]:
+        """The grid's shape without repeated points."""
+        return tuple(n - r for n, r in zip(self.grid.shape, self.repeated, strict=True))
+
+    def open(self, x: Tensor) -> Tensor:
+        """``x (..., *grid)`` of any resolution without the repeated last points; a view."""
+        for axis, repeated in enumerate(self.repeated, -self.dimension):
+            if repeated:
+                x = x.narrow(axis, 0, x.shape[axis] - 1)
+        return x
+
+    def close(self, y: Tensor) -> Tensor:
+        """``y (..., *opened grid)`` with the first point of periodic axes repeated at the end."""
+        for axis, repeated in enumerate(self.repeated, -self.dimension):
+            if repeated:
+                y = torch.cat([y, y.narrow(axis, 0, 1)], axis)
+        return y
+
+    def coordinates(self, shape: tuple[int, ...]) -> Tensor:
+        """Positions in [0, 1] per axis of an opened grid of ``shape``; (d, *shape), float32."""
+        axes = [
+            (torch.arange(n, dtype=torch.float64) + self._shift) / self._gaps(n, axis)
+            for axis, n in enumerate(shape)
+        ]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij")).float()
+
+    def spacing(self, shape: tuple[int, ...]) -> tuple[float, ...]:
+        """Distance h between neighbouring points of an opened grid of ``shape``, per axis."""
+        box = self.grid.box
+        return tuple(
+            (b - a) / self._gaps(n, axis)
+            for axis, (a, b, n) in enumerate(zip(box.lower, box.upper, shape, strict=True))
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which ``from_json`` makes an equal signature."""
+        box = self.grid.box
+        return {
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "shape": list(self.grid.shape),
+            "centring": self.grid.centring,
+            "lower": list(box.lower),
+            "upper": list(box.upper),
+            "boundary": list(self.boundary),
+        }
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Signature:
+        """The signature that ``to_json`` wrote; raises InputError where a key is missing."""
+        keys = ("inputs", "outputs", "shape", "centring", "lower", "upper", "boundary")
+        missing = [key for key in keys if key not in data]
+        if missing:
+            raise InputError(f"a signature needs {', '.join(keys)}; {', '.join(missing)} missing")
+        box = Box(tuple(map(float, data["lower"])), tuple(map(float, data["upper"])))
+        grid = Grid(tuple(map(int, data["shape"])), data["centring"], box)
+        return Signature(
+            tuple(data["inputs"]), tuple(data["outputs"]), grid, tuple(data["boundary"])
+        )
+
+    @property
+    def _shift(self) -> float:
+        return 0.5 if self.grid.centring == "cell" else 0.0
+
+    def _gaps(self, n: int, axis: int) -> int:
+        ends = self.grid.centring == "node" and self.boundary[axis] != "periodic"
+        return n - 1 if ends else n
+
+
+class Options(Protocol):
+    """The options of one architecture: a frozen dataclass that builds its network."""
+
+    @property
+    def kind(self) -> str:
+        """The architecture's name in a spec and in a checkpoint."""
+        ...
+
+    def build(self, signature: Signature) -> nn.Module:
+        """The network: (B, C_in, *opened grid)[, points (P or B P, d)] -> (B, C_out, ...)."""
+        ...
+
+
+class Operator(nn.Module):
+    """A neural operator: options, signature, scaling, network; float32 unless converted.
+
+    ``provenance``: plain JSON data on where the weights come from, kept in checkpoints.
+    """
+
+    input_mean: Tensor
+    input_std: Tensor
+    output_mean: Tensor
+    output_std: Tensor
+
+    def __init__(self, options: Options, signature: Signature, network: nn.Module) -> None:
+        super().__init__()
+        self.options = options
+        self.signature = signature
+        self.network = network
+        self.provenance: dict[str, Any] = {}
+        for name, channels in (("input", signature.inputs), ("output", signature.outputs)):
+            self.register_buffer(f"{name}_mean", torch.zeros(len(channels)))
+            self.register_buffer(f"{name}_std", torch.ones(len(channels)))
+
+    @classmethod
+    def build(cls, options: Options, signature: Signature, *, seed: int = 0) -> Operator:
+        """A new operator on the CPU; its weights depend on ``seed`` alone.
+
+        The global generator is left as it was. Raises InputError for options that the signature
+        does not allow.
+        """
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.default_generator.manual_seed(seed)
+            return cls(options, signature, options.build(signature))
+
+    def prepare(self, x: Tensor, y: Tensor) -> None:
+        """Set the scaling from training samples ``x (N, C_in, *grid)``, ``y (N, C_out, *grid)``.
+
+        A constant channel keeps the deviation 1. Where the options say ``hard_boundary``, the mean
+        of the outputs is left 0, so that zero boundary values stay zero. A network with a method
+        ``prepare`` is given the opened and scaled outputs.
+        """
+        self._check(x, self.signature.inputs, "input")
+        self._check(y, self.signature.outputs, "output")
+        opened = self.signature.open(y)
+        hard = getattr(self.options, "hard_boundary", False)
+        _set_scaling(self.input_mean, self.input_std, self.signature.open(x), centred=True)
+        _set_scaling(self.output_mean, self.output_std, opened, centred=not hard)
+        prepare: Callable[[Tensor], None] | None = getattr(self.network, "prepare", None)
+        if prepare is not None:
+            z = opened.to(self.output_mean)
+            prepare((z - self._column(self.output_mean)) / self._column(self.output_std))
+
+    def forward(self, x: Tensor, points: Tensor | None = None) -> Tensor:
+        """``x (B, C_in, *grid)`` to ``(B, C_out, *grid)``, both in physical units.
+
+        With ``points``, (P, d) for all samples or (B, P, d), physical coordinates: to
+        ``(B, C_out, P)``. ``x`` is converted to the operator's own precision, which the values
+        returned have. Raises InputError for channels or axes that do not fit and for points given
+        to a network that answers on grids only.
+        """
+        self._check(x, self.signature.inputs, "input")
+        z = self.signature.open(x).to(self.input_mean.dtype)
+        z = (z - self._column(self.input_mean)) / self._column(self.input_std)
+        if points is None:
+            y = self.network(z) * self._column(self.output_std) + self._column(self.output_mean)
+            return self.signature.close(y)
+        y = self.network(z, self._scaled(points))
+        return y * self.output_std[:, None] + self.output_mean[:, None]
+
+    def _column(self, channels: Tensor) -> Tensor:
+        return channels.view(-1, *(1,) * self.signature.dimension)
+
+    def _scaled(self, points: Tensor) -> Tensor:
+        if not getattr(self.network, "takes_points", False):
+            raise InputError(
+                f"{self.options.kind} answers on grids only, not at points; use a deeponet for that"
+            )
+        if points.shape[-1] != self.signature.dimension:
+            raise InputError(
+                f"points need {self.signature.dimension} coordinates each; got shape "
+                f"{tuple(points.shape)}"
+            )
+        box = self.signature.grid.box
+        lower, upper = points.new_tensor(box.lower), points.new_tensor(box.upper)
+        return ((points - lower) / (upper - lower)).to(self.input_mean.dtype)
+
+    def _check(self, x: Tensor, names: tuple[str, ...], what: str) -> None:
+        axes = self.signature.dimension
+        if x.ndim != 2 + axes or x.shape[1] != len(names):
+            raise InputError(
+                f"the {what} needs shape (samples, {len(names)} for {', '.join(names)}, and "
+                f"{axes} axes of the grid); got {tuple(x.shape)}"
+            )
+
+
+def _set_scaling(mean: Tensor, std: Tensor, x: Tensor, *, centred: bool) -> None:
+    for channel in range(x.shape[1]):
+        values = x[:, channel].double()
+        centre, spread = values.mean(), values.std(correction=0)
+        constant = spread <= 1e-6 * centre.abs()
+        std[channel] = torch.where(constant, 1.0, spread)
+        mean[channel] = centre if centred else 0.0

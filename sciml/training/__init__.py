@@ -1,0 +1,91 @@
+"""Training: operators fitted to data, and what they are worth afterwards.
+
+Names load on first use (PEP 562), so that importing this package loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sciml.training.certified import Bracket, Polishing, bracket, polishing
+    from sciml.training.data import Files, Fresh, TensorData, TrainingData, open_data
+    from sciml.training.evaluation import Evaluation, evaluate
+    from sciml.training.fitting import fit
+    from sciml.training.options import (
+        Adam,
+        AdamW,
+        Constant,
+        Cosine,
+        OneCycle,
+        Steps,
+        Training,
+        TrainingError,
+    )
+    from sciml.training.resolution import Transfer, transfer
+    from sciml.training.rival import MultigridTime, multigrid_time
+
+_MODULES = {
+    "Adam": "options",
+    "AdamW": "options",
+    "Bracket": "certified",
+    "Constant": "options",
+    "Cosine": "options",
+    "Evaluation": "evaluation",
+    "Files": "data",
+    "Fresh": "data",
+    "MultigridTime": "rival",
+    "OneCycle": "options",
+    "Polishing": "certified",
+    "Steps": "options",
+    "TensorData": "data",
+    "Training": "options",
+    "TrainingData": "data",
+    "TrainingError": "options",
+    "Transfer": "resolution",
+    "bracket": "certified",
+    "evaluate": "evaluation",
+    "fit": "fitting",
+    "multigrid_time": "rival",
+    "open_data": "data",
+    "polishing": "certified",
+    "transfer": "resolution",
+}
+
+__all__ = [
+    "Adam",
+    "AdamW",
+    "Bracket",
+    "Constant",
+    "Cosine",
+    "Evaluation",
+    "Files",
+    "Fresh",
+    "MultigridTime",
+    "OneCycle",
+    "Polishing",
+    "Steps",
+    "TensorData",
+    "Training",
+    "TrainingData",
+    "TrainingError",
+    "Transfer",
+    "bracket",
+    "evaluate",
+    "fit",
+    "multigrid_time",
+    "open_data",
+    "polishing",
+    "transfer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'sciml.training' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"sciml.training.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,109 @@
+"""The discrete residual of a prediction: learning an equation without its solutions.
+
+For the system ``A u = b`` that the discretisation makes of the inputs x of one sample,
+
+    r(p) = sqrt( |b - A p|^2 + sum_k (a (p_k - g_k))^2 ) / |b|,
+
+where the second sum goes over the points that are no unknowns, since the boundary conditions give
+their values g_k; a, the mean of A's diagonal, scales their rows. Where the prediction has these
+values, this is the relative residual of the solvers.
+
+It measures the distance to the discrete solution on the prediction's own grid, so that the truth
+of a finer grid has a residual of its own, the error of the discretisation. Inputs are used as they
+are stored, in float32: for a solution stored so the residual is of the order of 1e-7 |A| |u| / |b|,
+which grows like h^-2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from sciml.core.discretize import discretize
+from sciml.core.errors import InputError
+from sciml.core.grid import Grid
+from sciml.core.linear import LinearSystem
+from sciml.datasets.distributions import SCALARS
+from sciml.datasets.family import Family
+from sciml.operators.operator import Signature
+
+_KEY = "training.loss"
+
+
+def residual_of(family: Family, signature: Signature) -> Callable[[Tensor, Tensor], Tensor]:
+    """``residual(prediction (B, C_out, *grid), x (B, C_in, *grid))`` -> (B,), float64.
+
+    Differentiable in the prediction, on its device, on a grid of any resolution. Raises InputError
+    for a problem that is not steady and linear, and for channels that are not all of its random
+    inputs or not its unknown.
+    """
+    _check(family, signature)
+
+    def residual(prediction: Tensor, x: Tensor) -> Tensor:
+        u = _field(prediction)
+        grid = Grid(tuple(u.shape[1:]), signature.grid.centring, signature.grid.domain)
+        drawn = _drawn(family, signature, x)
+        if family.problem.obstacle is None:
+            return _relative(_system(family, drawn, grid, u), u)
+        # Every sample has a domain of its own.
+        samples = [{place: value[k] for place, value in drawn.items()} for k in range(len(u))]
+        parts = [_relative(_system(family, s, grid, u), v) for s, v in zip(samples, u, strict=True)]
+        return torch.stack(parts)
+
+    return residual
+
+
+def _check(family: Family, signature: Signature) -> None:
+    if not family.problem.linear:
+        raise InputError("the residual loss needs a steady linear problem; use relative_l2", _KEY)
+    missing = [name for name, place in family.inputs.items() if name not in signature.inputs]
+    missing += [place for place in family.places if place not in family.inputs.values()]
+    if missing:
+        raise InputError(
+            f"the residual needs all that is random as an input: {', '.join(missing)} missing", _KEY
+        )
+    unknown = [name for name in signature.inputs if name not in family.inputs]
+    if unknown:
+        raise InputError(f"the input '{unknown[0]}' has no place in the equation", _KEY)
+    if signature.outputs not in (("u",), ("u_real", "u_imag")):
+        raise InputError(
+            f"the residual needs u alone as output; got {', '.join(signature.outputs)}", _KEY
+        )
+
+
+def _field(prediction: Tensor) -> Tensor:
+    """u (B, *grid) in float64; complex of two channels."""
+    parts = prediction.double().unbind(1)
+    return torch.complex(*parts) if len(parts) == 2 else parts[0]
+
+
+def _drawn(family: Family, signature: Signature, x: Tensor) -> Mapping[str, Tensor]:
+    """The random inputs by place: (B, *grid), a number (B,)."""
+    drawn = {}
+    for name, channel in zip(signature.inputs, x.detach().double().unbind(1), strict=True):
+        place = family.inputs[name]
+        number = isinstance(family.places[place], SCALARS)
+        drawn[place] = channel.flatten(1)[:, 0] if number else channel
+    return drawn
+
+
+def _system(family: Family, drawn: Mapping[str, Tensor], grid: Grid, u: Tensor) -> LinearSystem:
+    with torch.no_grad():
+        return discretize(family.problems(drawn), grid, device=u.device)
+
+
+def _relative(system: LinearSystem, u: Tensor) -> Tensor:
+    """The residual of u (*batch, *grid), (*batch,)."""
+    d = len(system.A.shape)
+    with torch.no_grad():
+        scale = system.A.diagonal().abs().flatten(-d).mean(-1)[(..., *(None,) * d)]
+        size = torch.linalg.vector_norm(system.b.flatten(-d), dim=-1)
+    x = system.restrict(u)
+    known, unknowns = system.lift(x), system.b - system.A.apply(x)
+    # Inside an obstacle there is no value, and on the unknowns the difference is zero.
+    values = torch.where(known.isfinite(), scale * (u - known), 0.0)
+    parts = [unknowns.flatten(-d), values.flatten(-d)]
+    gap = torch.linalg.vector_norm(torch.cat(parts, -1), dim=-1)
+    return gap / torch.where(size > 0, size, 1.0)

@@ -1,0 +1,293 @@
+"""A trained operator as a solver: predict, certify, polish.
+
+    u_0 = network(inputs of the problem),
+    eta <= ||u* - u_0||_A <= eta / sqrt(1 - rho)                            the certificate,
+    u = polishing solver from t u_0,  t = u_0 . b / u_0 . A u_0             where one is given.
+
+t u_0 is the best multiple of u_0: ||u* - t u_0||_A <= ||u*||_A, so that whatever the network says,
+polishing starts no farther off, in the energy norm, than from zero. (For an A that is not symmetric
+definite t makes ||b - t A u_0|| least.) Of what a good preconditioner needs to a tolerance eps it
+saves about log(e_0) / log(eps), e_0 the relative error of the start, and less where u* is smooth:
+the first multigrid cycle takes away more of a smooth error, which zero has, than of a network's
+rough one.
+
+The certificate and the polish are about u*, the solution of the problem's own grid. A network
+trained on fine solutions that were cut down to a coarser grid learns another function.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+
+from sciml.core.certificate import Certificate
+from sciml.core.errors import InputError
+from sciml.core.grid import Grid
+from sciml.core.linear import LinearSystem
+from sciml.core.mesh import Mesh
+from sciml.core.problem import Problem
+from sciml.core.solution import Solution, Statistics
+from sciml.core.solve import Progress, lower, relative_residual
+from sciml.core.status import Status
+from sciml.solvers.amg import AMG
+from sciml.solvers.certify import certify
+from sciml.solvers.iteration import dot, ratio, remove_mean, spread
+from sciml.solvers.krylov import CG, FCG
+from sciml.solvers.krylov_indefinite import MINRES
+from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.learned.inputs import channels, check_same
+from sciml.solvers.multigrid import Multigrid
+
+if TYPE_CHECKING:
+    from sciml.operators import Operator
+
+# Those that go on from a guess.
+Polish = CG | FCG | MINRES | BiCGStab | GMRES | Multigrid | AMG
+_POINTS = 2**20  # that a network is given at once, over all samples
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """A trained operator's answer to the steady linear problem that it was trained for.
+
+    ``path``: the folder of the operator. ``polish``: an iterative solver that takes the prediction
+    to its own tolerance; without one the answer's status is PREDICTED, which is no success.
+    ``certify``: bound the answer's error from both sides; multigrid's set-up and about a dozen
+    cycles, often more than the solution takes. ``steps`` of multigrid-CG tighten the bounds.
+    ``compare``: solve without the prediction too, and note the iterations saved.
+    """
+
+    path: str
+    polish: Polish | None = None
+    steps: int = 0
+    certify: bool = True
+    compare: bool = False
+    kind: Literal["surrogate"] = "surrogate"
+
+    def __post_init__(self) -> None:
+        if self.steps < 0:
+            raise InputError(f"steps must be at least 0; got {self.steps}", "solver.steps")
+        if self.polish is not None and not isinstance(self.polish, Polish):
+            raise InputError(
+                f"{self.polish.kind} makes no use of a first guess; polish by one of "
+                f"{', '.join(solver.kind for solver in get_args(Polish))}",
+                "solver.polish",
+            )
+        if self.compare and self.polish is None:
+            raise InputError("compare needs polish: a solver to compare", "solver.compare")
+
+    def init(
+        self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None
+    ) -> SurrogateState:
+        """Load the operator, discretise if need be, check that the two go together.
+
+        Raises InputError, naming what differs, for a problem that the operator was not trained on.
+        """
+        from sciml.operators import load_operator
+
+        system = problem if isinstance(problem, LinearSystem) else lower(_steady(problem), on)
+        start = time.perf_counter()
+        if system.problem is None or not isinstance(system.on, Grid):
+            raise InputError("a surrogate needs a problem on a grid, not a mesh or a bare matrix")
+        try:
+            operator = load_operator(self.path, system.A.device)
+        except InputError as error:
+            raise InputError(error.message, "solver.path") from None
+        inputs = _inputs(operator, system.problem, system.on, system, self.path)
+        polishing = None if self.polish is None else self.polish.init(system, None)
+        return SurrogateState(system, operator, inputs, polishing, time.perf_counter() - start)
+
+    def run(
+        self,
+        state: SurrogateState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Predict, polish, certify."""
+        if b is not None or initial is not None:
+            raise InputError(
+                "a surrogate predicts from the problem alone: change f there, and leave initial out"
+            )
+        start = time.perf_counter()
+        x = _predict(state)
+        seconds = time.perf_counter() - start
+        predicted = self._predicted(state, x, seconds)
+        solution = predicted if self.polish is None else self._polished(state, x, progress)
+        notes = [*solution.notes, _said(predicted)]
+        if self.polish is not None:
+            notes.append(self._saved(state, solution))
+            stats = solution.stats
+            stats = replace(
+                stats,
+                setup_seconds=state.setup_seconds,
+                solve_seconds=seconds + stats.solve_seconds,
+            )
+            solution = replace(solution, stats=stats, solver=self)
+        if self.certify:
+            solution, remark = self._certified(state, predicted, solution)
+            notes.append(remark)
+        return replace(solution, notes=tuple(notes))
+
+    def _predicted(self, state: SurrogateState, x: torch.Tensor, seconds: float) -> Solution:
+        """The network's answer as it is."""
+        system = state.system
+        residual = relative_residual(system.A.detach(), x, system.b.detach())
+        statuses = tuple(
+            Status.PREDICTED if finite else Status.NOT_FINITE
+            for finite in residual.isfinite().flatten().tolist()
+        )
+        none = torch.zeros(residual.shape, dtype=torch.int64)
+        stats = Statistics(none, residual.cpu()[None], state.setup_seconds, seconds)
+        value = system.lift(x).detach()
+        return Solution(
+            value, residual, statuses, stats, system.on, self, system.notes, fields=system.fields
+        )
+
+    def _polished(
+        self, state: SurrogateState, x: torch.Tensor, progress: Progress | None
+    ) -> Solution:
+        assert self.polish is not None
+        guess = state.system.lift(_best_multiple(state.system, x)).detach()
+        return self.polish.run(state.polishing, initial=guess, progress=progress)
+
+    def _saved(self, state: SurrogateState, solution: Solution) -> str:
+        assert self.polish is not None
+        own = solution.stats.iterations.double().mean()
+        line = f"polish: {self.polish.kind}, {own:.3g} iterations from the prediction"
+        if not self.compare:
+            return line
+        with torch.no_grad():
+            other = self.polish.run(state.polishing).stats.iterations.double().mean()
+        return f"{line}, {other:.3g} without it, {100 * (1 - own / other):.0f} % saved"
+
+    def _certified(
+        self, state: SurrogateState, predicted: Solution, solution: Solution
+    ) -> tuple[Solution, str]:
+        """The solution with the bounds of its value; the remark bounds the prediction too."""
+        values = torch.stack([s.value.detach() for s in (predicted, solution)])
+        system, known = state.system, torch.stack([predicted.residual, solution.residual])
+        finite = spread(known.isfinite(), len(system.on.shape))  # type: ignore[union-attr]
+        try:
+            found = certify(torch.where(finite, values, 0.0), system, steps=self.steps)
+        except InputError as error:
+            return solution, f"no certificate: {error.message}"
+        both = [_part(found, k, known[k].isfinite()) for k in range(2)]
+        remark = f"certificate of the prediction: {both[0]}"
+        if self.polish is not None:
+            remark += f" Of the answer: {_range(both[1])}."
+        return replace(solution, certificate=both[1]), remark
+
+
+@dataclass(frozen=True)
+class SurrogateState:
+    """System, operator, its inputs (*batch, C, *grid), and what the polishing solver set up."""
+
+    system: LinearSystem
+    operator: Operator
+    inputs: torch.Tensor
+    polishing: Any
+    setup_seconds: float
+
+
+def _steady(problem: Problem) -> Problem:
+    if not problem.linear:
+        what = "nonlinear" if problem.time is None else "in time"
+        raise InputError(
+            f"a surrogate answers steady linear problems; this one is {what}", "solver.kind"
+        )
+    return problem
+
+
+def _inputs(
+    operator: Operator, problem: Problem, on: Grid, system: LinearSystem, path: str
+) -> torch.Tensor:
+    """The network's inputs on the grid; InputError where it does not go with the problem."""
+    signature, origin = operator.signature, operator.provenance
+    places, trained = origin.get("places") or {}, origin.get("spec")
+    if not isinstance(trained, Mapping) or not set(signature.inputs) <= set(places):
+        raise InputError(
+            f"the operator in '{path}' does not say which problem it was trained on, and which "
+            "part of it each input is; train it on a dataset of sciml generate",
+            "solver.path",
+        )
+    check_same(trained, problem, places)
+    if signature.grid.centring != on.centring:
+        raise InputError(
+            f"the network was trained on {signature.grid.centring} values; "
+            f"got a grid of {on.centring} values",
+            "grid.centring",
+        )
+    wanted = _outputs(system)
+    if signature.outputs != wanted:
+        raise InputError(
+            f"the network gives {', '.join(signature.outputs)}; "
+            f"the problem needs {', '.join(wanted)}",
+            "solver.path",
+        )
+    return channels(problem, on, signature.inputs, places).detach()
+
+
+def _outputs(system: LinearSystem) -> tuple[str, ...]:
+    """The names of a solution's real fields."""
+    if not system.A.dtype.is_complex:
+        return system.fields
+    return tuple(f"{name}_{part}" for name in system.fields for part in ("real", "imag"))
+
+
+@torch.no_grad()
+def _predict(state: SurrogateState) -> torch.Tensor:
+    """The network's answer as unknowns, (*batch, *A.shape), in the precision of b."""
+    system, inputs = state.system, state.inputs
+    grid = inputs.shape[inputs.ndim - len(system.A.shape) :]
+    batch = inputs.shape[: inputs.ndim - len(grid) - 1]
+    samples = inputs.reshape(-1, inputs.shape[-len(grid) - 1], *grid).to(system.A.device)
+    chunks = samples.split(max(1, _POINTS // prod(grid)))
+    y = torch.cat([state.operator(chunk) for chunk in chunks]).double()
+    value = torch.complex(y[:, 0], y[:, 1]) if system.A.dtype.is_complex else y[:, 0]
+    x = system.restrict(value.reshape(*batch, *grid)).to(system.b.dtype)
+    x = x.expand(torch.broadcast_shapes(x.shape, system.b.shape)).contiguous()
+    return remove_mean(x, len(system.A.shape)) if system.A.nullspace else x
+
+
+def _best_multiple(system: LinearSystem, x: torch.Tensor) -> torch.Tensor:
+    """t x; zero for the samples that are not finite."""
+    A, d = system.A.detach(), len(system.A.shape)
+    b = system.b.detach()
+    usable = torch.isfinite(x.flatten(-d)).all(-1)
+    x = torch.where(spread(usable, d), x, 0.0)
+    image = A.apply(x)
+    test = x if A.symmetric and A.definite else image
+    return spread(ratio(dot(test, b, d), dot(test, image, d), usable), d) * x
+
+
+def _part(found: Certificate, k: int, finite: torch.Tensor) -> Certificate:
+    """The k-th of the certificates found together; no number for a value that is none."""
+
+    def own(bound: torch.Tensor) -> torch.Tensor:
+        return torch.where(finite, bound[k], torch.nan).cpu()
+
+    return replace(
+        found,
+        lower=own(found.lower),
+        upper=own(found.upper),
+        relative_lower=own(found.relative_lower),
+        relative_upper=own(found.relative_upper),
+        contraction=found.contraction.cpu(),
+    )
+
+
+def _said(predicted: Solution) -> str:
+    worst = float(predicted.residual.max())
+    return f"prediction: true relative residual {worst:.3g}, {predicted.stats.solve_seconds:.3g} s"
+
+
+def _range(certificate: Certificate) -> str:
+    low, high = certificate.relative_lower.min(), certificate.relative_upper.max()
+    return f"between {100 * float(low):.3g} and {100 * float(high):.3g} %"
