@@ -171,14 +171,14 @@ CASES = {
         models={
             "DeepONet": Model(
                 DeepONet(
-                    modes=128,
+                    modes=64,
                     branch=(),
-                    trunk=(128, 128, 128),
-                    fourier_features=64,
-                    fourier_scale=5.0,
+                    trunk=(),
+                    fourier_features=768,
+                    fourier_scale=10.0,
                     sensors=(39, 1),
                 ),
-                Training(2000, 100, Adam(3e-3), CYCLE, SQUARE),
+                Training(400, 100, Adam(1e-2), CYCLE, SQUARE),
                 "0.22 %",
             ),
             "POD-DeepONet": Model(
@@ -261,7 +261,7 @@ def report(out: Path) -> Iterator[str]:
     yield "|---|---|---|---|---|---|---|"
     for name, case in CASES.items():
         for model, chosen in case.models.items():
-            paths = sorted(out.glob(f"{name}-{model}-[0-9]*/{RESULT}"))
+            paths = sorted(out.glob(f"{name}-{slug(model)}-[0-9]*/{RESULT}"))
             found = [json.loads(path.read_text()) for path in paths]
             if found:
                 seconds = mean(record["cpu_seconds"] for record in found)
@@ -270,6 +270,11 @@ def report(out: Path) -> Iterator[str]:
                     f"| {case.title} | {model} | {found[0]['parameters']:,} "
                     f"| {found[0]['steps']:,} | {seconds:.0f} | {errors} | {chosen.published} |"
                 )
+
+
+def slug(model: str) -> str:
+    """The model's name as part of a folder's."""
+    return model.replace(",", "").replace(" ", "-")
 
 
 def shown(errors: Sequence[float], kind: str) -> str:
@@ -292,7 +297,7 @@ def main() -> None:
     given = parser.parse_args()
     for seed, name in product([] if given.report else given.seeds, given.cases):
         for model in CASES[name].models:
-            folder = given.out / f"{name}-{model}-{seed}"
+            folder = given.out / f"{name}-{slug(model)}-{seed}"
             wanted = given.models is None or model in given.models
             if wanted and not (folder / RESULT).exists():
                 run(name, model, seed, folder)

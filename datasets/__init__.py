@@ -12,7 +12,7 @@ if __name__ != "sciml.datasets":
     raise ImportError("import this package as sciml.datasets")
 
 if TYPE_CHECKING:
-    from sciml.datasets.export import export_pairs, read_pdebench
+    from sciml.datasets.export import export_archive, export_pairs, read_pdebench
     from sciml.datasets.family import DatasetOptions, Family
     from sciml.datasets.loader import OperatorData, PointData, Times
     from sciml.datasets.statistics import Normaliser
@@ -28,6 +28,7 @@ _MODULES = {
     "Shard": "store",
     "Stream": "stream",
     "Times": "loader",
+    "export_archive": "export",
     "export_pairs": "export",
     "read_pdebench": "export",
     "read_shard": "store",
@@ -43,6 +44,7 @@ __all__ = [
     "Shard",
     "Stream",
     "Times",
+    "export_archive",
     "export_pairs",
     "read_pdebench",
     "read_shard",

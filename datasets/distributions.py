@@ -3,6 +3,9 @@
 Each draws one value per stream of random numbers: a field on a grid, or a number. The stream of a
 distribution belongs to a seed, a sample's number and the place in the spec, and to nothing else, so
 that sample i is the same whatever the batch, the worker or the order.
+
+On a mesh a field is drawn at the nodes. A Gaussian field is drawn on a grid of the mesh's bounding
+box, the same for every mesh of that box, and interpolated linearly; the others are formulas.
 """
 
 from __future__ import annotations
@@ -19,10 +22,16 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.expression import parse
-from sciml.core.grid import AXES, Grid
+from sciml.core.grid import AXES, Box, Grid
+from sciml.core.interpolation import interpolate
+from sciml.core.mesh import Mesh
 from sciml.datasets import random_fields
 
 Streams = Sequence[np.random.Generator]
+Place = Grid | Mesh
+
+# Nodes along each axis of the grid that a mesh's fields are drawn on, by dimension.
+_NODES = {1: 2049, 2: 257, 3: 65}
 
 
 def stream(seed: int, index: int, path: str) -> np.random.Generator:
@@ -31,13 +40,21 @@ def stream(seed: int, index: int, path: str) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key))
 
 
+def box_of(on: Place) -> Box:
+    """The grid's box, or the bounding box of the mesh."""
+    if isinstance(on, Grid):
+        return on.box
+    lower, upper = on.points.min(axis=0), on.points.max(axis=0)
+    return Box(tuple(lower.tolist()), tuple(upper.tolist()))
+
+
 class Distribution(ABC):
     """Interface: ``draw`` gives (B, *on.shape) for a field, (B,) for a number, float64."""
 
     kind: str
 
     @abstractmethod
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """One value per stream."""
 
 
@@ -56,7 +73,7 @@ class Uniform(Distribution):
     def __post_init__(self) -> None:
         _check_order(self.kind, self.low, self.high)
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B,)."""
         return _numbers([s.uniform(self.low, self.high) for s in streams], device)
 
@@ -74,7 +91,7 @@ class LogUniform(Distribution):
         if self.low <= 0:
             raise InputError(f"log_uniform: low must be positive; got {self.low:g}")
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B,)."""
         low, high = math.log(self.low), math.log(self.high)
         return _numbers([math.exp(s.uniform(low, high)) for s in streams], device)
@@ -92,7 +109,7 @@ class Normal(Distribution):
         if self.deviation <= 0:
             raise InputError(f"normal: deviation must be positive; got {self.deviation:g}")
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B,)."""
         return _numbers([s.normal(self.mean, self.deviation) for s in streams], device)
 
@@ -108,7 +125,7 @@ class Choice(Distribution):
         if not self.values:
             raise InputError("choice: values is empty; give one number or more")
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B,)."""
         return _numbers([self.values[s.integers(len(self.values))] for s in streams], device)
 
@@ -143,17 +160,19 @@ class GaussianField(Distribution):
         if self.through is not None:
             parse(self.through, ("a", *AXES))
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B, *on.shape)."""
-        d = len(on.shape)
+        box = box_of(on)
+        d = box.dimension
         if 2 * self.alpha <= d:
             raise InputError(
                 f"gaussian_field: alpha must be above {d / 2:g} in {d} dimensions, "
                 f"for the variance to be finite; got {self.alpha:g}"
             )
+        grid = on if isinstance(on, Grid) else Grid((_NODES[d],) * d, domain=box)
         field = random_fields.gaussian_field(
             streams,
-            on,
+            grid,
             alpha=self.alpha,
             tau=self.tau,
             scale=self.tau ** (2 * self.alpha - d) if self.scale is None else self.scale,
@@ -161,12 +180,14 @@ class GaussianField(Distribution):
             terms=self.terms,
             device=device,
         )
+        if isinstance(on, Mesh):
+            field = interpolate(field, on.coordinates(), grid.axes())
         if self.through is None:
             return field
         return _map(self.through, field, on)
 
 
-def _map(through: str, field: torch.Tensor, on: Grid) -> torch.Tensor:
+def _map(through: str, field: torch.Tensor, on: Place) -> torch.Tensor:
     places = (p.to(field.device) for p in on.coordinates())
     value = parse(through, ("a", *AXES))(a=field, **dict(zip(AXES, places, strict=False)))
     return value.to(torch.float64).expand(field.shape)
@@ -176,7 +197,7 @@ def _map(through: str, field: torch.Tensor, on: Grid) -> torch.Tensor:
 class Blocks(Distribution):
     """A piecewise constant field: ``count`` equal blocks along every axis, each with its own value.
 
-    A grid point on the face between two blocks belongs to the upper one.
+    A point on the face between two blocks belongs to the upper one.
     """
 
     count: int
@@ -187,20 +208,16 @@ class Blocks(Distribution):
         if self.count < 1:
             raise InputError(f"blocks: count must be at least 1; got {self.count}")
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B, *on.shape)."""
-        d = len(on.shape)
-        cells = self.count**d
-        values = [self.values.draw([s] * cells, on).reshape((self.count,) * d) for s in streams]
-        field = torch.stack(values)
-        for axis in range(d):
-            field = field.index_select(axis + 1, self._block(on, axis))
-        return field.to(device)
-
-    def _block(self, on: Grid, axis: int) -> torch.Tensor:
-        low, high = on.box.lower[axis], on.box.upper[axis]
-        share = (on.axes()[axis] - low) / (high - low)
-        return (share * self.count + 1e-9).floor().long().clamp(max=self.count - 1)
+        box = box_of(on)
+        cells = self.count**box.dimension
+        values = torch.stack([self.values.draw([s] * cells, on) for s in streams])
+        block = torch.zeros(on.shape, dtype=torch.long)
+        for p, low, high in zip(on.coordinates(), box.lower, box.upper, strict=True):
+            along = ((p - low) / (high - low) * self.count + 1e-9).floor().long()
+            block = block * self.count + along.clamp(0, self.count - 1)
+        return values[:, block].to(device)
 
 
 @dataclass(frozen=True)
@@ -217,14 +234,15 @@ class Inclusions(Distribution):
         if self.count < 1:
             raise InputError(f"inclusions: count must be at least 1; got {self.count}")
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B, *on.shape)."""
         return torch.stack([self._one(s, on) for s in streams]).to(device)
 
-    def _one(self, source: np.random.Generator, on: Grid) -> torch.Tensor:
+    def _one(self, source: np.random.Generator, on: Place) -> torch.Tensor:
+        box = box_of(on)
         inside = torch.zeros(on.shape, dtype=torch.bool)
         for _ in range(self.count):
-            centre = source.uniform(on.box.lower, on.box.upper)
+            centre = source.uniform(box.lower, box.upper)
             radius = float(self.radius.draw([source], on))
             away = sum((p - c) ** 2 for p, c in zip(on.coordinates(), centre, strict=True))
             inside |= away < radius**2
@@ -242,16 +260,17 @@ class Multiscale(Distribution):
     scales: int = 6
     kind: Literal["multiscale"] = "multiscale"
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B, *on.shape)."""
-        if len(on.shape) != 2:
-            raise InputError(f"multiscale is for two dimensions; the grid has {len(on.shape)}")
+        d = box_of(on).dimension
+        if d != 2:
+            raise InputError(f"multiscale is for two dimensions; here are {d}")
         x, y = on.coordinates()
         field = torch.ones(len(streams), *on.shape, dtype=torch.float64)
         for k in range(1, self.scales + 1):
             low = 2.0 ** (k - 1)
             a = _numbers([s.uniform(low, 1.5 * low) for s in streams], "cpu")
-            a = math.pi * a[:, None, None]
+            a = math.pi * a.reshape(-1, *(1 for _ in on.shape))
             field *= (1 + torch.cos(a * (x + y)) / 2) * (1 + torch.sin(a * (y - 3 * x)) / 2)
         return field.to(device)
 
@@ -265,7 +284,7 @@ class SquareWave(Distribution):
     centre: Scalar
     kind: Literal["square_wave"] = "square_wave"
 
-    def draw(self, streams: Streams, on: Grid, device: torch.device | str = "cpu") -> torch.Tensor:
+    def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B, *on.shape)."""
         shape = (len(streams), *(1 for _ in on.shape))
         height, width, centre = (

@@ -1,6 +1,7 @@
-"""Other people's layouts: neuraloperator's pairs of tensors out, PDEBench's HDF5 files in.
+"""Other people's layouts: neuraloperator's pairs of tensors, NumPy's archives; PDEBench's HDF5 in.
 
-neuraloperator reads ``<name>_{train,test}_{points}.pt``, each {"x": (N, H, W), "y": (N, H, W)}.
+neuraloperator reads ``<name>_{train,test}_{points}.pt``, each {"x": (N, H, W), "y": (N, H, W)}. An
+archive ``.npz`` has ``a_train``, ``u_train``, ``a_test``, ``u_test``, inputs and outputs (N, H, W).
 
 PDEBench has three layouts, all with samples first and time next: one array ``tensor`` (with an
 input ``nu`` for Darcy flow); one array per field (``density``, ``Vx``, ``Vy``, ``Vz``,
@@ -9,8 +10,9 @@ input ``nu`` for Darcy flow); one array per field (``density``, ``Vx``, ``Vy``, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -19,8 +21,8 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.files import atomic_write
 from sciml.core.grid import AXES
-from sciml.datasets.loader import OperatorData, Times
-from sciml.datasets.store import Shard, read_manifest
+from sciml.datasets.loader import OperatorData, Times, stored_splits
+from sciml.datasets.store import Shard
 
 _FIELDS = ("density", "Vx", "Vy", "Vz", "pressure")
 
@@ -39,20 +41,45 @@ def export_pairs(
     there is one channel, else (N, C, *grid). Everything of one file is in memory at once.
     """
     folder, out = Path(folder), Path(out)
-    manifest = read_manifest(folder)
-    if manifest is None:
-        raise InputError(f"'{folder}' is no dataset")
     paths = []
     for place in (folder, *sorted(folder.glob("at-*"))):
-        for split in dict.fromkeys(e.split for e in manifest.shards if e.samples):
-            data = OperatorData(place, split, inputs, outputs, times=times)
-            samples = [data[i] for i in range(len(data))]
-            pair = {key: torch.stack([s[key] for s in samples]) for key in ("x", "y")}
-            pair = {key: v.squeeze(1).contiguous() for key, v in pair.items()}
-            paths.append(out / f"{name}_{split}_{data.shape[0]}.pt")
+        for split, points, x, y in _splits(place, inputs, outputs, times):
+            paths.append(out / f"{name}_{split}_{points}.pt")
             with atomic_write(paths[-1]) as temporary:
-                torch.save(pair, temporary)
+                torch.save({"x": x, "y": y}, temporary)
     return tuple(paths)
+
+
+def export_archive(
+    folder: str | Path,
+    out: str | Path,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    times: Times | None = None,
+) -> Path:
+    """Write a dataset, or one of its further resolutions, as one ``.npz`` archive; its path.
+
+    ``a_<split>`` and ``u_<split>`` for every split, shaped as in :func:`export_pairs`.
+    """
+    out = Path(out).with_suffix(".npz")
+    arrays: dict[str, Any] = {}
+    for split, _, x, y in _splits(Path(folder), inputs, outputs, times):
+        arrays |= {f"a_{split}": x.numpy(), f"u_{split}": y.numpy()}
+    with atomic_write(out) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    return out
+
+
+def _splits(
+    folder: Path, inputs: Sequence[str], outputs: Sequence[str], times: Times | None
+) -> Iterator[tuple[str, int, torch.Tensor, torch.Tensor]]:
+    """Every split, the points along x, its inputs and its outputs (N, [C,] *grid)."""
+    for split in stored_splits(folder):
+        data = OperatorData(folder, split, inputs, outputs, times=times)
+        points = len(data.axes[0])
+        samples = [data[i] for i in range(len(data))]
+        x, y = (torch.stack([s[k] for s in samples]).squeeze(1).contiguous() for k in ("x", "y"))
+        yield split, points, x, y
 
 
 def read_pdebench(path: str | Path, samples: slice = slice(None)) -> Shard:

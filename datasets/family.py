@@ -6,12 +6,17 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
+from sciml.core.mesh import Mesh
+from sciml.core.mesh_file import MeshFile
+from sciml.core.mesh_geometry import Geometry
+from sciml.core.place import check_place, placed
 from sciml.core.problem import Problem
 from sciml.datasets.distributions import SCALARS, Distribution, stream
 
@@ -56,17 +61,21 @@ class DatasetOptions:
 
 @dataclass(frozen=True)
 class Family:
-    """A distribution over problems on one grid: ``sample`` gives any of them again.
+    """A distribution over problems on one grid or mesh: ``sample`` gives any of them again.
 
-    ``problem`` holds a :class:`Distribution` wherever something is random.
+    ``problem`` holds a :class:`Distribution` wherever something is random. Exactly one of ``grid``,
+    ``mesh`` and ``geometry`` is given.
     """
 
     problem: Problem
-    grid: Grid
+    grid: Grid | None = None
     solver: Any = None
     dataset: DatasetOptions = field(default_factory=DatasetOptions)
+    mesh: MeshFile | None = None
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
+        check_place(self.problem, self.grid, self.mesh, self.geometry)
         if not self.places:
             raise InputError(
                 "nothing is random here; put a distribution such as {kind: gaussian_field} in the "
@@ -84,9 +93,19 @@ class Family:
                     f"dataset.inputs.{name}",
                 )
 
+    @cached_property
+    def on(self) -> Grid | Mesh:
+        """The grid on the problem's domain, or the mesh, which travels to workers with it."""
+        return placed(self.problem, self.grid, self.mesh, self.geometry)
+
     @property
-    def on(self) -> Grid:
-        """The grid on the problem's domain."""
+    def on_grid(self) -> Grid:
+        """The grid on the problem's domain; raises InputError for a family on a mesh."""
+        if self.grid is None:
+            raise InputError(
+                "this needs a family on a grid; it is on a mesh",
+                "mesh" if self.mesh else "geometry",
+            )
         return self.grid.bind(self.problem.box)
 
     @property
@@ -116,7 +135,7 @@ class Family:
     def draw(
         self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"
     ) -> dict[str, torch.Tensor]:
-        """What is random in the samples ``indices``, by place: (B, *grid) or (B,), float64."""
+        """What is random in the samples ``indices``, by place: (B, *on.shape) or (B,), float64."""
         return {
             place: distribution.draw([stream(seed, i, place) for i in indices], self.on, device)
             for place, distribution in self.places.items()

@@ -25,9 +25,10 @@ from typing import Any
 
 import torch
 
-from sciml.core.equation import Helmholtz, NavierStokes, System
+from sciml.core.equation import Elasticity, Helmholtz, NavierStokes, System
 from sciml.core.errors import InputError
-from sciml.core.problem import Problem
+from sciml.core.mesh import Mesh
+from sciml.core.plain import differences
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.engines import executor
 from sciml.datasets.family import Family
@@ -40,7 +41,8 @@ from sciml.datasets.samples import (
     subsampled,
 )
 from sciml.datasets.statistics import write_statistics
-from sciml.datasets.store import Entry, Manifest, digest, read_manifest, write_shard
+from sciml.datasets.store import Entry, Manifest, digest, read_manifest, read_shard, write_shard
+from sciml.datasets.unstructured import Unstructured
 
 # What atomic_write leaves when its process is killed.
 _TEMPORARY = re.compile(r"\.(manifest|stats|\d{5})\.\d+\.(json|yaml|hdf5)")
@@ -97,6 +99,7 @@ def generate(
     total = sum(family.dataset.splits.values())
     with _claimed(out):
         manifest = _opened(out, spec, versions)
+        _check_mesh(family, out, manifest)
         _check_disk(family, out, manifest)
         with _writing(out):
             manifest.write(out)
@@ -255,13 +258,27 @@ def _opened(out: Path, spec: Mapping[str, Any], versions: Mapping[str, str]) -> 
     if manifest is None:
         return Manifest(spec, versions)
     if manifest.spec != spec:
-        keys = ", ".join(_differences(manifest.spec, spec)) or "its form"
+        keys = ", ".join(key for key, _, _ in differences(manifest.spec, spec)) or "its form"
         raise InputError(
             f"'{out}' holds a dataset of another spec; it differs in {keys}. Name another folder"
         )
     lost = {_task(entry) for entry in manifest.shards if not _intact(out, entry)}
     manifest.shards = [entry for entry in manifest.shards if _task(entry) not in lost]
     return manifest
+
+
+def _check_mesh(family: Family, out: Path, manifest: Manifest) -> None:
+    """Raise InputError where what is stored is on another mesh: its file, or Gmsh, has changed."""
+    stored = next((entry for entry in manifest.shards if entry.samples), None)
+    if stored is None or not isinstance(family.on, Mesh):
+        return
+    found = read_shard(out / stored.path).mesh
+    if found is None or not found.same(Unstructured.of(family.on)):
+        raise InputError(
+            f"'{out}' holds a dataset on another mesh; the same file, or the same version of Gmsh, "
+            "goes on with it. Name another folder",
+            "mesh" if family.mesh else "geometry",
+        )
 
 
 def _clean(out: Path) -> None:
@@ -280,21 +297,12 @@ def _intact(out: Path, entry: Entry) -> bool:
     return not entry.samples or (path.is_file() and digest(path) == entry.sha256)
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for name in sorted({*old, *new}, key=str):
-            below = f"{key}.{name}" if key else str(name)
-            yield from _differences(old.get(name), new.get(name), below)
-    elif old != new:
-        yield key
-
-
 def _check_disk(family: Family, out: Path, manifest: Manifest) -> None:
     """Raise InputError where what is still to be stored does not fit on the disk."""
     problem = family.problem
     frames = 1 if problem.time is None else problem.time.frames
     inputs = sum(not isinstance(family.places[p], SCALARS) for p in family.inputs.values())
-    fields = frames * _outputs(problem) + inputs
+    fields = frames * _outputs(family) + inputs
     missing = sum(family.dataset.splits.values()) - count_stored(manifest)
     wanted = 4 * missing * fields * sum(prod(shape) for shape in shapes(family))
     free = shutil.disk_usage(out).free
@@ -305,8 +313,11 @@ def _check_disk(family: Family, out: Path, manifest: Manifest) -> None:
         )
 
 
-def _outputs(problem: Problem) -> int:
+def _outputs(family: Family) -> int:
     """How many real fields a solution has."""
+    problem, on = family.problem, family.on
+    if isinstance(problem.equation, Elasticity) and isinstance(on, Mesh):
+        return on.dimension
     if isinstance(problem.equation, System):
         return len(problem.equation.equations)
     if isinstance(problem.equation, NavierStokes):

@@ -26,12 +26,14 @@ from sciml.core.grid import AXES
 from sciml.datasets.statistics import Normaliser
 from sciml.datasets.store import (
     MANIFEST,
+    Entry,
     existing,
     explained,
     open_shard,
     read_header,
     read_manifest,
 )
+from sciml.datasets.unstructured import read_unstructured
 
 _OPEN = 128  # files that a process keeps open
 
@@ -89,6 +91,7 @@ class Reader:
         with explained(self.paths[0]), open_shard(self.paths[0]) as file:
             self.header = read_header(file)
             self.axes = tuple(file[name][()] for name in AXES if name in file)
+            self.mesh = read_unstructured(file)
             self.time = file["time"][()]
             fields = {name: file[self.header.place(name)] for name in self.header.orders}
             self.components = {
@@ -133,6 +136,8 @@ class Reader:
 class OperatorData(Dataset[dict[str, torch.Tensor]]):
     """Inputs and outputs of one split: ``{"x": (C, *grid), "y": (C, *grid)}``, float32.
 
+    On a mesh the grid is (nodes,).
+
     ``folder``: a dataset's, or that of a further resolution in it. ``inputs``, ``outputs``: names
     of fields or scalars, the dataset's own if left out; a scalar is a constant channel. Channels
     are ordered by name, component, then frame (``input_channels``, ``output_channels``).
@@ -154,16 +159,13 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
     ) -> None:
         self.folder = Path(folder)
         self.reader = Reader(self.folder, split)
-        header, axes = self.reader.header, self.reader.axes
+        header = self.reader.header
         self.time = self.reader.time
         self.times = (times or Times()).resolved(len(self.time))
-        self.cut = tuple(_every(len(axis), subsample) for axis in axes)
-        self.axes = tuple(a[c] for a, c in zip(axes, self.cut, strict=True))
+        self.cut, self._axes = self._subsampled(subsample)
         self.inward = self._channels(tuple(inputs) or header.inputs, self.times.inputs)
         self.outward = self._channels(tuple(outputs) or header.outputs, self.times.outputs)
-        self.coordinates = self.axes[:0]
-        if coordinates:
-            self.coordinates = tuple(np.meshgrid(*self.axes, indexing="ij"))
+        self.coordinates = self._coordinates() if coordinates else ()
         names = AXES[: len(self.coordinates)]
         self.input_channels = (*(c.name for c in self.inward), *names)
         self.output_channels = tuple(c.name for c in self.outward)
@@ -174,9 +176,24 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         self._factors = {part: self._columns(part) for part in (self.inward, self.outward)}
 
     @property
+    def axes(self) -> tuple[np.ndarray, ...]:
+        """The grid's coordinates, one vector each; raises InputError on a mesh."""
+        if self.reader.mesh is not None:
+            raise InputError(
+                f"'{self.folder}' is on a mesh, this is for grids; PointData reads values at nodes"
+            )
+        return self._axes
+
+    @property
     def shape(self) -> tuple[int, ...]:
-        """The grid's points along each axis."""
-        return tuple(map(len, self.axes))
+        """The grid's points along each axis, or (nodes,)."""
+        mesh = self.reader.mesh
+        return tuple(map(len, self._axes)) if mesh is None else (len(mesh.points),)
+
+    @property
+    def points(self) -> np.ndarray:
+        """Where the values are, (points, d) float32, in the order of a flattened channel."""
+        return np.stack([c.ravel() for c in self._coordinates()], axis=-1)
 
     def __len__(self) -> int:
         return len(self.reader) * len(self.times.starts)
@@ -194,6 +211,22 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         x = self._filled(self.inward, read, self.coordinates)
         y = self._filled(self.outward, read, ())
         return {"x": torch.from_numpy(x), "y": torch.from_numpy(y)}
+
+    def _subsampled(self, step: int) -> tuple[tuple[slice, ...], tuple[np.ndarray, ...]]:
+        """What is kept of every axis of the arrays, and the grid's axes that this leaves."""
+        if self.reader.mesh is not None:
+            if step != 1:
+                raise InputError(f"subsample is for grids; '{self.folder}' is on a mesh")
+            return (slice(None),), ()
+        cut = tuple(_every(len(axis), step) for axis in self.reader.axes)
+        return cut, tuple(a[c] for a, c in zip(self.reader.axes, cut, strict=True))
+
+    def _coordinates(self) -> tuple[np.ndarray, ...]:
+        """x, y, z of the shape of a channel, float32."""
+        mesh = self.reader.mesh
+        if mesh is not None:
+            return tuple(mesh.points.T.astype(np.float32))
+        return tuple(np.meshgrid(*self._axes, indexing="ij"))
 
     def _channels(self, names: Sequence[str], frames: Sequence[int]) -> tuple[Channel, ...]:
         header, found = self.reader.header, []
@@ -216,7 +249,7 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         if self.normaliser is None:
             return None
         pair = self.normaliser.factors([channel.name for channel in channels])
-        form = (-1, *(1 for _ in self.axes))
+        form = (-1, *(1 for _ in self.shape))
         mean, std = (part.astype(np.float32).reshape(form) for part in pair)
         return mean, std
 
@@ -248,10 +281,10 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
 class PointData(Dataset[dict[str, torch.Tensor]]):
     """Functions at points, for DeepONet: ``{"x": (C, *grid), "points": (P, d), "y": (C, P)}``.
 
-    ``points``: how many of the grid's points, drawn without replacement; all of them if left out.
-    Aligned data has the same points for all functions (their coordinates are also
-    ``grid_points``); otherwise sample i draws its own by (seed, i). With several frames as output,
-    a point is (x, ..., t), and frames are no channels.
+    On a mesh ``x`` is (C, nodes). ``points``: how many of the grid's points, or of the nodes, drawn
+    without replacement; all of them if left out. Aligned data has the same points for all functions
+    (their coordinates are also ``grid_points``); otherwise sample i draws its own by (seed, i).
+    With several frames as output, a point is (x, ..., t), and frames are no channels.
     """
 
     def __init__(
@@ -262,10 +295,12 @@ class PointData(Dataset[dict[str, torch.Tensor]]):
         self.seed = seed
         frames = data.times.outputs
         timed = len(frames) > 1 and all(c.frame is not None for c in data.outward)
-        axes = [*data.axes, data.time[list(frames)]] if timed else [*data.axes]
         self.frames = len(frames) if timed else 1
-        mesh = np.meshgrid(*axes, indexing="ij")
-        self.grid_points = np.stack([m.ravel() for m in mesh], axis=-1).astype(np.float32)
+        self.grid_points = data.points
+        if timed:
+            times = np.tile(data.time[list(frames)], len(data.points))[:, None]
+            each = np.repeat(data.points, self.frames, axis=0)
+            self.grid_points = np.concatenate([each, times], axis=1).astype(np.float32)
         self.points = len(self.grid_points) if points is None else points
         if not 1 <= self.points <= len(self.grid_points):
             raise InputError(f"there are {len(self.grid_points)} points; {points} were asked for")
@@ -295,17 +330,27 @@ class PointData(Dataset[dict[str, torch.Tensor]]):
 
 def _files(folder: Path, split: str) -> tuple[list[Path], list[int]]:
     """The split's files and their numbers of samples; none of them is opened."""
-    inner = folder.name.startswith("at-") and not (folder / MANIFEST).is_file()
-    home, prefix = (folder.parent, f"{folder.name}/") if inner else (folder, "")
-    manifest = read_manifest(home)
-    if manifest is None:
-        raise InputError(f"'{folder}' is no dataset: it has no {MANIFEST}")
-    here = [e for e in manifest.shards if e.samples and e.path.startswith(f"{prefix}data/")]
+    home, here = _entries(folder)
     found = [entry for entry in here if entry.split == split]
     if not found:
         known = {entry.split for entry in here}
         raise InputError(f"'{folder}' has no split '{split}'{did_you_mean(split, known)}")
     return [existing(home, entry) for entry in found], [entry.samples for entry in found]
+
+
+def stored_splits(folder: Path) -> tuple[str, ...]:
+    """The splits that have samples in a dataset's folder, or in that of a further resolution."""
+    return tuple(dict.fromkeys(entry.split for entry in _entries(folder)[1]))
+
+
+def _entries(folder: Path) -> tuple[Path, list[Entry]]:
+    """The dataset's own folder, and what its manifest says of the files at this resolution."""
+    inner = folder.name.startswith("at-") and not (folder / MANIFEST).is_file()
+    home, prefix = (folder.parent, f"{folder.name}/") if inner else (folder, "")
+    manifest = read_manifest(home)
+    if manifest is None:
+        raise InputError(f"'{folder}' is no dataset: it has no {MANIFEST}")
+    return home, [e for e in manifest.shards if e.samples and e.path.startswith(f"{prefix}data/")]
 
 
 def _every(points: int, step: int) -> slice:

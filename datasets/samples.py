@@ -14,11 +14,13 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
+from sciml.core.mesh import Mesh
 from sciml.core.solution import Solution
 from sciml.core.solve import solve
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
 from sciml.datasets.store import Shard
+from sciml.datasets.unstructured import Unstructured
 from sciml.solvers.auto import Auto
 
 SPLITS = ("train", "valid", "test")
@@ -44,8 +46,11 @@ def numbers(split: str, first: int, count: int) -> range:
 def attempt(family: Family, seed: int, indices: Sequence[int], device: str = "cpu") -> Attempt:
     """Draw and solve the samples ``indices``, and keep those whose residual meets the tolerance.
 
-    They are solved in batches that depend on nothing but the family and the device.
+    They are solved in batches that depend on nothing but the family and the device. Raises
+    InputError for a family on a mesh on another device than the CPU.
     """
+    if isinstance(family.on, Mesh) and device != "cpu":
+        raise InputError(f"problems on meshes are solved on the CPU; got the device {device}")
     parts: list[Shard] = []
     rejects: dict[int, str] = {}
     step = batch_size(family, len(indices), device)
@@ -88,8 +93,12 @@ def _solved(family: Family, drawn: Mapping[str, torch.Tensor]) -> Solution:
         drawn = {place: value[0] for place, value in drawn.items()}
     solver = family.solver or Auto()
     solution = solve(family.problems(drawn), solver, on=family.on, throw=False)
-    on = solution.on
-    if isinstance(on, Grid) and (on.shape, on.centring) != (family.on.shape, family.on.centring):
+    on, wanted = solution.on, family.on
+    if (
+        isinstance(on, Grid)
+        and isinstance(wanted, Grid)
+        and (on.shape, on.centring) != (wanted.shape, wanted.centring)
+    ):
         raise InputError(
             "this solver answers on another grid; write "
             f"grid: {{shape: {list(on.shape)}, centring: {on.centring}}}",
@@ -105,13 +114,14 @@ def _shard(
     indices: Sequence[int],
     kept: Sequence[int],
 ) -> Shard:
-    """The accepted samples of one batch, on the grid they were solved on."""
+    """The accepted samples of one batch, where they were solved."""
+    on = family.on
     inputs: dict[str, np.ndarray] = {}
     scalars: dict[str, np.ndarray] = {}
     for name, place in family.inputs.items():
         part = drawn[place].cpu().numpy()[list(kept)]
         (scalars if isinstance(family.places[place], SCALARS) else inputs)[name] = part
-    outputs = {name: value[list(kept)] for name, value in _outputs(solution, len(family.on.shape))}
+    outputs = {name: value[list(kept)] for name, value in _outputs(solution, len(on.shape))}
     for name in family.inputs:
         if name in outputs:
             raise InputError(
@@ -125,12 +135,13 @@ def _shard(
         constant=tuple(inputs),
         scalars=scalars,
         time=times.numpy(),
-        axes=tuple(axis.numpy() for axis in family.on.axes()),
+        axes=tuple(axis.numpy() for axis in on.axes()) if isinstance(on, Grid) else (),
         boundary={side: c.kind for side, c in family.problem.boundary.items()},
         indices=np.array([indices[k] for k in kept]),
         residuals=solution.residual.reshape(len(indices)).cpu().numpy()[list(kept)],
         inputs=tuple(family.inputs),
         outputs=tuple(outputs),
+        mesh=Unstructured.of(on) if isinstance(on, Mesh) else None,
     )
 
 
@@ -170,15 +181,20 @@ def shapes(family: Family) -> tuple[tuple[int, ...], ...]:
 
 def check_shapes(family: Family) -> None:
     """Raise InputError for a resolution that the grid's points do not contain."""
+    on = family.on
+    if isinstance(on, Mesh):
+        if family.dataset.shapes:
+            raise InputError("a mesh has one resolution: leave shapes out", "dataset.shapes")
+        return
     for position, shape in enumerate(shapes(family)):
-        if len(shape) != len(family.on.shape) or any(
-            _stride(n, m, family.on) is None for n, m in zip(family.on.shape, shape, strict=True)
+        if len(shape) != len(on.shape) or any(
+            _stride(n, m, on) is None for n, m in zip(on.shape, shape, strict=True)
         ):
             raise InputError(
-                f"{list(shape)} is no resolution within {list(family.on.shape)}: "
+                f"{list(shape)} is no resolution within {list(on.shape)}: "
                 + (
                     "each number less one must divide the grid's less one"
-                    if family.on.centring == "node"
+                    if on.centring == "node"
                     else "the grid must have an odd multiple of its cells"
                 ),
                 f"dataset.shapes.{position}",
@@ -193,8 +209,10 @@ def _stride(points: int, wanted: int, on: Grid) -> int | None:
     return stride if rest == 0 and stride % 2 == 1 and wanted > 0 else None
 
 
-def subsampled(shard: Shard, on: Grid, shape: tuple[int, ...]) -> Shard:
-    """Every so many points: nodes of the coarse grid, or centres of its cells."""
+def subsampled(shard: Shard, on: Grid | Mesh, shape: tuple[int, ...]) -> Shard:
+    """Every so many points: nodes of the coarse grid, or centres of its cells; on a mesh all."""
+    if isinstance(on, Mesh):
+        return shard
     strides = [_stride(n, m, on) or 1 for n, m in zip(on.shape, shape, strict=True)]
     first = [0 if on.centring == "node" else s // 2 for s in strides]
     cut = tuple(slice(f, None, s) for f, s in zip(first, strides, strict=True))

@@ -5,7 +5,8 @@ One shard holds consecutive samples of one split. Groups ``t0_fields`` (scalars)
 without the axis time where a field does not vary in it; group ``scalars`` has one number per
 sample. The coordinates stand at the root as dimension scales, which is what xarray reads, with
 links to them in ``dimensions``; links ``tensor`` and ``nu`` are what PDEBench calls the first
-output and the first input.
+output and the first input. On a mesh one axis ``node`` is in the place of x, y, z (see
+``unstructured``).
 
 A damaged shard is an error, never wrong data: every array has checksums (Fletcher), and so has
 the metadata of HDF5 1.10's format. Only texts of variable length have none. So a reader here takes
@@ -30,6 +31,7 @@ import numpy as np
 from sciml.core.errors import InputError
 from sciml.core.files import atomic_write, write_json
 from sciml.core.grid import AXES, SIDES
+from sciml.datasets.unstructured import Unstructured, read_unstructured, write_unstructured
 
 FORMAT = "sciml dataset 1"
 MANIFEST = "manifest.json"
@@ -50,9 +52,10 @@ class Shard:
 
     ``fields``: float arrays (sample, [time], *grid, *components) by name, of which ``constant``
     have no axis time; no components are a scalar field, one axis of them a vector, two a matrix.
-    ``scalars``: (sample,). ``time``: (times,). ``axes``: the coordinates, one vector each.
-    ``boundary``: the kind of condition by side. ``indices``: the samples' numbers. ``residuals``:
-    their true relative residuals. ``inputs`` and ``outputs`` name the fields that play these parts.
+    ``scalars``: (sample,). ``time``: (times,). ``axes``: the coordinates, one vector each; on a
+    mesh there are none, ``mesh`` is given, and ``grid`` is (nodes,). ``boundary``: the kind of
+    condition by side. ``indices``: the samples' numbers. ``residuals``: their true relative
+    residuals. ``inputs`` and ``outputs`` name the fields that play these parts.
     """
 
     name: str
@@ -66,6 +69,17 @@ class Shard:
     residuals: np.ndarray
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    mesh: Unstructured | None = None
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Points along each axis, or (nodes,)."""
+        return tuple(map(len, self.axes)) if self.mesh is None else (len(self.mesh.points),)
+
+    @property
+    def dimension(self) -> int:
+        """Number of space dimensions."""
+        return len(self.axes) if self.mesh is None else self.mesh.dimension
 
     @property
     def samples(self) -> int:
@@ -74,7 +88,7 @@ class Shard:
 
     def order(self, name: str) -> int:
         """Axes of components of a field: 0 for a scalar, 1 for a vector, 2 for a matrix."""
-        return self.fields[name].ndim - 1 - (name not in self.constant) - len(self.axes)
+        return self.fields[name].ndim - 1 - (name not in self.constant) - len(self.grid)
 
 
 @dataclass(frozen=True)
@@ -187,10 +201,9 @@ def write_shard(path: Path, shard: Shard) -> str:
 
 
 def _check(shard: Shard) -> None:
-    grid = tuple(len(axis) for axis in shard.axes)
     for name, values in shard.fields.items():
         lead = (shard.samples,) if name in shard.constant else (shard.samples, len(shard.time))
-        wanted = lead + grid + (len(grid),) * max(shard.order(name), 0)
+        wanted = lead + shard.grid + (shard.dimension,) * max(shard.order(name), 0)
         if shard.order(name) > 2 or values.shape != wanted:
             raise InputError(f"the field {name} has shape {values.shape}; wanted {wanted}")
     for name, values in {**shard.scalars, "residual": shard.residuals}.items():
@@ -199,8 +212,7 @@ def _check(shard: Shard) -> None:
 
 
 def _write(file: h5py.File, shard: Shard) -> None:
-    dimension = len(shard.axes)
-    names = AXES[:dimension]
+    names = AXES[: len(shard.axes)]
     header = Header(
         name=shard.name,
         orders={name: shard.order(name) for name in shard.fields},
@@ -213,8 +225,8 @@ def _write(file: h5py.File, shard: Shard) -> None:
     )
     file.attrs["sciml"] = np.bytes_(json.dumps({"format": FORMAT, **asdict(header)}))
     file.attrs["dataset_name"] = shard.name
-    file.attrs["grid_type"] = "cartesian"
-    file.attrs["n_spatial_dims"] = dimension
+    file.attrs["grid_type"] = "cartesian" if shard.mesh is None else "unstructured"
+    file.attrs["n_spatial_dims"] = shard.dimension
     file.attrs["n_trajectories"] = shard.samples
     file.attrs["simulation_parameters"] = np.array(header.scalars, dtype=_TEXT)
     scales: dict[str, np.ndarray] = {
@@ -225,8 +237,11 @@ def _write(file: h5py.File, shard: Shard) -> None:
     for name, values in scales.items():
         file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
         file[name].make_scale(name)
-    _write_dimensions(file, names)
-    _write_boundary(file, shard.boundary, names)
+    if shard.mesh is None:
+        _write_dimensions(file, names)
+        _write_boundary(file, shard.boundary, names)
+    else:
+        write_unstructured(file, shard.mesh, shard.boundary, _WELL)
     scalars = file.create_group("scalars")
     scalars.attrs["field_names"] = np.array(header.scalars, dtype=_TEXT)
     for name, values in shard.scalars.items():
@@ -273,7 +288,7 @@ def _write_boundary(file: h5py.File, boundary: Mapping[str, str], names: tuple[s
 
 
 def _write_fields(file: h5py.File, shard: Shard, header: Header) -> None:
-    names = AXES[: len(shard.axes)]
+    names = AXES[: len(shard.axes)] if shard.mesh is None else ("node",)
     for order in range(3):
         group = file.create_group(f"t{order}_fields")
         fields = [name for name, own in header.orders.items() if own == order]
@@ -292,7 +307,8 @@ def _write_fields(file: h5py.File, shard: Shard, header: Header) -> None:
         for position in range(len(scales), values.ndim):
             entry.dims[position].attach_scale(_components(file, values.shape[position]))
     for link, part in (("tensor", shard.outputs), ("nu", shard.inputs)):
-        if part and part[0] in header.orders:
+        # PDEBench's readers know grids only.
+        if shard.mesh is None and part and part[0] in header.orders:
             file[link] = file[header.place(part[0])]
 
 
@@ -346,4 +362,5 @@ def read_shard(path: Path) -> Shard:
             residuals=file["residual"][()],
             inputs=header.inputs,
             outputs=header.outputs,
+            mesh=read_unstructured(file),
         )

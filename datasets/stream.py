@@ -23,7 +23,8 @@ class Stream:
     """Batches ``{"x": (B, C, *grid), "y": (B, C, *grid)}``, float32 on ``device``.
 
     Channels are as in :class:`~sciml.datasets.loader.OperatorData`: a number is a constant channel,
-    a field that varies in time has one channel for each frame in ``times``, a hole is 0.
+    a field that varies in time has one channel for each frame in ``times``, a hole is 0. On a mesh
+    the grid is (nodes,).
     ``length``: batches until an iteration ends (the next one goes on), for ever if None. ``first``:
     the number of the first sample. ``rejects``: numbers of those left out so far, and why.
     Iterating raises InputError where more samples are rejected than kept, and 20 at least.
@@ -85,7 +86,7 @@ class Stream:
     def _channels(self, shard: Shard, names: Sequence[str], frames: Sequence[int]) -> torch.Tensor:
         channels: list[np.ndarray] = []
         labels: list[str] = []
-        grid = tuple(map(len, shard.axes))
+        grid = shard.grid
         for name in names:
             if name in shard.scalars:
                 lifted = shard.scalars[name].reshape(-1, *(1 for _ in grid))

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from sciml.core.solution import Solution
     from sciml.core.status import Status
     from sciml.solvers.certify import certify
-    from sciml.solvers.interop import as_scipy, check_preconditioner
+    from sciml.solvers.interop import as_petsc, as_scipy, cg, fcg
+    from sciml.solvers.probing import check_preconditioner
 
 __version__ = "0.1.0"
 
@@ -57,10 +58,13 @@ _MODULES = {
     "Status": "core.status",
     "System": "core.equation",
     "Time": "core.problem",
+    "as_petsc": "solvers.interop",
     "as_scipy": "solvers.interop",
     "certify": "solvers.certify",
-    "check_preconditioner": "solvers.interop",
+    "cg": "solvers.interop",
+    "check_preconditioner": "solvers.probing",
     "discretize": "core.discretize",
+    "fcg": "solvers.interop",
     "load_spec": "app.spec",
     "read_mesh": "core.mesh_file",
 }
@@ -87,10 +91,13 @@ __all__ = [
     "System",
     "Time",
     "__version__",
+    "as_petsc",
     "as_scipy",
     "certify",
+    "cg",
     "check_preconditioner",
     "discretize",
+    "fcg",
     "init",
     "load_spec",
     "read_mesh",

@@ -17,6 +17,7 @@ from sciml.app.evaluate import FILE, aligned, markdown
 from sciml.app.plot_evaluation import Case, plot_cases, plot_errors, plot_transfer
 from sciml.core.grid import Box, Grid
 from sciml.core.plain import dump
+from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import MgNO, Operator, Signature, save_operator
 from sciml.training import Transfer, evaluate
 from sciml.training.resolution import AtResolution
@@ -100,6 +101,21 @@ def test_frames_are_rolled_out(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "evaluation" / FILE).is_file()
     late = sciml_evaluate(tmp_path / "run", "--data", tmp_path / "moving", "--frames", 9)
     assert late.exit_code == 2 and "5 frames" in late.output
+
+
+def test_frames_are_those_of_the_training(tmp_path: Path) -> None:
+    """Frame 2 from 1 and 4 from 3, where nothing else is asked for."""
+    dataset(tmp_path / "moving", frames=5)
+    box = Box((0.0, 0.0), (1.0, 2.0))
+    signature = Signature(("u",), ("u",), Grid((9, 5), domain=box), ("dirichlet",) * 2)
+    operator = Operator.build(MgNO(width=2, layers=1, levels=1), signature)
+    operator.provenance = {"times": {"inputs": [0], "outputs": [1], "starts": [1, 3]}}
+    save_operator(operator, tmp_path / "run")
+    assert sciml_evaluate(tmp_path / "run", "--data", tmp_path / "moving").exit_code == 0
+    record = json.loads((tmp_path / "run" / "evaluation" / FILE).read_text())
+    pairs = OperatorData(tmp_path / "moving", "test", ("u",), times=Times((0,), (1,), (1, 3)))
+    (own,) = record["evaluations"].values()
+    assert own["relative_l2"] == pytest.approx(evaluate(operator, pairs).relative_l2.tolist())
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from sciml.app.cli import app
 from sciml.core.errors import InputError
-from sciml.datasets.export import export_pairs, read_pdebench
+from sciml.datasets.export import export_archive, export_pairs, read_pdebench
 from sciml.datasets.loader import Times
 from sciml.datasets.store import read_shard, write_shard
 
@@ -36,6 +36,40 @@ def test_pairs_of_several_channels_keep_their_axis(tmp_path: Path) -> None:
     assert pair["x"].shape == (2, 3, 9, 5) and pair["y"].shape == (2, 2, 9, 5)
     with pytest.raises(InputError, match="is no dataset"):
         export_pairs(tmp_path / "none", tmp_path, "flow")
+
+
+def test_an_archive_has_the_splits_side_by_side(tmp_path: Path) -> None:
+    shards = dataset(tmp_path / "data")
+    path = export_archive(tmp_path / "data", tmp_path / "darcy.npz")
+    assert path == tmp_path / "darcy.npz"
+    u = np.concatenate([part.fields["u"][:, 0] for part in shards]).astype(np.float32)
+    with np.load(path) as found:
+        assert set(found) == {"a_train", "u_train", "a_test", "u_test"}
+        assert found["a_train"].shape == (5, 9, 5) and found["u_train"].dtype == np.float32
+        np.testing.assert_array_equal(np.concatenate([found["u_train"], found["u_test"]]), u)
+    with pytest.raises(InputError, match="is no dataset"):
+        export_archive(tmp_path / "none", tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(
+    ("to", "out", "made"),
+    [
+        pytest.param("npz", "new/darcy", ["darcy.npz"], id="npz"),
+        pytest.param(
+            "neuraloperator", "new/darcy", ["darcy_test_9.pt", "darcy_train_9.pt"], id="pt"
+        ),
+    ],
+)
+def test_the_command_line_exports(tmp_path: Path, to: str, out: str, made: list[str]) -> None:
+    dataset(tmp_path / "data")
+    where = ["export", str(tmp_path / "data"), "--out", str(tmp_path / out)]
+    done = CliRunner().invoke(app, [*where, "--to", to])
+    assert done.exit_code == 0, done.output
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == made
+    for name in made:
+        assert name in done.output.replace("\n", "")
+    wrong = CliRunner().invoke(app, [*where, "--to", "np"])
+    assert wrong.exit_code == 2 and "did you mean 'npz'" in wrong.output
 
 
 NUMBERS = np.random.default_rng(0).normal(size=(4, 3, 8, 6)).astype(np.float32)

@@ -374,8 +374,10 @@ SMALL = {
     "wave": ("grid.shape=[9,9]", "problem.time.frames=3", "solver.rtol=0.01"),
     "navier-stokes-1e-3": ("grid.shape=[32,32]", "problem.time.end=1", "problem.time.frames=3"),
     "navier-stokes-1e-5": ("grid.shape=[32,32]", "problem.time.end=1", "problem.time.frames=3"),
+    "elasticity-hole": ("geometry.size=0.3", "geometry.holes=[{circle: [0.5, 0.5, 0.2]}]"),
 }
 OUTPUTS = {
+    "elasticity-hole": ("u", "v"),
     "helmholtz": ("u_real", "u_imag"),
     "navier-stokes-1e-3": ("vorticity",),
     "navier-stokes-1e-5": ("vorticity",),
@@ -389,6 +391,8 @@ def test_every_preset_is_tried() -> None:
 @pytest.mark.parametrize("name", SMALL)
 def test_presets_make_samples(name: str, tmp_path: Path) -> None:
     family = load_family(ROOT / f"configs/datasets/{name}.yaml", SMALL[name]).with_count(2)
+    if family.geometry is not None:
+        pytest.importorskip("gmsh", exc_type=(ImportError, OSError))
     make(family, tmp_path)
     shard = read_shard(tmp_path / "data/train/00000.hdf5")
     assert shard.samples == 2

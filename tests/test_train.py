@@ -90,6 +90,23 @@ def test_a_stream_finds_its_family_beside_the_spec(home: Path) -> None:
     assert data.batches == 2
 
 
+def test_the_residual_is_that_of_the_equation_in_the_manifest(home: Path, tmp_path: Path) -> None:
+    loss = "training.loss={kind: combined, terms: [{loss: {kind: residual}, weight: 0.5}]}"
+    done = run("train", home / "spec.yaml", "--out", tmp_path / "run", "--set", loss)
+    assert done.exit_code == 0, done.output
+    whole = [row["loss"] for row in read_history(tmp_path / "run")]
+    assert whole[-1] < whole[0]
+
+
+def test_one_of_several_processes_tells(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    done = run("train", home / "spec.yaml", "--out", tmp_path / "run")
+    assert done.exit_code == 0 and done.output == ""
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_a_dataset_gives_its_family_back(home: Path) -> None:
     family = dataset_family(home / "data")
     assert family == load_family(home / "family.yaml")

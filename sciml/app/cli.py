@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 import sciml
+from sciml.app.cli_data import export
 from sciml.app.cli_evaluate import evaluate
 from sciml.core.errors import InputError, SolveError, did_you_mean
 
@@ -233,6 +234,11 @@ def info(
         from sciml.app.train import read_record, training_facts
 
         _print_table(training_facts(read_record(what)))
+    elif (what / "weights.safetensors").is_file():
+        from sciml.app.learn import FORMAT, learning_facts
+        from sciml.app.train import read_record
+
+        _print_table(learning_facts(read_record(what, FORMAT)))
     elif (what / "run.json").is_file():
         from sciml.app.report import facts
 
@@ -312,19 +318,27 @@ def train(
         int | None, typer.Option(min=0, help="Of weights and order of samples; else the spec's.")
     ] = None,
 ) -> None:
-    """Fit a neural operator to a dataset, or to problems solved meanwhile."""
-    from sciml.app.train import load_training, read_record, train, training_facts
+    """Fit a neural operator to data or to problems solved meanwhile, or a preconditioner."""
+    from sciml.app.learn import is_learning, learn
+    from sciml.app.train import read_training, train, training_facts
+    from sciml.app.yaml_source import read_yaml
 
-    seeded = [] if seed is None else [f"training.seed={seed}"]
-    overrides = [*(set_ or ()), *seeded]
-    directory = out or Path("runs") / spec.stem
-    train(load_training(spec, overrides), directory, device, overrides)
-    _print_table(training_facts(read_record(directory)))
+    source, directory = read_yaml(spec), out or Path("runs") / spec.stem
+    part = "preconditioner" if is_learning(source) else "training"
+    overrides = [*(set_ or ()), *([] if seed is None else [f"{part}.seed={seed}"])]
+    if is_learning(source):
+        _print_table(learn(source, directory, device, overrides))
+        return
+    record = train(read_training(source, overrides), directory, device, overrides)
+    if record is None:  # one of several processes, of which another tells
+        return
+    _print_table(training_facts(record))
     typer.echo(f"plot    {directory / 'loss.png'}")
     typer.echo(f"report  {directory / 'report.html'}")
     typer.echo(f"weights {directory / 'operator.json'}")
 
 
+app.command(epilog="Example:  sciml export data/darcy --to npz --out darcy.npz")(_reported(export))
 app.command(epilog="Example:  sciml evaluate runs/mgno-darcy --data data/darcy --certify")(
     _reported(evaluate)
 )

@@ -27,7 +27,7 @@ from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
 from sciml.training.certified import Bracket, Polishing, bracket, polishing
 from sciml.training.evaluation import Evaluation, evaluate, roll_out
-from sciml.training.problems import problems_of
+from sciml.training.residual import problems_of
 from sciml.training.resolution import Transfer, transfer
 from sciml.training.rival import METHODS, MultigridTime, multigrid_time
 from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
@@ -48,7 +48,7 @@ class Question:
     ``transfer``: at every stored resolution too. ``certify``: the bounds against the true errors,
     and what a prediction saves a solver. ``samples``: the first so many for these two. ``frames``:
     in time, how many are predicted from those up to frame ``start``, one after another where the
-    operator gives fewer; left out, the last from the first.
+    operator gives fewer; left out, those of the training, from each of its starts.
     """
 
     run: Path
@@ -79,8 +79,12 @@ class Findings:
 def measure(question: Question) -> Findings:
     """Measure all that was asked for; raises InputError for data that does not fit the operator."""
     operator = load_operator(question.run, question.device)
-    signature = operator.signature
-    times = _times(signature, question)
+    signature, first = operator.signature, question.data[0]
+    times = _times(operator, question)
+    # What can be refused comes first, and what takes long after it.
+    parts: tuple[Any, ...] = ()
+    if question.certify:
+        parts = certified(question.run, signature, first, question.split, question.samples)
     evaluations = {
         str(folder): evaluate(
             operator,
@@ -89,25 +93,22 @@ def measure(question: Question) -> Findings:
         )
         for folder in question.data
     }
-    first = question.data[0]
-    errors = evaluations[str(first)].relative_l2
     moved = None
     if question.transfer:
         moved = transfer(
             operator, first, split=question.split, samples=question.samples, times=times
         )
-    rival = _rival(signature, first, question.split, errors[:_TIMED])
-    if not question.certify:
-        return Findings(operator, evaluations, rival, moved)
-    parts = certified(question.run, signature, first, question.split, question.samples)
+    errors = evaluations[str(first)].relative_l2[:_TIMED]
+    rival = _rival(signature, first, question.split, errors)
     return Findings(operator, evaluations, rival, moved, *parts)
 
 
-def _times(signature: Signature, question: Question) -> Times | None:
-    """The frames in and out; as many in as the operator takes of one field."""
+def _times(operator: Operator, question: Question) -> Times | None:
+    """The frames in and out: those of the training, or as many in as are taken of one field."""
     if question.frames is None:
-        return None
-    taken = max(Counter(signature.inputs).values())
+        trained = operator.provenance.get("times")
+        return Times(**{name: tuple(f) for name, f in trained.items()}) if trained else None
+    taken = max(Counter(operator.signature.inputs).values())
     first = question.start - taken + 1
     if first < 0:
         raise InputError(
@@ -140,15 +141,17 @@ def same_error(
     stated = problems_of(dataset_family(folder), signature)
     data = at_trained_shape(signature, folder, split)
     x, truth = first_samples(data, len(errors))
-    rows = [("discrete", multigrid_time(_batch(stated, x), own, errors, method=m)) for m in METHODS]
-    finer = _finer(own.shape, resolutions(folder, split))
+    posed = _batch(stated, x)
+    rows = [("discrete solution", multigrid_time(posed, own, errors, method=m)) for m in METHODS]
+    nested = own.centring == "node"  # cells have no points in common with finer ones
+    finer = _finer(own.shape, resolutions(folder, split)) if nested else {}
     for shape, place in {own.shape: None, **finer}.items():
         if place is not None:
             x, _ = first_samples(open_split(signature, place, split), len(errors))
         on = Grid(shape, own.centring, own.box)
         posed = _batch(stated, x)
         found = [multigrid_time(posed, on, errors, truth[:, 0], method=m) for m in METHODS]
-        rows += [("truth", one) for one in found]
+        rows += [("stored truth", one) for one in found]
         if bool(found[0].reached.all()):
             break
     return tuple(rows)
@@ -225,7 +228,7 @@ def write(question: Question, findings: Findings, out: Path) -> list[Path]:
     write_json(paths[0], record(question, findings))
     first = next(iter(findings.evaluations.values()))
     signature = findings.operator.signature
-    times = _times(signature, question)
+    times = _times(findings.operator, question)
     data = at_trained_shape(signature, question.data[0], question.split, times)
     chosen = {"best": first.ranked[0], "median": first.ranked[len(first.ranked) // 2]}
     chosen["worst"] = first.ranked[-1]
@@ -235,7 +238,8 @@ def write(question: Question, findings: Findings, out: Path) -> list[Path]:
         (signature.inputs[0], signature.outputs[-1]),
         paths[1],
     )
-    found = {Path(name).name: e for name, e in findings.evaluations.items()}
+    short = {Path(name).name: e for name, e in findings.evaluations.items()}
+    found = short if len(short) == len(findings.evaluations) else findings.evaluations
     plot_errors(
         {
             "$L^2$": {name: e.relative_l2.numpy() for name, e in found.items()},
@@ -298,7 +302,7 @@ def _time_rows(findings: Findings) -> list[Sequence[str]]:
         plain = row.to_json()
         rows.append(
             (
-                f"{row.method.replace('_', ' ')} to the same distance from the {reference}",
+                f"{row.method.replace('_', ' ')} as near to the {reference}",
                 _by(row.shape),
                 f"{100 * plain['reached']:.0f} %",
                 "-" if plain["iterations"] is None else f"{plain['iterations']:.1f}",

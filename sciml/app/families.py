@@ -110,6 +110,10 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
 
 
 def _plain(family: Family) -> dict[str, Any]:
+    """As it can be read back from another folder."""
+    if family.mesh is not None:
+        path = str(Path(family.mesh.file).resolve())
+        family = dataclasses.replace(family, mesh=dataclasses.replace(family.mesh, file=path))
     plain: dict[str, Any] = json.loads(json.dumps(dump(family)))
     return plain
 

@@ -125,7 +125,9 @@ def plot_samples(folder: Path, file: str | Path | None = None) -> Figure:
     mesh = None if reader.mesh is None else reader.mesh.mesh
     # A volume's panels stand on axes of their own: theirs cannot be shared.
     solid = mesh is not None and mesh.dimension == 3
-    options: dict[str, Any] = {"subplot_kw": {"projection": "3d"}} if solid else {"sharex": True}
+    options: dict[str, Any] = {"sharex": True, "sharey": "row"}
+    if solid:
+        options = {"subplot_kw": {"projection": "3d"}}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.1 * samples + 0.8, 2.1 * len(rows)), layout="constrained")
         panels = figure.subplots(len(rows), samples, squeeze=False, **options)

@@ -13,6 +13,7 @@ from sciml.app.plot import STYLE, save
 
 _LABELS = {
     "loss": "training loss ({})",
+    "valid_loss": "validation loss",
     "valid_l2": "validation, relative $L^2$",
     "valid_h1": "validation, relative $H^1$",
 }

@@ -71,16 +71,16 @@ def training(epochs: int) -> Iterator[Report]:
             yield advance
         return
     begun = last = time.monotonic()
-    first: list[int] = []  # the epochs that were done before this call
+    before: int | None = None  # the epochs that were done before this call
 
     def report(epoch: int, epochs: int, record: Mapping[str, Any]) -> None:
-        nonlocal last
-        first.append(epoch - 1)
+        nonlocal last, before
+        before = epoch - 1 if before is None else before
         now = time.monotonic()
         if now - last < _PLAIN_SECONDS and epoch < epochs:
             return
         last = now
-        left = (now - begun) / (epoch - first[0]) * (epochs - epoch)
+        left = (now - begun) / (epoch - before) * (epochs - epoch)
         line = f"epoch {epoch} of {epochs}, {_epoch_line(record)}, {clock(left)} left"
         console.print(line, highlight=False)
 

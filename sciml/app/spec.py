@@ -111,7 +111,8 @@ def read_spec(source: Source, overrides: Iterable[str] = ()) -> Spec:
 def check_purpose(source: Source, command: str) -> None:
     """Raise SpecError where ``command`` is given a training spec, or train another one."""
     keys = source.data if isinstance(source.data, dict) else {}
-    trains = "problem" not in keys and bool({"operator", "training"} & keys.keys())
+    own_keys = {"operator", "preconditioner", "training"}
+    trains = "problem" not in keys and bool(own_keys & keys.keys())
     if keys and trains != (command == "sciml train") and (trains or "problem" in keys):
         own = "train" if trains else "generate" if "dataset" in keys else "solve"
         place = source.values.get((), Place(source.name, 1, 1))

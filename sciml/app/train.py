@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sciml.app.families import load_family
-from sciml.app.progress import clock, training
+from sciml.app.families import dataset_family, load_family
+from sciml.app.progress import Report, clock, training
 from sciml.app.run import Setting, versions
 from sciml.app.spec import check_purpose, explain, first_error, override, tuples
 from sciml.app.yaml_source import Place, Source, SpecError, read_yaml
@@ -30,6 +30,7 @@ from sciml.core.errors import InputError, SolveError
 from sciml.core.files import write_json, write_text
 from sciml.core.plain import dump
 from sciml.datasets.loader import Times
+from sciml.operators.losses import needs_equation
 from sciml.training import Files, Fresh, Training, TrainingData, TrainingError, fit, open_data
 
 if TYPE_CHECKING:
@@ -121,31 +122,37 @@ def opened(spec: TrainSpec) -> TrainingData:
     """The data that the spec names, opened; raises InputError placed in the spec."""
     with _placed(spec, "data"):
         if isinstance(spec.data, Files):
-            return open_data(spec.data)
+            stated = needs_equation(spec.training.loss)
+            return open_data(spec.data, dataset_family(spec.data.folder) if stated else None)
         home = Path(spec.source.name).parent if spec.source else Path()
         family = load_family(home / spec.data.family, spec.data.changes)
         taken = {name: getattr(spec.data, name) for name in ("batches", "seed", "valid", "times")}
         return open_data(Fresh(family, **taken))
 
 
-def train(spec: TrainSpec, out: Path, device: str = "cpu", overrides: Iterable[str] = ()) -> None:
+def train(
+    spec: TrainSpec, out: Path, device: str = "cpu", overrides: Iterable[str] = ()
+) -> dict[str, Any] | None:
     """Fit the operator, going on where an earlier call was stopped; write it, and a report.
 
-    Shows a progress bar, or lines where there is no terminal. Raises SolveError where the loss
-    stops being a number.
+    Returns what ``run.json`` says. Under torchrun the first process alone shows, writes and returns
+    anything. Shows a progress bar, or lines where there is no terminal. Raises SolveError where the
+    loss stops being a number.
     """
     Setting(device)  # checks it
     data = opened(spec)
-    with training(spec.training.epochs) as progress, _placed(spec):
+    first = os.environ.get("RANK", "0") == "0"
+    bar: AbstractContextManager[Report | None] = nullcontext()
+    if first:
+        bar = training(spec.training.epochs)
+    with bar as progress, _placed(spec):
         try:
             operator = fit(
                 spec.operator, data, spec.training, out, device=device, progress=progress
             )
         except TrainingError as error:
             raise SolveError(str(error)) from None
-    # Under torchrun every process comes here, and one of them writes.
-    if os.environ.get("RANK", "0") == "0":
-        _write_report(spec, operator, out, device, overrides)
+    return _write_report(spec, operator, out, device, overrides) if first else None
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -157,13 +164,13 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         ]
 
 
-def read_record(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` in the folder of a training run says."""
+def read_record(folder: Path, wanted: str = FORMAT) -> dict[str, Any]:
+    """What ``run.json`` in the folder of a training run says; ``wanted`` is its format."""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise InputError(f"'{folder}' has no record {RECORD} of a finished training") from None
-    if record.get("format") != FORMAT:
+    if record.get("format") != wanted:
         raise InputError(f"'{folder / RECORD}' is no record of a training")
     return record
 
@@ -186,7 +193,7 @@ def training_facts(record: Mapping[str, Any]) -> dict[str, str]:
 
 def _write_report(
     spec: TrainSpec, operator: Operator, out: Path, device: str, overrides: Iterable[str]
-) -> None:
+) -> dict[str, Any]:
     from sciml.app.plot_training import plot_training
     from sciml.app.report import page
 
@@ -225,6 +232,7 @@ def _write_report(
     write_json(out / RECORD, summary)
     text = page(summary, verdict, training_facts(summary), figures, solved=True)
     write_text(out / "report.html", text)
+    return summary
 
 
 @contextmanager

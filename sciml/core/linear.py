@@ -27,7 +27,9 @@ class LinearMap(ABC):
 
     Tags: ``symmetric``; ``definite`` (positive definite, or semidefinite with ``nullspace``);
     ``nullspace`` (True where constants are in the kernel); ``linear`` (False for a learned or
-    truncated map that is not linear: Krylov methods then need a flexible variant).
+    truncated map that is not linear: Krylov methods then need a flexible variant); ``trusted``
+    (False where weights or foreign code decide what the map is: a Krylov method then probes the
+    other tags, and a flexible one falls back from the map where it fails).
     """
 
     shape: tuple[int, ...]
@@ -38,6 +40,7 @@ class LinearMap(ABC):
     definite: bool
     nullspace: bool
     linear: bool = True
+    trusted: bool = True
     # (n, k) vectors that the map makes small, such as rigid motions, and unknowns per node: what
     # algebraic multigrid can use.
     near_nullspace: np.ndarray | None = None
@@ -110,10 +113,17 @@ class SparseMatrix(LinearMap):
         definite: bool | None = None,
         nullspace: bool = False,
     ) -> None:
-        csr = scipy.sparse.csr_matrix(matrix)
+        try:
+            csr = scipy.sparse.csr_matrix(matrix)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the matrix must hold numbers: {error}") from error
         if csr.shape[0] != csr.shape[1]:
             raise InputError(f"the matrix must be square; got {csr.shape[0]} x {csr.shape[1]}")
-        self.matrix = csr.astype(np.float64) if csr.dtype.kind in "iub" else csr
+        if csr.dtype not in (np.float32, np.float64, np.complex64, np.complex128):
+            csr = csr.astype(np.complex128 if csr.dtype.kind == "c" else np.float64)
+        if not np.isfinite(csr.data).all():
+            raise InputError("the matrix holds a NaN or an infinity; look for one in its entries")
+        self.matrix = csr
         self.shape, self.batch = (csr.shape[0],), ()
         self.dtype = torch.from_numpy(self.matrix.data[:0].copy()).dtype
         self.device = torch.device("cpu")

@@ -54,7 +54,7 @@ class Iterate:
 
     ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
     ``residuals``: (steps, *batch) relative norms. ``true_residual``: ||b - A x|| / ||b|| of this x,
-    recomputed in float64 as the last thing, or None.
+    recomputed in float64 as the last thing, or None. ``notes``: remarks for the Solution.
     """
 
     x: torch.Tensor
@@ -63,6 +63,7 @@ class Iterate:
     residuals: torch.Tensor
     work_units: float | None = None
     true_residual: torch.Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class LinearSolver(ABC):
             stats,
             system.on,
             self,
-            (*system.notes, *getattr(state.prepared, "notes", ())),
+            (*system.notes, *getattr(state.prepared, "notes", ()), *result.notes),
             fields=system.fields,
         )
 

@@ -26,6 +26,7 @@ from sciml.training.data import Stored, TensorData, TrainingData, on_grid, sampl
 from sciml.training.distributed import World
 
 _HOST = torch.device("cpu")
+_STATISTICS = 2**31  # bytes of samples that statistics are taken of; the same on every machine
 
 
 @dataclass(frozen=True)
@@ -133,8 +134,8 @@ class Sampling:
         return -(-len(self.data) // self.batch)
 
     def first(self) -> TensorData:
-        """As many samples as fit into a quarter of the memory, on the grid where possible."""
-        fit = free_bytes(_HOST) // 4 // sample_bytes(self.fields)
+        """The first samples, of at most 2 GiB, on the grid where possible."""
+        fit = _STATISTICS // sample_bytes(self.fields)
         return stacked(self.fields, max(1, min(len(self.fields), fit)))
 
     def epoch(self, epoch: int, first: int) -> Iterator[Batch]:

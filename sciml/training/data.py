@@ -6,7 +6,7 @@ to validate on, and the signature of an operator between them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
@@ -25,6 +25,7 @@ from sciml.datasets.samples import attempt, numbers
 from sciml.datasets.store import MANIFEST, Manifest, read_manifest
 from sciml.datasets.stream import Stream
 from sciml.operators.operator import Side, Signature
+from sciml.training.stored import resolutions, source
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ class TrainingData:
     """Samples to learn from and to validate on.
 
     batches: of a stream in an epoch. places: the dotted key in the problem of every input field,
-    where known. spec: the problem as plain data. valid is on the grid.
+    where known. spec: the problem as plain data. times: frames in and out, where they were named.
+    valid is on the grid.
     """
 
     train: Stored | Stream
@@ -127,6 +129,7 @@ class TrainingData:
     spec: Mapping[str, Any] = field(default_factory=dict)
     name: str = ""
     batches: int = 0
+    times: Times | None = None
 
 
 def open_data(options: Files | Fresh, family: Family | None = None) -> TrainingData:
@@ -139,15 +142,18 @@ def open_data(options: Files | Fresh, family: Family | None = None) -> TrainingD
 
 def _stored(options: Files, family: Family | None) -> TrainingData:
     home, manifest = _manifest(Path(options.folder))
-    train, valid = (_split(options, home, split) for split in ("train", "valid"))
+    spec = dict(manifest.spec)
+    centring = spec.get("grid", {}).get("centring", "node")
+    train, valid = (_split(options, home, manifest, centring, s) for s in ("train", "valid"))
     if train is None:
         raise InputError(f"'{options.folder}' has no split 'train'", "data.folder")
-    spec = dict(manifest.spec)
     samples: Stored = train
     if options.points is not None or not options.aligned:
         samples = PointData(train, options.points, options.aligned)
+        if samples.frames > 1:
+            raise InputError("values at points need one output frame, not several", "data.times")
     header = train.reader.header
-    grid = _grid(train, spec.get("grid", {}).get("centring", "node"), spec)
+    grid = _grid(train, centring, spec)
     return TrainingData(
         train=_first(samples, options.train, "train"),
         valid=None if valid is None else _first(valid, options.valid, "valid"),
@@ -161,6 +167,7 @@ def _stored(options: Files, family: Family | None) -> TrainingData:
         family=family,
         spec=dict(spec.get("problem", {})),
         name=header.name or home.name,
+        times=options.times,
     )
 
 
@@ -175,46 +182,16 @@ def _manifest(folder: Path) -> tuple[Path, Manifest]:
     return home, manifest
 
 
-def _split(options: Files, home: Path, split: str) -> OperatorData | None:
+def _split(
+    options: Files, home: Path, manifest: Manifest, centring: str, split: str
+) -> OperatorData | None:
     """A split at the resolution asked for; None where the dataset has no such split."""
-    manifest = read_manifest(home)
-    assert manifest is not None
     if split not in {entry.split for entry in manifest.shards if entry.samples}:
         return None
-    folder = Path(options.folder)
-    whole = _open(options, folder, split, 1)
-    if options.shape is None or whole.shape == options.shape:
-        return whole
-    stored = home / f"at-{'x'.join(map(str, options.shape))}"
-    if stored.is_dir():
-        return _open(options, stored, split, 1)
-    for place in (folder, *sorted(home.glob("at-*"))):
-        source = _open(options, place, split, 1)
-        step = _step(source.shape, options.shape)
-        if step is not None:
-            return _open(options, place, split, step)
-    known = [whole.shape, *(_open(options, p, split, 1).shape for p in home.glob("at-*"))]
-    raise InputError(
-        f"'{home}' has no resolution {list(options.shape)}; stored: "
-        f"{', '.join(str(list(shape)) for shape in sorted(set(known)))}, and what every so many of "
-        "their points give",
-        "data.shape",
-    )
-
-
-def _open(options: Files, folder: Path, split: str, step: int) -> OperatorData:
-    return OperatorData(
-        folder, split, options.inputs, options.outputs, subsample=step, times=options.times
-    )
-
-
-def _step(points: Sequence[int], wanted: Sequence[int]) -> int | None:
-    """Every how many of the nodes give a grid of ``wanted``, both ends kept."""
-    if len(points) != len(wanted):
-        return None
-    steps = {(n - 1) / (m - 1) if m > 1 else 0.5 for n, m in zip(points, wanted, strict=True)}
-    step = steps.pop()
-    return int(step) if not steps and step >= 1 and step == int(step) else None
+    place, step = Path(options.folder), 1
+    if options.shape is not None:
+        place, step = source(resolutions(home, split), options.shape, centring, "data.shape")
+    return OperatorData(place, split, options.inputs, options.outputs, step, times=options.times)
 
 
 def _first(data: Any, count: int | None, name: str) -> Any:
@@ -255,6 +232,7 @@ def _ends(boundary: Mapping[str, str], dimension: int) -> tuple[Side, ...]:
 
 def _fresh(options: Fresh) -> TrainingData:
     family, times = options.family, options.times or Times()
+    grid = family.on_grid
     first = numbers("valid", 0, 1).start
     valid = next(
         iter(Stream(family, options.seed, options.valid, length=1, first=first, times=times))
@@ -268,12 +246,13 @@ def _fresh(options: Fresh) -> TrainingData:
     return TrainingData(
         train=Stream(family, options.seed, times=times),
         valid=TensorData(valid["x"], valid["y"]),
-        signature=Signature(steady, outputs, family.on, _ends(boundary, len(family.on.shape))),
+        signature=Signature(steady, outputs, grid, _ends(boundary, len(grid.shape))),
         places=family.inputs,
         family=family,
         spec=dump(family.problem),
         name=family.dataset.name or family.problem.name,
         batches=options.batches,
+        times=options.times,
     )
 
 

@@ -19,6 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sciml.core.errors import InputError
 
+_BATCHED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
 
 @dataclass(frozen=True)
 class World:
@@ -38,9 +40,18 @@ class World:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """``module`` with gradients that are averaged over all processes."""
+        """``module`` with gradients that are averaged over all processes.
+
+        Raises InputError for batch normalisation, by which shares would differ from the whole.
+        """
         if self.size == 1:
             return module
+        if any(isinstance(part, _BATCHED) for part in module.modules()):
+            raise InputError(
+                "this network normalises over the whole batch, of which a process sees its share "
+                "alone; train it in one process",
+                "operator.kind",
+            )
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 

@@ -6,12 +6,17 @@
 over all channels and points, by the losses of training (plain sums; differences for the gradient,
 through the seam on periodic axes). An operator whose outputs are the frames after its inputs is
 rolled out: its answers are its next inputs, until as many frames are there as the data has.
+
+Seconds can be compared: one thread, the fastest of several runs, the device waited for.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,8 +26,8 @@ from sciml.datasets.loader import OperatorData
 from sciml.operators.losses import RelativeH1, RelativeL2
 from sciml.operators.operator import Operator
 from sciml.training.stored import batches, first_samples
-from sciml.training.timing import fastest, one_thread
 
+Result = TypeVar("Result")
 _REPEATS = 5
 
 
@@ -144,3 +149,33 @@ def inference_seconds(operator: Operator, x: Tensor) -> float:
         answer(operator, x)
         _, seconds = fastest(lambda: answer(operator, x), _REPEATS, x.device)
     return seconds / len(x)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch, and the compiled kernels that follow it, on one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fastest(
+    work: Callable[[], Result], repeats: int, device: torch.device | None = None
+) -> tuple[Result, float]:
+    """What ``work`` returns, and the wall seconds of the fastest of ``repeats`` runs."""
+    best = float("inf")
+    for _ in range(repeats):
+        _wait(device)
+        start = time.perf_counter()
+        result = work()
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return result, best
+
+
+def _wait(device: torch.device | None) -> None:
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -26,13 +26,14 @@ from sciml.core.errors import InputError
 from sciml.core.plain import dump
 from sciml.datasets.stream import Stream
 from sciml.operators.checkpoint import save_operator
-from sciml.operators.losses import Combined, LossFunction, Residual
+from sciml.operators.losses import LossFunction, needs_equation
 from sciml.operators.operator import Operator, Options
 from sciml.training.batches import Batch, Batches, open_batches
 from sciml.training.data import TrainingData
 from sciml.training.distributed import World, world
 from sciml.training.history import History
 from sciml.training.options import Training, TrainingError
+from sciml.training.residual import residual_of
 from sciml.training.state import Position, claimed, load_state, save_state
 from sciml.training.validation import open_validation
 
@@ -113,6 +114,7 @@ class _Run:
                 history.add(row)
             if progress is not None and self.here.writes:
                 progress(self.position.epoch, self.training.epochs, row)
+        self._check()
         self.optimiser.zero_grad(set_to_none=True)
         self.operator.provenance = self._provenance()
         if self.out is not None and history is not None:
@@ -142,9 +144,9 @@ class _Run:
                 self._save(self.out)
                 self._start_clock()
         self._look()
-        mean = self.here.sum(self.losses).mean()
+        mean = float(self.losses.mean())
         self._stop_clock()
-        row = self._row(float(mean))
+        row = self._row(mean)
         self.losses.zero_()
         position.epoch, position.step = position.epoch + 1, 0
         position.history.append(row)
@@ -181,7 +183,8 @@ class _Run:
         (mean * self.here.size).backward()
         if self.training.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.operator.parameters(), self.training.clip)
-        self.losses[self.position.step] = mean.detach()
+        # Of the whole batch, so that all processes see the same and the state holds all of it.
+        self.losses[self.position.step] = self.here.sum(mean.detach())
         self.recent.append((batch, losses.detach()))
         self.optimiser.step()
 
@@ -199,10 +202,12 @@ class _Run:
             number = int((~good).nonzero()[0])
             batch, losses = self.recent[number]
             bad = batch.samples[~losses.isfinite().cpu()].tolist()
+            place = f"at the samples {', '.join(map(str, bad))}" if bad else "in another process"
             raise TrainingError(
-                f"the loss is {float(losses.sum())} in epoch {self.position.epoch + 1}, batch "
-                f"{first + number + 1} of {self.batches.per_epoch}, at the samples "
-                f"{', '.join(map(str, bad))}; {self._kept}. Try a lower rate or clip the gradient"
+                f"the loss is {float(self.losses[first + number])} in epoch "
+                f"{self.position.epoch + 1}, batch {first + number + 1} of "
+                f"{self.batches.per_epoch}, {place}; {self._kept}. Try a lower rate or clip the "
+                "gradient"
             )
         self.recent.clear()
 
@@ -218,6 +223,12 @@ class _Run:
     def _save(self, out: Path | None) -> None:
         """Write the state, unless a weight is not a number: then raise TrainingError."""
         assert out is not None
+        self._check()
+        save_state(out, self.position, self.settings, self.operator, self.optimiser, self.losses)
+        self.saved = time.monotonic()
+
+    def _check(self) -> None:
+        """Raise TrainingError if a loss or a weight is not a number."""
         self._look()
         for name, value in self.operator.state_dict().items():
             if not value.isfinite().all():
@@ -225,8 +236,6 @@ class _Run:
                     f"'{name}' is not finite after epoch {self.position.epoch}, batch "
                     f"{self.position.step}; {self._kept}"
                 )
-        save_state(out, self.position, self.settings, self.operator, self.optimiser, self.losses)
-        self.saved = time.monotonic()
 
     def _start_clock(self) -> None:
         self.clock = (time.perf_counter(), time.process_time())
@@ -240,6 +249,7 @@ class _Run:
             "dataset": self.data.name,
             "places": dict(self.data.places),
             "spec": dict(self.data.spec),
+            "times": dump(self.data.times),
             "training": dump(self.training),
             "seed": self.training.seed,
             "processes": self.here.size,
@@ -268,19 +278,15 @@ def _prepare(operator: Operator, batches: Batches) -> None:
 
 
 def _loss(training: Training, data: TrainingData) -> LossFunction:
-    loss = training.loss
-    terms = [t.loss for t in loss.terms] if isinstance(loss, Combined) else [loss]
     residual = None
-    if data.family is not None and any(isinstance(term, Residual) for term in terms):
-        from sciml.training.residual import residual_of
-
+    if data.family is not None and needs_equation(training.loss):
         residual = residual_of(data.family, data.signature)
-    return loss.build(data.signature, residual)
+    return training.loss.build(data.signature, residual)
 
 
 def _identity(data: TrainingData) -> dict[str, Any]:
     """What tells these data from others, as plain data."""
-    record = {"name": data.name, **data.signature.to_json()}
+    record = {"name": data.name, **data.signature.to_json(), "times": dump(data.times)}
     if isinstance(data.train, Stream):
         return {**record, "seed": data.train.seed, "batches": data.batches, "spec": dict(data.spec)}
     value = hashlib.sha256()

@@ -1,4 +1,4 @@
-"""The discrete residual of a prediction: learning an equation without its solutions.
+"""The problems that an operator's inputs state, and the discrete residual of its predictions.
 
 For the system ``A u = b`` that the discretisation makes of the inputs x of one sample,
 
@@ -11,7 +11,7 @@ values, this is the relative residual of the solvers.
 It measures the distance to the discrete solution on the prediction's own grid, so that the truth
 of a finer grid has a residual of its own, the error of the discretisation. Inputs are used as they
 are stored, in float32: for a solution stored so the residual is of the order of 1e-7 |A| |u| / |b|,
-which grows like h^-2.
+which grows like h^-2. As a loss it learns an equation without its solutions.
 """
 
 from __future__ import annotations
@@ -25,11 +25,25 @@ from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
+from sciml.core.problem import Problem
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
 from sciml.operators.operator import Signature
 
 _KEY = "training.loss"
+
+
+def problems_of(family: Family, signature: Signature) -> Callable[[Tensor], Problem]:
+    """``problems(x (B, C_in, *grid))``: the batch with these inputs in place of what is random.
+
+    Raises InputError where x does not say all of a steady linear problem with one real unknown u.
+    """
+    _check(family, signature)
+    if family.problem.obstacle is not None:
+        raise InputError("the samples have obstacles, each its own domain")
+    if signature.outputs != ("u",):
+        raise InputError(f"u alone must be the output; got {', '.join(signature.outputs)}")
+    return lambda x: family.problems(_drawn(family, signature, x))
 
 
 def residual_of(family: Family, signature: Signature) -> Callable[[Tensor, Tensor], Tensor]:
@@ -39,7 +53,10 @@ def residual_of(family: Family, signature: Signature) -> Callable[[Tensor, Tenso
     for a problem that is not steady and linear, and for channels that are not all of its random
     inputs or not its unknown.
     """
-    _check(family, signature)
+    try:
+        _check(family, signature)
+    except InputError as error:
+        raise InputError(f"no residual loss: {error.message}", _KEY) from None
 
     def residual(prediction: Tensor, x: Tensor) -> Tensor:
         u = _field(prediction)
@@ -56,21 +73,18 @@ def residual_of(family: Family, signature: Signature) -> Callable[[Tensor, Tenso
 
 
 def _check(family: Family, signature: Signature) -> None:
+    """Raise InputError unless the inputs say all of a steady linear problem for the outputs."""
     if not family.problem.linear:
-        raise InputError("the residual loss needs a steady linear problem; use relative_l2", _KEY)
+        raise InputError("the problem is not steady and linear")
     missing = [name for name, place in family.inputs.items() if name not in signature.inputs]
     missing += [place for place in family.places if place not in family.inputs.values()]
     if missing:
-        raise InputError(
-            f"the residual needs all that is random as an input: {', '.join(missing)} missing", _KEY
-        )
+        raise InputError(f"the inputs lack {', '.join(missing)}, which is random")
     unknown = [name for name in signature.inputs if name not in family.inputs]
     if unknown:
-        raise InputError(f"the input '{unknown[0]}' has no place in the equation", _KEY)
+        raise InputError(f"the input '{unknown[0]}' has no place in the equation")
     if signature.outputs not in (("u",), ("u_real", "u_imag")):
-        raise InputError(
-            f"the residual needs u alone as output; got {', '.join(signature.outputs)}", _KEY
-        )
+        raise InputError(f"u alone must be the output; got {', '.join(signature.outputs)}")
 
 
 def _field(prediction: Tensor) -> Tensor:

@@ -25,11 +25,10 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.interpolation import interpolate
 from sciml.datasets.loader import OperatorData, Times
+from sciml.operators import interpolation
 from sciml.operators.losses import RelativeL2
-from sciml.operators.operator import Operator
+from sciml.operators.operator import Operator, Signature
 from sciml.training.evaluation import roll_out, spread
 from sciml.training.stored import Shape, batches, open_split, resolutions
 
@@ -64,19 +63,12 @@ class Transfer:
         return {"trained": list(self.trained), "rows": [row.to_json() for row in self.rows]}
 
 
-def resample(signature_grid: Grid, values: Tensor, shape: Shape) -> Tensor:
-    """``values`` (..., *grid) on a grid of ``shape`` with the same box and centring."""
-    given = tuple(values.shape[values.ndim - len(shape) :])
-    if given == tuple(shape):
+def resample(signature: Signature, values: Tensor, shape: Shape) -> Tensor:
+    """``values`` (..., *grid) on a grid of ``shape`` with the same box, centring and seams."""
+    if tuple(values.shape[values.ndim - len(shape) :]) == tuple(shape):
         return values
-    ticks = _grid(signature_grid, given).axes()
-    points = torch.meshgrid(*_grid(signature_grid, shape).axes(), indexing="ij")
-    device = values.device
-    return interpolate(values, [p.to(device) for p in points], [t.to(device) for t in ticks])
-
-
-def _grid(like: Grid, shape: Shape) -> Grid:
-    return Grid(tuple(shape), like.centring, like.box)
+    opened = [n - repeated for n, repeated in zip(shape, signature.repeated, strict=True)]
+    return signature.close(interpolation.resample(signature.open(values), signature, opened))
 
 
 @torch.no_grad()
@@ -119,9 +111,9 @@ def transfer(
 
 def _inputs(data: OperatorData, operator: Operator, batch: int, samples: int | None) -> Tensor:
     """The first ``samples`` inputs on the operator's own grid, (N, C, *grid)."""
-    grid, parts, count = operator.signature.grid, [], 0
+    signature, parts, count = operator.signature, [], 0
     for x, _ in batches(data, batch, operator.input_mean.device):
-        parts.append(resample(grid, x, grid.shape))
+        parts.append(resample(signature, x, signature.grid.shape))
         count += len(x)
         if samples is not None and count >= samples:
             break
@@ -129,9 +121,9 @@ def _inputs(data: OperatorData, operator: Operator, batch: int, samples: int | N
 
 
 def _measured(operator: Operator, data: OperatorData, finest: Tensor, batch: int) -> AtResolution:
-    grid = operator.signature.grid
-    distance = RelativeL2().build(operator.signature)
-    coarser = tuple(map(min, grid.shape, data.shape))
+    signature = operator.signature
+    own, distance = signature.grid.shape, RelativeL2().build(signature)
+    coarser = tuple(map(min, own, data.shape))
     parts: list[Tensor] = []
     start = 0
     for whole_x, whole_y in batches(data, batch, operator.input_mean.device):
@@ -142,10 +134,11 @@ def _measured(operator: Operator, data: OperatorData, finest: Tensor, batch: int
             break
         here, fixed, reference = (
             roll_out(operator, given, y.shape[1])
-            for given in (x, resample(grid, x, grid.shape), reference_input)
+            for given in (x, resample(signature, x, own), reference_input)
         )
-        fixed, reference = resample(grid, fixed, data.shape), resample(grid, reference, coarser)
-        drift = distance(resample(grid, here, coarser), reference, x)
+        fixed = resample(signature, fixed, data.shape)
+        here_cut, reference = (resample(signature, u, coarser) for u in (here, reference))
+        drift = distance(here_cut, reference, reference)
         found = [distance(here, y, x), distance(fixed, y, x), drift]
         parts.append(torch.stack(found).double().cpu())
     error, interpolated, drift = torch.cat(parts, 1)

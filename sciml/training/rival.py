@@ -25,7 +25,7 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.problem import Problem
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
-from sciml.training.timing import fastest, one_thread
+from sciml.training.evaluation import fastest, one_thread
 
 Method = Literal["full_multigrid", "cg"]
 METHODS: tuple[Method, ...] = ("full_multigrid", "cg")

@@ -39,7 +39,7 @@ class Position:
     """How far a run has come.
 
     epoch: finished epochs. step: steps done in the next one. seconds: of training alone, over all
-    restarts; cpu_seconds: of the processor in the same spans. history: a row per validation.
+    restarts; cpu_seconds: of the processor in the same spans. history: a row per epoch.
     """
 
     epoch: int = 0

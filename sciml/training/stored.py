@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 
@@ -27,6 +27,41 @@ def resolutions(folder: str | Path, split: str) -> dict[Shape, Path]:
         if len(shape) == len(own) and (place / "data" / split).is_dir():
             found[shape] = place
     return dict(sorted(found.items(), key=lambda pair: prod(pair[0])))
+
+
+def source(
+    stored: Mapping[Shape, Path], shape: Shape, centring: str, key: str | None = None
+) -> tuple[Path, int]:
+    """The folder that gives functions at ``shape``, and every how many of its points.
+
+    Raises InputError, naming what is stored, where there is none.
+    """
+    if shape in stored:
+        return stored[shape], 1
+    for fine, place in stored.items():
+        step = _step(fine, shape, centring)
+        if step is not None:
+            return place, step
+    known = ", ".join(str(list(s)) for s in stored)
+    raise InputError(
+        f"there is no resolution {list(shape)}; stored: {known}, and what every so many of their "
+        "points give",
+        key,
+    )
+
+
+def _step(points: Shape, wanted: Shape, centring: str) -> int | None:
+    """Every how many of the points make a grid of ``wanted`` on the same box.
+
+    Both ends of nodes are kept, and of cells the middle ones, which an even number has not.
+    """
+    ends = int(centring == "node")
+    if len(points) != len(wanted) or min(wanted) <= ends:
+        return None
+    steps = {divmod(n - ends, m - ends) for n, m in zip(points, wanted, strict=True)}
+    step, rest = steps.pop()
+    fits = not steps and not rest and step >= 1 and (ends or step % 2)
+    return step if fits else None
 
 
 def open_split(
@@ -59,19 +94,9 @@ def at_trained_shape(
 
     Raises InputError, naming what is stored, where it is neither.
     """
-    shape = signature.grid.shape
-    stored = resolutions(folder, split)
-    if shape in stored:
-        return open_split(signature, stored[shape], split, times)
-    ends = signature.grid.centring == "node"
-    for fine, place in stored.items():
-        steps = {divmod(n - ends, m - ends) for n, m in zip(fine, shape, strict=False) if m > 1}
-        if len(fine) == len(shape) and len(steps) == 1 and next(iter(steps))[1] == 0:
-            return open_split(signature, place, split, times, next(iter(steps))[0])
-    known = ", ".join(str(list(s)) for s in stored)
-    raise InputError(
-        f"'{folder}' holds no functions at {list(shape)}, the operator's resolution; it has {known}"
-    )
+    grid = signature.grid
+    place, step = source(resolutions(folder, split), grid.shape, grid.centring)
+    return open_split(signature, place, split, times, step)
 
 
 def batches(

@@ -10,7 +10,7 @@ from torch.utils.data import Subset
 
 from sciml.core.errors import InputError
 from sciml.datasets.loader import OperatorData, PointData, Times
-from sciml.datasets.store import Entry, Manifest, write_shard
+from sciml.datasets.store import Entry, Manifest, read_manifest, write_shard
 from sciml.training import Files, Fresh, TensorData, open_data
 from sciml.training.data import on_grid, stacked
 
@@ -59,6 +59,24 @@ def test_a_further_stored_resolution(folder: Path, tmp_path: Path) -> None:
         assert isinstance(train, OperatorData) and train.shape == shape
         expected = shards[source].fields["a"][0, ::step, ::step].astype(np.float32)
         np.testing.assert_array_equal(train[0]["x"][0], expected)
+
+
+def test_cells_are_thinned_to_those_in_the_middle(tmp_path: Path) -> None:
+    """Three of nine cells; five, every second one, would not span the box."""
+    dataset(tmp_path, grid=(9, 9))
+    Manifest({"grid": {"centring": "cell"}}, {}, read_manifest(tmp_path).shards).write(tmp_path)
+    opened = open_data(Files(str(tmp_path), shape=(3, 3)))
+    whole = OperatorData(tmp_path, "train")
+    torch.testing.assert_close(opened.train[1]["x"], whole[1]["x"][:, 1::3, 1::3])
+    with pytest.raises(InputError, match=r"no resolution \[5, 5\]"):
+        open_data(Files(str(tmp_path), shape=(5, 5)))
+
+
+def test_points_have_one_frame(tmp_path: Path) -> None:
+    dataset(tmp_path, frames=4)
+    with pytest.raises(InputError, match="one output frame") as error:
+        open_data(Files(str(tmp_path), times=Times((0,), (1, 2)), points=3))
+    assert error.value.key == "data.times"
 
 
 def test_errors_say_what_there_is(folder: Path) -> None:

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from waves import data
+from waves import data, stopped_after
 
-from sciml.operators import FNO, DeepONet, MgNO, load_operator
+from sciml.core.errors import InputError
+from sciml.operators import FNO, LSM, DeepONet, MgNO, load_operator
 from sciml.operators.operator import Operator
 from sciml.training import Adam, Training, fit
+from sciml.training.distributed import World
 
 TRAINING = Training(epochs=3, batch=4, optimiser=Adam(1e-2), precision="float64")
 NETS = [FNO(modes=4, width=4, layers=1), MgNO(width=4, layers=1, levels=2), DeepONet()]
@@ -47,6 +49,12 @@ def difference(one: Operator, two: Operator) -> float:
     return max(float((a - b).abs().max() / a.abs().max()) for a, b in pairs if a.numel())
 
 
+def history(folder: Path) -> torch.Tensor:
+    """Rate, loss and validation errors of every epoch."""
+    rows = [line.split(",")[4:] for line in (folder / "history.csv").read_text().split()[1:]]
+    return torch.tensor([[float(value) for value in row] for row in rows])
+
+
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.kind)
 @pytest.mark.parametrize(
     ("count", "change"),
@@ -66,11 +74,7 @@ def test_two_processes_are_one(
     together = load_operator(tmp_path / "two")
     assert together.provenance["processes"] == 2
     assert difference(alone, together) < 1e-9
-    rows = [
-        [line.split(",")[4:] for line in (tmp_path / n / "history.csv").read_text().split()[1:]]
-        for n in ("alone", "two")
-    ]
-    own, theirs = (torch.tensor([[float(v) for v in row] for row in table]) for table in rows)
+    own, theirs = (history(tmp_path / name) for name in ("alone", "two"))
     torch.testing.assert_close(own, theirs, rtol=1e-6, atol=0)
 
 
@@ -81,17 +85,22 @@ def test_in_single_precision_to_rounding(tmp_path: Path) -> None:
     assert difference(alone, load_operator(tmp_path)) < 1e-3
 
 
-def test_two_processes_go_on_where_one_stopped(tmp_path: Path) -> None:
-    class Stop(Exception):
-        pass
-
-    def stop(epoch: int, epochs: int, row: Any) -> None:
-        if epoch == 2:
-            raise Stop
-
+@pytest.mark.parametrize("saves", [5, 6], ids=["in an epoch", "between epochs"])
+def test_two_processes_go_on_where_one_stopped(
+    saves: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = replace(TRAINING, checkpoint=0)
-    alone = fit(NETS[1], data(), training)
-    with pytest.raises(Stop):
-        fit(NETS[1], data(), training, tmp_path, progress=stop)
-    two_processes(NETS[1], data(), training, tmp_path)
-    assert difference(alone, load_operator(tmp_path)) < 1e-9
+    alone = fit(NETS[1], data(), training, tmp_path / "alone")
+    stopped_after(saves, monkeypatch, NETS[1], data(), training, tmp_path / "two")
+    two_processes(NETS[1], data(), training, tmp_path / "two")
+    assert difference(alone, load_operator(tmp_path / "two")) < 1e-9
+    own, theirs = (history(tmp_path / name) for name in ("alone", "two"))
+    torch.testing.assert_close(own, theirs, rtol=1e-6, atol=0)
+
+
+def test_batch_normalisation_is_not_shared_out() -> None:
+    net = Operator.build(LSM(width=8, scales=2), data().signature)
+    alone, one_of_two = (World(0, size, torch.device("cpu")) for size in (1, 2))
+    assert alone.wrap(net) is net
+    with pytest.raises(InputError, match="normalises over the whole batch"):
+        one_of_two.wrap(net)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.solve import relative_residual
 from sciml.datasets.loader import OperatorData, Times
+from sciml.operators import Signature
 from sciml.training import evaluate, transfer
 from sciml.training.evaluation import roll_out, spread
-from sciml.training.problems import problems_of
+from sciml.training.residual import problems_of
 from sciml.training.resolution import resample
 from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
 
@@ -169,21 +171,49 @@ def test_data_that_does_not_fit_is_refused(folder: Path, change: dict, told: str
 
 
 def test_resampling_is_of_second_order() -> None:
-    grid = Grid((9,), domain=Box((0.0,), (1.0,)))
+    signature = operator(torch.sin, (9,)).signature
     fine = torch.linspace(0, 1, 1601, dtype=torch.float64)
     gaps = []
     for n in (17, 33, 65):
         coarse = torch.sin(3 * torch.linspace(0, 1, n, dtype=torch.float64))
-        gaps.append(float((resample(grid, coarse, (1601,)) - torch.sin(3 * fine)).abs().max()))
+        gaps.append(float((resample(signature, coarse, (1601,)) - torch.sin(3 * fine)).abs().max()))
     orders = np.log2(np.divide(gaps[:-1], gaps[1:]))
     assert np.abs(orders - 2).max() < 0.1
 
 
 def test_resampling_to_a_grid_within_takes_its_points() -> None:
-    grid = Grid((9, 9), domain=Box((0.0, 0.0), (1.0, 1.0)))
+    signature = operator(torch.sin, (9, 9)).signature
     values = torch.randn(2, 1, 33, 33, dtype=torch.float64)
     expected = values[..., ::4, ::4]
-    torch.testing.assert_close(resample(grid, values, (9, 9)), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(resample(signature, values, (9, 9)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_resampling_on_a_ring_commutes_with_shifts(centring: Literal["node", "cell"]) -> None:
+    ring = Grid((9,), centring, Box((0.0,), (1.0,)))
+    signature = Signature(("a",), ("u",), ring, ("periodic",))
+    values = torch.randn(8, dtype=torch.float64)
+    ends = int(centring == "node")
+
+    def finer(opened: Tensor) -> Tensor:
+        found = resample(signature, signature.close(opened), (16 + ends,))
+        assert not ends or found[0] == found[-1]
+        return signature.open(found)
+
+    torch.testing.assert_close(finer(values.roll(1)), finer(values).roll(2), rtol=0, atol=1e-12)
+
+
+def test_drift_on_a_ring_counts_every_point_once(tmp_path: Path) -> None:
+    """f(a) = a plus its mean, which is another one on other points."""
+    dataset(tmp_path, grid=(9,))
+    f = operator(lambda z: z + z.mean(-1, keepdim=True), (5,), side="periodic")
+    (row,) = transfer(f, tmp_path).rows
+    for i, sample in enumerate(OperatorData(tmp_path, "test")[k]["x"][0] for k in range(2)):
+        fine = sample[:-1].double().numpy()
+        coarse = fine[::2]
+        gap = 2 * abs(fine.mean() - coarse.mean())  # |1| = 2 on four points
+        expected = gap / np.linalg.norm(coarse + coarse.mean())
+        assert float(row.drift[i]) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("function", POINTWISE.values(), ids=POINTWISE)

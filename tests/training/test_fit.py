@@ -220,6 +220,12 @@ def test_weights_that_blow_up_are_not_kept(tmp_path: Path) -> None:
         assert all(v.isfinite().all() for v in load_file(kept).values() if v.is_floating_point())
 
 
+def test_weights_that_the_last_step_spoils_are_never_returned() -> None:
+    once = Training(epochs=1, batch=4, optimiser=Adam(1e39))  # beyond single precision
+    with pytest.raises(TrainingError, match="is not finite after epoch 1"):
+        fit(MgNO(width=2, layers=1, levels=1), data(4), once)
+
+
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     fit(NET, data(), QUICK, tmp_path)
     with pytest.raises(InputError, match=r"training\.batch was 5, now 4") as error:

@@ -216,19 +216,23 @@ DARCY = FAMILIES["Darcy"]
         (
             family(Equation(d=1.0, K=FIELD), (DIRICHLET,) * 4, time=Time(1.0), initial=0.0),
             SIGNATURE,
-            "steady linear problem",
+            "not steady and linear",
         ),
-        (family(Equation(K="1 + u**2", f=NOISE), (DIRICHLET,) * 4), SIGNATURE, "steady linear"),
-        (DARCY, replace(SIGNATURE, inputs=("f",)), "all that is random as an input: K missing"),
+        (
+            family(Equation(K="1 + u**2", f=NOISE), (DIRICHLET,) * 4),
+            SIGNATURE,
+            "not steady and linear",
+        ),
+        (DARCY, replace(SIGNATURE, inputs=("f",)), "the inputs lack K, which is random"),
         (DARCY, replace(SIGNATURE, inputs=("K", "q")), "input 'q' has no place in the equation"),
-        (DARCY, replace(SIGNATURE, outputs=("u", "q")), "u alone as output; got u, q"),
+        (DARCY, replace(SIGNATURE, outputs=("u", "q")), "u alone must be the output; got u, q"),
         (
             replace(
                 family(Equation(K=FIELD, f=NOISE), (DIRICHLET,) * 4),
                 dataset=DatasetOptions(inputs={"K": "problem.equation.K"}),
             ),
             SIGNATURE,
-            "all that is random as an input: problem.equation.f missing",
+            "the inputs lack problem.equation.f",
         ),
     ],
 )

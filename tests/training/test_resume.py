@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from waves import data, family
+from waves import data, family, stopped_after
 
-from sciml.operators import FNO, DeepONet, MgNO, RelativeL2, Residual
+from sciml.operators import FNO, LSM, DeepONet, MgNO, RelativeL2, Residual
 from sciml.training import (
     Adam,
     AdamW,
@@ -22,7 +22,6 @@ from sciml.training import (
     Training,
     TrainingData,
     fit,
-    fitting,
     open_data,
 )
 
@@ -32,33 +31,14 @@ NETS = [
     FNO(modes=4, width=4, layers=1),
     MgNO(width=4, layers=1, levels=2),
     DeepONet(),
+    LSM(width=8, scales=2, basis=2),
 ]
-
-
-class Stop(Exception):
-    pass
 
 
 def table(folder: Path) -> list[list[str]]:
     """The history without its times."""
     with open(folder / "history.csv", encoding="utf-8") as file:
         return [row[:2] + row[4:] for row in csv.reader(file)]
-
-
-def stopped_after(saves: int, patch: pytest.MonkeyPatch, *call: Any) -> None:
-    """Run ``fit`` until so many checkpoints are written."""
-    left, save = [saves], fitting.save_state
-
-    def counted(*state: Any) -> None:
-        save(*state)
-        left[0] -= 1
-        if left[0] == 0:
-            raise Stop
-
-    with patch.context() as inner:
-        inner.setattr(fitting, "save_state", counted)
-        with pytest.raises(Stop):
-            fit(*call)
 
 
 def assert_equal(one: torch.nn.Module, two: torch.nn.Module) -> None:

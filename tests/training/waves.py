@@ -1,9 +1,11 @@
-"""Functions with few frequencies and their integrals: a linear operator that is soon learnt."""
+"""Functions with few frequencies and their integrals, soon learnt, and runs that are stopped."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import pytest
 import torch
 
 from sciml.core.equation import Equation
@@ -13,7 +15,7 @@ from sciml.datasets.distributions import GaussianField
 from sciml.datasets.family import Family
 from sciml.operators.operator import Signature
 from sciml.solvers import CG
-from sciml.training import TensorData, TrainingData
+from sciml.training import TensorData, TrainingData, fit, fitting
 
 
 def signature(n: int = 9, dimension: int = 1) -> Signature:
@@ -51,3 +53,23 @@ def family() -> Family:
         {side: Condition(dirichlet=0.0) for side in ("left", "right", "bottom", "top")},
     )
     return Family(problem, Grid((9, 9)), CG())
+
+
+class Stop(Exception):
+    """Raised where a run is to end."""
+
+
+def stopped_after(saves: int, patch: pytest.MonkeyPatch, *call: Any) -> None:
+    """Run ``fit`` until so many checkpoints are written."""
+    left, save = [saves], fitting.save_state
+
+    def counted(*state: Any) -> None:
+        save(*state)
+        left[0] -= 1
+        if left[0] == 0:
+            raise Stop
+
+    with patch.context() as inner:
+        inner.setattr(fitting, "save_state", counted)
+        with pytest.raises(Stop):
+            fit(*call)
