@@ -17,8 +17,8 @@ program that trains on an ``.npz`` file, here with the same samples; its answers
 variables when it ends, and judged as ours are. It cannot be resumed; our runs can. It counts a
 complex weight as one parameter; ours are counted as two. It scales its outputs point by point, by
 which they vanish on the boundary, ours by one mean and deviation. MgNO and the U-Net minimise the
-relative H1 error, the others L2. Curves are on the validation samples, the peer's, which is given
-none, on the test samples. The clock is that of training alone. Every
+sum of the relative L2 and H1 errors, the others L2. Curves are on the validation samples, the
+peer's, which is given none, on the test samples. The clock is that of training alone. Every
 finished run is one JSON file, and ``all`` skips those that are there.
 """
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.interpolation import interpolate
+from sciml.operators.interpolation import resample
 from sciml.operators.operator import Signature
 
 Activation = Literal["gelu", "relu", "silu", "tanh"]
@@ -244,33 +244,6 @@ def initialised(layer: nn.Module) -> nn.Module:
         else:
             nn.init.zeros_(parameter)
     return layer
-
-
-def ticks(signature: Signature, shape: Sequence[int]) -> list[Tensor]:
-    """Positions in [0, 1] along each axis of an opened grid; one lone point of an axis is at 0."""
-    cell = signature.grid.centring == "cell"
-    ends = [not cell and side != "periodic" for side in signature.boundary]
-    return [
-        (torch.arange(n) + 0.5 * cell) / max(n - end, 1) for n, end in zip(shape, ends, strict=True)
-    ]
-
-
-def resample(values: Tensor, signature: Signature, shape: Sequence[int]) -> Tensor:
-    """``values`` (..., *opened grid) on the opened grid of another shape, multilinearly."""
-    places = torch.meshgrid(*ticks(signature, shape), indexing="ij")
-    return at_places(values, signature, [s.to(values) for s in places])
-
-
-def at_places(values: Tensor, signature: Signature, places: Sequence[Tensor]) -> Tensor:
-    """``values`` (..., *opened grid) at places in [0, 1] per axis, multilinearly, wrapped round."""
-    axes = [s.to(values) for s in ticks(signature, values.shape[-signature.dimension :])]
-    for axis, side in enumerate(signature.boundary):
-        if side == "periodic":
-            dim, s = axis - signature.dimension, axes[axis]
-            first, last = values.narrow(dim, 0, 1), values.narrow(dim, -1, 1)
-            values = torch.cat([last, values, first], dim)
-            axes[axis] = torch.cat([s[-1:] - 1, s, s[:1] + 1])
-    return interpolate(values, places, axes)
 
 
 def check_points(points: Tensor, batch: int) -> None:

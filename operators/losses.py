@@ -152,6 +152,12 @@ class Combined:
 Loss = Union[RelativeL2, RelativeH1, Residual, Combined]  # noqa: UP007  (read by the schema)
 
 
+def needs_equation(loss: Loss) -> bool:
+    """Whether it is the residual, or has it among its terms."""
+    terms = [term.loss for term in loss.terms] if isinstance(loss, Combined) else [loss]
+    return any(isinstance(term, Residual) for term in terms)
+
+
 def _on_grid(u: Tensor, x: Tensor, signature: Signature) -> bool:
     # Points along a line look like a grid, but for their number.
     return u.ndim == x.ndim and (signature.dimension > 1 or u.shape[2:] == x.shape[2:])

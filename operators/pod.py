@@ -23,12 +23,11 @@ from sciml.core.errors import InputError
 from sciml.operators.deeponet import (
     Activation,
     Branch,
-    at_places,
     check_activation,
     check_points,
     check_positive,
-    resample,
 )
+from sciml.operators.interpolation import at_places, resample
 from sciml.operators.operator import Signature
 
 

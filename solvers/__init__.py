@@ -15,17 +15,24 @@ if TYPE_CHECKING:
     from sciml.solvers.amg import AMG
     from sciml.solvers.auto import Auto
     from sciml.solvers.continuation import Continuation
+    from sciml.solvers.deflation import DeflatedCG, Deflation
     from sciml.solvers.direct import Direct
     from sciml.solvers.fast_poisson import FastPoisson
+    from sciml.solvers.incomplete import ILU, IncompleteCholesky
     from sciml.solvers.jacobi import Jacobi
     from sciml.solvers.krylov import CG, FCG
     from sciml.solvers.krylov_indefinite import MINRES
     from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
-    from sciml.solvers.learned import Surrogate
+    from sciml.solvers.learned import ConjugateDirections, ConjugateTraining, Surrogate
+    from sciml.solvers.learned.hints import HINTS
+    from sciml.solvers.learned.learn_to_relax import LearnToRelax
+    from sciml.solvers.learned.multigrid import LearnedMultigrid
+    from sciml.solvers.learned.multigrid_training import MultigridTraining
     from sciml.solvers.multigrid import Multigrid
     from sciml.solvers.newton import Newton
     from sciml.solvers.picard import Picard
     from sciml.solvers.projection import Projection
+    from sciml.solvers.relaxation import SOR, SSOR
     from sciml.solvers.shifted_laplacian import ShiftedLaplacian
     from sciml.solvers.spectral import ETDRK4
     from sciml.solvers.time_stepping import BDF, IMEX, SDIRK, RungeKutta, Verlet
@@ -36,12 +43,16 @@ SOLVERS: tuple[str, ...] = (
     "Direct",
     "CG",
     "FCG",
+    "DeflatedCG",
     "MINRES",
     "BiCGStab",
     "GMRES",
     "Multigrid",
     "AMG",
     "FastPoisson",
+    "SOR",
+    "LearnToRelax",
+    "HINTS",
     "Newton",
     "Picard",
     "ETDRK4",
@@ -60,21 +71,33 @@ _MODULES = {
     "BDF": "time_stepping",
     "BiCGStab": "krylov_nonsymmetric",
     "CG": "krylov",
+    "ConjugateDirections": "learned",
+    "ConjugateTraining": "learned",
     "Continuation": "continuation",
+    "DeflatedCG": "deflation",
+    "Deflation": "deflation",
     "Direct": "direct",
     "ETDRK4": "spectral",
     "FCG": "krylov",
     "FastPoisson": "fast_poisson",
     "GMRES": "krylov_nonsymmetric",
+    "HINTS": "learned.hints",
+    "ILU": "incomplete",
     "IMEX": "time_stepping",
+    "IncompleteCholesky": "incomplete",
     "Jacobi": "jacobi",
+    "LearnToRelax": "learned.learn_to_relax",
     "MINRES": "krylov_indefinite",
+    "LearnedMultigrid": "learned.multigrid",
     "Multigrid": "multigrid",
+    "MultigridTraining": "learned.multigrid_training",
     "Newton": "newton",
     "Picard": "picard",
     "Projection": "projection",
     "RungeKutta": "time_stepping",
     "SDIRK": "time_stepping",
+    "SOR": "relaxation",
+    "SSOR": "relaxation",
     "ShiftedLaplacian": "shifted_laplacian",
     "Surrogate": "learned",
     "Verlet": "time_stepping",
@@ -87,17 +110,29 @@ __all__ = [
     "ETDRK4",
     "FCG",
     "GMRES",
+    "HINTS",
+    "ILU",
     "IMEX",
     "MINRES",
     "SDIRK",
     "SOLVERS",
+    "SOR",
+    "SSOR",
     "Auto",
     "BiCGStab",
+    "ConjugateDirections",
+    "ConjugateTraining",
     "Continuation",
+    "DeflatedCG",
+    "Deflation",
     "Direct",
     "FastPoisson",
+    "IncompleteCholesky",
     "Jacobi",
+    "LearnToRelax",
+    "LearnedMultigrid",
     "Multigrid",
+    "MultigridTraining",
     "Newton",
     "Picard",
     "Projection",

@@ -7,8 +7,8 @@ preconditioner M,
 
 (the balancing form, BNN in Tang, Nabben, Vuik and Erlangga 2009; Mandel 1993). B is symmetric
 definite wherever M is, whatever W is, so that plain CG takes it; span(W) is an eigenspace of B A
-with the eigenvalue 1, and the rest of the spectrum is that of M A off W. (A-DEF2, P^T M + Q, has the
-same spectrum for one product with W less, but is not symmetric.) One B costs 4 k n multiplications
+with the eigenvalue 1, and the rest of the spectrum is that of P^T M A. (A-DEF2, P^T M + Q, has the
+same spectrum for fewer products with W, but is not symmetric.) One B costs 4 k n multiplications
 beside M, its set-up k products with A.
 
 Principal directions of solutions X = V S Y^T, the first columns of V, are the k-dimensional
@@ -80,7 +80,13 @@ class DeflatedInverse(Inverse):
         # (*batch, k, n)
         self.images = images.reshape(len(basis), *A.batch, A.size).movedim(0, -2)
         E = self.images @ basis.mT
-        self.factor = torch.linalg.cholesky((E + E.mT) / 2)
+        self.factor, failed = torch.linalg.cholesky_ex((E + E.mT) / 2)
+        if bool(failed.any()):
+            raise InputError(
+                "deflation: the operator is not positive definite on the span of the vectors; "
+                "use minres",
+                "solver.preconditioner",
+            )
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``B u``; u (*batch, *shape)."""
@@ -191,8 +197,13 @@ class DeflatedCG(LinearSolver):
         products = prepared.refresh(A, self.rtol)
         method = CG(rtol=self.rtol, max_iterations=self.max_iterations)
         result = method.iterate(A, KrylovState(prepared.map), b, initial, progress)
-        prepared.remember(result.x)
-        return replace(result, work_units=float(result.iterations.max()) + products)
+        prepared.remember(A, result.x)
+        size = 0 if prepared.deflated is None else len(prepared.deflated.basis)
+        return replace(
+            result,
+            work_units=float(result.iterations.max()) + products,
+            notes=(*result.notes, f"{size} directions deflated"),
+        )
 
 
 @dataclass
@@ -211,25 +222,25 @@ class Recycling:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How many directions are deflated, and what the preconditioner has to say."""
-        size = 0 if self.deflated is None else len(self.deflated.basis)
-        return (f"{size} directions deflated", *getattr(self.M, "notes", ()))
+        """What the preconditioner's set-up has to say."""
+        return getattr(self.M, "notes", ())
 
     def refresh(self, A: LinearMap, threshold: float) -> int:
         """Make the basis anew where that is due; returns the products with A it took."""
         held = 0 if self.deflated is None else len(self.deflated.basis)
         if not self.solutions or (self.deflated is not None and self.fresh < held):
             return 0
-        vectors = principal_directions(
-            torch.stack(tuple(self.solutions)), len(self.solutions), threshold
-        )
+        known = torch.stack(tuple(self.solutions))
+        vectors = principal_directions(known, len(known), threshold)
         if not len(vectors):
             return 0
         self.deflated = Deflation(vectors.to(A.device), self.M).setup(A)
         self.fresh = 0
         return len(vectors)
 
-    def remember(self, x: torch.Tensor) -> None:
-        """Add the solutions of all samples, x (*batch, *shape), those that are finite."""
-        shape = (x if self.M is None and self.deflated is None else x).shape
-        del shape
+    def remember(self, A: LinearMap, x: torch.Tensor) -> None:
+        """Add the solutions of all samples, x (*batch, *shape), that are finite."""
+        samples = x.detach().reshape(-1, *A.shape)
+        finite = torch.isfinite(samples.flatten(1)).all(dim=1)
+        self.solutions.extend(samples[finite].clone())
+        self.fresh += int(finite.sum())

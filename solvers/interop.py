@@ -1,138 +1,202 @@
-"""Preconditioners in other people's Krylov methods, and a check of what they are.
-
-A conjugate gradient method needs ``M`` to be linear, symmetric and positive definite. On random
-vectors u, v: M(a u + v) = a M u + M v, <M u, v> = <u, M v>, and the Rayleigh-Ritz values of M on
-the span of the probes are positive.
-"""
+"""This package in other people's programs: their matrices here, our preconditioners there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse
 import scipy.sparse.linalg
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap, SparseMatrix
-from sciml.solvers.preconditioner import setup_preconditioner
+from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.solution import Solution
+from sciml.core.solve import LinearSolver, solve
+from sciml.solvers.foreign import as_map, as_preconditioner
+from sciml.solvers.guard import Guarded, guard
+from sciml.solvers.krylov import CG, FCG
+from sciml.solvers.probing import check_preconditioner
+
+Action = Callable[[np.ndarray], np.ndarray]
 
 
-def as_scipy(preconditioner: Any, A: Any) -> scipy.sparse.linalg.LinearOperator:
+def cg(
+    A: Any,
+    b: Any,
+    x0: Any = None,
+    *,
+    M: Any = None,
+    shape: Sequence[int] | None = None,
+    rtol: float = 1e-8,
+    maxiter: int = 10_000,
+    throw: bool = True,
+) -> Solution:
+    """``sciml.solve(A, b, CG(M, rtol, maxiter))``, called as ``scipy.sparse.linalg.cg``.
+
+    ``A``: a sparse or dense matrix (n, n), a LinearMap or a LinearSystem. ``b``: (n,) or (n, 1), or
+    a batch of right-hand sides (*batch, n); NumPy or torch. ``x0``: a first guess. ``M``: options
+    such as ``Multigrid()``, a LinearMap, a SciPy matrix or LinearOperator, or a function of a
+    tensor; untrusted ones are probed, and refused with the name of the method to use where they are
+    not linear, symmetric and positive definite. ``shape``: the grid that a matrix lives on.
+
+    The Solution holds the value (*batch, n), float64, its Status, the true residual and the
+    iterations. ``throw``: raise SolveError where the tolerance is not met.
+    """
+    return _solve(CG, A, b, x0, M, shape, rtol, maxiter, throw)
+
+
+def fcg(
+    A: Any,
+    b: Any,
+    x0: Any = None,
+    *,
+    M: Any = None,
+    shape: Sequence[int] | None = None,
+    rtol: float = 1e-8,
+    maxiter: int = 10_000,
+    throw: bool = True,
+) -> Solution:
+    """``sciml.cg``'s flexible sister: ``M`` may be nonlinear or change from step to step.
+
+    A nonlinear or untrusted ``M`` is watched; where it fails a classical one takes over and
+    ``Solution.notes`` says so. The arguments are those of ``sciml.cg``.
+    """
+    return _solve(FCG, A, b, x0, M, shape, rtol, maxiter, throw)
+
+
+def as_scipy(
+    preconditioner: Any,
+    A: Any,
+    *,
+    shape: Sequence[int] | None = None,
+    flexible: bool = False,
+) -> scipy.sparse.linalg.LinearOperator:
     """``M ~ A^-1`` as a LinearOperator (n, n), for SciPy's and PyAMG's Krylov methods.
 
     float64, or complex128 where A is complex.
 
-    ``preconditioner``: options such as ``Multigrid()``, or a LinearMap. ``A``: a LinearMap without
-    batch, a LinearSystem or a SciPy sparse matrix. Vectors are in row-major order of ``A.shape``.
+    ``preconditioner``: options such as ``Multigrid()``, a LinearMap or a function. ``A``: a
+    LinearMap without batch, a LinearSystem or a SciPy sparse matrix. Vectors are in row-major order
+    of ``A.shape``. ``shape``: the grid that a matrix lives on, which is then read back as a
+    stencil; multigrid needs one. ``flexible``: whether the method allows a preconditioner that is
+    not linear (``scipy.sparse.linalg.gcrotmk``, ``pyamg.krylov.fgmres``); others get none such.
     """
-    operator = _as_map(A)
-    if operator.batch:
-        raise InputError(
-            f"as_scipy takes one operator; this one is a batch of shape {list(operator.batch)}"
-        )
-    M = setup_preconditioner(preconditioner, operator)
-    if M is None:
-        raise InputError("as_scipy needs a preconditioner; got None")
-    size = (operator.size, operator.size)
+    operator, M = _prepared(preconditioner, A, shape, flexible, "as_scipy")
     return scipy.sparse.linalg.LinearOperator(
-        size,
-        matvec=_on_vectors(M.apply, operator),
-        rmatvec=_on_vectors(M.adjoint, operator),
+        (operator.size, operator.size),
+        matvec=_on_vectors(M.apply, M, operator),
+        rmatvec=_on_vectors(M.adjoint, M, operator),
         dtype=_vectors(operator),
     )
 
 
-@dataclass(frozen=True)
-class PreconditionerReport:
-    """What random probes found; the defects are relative (0 is perfect).
+def as_petsc(
+    preconditioner: Any,
+    A: Any,
+    *,
+    shape: Sequence[int] | None = None,
+    flexible: bool = False,
+) -> PythonPC:
+    """``M ~ A^-1`` as the context of a PETSc preconditioner of type python.
 
-    ``smallest`` and ``largest`` are the extreme Rayleigh-Ritz values of M on the probes.
+        ksp.setPC(PETSc.PC().createPython(sciml.as_petsc(Multigrid(), A, shape=(n, n))))
+
+    ``A``: also a PETSc matrix, on one process. ``flexible``: whether the KSP allows a
+    preconditioner that is not linear (``fcg``, ``fgmres``). The rest is as in ``as_scipy``.
     """
+    operator, M = _prepared(preconditioner, A, shape, flexible, "as_petsc")
+    return PythonPC(_on_vectors(M.apply, M, operator), _on_vectors(M.adjoint, M, operator))
 
-    linear: bool
-    symmetric: bool
-    definite: bool
-    deterministic: bool
-    linearity_defect: float
-    symmetry_defect: float
-    repetition_defect: float
-    smallest: float
-    largest: float
 
-    @property
-    def suits(self) -> tuple[str, ...]:
-        """The Krylov methods whose assumptions on a preconditioner hold."""
-        fixed = self.linear and self.deterministic
-        if fixed and self.symmetric and self.definite:
-            return "cg", "fcg", "minres", "bicgstab", "gmres"
-        flexible = ("fcg", "gmres") if self.definite else ("gmres",)
-        return ("bicgstab", *flexible) if fixed else flexible
+class PythonPC:
+    """What petsc4py's ``PC.setPythonContext`` takes; vectors are read and written in place."""
 
-    def __str__(self) -> str:
-        found = ", ".join(
-            name if getattr(self, name) else f"not {name}"
-            for name in ("linear", "symmetric", "definite", "deterministic")
+    def __init__(self, action: Action, transposed: Action) -> None:
+        self._action, self._transposed = action, transposed
+
+    def apply(self, pc: Any, x: Any, y: Any) -> None:
+        """``y = M x``, x and y PETSc vectors."""
+        y.setArray(self._action(x.getArray(readonly=True)))
+
+    def applyTranspose(self, pc: Any, x: Any, y: Any) -> None:
+        """``y = M^T x``, x and y PETSc vectors."""
+        y.setArray(self._transposed(x.getArray(readonly=True)))
+
+
+def _solve(
+    kind: Callable[..., LinearSolver],
+    A: Any,
+    b: Any,
+    x0: Any,
+    M: Any,
+    shape: Sequence[int] | None,
+    rtol: float,
+    maxiter: int,
+    throw: bool,
+) -> Solution:
+    operator = as_map(A, shape)
+    solver = kind(preconditioner=as_preconditioner(M, operator), rtol=rtol, max_iterations=maxiter)
+    # A LinearMap's own arrays keep their shape; a matrix's vectors are laid out on its grid.
+    flat = not (isinstance(A, LinearMap) or isinstance(getattr(A, "A", None), LinearMap))
+    right = _vector(b, "b", operator, flat)
+    guess = None if x0 is None else _vector(x0, "x0", operator, flat)
+    dimension = len(operator.shape)
+    lift = (lambda x: x.flatten(-dimension)) if flat else (lambda x: x)
+    return solve(LinearSystem(operator, right, lift=lift), solver, initial=guess, throw=throw)
+
+
+def _vector(values: Any, name: str, A: LinearMap, flat: bool) -> torch.Tensor:
+    """``values`` (..., n), or (n, 1), as a float64 or complex128 tensor (..., *A.shape)."""
+    try:
+        vector = torch.as_tensor(values)
+        vector = vector.to(torch.promote_types(vector.dtype, torch.float64))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must hold numbers; got {type(values).__name__}", name) from error
+    if not flat:
+        return vector
+    if vector.shape == (A.size, 1):
+        vector = vector.squeeze(-1)
+    if vector.ndim == 0 or vector.shape[-1] != A.size:
+        raise InputError(
+            f"{name} has shape {tuple(vector.shape)}; the matrix has {A.size} rows", name
         )
-        return f"preconditioner: {found}; suits {', '.join(self.suits)}"
+    return vector.reshape(*vector.shape[:-1], *A.shape)
 
 
-def check_preconditioner(
-    M: Any, A: Any, *, probes: int = 8, seed: int = 0, tolerance: float = 1e-5
-) -> PreconditionerReport:
-    """Whether ``M`` is linear, symmetric, positive definite and deterministic, by random probes.
-
-    ``M``: options such as ``Multigrid()``, a LinearMap, a SciPy LinearOperator or matrix, or a
-    function of a float64 tensor of shape ``A.shape``. ``tolerance``: the relative defect allowed;
-    the default leaves room for float32 inside.
-    """
-    operator = _as_map(A)
+def _prepared(
+    preconditioner: Any, A: Any, shape: Sequence[int] | None, flexible: bool, name: str
+) -> tuple[LinearMap, LinearMap]:
+    operator = as_map(A, shape)
     if operator.batch:
         raise InputError(
-            f"check_preconditioner takes one operator; this is a batch of {list(operator.batch)}"
+            f"{name} takes one operator; this one is a batch of shape {list(operator.batch)}"
         )
-    if operator.dtype.is_complex:
-        raise InputError("check_preconditioner probes real operators; this one is complex")
-    action = _action(M, operator)
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn((probes, operator.size), generator=generator, dtype=torch.float64)
-    # Residuals of random errors are rough: beside white noise they probe the top of the spectrum.
-    rough = torch.stack([_flat_apply(operator, u) for u in noise])
-    inputs = torch.cat([noise, rough / rough.norm(dim=1, keepdim=True).clamp(min=1e-300)])
-    inputs = inputs / inputs.norm(dim=1, keepdim=True)
-    if operator.nullspace:
-        inputs = inputs - inputs.mean(dim=1, keepdim=True)
-    images = torch.stack([action(u) for u in inputs])
-    repeated = max(_gap(action(u), w) for u, w in zip(inputs[:2], images[:2], strict=True))
-    linearity = _linearity_defect(action, inputs, images)
-    symmetry = _symmetry_defect(inputs, images)
-    low, high = _ritz_values(inputs, images)
-    return PreconditionerReport(
-        linear=linearity <= tolerance,
-        symmetric=symmetry <= tolerance,
-        definite=low > 0,
-        deterministic=repeated <= 1e-12,
-        linearity_defect=linearity,
-        symmetry_defect=symmetry,
-        repetition_defect=repeated,
-        smallest=low,
-        largest=high,
-    )
+    M = as_preconditioner(preconditioner, operator)
+    if M is None:
+        raise InputError(f"{name} needs a preconditioner; got None")
+    if not flexible:
+        _require_linear(name, M, operator)
+    guarded = guard(operator, M, descent=False)
+    assert guarded is not None
+    return operator, guarded
 
 
-def _as_map(A: Any) -> LinearMap:
-    if isinstance(A, LinearMap):
-        return A
-    if isinstance(getattr(A, "A", None), LinearMap):
-        return A.A
-    if scipy.sparse.issparse(A) or isinstance(A, np.ndarray):
-        return SparseMatrix(A)
-    raise InputError(
-        f"A must be a LinearMap, a LinearSystem or a sparse matrix; got {type(A).__name__}"
-    )
+def _require_linear(name: str, M: LinearMap, A: LinearMap) -> None:
+    linear = M.linear
+    if linear and not M.trusted and not A.dtype.is_complex:
+        report = check_preconditioner(M, A, probes=2)
+        linear = report.linear and report.deterministic
+        if not report.finite:
+            raise InputError(f"{name}: {report}", "preconditioner")
+    if not linear:
+        raise InputError(
+            f"{name}: the preconditioner is not linear, so that cg, minres, bicgstab and plain "
+            "gmres would fail silently; use sciml.fcg, or a flexible method (SciPy's gcrotmk, "
+            "PyAMG's fgmres, PETSc's fcg or fgmres) and say flexible=True",
+            "preconditioner",
+        )
 
 
 def _vectors(A: LinearMap) -> type[np.number]:
@@ -140,68 +204,20 @@ def _vectors(A: LinearMap) -> type[np.number]:
 
 
 def _on_vectors(
-    function: Callable[[torch.Tensor], torch.Tensor], A: LinearMap
-) -> Callable[[np.ndarray], np.ndarray]:
+    function: Callable[[torch.Tensor], torch.Tensor], M: LinearMap, A: LinearMap
+) -> Action:
+    """``function``, which is M's, on NumPy vectors; a warning where a guard has replaced M."""
+
     @torch.no_grad()
     def apply(vector: np.ndarray) -> np.ndarray:
-        values = np.ascontiguousarray(vector, dtype=_vectors(A)).reshape(A.shape)
-        image = function(torch.from_numpy(values.copy()).to(A.device)).cpu().numpy()
-        return image.astype(_vectors(A)).reshape(-1)
+        if np.iscomplexobj(vector) and not A.dtype.is_complex:
+            return apply(vector.real) + 1j * apply(vector.imag)
+        values = np.array(vector, dtype=_vectors(A)).reshape(A.shape)
+        seen = len(M.events) if isinstance(M, Guarded) else 0
+        image = function(torch.from_numpy(values).to(A.device)).cpu().numpy()
+        if isinstance(M, Guarded):
+            for event in M.events[seen:]:
+                warnings.warn(event, RuntimeWarning, stacklevel=2)
+        return image.astype(_vectors(A), copy=False).reshape(-1)
 
     return apply
-
-
-def _action(M: Any, A: LinearMap) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``M`` as a function of flat float64 tensors."""
-    if isinstance(M, LinearMap) or hasattr(M, "setup"):
-        prepared = setup_preconditioner(M, A)
-        assert prepared is not None
-        on_vectors = _on_vectors(prepared.apply, A)
-    elif callable(M) and not hasattr(M, "matvec"):
-        on_vectors = _on_vectors(M, A)
-    else:
-        on_vectors = scipy.sparse.linalg.aslinearoperator(M).matvec
-
-    def apply(u: torch.Tensor) -> torch.Tensor:
-        image = torch.from_numpy(np.array(on_vectors(u.numpy()), dtype=np.float64))
-        # With a kernel of constants an image counts up to a constant, which may be any number.
-        return image - image.mean() if A.nullspace else image
-
-    return apply
-
-
-def _flat_apply(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
-    return A.apply(u.reshape(A.shape).to(A.device)).flatten().to("cpu", torch.float64)
-
-
-def _gap(u: torch.Tensor, v: torch.Tensor) -> float:
-    return float((u - v).norm() / v.norm().clamp(min=1e-300))
-
-
-def _linearity_defect(
-    action: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, images: torch.Tensor
-) -> float:
-    # A factor far from one finds maps that are positively homogeneous only near where they learned.
-    return max(
-        _gap(action(-3.7 * inputs[i] + inputs[i + 1]), -3.7 * images[i] + images[i + 1])
-        for i in range(len(inputs) - 1)
-    )
-
-
-def _symmetry_defect(inputs: torch.Tensor, images: torch.Tensor) -> float:
-    products = images @ inputs.T
-    scale = images.norm(dim=1)[:, None] * inputs.norm(dim=1)[None, :]
-    # <M u, v> of random vectors is smaller than its bound by about sqrt(n): undone here.
-    return float(((products - products.T).abs() / scale).max()) * inputs.shape[1] ** 0.5
-
-
-def _ritz_values(inputs: torch.Tensor, images: torch.Tensor) -> tuple[float, float]:
-    basis, triangle = torch.linalg.qr(inputs.T)
-    usable = triangle.diagonal().abs() > 1e-10
-    if not bool(usable.all()):
-        # Few unknowns: more probes than dimensions; keep the independent ones.
-        basis, images = inputs[usable].T, images[usable]
-        basis, triangle = torch.linalg.qr(basis)
-    projected = torch.linalg.solve_triangular(triangle, basis.T @ images.T, upper=True, left=False)
-    values = torch.linalg.eigvalsh((projected + projected.T) / 2)
-    return float(values[0]), float(values[-1])

@@ -189,11 +189,14 @@ def iterate_verified(
     dimension = len(A.shape)
     right = batched_right_side(A, b)
     singular = singular_symmetric(A)
-    ledger = Ledger(norm(right, dimension), rtol, max_iterations, window, progress)
+    size = norm(right, dimension)
+    _refuse_underflow(right, size)
+    ledger = Ledger(size, rtol, max_iterations, window, progress)
     if singular:
         right = remove_mean(right.clone(), dimension)
     x, r = torch.zeros_like(right), right.clone()
     if initial is not None:
+        _refuse_misshapen(initial, x)
         x.copy_(initial)
         _true_residual(A, x, right, singular, r)
     norms = norm(r, dimension)
@@ -228,6 +231,34 @@ def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:
         ) from error
     dtype = torch.promote_types(torch.promote_types(b.dtype, A.dtype), torch.float64)
     return b.to(A.device, dtype).expand(*lead, *A.shape).contiguous()
+
+
+def require_real(kind: str, A: LinearMap, b: torch.Tensor) -> None:
+    """Refuse complex numbers, which these recurrences do not carry."""
+    if b.is_complex() or A.dtype.is_complex:
+        raise InputError(
+            f"{kind} needs real numbers and these are complex; use gmres", "solver.kind"
+        )
+
+
+def _refuse_underflow(right: torch.Tensor, size: torch.Tensor) -> None:
+    # The squares of such a residual underflow: zero would pass for the answer.
+    if bool((size < 1e-140).any()) and bool((right[size < 1e-140] != 0).any()):
+        raise InputError(
+            "the right-hand side is so small (norm below 1e-140) that residuals underflow; "
+            "scale it and the answer"
+        )
+
+
+def _refuse_misshapen(initial: torch.Tensor, x: torch.Tensor) -> None:
+    try:
+        suits = torch.broadcast_shapes(initial.shape, x.shape) == x.shape
+    except RuntimeError:
+        suits = False
+    if not suits:
+        raise InputError(
+            f"the first guess has shape {list(initial.shape)}; the unknowns have {list(x.shape)}"
+        )
 
 
 def _true_residual(

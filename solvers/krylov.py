@@ -21,6 +21,7 @@ from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
+from sciml.solvers.guard import for_one_solve, guard, noted, watch
 from sciml.solvers.iteration import (
     Ledger,
     Method,
@@ -32,6 +33,7 @@ from sciml.solvers.iteration import (
     precondition,
     ratio,
     remove_mean,
+    require_real,
     singular_symmetric,
 )
 from sciml.solvers.preconditioner import (
@@ -41,6 +43,7 @@ from sciml.solvers.preconditioner import (
     require_definite_preconditioner,
     setup_preconditioner,
 )
+from sciml.solvers.probing import require_suitable
 
 # Without a preconditioner CG's residual may wander for hundreds of iterations before it falls.
 _WINDOW = 1000
@@ -67,6 +70,7 @@ class CG(LinearSolver):
         require_definite(self.kind, A)
         M = setup_preconditioner(self.preconditioner, A)
         require_definite_preconditioner(self.kind, M, nonlinear="fcg")
+        require_suitable(self.kind, M, A)
         return KrylovState(M)
 
     def iterate(
@@ -78,6 +82,7 @@ class CG(LinearSolver):
         progress: Progress | None,
     ) -> Iterate:
         """Run to the tolerance."""
+        require_real(self.kind, A, b)
         return iterate_verified(
             conjugate_gradients(A, prepared.M),
             A,
@@ -94,7 +99,9 @@ class CG(LinearSolver):
 class FCG(LinearSolver):
     """Flexible conjugate gradients, truncated to ``directions`` previous ones (Notay 2000).
 
-    The preconditioner may be nonlinear or change between steps (learned, or an inner iteration).
+    The preconditioner may be nonlinear or change between steps (learned, or an inner iteration);
+    one that is nonlinear or untrusted is watched, and gives way to a classical one where it fails,
+    which ``Solution.notes`` then says.
     """
 
     preconditioner: Preconditioner | None = None
@@ -113,7 +120,7 @@ class FCG(LinearSolver):
     def setup(self, A: LinearMap) -> KrylovState:
         """Set up the preconditioner; only the operator's tags matter."""
         require_definite(self.kind, A)
-        return KrylovState(setup_preconditioner(self.preconditioner, A))
+        return KrylovState(guard(A, setup_preconditioner(self.preconditioner, A), descent=True))
 
     def iterate(
         self,
@@ -124,8 +131,10 @@ class FCG(LinearSolver):
         progress: Progress | None,
     ) -> Iterate:
         """Run to the tolerance."""
-        return iterate_verified(
-            flexible_conjugate_gradients(A, prepared.M, self.directions),
+        require_real(self.kind, A, b)
+        M = for_one_solve(prepared.M)
+        result = iterate_verified(
+            flexible_conjugate_gradients(A, M, self.directions),
             A,
             b,
             initial,
@@ -134,6 +143,7 @@ class FCG(LinearSolver):
             window=_WINDOW,
             progress=progress,
         )
+        return noted(result, M)
 
 
 def conjugate_gradients(A: LinearMap, M: LinearMap | None) -> Method:
@@ -194,6 +204,7 @@ def flexible_conjugate_gradients(A: LinearMap, M: LinearMap | None, keep: int) -
     def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
         previous: deque[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = deque(maxlen=keep)
         while ledger.active:
+            watch(M, r, ledger)
             z = precondition(M, r, project)
             p = z.clone()
             for direction, image, curvature in previous:

@@ -28,6 +28,7 @@ from sciml.solvers.iteration import (
     precondition,
     ratio,
     remove_mean,
+    require_real,
     singular_symmetric,
     spread,
 )
@@ -38,6 +39,7 @@ from sciml.solvers.preconditioner import (
     require_symmetric,
     setup_preconditioner,
 )
+from sciml.solvers.probing import require_suitable
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class MINRES(LinearSolver):
         require_symmetric(self.kind, A)
         M = setup_preconditioner(self.preconditioner, A)
         require_definite_preconditioner(self.kind, M, nonlinear="gmres")
+        require_suitable(self.kind, M, A)
         return KrylovState(M)
 
     def iterate(
@@ -72,6 +75,7 @@ class MINRES(LinearSolver):
         progress: Progress | None,
     ) -> Iterate:
         """Run to the tolerance."""
+        require_real(self.kind, A, b)
         return iterate_verified(
             minimal_residuals(A, prepared.M),
             A,

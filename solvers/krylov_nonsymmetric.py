@@ -17,6 +17,7 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.core.status import Status
+from sciml.solvers.guard import blamed, for_one_solve, guard, noted, watch
 from sciml.solvers.iteration import (
     Ledger,
     Method,
@@ -37,6 +38,7 @@ from sciml.solvers.preconditioner import (
     require_linear,
     setup_preconditioner,
 )
+from sciml.solvers.probing import require_suitable
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class BiCGStab(LinearSolver):
         """Set up the preconditioner and check the tags."""
         M = setup_preconditioner(self.preconditioner, A)
         require_linear(self.kind, M, "gmres")
+        require_suitable(self.kind, M, A)
         return KrylovState(M)
 
     def iterate(
@@ -85,7 +88,8 @@ class BiCGStab(LinearSolver):
 class GMRES(LinearSolver):
     """Flexible generalised minimal residuals, restarted (Saad and Schultz 1986; Saad 1993).
 
-    ``restart``: vectors kept before a restart, two arrays each. Any preconditioner will do.
+    ``restart``: vectors kept before a restart, two arrays each. Any preconditioner will do; one
+    that is nonlinear or untrusted is watched, and gives way to a classical one where it fails.
     """
 
     preconditioner: Preconditioner | None = None
@@ -103,7 +107,7 @@ class GMRES(LinearSolver):
 
     def setup(self, A: LinearMap) -> KrylovState:
         """Set up the preconditioner."""
-        return KrylovState(setup_preconditioner(self.preconditioner, A))
+        return KrylovState(guard(A, setup_preconditioner(self.preconditioner, A), descent=False))
 
     def iterate(
         self,
@@ -114,8 +118,9 @@ class GMRES(LinearSolver):
         progress: Progress | None,
     ) -> Iterate:
         """Run to the tolerance."""
-        return iterate_verified(
-            generalised_minimal_residuals(A, prepared.M, self.restart),
+        M = for_one_solve(prepared.M)
+        result = iterate_verified(
+            generalised_minimal_residuals(A, M, self.restart),
             A,
             b,
             initial,
@@ -124,6 +129,7 @@ class GMRES(LinearSolver):
             window=max(300, 5 * self.restart),
             progress=progress,
         )
+        return noted(result, M)
 
 
 def stabilised_biconjugate_gradients(A: LinearMap, M: LinearMap | None) -> Method:
@@ -164,6 +170,7 @@ def generalised_minimal_residuals(A: LinearMap, M: LinearMap | None, restart: in
     dimension, project = len(A.shape), singular_symmetric(A)
 
     def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
+        watch(M, r, ledger)
         size = norm(r, dimension)
         rotated = _LeastSquares(size, restart)
         basis = [r * spread(ratio(torch.ones_like(size), size, ledger.running), dimension)]
@@ -179,6 +186,8 @@ def generalised_minimal_residuals(A: LinearMap, M: LinearMap | None, restart: in
                 column.append(h)
             length = norm(v, dimension)
             residual = rotated.append([*column, length], running)
+            if blamed(M, rotated.singular):
+                break
             ledger.stop(rotated.singular, Status.BREAKDOWN)
             ledger.record(residual)
             basis.append(v.mul_(spread(ratio(torch.ones_like(length), length, running), dimension)))

@@ -5,16 +5,35 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
+import torch
+
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
+from sciml.solvers.incomplete import ILU, IncompleteCholesky
 from sciml.solvers.jacobi import Jacobi
+from sciml.solvers.learned.conjugate_directions import ConjugateDirections
+from sciml.solvers.learned.multigrid import LearnedMultigrid
 from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.relaxation import SSOR
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
-Preconditioner: TypeAlias = Direct | AMG | FastPoisson | Multigrid | Jacobi | ShiftedLaplacian
+Preconditioner: TypeAlias = (
+    Direct
+    | AMG
+    | FastPoisson
+    | Multigrid
+    | Jacobi
+    | SSOR
+    | IncompleteCholesky
+    | ILU
+    | ConjugateDirections
+    | LearnedMultigrid
+    | ShiftedLaplacian
+)
 
 
 @dataclass(frozen=True)
@@ -30,19 +49,41 @@ class KrylovState:
 
 
 def setup_preconditioner(preconditioner: Any, A: LinearMap) -> LinearMap | None:
-    """The map ``M ~ A^-1`` of a preconditioner's options, of a LinearMap (itself), or of None."""
-    if preconditioner is None or isinstance(preconditioner, LinearMap):
-        return preconditioner
+    """The map ``M ~ A^-1`` of a preconditioner's options, of a LinearMap (itself), or of None.
+
+    Raises InputError for anything else, and for a map that does not act on A's arrays.
+    """
+    if preconditioner is None:
+        return None
+    if isinstance(preconditioner, LinearMap):
+        return _fitting(preconditioner, A)
     if isinstance(preconditioner, type) or not hasattr(preconditioner, "setup"):
         raise InputError(
             f"{preconditioner!r} is no preconditioner; pass an instance such as Multigrid()",
             "solver.preconditioner",
         )
-    M = preconditioner.setup(A)
+    try:
+        M = preconditioner.setup(A)
+    except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:
+        raise InputError(
+            f"{preconditioner.kind} cannot be set up, the operator or a coarse one being singular; "
+            "use jacobi",
+            "solver.preconditioner",
+        ) from error
     if not isinstance(M, LinearMap):
         raise InputError(
             f"{preconditioner.kind} is no preconditioner: it is not a fixed approximate inverse; "
             "use multigrid, amg, fast_poisson, direct or jacobi",
+            "solver.preconditioner",
+        )
+    return _fitting(M, A)
+
+
+def _fitting(M: LinearMap, A: LinearMap) -> LinearMap:
+    if M.shape != A.shape or M.batch not in ((), A.batch):
+        raise InputError(
+            f"the preconditioner acts on arrays {[*M.batch, *M.shape]} and the operator on "
+            f"{[*A.batch, *A.shape]}",
             "solver.preconditioner",
         )
     return M

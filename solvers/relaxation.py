@@ -39,7 +39,8 @@ _WINDOW = 1000
 class SSOR:
     """Symmetric successive over-relaxation as a preconditioner; 0 < ``omega`` < 2.
 
-    ``setup`` raises InputError for a zero on the diagonal.
+    Runs on the CPU, whatever the device of A: a sweep is sequential. ``setup`` raises InputError
+    for a zero on the diagonal.
     """
 
     omega: float = 1.0

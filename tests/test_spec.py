@@ -308,7 +308,8 @@ def test_every_solver_can_be_named() -> None:
     for name in sciml.solvers.SOLVERS:
         cls = getattr(sciml.solvers, name)
         needed = {"path": "runs/mgno"} if name in ("Surrogate", "HINTS") else {}
-        options = ", ".join(f"{key}: {value}" for key, value in {"kind": cls.kind, **needed}.items())
+        given = {"kind": cls.kind, **needed}
+        options = ", ".join(f"{key}: {value}" for key, value in given.items())
         spec = spec_of(changed("kind: cg, rtol: 1e-6", options))
         assert spec.solver == cls(**needed)
         assert spec == read_spec(parse_yaml(json.dumps(dump(spec))))

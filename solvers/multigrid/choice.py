@@ -39,7 +39,7 @@ def choose(A: Stencil, hierarchy: Hierarchy, smoother: Smoother, sweeps: int) ->
         return V
     alternating = MultigridCycle(A, hierarchy, "alternating", smoother, sweeps)
     other = float(alternating.contraction(DEPTH, _STEPS).max())
-    return alternating if _iterations(rho) > PAYS * _iterations(other) else V
+    return alternating if iterations(rho) > PAYS * iterations(other) else V
 
 
 def _alike(hierarchy: Hierarchy) -> bool:
@@ -50,6 +50,7 @@ def _alike(hierarchy: Hierarchy) -> bool:
     return len(hierarchy.levels) < DEPTH + 3 or (constant and cross)
 
 
-def _iterations(rho: float) -> float:
+def iterations(rho: float) -> float:
+    """Iterations of conjugate gradients per factor e, for a contraction rho: see the module."""
     gap = math.sqrt(max(1 - rho, 1e-12))
     return 1 / math.log((1 + gap) / max(1 - gap, 1e-12))

@@ -7,8 +7,9 @@ fit (odd sizes, even periodic ones) so is everything below it: the set-up is the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import scipy.sparse.linalg
 import torch
@@ -22,7 +23,10 @@ WEAK = 0.3  # an axis whose coupling is below this share of the strongest is not
 SAMPLED = 100  # points per axis at which couplings are compared
 COARSEST = 256  # unknowns at which the recursion ends
 DENSE = 1024  # unknowns up to which the coarsest operator is inverted as a dense matrix
-_PATCH = 9
+_PATCH = {1: 17, 2: 17, 3: 9}  # points per axis by dimension
+
+# The prolongation for an operator and the factors of its axes.
+Interpolation: TypeAlias = Callable[[Stencil, tuple[int, ...]], Transfer]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +64,20 @@ class Hierarchy:
         return "\n".join(lines)
 
 
-def build(A: Stencil, dtype: torch.dtype) -> Hierarchy:
-    """Coarsen until few unknowns remain or no axis can be; the products are formed in ``dtype``."""
+def build(
+    A: Stencil, dtype: torch.dtype, interpolation: Interpolation | None = None
+) -> Hierarchy:
+    """Coarsen until few unknowns remain or no axis can be; the products are formed in ``dtype``.
+
+    ``interpolation``: another than that of ``core.transfer``; in two dimensions its weights may
+    depend on the entries up to six points away.
+    """
+    interpolation = interpolation or kernels.of(A.coefficients).interpolate
     levels: list[Level] = []
     current = A.to(dtype)
     while True:
         factors = _factors(current) if current.size > COARSEST else None
-        P, coarse = (None, None) if factors is None else _coarsen(current, factors)
+        P, coarse = (None, None) if factors is None else _coarsen(current, factors, interpolation)
         # The finest islands come from A itself: in single precision their energies may vanish.
         islands = None if P is None else find(current if levels else A, dtype)
         levels.append(Level(current, P, islands))
@@ -103,12 +114,13 @@ def _factors(A: Stencil) -> tuple[int, ...] | None:
     )
 
 
-def _coarsen(A: Stencil, factors: tuple[int, ...]) -> tuple[Transfer, Stencil]:
+def _coarsen(
+    A: Stencil, factors: tuple[int, ...], interpolation: Interpolation
+) -> tuple[Transfer, Stencil]:
     if _stays_constant(A, factors):
-        return _coarsen_constant(A, factors)
-    twin = kernels.of(A.coefficients)
-    P = twin.interpolate(A, factors)
-    return P, twin.galerkin(A, P)
+        return _coarsen_constant(A, factors, interpolation)
+    P = interpolation(A, factors)
+    return P, kernels.of(A.coefficients).galerkin(A, P)
 
 
 def _stays_constant(A: Stencil, factors: tuple[int, ...]) -> bool:
@@ -119,17 +131,19 @@ def _stays_constant(A: Stencil, factors: tuple[int, ...]) -> bool:
     )
 
 
-def _coarsen_constant(A: Stencil, factors: tuple[int, ...]) -> tuple[Transfer, Stencil]:
+def _coarsen_constant(
+    A: Stencil, factors: tuple[int, ...], interpolation: Interpolation
+) -> tuple[Transfer, Stencil]:
     """The set-up on a patch of the infinite grid, expanded to the whole."""
     d = A.dimension
     first: tuple[Any, ...] = (..., *(slice(0, 1),) * d)
     planes = A.coefficients[first]
-    patch = Stencil(planes.expand(*planes.shape[:-d], *(_PATCH,) * d).contiguous(), A.offsets)
-    twin = kernels.of(A.coefficients)
-    P = twin.interpolate(patch, factors)
-    product = twin.galerkin(patch, P)
+    patch = Stencil(planes.expand(*planes.shape[:-d], *(_PATCH[d],) * d).contiguous(), A.offsets)
+    P = interpolation(patch, factors)
+    product = kernels.of(A.coefficients).galerkin(patch, P)
     shape = coarse_shape(A.shape, factors)
-    middle: tuple[Any, ...] = (..., *(slice(2, 3) if f == 2 else slice(4, 5) for f in factors))
+    centre = _PATCH[d] // 2
+    middle: tuple[Any, ...] = (..., *(slice(centre // f, centre // f + 1) for f in factors))
     coarse = Stencil(
         product.coefficients[middle].expand(*product.coefficients.shape[:-d], *shape),
         product.offsets,

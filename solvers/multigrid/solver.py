@@ -22,7 +22,7 @@ from sciml.solvers.multigrid.choice import choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
 from sciml.solvers.multigrid.hierarchy import build
 
-_DTYPES = {"float32": torch.float32, "float64": torch.float64}
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Multigrid(LinearSolver):
         """Build the hierarchy; raises InputError for a matrix that is no stencil."""
         if not isinstance(A, Stencil):
             raise InputError(
-                "multigrid needs a stencil on a tensor grid; use amg for a sparse matrix",
+                "multigrid needs a stencil on a tensor grid; use amg for a sparse matrix, or say "
+                "which grid it lives on: shape=(n, n) in sciml.cg, as_scipy or as_petsc",
                 "solver.kind",
             )
         if A.dtype.is_complex:
@@ -64,7 +65,7 @@ class Multigrid(LinearSolver):
                 "shifted_laplacian, or direct",
                 "solver.kind",
             )
-        hierarchy = build(A, _DTYPES[self.dtype])
+        hierarchy = build(A, DTYPES[self.dtype])
         if self.cycle == "auto":
             return choose(A, hierarchy, self.smoother, self.sweeps)
         return MultigridCycle(A, hierarchy, self.cycle, self.smoother, self.sweeps)

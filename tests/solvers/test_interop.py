@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import types
@@ -309,7 +310,8 @@ def test_slow_ones_are_replaced_and_quick_ones_kept(kind: Any) -> None:
     replaced = sciml.solve(operator, right, kind(preconditioner=Slow()))
     (note,) = replaced.notes
     assert "did not halve the residual in 20 steps" in note and "multigrid took over" in note
-    assert int(replaced.stats.iterations) < 80
+    step = re.search(r"at step (\d+)", note)
+    assert step is not None and int(replaced.stats.iterations) - int(step[1]) < 20
 
 
 def test_a_batch_falls_back_sample_by_sample() -> None:

@@ -1,0 +1,299 @@
+"""Deep conjugate directions (Kaneda et al. 2023, arXiv 2205.10763): a network proposes directions.
+
+    q = net(r / ||r||),    p = q - sum_{i = 1, 2} p_{k-i} <q, A p_{k-i}> / <p_{k-i}, A p_{k-i}>,
+    alpha = <p, r> / <p, A p>,    x += alpha p,    r = b - A x,
+
+which is flexible CG with two previous directions and the network as its preconditioner:
+``FCG(ConjugateDirections(path), directions=2)``.
+
+The length of q means nothing to the method. Here q is given that of a step along it,
+
+    z = q <q, r> / <q, A q>,
+
+so that z is positively homogeneous in r and <z, r> > 0 whatever the network says. Where the
+diagonal d of A varies (cut cells, half cells), the network sees d^-1/2 r and its answer is
+multiplied by d^-1/2: it works on D^-1/2 A D^-1/2, a multiple of the paper's A where d is constant.
+
+Unknowns that nothing is linked to, as in holes, are none of the network's: it is given zeros there,
+and z = r / d. Which cells are left may be an input of the network; the paper has none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from math import prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from sciml.core.errors import InputError
+from sciml.core.linear import LinearMap
+from sciml.core.stencil import Stencil
+from sciml.solvers.inverse import Inverse
+from sciml.solvers.iteration import dot, norm, ratio, spread
+from sciml.solvers.learned.weights import load_into, read_stored
+
+KIND = "conjugate_directions"
+_CELLS = 2**21  # that the network is given at once, over all samples
+
+
+@dataclass(frozen=True)
+class DirectionNetwork:
+    """Options of the network; the defaults are the paper's for 64^3, (6, 10, 6) its for 128^3.
+
+    ``dimension``: 2 or 3. ``convolutions``: per level, down to the coarsest grid and up again; each
+    level down halves the grid. ``mask``: whether the cells that are no holes are an input too.
+    """
+
+    dimension: int
+    channels: int = 16
+    convolutions: tuple[int, ...] = (4, 6, 4)
+    mask: bool = False
+
+    def __post_init__(self) -> None:
+        key = "preconditioner"
+        if self.dimension not in (2, 3):
+            raise InputError(
+                f"dimension must be 2 or 3; got {self.dimension!r}", f"{key}.dimension"
+            )
+        if self.channels < 1:
+            raise InputError(f"channels must be at least 1; got {self.channels}", f"{key}.channels")
+        counts = self.convolutions
+        if len(counts) < 3 or len(counts) % 2 == 0 or any(n < 2 or n % 2 for n in counts):
+            raise InputError(
+                "convolutions must be an odd number, at least 3, of even numbers of 2 or more; "
+                f"got {list(counts)}",
+                f"{key}.convolutions",
+            )
+
+    @classmethod
+    def from_plain(cls, options: dict[str, Any], path: Any) -> DirectionNetwork:
+        """The options in a file of weights; raises InputError where they are none."""
+        try:
+            return cls(**{**options, "convolutions": tuple(options["convolutions"])})
+        except (TypeError, KeyError, InputError) as error:
+            raise InputError(f"'{path}' describes no such network: {error}") from None
+
+
+class DirectionModule(nn.Module):
+    """The network: residuals (B, *grid) and cells (B, *grid) to directions (B, *grid), float32.
+
+    A linear convolution; per level ReLU convolutions with additive skips over pairs; average pools
+    by two; nearest upsampling plus the skip from the way down; a linear map of the channels at each
+    point. Odd sizes are pooled with what is there. Weights are Glorot's, biases zero.
+    """
+
+    def __init__(self, options: DirectionNetwork) -> None:
+        super().__init__()
+        self.options = options
+        d, c = options.dimension, options.channels
+        convolution = nn.Conv2d if d == 2 else nn.Conv3d
+        self.first = convolution(2 if options.mask else 1, c, 3, padding=1)
+        self.levels = nn.ModuleList(
+            nn.ModuleList(convolution(c, c, 3, padding=1) for _ in range(count))
+            for count in options.convolutions
+        )
+        self.last = nn.Linear(c, 1)
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.get_parameter("bias"))
+
+    def forward(self, r: Tensor, cells: Tensor) -> Tensor:
+        """The direction for ``r``, zero where ``cells`` is zero."""
+        inputs = torch.stack([r, cells], 1) if self.options.mask else r[:, None]
+        x = self.first(inputs)
+        levels = [list(level.children()) for level in self.levels]
+        depth, skips = len(levels) // 2, []
+        for level in levels[:depth]:
+            # The first convolution has no skip over it, and neither has the last.
+            x = torch.relu(level[0](x))
+            x = torch.relu(level[-1](_pairs(x, level[1:-1])))
+            skips.append(x)
+            x = self._pool(x)
+        x = _pairs(x, levels[depth])
+        for level in levels[depth + 1 :]:
+            skip = skips.pop()
+            x = _pairs(self._unpool(x, skip.shape[2:]) + skip, level)
+        return self.last(x.movedim(1, -1))[..., 0] * cells
+
+    def _pool(self, x: Tensor) -> Tensor:
+        pool = functional.avg_pool2d if self.options.dimension == 2 else functional.avg_pool3d
+        return pool(x, 2, ceil_mode=True, count_include_pad=False)
+
+    def _unpool(self, x: Tensor, shape: Sequence[int]) -> Tensor:
+        x = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        for axis, n in enumerate(shape, 2):
+            x = x.narrow(axis, 0, n)
+        return x
+
+
+def _pairs(x: Tensor, convolutions: Sequence[nn.Module]) -> Tensor:
+    for first, second in zip(convolutions[::2], convolutions[1::2], strict=True):
+        x = torch.relu(second(torch.relu(first(x)))) + x
+    return x
+
+
+@dataclass(frozen=True)
+class ConjugateDirections:
+    """A trained network as a preconditioner; nonlinear, for ``FCG(..., directions=2)``.
+
+    ``path``: a file of weights, the folder of a training run, or the name of shipped weights.
+    ``active``: for a matrix whose unknowns stand in a vector, the grid they came from as a bool
+    tensor, True where a cell is no hole; they are its True cells, or all its cells, in row-major
+    order. ``setup`` raises InputError for weights that cannot be used, and for an operator that is
+    not real symmetric positive definite on a grid of the network's dimension.
+    """
+
+    path: str
+    active: Tensor | None = field(default=None, compare=False)
+    kind: Literal["conjugate_directions"] = "conjugate_directions"
+
+    def setup(self, A: LinearMap) -> ConjugateInverse:
+        """Read the weights; find the holes."""
+        module, options = load_directions(self.path)
+        if A.dtype.is_complex or not (A.symmetric and A.definite):
+            raise InputError(
+                f"{self.kind} needs a real symmetric positive definite operator; use gmres with "
+                "another preconditioner",
+                "solver.preconditioner",
+            )
+        cells = Cells(A, self.active)
+        if len(cells.shape) != options.dimension:
+            raise InputError(
+                f"the network was trained in {options.dimension} dimensions; the unknowns have "
+                f"{len(cells.shape)}",
+                "solver.preconditioner.path",
+            )
+        return ConjugateInverse(A, module.to(A.device), cells)
+
+
+def load_directions(path: str) -> tuple[DirectionModule, DirectionNetwork]:
+    """The network in a file of weights, in eval mode; raises InputError where there is none."""
+    try:
+        stored = read_stored(path, KIND)
+        options = DirectionNetwork.from_plain(stored.options, stored.path)
+        module = DirectionModule(options)
+        load_into(module, stored.tensors, stored.path)
+    except InputError as error:
+        raise InputError(error.message, "solver.preconditioner.path") from None
+    return module.eval().requires_grad_(False), options
+
+
+class Cells:
+    """Between the unknowns of ``A`` and the cells of a grid, with zeros in holes.
+
+    ``shape``: the grid. ``mask``: (*A.batch, *A.shape), 1 for unknowns that are linked to others
+    and 0 for those in holes; ``on_grid``: the same on the grid, (*A.batch, *shape). Without
+    ``active``, A is a stencil, and an unknown without a link is a hole.
+    """
+
+    def __init__(self, A: LinearMap, active: Tensor | None) -> None:
+        self.shape: tuple[int, ...] = A.shape
+        self.places: Tensor | None = None  # of the unknowns, among the cells in row-major order
+        if active is None:
+            if not isinstance(A, Stencil):
+                raise InputError(
+                    f"{KIND} needs a grid; for a matrix pass active, a bool tensor of the grid's "
+                    "shape that is True where there are unknowns",
+                    "solver.preconditioner.active",
+                )
+            self.mask = linked(A).double()
+            self.on_grid = self.mask
+            return
+        active = torch.as_tensor(active, dtype=torch.bool, device=A.device)
+        count, own = active.numel(), int(active.sum())
+        if tuple(active.shape) != A.shape:
+            if len(A.shape) != 1 or A.size not in (count, own):
+                raise InputError(
+                    f"active has {count} cells, {own} of them True; the operator's unknowns are "
+                    f"{list(A.shape)}",
+                    "solver.preconditioner.active",
+                )
+            self.shape = tuple(active.shape)
+            every = torch.arange(count, device=A.device)
+            self.places = every if A.size == count else every[active.flatten()]
+        flat = active.flatten() if self.places is None else active.flatten()[self.places]
+        self.mask = flat.double().reshape(A.shape).expand(*A.batch, *A.shape)
+        self.on_grid = active.double().expand(*A.batch, *active.shape)
+
+    def scatter(self, u: Tensor) -> Tensor:
+        """Unknowns (*batch, *A.shape) to the grid, (*batch, *shape)."""
+        if self.places is None:
+            return u
+        value = u.new_zeros(*u.shape[:-1], prod(self.shape))
+        return value.index_copy(-1, self.places, u).reshape(*u.shape[:-1], *self.shape)
+
+    def gather(self, value: Tensor) -> Tensor:
+        """The grid (*batch, *shape) to the unknowns, (*batch, *A.shape)."""
+        return value if self.places is None else value.flatten(-len(self.shape))[..., self.places]
+
+
+def linked(A: Stencil) -> Tensor:
+    """Which unknowns are linked to another one, bool (*batch, *shape)."""
+    centre = A.offsets.index((0,) * A.dimension)
+    others = [k for k in range(len(A.offsets)) if k != centre]
+    planes = A.coefficients.detach().index_select(
+        -A.dimension - 1, torch.tensor(others, device=A.device)
+    )
+    return (planes != 0).any(-A.dimension - 1)
+
+
+class ConjugateInverse(Inverse):
+    """z = q <q, r> / <q, A q>, q = D^-1/2 net(D^-1/2 r / ||.||) off the holes; r / d in them.
+
+    Batch dimensions beyond A's own may lead. Computes in float64 but for the network.
+    """
+
+    def __init__(self, A: LinearMap, network: nn.Module, cells: Cells) -> None:
+        super().__init__(A, symmetric=False, definite=False, linear=False)
+        self.A, self.network, self.cells = A, network, cells
+        diagonal = A.diagonal().double()
+        if not bool((diagonal > 0).all()):
+            raise InputError(
+                f"{KIND} needs a positive diagonal; this operator is not positive definite",
+                "solver.preconditioner",
+            )
+        self.root = diagonal.rsqrt() * cells.mask
+        self.holes = (1 - cells.mask) / diagonal if bool((cells.mask == 0).any()) else None
+
+    @torch.no_grad()
+    def apply(self, u: Tensor) -> Tensor:
+        """The direction for the residual u, (*batch, *shape); float64."""
+        d = len(self.shape)
+        r = u.to(self.dtype)
+        scaled = self.root * r
+        size = norm(scaled, d)
+        usable = size > 0
+        unit = spread(ratio(torch.ones_like(size), size, usable), d) * scaled
+        q = self.root * self._direction(unit)
+        curvature = dot(q, self.A.apply(q), d)
+        z = spread(ratio(dot(q, r, d), curvature, usable), d) * q
+        return z if self.holes is None else z + self.holes * r
+
+    def adjoint(self, u: Tensor) -> Tensor:
+        """There is none: the map is not linear."""
+        raise InputError(f"{KIND} is not linear and has no adjoint; use fcg", "solver.kind")
+
+    def _direction(self, unit: Tensor) -> Tensor:
+        """The network's answer to residuals of norm 1, as unknowns."""
+        grid = self.cells.scatter(unit)
+        k = grid.ndim - len(self.cells.shape)
+        inputs = grid.reshape(-1, *self.cells.shape).float()
+        masks = self.cells.on_grid.expand(grid.shape).reshape(inputs.shape).float()
+        chunk = max(1, _CELLS // inputs[:1].numel()) if len(inputs) else 1
+        found = [
+            self.network(r, cells)
+            for r, cells in zip(inputs.split(chunk), masks.split(chunk), strict=True)
+        ]
+        return self.cells.gather(
+            torch.cat(found).reshape(grid.shape[:k] + self.cells.shape).double()
+        )
+
+
+def plain(options: DirectionNetwork) -> dict[str, Any]:
+    """The options as a file of weights holds them."""
+    return {**asdict(options), "convolutions": list(options.convolutions)}

@@ -1,0 +1,377 @@
+"""Training of deep conjugate directions (Kaneda et al. 2023), without a single solution.
+
+    minimise  mean_b || b - A q <q, b> / <q, A q> ||^2,      q = net(b),  ||b|| = 1,
+
+the squared residual after one step along q with exact line search, whatever the length of q. The b
+are random combinations of Ritz vectors of A (``ritz``), never of A times something known. A is
+scaled to a unit diagonal, as where the network is used. The paper trains on one matrix; several,
+each with its own Ritz vectors, go with the cells as an input. A batch is of one matrix.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sciml.core.errors import InputError, SolveError
+from sciml.core.files import write_text
+from sciml.core.linear import LinearMap
+from sciml.core.stencil import Stencil, shifted
+from sciml.solvers.iteration import dot, spread
+from sciml.solvers.learned.conjugate_directions import (
+    KIND,
+    DirectionModule,
+    DirectionNetwork,
+    linked,
+    plain,
+)
+from sciml.solvers.learned.ritz import RitzPairs, cached_ritz_pairs, training_vectors
+from sciml.solvers.learned.weights import FILE, read_stored, write_weights
+
+# progress(epoch, epochs, row of the history)
+Progress = Callable[[int, int, Mapping[str, float]], None]
+STATE = "checkpoint.safetensors"
+HISTORY = "history.csv"
+COLUMNS = ("epoch", "steps", "seconds", "cpu_seconds", "loss", "valid_loss")
+
+
+@dataclass(frozen=True)
+class ConjugateTraining:
+    """How to train a network for deep conjugate directions; the defaults are the paper's.
+
+    ``channels``, ``convolutions``, ``mask``: of the network, see :class:`DirectionNetwork`.
+    ``ritz``: Lanczos steps per matrix, at most its unknowns. ``vectors``: training vectors over all
+    matrices; ``valid`` more, never trained on, choose the epoch that is kept. ``rate``: Adam's.
+    ``seed``: of weights, vectors and their order. ``checkpoint``: seconds between two states.
+    """
+
+    channels: int = 16
+    convolutions: tuple[int, ...] = (4, 6, 4)
+    mask: bool = False
+    ritz: int = 10_000
+    vectors: int = 20_000
+    valid: int = 200
+    epochs: int = 50
+    batch: int = 10
+    rate: float = 1e-4
+    seed: int = 0
+    checkpoint: float = 60.0
+    kind: Literal["conjugate_directions"] = "conjugate_directions"
+
+    def __post_init__(self) -> None:
+        for name in ("ritz", "vectors", "valid", "epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise InputError(
+                    f"{name} must be at least 1; got {getattr(self, name)}",
+                    f"preconditioner.{name}",
+                )
+        self.network(2)  # checks its options
+        if not self.rate > 0:
+            raise InputError(f"rate must be positive; got {self.rate:g}", "preconditioner.rate")
+
+    def network(self, dimension: int) -> DirectionNetwork:
+        """The options of the network for grids of this dimension."""
+        return DirectionNetwork(dimension, self.channels, self.convolutions, self.mask)
+
+    def train(
+        self,
+        matrices: Sequence[LinearMap],
+        out: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        progress: Progress | None = None,
+    ) -> Path:
+        """See :func:`train_conjugate_directions`."""
+        return train_conjugate_directions(self, matrices, out, device=device, progress=progress)
+
+
+def train_conjugate_directions(
+    options: ConjugateTraining,
+    matrices: Sequence[LinearMap],
+    out: str | Path,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    cache: str | Path | None = None,
+) -> Path:
+    """Train on ``matrices``, stencils of one shape; the file of the weights in the folder ``out``.
+
+    The weights of the best epoch, by the validation vectors, are there from the first epoch on; the
+    same call goes on where one was stopped, on a CPU to the same bits. ``cache``: the folder of the
+    Ritz vectors, ``out`` by default. Raises InputError for matrices that do not fit, or a folder
+    with another run, and SolveError where the loss is no longer a number.
+    """
+    folder = Path(out)
+    stencils = [_scaled(A).to(device) for A in _checked(matrices)]
+    A = Stencil(
+        torch.stack([part.coefficients for part in stencils]),
+        stencils[0].offsets,
+        periodic=stencils[0].periodic,
+        symmetric=True,
+        definite=True,
+    )
+    pairs = cached_ritz_pairs(A, options.ritz, 0, torch.float32, cache or folder)
+    run = _Run(options, stencils, pairs, folder, torch.device(device))
+    return run.finish(progress)
+
+
+def line_searched_loss(A: LinearMap, q: Tensor, b: Tensor) -> Tensor:
+    """||b - A q <q, b> / <q, A q>||^2 per sample; q and b (*batch, *A.shape)."""
+    d = len(A.shape)
+    image = A.apply(q)
+    gap = b - spread(dot(q, b, d) / dot(q, image, d), d) * image
+    return dot(gap, gap, d)
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """D^-1/2 A D^-1/2 off the holes, and the cells that are none (*shape), float32."""
+
+    coefficients: Tensor
+    offsets: Sequence[tuple[int, ...]]
+    periodic: Sequence[bool]
+    cells: Tensor
+
+    def to(self, device: torch.device | str) -> _Scaled:
+        return replace(self, coefficients=self.coefficients.to(device), cells=self.cells.to(device))
+
+    @property
+    def stencil(self) -> Stencil:
+        return Stencil(
+            self.coefficients,
+            self.offsets,
+            periodic=self.periodic,
+            symmetric=True,
+            definite=True,
+        )
+
+
+@dataclass
+class _Position:
+    """Steps done, seconds so far, this epoch's sum of losses, the best validation, the rows."""
+
+    step: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    total: float = 0.0
+    best: float = float("inf")
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class _Run:
+    """One call of the training: what is built before the first step, and the state that moves."""
+
+    def __init__(
+        self,
+        options: ConjugateTraining,
+        matrices: Sequence[_Scaled],
+        pairs: Sequence[RitzPairs],
+        out: Path,
+        device: torch.device,
+    ) -> None:
+        self.options, self.matrices, self.pairs, self.out = options, matrices, pairs, out
+        self.per_matrix = max(1, options.vectors // len(matrices))
+        devices = [device] if device.type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(options.seed)
+            self.network = DirectionModule(options.network(matrices[0].cells.ndim)).to(device)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=options.rate)
+        self.stencils = [matrix.stencil for matrix in matrices]
+        dumped = asdict(replace(options, epochs=1, checkpoint=0.0))
+        self.settings: dict[str, Any] = json.loads(
+            json.dumps(
+                {**dumped, "matrices": len(matrices), "shape": list(matrices[0].cells.shape)}
+            )
+        )
+        self.position = self._restored()
+        self.clock = (0.0, 0.0)
+
+    def finish(self, progress: Progress | None) -> Path:
+        """The epochs that are left."""
+        while len(self.position.history) < self.options.epochs:
+            row = self._epoch()
+            if progress is not None:
+                progress(int(row["epoch"]), self.options.epochs, row)
+        return self.out / FILE
+
+    def _epoch(self) -> dict[str, float]:
+        """What is left of an epoch; its row of the history."""
+        position, epoch = self.position, len(self.position.history)
+        batches = self._order(epoch)
+        self._start_clock()
+        saved = time.monotonic()
+        while position.step < (epoch + 1) * len(batches):
+            matrix, indices = batches[position.step - epoch * len(batches)]
+            position.total += self._step(matrix, indices)
+            position.step += 1
+            if time.monotonic() - saved >= self.options.checkpoint:
+                self._stop_clock()
+                self._save()
+                self._start_clock()
+                saved = time.monotonic()
+        valid = self._validated()
+        self._stop_clock()
+        row = {
+            "epoch": epoch + 1.0,
+            "steps": float(position.step),
+            "seconds": position.seconds,
+            "cpu_seconds": position.cpu_seconds,
+            "loss": position.total / len(batches),
+            "valid_loss": valid,
+        }
+        position.history.append(row)
+        position.total = 0.0
+        if valid < position.best:
+            position.best = valid
+            self._write()
+        self._save()
+        return row
+
+    def _order(self, epoch: int) -> list[tuple[int, list[int]]]:
+        """The batches of an epoch: a matrix, and the numbers of its vectors."""
+        order = np.random.default_rng((self.options.seed, 1, epoch))
+        batches = []
+        for k in range(len(self.matrices)):
+            shuffled = (k * self.per_matrix + order.permutation(self.per_matrix)).tolist()
+            batches += [
+                (k, shuffled[i : i + self.options.batch])
+                for i in range(0, self.per_matrix, self.options.batch)
+            ]
+        return [batches[i] for i in order.permutation(len(batches))]
+
+    def _loss(self, matrix: int, indices: Sequence[int]) -> Tensor:
+        b = training_vectors(self.pairs[matrix], self.options.seed, indices)
+        cells = self.matrices[matrix].cells.expand(b.shape)
+        return line_searched_loss(self.stencils[matrix], self.network(b, cells), b)
+
+    def _step(self, matrix: int, indices: Sequence[int]) -> float:
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._loss(matrix, indices).mean()
+        value = float(loss.detach())
+        if not np.isfinite(value):
+            raise SolveError(
+                f"the loss is {value} at step {self.position.step + 1}; the last good state is in "
+                f"'{self.out}'. Try a lower rate"
+            )
+        loss.backward()
+        self.optimiser.step()
+        return value
+
+    @torch.no_grad()
+    def _validated(self) -> float:
+        """The mean loss over the validation vectors, which are no training vectors."""
+        count = len(self.matrices)
+        first = count * self.per_matrix
+        total, size = 0.0, self.options.batch
+        for k in range(count):
+            own = range(first + k, first + self.options.valid, count)
+            for i in range(0, len(own), size):
+                total += float(self._loss(k, own[i : i + size]).sum())
+        return total / self.options.valid
+
+    def _write(self) -> None:
+        """The weights as they are now, for use."""
+        row = self.position.history[-1]
+        origin = {"training": self.settings, "epochs": len(self.position.history), **row}
+        options = plain(self.network.options)
+        write_weights(self.out / FILE, KIND, options, self.network.state_dict(), origin)
+
+    def _save(self) -> None:
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
+        position = asdict(self.position)
+        if not np.isfinite(self.position.best):
+            position["best"] = None
+        write_weights(self.out / STATE, f"{KIND} training", self.settings, tensors, position)
+        lines = [",".join(f"{row[name]:.9g}" for name in COLUMNS) for row in self.position.history]
+        write_text(self.out / HISTORY, "\n".join([",".join(COLUMNS), *lines]) + "\n")
+
+    def _restored(self) -> _Position:
+        file = self.out / STATE
+        if not file.is_file():
+            return _Position()
+        stored = read_stored(file, f"{KIND} training")
+        changed = [
+            f"{name} was {stored.options.get(name)!r}, now {value!r}"
+            for name, value in self.settings.items()
+            if stored.options.get(name) != value
+        ]
+        if changed:
+            raise InputError(
+                f"'{self.out}' holds a run with other settings: {'; '.join(changed)}. Name another "
+                "folder",
+                "out",
+            )
+        network = {
+            name.removeprefix("network."): value
+            for name, value in stored.tensors.items()
+            if name.startswith("network.")
+        }
+        self.network.load_state_dict(network)
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, value in stored.tensors.items():
+            if name.startswith("optimiser."):
+                _, index, key = name.split(".")
+                state.setdefault(int(index), {})[key] = value
+        groups = self.optimiser.state_dict()["param_groups"]
+        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
+        position = dict(stored.provenance)
+        position["best"] = float("inf") if position["best"] is None else position["best"]
+        return _Position(**position)
+
+    def _start_clock(self) -> None:
+        self.clock = (time.perf_counter(), time.process_time())
+
+    def _stop_clock(self) -> None:
+        self.position.seconds += time.perf_counter() - self.clock[0]
+        self.position.cpu_seconds += time.process_time() - self.clock[1]
+
+
+def _checked(matrices: Sequence[LinearMap]) -> list[Stencil]:
+    """Every matrix of every batch as a stencil of its own; InputError where they do not fit."""
+    parts: list[Stencil] = []
+    for A in matrices:
+        if not isinstance(A, Stencil):
+            raise InputError(
+                f"{KIND} is trained on problems on grids, not on bare matrices", "data"
+            )
+        if A.dtype.is_complex or not (A.symmetric and A.definite):
+            raise InputError(
+                f"{KIND} is trained on real symmetric positive definite operators", "data"
+            )
+        for index in np.ndindex(*A.batch):
+            parts.append(Stencil(A.coefficients[index], A.offsets, periodic=A.periodic))
+    if not parts:
+        raise InputError(f"{KIND} needs a matrix to be trained on", "data")
+    first = parts[0]
+    for A in parts:
+        if (A.shape, A.offsets, A.periodic) != (first.shape, first.offsets, first.periodic):
+            raise InputError(
+                f"{KIND} is trained on operators of one shape; got {list(first.shape)} and "
+                f"{list(A.shape)}",
+                "data",
+            )
+    return parts
+
+
+def _scaled(A: Stencil) -> _Scaled:
+    """The scaled stencil; its rows in holes are zero."""
+    cells = linked(A)
+    diagonal = A.diagonal().double()
+    if not bool((diagonal > 0).all()):
+        raise InputError(f"{KIND} needs operators with a positive diagonal", "data")
+    root = diagonal.rsqrt() * cells
+    planes = [
+        (A.entry(offset).double() * root * shifted(root, offset, A.periodic)).float()
+        for offset in A.offsets
+    ]
+    return _Scaled(torch.stack(planes), A.offsets, A.periodic, cells.float())
