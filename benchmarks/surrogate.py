@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,6 +30,18 @@ from sciml.training.stored import at_trained_shape
 
 TIMED = 30
 Row = Sequence[str]
+
+
+def in_physical_units(operators: dict[str, Operator]) -> dict[str, Operator]:
+    """The same weights, read as kernels of a fixed size in space; equal on the training grid."""
+    found = {}
+    for name, operator in operators.items():
+        if getattr(operator.options, "kernel", None) == "pixels":
+            options = replace(operator.options, kernel="physical")  # type: ignore[type-var]
+            other = Operator.build(options, operator.signature)
+            other.load_state_dict(operator.state_dict())
+            found[f"{name}, physical kernels"] = other.eval()
+    return found
 
 
 def transfer_table(found: dict[str, Transfer]) -> str:
@@ -118,7 +131,7 @@ def main() -> None:
                 split=options.split,
                 samples=options.samples,
             )
-            for name, operator in operators.items()
+            for name, operator in (operators | in_physical_units(operators)).items()
         }
         add("Resolution transfer", transfer_table(moved))
         plot_transfer(moved, options.out.with_suffix(".png"))

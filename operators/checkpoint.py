@@ -75,7 +75,7 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
     and weights that do not fit.
     """
     path = Path(path)
-    _refuse_pickle(path)
+    refuse_pickle(path, f"a folder with {FILE} and its weights in safetensors")
     file = path / FILE if path.is_dir() else path.with_name(FILE)
     record = _read_record(file, path)
     options = _read_options(record["options"], file)
@@ -105,14 +105,16 @@ def _hash(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def _refuse_pickle(path: Path) -> None:
+def refuse_pickle(path: Path, instead: str = "weights in safetensors") -> None:
+    """Raise InputError for a file that is a pickle by its name or its first bytes."""
     if path.is_file():
         with open(path, "rb") as file:
-            start = file.read(4)
-        if path.suffix.lower() in _PICKLES or start.startswith(_PICKLE_STARTS):
+            start = file.read(9)
+        # The header's length, with which safetensors begin, can look like a pickle's first bytes.
+        looks = start.startswith(_PICKLE_STARTS) and start[8:] != b"{"
+        if looks or path.suffix.lower() in _PICKLES:
             raise InputError(
-                f"refused: '{path}' is a pickle, and opening one can run any code; give a folder "
-                f"with {FILE} and its weights in safetensors"
+                f"refused: '{path}' is a pickle, and opening one can run any code; give {instead}"
             )
 
 
@@ -142,7 +144,7 @@ def _read_record(file: Path, given: Path) -> dict[str, Any]:
 def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise InputError(f"'{file}' is missing: the weights that {FILE} names")
-    _refuse_pickle(file)
+    refuse_pickle(file)
     data = file.read_bytes()
     if hashlib.sha256(data).hexdigest() != expected:
         raise InputError(f"'{file}' was damaged or changed since it was written")

@@ -174,7 +174,7 @@ def learn(
     options = spec.preconditioner
     try:
         given = matrices(spec)
-        with training(options.epochs) as progress:
+        with training(_epochs(options)) as progress:
             weights = options.train(given, out, device=device, progress=progress)
     except InputError as error:
         raise InputError(explain(error, spec.source)) from None
@@ -186,14 +186,21 @@ def learn(
 def learning_facts(record: Mapping[str, Any]) -> dict[str, str]:
     """The lines of the run's table, by name, from its record."""
     last = record["last"]
-    return {
+    lines = {
         "preconditioner": record["spec"]["preconditioner"]["kind"],
         "matrices": record["description"],
         "epochs": str(record["epochs"]),
         "training loss": f"{last['loss']:.3e}",
-        "validation loss": f"{last['valid_loss']:.3e} (on what was not trained on)",
-        "time": clock(last["seconds"]),
     }
+    if "valid_loss" in last:
+        lines["validation loss"] = f"{last['valid_loss']:.3e} (on what was not trained on)"
+    return {**lines, "time": clock(last["seconds"])}
+
+
+def _epochs(options: Any) -> int:
+    """How many epochs, or rounds, a training has: the rows of its history."""
+    total: int = options.epochs if hasattr(options, "epochs") else options.rounds
+    return total
 
 
 def _write_report(
@@ -206,7 +213,8 @@ def _write_report(
     from sciml.app.plot_training import plot_training
     from sciml.app.report import page
 
-    rows, sizes = read_history(out), sorted({A.size for A in given})
+    rows = [{"epoch": k + 1.0, **row} for k, row in enumerate(read_history(out))]
+    sizes = sorted({A.size for A in given})
     unknowns = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
     record = {
         "format": FORMAT,

@@ -124,7 +124,7 @@ def corrected(P: Transfer, corrections: Tensor) -> Transfer:
     ):
         # The coarse points around the fine one at d = points[0] from C lie at C + step.
         steps = [tuple(int(a != b) for a, b in zip(points[0], d, strict=True)) for d in points]
-        total, inside = torch.zeros_like(wide), torch.ones_like(wide[..., :, :])
+        total, inside = torch.zeros_like(wide), torch.ones_like(wide)
         for d, step in zip(points, steps, strict=True):
             total = total + shifted(P.weights[..., at[d], :, :], step, P.periodic)
             inside = inside * shifted(torch.ones_like(inside), step, P.periodic)
@@ -163,10 +163,10 @@ class LearnedMultigrid:
     """Multigrid with a network's interpolation as a preconditioner: linear and SPD, for plain CG.
 
     ``path``: a file of weights, the folder of a training run, or the name of shipped weights.
-    ``cycle``, ``smoother``, ``sweeps``, ``dtype``: as in :class:`~sciml.solvers.Multigrid`. ``trial``: use the
-    formula's interpolation where, on a window of the grid, it needs no more iterations. ``setup``
-    raises InputError for weights that cannot be used, and for an operator that is not a real
-    symmetric positive definite stencil in two dimensions.
+    ``cycle``, ``smoother``, ``sweeps``, ``dtype``: as in :class:`~sciml.solvers.Multigrid`.
+    ``trial``: use the formula's interpolation where, on a window of the grid, it needs no more
+    iterations. ``setup`` raises InputError for weights that cannot be used, and for an operator
+    that is not a real symmetric positive definite stencil in two dimensions.
     """
 
     path: str

@@ -7,6 +7,7 @@ some steps of the two-grid iteration S* T S leave of random vectors: near its sl
 window of a training matrix or of one of its coarse operators, made with the network as it is, so
 that the network meets what it will meet. The coarse correction is the best one in the energy norm,
 so that the gradient passes through P' where it is applied to it, and not through the inverse.
+In float64, since the energy of a slow mode is what is left after cancellation.
 """
 
 from __future__ import annotations
@@ -252,7 +253,7 @@ class _Run:
         for A in self.matrices:
             fitting = [
                 level.A
-                for level in build(A, torch.float32, learned).levels
+                for level in build(A, torch.float64, learned).levels
                 if min(level.A.shape) >= self.options.window
             ]
             for depth, operator in enumerate(fitting):
@@ -282,10 +283,10 @@ class _Run:
         options = self.options
         A = self._windows(step, levels)
         formula = kernels.of(A.coefficients).interpolate(A, _FULL)
-        P = corrected(formula, self.network(features(A, formula)))
+        P = corrected(formula, self.network(features(A, formula)).to(A.dtype))
         generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
         shape = (options.vectors, options.batch, *A.shape)
-        v = torch.randn(shape, generator=generator).to(self.device)
+        v = torch.randn(shape, generator=generator, dtype=A.dtype).to(self.device)
         held = replace(P, weights=P.weights.detach())
         v = two_grid(A, held, v, options.sweeps, options.power)
         rho = energy_left(A, P, v, options.sweeps)
@@ -351,7 +352,7 @@ class _Run:
 
 
 def _checked(matrices: Sequence[LinearMap], window: int, device: torch.device) -> list[Stencil]:
-    """Every sample of every matrix as a float32 stencil; InputError where one does not fit."""
+    """Every sample of every matrix as a float64 stencil; InputError where one does not fit."""
     parts: list[Stencil] = []
     for A in matrices:
         if not isinstance(A, Stencil) or A.dimension != 2 or A.dtype.is_complex:
@@ -364,7 +365,7 @@ def _checked(matrices: Sequence[LinearMap], window: int, device: torch.device) -
             )
         for index in np.ndindex(*A.batch):
             part = A if not A.batch else replace_coefficients(A, A.coefficients[index])
-            parts.append(part.to(torch.float32).detach())
+            parts.append(part.to(torch.float64).detach())
     if not parts:
         raise InputError(f"{KIND} needs a matrix to be trained on", "data")
     return [replace_coefficients(A, A.coefficients.to(device)) for A in parts]

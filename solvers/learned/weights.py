@@ -22,12 +22,10 @@ from torch import Tensor, nn
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.files import atomic_write
+from sciml.operators.checkpoint import refuse_pickle
 
 FORMAT = "sciml weights 1"
 FILE = "weights.safetensors"
-_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# A zip archive, which is what torch.save writes, and the protocols of pickle.
-_PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(1, 6)))
 _ENTRIES = {"format", "kind", "options", "provenance", "sha256"}
 
 
@@ -72,7 +70,7 @@ def read_stored(path: str | Path, kind: str) -> Stored:
     Raises InputError for what is missing, damaged, a pickle, of another kind, or not finite.
     """
     file = _found(str(path))
-    _refuse_pickle(file)
+    refuse_pickle(file)
     try:
         # Mapped, not read: a file of Ritz vectors may be larger than what else fits into memory.
         with safe_open(file, "pt") as opened:
@@ -129,18 +127,6 @@ def _found(name: str) -> Path:
         return known[name]
     tail = did_you_mean(name, known) or (f"; shipped: {', '.join(known)}" if known else "")
     raise InputError(f"no weights at '{name}': there is no such file or folder{tail}")
-
-
-def _refuse_pickle(path: Path) -> None:
-    with open(path, "rb") as file:
-        start = file.read(9)
-    # The length of the header, with which safetensors begin, can look like a pickle's first bytes.
-    looks = start.startswith(_PICKLE_STARTS) and start[8:] != b"{"
-    if path.suffix.lower() in _PICKLES or looks:
-        raise InputError(
-            f"refused: '{path}' is a pickle, and opening one can run any code; give weights in "
-            "safetensors"
-        )
 
 
 def _hash(record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:

@@ -24,6 +24,7 @@ from sciml.operators.checkpoint import (
     _hash,
     _read_options,
     load_operator,
+    refuse_pickle,
     save_operator,
 )
 
@@ -399,3 +400,12 @@ def test_killed_while_saving(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "survived" in done.stdout
+
+
+@pytest.mark.parametrize("size", [384, 640, 896, 1152])
+def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "w.safetensors"
+    header = b"{}".ljust(size)
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    assert file.read_bytes()[0] == 0x80
+    refuse_pickle(file)
