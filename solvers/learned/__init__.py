@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sciml.solvers.learned.conjugate_directions import ConjugateDirections
     from sciml.solvers.learned.conjugate_training import ConjugateTraining
-    from sciml.solvers.learned.multigrid import LearnedMultigrid
-    from sciml.solvers.learned.multigrid_training import MultigridTraining
     from sciml.solvers.learned.hints import HINTS
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
+    from sciml.solvers.learned.multigrid import LearnedMultigrid
+    from sciml.solvers.learned.multigrid_training import MultigridTraining
     from sciml.solvers.learned.surrogate import Surrogate
 
 # What may stand as `preconditioner:` in a spec of `sciml train`.

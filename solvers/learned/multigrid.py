@@ -250,7 +250,7 @@ def middle(A: Stencil) -> Stencil:
 
 def window(A: Stencil, starts: list[int], sizes: list[int]) -> Stencil:
     """A principal submatrix of A: its rows and columns in a box of the grid."""
-    where = tuple(slice(i, i + n) for i, n in zip(starts, sizes, strict=True))
+    where: tuple[Any, ...] = tuple(slice(i, i + n) for i, n in zip(starts, sizes, strict=True))
     return Stencil(
         A.coefficients[(..., *where)], A.offsets, symmetric=A.symmetric, definite=A.definite
     )

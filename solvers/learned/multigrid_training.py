@@ -71,7 +71,7 @@ class MultigridTraining:
     batch: int = 8
     rate: float = 3e-3
     seed: int = 0
-    kind: Literal["learned_multigrid"] = KIND
+    kind: Literal["learned_multigrid"] = "learned_multigrid"
 
     def __post_init__(self) -> None:
         for name in ("vectors", "power", "sweeps", "rounds", "steps", "batch"):
@@ -268,8 +268,8 @@ class _Run:
         offsets = box_offsets(2)
         parts = []
         for _ in range(self.options.batch):
-            operators = levels[random.integers(len(levels))]
-            A = operators[random.integers(len(operators))]
+            operators = levels[int(random.integers(len(levels)))]
+            A = operators[int(random.integers(len(operators)))]
             starts = [int(random.integers(n - size + 1)) for n in A.shape]
             part = window(A, starts, [size, size])
             zero = torch.zeros_like(part.diagonal())

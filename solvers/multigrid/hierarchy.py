@@ -64,9 +64,7 @@ class Hierarchy:
         return "\n".join(lines)
 
 
-def build(
-    A: Stencil, dtype: torch.dtype, interpolation: Interpolation | None = None
-) -> Hierarchy:
+def build(A: Stencil, dtype: torch.dtype, interpolation: Interpolation | None = None) -> Hierarchy:
     """Coarsen until few unknowns remain or no axis can be; the products are formed in ``dtype``.
 
     ``interpolation``: another than that of ``core.transfer``; in two dimensions its weights may

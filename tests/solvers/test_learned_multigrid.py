@@ -276,8 +276,8 @@ def test_training_lowers_the_contraction_of_what_it_sees(tmp_path: Path) -> None
     P = reference.interpolate(A, (2, 2))
     before = energy_left(A, P, two_grid(A, P, v, 2, 20), 2).max()
     Q = LearnedInterpolation(load_transfer(str(path)))(A, (2, 2))
-    after = energy_left(A, Q, two_grid(A, Q, v, 2, 20), 2).max(); print("RHO", before, after)
-    assert after < 0.9 * before
+    after = energy_left(A, Q, two_grid(A, Q, v, 2, 20), 2).max()
+    assert after < 0.8 * before
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
