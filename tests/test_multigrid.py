@@ -300,3 +300,14 @@ def test_points_linked_along_one_axis_only_are_solved() -> None:
     assert solution.converged
     exact = scipy.sparse.linalg.spsolve(A.to_scipy().tocsc(), b.numpy().ravel())
     assert np.abs(solution.value.numpy().ravel() - exact).max() < 1e-6 * np.abs(exact).max()
+
+
+def test_a_real_cycle_takes_complex_vectors() -> None:
+    A = diffusion(noise((33, 33)), (33, 33)).A
+    M = Multigrid().setup(A)
+    u, v = torch.randn(2, *A.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(M.apply(torch.complex(u, v)), torch.complex(M.apply(u), M.apply(v)))
+    b = torch.complex(u, v)
+    solution = sciml.solve(A, b, GMRES(preconditioner=Multigrid()))
+    gap = b - A.apply(solution.value)
+    assert gap.norm() <= 1.01e-8 * b.norm()

@@ -96,6 +96,8 @@ class MultigridCycle(Inverse):
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``B u`` for u (*batch, *shape), in u's dtype."""
+        if u.is_complex() and not self.dtype.is_complex:
+            return torch.complex(self.apply(u.real.contiguous()), self.apply(u.imag.contiguous()))
         out = torch.empty_like(u)
         self.apply_into(u, out)
         return out
