@@ -221,7 +221,7 @@ def test_weights_are_never_sought_elsewhere(folder: Path) -> None:
         ({"kind": "mgno", "width": "4"}, "operator.width cannot be '4'", "operator.width"),
         ({"kind": "mgno", "width": True}, "operator.width cannot be True", "operator.width"),
         ({"kind": "mgno", "width": 4.5}, "operator.width cannot be 4.5", "operator.width"),
-        ({"kind": "mgno", "width": 0}, "width is at least 1; got 0", "operator.width"),
+        ({"kind": "mgno", "width": 0}, "width must be at least 1; got 0", "operator.width"),
         ({"kind": "mgno", "levels": [2]}, r"operator.levels cannot be \[2\]", "operator.levels"),
         ({"kind": "mgno", "kernel": "no"}, "operator.kernel cannot be 'no'", "operator.kernel"),
     ],
