@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 
 from sciml.core.errors import InputError
 
@@ -25,9 +25,15 @@ def executor(engine: str, workers: int) -> Iterator[Executor | None]:
     if engine == "local" and workers == 1:
         yield None
     elif engine == "local":
+        others = set(active_children())
         context = get_context("spawn")
         with ProcessPoolExecutor(workers, mp_context=context, initializer=_attend) as pool:
-            yield pool
+            try:
+                yield pool
+            except KeyboardInterrupt:
+                for worker in set(active_children()) - others:
+                    worker.terminate()
+                raise
     elif engine.startswith("dask://"):
         with _dask(engine) as pool:
             yield pool
@@ -39,8 +45,8 @@ def executor(engine: str, workers: int) -> Iterator[Executor | None]:
 
 
 def _attend() -> None:
-    """A worker dies with its parent, which may be killed, and of Ctrl-C without a word."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A worker dies with its parent, which may be killed, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
 
 

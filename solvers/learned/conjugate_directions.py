@@ -149,7 +149,7 @@ class ConjugateDirections:
     """
 
     path: str
-    active: Tensor | None = field(default=None, compare=False)
+    active: Any = field(default=None, compare=False, metadata={"yaml": False})
     kind: Literal["conjugate_directions"] = "conjugate_directions"
 
     def setup(self, A: LinearMap) -> ConjugateInverse:
