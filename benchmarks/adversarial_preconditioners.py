@@ -220,8 +220,8 @@ def preconditioner(kind: str, A: LinearMap, rng: np.random.Generator) -> Any:
         "nearly definite": lambda: np.diag(np.r_[-1e-3, np.ones(n - 1)]),
         "scaled": lambda: sp.identity(n) * factor,
         "nan": lambda: lambda r: r * torch.nan,
-        "nan at times": lambda: lambda r: torch.where(
-            r.real > r.real.mean() + 2 * r.real.std(), torch.nan, r
+        "nan at times": lambda: (
+            lambda r: torch.where(r.real > r.real.mean() + 2 * r.real.std(), torch.nan, r)
         ),
         "infinite": lambda: lambda r: r / 0.0,
         "rectified": lambda: lambda r: r + float(rng.uniform(0, 30)) * r.relu(),
