@@ -17,21 +17,30 @@ if TYPE_CHECKING:
 
 AXES = ("x", "y", "z")
 SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
+MOST_DIMENSIONS = 10  # of a box; a grid has at most three
+
+
+def axis_names(dimension: int) -> tuple[str, ...]:
+    """``x, y, z``; of more than three axes ``x1, x2, ...``."""
+    return AXES[:dimension] if dimension <= 3 else tuple(f"x{i + 1}" for i in range(dimension))
 
 
 @dataclass(frozen=True)
 class Box:
-    """An axis-aligned box, a problem's domain; ``lower`` and ``upper`` in the problem's units."""
+    """An axis-aligned box, a problem's domain; ``lower`` and ``upper`` in the problem's units.
+
+    Up to ten dimensions: grids have three at most, but trained functions need no grid.
+    """
 
     lower: tuple[float, ...]
     upper: tuple[float, ...]
     kind: Literal["box"] = "box"
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.lower) <= 3 or len(self.lower) != len(self.upper):
+        if not 1 <= len(self.lower) <= MOST_DIMENSIONS or len(self.lower) != len(self.upper):
             raise InputError(
-                f"a box needs lower and upper of the same length, 1 to 3; got {len(self.lower)} "
-                f"and {len(self.upper)} numbers",
+                f"a box needs lower and upper of the same length, 1 to {MOST_DIMENSIONS}; "
+                f"got {len(self.lower)} and {len(self.upper)} numbers",
                 "problem.domain",
             )
         if not all(a < b for a, b in zip(self.lower, self.upper, strict=True)):
@@ -43,13 +52,20 @@ class Box:
 
     @property
     def dimension(self) -> int:
-        """Number of space dimensions, 1 to 3."""
+        """Number of space dimensions, 1 to 10."""
         return len(self.lower)
 
     @property
     def sides(self) -> tuple[str, ...]:
-        """The names of the box's sides: left, right, then bottom, top, then back, front."""
+        """Left, right, bottom, top, back, front; beyond three axes ``x1_low``, ``x1_high``, ..."""
+        if self.dimension > 3:
+            return tuple(f"{axis}_{end}" for axis in self.axes for end in ("low", "high"))
         return tuple(name for pair in SIDES[: self.dimension] for name in pair)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the coordinates."""
+        return axis_names(self.dimension)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from sciml.core.status import Status
 if TYPE_CHECKING:
     from sciml.core.certificate import Certificate
     from sciml.core.grid import Grid
+    from sciml.core.points import Points
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,21 @@ class Solution:
     flattened in row-major order.
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
+    ``function``: the answer itself where it is a trained function, from points (n, D), time last,
+    to (n, fields).
     """
 
     value: torch.Tensor
     residual: torch.Tensor
     statuses: tuple[Status, ...]
     stats: Statistics
-    on: Grid | Mesh | None = None
+    on: Grid | Mesh | Points | None = None
     solver: Any = None
     notes: tuple[str, ...] = field(default=())
     times: torch.Tensor | None = None
     fields: tuple[str, ...] = ("u",)
     certificate: Certificate | None = None
+    function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
 
     @property
     def status(self) -> Status:
@@ -98,12 +102,15 @@ class Solution:
 
         Interpolated linearly on a grid, the finite element function itself on a mesh.
         """
+        from sciml.core.grid import Grid
         from sciml.core.interpolation import interpolate
 
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
         if isinstance(self.on, Mesh):
             return sample(self.on, self.value, points)
+        if not isinstance(self.on, Grid):
+            raise ValueError("scattered values are not interpolated; call solution.function")
         return interpolate(self.value, tuple(points.T), self.on.axes())
 
     def save(self, directory: str) -> None:

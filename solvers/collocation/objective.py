@@ -1,0 +1,199 @@
+"""The sum of weighted squares of all residuals of an ansatz, and the Jacobian of what is squared.
+
+    loss = sum_k  weight_k / N_k  sum_n |r_k(x_n)|^2  =  |r|^2,
+
+k over the pieces (the equation, the sides, the start). Rows of the Jacobian dr/dtheta come from one
+backward sweep per equation (``networks``). Parameters of the problem that are to be found count as
+parameters of the ansatz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sciml.core.jet import Jet, Pairs
+from sciml.core.strong import StrongForm
+from sciml.solvers.collocation.conditions import BuiltIn, Piece
+from sciml.solvers.collocation.networks import Tape
+
+
+class Network(Protocol):
+    """A trained function on points, with its derivatives; float64 or float32 parameters."""
+
+    def __call__(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
+        """The jet at the points (N, D); each block's input and output go on the tape."""
+
+    def blocks(self) -> Sequence[Any]:
+        """Every layer with parameters, in the order of the Jacobian's columns."""
+
+
+@dataclass(frozen=True)
+class Ansatz:
+    """u = G + phi N, or N alone."""
+
+    network: Network
+    built_in: BuiltIn | None = None
+
+    def known(self, points: Tensor, pairs: Pairs) -> tuple[Jet, Jet] | None:
+        """The jets of G and phi at points: computed once for points that are used again."""
+        return None if self.built_in is None else self.built_in.jets(points, pairs)
+
+    def jet(
+        self,
+        points: Tensor,
+        pairs: Pairs,
+        known: tuple[Jet, Jet] | None,
+        tape: Tape | None = None,
+    ) -> Jet:
+        """The jet of u."""
+        found = self.network(points, pairs, tape)
+        return found if known is None else known[0] + known[1] * found
+
+    @torch.no_grad()
+    def value(self, points: Tensor) -> Tensor:
+        """u at points (N, D), (N, F)."""
+        if self.built_in is None:
+            return self.network(points, ()).value
+        count = len(self.built_in.constraints)
+        known, distance = self.built_in.extension(points, count), self.built_in.distance(points)
+        return known + distance * self.network(points, ()).value
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The points of one piece, the jets of what is built in there, and its weight."""
+
+    piece: Piece
+    points: Tensor
+    known: tuple[Jet, Jet] | None
+    pairs: Pairs
+    weight: float
+
+
+@dataclass
+class Objective:
+    """The residuals of an ansatz at points that may be exchanged.
+
+    ``weights``: per piece, 1 where not named. ``unknown``: parameters of the problem to be found,
+    one-element tensors, which ``numbers``, the mapping that the strong form reads, is kept in step
+    with.
+    """
+
+    form: StrongForm
+    ansatz: Ansatz
+    pieces: Sequence[Piece]
+    weights: Mapping[str, float] = field(default_factory=dict)
+    unknown: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    batches: list[Batch] = field(default_factory=list)
+
+    def place(self, points: Sequence[Tensor]) -> None:
+        """Take these points, one tensor (N, D) per piece."""
+        self.batches = [self._batch(p, x) for p, x in zip(self.pieces, points, strict=True)]
+
+    @property
+    def columns(self) -> list[nn.Parameter]:
+        """All parameters, in the order of the Jacobian's columns."""
+        own = [p for block in self.ansatz.network.blocks() for p in block.columns()]
+        return [*own, *self.unknown.values()]
+
+    @property
+    def theta(self) -> Tensor:
+        """The parameters as one vector (P,)."""
+        return torch.cat([p.detach().flatten() for p in self.columns])
+
+    @torch.no_grad()
+    def assign(self, theta: Tensor) -> None:
+        """Set the parameters from one vector."""
+        start = 0
+        for p in self.columns:
+            p.copy_(theta[start : start + p.numel()].view_as(p))
+            start += p.numel()
+
+    def residual(self, batch: Batch, tape: Tape | None = None) -> Tensor:
+        """Of one piece, (N, E), without its weight; with a graph where one is wanted."""
+        jet = self.ansatz.jet(batch.points, batch.pairs, batch.known, tape)
+        return batch.piece.residual(batch.points, jet)
+
+    def loss(self) -> tuple[Tensor, dict[str, float]]:
+        """The loss, with a graph, and the mean square of every piece by name."""
+        total, parts = torch.zeros(()), {}
+        for batch in self.batches:
+            square = self._at(batch, None).square().sum(-1).mean()
+            parts[batch.piece.name] = float(square.detach())
+            total = total + batch.weight * square
+        return total, parts
+
+    @torch.no_grad()
+    def vector(self) -> Tensor:
+        """All weighted residuals r, (R,)."""
+        return torch.cat([(_scale(b) * self._at(b, None)).T.flatten() for b in self.batches])
+
+    def jacobian(self) -> tuple[Tensor, Tensor]:
+        """r (R,) and dr/dtheta (R, P)."""
+        values, rows = [], []
+        for batch in self.batches:
+            for r, J in self._rows(batch):
+                values.append(_scale(batch) * r)
+                rows.append(_scale(batch) * J)
+        return torch.cat(values), torch.cat(rows)
+
+    def pointwise(self, points: Tensor) -> Tensor:
+        """|r| of the equation at any points (N, D), (N,)."""
+        piece, pairs = self.pieces[0], self.form.pairs
+        jet = self.ansatz.jet(points, pairs, self.ansatz.known(points, pairs))
+        return piece.residual(points, jet).square().sum(-1).sqrt()
+
+    def _batch(self, piece: Piece, points: Tensor) -> Batch:
+        pairs = self.form.pairs if piece.name == "equation" else ()
+        if piece.twins is not None:
+            points = torch.cat([points, points + piece.twins])
+        weight = self.weights.get(piece.name, 1.0)
+        return Batch(piece, points, self.ansatz.known(points, pairs), pairs, weight)
+
+    def _at(self, batch: Batch, tape: Tape | None) -> Tensor:
+        for name, parameter in self.unknown.items():
+            self.form.data.parameters[name] = parameter  # type: ignore[index]
+        return self.residual(batch, tape)
+
+    def _rows(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per equation its residuals (N,) and their derivatives (N, P)."""
+        tape: Tape = []
+        extra = self._spread(len(batch.points))
+        with torch.enable_grad():
+            r = self.residual(batch, tape)
+        outputs = [z for _, _, z in tape] + extra
+        for k in range(r.shape[1]):
+            last = k == r.shape[1] - 1
+            deltas = torch.autograd.grad(
+                r[:, k].sum(), outputs, retain_graph=not last, materialize_grads=True,
+                allow_unused=True,
+            )  # fmt: skip
+            with torch.no_grad():
+                blocks = {
+                    id(block): block.jacobian(given.detach(), delta)
+                    for (block, given, _), delta in zip(tape, deltas, strict=False)
+                }
+                order = [blocks[id(b)] for b in self.ansatz.network.blocks()]
+                J = torch.cat([*order, *(d[:, None] for d in deltas[len(tape) :])], 1)
+                if batch.piece.twins is not None:
+                    J = J[: len(r)] + J[len(r) :]
+            yield r[:, k].detach(), J
+
+    def _spread(self, count: int) -> list[Tensor]:
+        """The unknown parameters, one copy per point, in the strong form's place of numbers."""
+        found = []
+        for name, parameter in self.unknown.items():
+            copies = parameter.detach().expand(count).clone().requires_grad_()
+            self.form.data.parameters[name] = copies  # type: ignore[index]
+            found.append(copies)
+        return found
+
+
+def _scale(batch: Batch) -> float:
+    count = len(batch.points) // (1 if batch.piece.twins is None else 2)
+    return (batch.weight / count) ** 0.5
