@@ -16,7 +16,7 @@ from sciml.core.grid import Grid
 from sciml.core.mesh import Mesh
 from sciml.core.mesh_file import MeshFile
 from sciml.core.mesh_geometry import Geometry
-from sciml.core.place import check_place, placed
+from sciml.core.place import check_place, discrete, placed
 from sciml.core.problem import Problem
 from sciml.datasets.distributions import SCALARS, Distribution, stream
 
@@ -96,7 +96,7 @@ class Family:
     @cached_property
     def on(self) -> Grid | Mesh:
         """The grid on the problem's domain, or the mesh, which travels to workers with it."""
-        return placed(self.problem, self.grid, self.mesh, self.geometry)
+        return discrete(placed(self.problem, self.grid, self.mesh, self.geometry))
 
     @property
     def on_grid(self) -> Grid:

@@ -14,6 +14,7 @@ if __name__ != "sciml.solvers":
 if TYPE_CHECKING:
     from sciml.solvers.amg import AMG
     from sciml.solvers.auto import Auto
+    from sciml.solvers.collocation import PINN
     from sciml.solvers.continuation import Continuation
     from sciml.solvers.deflation import DeflatedCG, Deflation
     from sciml.solvers.direct import Direct
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
     from sciml.solvers.learned.multigrid import LearnedMultigrid
     from sciml.solvers.learned.multigrid_training import MultigridTraining
+    from sciml.solvers.learned.neural_ic import NeuralIC
+    from sciml.solvers.learned.neural_ic_training import NeuralICTraining
     from sciml.solvers.multigrid import Multigrid
     from sciml.solvers.newton import Newton
     from sciml.solvers.picard import Picard
@@ -63,6 +66,7 @@ SOLVERS: tuple[str, ...] = (
     "RungeKutta",
     "Verlet",
     "Surrogate",
+    "PINN",
 )
 
 _MODULES = {
@@ -91,7 +95,10 @@ _MODULES = {
     "LearnedMultigrid": "learned.multigrid",
     "Multigrid": "multigrid",
     "MultigridTraining": "learned.multigrid_training",
+    "NeuralIC": "learned.neural_ic",
+    "NeuralICTraining": "learned.neural_ic_training",
     "Newton": "newton",
+    "PINN": "collocation",
     "Picard": "picard",
     "Projection": "projection",
     "RungeKutta": "time_stepping",
@@ -114,6 +121,7 @@ __all__ = [
     "ILU",
     "IMEX",
     "MINRES",
+    "PINN",
     "SDIRK",
     "SOLVERS",
     "SOR",
@@ -133,6 +141,8 @@ __all__ = [
     "LearnedMultigrid",
     "Multigrid",
     "MultigridTraining",
+    "NeuralIC",
+    "NeuralICTraining",
     "Newton",
     "Picard",
     "Projection",

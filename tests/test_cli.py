@@ -62,7 +62,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def small(config: Path) -> str:
-    grid = sciml.load_spec(config).grid
+    spec = sciml.load_spec(config)
+    grid = spec.grid
+    if spec.points is not None:
+        return "points.count=200"
     if grid is None:
         return "solver.kind=auto"
     size = {1: 129, 2: 20, 3: 9}[len(grid.shape)]
@@ -78,7 +81,8 @@ def test_every_config_is_solved_and_written_whole(config: Path, tmp_path: Path) 
     assert "converged" in result.output
     assert all((out / name).stat().st_size > 0 for name in PRODUCTS)
     timed = sciml.load_spec(config).problem.time is not None
-    assert (out / ("solution.pvd" if timed else "solution.vtu")).stat().st_size > 0
+    if sciml.load_spec(config).points is None:  # these have too many coordinates for ParaView
+        assert (out / ("solution.pvd" if timed else "solution.vtu")).stat().st_size > 0
     assert not (out / "frames.h5").exists()
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
     record = json.loads((out / "run.json").read_text())

@@ -13,7 +13,6 @@ from sciml.app.spec import json_schema, load_spec, read_spec
 from sciml.app.yaml_source import parse_yaml
 from sciml.core.equation import Equation
 from sciml.core.expression import parse
-from sciml.core.grid import AXES
 from sciml.core.plain import dump
 from sciml.core.problem import Problem
 
@@ -46,7 +45,7 @@ SLOPES = ("ux", "uy", "uz")
 
 def evaluate(coefficient: Any, values: Values) -> torch.Tensor:
     text = coefficient if isinstance(coefficient, str) else repr(coefficient)
-    return parse(text, values)(**values).expand_as(values["x"])
+    return parse(text, values)(**values).expand_as(values["t"])
 
 
 def derivative(u: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -58,21 +57,25 @@ def derivative(u: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 def at(problem: Problem, points: list[torch.Tensor], t: torch.Tensor) -> Values:
     """Coordinates, time and parameters, the exact solution and its slopes."""
-    known = {**dict(zip(AXES, points, strict=False)), "t": t}
+    known = {**dict(zip(problem.box.axes, points, strict=True)), "t": t}
     values = {name: p.clone().requires_grad_() for name, p in known.items()}
     values |= {name: torch.tensor(v).double() for name, v in problem.parameters.items()}
     u = evaluate(problem.exact, values)
-    slopes = {s: derivative(u, values[a]) for a, s in zip(AXES, SLOPES, strict=True) if a in values}
+    slopes = {f"u{a}": derivative(u, values[a]) for a in problem.box.axes}
     return {**values, **dict.fromkeys(SLOPES, torch.zeros_like(t)), "u": u, **slopes}
+
+
+def slopes_of(problem: Problem) -> list[str]:
+    return [f"u{axis}" for axis in problem.box.axes]
 
 
 def flux(problem: Problem, values: Values) -> list[torch.Tensor]:
     """K grad u of the exact solution, or the derivatives of an energy by the slopes."""
-    equation, d = problem.form, problem.box.dimension
-    slope = [values[name] for name in SLOPES[:d]]
+    equation, d, names = problem.form, problem.box.dimension, slopes_of(problem)
+    slope = [values[name] for name in names]
     if equation.energy is not None:
         free = [s.clone() for s in slope]
-        e = evaluate(equation.energy, {**values, **dict(zip(SLOPES, free, strict=False))})
+        e = evaluate(equation.energy, {**values, **dict(zip(names, free, strict=True))})
         return [derivative(e, s) for s in free]
     K = equation.K if isinstance(equation.K, tuple) else (equation.K,) * d
     if not isinstance(K[0], tuple):
@@ -86,7 +89,7 @@ def residual(problem: Problem, values: Values) -> torch.Tensor:
     equation, u = problem.form, values["u"]
     carried = flux(problem, values)
     total = -torch.stack(
-        [derivative(q, values[a]) for q, a in zip(carried, AXES, strict=False)]
+        [derivative(q, values[a]) for q, a in zip(carried, problem.box.axes, strict=True)]
     ).sum(0)
     rate = derivative(u, values["t"])
     total = total + evaluate(equation.d, values) * rate
@@ -94,7 +97,7 @@ def residual(problem: Problem, values: Values) -> torch.Tensor:
     if equation.energy is not None:
         free = u.clone()
         return total + derivative(evaluate(equation.energy, {**values, "u": free}), free)
-    for b, slope in zip(equation.b or (), SLOPES, strict=False):
+    for b, slope in zip(equation.b or (), slopes_of(problem), strict=False):
         total = total + evaluate(b, values) * values[slope]
     return total + evaluate(equation.c, values) * u - evaluate(equation.f, values)
 

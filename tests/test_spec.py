@@ -325,12 +325,16 @@ def test_the_schema_names_every_key() -> None:
     assert schema["required"] == ["problem"] and schema["additionalProperties"] is False
     problem = resolved(schema, schema["properties"]["problem"])
     own = {"domain", "equation", "boundary", "obstacle", "parameters", "exact", "name"}
-    own |= {"time", "initial"}
+    own |= {"time", "initial", "observations"}
     assert set(problem["properties"]) == own
     equation = schema["$defs"]["Equation"]
     assert "general" in equation["properties"]["kind"]["enum"]
     assert equation["description"]
-    places = {"grid": {"shape", "centring"}, "mesh": {"file", "element"}}
+    places = {
+        "grid": {"shape", "centring"},
+        "mesh": {"file", "element"},
+        "points": {"count", "seed"},
+    }
     for name, keys in places.items():
         place = resolved(schema, schema["properties"][name]["anyOf"][0])
         assert set(place["properties"]) == keys

@@ -120,7 +120,9 @@ def solve(
     if directory.exists() and not directory.is_dir():
         raise InputError(f"--out '{directory}' is a file; name a directory")
     typer.echo(describe(problem))
-    with solving(problem.problem.time) as report:
+    # Training goes through all of time at once.
+    span = None if getattr(problem.solver, "pointwise", False) else problem.problem.time
+    with solving(span) as report:
         result = answer(problem, setting, report, directory / FRAMES)
     for note in result.solution.notes:
         typer.echo(f"  {note}")
@@ -147,7 +149,7 @@ def validate(
     from sciml.app.run import describe, lower, memory
 
     problem, setting = _load(spec, set_, device, dtype, 0)
-    if not problem.problem.linear:
+    if not problem.problem.linear or getattr(problem.solver, "pointwise", False):
         _validate_evolution(problem)
         return
     system = lower(problem, setting)
@@ -196,6 +198,7 @@ def plot(
     """Draw the figures of a run again."""
     from sciml.app.plot import plot_convergence, plot_field, plot_solution
     from sciml.core.files import load_fields, load_solution
+    from sciml.core.place import discrete
 
     solution, fields = load_solution(run), load_fields(run)
     directory = out or (run if run.is_dir() else run.parent)
@@ -205,7 +208,7 @@ def plot(
     plot_convergence(solution, directory / "convergence.png")
     assert solution.on is not None
     for name, values in fields.items():
-        plot_field(values, solution.on, name, directory / f"{name}.png")
+        plot_field(values, discrete(solution.on), name, directory / f"{name}.png")
     for name in ("solution", "convergence", *fields):
         typer.echo(directory / f"{name}.png")
 
@@ -265,6 +268,7 @@ def certify(
     from sciml.app.spec import explain, load_spec, read_spec
     from sciml.app.yaml_source import parse_yaml
     from sciml.core.files import load_solution
+    from sciml.core.place import discrete
 
     if what.is_dir():
         text = json.dumps(_read_record(what / "run.json")["spec"])
@@ -275,7 +279,9 @@ def certify(
         value = answer(problem, Setting()).solution.value
     try:
         # A hole holds no answer; its points are no unknowns, so any number will do there.
-        bound = sciml.certify(value.nan_to_num(0.0), problem.problem, problem.on, steps=steps)
+        bound = sciml.certify(
+            value.nan_to_num(0.0), problem.problem, discrete(problem.on), steps=steps
+        )
     except InputError as error:
         raise InputError(explain(error, problem)) from None
     typer.echo(describe(problem))

@@ -18,9 +18,9 @@ from typing_extensions import TypeAliasType
 from sciml.core.equation import Elasticity, Equation, FieldFile, Helmholtz, NavierStokes, Regions
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
-from sciml.core.grid import AXES
+from sciml.core.grid import AXES, axis_names
 from sciml.core.mesh_file import SUFFIXES, MeshFile
-from sciml.core.problem import Condition, Obstacle, Problem, Robin
+from sciml.core.problem import Condition, Obstacle, Problem, Robin, Unknown
 
 # The solution and its derivatives, in an equation's coefficients.
 SOLUTION = ("u", "ux", "uy", "uz")
@@ -53,9 +53,9 @@ class Scope:
 
     def expression(self, text: str, of_solution: bool = False) -> Expression:
         """``text`` parsed; raises InputError for a name that does not exist here."""
-        axes = AXES[: self.dimension]
+        axes = axis_names(self.dimension)
         absent = f"the domain has only the coordinates {', '.join(axes)}"
-        refused = dict.fromkeys(AXES[self.dimension :], absent)
+        refused = {name: absent for name in AXES if name not in axes}
         known = (*axes, *self.parameters, *(("t",) if self.timed else ()))
         if of_solution:
             known = (*known, *self.solution)
@@ -145,6 +145,16 @@ def displacement(value: Any, scope: Scope) -> Any:
     )
 
 
+def observations(value: Any, scope: Scope) -> str:
+    """A CSV file, found relative to the spec."""
+    if not isinstance(value, str):
+        raise InputError(f"expected the name of a CSV file; got {describe(value)}")
+    path = scope.folder / value
+    if "\0" in value or not path.is_file():
+        raise InputError(f"cannot find the file '{value}' in '{scope.folder}'")
+    return str(path)
+
+
 def mesh_path(value: Any, scope: Scope) -> str:
     """A mesh's file, found relative to the spec."""
     if not isinstance(value, str):
@@ -216,12 +226,14 @@ def parameters(value: Any, scope: Scope) -> dict[str, Any]:
 
 
 def _parameter(name: str, value: Any, scope: Scope) -> Any:
-    if name in RESERVED:
+    if name in (*RESERVED, *axis_names(scope.dimension)):
         raise InputError(f"'{name}' already has a meaning in expressions; choose another name")
     if not (name.isascii() and name.isidentifier()):
         raise InputError(f"'{name}' is no name; use letters, digits and _, a letter first")
     if isinstance(value, Mapping) and "kind" in value:
         return _distribution(value, scope, scalars_only=True)
+    if isinstance(value, Mapping) and value.keys() == {"unknown"}:
+        return Unknown(_at(".unknown", number, value["unknown"]))
     if isinstance(value, (list, tuple)):
         if not value:
             raise InputError("expected a number or a list of numbers; got an empty list")
@@ -323,6 +335,13 @@ _SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _REGIONS]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
 _OR_NULL = {**_LIST, "items": {"anyOf": [_SCALAR, {"type": "null"}]}}
 _MATRIX = {"type": "array", "items": _LIST, "minItems": 1, "maxItems": 3}
+_UNKNOWN = {
+    "type": "object",
+    "description": "To be found from the observations, from this first guess.",
+    "properties": {"unknown": {"type": "number"}},
+    "required": ["unknown"],
+    "additionalProperties": False,
+}
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 
 
@@ -361,9 +380,13 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
     (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
+    (Problem, "observations"): _type("Observations", observations, {"type": "string"}),
     (Problem, "parameters"): _type(
         "Parameters",
         parameters,
-        {"type": "object", "additionalProperties": {"anyOf": [{"type": "number"}, _NUMBERS]}},
+        {
+            "type": "object",
+            "additionalProperties": {"anyOf": [{"type": "number"}, _NUMBERS, _UNKNOWN]},
+        },
     ),
 }

@@ -28,6 +28,7 @@ from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.files import write_json, write_text
 from sciml.core.linear import LinearMap, SparseMatrix
+from sciml.core.place import discrete
 from sciml.core.plain import dump
 from sciml.solvers import learned
 
@@ -129,7 +130,7 @@ def matrices(spec: LearnSpec) -> list[LinearMap]:
     data = spec.data
     if isinstance(data, OneProblem):
         stated = load_spec(home / data.spec, data.changes)
-        return [discretize(stated.problem, stated.on).A]
+        return [discretize(stated.problem, discrete(stated.on)).A]
     if isinstance(data, Matrices):
         return _stored(Path(data.folder))
     if data.count < 1:
@@ -153,11 +154,11 @@ def _stored(folder: Path) -> list[LinearMap]:
         try:
             stored = path.suffix == ".npz"
             matrix = scipy.sparse.load_npz(path) if stored else scipy.io.mmread(path)
+            found.append(SparseMatrix(matrix))
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"cannot read a matrix from '{path}': {error}", "data.folder"
             ) from None
-        found.append(SparseMatrix(matrix))
     return found
 
 

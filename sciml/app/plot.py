@@ -24,6 +24,7 @@ from sciml.core.errors import InputError
 from sciml.core.files import atomic_write
 from sciml.core.grid import AXES, Grid
 from sciml.core.mesh import Mesh
+from sciml.core.points import Points
 from sciml.core.solution import Solution
 
 SAMPLES = 9
@@ -52,6 +53,10 @@ def plot_solution(solution: Solution, file: str | Path | None = None, title: str
     """A figure of the value; written to ``file`` where one is named."""
     if solution.on is None:
         raise InputError("a bare vector has no grid to be plotted on")
+    if isinstance(solution.on, Points):
+        from sciml.app.plot_scattered import plot_scattered
+
+        return plot_scattered(solution, solution.on, file, title)
     if isinstance(solution.on, Grid) and (solution.times is not None or len(solution.fields) > 1):
         from sciml.app.plot_frames import plot_frames
 
@@ -108,7 +113,7 @@ def plot_convergence(solution: Solution, file: str | Path | None = None) -> Figu
         rtol = _tolerance(solution.solver)
         if rtol is not None:
             axes.axhline(rtol, color=_INK, lw=0.9, ls="--", label=f"tolerance {rtol:.0e}")
-        in_time = solution.times is not None
+        in_time = solution.times is not None and solution.function is None
         axes.set_xlabel("time step" if in_time else "iteration")
         axes.set_ylabel("relative error or residual of the step" if in_time else _RESIDUAL)
         axes.set_xlim(-0.02 * longest, 1.02 * longest)

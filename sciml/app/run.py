@@ -27,7 +27,9 @@ from sciml.core.fields import exact_on_mesh, hole_on, values_on
 from sciml.core.files import save_solution, write_json, write_text
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import PLURALS, Mesh
+from sciml.core.place import discrete
 from sciml.core.plain import dump
+from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress
@@ -84,7 +86,7 @@ def lower(spec: Spec, setting: Setting) -> LinearSystem:
     """The spec's linear system; an InputError names file, line and column."""
     dtype, device = DTYPES[setting.dtype], setting.device
     try:
-        system = discretize(spec.problem, spec.on, dtype=dtype, device=device)
+        system = discretize(spec.problem, discrete(spec.on), dtype=dtype, device=device)
     except InputError as error:
         raise InputError(explain(error, spec)) from None
     return replace(system, notes=(*system.notes, _ROUNDED)) if dtype == torch.float32 else system
@@ -104,10 +106,12 @@ def answer(
     torch.manual_seed(setting.seed)
     np.random.seed(setting.seed)  # PyAMG draws its test vectors from it
     start = time.perf_counter()
-    system = lower(spec, setting) if spec.problem.linear else None
+    gridded = not (isinstance(spec.on, Points) or getattr(spec.solver, "pointwise", False))
+    system = lower(spec, setting) if spec.problem.linear and gridded else None
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
         solution = _solve(spec, setting, system, progress, frames)
+        spec = _found(spec, solution)
         solution = _without_hole(solution, spec)
         error = _error(solution, spec, system is not None and system.A.nullspace)
         fields = _varying_coefficients(spec) | _stress(spec, solution)
@@ -120,6 +124,14 @@ def answer(
     )
     defect = None if system is None else system.defect
     return Answer(spec, setting, solution, error, fields, unknowns, defect, seconds)
+
+
+def _found(spec: Spec, solution: Solution) -> Spec:
+    """The spec, the parameters that were unknown put in."""
+    if not solution.parameters:
+        return spec
+    known = {**spec.problem.parameters, **solution.parameters}
+    return replace(spec, problem=replace(spec.problem, parameters=known))
 
 
 def _solve(
@@ -204,7 +216,9 @@ def describe(spec: Spec) -> str:
     on, span = spec.on, spec.problem.time
     title = spec.problem.name or Path(spec.path).stem
     points = " x ".join(str(n) for n in on.shape)
-    if isinstance(on, Mesh):
+    if isinstance(on, Points):
+        what = f"points in {len(on.coordinates())} dimensions"
+    elif isinstance(on, Mesh):
         what = f"nodes ({len(on.cells)} {on.element} {PLURALS[on.dimension]})"
     else:
         what = "nodes" if on.centring == "node" else "cells"
@@ -215,7 +229,7 @@ def describe(spec: Spec) -> str:
 
 def memory(spec: Spec, setting: Setting) -> int:
     """Bytes that the discretisation takes at its peak, estimated without allocating them."""
-    return memory_estimate(spec.problem, spec.on, DTYPES[setting.dtype].itemsize)
+    return memory_estimate(spec.problem, discrete(spec.on), DTYPES[setting.dtype].itemsize)
 
 
 def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
@@ -299,7 +313,7 @@ def write_run(result: Answer, directory: Path, overrides: Iterable[str] = ()) ->
         plot_solution(solution, figures["Solution"], summary["title"])
         for name, values in result.fields.items():
             figures[_CAPTIONS.get(name, f"Coefficient {name}")] = directory / f"{name}.png"
-            plot_field(values, result.spec.on, name, directory / f"{name}.png")
+            plot_field(values, discrete(result.spec.on), name, directory / f"{name}.png")
         figures["Convergence"] = directory / "convergence.png"
         plot_convergence(solution, figures["Convergence"])
         write_json(directory / "run.json", summary)

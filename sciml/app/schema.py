@@ -28,10 +28,11 @@ from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
 from sciml.app.coefficients import FIELD_TYPES, UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
+from sciml.core.points import Points
 from sciml.core.problem import Problem
 
 _PLAIN = (int, float, str, bool, type(None))
-_HIDDEN = {(Grid, "domain")}
+_HIDDEN = {(Grid, "domain"), (Points, "domain")}
 # Required in Python, where one writes None for it.
 _ABSENT = {(Problem, "domain")}
 _INSTEAD = {

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from sciml.app.yaml_source import Key, Place, Source, SpecError, parse_yaml, read_yaml
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.grid import Grid
+from sciml.core.grid import AXES, MOST_DIMENSIONS, Grid, axis_names
 from sciml.core.mesh import Mesh
 from sciml.core.mesh_file import MeshFile
 from sciml.core.mesh_geometry import Geometry
 from sciml.core.place import check_place, placed
+from sciml.core.points import Points
 from sciml.core.problem import Problem
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 class Spec:
     """A problem, the grid or mesh to solve it on, and the solver.
 
-    Exactly one of ``grid``, ``mesh`` and ``geometry`` is given. ``solver`` is one of
+    Exactly one of ``grid``, ``mesh``, ``geometry`` and ``points`` is given. ``solver`` is one of
     ``sciml.solvers``; ``Auto()`` where the file gives none. ``source`` is the text it was read
     from.
     """
@@ -43,11 +44,12 @@ class Spec:
     grid: Grid | None = None
     mesh: MeshFile | None = None
     geometry: Geometry | None = None
+    points: Points | None = None
     solver: Any = None
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
-        check_place(self.problem, self.grid, self.mesh, self.geometry)
+        check_place(self.problem, self.grid, self.mesh, self.geometry, self.points)
         if self.solver is not None and not hasattr(self.solver, "run"):
             raise InputError(
                 f"{self.solver.kind} is a preconditioner, not a solver; "
@@ -56,10 +58,10 @@ class Spec:
             )
 
     @cached_property
-    def on(self) -> Grid | Mesh:
-        """The grid, or the mesh read or made: ``solve(spec.problem, spec.solver, on=spec.on)``."""
+    def on(self) -> Grid | Mesh | Points:
+        """The grid, points or mesh: ``solve(spec.problem, spec.solver, on=spec.on)``."""
         try:
-            return placed(self.problem, self.grid, self.mesh, self.geometry)
+            return placed(self.problem, self.grid, self.mesh, self.geometry, self.points)
         except InputError as error:
             if self.source is None:
                 raise
@@ -210,19 +212,23 @@ def scope_of(source: Source) -> Scope:
     stated: dict[str, Any] = problem if isinstance(problem, dict) else {}
     domain, names, equation = (stated.get(k) for k in ("domain", "parameters", "equation"))
     lower = domain.get("lower") if isinstance(domain, dict) else None
-    dimension = min(max(len(lower), 1), 3) if isinstance(lower, list) else 3
+    most = MOST_DIMENSIONS
+    dimension = min(max(len(lower), 1), most) if isinstance(lower, list) else 3
     parameters = tuple(names) if isinstance(names, dict) else ()
-    solution = _unknown_fields(equation) if isinstance(equation, dict) else SOLUTION
+    solution: tuple[str, ...] = SOLUTION
+    if isinstance(equation, dict):
+        solution = _unknown_fields(equation, dimension)
     timed = stated.get("time") is not None
-    folder, meshed = Path(source.name).parent, "grid" not in source.data
+    folder, meshed = Path(source.name).parent, not {"grid", "points"} & source.data.keys()
     return Scope(folder, dimension, parameters, solution, timed, meshed)
 
 
-def _unknown_fields(equation: dict[str, Any]) -> tuple[str, ...]:
+def _unknown_fields(equation: dict[str, Any], dimension: int) -> tuple[str, ...]:
     """The names of the fields that the equation is for, and of their derivatives."""
     system = equation.get("equations")
     fields = tuple(map(str, system)) if isinstance(system, dict) else ("u",)
-    return tuple(f"{field}{axis}" for field in fields for axis in ("", "x", "y", "z"))
+    axes = AXES if dimension <= len(AXES) else axis_names(dimension)
+    return tuple(f"{field}{axis}" for field in fields for axis in ("", *axes))
 
 
 def tuples(data: Any) -> Any:

@@ -20,12 +20,14 @@ from sciml.core.discretize.layout import layout
 from sciml.core.equation import Regions
 from sciml.core.grid import Grid
 from sciml.core.mesh import Mesh
+from sciml.core.points import Points
+from sciml.core.pointwise import Pointwise, numeric_parameters
 from sciml.core.problem import Coefficient, Problem
 
 
 def values_on(
     problem: Problem,
-    on: Grid | Mesh,
+    on: Grid | Mesh | Points,
     coefficient: Coefficient,
     key: str,
     unused: torch.Tensor | None = None,
@@ -38,12 +40,26 @@ def values_on(
     """
     if isinstance(on, Mesh):
         return on_mesh(problem, on, coefficient, key)
+    if isinstance(on, Points):
+        return at_points(problem, on, coefficient, key, t)
     grid = on.bind(problem.box)
     info = _context(problem, grid)
     info = info if t is None else info.at_time(t)
     value = evaluate(coefficient, info.own, info, key, unused)
     batch = value.shape[: value.ndim - len(grid.shape)]
     return value.expand(*batch, *grid.shape)
+
+
+def at_points(
+    problem: Problem, on: Points, coefficient: Coefficient, key: str, t: float | None = None
+) -> torch.Tensor:
+    """A coefficient at scattered points, (count,)."""
+    columns = on.bind(problem.box).coordinates()
+    if problem.time is not None:
+        now = problem.time.start if t is None else t
+        columns = (*columns, torch.full_like(columns[0], now))
+    read = Pointwise(problem, (), numeric_parameters(problem))
+    return read(coefficient, key, torch.stack(columns, -1)).expand(on.count)
 
 
 def on_mesh(problem: Problem, mesh: Mesh, coefficient: Coefficient, key: str) -> torch.Tensor:
@@ -68,9 +84,9 @@ def exact_on_mesh(problem: Problem, mesh: Mesh) -> Callable[..., torch.Tensor]:
     return function
 
 
-def hole_on(problem: Problem, on: Grid | Mesh) -> torch.Tensor | None:
+def hole_on(problem: Problem, on: Grid | Mesh | Points) -> torch.Tensor | None:
     """True at the grid's points inside the obstacle, bool of shape ``grid``; None without one."""
-    if problem.obstacle is None or isinstance(on, Mesh):
+    if problem.obstacle is None or isinstance(on, (Mesh, Points)):
         return None
     grid = on.bind(problem.box)
     info = _context(problem, grid)

@@ -32,6 +32,7 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.mesh import Mesh
 from sciml.core.mesh_store import read_mesh_group, write_mesh_group, write_vtu
+from sciml.core.points import Points
 from sciml.core.solution import Solution, Statistics
 from sciml.core.status import Status
 
@@ -100,6 +101,8 @@ def save_solution(
     paths = [directory / "solution.h5"]
     with atomic_write(paths[0]) as temporary:
         _write_h5(temporary, solution, fields)
+    if isinstance(solution.on, Points) and solution.on.box.dimension > 3:
+        return tuple(paths)  # ParaView's points have three coordinates
     if solution.on is not None and solution.times is None:
         paths.append(_save_paraview(solution, directory / "solution", fields))
     elif solution.on is not None:
@@ -114,6 +117,11 @@ def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Te
         with atomic_write(stem.with_suffix(".vtu")) as temporary:
             write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields))
         return stem.with_suffix(".vtu")
+    if isinstance(solution.on, Points):
+        path = stem.with_suffix(".vtu")
+        with atomic_write(path) as temporary:
+            _write_cloud(temporary, solution.on, _paraview_arrays(solution, fields))
+        return path
     small = int(np.prod(solution.on.shape)) <= VTU_POINTS
     path = stem.with_suffix(".vtu" if small else ".vti")
     arrays = _paraview_arrays(solution, fields)
@@ -153,6 +161,11 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
         if isinstance(solution.on, Mesh):
             write_mesh_group(file.create_group("mesh"), solution.on)
+        elif isinstance(solution.on, Points):
+            box = solution.on.box
+            file["u"].attrs.update(
+                points=solution.on.count, seed=solution.on.seed, lower=box.lower, upper=box.upper
+            )
         elif solution.on is not None:
             box = solution.on.box
             file["u"].attrs.update(
@@ -183,9 +196,12 @@ def load_solution(path: str | Path) -> Solution:
         u, stats = file["u"], file["stats"]
         value = torch.from_numpy(u[()])
         residual = _tensor(file["residual"])
-        grid: Grid | Mesh | None = None
+        grid: Grid | Mesh | Points | None = None
         if "mesh" in file:
             grid = read_mesh_group(file["mesh"])
+        if "points" in u.attrs:
+            box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
+            grid = Points(int(u.attrs["points"]), int(u.attrs["seed"]), box)
         if "centring" in u.attrs:
             box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
             shape = tuple(value.shape[-len(box.lower) :])
@@ -326,6 +342,17 @@ def _write_vtu(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None
         point_data={} if cell_data else flat,
         cell_data={name: [v[keep]] for name, v in flat.items()} if cell_data else {},
     )
+    meshio.write(path, mesh, file_format="vtu", compression=None)
+
+
+def _write_cloud(path: Path, on: Points, arrays: Mapping[str, np.ndarray]) -> None:
+    """Scattered points, each a vertex of its own."""
+    columns = [c.numpy() for c in on.coordinates()]
+    points = np.zeros((on.count, 3))
+    points[:, : len(columns)] = np.stack(columns, axis=1)
+    vertices = np.arange(on.count)[:, None]
+    data = {name: np.ascontiguousarray(v) for name, v in arrays.items()}
+    mesh = meshio.Mesh(points, [("vertex", vertices)], point_data=data)
     meshio.write(path, mesh, file_format="vtu", compression=None)
 
 

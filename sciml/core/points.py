@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from sciml.core.errors import InputError
 from sciml.core.grid import Box
@@ -22,7 +22,6 @@ class Points:
     count: int
     seed: int = 0
     domain: Box | None = None
-    kind: Literal["sobol"] = "sobol"
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -33,6 +32,13 @@ class Points:
         """One axis: the points."""
         return (self.count,)
 
+    @property
+    def box(self) -> Box:
+        """The domain; raises InputError while the points are not bound to one."""
+        if self.domain is None:
+            raise InputError("these points have no domain yet: use points.bind(problem.domain)")
+        return self.domain
+
     def bind(self, domain: Box) -> Points:
         """These points in ``domain``."""
         return self if self.domain is not None else replace(self, domain=domain)
@@ -41,9 +47,7 @@ class Points:
         """One tensor (count,) per axis, float64."""
         import torch
 
-        if self.domain is None:
-            raise InputError("these points have no domain yet: use points.bind(problem.domain)")
-        box = self.domain
+        box = self.box
         engine = torch.quasirandom.SobolEngine(box.dimension, scramble=True, seed=self.seed)
         cube = engine.draw(self.count, dtype=torch.float64)
         low, high = (torch.tensor(c, dtype=torch.float64) for c in (box.lower, box.upper))

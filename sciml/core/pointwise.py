@@ -24,7 +24,7 @@ from sciml.core.equation import FieldFile
 from sciml.core.errors import InputError
 from sciml.core.expression import Call, Expression, Node, parse
 from sciml.core.interpolation import interpolate
-from sciml.core.problem import Problem
+from sciml.core.problem import Problem, Unknown
 
 # Derivatives of these vanish almost everywhere and say nothing of the jumps between.
 _JUMPS = frozenset({"sign", "floor", "round", "step", "where", "mod", "<", "<=", ">", ">="})
@@ -166,12 +166,12 @@ class Pointwise:
         return interpolate(values, points.unbind(1)[: box.dimension], ticks)
 
 
-def numeric_parameters(problem: Problem) -> dict[str, float]:
-    """The parameters as numbers; raises InputError for a batch of them."""
+def numeric_parameters(problem: Problem) -> dict[str, Any]:
+    """The parameters as numbers, of unknown ones the guess; InputError for a batch of them."""
     found = {}
     for name, value in problem.parameters.items():
         try:
-            found[name] = float(value)
+            found[name] = float(value.unknown if isinstance(value, Unknown) else value)
         except (TypeError, ValueError):
             raise InputError(
                 f"this solver answers one problem at a time; parameter '{name}' must be one number",

@@ -35,6 +35,7 @@ __all__ = [
     "Regions",
     "Robin",
     "Time",
+    "Unknown",
     "Vector",
 ]
 
@@ -126,6 +127,13 @@ class Time:
 
 
 @dataclass(frozen=True)
+class Unknown:
+    """A parameter that is to be found, from this first guess, such that observations are met."""
+
+    unknown: float
+
+
+@dataclass(frozen=True)
 class Problem:
     """A boundary-value problem, in time too, free of grids, devices and solvers.
 
@@ -133,8 +141,11 @@ class Problem:
     ``front``), or every named boundary of a mesh, to its :class:`Condition`. ``domain`` is None for
     a problem on a mesh. ``initial``: the field at ``time.start``, or a mapping such as
     ``{u: ..., ut: ...}`` where there is more than one. ``parameters`` are names usable in every
-    expression; a parameter given as a sequence makes a batch of problems. ``exact`` makes every run
-    print its error. Raises InputError for a missing, unknown or one-sided periodic side, and for
+    expression; a parameter given as a sequence makes a batch of problems, one given as
+    :class:`Unknown` is found from ``observations``: a CSV file whose first line names its columns,
+    coordinates and fields such as ``x,y,u``, or a mapping of these names to numbers. ``exact``
+    makes every run print its error. A box's side that is not named has the condition ``all``, if
+    there is one. Raises InputError for a missing, unknown or one-sided periodic side, and for
     initial data that do not go with the equation.
     """
 
@@ -147,10 +158,18 @@ class Problem:
     name: str = ""
     time: Time | None = None
     initial: Coefficient | Mapping[str, Coefficient] | None = None
+    observations: str | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.domain is not None:
+            object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
             _check_sides(self.domain, self.boundary)
+        unknown = [name for name, p in self.parameters.items() if isinstance(p, Unknown)]
+        if unknown and self.observations is None:
+            raise InputError(
+                f"'{unknown[0]}' is unknown: give observations: data.csv to find it from",
+                f"problem.parameters.{unknown[0]}",
+            )
         if (self.time is None) != (self.initial is None):
             raise InputError(
                 "a problem in time needs both time: {end: ...} and initial: ...; "
@@ -197,6 +216,14 @@ class Problem:
         if isinstance(self.initial, Mapping):
             return self.initial
         return {} if self.initial is None else {"u": self.initial}
+
+
+def _every_side(domain: Box, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:
+    """The sides by name, those that are not named as ``all`` says."""
+    if "all" not in boundary:
+        return boundary
+    named = {side: condition for side, condition in boundary.items() if side != "all"}
+    return dict.fromkeys(domain.sides, boundary["all"]) | named
 
 
 def _check_sides(domain: Box, boundary: Mapping[str, Condition]) -> None:

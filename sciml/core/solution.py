@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,7 @@ class Solution:
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
     ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields).
+    to (n, fields). ``parameters``: those of the problem that were unknown, as found.
     """
 
     value: torch.Tensor
@@ -60,6 +60,7 @@ class Solution:
     fields: tuple[str, ...] = ("u",)
     certificate: Certificate | None = None
     function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
+    parameters: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:

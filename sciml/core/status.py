@@ -60,6 +60,10 @@ class Status(Enum):
         "A network's prediction, held to no tolerance; look at its residual and certificate, "
         "or give polish: a solver that takes it to a tolerance."
     )
+    TRAINING_ENDED = (
+        "Training ended before the residual at fresh points met rtol; give more iterations, points "
+        "or a wider network, or polish: a solver that goes on from the answer on the grid."
+    )
     RESIDUAL_MISMATCH = (
         "The method reported convergence but the recomputed residual is above the tolerance; "
         "lower rtol, or use a better-conditioned formulation."

@@ -39,6 +39,7 @@ class Piece:
     On a side both are equal along its axis. ``residual(points, jet)`` gives (N, E). ``twins``: a
     shift (D,) from each point to one that it is compared with; the jet then holds all the points,
     then all the twins. ``flux``: it is a condition on n . K grad u rather than on u.
+    ``fixed``: the points (N, D) themselves, where there is no choice (observations).
     """
 
     name: str
@@ -47,6 +48,7 @@ class Piece:
     residual: Residual
     twins: Tensor | None = None
     flux: bool = False
+    fixed: Tensor | None = None
 
     @property
     def free(self) -> int:
@@ -55,6 +57,8 @@ class Piece:
 
     def place(self, cube: Tensor) -> Tensor:
         """Points (N, D) of the part for points (N, free) of the unit cube."""
+        if self.fixed is not None:
+            return self.fixed
         points = self.lower.expand(len(cube), -1).clone()
         axes = self.upper > self.lower
         points[:, axes] = (self.lower + 0.0)[axes] + cube * (self.upper - self.lower)[axes]

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from sciml.core.jet import Jet, Pairs, coordinates
 
 Activation = Literal["tanh", "sin"]
-Tape = list[tuple["Block", Tensor, Tensor]]
+Tape = list[tuple[Any, Any, Tensor]]  # a block, its input, its output
 
 
 class Block(Protocol):

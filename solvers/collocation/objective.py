@@ -10,7 +10,7 @@ parameters of the ansatz.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -66,13 +66,17 @@ class Ansatz:
 
 @dataclass(frozen=True)
 class Batch:
-    """The points of one piece, the jets of what is built in there, and its weight."""
+    """The points of one piece, the jets of what is built in there, and its weight.
+
+    ``share``: factors of the weight at the points, (N,); one everywhere where None.
+    """
 
     piece: Piece
     points: Tensor
     known: tuple[Jet, Jet] | None
     pairs: Pairs
     weight: float
+    share: Tensor | None = None
 
 
 @dataclass
@@ -80,8 +84,8 @@ class Objective:
     """The residuals of an ansatz at points that may be exchanged.
 
     ``weights``: per piece, 1 where not named. ``unknown``: parameters of the problem to be found,
-    one-element tensors, which ``numbers``, the mapping that the strong form reads, is kept in step
-    with.
+    one-element tensors; the mapping of parameters that the strong form reads is kept in step.
+    ``density``: what a sampler has learned of where the residual is, for its next exchange.
     """
 
     form: StrongForm
@@ -90,10 +94,23 @@ class Objective:
     weights: Mapping[str, float] = field(default_factory=dict)
     unknown: Mapping[str, nn.Parameter] = field(default_factory=dict)
     batches: list[Batch] = field(default_factory=list)
+    density: Any = None
 
     def place(self, points: Sequence[Tensor]) -> None:
         """Take these points, one tensor (N, D) per piece."""
         self.batches = [self._batch(p, x) for p, x in zip(self.pieces, points, strict=True)]
+
+    def weigh(self, weights: Mapping[str, float]) -> None:
+        """Take these weights of pieces, at the present points and at those to come."""
+        self.weights = {**self.weights, **weights}
+        self.batches = [
+            replace(b, weight=self.weights.get(b.piece.name, 1.0)) for b in self.batches
+        ]
+
+    @property
+    def found(self) -> dict[str, float]:
+        """The unknown parameters as numbers."""
+        return {name: float(p.detach()) for name, p in self.unknown.items()}
 
     @property
     def columns(self) -> list[nn.Parameter]:
@@ -123,9 +140,10 @@ class Objective:
         """The loss, with a graph, and the mean square of every piece by name."""
         total, parts = torch.zeros(()), {}
         for batch in self.batches:
-            square = self._at(batch, None).square().sum(-1).mean()
-            parts[batch.piece.name] = float(square.detach())
-            total = total + batch.weight * square
+            square = self._at(batch, None).square().sum(-1)
+            parts[batch.piece.name] = float(square.detach().mean())
+            share = 1.0 if batch.share is None else batch.share
+            total = total + batch.weight * (share * square).mean()
         return total, parts
 
     @torch.no_grad()
@@ -133,13 +151,14 @@ class Objective:
         """All weighted residuals r, (R,)."""
         return torch.cat([(_scale(b) * self._at(b, None)).T.flatten() for b in self.batches])
 
-    def jacobian(self) -> tuple[Tensor, Tensor]:
-        """r (R,) and dr/dtheta (R, P)."""
+    def jacobian(self, blocks: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
+        """r (R,) and dr/dtheta (R, P); the columns of some ``blocks`` alone where they are named."""
         values, rows = [], []
         for batch in self.batches:
-            for r, J in self._rows(batch):
-                values.append(_scale(batch) * r)
+            for r, J in self.rows(batch, blocks):
+                values.append(_scale(batch).squeeze(-1) * r)
                 rows.append(_scale(batch) * J)
+        self._settle()
         return torch.cat(values), torch.cat(rows)
 
     def pointwise(self, points: Tensor) -> Tensor:
@@ -156,16 +175,19 @@ class Objective:
         return Batch(piece, points, self.ansatz.known(points, pairs), pairs, weight)
 
     def _at(self, batch: Batch, tape: Tape | None) -> Tensor:
-        for name, parameter in self.unknown.items():
-            self.form.data.parameters[name] = parameter  # type: ignore[index]
+        self._settle()
         return self.residual(batch, tape)
 
-    def _rows(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-        """Per equation its residuals (N,) and their derivatives (N, P)."""
+    def rows(
+        self, batch: Batch, blocks: Sequence[Any] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Per equation the residuals of a piece, unweighted, (N,), and their derivatives (N, P)."""
         tape: Tape = []
-        extra = self._spread(len(batch.points))
+        extra = self._spread(len(batch.points)) if blocks is None else []
+        wanted = self.ansatz.network.blocks() if blocks is None else blocks
         with torch.enable_grad():
             r = self.residual(batch, tape)
+        tape = [entry for entry in tape if any(entry[0] is block for block in wanted)]
         outputs = [z for _, _, z in tape] + extra
         for k in range(r.shape[1]):
             last = k == r.shape[1] - 1
@@ -174,15 +196,20 @@ class Objective:
                 allow_unused=True,
             )  # fmt: skip
             with torch.no_grad():
-                blocks = {
-                    id(block): block.jacobian(given.detach(), delta)
+                found = {
+                    id(block): block.jacobian(given, delta)
                     for (block, given, _), delta in zip(tape, deltas, strict=False)
                 }
-                order = [blocks[id(b)] for b in self.ansatz.network.blocks()]
+                order = [found[id(block)] for block in wanted]
                 J = torch.cat([*order, *(d[:, None] for d in deltas[len(tape) :])], 1)
                 if batch.piece.twins is not None:
                     J = J[: len(r)] + J[len(r) :]
             yield r[:, k].detach(), J
+
+    def _settle(self) -> None:
+        """The strong form reads the unknown parameters as they are now."""
+        for name, parameter in self.unknown.items():
+            self.form.data.parameters[name] = parameter  # type: ignore[index]
 
     def _spread(self, count: int) -> list[Tensor]:
         """The unknown parameters, one copy per point, in the strong form's place of numbers."""
@@ -194,6 +221,8 @@ class Objective:
         return found
 
 
-def _scale(batch: Batch) -> float:
+def _scale(batch: Batch) -> Tensor:
+    """The root of a residual's weight in the loss, () or (N, 1)."""
     count = len(batch.points) // (1 if batch.piece.twins is None else 2)
-    return (batch.weight / count) ** 0.5
+    scale = batch.points.new_tensor(batch.weight / count).sqrt()
+    return scale if batch.share is None else scale * batch.share.sqrt()[:, None]

@@ -1,4 +1,7 @@
-"""What every optimiser of collocation shares: when to stop, what to tell, when points change."""
+"""What every optimiser of collocation shares: when to stop, what to tell, when points change.
+
+Optimisers may follow one another on one training: its iterations, its points and its budget go on.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from sciml.core.errors import InputError
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.collocation.objective import Objective
@@ -32,6 +36,33 @@ class Sampler(Protocol):
         """New points per piece, (N, D) each; ``objective`` holds the ones before, if any."""
 
 
+class Weighting(Protocol):
+    """How the residuals are weighed against each other; a frozen dataclass of options."""
+
+    def weigh(
+        self, objective: Objective, iteration: int, relative: Callable[[float], float]
+    ) -> bool:
+        """Weigh the residuals anew where it is time to; whether it did.
+
+        ``relative``: from a mean square of the equation's residual to its relative root.
+        """
+
+
+class Optimiser(Protocol):
+    """A frozen dataclass of options; ``iterations``: at most so many."""
+
+    @property
+    def iterations(self) -> int:
+        """At most so many."""
+
+    def minimise(self, objective: Objective, training: Training) -> Course:
+        """Lower the objective's loss until the training ends it.
+
+        Every iteration begins with ``training.exchange``, after which the loss is another where
+        that says so, and asks ``training.ended``.
+        """
+
+
 @dataclass(frozen=True)
 class Course:
     """How a minimisation went: ``losses`` per iteration, and why it ended."""
@@ -46,7 +77,11 @@ class Course:
 class Training:
     """One minimisation: its points, its budget, its record.
 
-    ``tolerance``: the loss at which to stop. ``seconds``: wall time at which to stop, or None.
+    ``tolerance``: the loss at which to stop, if the answer is ``confirmed`` at fresh points; else
+    it is lowered. ``seconds``: wall time at which to stop, or None. ``record``: what is kept for
+    those who watch, about once a second: ``iteration``, ``loss``, ``terms`` (root mean squares by
+    name), ``error`` (that of ``error()``, where given) and ``left``, the seconds that remain at
+    most. ``total``: the iterations of all optimisers.
     """
 
     sampler: Sampler
@@ -56,22 +91,33 @@ class Training:
     seconds: float | None = None
     progress: Progress | None = None
     relative: Callable[[float], float] = math.sqrt
+    confirmed: Callable[[], bool] = lambda: True
+    weightings: Sequence[Weighting] = ()
+    error: Callable[[], float] | None = None
+    total: int | None = None
+    record: dict[str, Any] | None = None
     losses: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    status: Status = Status.MAX_ITERATIONS
+    status: Status = Status.TRAINING_ENDED
     begun: float = field(default_factory=time.perf_counter)
+    quiet_until: float = 0.0
 
     def exchange(self, objective: Objective) -> bool:
-        """Draw points at the start and every ``every`` iterations; whether it did."""
+        """Draw points at the start and every ``every`` iterations, and weigh the residuals anew.
+
+        Whether the loss is another now.
+        """
         count, every = len(self.losses), self.sampler.every
-        if objective.batches and not (every and count and count % every == 0):
-            return False
-        objective.place(self.sampler.points(objective, self.counts, self.generator))
-        return True
+        drawn = not objective.batches or bool(every and count and count % every == 0)
+        if drawn:
+            objective.place(self.sampler.points(objective, self.counts, self.generator))
+        weighed = [w.weigh(objective, count, self.relative) for w in self.weightings]
+        return drawn or any(weighed)
 
     def ended(self, loss: float, objective: Objective) -> bool:
         """Record an iteration's loss; whether to stop before the next."""
         self.losses.append(loss)
+        self._tell(loss, objective)
         if self.progress is not None:
             self.progress(len(self.losses) - 1, self.relative(loss))
         if not math.isfinite(loss):
@@ -81,9 +127,37 @@ class Training:
             )
             return True
         if loss <= self.tolerance:
-            self.status = Status.CONVERGED
-            return True
+            if self.confirmed():
+                self.status = Status.CONVERGED
+                return True
+            self.tolerance /= 4
+        return self.late
+
+    @property
+    def late(self) -> bool:
+        """Whether the wall time is over."""
         return self.seconds is not None and time.perf_counter() - self.begun > self.seconds
+
+    def _tell(self, loss: float, objective: Objective) -> None:
+        """Bring the record up to date; at most a twentieth of the time goes into it."""
+        start = time.perf_counter()
+        if self.record is None or start < self.quiet_until:
+            return
+        count, spent = len(self.losses), start - self.begun
+        with torch.no_grad():
+            terms = {name: square**0.5 for name, square in objective.loss()[1].items()}
+        bounds = [] if self.seconds is None else [self.seconds - spent]
+        if self.total is not None:
+            bounds.append(spent / count * (self.total - count))
+        self.record |= {
+            "iteration": count - 1,
+            "loss": loss,
+            "terms": terms,
+            "error": None if self.error is None else self.error(),
+            "left": max(min(bounds), 0.0) if bounds else None,
+        }
+        end = time.perf_counter()
+        self.quiet_until = end + max(1.0, 20 * (end - start))
 
     def stalled(self) -> Course:
         """The course where no step lowers the loss any more."""
@@ -94,6 +168,21 @@ class Training:
         """What was recorded."""
         seconds = time.perf_counter() - self.begun
         return Course(tuple(self.losses), self.status, seconds, tuple(self.notes))
+
+
+def train(optimisers: Sequence[Optimiser], objective: Objective, training: Training) -> Course:
+    """Let the optimisers follow one another until one of them converges, or fails for good.
+
+    Raises InputError where there are none.
+    """
+    if not optimisers:
+        raise InputError("at least one optimiser is needed", "solver.optimiser")
+    for optimiser in optimisers:
+        training.status = Status.TRAINING_ENDED
+        course = optimiser.minimise(objective, training)
+        if course.status in (Status.CONVERGED, Status.NOT_FINITE) or training.late:
+            break
+    return course
 
 
 def _culprit(objective: Objective) -> str:

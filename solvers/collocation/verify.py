@@ -11,7 +11,7 @@ operator is symmetric definite the certificate bounds the distance to the grid's
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,19 +21,27 @@ from torch import Tensor
 from sciml.core.discretize import discretize, semidiscretize
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
-from sciml.core.mesh import Mesh
 from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import relative_residual
 from sciml.core.status import Status
+from sciml.solvers.amg import AMG
 from sciml.solvers.certify import certify
 from sciml.solvers.collocation.conditions import Piece
 from sciml.solvers.collocation.objective import Ansatz, Objective
+from sciml.solvers.collocation.posed import OBSERVED
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.collocation.training import Course
 from sciml.solvers.descent import at
+from sciml.solvers.krylov import CG, FCG
+from sciml.solvers.krylov_indefinite import MINRES
+from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.newton import Newton
 
+# Those that go on from a guess on a grid, for linear and for nonlinear problems.
+Polish = CG | FCG | MINRES | BiCGStab | GMRES | Multigrid | AMG | Newton
 TEST_POINTS = 10_000
 _CHUNK = 2**16  # points evaluated at once
 
@@ -74,6 +82,11 @@ def measure(
     return found
 
 
+def largest(relative: Mapping[str, float]) -> float:
+    """Of the equation and its conditions; noisy observations say nothing of these."""
+    return max(value for name, value in relative.items() if name != OBSERVED)
+
+
 @torch.no_grad()
 def scales_of(objective: Objective, count: int = 2000) -> Scales:
     """Of the ansatz as it is now."""
@@ -99,12 +112,13 @@ def answered(
     notes: Sequence[str] = (),
 ) -> Solution:
     """The Solution of a trained ansatz on a grid or at points."""
-    problem, ansatz = objective.form.problem, objective.ansatz
+    problem, ansatz = _known(objective), objective.ansatz
     value = values(ansatz, problem, on)
     relative = measure(objective)
-    worst = max(relative.values())
+    worst = largest(relative)
     residual = torch.tensor(worst, dtype=torch.float64)
-    remarks = [*course.notes, *notes, _said(relative)]
+    fitted = [f"found {name} = {value:.8g}" for name, value in objective.found.items()]
+    remarks = [*course.notes, *notes, *fitted, _said(relative)]
     solution = Solution(
         value=value,
         residual=residual,
@@ -123,8 +137,43 @@ def answered(
         else torch.tensor(problem.time.instants, dtype=torch.float64),
         fields=objective.form.fields,
         function=ansatz.value,
+        parameters=objective.found,
     )
+    polish = getattr(solver, "polish", None)
+    if polish is not None:
+        solution = _polished(solution, problem, on, polish)
     return _on_grid(solution, problem, on)
+
+
+def _polished(
+    solution: Solution, problem: Problem, on: Grid | Points, polish: Polish
+) -> Solution:
+    """The grid's own solution, by a solver that starts from the trained function."""
+    if not isinstance(on, Grid) or problem.time is not None:
+        raise InputError("polish is for steady problems on a grid", "solver.polish")
+    found = polish.run(polish.init(problem, on), initial=solution.value)
+    count = int(found.stats.iterations.max())
+    note = f"polish: {polish.kind}, {count} iterations from the trained function"
+    stats = replace(
+        solution.stats,
+        setup_seconds=solution.stats.setup_seconds + found.stats.setup_seconds,
+        solve_seconds=solution.stats.solve_seconds + found.stats.solve_seconds,
+    )
+    return replace(
+        solution,
+        value=found.value,
+        residual=found.residual,
+        statuses=found.statuses,
+        stats=stats,
+        notes=(*solution.notes, note, *found.notes),
+        function=None,
+    )
+
+
+def _known(objective: Objective) -> Problem:
+    """The problem, what was unknown of it put in."""
+    problem = objective.form.problem
+    return replace(problem, parameters={**problem.parameters, **objective.found})
 
 
 def values(ansatz: Ansatz, problem: Problem, on: Grid | Points) -> Tensor:
@@ -172,14 +221,3 @@ def _on_grid(solution: Solution, problem: Problem, on: Grid | Points) -> Solutio
 
 def _noted(solution: Solution, note: str) -> Solution:
     return replace(solution, notes=(*solution.notes, note))
-
-
-def place_of(on: Grid | Mesh | Points | None, problem: Problem) -> Grid | Points:
-    """Where the answer is wanted, bound to the problem's box; InputError for a mesh or nothing."""
-    if on is None:
-        raise InputError(
-            "a problem needs a place for its answer: pass on=Grid((129, 129)) or on=Points(1000)"
-        )
-    if isinstance(on, Mesh):
-        raise InputError("collocation is on boxes; a mesh has no box", "mesh")
-    return on.bind(problem.box)

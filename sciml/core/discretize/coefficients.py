@@ -24,7 +24,7 @@ from sciml.core.errors import InputError
 from sciml.core.expression import Expression, parse
 from sciml.core.grid import AXES
 from sciml.core.interpolation import interpolate
-from sciml.core.problem import Coefficient, FieldFile, Problem
+from sciml.core.problem import Coefficient, FieldFile, Problem, Unknown
 
 SLOPES = ("ux", "uy", "uz")
 STATE = ("u", *SLOPES)
@@ -81,6 +81,8 @@ def data(problem: Problem, layout: Layout, dtype: torch.dtype, device: torch.dev
     parameters = {}
     for name, value in problem.parameters.items():
         key = f"problem.parameters.{name}"
+        if isinstance(value, Unknown):
+            raise InputError(f"'{name}' is unknown: solvers that find it are pinn, gaussians", key)
         try:
             tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
         except (TypeError, ValueError, RuntimeError):

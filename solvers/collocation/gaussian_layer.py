@@ -1,0 +1,308 @@
+"""Gaussians with trained means and shapes, their derivatives in closed form.
+
+    g(x) = exp(-z . P z / 2),    z = x - mean,    P = L L^T,    L = (I + T) diag(1/width),
+
+T strictly lower triangular, zero where the covariance is diagonal. With q = P z
+
+    g_a = -q_a g,    g_ab = (q_a q_b - P_ab) g.
+
+The Jacobian's rows need the derivatives, by mean and shape, of S = sum_c delta_c d_c g. Writing
+S = s g, s = delta_0 - delta . q + sum_ab delta_ab (q_a q_b - P_ab), and v = ds/dq,
+
+    dS = g (s q - P v) . dmean + g tr(M dP),    M = -s z z^T / 2 + (v z^T + z v^T) / 2 - Delta,
+
+Delta the symmetric matrix of the delta_ab; then dS/dL = 2 g M L. The third derivatives of g are in
+there and are never formed. Along a periodic axis z is taken to the nearest copy of the mean, and
+its two neighbours are added: exact to rounding for widths up to a fifth of the period.
+
+A channel is a weighted sum of Gaussians of its own; a small network may follow (Kang et al., ICLR
+2025, arXiv 2412.05994, eq. 4-6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sciml.core.jet import Jet, Pairs, coordinates
+from sciml.solvers.collocation.networks import ACTIVATIONS, Dense, Tape
+
+_PORTION = 2**16  # points times Gaussians treated at once
+
+
+@dataclass(frozen=True)
+class Shape:
+    """G Gaussians: ``means`` (G, D), ``sharpness`` (G, D), the logarithm of 1/width, ``channel``
+    (G,), and ``shear`` (G, D (D - 1) / 2), the entries of T by rows, None where diagonal.
+    """
+
+    means: Tensor
+    sharpness: Tensor
+    channel: Tensor
+    shear: Tensor | None = None
+
+    def select(self, rows: Tensor) -> Shape:
+        """Some of them, by number or by a bool each."""
+        shear = None if self.shear is None else self.shear[rows]
+        return Shape(self.means[rows], self.sharpness[rows], self.channel[rows], shear)
+
+    def joined(self, other: Shape) -> Shape:
+        """These, then the others."""
+        shear = None
+        if self.shear is not None and other.shear is not None:
+            shear = torch.cat([self.shear, other.shear])
+        return Shape(
+            torch.cat([self.means, other.means]), torch.cat([self.sharpness, other.sharpness]),
+            torch.cat([self.channel, other.channel]), shear,
+        )  # fmt: skip
+
+    def sheared(self) -> Shape:
+        """The same functions, free to turn."""
+        count, dimension = self.means.shape
+        shear = self.means.new_zeros(count, dimension * (dimension - 1) // 2)
+        return Shape(self.means, self.sharpness, self.channel, shear)
+
+
+class GaussianBank(nn.Module):
+    """The jets of G Gaussians; ``periods``: per axis, None where it is not periodic.
+
+    ``unit`` (D,): the length in which the means are counted, so that a step of one means as much
+    for a place as for the logarithm of a width.
+    """
+
+    def __init__(self, shape: Shape, unit: Tensor, periods: tuple[float | None, ...]) -> None:
+        super().__init__()
+        self.unit = unit
+        self.places = nn.Parameter(shape.means / unit)
+        self.sharpness = nn.Parameter(shape.sharpness.clone())
+        self.shear = None if shape.shear is None else nn.Parameter(shape.shear.clone())
+        self.channel, self.periods = shape.channel, periods
+
+    @property
+    def means(self) -> Tensor:
+        """(G, D)."""
+        return self.places.detach() * self.unit
+
+    @property
+    def shape(self) -> Shape:
+        """What they are now."""
+        shear = None if self.shear is None else self.shear.detach().clone()
+        return Shape(self.means, self.sharpness.detach().clone(), self.channel, shear)
+
+    def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
+        """The jet (C, N, G); its graph is the closed form of ``jacobian``."""
+        data = _Closed.apply(self, points, pairs, *self.columns())
+        if tape is not None:
+            tape.append((self, coordinates(points, pairs), data))
+        return Jet(data, points.shape[1], pairs)
+
+    def columns(self) -> list[nn.Parameter]:
+        """The parameters in the order of the Jacobian's columns."""
+        return [self.places, self.sharpness, *(() if self.shear is None else (self.shear,))]
+
+    @torch.no_grad()
+    def evaluate(self, points: Tensor, pairs: Pairs) -> Tensor:
+        """(C, N, G)."""
+        _, P = self._factor()
+        found = points.new_zeros(1 + points.shape[1] + len(pairs), len(points), P.shape[2])
+        for rows in self._parts(len(points)):
+            for z in self._offsets(points[rows]):
+                q = _times(P, z)
+                g = (-0.5 * (z * q).sum(0)).exp()
+                second = [(q[a] * q[b] - P[a, b]) * g for a, b in pairs]
+                found[:, rows] += torch.stack([g, *(-q * g), *second])
+        return found
+
+    @torch.no_grad()
+    def jacobian(self, given: Jet, delta: Tensor) -> Tensor:
+        """(N, P) from the jet of the points and delta (C, N, G); see the module."""
+        (L, P), points = self._factor(), given.value
+        found = points.new_zeros(len(points), sum(p.numel() for p in self.columns()))
+        for rows in self._parts(len(points)):
+            for z in self._offsets(points[rows]):
+                found[rows] += self._rows(L, P, z, given.pairs, delta[:, rows])
+        return found
+
+    def _rows(self, L: Tensor, P: Tensor, z: Tensor, pairs: Pairs, delta: Tensor) -> Tensor:
+        d = len(z)
+        q = _times(P, z)
+        g = (-0.5 * (z * q).sum(0)).exp()
+        s, v = delta[0] - (delta[1 : 1 + d] * q).sum(0), -delta[1 : 1 + d]
+        curvature = dict(zip(pairs, delta[1 + d :], strict=True))
+        for (a, b), weight in curvature.items():
+            s = s + weight * (q[a] * q[b] - P[a, b])
+            v[a] += weight * q[b]
+            v[b] += weight * q[a]
+        Pv = _times(P, v)
+        means = [self.unit[a] * g * (s * q[a] - Pv[a]) for a in range(d)]
+        if self.shear is None:
+            own = [
+                (v[a] - 0.5 * s * z[a]) * z[a] - curvature.get((a, a), 0.0) for a in range(d)
+            ]  # fmt: skip
+            shape = [2 * P[a, a] * g * own[a] for a in range(d)]
+        else:
+            shape = self._turned(L, s * z, v, z, curvature)
+            shape = [g * part for part in shape]
+        return torch.cat([torch.stack(part, -1).flatten(1) for part in _blocks(means, shape)], 1)
+
+    def _turned(
+        self, L: Tensor, sz: Tensor, v: Tensor, z: Tensor, curvature: dict[tuple[int, int], Tensor]
+    ) -> list[Tensor]:
+        """tr(2 M dP) / g by the sharpness of every axis, then by the entries of T."""
+        d = len(z)
+        M: dict[tuple[int, int], Tensor] = {}
+        for a, b in product(range(d), repeat=2):
+            M[a, b] = 0.5 * (v[a] * z[b] + z[a] * v[b] - sz[a] * z[b])
+            pair = (min(a, b), max(a, b))
+            if pair in curvature:
+                M[a, b] = M[a, b] - (1.0 if a == b else 0.5) * curvature[pair]
+        low = [(a, b) for b in range(d) for a in range(b, d)]
+        by = {
+            (a, b): 2 * sum((M[a, c] * L[c, b] for c in range(b, d)), torch.zeros(()))
+            for a, b in low
+        }
+        sharp = [sum((by[a, b] * L[a, b] for a in range(b, d)), torch.zeros(())) for b in range(d)]
+        scale = self.sharpness.exp().T
+        return [*sharp, *(by[a, b] * scale[b] for a in range(d) for b in range(a))]
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Points in portions whose arrays stay in the cache."""
+        size = max(1, _PORTION // len(self.means))
+        return (slice(k, k + size) for k in range(0, count, size))
+
+    def _factor(self) -> tuple[Tensor, Tensor]:
+        """L and P, (D, D, G) each."""
+        count, d = self.means.shape
+        scale = self.sharpness.exp().T
+        L = self.means.new_zeros(d, d, count)
+        for a in range(d):
+            L[a, a] = scale[a]
+        if self.shear is not None:
+            for k, (a, b) in enumerate((a, b) for a in range(d) for b in range(a)):
+                L[a, b] = self.shear[:, k] * scale[b]
+        return L, torch.einsum("acg,bcg->abg", L, L)
+
+    def _offsets(self, points: Tensor) -> Iterator[Tensor]:
+        """z of every copy that counts, (D, N, G) each."""
+        z = points.T[:, :, None] - self.means.T[:, None, :]
+        for a, period in enumerate(self.periods):
+            if period is not None:
+                z[a] -= period * (z[a] / period).round()
+        shifts = [(0.0,) if p is None else (-p, 0.0, p) for p in self.periods]
+        for shift in product(*shifts):
+            yield z + z.new_tensor(shift)[:, None, None]
+
+
+def _times(P: Tensor, z: Tensor) -> Tensor:
+    """P z, (D, N, G), leaving out the zeros of diagonal matrices."""
+    d = len(z)
+    rows = []
+    for a in range(d):
+        row = P[a, a] * z[a]
+        for b in range(d):
+            if b != a and bool(P[a, b].any()):
+                row = row + P[a, b] * z[b]
+        rows.append(row)
+    return torch.stack(rows)
+
+
+def _blocks(means: list[Tensor], shape: list[Tensor]) -> list[list[Tensor]]:
+    """Per parameter the columns of its trailing axis."""
+    d = len(means)
+    return [means, shape[:d], *([shape[d:]] if shape[d:] else [])]
+
+
+class _Closed(torch.autograd.Function):
+    """The jets of a bank, with ``GaussianBank.jacobian`` as their derivative."""
+
+    @staticmethod
+    def forward(ctx: Any, bank: GaussianBank, points: Tensor, pairs: Pairs, *_: Tensor) -> Tensor:
+        ctx.bank, ctx.given = bank, coordinates(points, pairs)
+        return bank.evaluate(points, pairs)
+
+    @staticmethod
+    def backward(ctx: Any, delta: Tensor) -> Any:  # type: ignore[override]
+        total = ctx.bank.jacobian(ctx.given, delta).sum(0)
+        sizes = [p.numel() for p in ctx.bank.columns()]
+        parts = zip(total.split(sizes), ctx.bank.columns(), strict=True)
+        return None, None, None, *(part.view_as(p) for part, p in parts)
+
+
+class Channels(nn.Module):
+    """k weighted sums of Gaussians, each of its own: ``channel`` (G,) says which."""
+
+    def __init__(self, weights: Tensor, channel: Tensor, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weights.clone())
+        self.channel = channel
+        self.members = nn.functional.one_hot(channel, count).to(weights)
+
+    def forward(self, jet: Jet, tape: Tape | None) -> Jet:
+        """(C, N, G) to (C, N, k)."""
+        data = jet.data @ (self.weight[:, None] * self.members)
+        if tape is not None:
+            tape.append((self, jet.data, data))
+        return jet.like(data)
+
+    def columns(self) -> list[nn.Parameter]:
+        """The weights."""
+        return [self.weight]
+
+    def jacobian(self, given: Tensor, delta: Tensor) -> Tensor:
+        """(N, G)."""
+        spread = delta if delta.shape[-1] == 1 else delta[..., self.channel]
+        return (given * spread).sum(0)
+
+
+class GaussianNetwork(nn.Module):
+    """Gaussians, their channels and, with ``hidden`` units, a network of one tanh layer after them.
+
+    Without it there is one channel per field, and the answer is linear in the weights.
+    """
+
+    def __init__(
+        self,
+        shape: Shape,
+        weights: Tensor,
+        unit: Tensor,
+        periods: tuple[float | None, ...],
+        channels: int,
+        outputs: int,
+        hidden: int,
+    ) -> None:
+        super().__init__()
+        self.bank = GaussianBank(shape, unit, periods)
+        self.channels = Channels(weights, shape.channel, channels)
+        sizes = [(channels, hidden), (hidden, outputs)] if hidden else []
+        self.mixing = nn.ModuleList(Dense(a, b).double() for a, b in sizes)
+
+    def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
+        """The jet of the outputs at the points (N, D)."""
+        jet = self.channels(self.bank(points, pairs, tape), tape)
+        if len(self.mixing):
+            first, last = self.mixing
+            jet = last(ACTIVATIONS["tanh"](first(jet, tape)), tape)
+        return jet
+
+    def blocks(self) -> list[Any]:
+        """Every layer with parameters; the answer is linear in the last one's."""
+        return [self.bank, self.channels, *self.mixing]
+
+    def replaced(self, shape: Shape, weights: Tensor) -> GaussianNetwork:
+        """The same network of other Gaussians; the layers after them are shared."""
+        outputs = self.mixing[-1].bias.numel() if len(self.mixing) else self.members
+        found = GaussianNetwork(
+            shape, weights, self.bank.unit, self.bank.periods, self.members, outputs, 0
+        )
+        found.mixing = self.mixing
+        return found
+
+    @property
+    def members(self) -> int:
+        """Number of channels."""
+        return int(self.channels.members.shape[1])

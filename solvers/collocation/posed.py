@@ -1,0 +1,153 @@
+"""A problem made ready for training: equation, conditions, what is unknown and what was seen.
+
+Parameters of the problem that are to be found are trained with the ansatz, and the observations
+
+    u(x_n) - u_n
+
+are one more piece beside the equation and its conditions.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
+from sciml.core.jet import Jet
+from sciml.core.linear import LinearSystem
+from sciml.core.mesh import Mesh
+from sciml.core.points import Points
+from sciml.core.pointwise import numeric_parameters
+from sciml.core.problem import Problem, Unknown
+from sciml.core.strong import StrongForm, strong_form
+from sciml.solvers.collocation.conditions import Piece, built_in, extent, pieces
+from sciml.solvers.collocation.objective import Ansatz, Network, Objective
+
+OBSERVED = "observations"
+_KEY = "problem.observations"
+
+
+def stated(
+    problem: Problem | LinearSystem, on: Grid | Mesh | Points | None
+) -> tuple[Problem, Grid | Points]:
+    """The problem and where its answer is wanted, bound to its box.
+
+    A linear system stands for the problem that it was made of. Raises InputError for a matrix, a
+    mesh, or nowhere.
+    """
+    if isinstance(problem, LinearSystem):
+        origin, on = problem.problem, problem.on
+        if origin is None:
+            raise InputError("a function is trained on a problem, not on a matrix", "solver.kind")
+        problem = origin
+    if on is None:
+        raise InputError(
+            "a problem needs a place for its answer: pass on=Grid((129, 129)) or on=Points(1000)"
+        )
+    if isinstance(on, Mesh):
+        raise InputError("collocation is on boxes; a mesh has no box", "mesh")
+    return problem, on.bind(problem.box)
+
+
+def posed(
+    problem: Problem,
+    network: Callable[[StrongForm], Network],
+    hard: bool,
+    weights: Mapping[str, float],
+) -> Objective:
+    """The objective of a problem for the network that ``network(form)`` makes.
+
+    ``weights``: of the equation, the soft conditions (by side, or ``start``) and the observations.
+    Raises InputError for a weight that belongs to nothing.
+    """
+    numbers = numeric_parameters(problem)
+    form = strong_form(problem, numbers)
+    parts = pieces(form, hard, True)
+    if problem.observations is not None:
+        parts = (*parts, _observed(form))
+    known = [piece.name for piece in parts]
+    for name in weights:
+        if name not in known and name not in (*problem.box.sides, "start"):
+            raise InputError(
+                f"no condition is called '{name}'{did_you_mean(name, known)}",
+                f"solver.weights.{name}",
+            )
+    unknown = {
+        name: nn.Parameter(torch.tensor([numbers[name]], dtype=torch.float64))
+        for name, value in problem.parameters.items()
+        if isinstance(value, Unknown)
+    }
+    ansatz = Ansatz(network(form), built_in(form) if hard else None)
+    return Objective(form, ansatz, parts, weights, unknown)
+
+
+def _observed(form: StrongForm) -> Piece:
+    """The observations as a piece of fixed points."""
+    columns = _columns(form.problem.observations)
+    axes, fields = form.data.axes, [name for name in form.fields if name in columns]
+    for name in columns:
+        if name not in (*axes, *form.fields):
+            raise InputError(
+                f"unknown column '{name}'{did_you_mean(name, (*axes, *form.fields))}", _KEY
+            )
+    missing = [name for name in axes if name not in columns] or ([] if fields else ["u"])
+    if missing:
+        raise InputError(
+            f"the observations lack the column '{missing[0]}'; they need {', '.join(axes)} and "
+            f"one of {', '.join(form.fields)}",
+            _KEY,
+        )
+    points = torch.stack([columns[name] for name in axes], -1)
+    seen = torch.stack([columns[name] for name in fields], -1)
+    lower, upper = extent(form)
+    outside = ((points < lower) | (points > upper)).any(-1)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        place = ", ".join(f"{a} = {c:.6g}" for a, c in zip(axes, points[row].tolist(), strict=True))
+        raise InputError(f"observation {row + 1} at {place} lies outside the domain", _KEY)
+    which = [form.fields.index(name) for name in fields]
+
+    def residual(_: Tensor, jet: Jet) -> Tensor:
+        return jet.value[:, which] - seen
+
+    return Piece(OBSERVED, lower, lower, residual, fixed=points)
+
+
+def _columns(observations: str | Mapping[str, Any] | None) -> dict[str, Tensor]:
+    """The columns by name, float64 (N,) each."""
+    if isinstance(observations, Mapping):
+        return {n: torch.as_tensor(v, dtype=torch.float64) for n, v in observations.items()}
+    path = Path(str(observations))
+    try:
+        with path.open(newline="") as file:
+            lines = list(csv.reader(file))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read '{path}': {error}", _KEY) from None
+    if len(lines) < 2:
+        raise InputError(f"'{path}' needs a line of names and at least one of numbers", _KEY)
+    names = [name.strip() for name in lines[0]]
+    rows = []
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            row = [float(entry) for entry in line]
+        except ValueError:
+            row = []
+        if len(row) != len(names) or not all(map(_finite, row)):
+            raise InputError(
+                f"'{path}', line {number}: expected {len(names)} finite numbers "
+                f"({', '.join(names)}); got '{','.join(line)[:60]}'",
+                _KEY,
+            )
+        rows.append(row)
+    table = torch.tensor(rows, dtype=torch.float64)
+    return dict(zip(names, table.unbind(1), strict=True))
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0

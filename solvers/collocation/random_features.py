@@ -1,0 +1,316 @@
+"""Random features: a network of one layer, of which only the output weights are found.
+
+    u = G + phi sum_m c_m s(w_m . z + b_m),       z in [-1, 1]^D (angles on periodic axes),
+
+with w_m uniform in [-B, B]^D and b_m such that the m-th feature varies somewhere in the box. The
+residual is linear in c where the equation is, so that one least-squares problem over all points
+gives c; where it is not, Newton's method linearises the equation at the iterate,
+
+    min_s | r(c) + J s |,      J_nm = sum_k (dr/d jet_k)(x_n) (jet_k of phi s_m)(x_n),
+
+a row per point. Columns are scaled to length one and the rows of each condition to those of the
+equation; then the QR factorisation is backward stable however dependent the features are: weights
+that it cannot tell apart change the residual by rounding alone. Sources: Huang, Zhu, Siew (2006,
+extreme learning machines), Dong and Li (2021, arXiv 2012.02895), Chen, Chi, E, Yang (2022, arXiv
+2207.13380, row scaling). B decides the accuracy, and the residual at points that were not fitted
+decides B.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from sciml.core.errors import InputError
+from sciml.core.grid import Grid
+from sciml.core.jet import Jet, Pairs
+from sciml.core.linear import LinearSystem
+from sciml.core.mesh import Mesh
+from sciml.core.points import Points
+from sciml.core.problem import Problem
+from sciml.core.solution import Solution
+from sciml.core.solve import Progress
+from sciml.core.strong import StrongForm
+from sciml.solvers.collocation.conditions import extent
+from sciml.solvers.collocation.networks import Activation, Dense, Embedding, Tape
+from sciml.solvers.collocation.objective import Objective
+from sciml.solvers.collocation.posed import posed, stated
+from sciml.solvers.collocation.samplers import AnySampler
+from sciml.solvers.collocation.sampling import Sobol
+from sciml.solvers.collocation.training import Course, Training
+from sciml.solvers.collocation.verify import answered, measure, scales_of
+
+_PER_FEATURE = 3  # points inside for each unknown weight
+_PER_SIDE = 10  # points inside for each on a side with a soft condition
+_BALANCE = 200  # points from which the conditions' scales are read
+_HELD_OUT = 1000
+_LEAST = 1e-13  # a fall of the residual to this share of the first is rounding
+_KEPT = 0.5  # a step whose linear model left this share of the residual was the last
+_TRIALS = 12
+
+
+@dataclass(frozen=True)
+class RandomFeatures:
+    """Least squares, and Newton's method, on ``count`` random features a field; float64.
+
+    ``bandwidths``: candidates for the largest frequency, radians per half side of the box; of
+    several, the one with the least residual at held-out points of a run with half the features.
+    ``points`` inside (default 3 a weight), ``boundary_points`` on every side with a soft condition
+    and at the start (default a tenth). ``hard``: build Dirichlet data and the start in.
+    ``weights``: of the soft conditions relative to the equation's, by side, or ``start``.
+    ``rtol``: the relative residual at fresh points (see ``collocation.verify``) that counts as
+    converged; the residual is made as small as it gets in any case. Time 2 N M^2 a step and memory
+    8 (1 + D + second derivatives) N M bytes, for N points and M features.
+    """
+
+    count: int = 600
+    activation: Activation = "sin"
+    bandwidths: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    hard: bool = True
+    points: int | None = None
+    boundary_points: int | None = None
+    sampler: AnySampler = field(default_factory=Sobol)
+    weights: dict[str, float] = field(default_factory=dict)
+    rtol: float = 1e-6
+    max_iterations: int = 30
+    seed: int = 0
+    kind: Literal["random_features"] = "random_features"
+
+    def __post_init__(self) -> None:
+        for name in ("count", "points", "boundary_points", "max_iterations"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name} must be at least 1; got {value}", f"solver.{name}")
+        if not self.bandwidths or min(self.bandwidths) <= 0:
+            raise InputError(
+                f"bandwidths must be one or more positive numbers; got {list(self.bandwidths)}",
+                "solver.bandwidths",
+            )
+
+    def init(
+        self, problem: Problem | LinearSystem, on: Grid | Mesh | Points | None = None
+    ) -> RandomFeaturesState:
+        """Read the equation off the problem."""
+        start = time.perf_counter()
+        state = RandomFeaturesState(*stated(problem, on), 0.0)
+        self._objective(state, self.bandwidths[0], 1)
+        return replace(state, setup_seconds=time.perf_counter() - start)
+
+    def run(
+        self,
+        state: RandomFeaturesState,
+        *,
+        initial: Tensor | None = None,
+        b: Tensor | None = None,
+        progress: Progress | None = None,
+        frames: Any = None,
+    ) -> Solution:
+        """Choose the bandwidth, fit, and verify at fresh points and on the grid."""
+        if b is not None or initial is not None:
+            raise InputError("features are fitted from zero; leave initial and b out")
+        begun = time.perf_counter()
+        bandwidth, note = self._bandwidth(state)
+        objective, course = self._fitted(state, bandwidth, self.count, progress)
+        course = Course(
+            course.losses, course.status, time.perf_counter() - begun, (*course.notes, note)
+        )
+        return answered(self, objective, course, state.on, state.setup_seconds, self.rtol)
+
+    def _bandwidth(self, state: RandomFeaturesState) -> tuple[float, str]:
+        """The candidate with the least residual at held-out points, and what to say of it."""
+        if len(self.bandwidths) == 1:
+            return self.bandwidths[0], f"bandwidth {self.bandwidths[0]:g}"
+        found = {}
+        for bandwidth in self.bandwidths:
+            objective, _ = self._fitted(state, bandwidth, max(1, self.count // 2), None)
+            worst = max(measure(objective, _HELD_OUT, self.seed + 1).values())
+            found[bandwidth] = worst if worst == worst else float("inf")
+        best = min(found, key=lambda bandwidth: found[bandwidth])
+        tried = ", ".join(f"{bandwidth:g}: {worst:.1e}" for bandwidth, worst in found.items())
+        return best, f"bandwidth {best:g}; residuals with half the features {tried}"
+
+    def _fitted(
+        self, state: RandomFeaturesState, bandwidth: float, count: int, progress: Progress | None
+    ) -> tuple[Objective, Course]:
+        """The least residual on ``count`` features."""
+        objective = self._objective(state, bandwidth, count)
+        generator = torch.Generator().manual_seed(self.seed)
+        objective.weights = _balanced(objective, generator)
+        counts = self._counts(objective, count)
+        training = Training(self.sampler, counts, generator, 0.0, progress=progress)
+        scale = max(scales_of(objective).equation, 1e-300)
+        training.relative = lambda loss: loss**0.5 / scale
+        return objective, newton(objective, training, self.max_iterations)
+
+    def _objective(self, state: RandomFeaturesState, bandwidth: float, count: int) -> Objective:
+        def network(form: StrongForm) -> RandomNetwork:
+            return random_network(form, count, bandwidth, self.activation, self.seed)
+
+        return posed(state.problem, network, self.hard, self.weights)
+
+    def _counts(self, objective: Objective, count: int) -> list[int]:
+        inside = self.points or _PER_FEATURE * (count + 1)
+        # As many points for each feature in the trial runs as in the last.
+        inside = max(1, inside * count // self.count) if self.points else inside
+        side = self.boundary_points or max(2, inside // _PER_SIDE)
+        return [inside if piece.name == "equation" else side for piece in objective.pieces]
+
+
+@dataclass(frozen=True)
+class RandomFeaturesState:
+    """The problem, and where its answer is wanted."""
+
+    problem: Problem
+    on: Grid | Points
+    setup_seconds: float
+
+
+class RandomNetwork:
+    """``s(W z + b)`` with fixed W and b, and a last layer whose weights are the only ones found.
+
+    ``waves`` (M, inputs), ``shifts`` (M,).
+    """
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        waves: Tensor,
+        shifts: Tensor,
+        activation: Activation,
+        last: Dense,
+    ) -> None:
+        self.embedding, self.waves, self.shifts = embedding, waves, shifts
+        self.activation, self.last = activation, last
+
+    def __call__(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
+        """The jet of the outputs at the points (N, D)."""
+        jet: Jet = self.last(self.features(points, pairs), tape)
+        return jet
+
+    def features(self, points: Tensor, pairs: Pairs) -> Jet:
+        """The jet of every feature, overwriting that of W z + b: the arrays are large."""
+        jet = self.embedding(points, pairs)
+        data, d = jet.data @ self.waves.T, 1 + jet.dimension
+        value, slope, bend = _SCALARS[self.activation](data[0] + self.shifts)
+        for k, (i, j) in enumerate(pairs):
+            data[d + k].mul_(slope).addcmul_(bend * data[1 + i], data[1 + j])
+        data[1:d].mul_(slope)
+        data[0] = value
+        return jet.like(data)
+
+    def blocks(self) -> list[Dense]:
+        """The last layer."""
+        return [self.last]
+
+
+def _sin(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    s = z.sin()
+    return s, z.cos(), -s
+
+
+def _tanh(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    s = z.tanh()
+    slope = 1 - s * s
+    return s, slope, -2 * s * slope
+
+
+# s, s' and s''.
+_SCALARS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {
+    "sin": _sin,
+    "tanh": _tanh,
+}
+
+
+def random_network(
+    form: StrongForm, count: int, bandwidth: float, activation: Activation, seed: int
+) -> RandomNetwork:
+    """``count`` features of frequencies up to ``bandwidth``; their weights are zero."""
+    lower, upper = extent(form)
+    axes = (*form.problem.periodic, *(() if form.problem.time is None else (False,)))
+    embedding = Embedding(lower, upper, axes)
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return 2 * torch.rand(*shape, dtype=torch.float64, generator=generator) - 1
+
+    waves, centres = bandwidth * draw(count, embedding.size), draw(count, embedding.size)
+    with torch.random.fork_rng(), torch.no_grad():
+        last = Dense(count, len(form.fields)).double()
+        last.weight.zero_()
+    # Each feature passes through zero at a random point of the box.
+    return RandomNetwork(embedding, waves, -(waves * centres).sum(1), activation, last)
+
+
+def newton(objective: Objective, training: Training, max_iterations: int) -> Course:
+    """Newton's method on the weights: a least-squares problem a step, the residual falling.
+
+    Of a linear equation the first step is the last. Ends where a step's linear model has left at
+    least half of the residual that there is.
+    """
+    theta, first = objective.theta, None
+    for _ in range(max_iterations):
+        exchanged = training.exchange(objective)
+        r, J = objective.jacobian()
+        size = float(r.norm())
+        first = size if first is None else first
+        if training.ended(size**2, objective):
+            return training.course()
+        step = least_squares(J, -r)
+        taken = _line_search(objective, theta, step, size)
+        if taken is None:
+            objective.assign(theta)
+            return training.stalled()
+        length, after = taken
+        theta = theta + length * step
+        met = float((after - (r + J @ step)).norm()) <= _KEPT * float(after.norm())
+        met |= float(after.norm()) <= _LEAST * first
+        if met and length == 1.0 and not (training.sampler.every and exchanged):
+            training.ended(float(after @ after), objective)
+            return training.stalled()
+    return training.course()
+
+
+def least_squares(A: Tensor, b: Tensor) -> Tensor:
+    """argmin |A x - b| by QR of the scaled columns, by the SVD where the columns are dependent."""
+    length = A.norm(dim=0)
+    length = torch.where(length > 0, length, 1.0)
+    scaled, right = A / length, b[:, None]
+    found = None
+    if len(A) >= A.shape[1]:
+        found = torch.linalg.lstsq(scaled, right, driver="gels").solution
+    if found is None or not bool(torch.isfinite(found).all()):
+        found = torch.linalg.lstsq(scaled, right, driver="gelsd").solution
+    return found[:, 0] / length
+
+
+def _line_search(
+    objective: Objective, theta: Tensor, step: Tensor, before: float
+) -> tuple[float, Tensor] | None:
+    """The longest of 1, 1/2, 1/4 ... that lowers the residual, and the residual there."""
+    length = 1.0
+    for _ in range(_TRIALS):
+        objective.assign(theta + length * step)
+        after = objective.vector()
+        if float(after.norm()) <= (1 - 1e-4 * length) * before:
+            return length, after
+        length /= 2
+    return None
+
+
+def _balanced(objective: Objective, generator: torch.Generator) -> dict[str, float]:
+    """The weights, times those that make every condition's rows as long as the equation's."""
+    sizes = {}
+    for piece in objective.pieces:
+        own = Objective(objective.form, objective.ansatz, [piece])
+        cube = torch.rand(_BALANCE, piece.free, dtype=torch.float64, generator=generator)
+        own.place([piece.place(cube)])
+        sizes[piece.name] = float(own.jacobian()[1].norm())
+    return {
+        name: objective.weights.get(name, 1.0) * (sizes["equation"] / max(size, 1e-300)) ** 2
+        for name, size in sizes.items()
+    }

@@ -1,0 +1,180 @@
+"""Problems made ready for training: Jacobians, what is unknown, observations, scattered points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sciml import Box, Condition, Equation, Grid, Problem, Time, solve
+from sciml.core.equation import System
+from sciml.core.errors import InputError
+from sciml.core.files import load_solution, save_solution
+from sciml.core.points import Points
+from sciml.core.problem import Robin, Unknown
+from sciml.core.status import Status
+from sciml.solvers import CG, PINN, Multigrid, Newton
+from sciml.solvers.collocation import GaussNewton, Sobol
+from sciml.solvers.collocation.posed import posed
+
+SQUARE = Box((0.0, 0.0), (1.0, 1.0))
+ZERO = {"all": Condition(dirichlet=0.0)}
+POISSON = Problem(SQUARE, Equation(f="2*pi**2*sin(pi*x)*sin(pi*y)"), ZERO)
+
+
+def seen(count: int = 30) -> dict[str, torch.Tensor]:
+    """Temperatures exp(-0.7 pi^2 t) sin(pi x) of a rod."""
+    generator = torch.Generator().manual_seed(0)
+    x, t = torch.rand(2, count, generator=generator, dtype=torch.float64)
+    t = t / 2
+    return {"x": x, "t": t, "u": (-0.7 * math.pi**2 * t).exp() * (math.pi * x).sin()}
+
+
+ROD = Problem(
+    Box((0.0,), (1.0,)), Equation(kind="heat", K="k"), ZERO, time=Time(0.5, frames=3),
+    initial="sin(pi*x)", parameters={"k": Unknown(2.0)}, observations=seen(),
+)  # fmt: skip
+
+PROBLEMS = {
+    "poisson": POISSON,
+    "p-laplace": replace(POISSON, equation=Equation(kind="p_laplace", f=1.0), parameters={"p": 3}),
+    "energy": replace(POISSON, equation=Equation(energy="0.5*(ux**2+uy**2) + 0.25*u**4 - x*u")),
+    "mixed": replace(
+        POISSON,
+        equation=Equation(K="1 + x*u**2", b=(1.0, "u"), f="y"),
+        boundary={
+            "left": Condition(periodic=True),
+            "right": Condition(periodic=True),
+            "bottom": Condition(neumann="x"),
+            "top": Condition(robin=Robin(2.0, 1.0)),
+        },
+    ),
+    "rod": ROD,
+    "system": Problem(
+        Box((0.0,), (1.0,)), System(kind="gray_scott"), {"all": Condition(neumann=0.0)},
+        parameters={"Du": 0.2, "Dv": 0.1, "feed": 0.03, "kill": 0.06}, time=Time(1.0),
+        initial={"u": 1.0, "v": "x"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hard", [True, False])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_jacobian_is_the_derivative_of_the_residuals(name: str, hard: bool) -> None:
+    """One backward sweep per equation against central differences along random directions."""
+    solver = PINN(width=5, depth=2, hard=hard, seed=1)
+    objective = posed(PROBLEMS[name], solver._network, hard, {"start": 3.0})
+    generator = torch.Generator().manual_seed(0)
+    objective.place(Sobol().points(objective, [8] * len(objective.pieces), generator))
+    theta, (r, J) = objective.theta, objective.jacobian()
+    torch.testing.assert_close(r, objective.vector())
+    torch.testing.assert_close(r.square().sum(), objective.loss()[0].detach())
+    assert J.shape == (len(r), len(theta))
+    for _ in range(3):
+        direction = torch.randn(len(theta), generator=generator, dtype=torch.float64)
+        ends = []
+        for step in (1e-6, -1e-6):
+            objective.assign(theta + step * direction)
+            ends.append(objective.vector())
+        slope = (ends[0] - ends[1]) / 2e-6
+        torch.testing.assert_close(J @ direction, slope, atol=2e-7, rtol=2e-6)
+
+
+def test_an_unknown_parameter_is_found() -> None:
+    solver = PINN(width=10, points=300, optimiser=GaussNewton(iterations=60), rtol=1e-3)
+    solution = solve(ROD, solver, on=Grid((17,)))
+    assert solution.status is Status.CONVERGED
+    assert abs(solution.parameters["k"] - 0.7) < 1e-3
+    assert any("found k = 0.7" in note or "found k = 0.69" in note for note in solution.notes)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"x": [0.5], "t": [0.9], "u": [1.0]}, "observation 1 at x = 0.5, t = 0.9 lies outside"),
+        ({"x": [0.5], "u": [1.0]}, "lack the column 't'"),
+        ({"x": [0.5], "t": [0.1]}, "lack the column 'u'"),
+        ({"x": [0.5], "t": [0.1], "v": [1.0]}, "unknown column 'v'"),
+    ],
+)
+def test_observations_that_do_not_fit_are_refused(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        PINN().init(replace(ROD, observations=changed), Grid((17,)))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x,t,u\n", "a line of names"),
+        ("x,t,u\n0.1,0.2\n", "line 2: expected 3 finite numbers"),
+        ("x,t,u\n0.1,0.2,1\n0.1,nan,1\n", "line 3"),
+        ("x,t,u\n0.1,0.2,warm\n", "line 2"),
+    ],
+)
+def test_damaged_files_of_observations_are_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text(text)
+    with pytest.raises(InputError, match=said):
+        PINN().init(replace(ROD, observations=str(file)), Grid((17,)))
+
+
+def test_what_is_unknown_needs_observations_and_a_solver_that_finds_it() -> None:
+    with pytest.raises(InputError, match="give observations"):
+        replace(ROD, observations=None)
+    steady = replace(ROD, equation=Equation(K="k"), time=None, initial=None, observations={"x": []})
+    with pytest.raises(InputError, match="'k' is unknown"):
+        solve(steady, CG(), on=Grid((17,)))
+
+
+def test_the_answer_at_points_is_the_function_itself(tmp_path: Path) -> None:
+    box = Box((0.0,) * 4, (1.0,) * 4)
+    problem = Problem(box, Equation(f="2"), {"all": Condition(dirichlet="x1*(1 - x1)")})
+    solver = PINN(width=8, points=200, rtol=1e-6)
+    # The data carried into the box are the solution, so that phi N has to vanish.
+    solution = solve(problem, solver, on=Points(300, seed=5), throw=False)
+    x = torch.stack(solution.on.coordinates(), -1)
+    assert solution.function is not None
+    torch.testing.assert_close(solution.value, solution.function(x)[:, 0])
+    assert float(solution.error(x[:, 0] * (1 - x[:, 0]))) < 1e-3
+    save_solution(solution, tmp_path)
+    again = load_solution(tmp_path)
+    assert again.on == solution.on
+    torch.testing.assert_close(again.value, solution.value)
+
+
+@pytest.mark.parametrize(
+    ("problem", "polish"),
+    [
+        (POISSON, CG(preconditioner=Multigrid(), rtol=1e-9)),
+        (replace(POISSON, equation=Equation(c="u**2", f=10.0)), Newton(rtol=1e-9)),
+    ],
+)
+def test_polish_ends_at_the_solution_of_the_grid(problem: Problem, polish: Any) -> None:
+    solver = PINN(width=8, points=200, rtol=1e-2, polish=polish)
+    solution = solve(problem, solver, on=Grid((33, 33)))
+    direct = solve(problem, polish, on=Grid((33, 33)))
+    torch.testing.assert_close(solution.value, direct.value, atol=1e-7, rtol=1e-6)
+    assert float(solution.residual) <= 1.01e-9
+    assert int(direct.stats.iterations) > 0
+    assert any(note.startswith("polish: ") for note in solution.notes)
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        (replace(POISSON, parameters={"a": (1.0, 2.0)}), "one problem at a time"),
+        (replace(POISSON, equation=Equation(K="1 + step(x - 0.5)")), "jumps"),
+    ],
+)
+def test_problems_that_cannot_be_trained_on_are_refused(problem: Problem, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        PINN().init(problem, Grid((17, 17)))
+
+
+def test_weights_name_conditions() -> None:
+    with pytest.raises(InputError, match="did you mean 'left'"):
+        PINN(hard=False, weights={"lef": 2.0}).init(POISSON, Grid((17, 17)))
