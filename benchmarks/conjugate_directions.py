@@ -1,13 +1,14 @@
 """Deep conjugate directions on Poisson's equation with obstacles: train at one size, use at others.
 
-    python benchmarks/conjugate_directions.py train --dimension 2 --variant paper --seed 0
+    python benchmarks/conjugate_directions.py train --dimension 2 --variant levels --seed 0
     python benchmarks/conjugate_directions.py compare --dimension 2 --sizes 128 256 512
     python benchmarks/conjugate_directions.py report --dimension 2
 
-Unit box, value 0 on its sides and on the rims of holes, cell grids. Variants: ``paper``, one
-matrix, the box without a hole, and no mask; ``mask``, eight boxes with two random balls each, and
-the cells as an input. Tests have a ball, a bar and a ring that no training matrix has, and two
-right sides: f = 1, and white noise off the holes.
+Unit box, value 0 on its sides and on the rims of holes, cell grids. Variants: ``paper``, its
+network on one matrix, the box without a hole, and no mask; ``mask``, eight boxes with two random
+balls each, and the cells as an input; ``levels``, the same with a network whose levels are repeated
+down to four cells, and no biases. Tests have a ball, a bar and a ring that no training matrix has,
+and two right sides: f = 1, and white noise off the holes.
 
 ``train`` goes on where it was stopped; ``--minutes`` of CPU time end it after the epoch in which
 they pass, and the weights of the best epoch so far are there. ``compare`` writes one JSON file per
@@ -40,11 +41,16 @@ from sciml.solvers.learned.conjugate_training import (
     train_conjugate_directions,
 )
 
-VARIANTS = ("paper", "mask")
+NETWORKS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "mask": {"mask": True},
+    "levels": {"mask": True, "repeat": True, "convolutions": (2, 2, 4, 2, 2)},
+}
+VARIANTS = tuple(NETWORKS)
 SMALLEST = {2: 128, 3: 32}
 TOLERANCES = (1e-6, 1e-10)
 MOST = 2000  # iterations of a learned method
-BOXES = 8  # training matrices of the variant with a mask
+BOXES = 8  # training matrices of the variants with a mask
 
 
 def poisson(n: int, dimension: int, inside: str | None) -> LinearSystem:
@@ -100,11 +106,13 @@ class OutOfTime(Exception):
 def train(options: argparse.Namespace) -> None:
     """One network, for so many epochs or minutes."""
     settings = ConjugateTraining(
-        mask=options.variant == "mask",
+        **NETWORKS[options.variant],
         ritz=options.ritz,
         vectors=options.vectors,
         epochs=options.epochs,
+        batch=options.batch,
         rate=options.rate,
+        cosine=options.variant == "levels",
         seed=options.seed,
     )
 
@@ -251,12 +259,13 @@ def main() -> None:
         own.add_argument("--dimension", type=int, choices=(2, 3), default=2)
         own.add_argument("--out", default="runs/conjugate-directions")
         if command is train:
-            own.add_argument("--variant", choices=VARIANTS, default="mask")
+            own.add_argument("--variant", choices=VARIANTS, default="levels")
             own.add_argument("--seed", type=int, default=0)
             own.add_argument("--size", type=int, help="cells per axis; 128 in 2-D, 32 in 3-D")
             own.add_argument("--ritz", type=int, default=1500)
             own.add_argument("--vectors", type=int, default=4000)
             own.add_argument("--epochs", type=int, default=150)
+            own.add_argument("--batch", type=int, default=10)
             own.add_argument("--rate", type=float, default=1e-4)
             own.add_argument("--minutes", type=float, default=1e9)
             own.add_argument("--device", default="cpu")

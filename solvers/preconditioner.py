@@ -17,6 +17,7 @@ from sciml.solvers.incomplete import ILU, IncompleteCholesky
 from sciml.solvers.jacobi import Jacobi
 from sciml.solvers.learned.conjugate_directions import ConjugateDirections
 from sciml.solvers.learned.multigrid import LearnedMultigrid
+from sciml.solvers.learned.neural_ic import NeuralIC
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.relaxation import SSOR
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
@@ -32,6 +33,7 @@ Preconditioner: TypeAlias = (
     | ILU
     | ConjugateDirections
     | LearnedMultigrid
+    | NeuralIC
     | ShiftedLaplacian
 )
 

@@ -68,13 +68,14 @@ def check_preconditioner(
     shape: Sequence[int] | None = None,
     probes: int = 8,
     seed: int = 0,
-    tolerance: float = 1e-5,
+    tolerance: float = 2e-4,
 ) -> PreconditionerReport:
     """Whether ``M`` is linear, symmetric, positive definite and deterministic, by random probes.
 
     ``M``: options such as ``Multigrid()``, a LinearMap, a SciPy LinearOperator or matrix, or a
     function of a float64 tensor of shape ``A.shape``. ``A``, ``shape``: as in ``sciml.as_scipy``.
-    ``tolerance``: the relative defect allowed; the default leaves room for float32 inside.
+    ``tolerance``: the relative defect allowed; the default leaves room for float32 inside, where a
+    multigrid cycle leaves up to 1e-4 at a contrast of 1e4. That much does not disturb CG.
     """
     operator = as_map(A, shape)
     if operator.dtype.is_complex:

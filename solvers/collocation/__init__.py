@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from sciml.solvers.collocation.adam import Adam
 from sciml.solvers.collocation.adversarial import DASG, DASR, AdversarialSampling
-from sciml.solvers.collocation.gauss_newton import GaussNewton
+from sciml.solvers.collocation.function_descent import FunctionDescent, Projection
+from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
+from sciml.solvers.collocation.gaussians import Gaussians
+from sciml.solvers.collocation.lbfgs import LBFGS
+from sciml.solvers.collocation.natural_gradient import NaturalGradient
 from sciml.solvers.collocation.pinn import PINN
+from sciml.solvers.collocation.random_features import RandomFeatures
 from sciml.solvers.collocation.residual_sampling import R3, RAD, RAR
+from sciml.solvers.collocation.ritz import DeepRitz
 from sciml.solvers.collocation.sampling import LatinHypercube, Sobol, Uniform
+from sciml.solvers.collocation.variable_projection import VariableProjection
+from sciml.solvers.collocation.weighting import Causal, GradientNorm, NeuralTangent
 
 __all__ = [
     "DASG",
     "DASR",
+    "LBFGS",
     "PINN",
     "R3",
     "RAD",
     "RAR",
+    "Adam",
     "AdversarialSampling",
+    "Causal",
+    "DeepRitz",
+    "EnergyNaturalGradient",
+    "FunctionDescent",
     "GaussNewton",
+    "Gaussians",
+    "GradientNorm",
     "LatinHypercube",
+    "NaturalGradient",
+    "NeuralTangent",
+    "Projection",
+    "RandomFeatures",
     "Sobol",
     "Uniform",
+    "VariableProjection",
 ]

@@ -34,6 +34,7 @@ from sciml.core.errors import InputError
 from sciml.solvers.collocation.krnet import KRnet
 from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.residual_sampling import (
+    check_share,
     held_points,
     residuals,
     share_of,
@@ -56,8 +57,8 @@ class Flow:
     width: int = 24
     bins: int = 32
     rounds: int = 2
-    steps: int = 20
-    rate: float = 0.01
+    steps: int = 15
+    rate: float = 0.015
     batch: int = 400
     candidates: int = 8000
 
@@ -73,13 +74,16 @@ class Flow:
 
 @dataclass(frozen=True)
 class AdversarialSampling:
-    """Replaces all points, every ``every`` iterations, by points of the adversary's density.
+    """Replaces points, every ``every`` iterations, by points of the adversary's density.
 
-    ``beta``: the penalty, with lengths as shares of the box's; see the module.
+    ``beta``: the penalty, with lengths as shares of the box's; see the module. ``renewed``: the
+    share of the points that is replaced, the oldest first; the others are of the densities before,
+    an average that keeps the two players from chasing each other.
     """
 
     every: int = 50
     beta: float = 1e-2
+    renewed: float = 0.5
     flow: Flow = field(default_factory=Flow)
     kind: Literal["aas"] = "aas"
 
@@ -90,21 +94,23 @@ class AdversarialSampling:
                 f"beta must be positive, or the density shrinks to a point; got {self.beta}",
                 f"{_KEY}.beta",
             )
+        check_share("renewed", self.renewed)
 
     def points(
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
         """One tensor (N, D) per piece; on Sobol's sequence at first."""
-        if held_points(objective) is None:
+        held = held_points(objective)
+        if held is None:
             return Sobol().points(objective, counts, generator)
 
         def loss(density: KRnet, pool: Candidates) -> Tensor:
             return adversarial_loss(density, pool, self.beta, self.flow.batch, generator)
 
         density = trained(objective, self.flow, loss, generator)
-        return with_sides(
-            objective, counts, generator, drawn(objective, density, counts[0], generator)
-        )
+        count = share_of(self.renewed, counts[0])
+        fresh = drawn(objective, density, count, generator)
+        return with_sides(objective, counts, generator, torch.cat([held[count:], fresh]))
 
 
 @dataclass(frozen=True)
@@ -123,12 +129,8 @@ class DASG:
 
     def __post_init__(self) -> None:
         _check_every(self.every)
-        for name in ("start", "added"):
-            if not 0 < getattr(self, name) <= 1:
-                raise InputError(
-                    f"{name} is a share, above 0, at most 1; got {getattr(self, name)}",
-                    f"{_KEY}.{name}",
-                )
+        check_share("start", self.start)
+        check_share("added", self.added)
 
     def points(
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
@@ -201,12 +203,12 @@ def adversarial_loss(
     density: KRnet, pool: Candidates, beta: float, batch: int, generator: torch.Generator
 ) -> Tensor:
     """What the adversary lowers: (-int r^2 p + beta int |grad p|^2) over the first's size."""
-    gain = density.log_density(pool.draw(batch, generator)).exp().mean()
     at = torch.randint(len(pool.points), (batch,), generator=generator)
     x = pool.points[at].requires_grad_()
-    p = density.log_density(x).exp()
-    (slope,) = torch.autograd.grad(p.sum(), x, create_graph=True)
+    p = density.log_density(torch.cat([x, pool.draw(batch, generator)])).exp()
+    (slope,) = torch.autograd.grad(p[:batch].sum(), x, create_graph=True)
     roughness = (slope.square().sum(1) / pool.density[at]).mean()
+    gain = p[batch:].mean()
     return (beta * roughness - gain) / gain.detach()
 
 

@@ -6,7 +6,7 @@ carried into the box by a function G and a function phi that vanishes exactly wh
     u = G + phi N
 
 meets them whatever N is. G is the Boolean sum of one interpolation per axis (Gordon's transfinite
-interpolation; at corners where the data disagree, the later axis counts), phi the product of the
+interpolation, which wants data that agree where sides meet: :func:`agrees`), phi the product of the
 distances s to the sides, 4 s (1 - s) where both are known. In time phi has a factor t, or t^2 where
 u_t is known too. Sides with Neumann, Robin or periodic conditions stay soft; periodic axes are
 better built into the network's inputs.
@@ -27,6 +27,7 @@ from sciml.core.jet import Jet, Pairs, jet_of
 from sciml.core.problem import Condition
 from sciml.core.strong import StrongForm
 
+_AGREEMENT = 1e-6
 # (N, D) to (N, F): the value of every field, NaN for those that are free.
 Data = Callable[[Tensor], Tensor]
 Residual = Callable[[Tensor, Jet], Tensor]
@@ -109,17 +110,21 @@ class BuiltIn:
 
     def _slope(self, at: Tensor, axis: int, count: int) -> Tensor:
         """d/dx_axis of what is built in so far, the value of this constraint included."""
-        at = at if at.requires_grad else at.detach().requires_grad_()
-        value = self.extension(at, count - 1)
-        if not value.requires_grad:
-            return torch.zeros_like(value)
-        columns = [
-            torch.autograd.grad(
-                value[:, k].sum(), at, create_graph=True, allow_unused=True, materialize_grads=True
-            )[0][:, axis]
-            for k in range(self.fields)
-        ]
-        return torch.stack(columns, -1)
+        tracked = torch.is_grad_enabled()
+        with torch.enable_grad():
+            at = at if at.requires_grad else at.detach().requires_grad_()
+            value = self.extension(at, count - 1)
+            if not value.requires_grad:
+                return torch.zeros_like(value)
+            columns = [
+                torch.autograd.grad(
+                    value[:, k].sum(), at, create_graph=True, allow_unused=True,
+                    materialize_grads=True,
+                )[0][:, axis]
+                for k in range(self.fields)
+            ]  # fmt: skip
+        found = torch.stack(columns, -1)
+        return found if tracked else found.detach()
 
 
 @dataclass(frozen=True)
@@ -161,6 +166,22 @@ def built_in(form: StrongForm) -> BuiltIn | None:
             )
         )  # fmt: skip
     return BuiltIn(len(lower), len(form.fields), tuple(found)) if found else None
+
+
+@torch.no_grad()
+def agrees(form: StrongForm, base: BuiltIn, count: int = 64) -> bool:
+    """Whether G meets all its conditions: not where a lid slides along a wall at rest."""
+    generator = torch.Generator().manual_seed(0)
+    for piece in pieces(form, hard=False, periodic_built_in=True)[1:]:
+        if piece.flux:
+            continue
+        cube = torch.rand(count, piece.free, generator=generator, dtype=torch.float64)
+        x = piece.place(cube)
+        known, _ = base.jets(x, ())
+        gap = piece.residual(x, known).abs().max()
+        if gap > _AGREEMENT * (1 + known.value.abs().max()):
+            return False
+    return True
 
 
 def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece, ...]:

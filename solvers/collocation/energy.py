@@ -110,6 +110,7 @@ class Placed:
     """A part with its points, weights (N,) and the jets of what is built in there."""
 
     part: Part
+    piece: Piece
     points: Tensor
     weights: Tensor
     known: tuple[Jet, Jet] | None
@@ -147,17 +148,21 @@ class EnergyObjective:
         """Take these points with their weights, (N, D + 1) per part."""
         ansatz = self.residuals.ansatz
         self.batches = [
-            Placed(part, x[:, :-1], x[:, -1], ansatz.known(x[:, :-1], ()))
+            Placed(part, part.piece, x[:, :-1], x[:, -1], ansatz.known(x[:, :-1], ()))
             for part, x in zip(self.parts, points, strict=True)
         ]
+
+    def residual(self, batch: Placed) -> Tensor:
+        """The energy density at the points of one part, (N, 1)."""
+        jet = self.residuals.ansatz.jet(batch.points, (), batch.known)
+        return batch.part.density(batch.points, jet.data[..., 0])[:, None]
 
     def loss(self) -> tuple[Tensor, dict[str, float]]:
         """E, with a graph, and its share by part."""
         total, shares = torch.zeros((), dtype=torch.float64), {}
         for batch in self.batches:
-            jet = self.residuals.ansatz.jet(batch.points, (), batch.known)
-            own = batch.weights @ batch.part.density(batch.points, jet.data[..., 0])
-            shares[batch.part.piece.name] = float(own.detach())
+            own = batch.weights @ self.residual(batch)[:, 0]
+            shares[batch.piece.name] = float(own.detach())
             total = total + own
         return total, shares
 
@@ -184,7 +189,7 @@ class EnergyObjective:
         ansatz = self.residuals.ansatz
         with torch.enable_grad():
             jet = ansatz.jet(batch.points, (), batch.known, tape)
-        count = len(jet.data) if batch.part.piece.name == "equation" else 1
+        count = len(jet.data) if batch.piece.name == "equation" else 1
         rows = []
         for a in range(count):
             deltas = torch.autograd.grad(

@@ -16,15 +16,14 @@ by Levenberg-Marquardt, (J^T M J + mu I) s = -J^T M (N_theta - v).
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sciml.core.discretize import discretize
+from sciml.core.discretize import semidiscretize
 from sciml.core.equation import Equation
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
@@ -32,7 +31,7 @@ from sciml.core.linear import LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Condition, Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import Progress
+from sciml.core.solve import LinearSolver, Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.core.strong import StrongForm
@@ -49,8 +48,8 @@ from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
 
 _INNER = 1e-3  # relative residual of the preconditioner's solves
-_PATIENCE = 5  # projected steps without a fall of the residual after which it has stagnated
-_FALL = 0.99
+_PATIENCE = 10  # projected steps without a tenth's fall of the residual, and it has stagnated
+_FALL = 0.9
 _LARGEST = 1e6
 
 
@@ -146,13 +145,18 @@ class Metric:
             side: c if c.kind == "periodic" else (fixed if c.kind == "dirichlet" else natural)
             for side, c in problem.boundary.items()
         }
-        plain = replace(
-            problem, equation=Equation(c=1.0), boundary=boundary, parameters={}, exact=None
-        )
-        M = discretize(plain, on).A.detach()
-        assert isinstance(M, Stencil)
+        # The same scheme as the problem's own: others differ by more than a factor on rough grids.
+        equation = Equation(c=1.0)
+        if problem.form.energy is not None:
+            slopes = " + ".join(f"u{axis}**2" for axis in problem.box.axes)
+            equation = Equation(energy=f"0.5*({slopes} + u**2)")
+        plain = replace(problem, equation=equation, boundary=boundary, parameters={}, exact=None)
+        system = semidiscretize(plain, on)
+        M = system.linearise(torch.zeros(system.shape, dtype=torch.float64), 0.0).detach()
         self.M = M
-        self.solver = Direct() if small(M) else CG(preconditioner=Multigrid(), rtol=_INNER)
+        self.solver: LinearSolver = Direct()
+        if not small(M):
+            self.solver = CG(preconditioner=Multigrid(), rtol=_INNER)
         self.prepared = self.solver.setup(M)
         self.solves = self.inner = 0
 
@@ -265,27 +269,23 @@ def _projected(
     projector: Projector,
     max_iterations: int,
 ) -> Course:
-    """Descent whose every iterate is projected; ends where the residual no longer falls."""
-    course, best, best_at = steps(system, projector.nearest(u), 1), float("inf"), 0
-    for count in range(1, max_iterations + 1):
-        here = steps(system, projector.nearest(course.u), 1)
-        # What was reached is where this step began, on a network, not where it ended.
-        reached = replace(
-            here, u=projector._values(), relative=here.residuals[0], convex=course.convex
-        )
-        course = replace(course.then(here), u=here.u)
-        relative = float(here.residuals[0])
+    """Descent whose every iterate is projected; ends where the residual hardly falls any more."""
+    u, best, best_at = projector.nearest(u), float("inf"), 0
+    history, status, convex = [], Status.MAX_ITERATIONS, torch.tensor(True)
+    for count in range(max_iterations + 1):
+        step = steps(system, u, 1)
+        relative = float(step.residuals[0])
+        history.append(step.residuals[0])
         if relative < _FALL * best:
             best, best_at = relative, count
-        status = None
-        if here.statuses[0] is Status.CONVERGED and int(here.iterations) == 0:
-            status = Status.CONVERGED
-        elif here.statuses[0] not in (Status.MAX_ITERATIONS, Status.CONVERGED):
-            status = here.statuses[0]
+        if int(step.iterations) == 0:
+            # It stood where it was: at the tolerance, or no step lowered the energy.
+            status = step.statuses[0]
         elif count - best_at >= _PATIENCE:
             status = Status.STAGNATED
-        if status is not None:
+        if status is not Status.MAX_ITERATIONS or count == max_iterations:
             break
-    return replace(
-        course, u=reached.u, relative=reached.relative, statuses=(status or Status.MAX_ITERATIONS,)
+        u, convex = projector.nearest(step.u), step.convex
+    return Course(
+        u, (status,), torch.tensor(len(history) - 1), torch.stack(history), history[-1], convex
     )

@@ -81,7 +81,7 @@ class EnergyNaturalGradient:
     """
 
     iterations: int = 200
-    cutoff: float = 1e-14
+    cutoff: float = 1e-8
     kind: Literal["energy_natural_gradient"] = "energy_natural_gradient"
 
     def __post_init__(self) -> None:

@@ -37,8 +37,10 @@ _PORTION = 2**16  # points times Gaussians treated at once
 
 @dataclass(frozen=True)
 class Shape:
-    """G Gaussians: ``means`` (G, D), ``sharpness`` (G, D), the logarithm of 1/width, ``channel``
-    (G,), and ``shear`` (G, D (D - 1) / 2), the entries of T by rows, None where diagonal.
+    """G Gaussians: where, how wide, how turned, and of which channel.
+
+    ``means`` (G, D), ``sharpness`` (G, D), the logarithm of 1/width, ``channel`` (G,), and
+    ``shear`` (G, D (D - 1) / 2), the entries of T by rows, None where the covariance is diagonal.
     """
 
     means: Tensor
@@ -95,8 +97,14 @@ class GaussianBank(nn.Module):
         return Shape(self.means, self.sharpness.detach().clone(), self.channel, shear)
 
     def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
-        """The jet (C, N, G); its graph is the closed form of ``jacobian``."""
-        data = _Closed.apply(self, points, pairs, *self.columns())
+        """The jet (C, N, G); its graph is the closed form of ``jacobian``.
+
+        Where the points have a graph, plain differentiation goes through to them instead.
+        """
+        if points.requires_grad:
+            data = self.evaluate(points, pairs)
+        else:
+            data = _Closed.apply(self, points, pairs, *self.columns())
         if tape is not None:
             tape.append((self, coordinates(points, pairs), data))
         return Jet(data, points.shape[1], pairs)
@@ -105,18 +113,20 @@ class GaussianBank(nn.Module):
         """The parameters in the order of the Jacobian's columns."""
         return [self.places, self.sharpness, *(() if self.shear is None else (self.shear,))]
 
-    @torch.no_grad()
     def evaluate(self, points: Tensor, pairs: Pairs) -> Tensor:
         """(C, N, G)."""
         _, P = self._factor()
-        found = points.new_zeros(1 + points.shape[1] + len(pairs), len(points), P.shape[2])
-        for rows in self._parts(len(points)):
-            for z in self._offsets(points[rows]):
-                q = _times(P, z)
-                g = (-0.5 * (z * q).sum(0)).exp()
-                second = [(q[a] * q[b] - P[a, b]) * g for a, b in pairs]
-                found[:, rows] += torch.stack([g, *(-q * g), *second])
-        return found
+        parts = [self._jets(P, points[rows], pairs) for rows in self._parts(len(points))]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _jets(self, P: Tensor, points: Tensor, pairs: Pairs) -> Tensor:
+        total: Any = 0.0
+        for z in self._offsets(points):
+            q = _times(P, z)
+            g = (-0.5 * (z * q).sum(0)).exp()
+            second = [(q[a] * q[b] - P[a, b]) * g for a, b in pairs]
+            total = total + torch.stack([g, *(-q * g), *second])
+        return total
 
     @torch.no_grad()
     def jacobian(self, given: Jet, delta: Tensor) -> Tensor:
@@ -173,7 +183,7 @@ class GaussianBank(nn.Module):
     def _parts(self, count: int) -> Iterator[slice]:
         """Points in portions whose arrays stay in the cache."""
         size = max(1, _PORTION // len(self.means))
-        return (slice(k, k + size) for k in range(0, count, size))
+        return (slice(k, k + size) for k in range(0, max(count, 1), size))
 
     def _factor(self) -> tuple[Tensor, Tensor]:
         """L and P, (D, D, G) each."""
@@ -183,8 +193,9 @@ class GaussianBank(nn.Module):
         for a in range(d):
             L[a, a] = scale[a]
         if self.shear is not None:
-            for k, (a, b) in enumerate((a, b) for a in range(d) for b in range(a)):
-                L[a, b] = self.shear[:, k] * scale[b]
+            below = [(row, column) for row in range(d) for column in range(row)]
+            for k, (row, column) in enumerate(below):
+                L[row, column] = self.shear[:, k] * scale[column]
         return L, torch.einsum("acg,bcg->abg", L, L)
 
     def _offsets(self, points: Tensor) -> Iterator[Tensor]:

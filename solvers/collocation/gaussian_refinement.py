@@ -38,6 +38,7 @@ def refined(objective: Objective, drop: float, grow: float, full: bool) -> Gauss
     return network
 
 
+@torch.no_grad()
 def contribution(network: GaussianNetwork, points: Tensor) -> Tensor:
     """rms of every weighted Gaussian over the points (N, D), (G,)."""
     g = network.bank.evaluate(points, ())[0]
@@ -52,6 +53,7 @@ def pruned(network: GaussianNetwork, points: Tensor, drop: float) -> GaussianNet
     return network.replaced(network.bank.shape.select(keep), weights[keep])
 
 
+@torch.no_grad()
 def grown(
     network: GaussianNetwork, points: Tensor, residual: Tensor, count: int
 ) -> GaussianNetwork:

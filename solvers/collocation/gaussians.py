@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -32,15 +33,16 @@ from sciml.solvers.collocation.conditions import extent
 from sciml.solvers.collocation.gaussian_layer import GaussianNetwork, Shape
 from sciml.solvers.collocation.gaussian_refinement import refined
 from sciml.solvers.collocation.objective import Ansatz, Objective
-from sciml.solvers.collocation.pinn import AnyOptimiser, AnySampler
+from sciml.solvers.collocation.pinn import AnyOptimiser, exact_error
 from sciml.solvers.collocation.posed import posed, stated
+from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol, sobol
-from sciml.solvers.collocation.training import Training
+from sciml.solvers.collocation.training import Course, Training
 from sciml.solvers.collocation.variable_projection import VariableProjection, Weights
-from sciml.solvers.collocation.verify import answered, scales_of
+from sciml.solvers.collocation.verify import answered, largest, measure, scales_of
+from sciml.solvers.collocation.windows import in_windows
 
 _MARGIN = 0.1  # of the extent, on either side, within which the first means lie
-_SOLVES = 4  # least-squares solves for the weights of each of these, where not linear
 _OVERLAPS = (1.5, 2.2, 3.2, 4.7, 7.0)  # first widths tried, over the mean distance
 
 
@@ -54,8 +56,9 @@ class Gaussians:
     them turn, from the second stage on. ``channels``, ``hidden``: sums that a tanh layer of that
     many units takes in; 0: one sum per field, the answer is linear in the weights. ``points``
     inside (0: three per parameter at the start); ``hard``, ``boundary_points``, ``weights``,
-    ``rtol``, ``seconds`` as for ``PINN``. ``stages`` of the optimiser's iterations each; before
-    the next, Gaussians below ``drop`` of the largest are left out and a share ``grow`` is added.
+    ``rtol``, ``seconds``, ``windows`` as for ``PINN``. ``stages`` of the optimiser's iterations
+    each; before the next, Gaussians below ``drop`` of the largest are left out and a share
+    ``grow`` is added.
     """
 
     count: int = 100
@@ -63,6 +66,7 @@ class Gaussians:
     covariance: Literal["diagonal", "full"] = "diagonal"
     channels: int = 4
     hidden: int = 0
+    windows: int = 1
     stages: int = 1
     drop: float = 1e-8
     grow: float = 0.25
@@ -78,7 +82,7 @@ class Gaussians:
     kind: Literal["gaussians"] = "gaussians"
 
     def __post_init__(self) -> None:
-        for name in ("count", "channels", "stages", "boundary_points"):
+        for name in ("count", "channels", "windows", "stages", "boundary_points"):
             if getattr(self, name) < 1:
                 raise InputError(
                     f"{name} must be at least 1; got {getattr(self, name)}", f"solver.{name}"
@@ -100,7 +104,11 @@ class Gaussians:
         """Read the equation off the problem and place the first Gaussians."""
         start = time.perf_counter()
         stated_problem, place = stated(problem, on)
-        objective = posed(stated_problem, self._network, self.hard, self.weights)
+        if stated_problem.time is None and self.windows > 1:
+            raise InputError("windows is for problems in time", "solver.windows")
+        objective = self._posed(stated_problem)
+        if self.windows > 1 and (objective.unknown or stated_problem.observations is not None):
+            raise InputError("windows are for problems without unknowns", "solver.windows")
         return GaussiansState(objective, place, time.perf_counter() - start)
 
     def run(
@@ -115,38 +123,65 @@ class Gaussians:
         """Train stage by stage, then verify at fresh points and on the grid."""
         if b is not None or initial is not None:
             raise InputError("Gaussians are trained from their own start; leave initial and b out")
-        objective = state.objective
+        objective, record = state.objective, state.record
+        if self.windows == 1:
+            course = self._trained(objective, record, progress, self.seconds)
+        else:
+            begun = time.perf_counter()
+
+            def window(part: Objective, left: int, before: int) -> Course:
+                spent = time.perf_counter() - begun
+                share = None if self.seconds is None else max(self.seconds - spent, 0.0) / left
+                # Gaussians of the window before lie in its own time.
+                part.ansatz = Ansatz(self._network(part.form), part.ansatz.built_in)
+                return self._trained(part, record, progress, share)
+
+            objective, course = in_windows(objective, self.windows, self._posed, window, self.hard)
+        return answered(self, objective, course, state.on, state.setup_seconds, self.rtol)
+
+    def _posed(self, problem: Problem) -> Objective:
+        return posed(problem, self._network, self.hard, self.weights)
+
+    def _trained(
+        self,
+        objective: Objective,
+        record: dict[str, Any],
+        progress: Progress | None,
+        seconds: float | None,
+    ) -> Course:
         inside = self.points or 3 * len(objective.theta)
         counts = [
             inside if piece.name == "equation" else self.boundary_points
             for piece in objective.pieces
         ]
+        generator = torch.Generator().manual_seed(self.seed)
+        objective.place(self.sampler.points(objective, counts, generator))
+        _start(objective, _OVERLAPS if self.width is None else (_OVERLAPS[0],))
         scale = max(scales_of(objective).equation, 1e-300)
         training = Training(
             self.sampler,
             counts,
-            torch.Generator().manual_seed(self.seed),
+            generator,
             tolerance=(0.5 * self.rtol * scale) ** 2,
-            seconds=self.seconds,
+            seconds=seconds,
             progress=progress,
             relative=lambda loss: loss**0.5 / scale,
+            confirmed=lambda: largest(measure(objective, 2000)) <= self.rtol,
+            error=exact_error(objective),
+            total=self.stages * self.optimiser.iterations,
+            record=record,
         )
-        if self.width is None:
-            training.exchange(objective)
-            _widen(objective)
-        notes = [_counted(objective)]
+        numbers = [_count(objective)]
         course = self.optimiser.minimise(objective, training)
         for _ in range(1, self.stages):
-            if _finished(training, self.seconds):
+            if training.late or course.status in (Status.CONVERGED, Status.NOT_FINITE):
                 break
             self._refine(objective)
-            notes.append(_counted(objective))
-            training.status = Status.MAX_ITERATIONS
+            numbers.append(_count(objective))
+            training.status = Status.TRAINING_ENDED
             course = self.optimiser.minimise(objective, training)
-        said = "Gaussians by stage: " + ", ".join(notes)
-        return answered(
-            self, objective, course, state.on, state.setup_seconds, self.rtol, (said,)
-        )  # fmt: skip
+        said = "Gaussians by stage: " + ", ".join(map(str, numbers))
+        return replace(course, notes=(*course.notes, said))
 
     def _refine(self, objective: Objective) -> None:
         network = refined(objective, self.drop, self.grow, self.covariance == "full")
@@ -154,7 +189,7 @@ class Gaussians:
 
     def _network(self, form: StrongForm) -> GaussianNetwork:
         lower, upper = extent(form)
-        box, fields = form.problem.box, len(form.fields)
+        fields = len(form.fields)
         channels = self.channels if self.hidden else fields
         sizes = upper - lower
         axes = (*form.problem.periodic, *(() if form.problem.time is None else (False,)))
@@ -164,20 +199,22 @@ class Gaussians:
         total = channels * self.count
         cubes = [sobol(self.count, len(sizes), generator) for _ in range(channels)]
         means = lower - margin + torch.cat(cubes) * (sizes + 2 * margin)
-        widths = self._widths(sizes, box.dimension)
+        widths = self._widths(sizes)
         shape = Shape(
             means,
             (-widths.log()).expand(total, -1),
             torch.arange(channels).repeat_interleave(self.count),
         )
-        weights = torch.randn(total, dtype=torch.float64, generator=generator)
+        weights = torch.zeros(total, dtype=torch.float64)
+        if self.hidden:
+            weights = torch.randn(total, dtype=torch.float64, generator=generator)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             return GaussianNetwork(
                 shape, weights / self.count**0.5, widths, periods, channels, fields, self.hidden
             )
 
-    def _widths(self, sizes: Tensor, dimension: int) -> Tensor:
+    def _widths(self, sizes: Tensor) -> Tensor:
         """The first widths, (D,)."""
         if self.width is None:
             return _OVERLAPS[0] * sizes * self.count ** (-1 / len(sizes))
@@ -197,27 +234,26 @@ class GaussiansState:
     objective: Objective
     on: Grid | Points
     setup_seconds: float
+    record: dict[str, Any] = field(default_factory=dict)
 
 
-def _widen(objective: Objective) -> None:
-    """Give all Gaussians that one of the first widths which leaves the least residual."""
+def _start(objective: Objective, overlaps: Sequence[float]) -> None:
+    """Solve for the weights, with that one of these widths which leaves the least residual.
+
+    ``overlaps``: widths, the present ones counted as the first.
+    """
     bank, weights = objective.ansatz.network.blocks()[0], Weights.of(objective)
     first, found = objective.theta, []
     sharpness = bank.sharpness.detach().clone()
-    for overlap in _OVERLAPS:
+    for overlap in overlaps:
         objective.assign(first)
         with torch.no_grad():
-            bank.sharpness.copy_(sharpness - math.log(overlap / _OVERLAPS[0]))
-        weights.solve(_SOLVES)
+            bank.sharpness.copy_(sharpness - math.log(overlap / overlaps[0]))
+        weights.solve()
         r = objective.vector()
         found.append((float(r @ r), objective.theta))
     objective.assign(min(found, key=lambda pair: pair[0])[1])
 
 
-def _finished(training: Training, seconds: float | None) -> bool:
-    late = seconds is not None and time.perf_counter() - training.begun > seconds
-    return late or training.status in (Status.CONVERGED, Status.NOT_FINITE)
-
-
-def _counted(objective: Objective) -> str:
-    return str(len(objective.ansatz.network.blocks()[0].means))
+def _count(objective: Objective) -> int:
+    return len(objective.ansatz.network.blocks()[0].means)

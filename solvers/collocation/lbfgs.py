@@ -104,7 +104,7 @@ def _step(
         places[at] = _Place(theta + at * direction, value, gradient)
         return Probe(at, value if math.isfinite(value) else math.inf, float(gradient @ direction))
 
-    first = 1.0 if pairs else min(1.0, 1 / float(slope.abs().sum()))
+    first = 1.0 if pairs else 1 / float(slope.abs().sum())
     at = strong_wolfe(phi, Probe(0.0, loss, rate), first)
     return None if at is None else places[at]
 
@@ -141,6 +141,8 @@ def strong_wolfe(phi: Callable[[float], Probe], zero: Probe, first: float) -> fl
 def _zoom(phi: Callable[[float], Probe], zero: Probe, low: Probe, high: Probe) -> float | None:
     """Between ``low``, the best so far, and ``high``, beyond which phi rises."""
     for _ in range(_TRIALS):
+        if low.at == high.at:
+            break
         new = phi(_between(low, high))
         if _too_high(new, zero) or new.value >= low.value:
             high = new

@@ -51,25 +51,40 @@ class NaturalGradient:
             G = root.T @ root
             scale = float(G.diagonal().max())
             mu = self.damping * scale if mu is None else mu
-            while True:
-                step = _step(G, gradient, mu)
-                if step is not None:
-                    promised = 0.5 * float(mu * step @ step - gradient @ step)
-                    if promised <= _ROUNDING * abs(before):
-                        objective.assign(theta)
-                        return training.stalled()
-                    objective.assign(theta + step)
-                    fall = before - objective.value()
-                    if fall > 0:
-                        break
+            while (taken := _try(objective, theta, G, gradient, mu, before)) is None:
                 mu, growth = mu * growth, 2 * growth
                 if mu > _LARGEST * scale:
                     objective.assign(theta)
                     return training.stalled()
-            theta, gain = theta + step, fall / promised
-            mu = max(mu * max(1 / 3, 1 - (2 * gain - 1) ** 3), _LEAST * scale)
+            step, fall, promised = taken
+            if promised <= _ROUNDING * abs(before):
+                objective.assign(theta)
+                return training.stalled()
+            theta = theta + step
+            mu = max(mu * max(1 / 3, 1 - (2 * fall / promised - 1) ** 3), _LEAST * scale)
             growth = 2.0
         return training.course()
+
+
+def _try(
+    objective: EnergyObjective,
+    theta: Tensor,
+    G: Tensor,
+    gradient: Tensor,
+    mu: float,
+    before: float,
+) -> tuple[Tensor, float, float] | None:
+    """A step that lowers the energy, by how much, and what was promised; None if it does not.
+
+    Where so little is promised that rounding hides it, the step stands whatever it does.
+    """
+    step = _step(G, gradient, mu)
+    if step is None:
+        return None
+    promised = 0.5 * float(mu * step @ step - gradient @ step)
+    objective.assign(theta + step)
+    fall = before - objective.value()
+    return (step, fall, promised) if fall > 0 or promised <= _ROUNDING * abs(before) else None
 
 
 def _step(G: Tensor, gradient: Tensor, mu: float) -> Tensor | None:

@@ -86,6 +86,7 @@ class Objective:
     ``weights``: per piece, 1 where not named. ``unknown``: parameters of the problem to be found,
     one-element tensors; the mapping of parameters that the strong form reads is kept in step.
     ``density``: what a sampler has learned of where the residual is, for its next exchange.
+    ``notes``: remarks for the Solution.
     """
 
     form: StrongForm
@@ -95,6 +96,7 @@ class Objective:
     unknown: Mapping[str, nn.Parameter] = field(default_factory=dict)
     batches: list[Batch] = field(default_factory=list)
     density: Any = None
+    notes: Sequence[str] = ()
 
     def place(self, points: Sequence[Tensor]) -> None:
         """Take these points, one tensor (N, D) per piece."""
@@ -152,7 +154,7 @@ class Objective:
         return torch.cat([(_scale(b) * self._at(b, None)).T.flatten() for b in self.batches])
 
     def jacobian(self, blocks: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
-        """r (R,) and dr/dtheta (R, P); the columns of some ``blocks`` alone where they are named."""
+        """r (R,) and dr/dtheta (R, P); the columns of ``blocks`` alone where they are named."""
         values, rows = [], []
         for batch in self.batches:
             for r, J in self.rows(batch, blocks):

@@ -26,7 +26,7 @@ from sciml.core.points import Points
 from sciml.core.pointwise import numeric_parameters
 from sciml.core.problem import Problem, Unknown
 from sciml.core.strong import StrongForm, strong_form
-from sciml.solvers.collocation.conditions import Piece, built_in, extent, pieces
+from sciml.solvers.collocation.conditions import Piece, agrees, built_in, extent, pieces
 from sciml.solvers.collocation.objective import Ansatz, Network, Objective
 
 OBSERVED = "observations"
@@ -68,6 +68,10 @@ def posed(
     """
     numbers = numeric_parameters(problem)
     form = strong_form(problem, numbers)
+    base, notes = (built_in(form) if hard else None), []
+    if base is not None and not agrees(form, base):
+        base, hard = None, False
+        notes.append("the data disagree where sides meet, so that the conditions are soft")
     parts = pieces(form, hard, True)
     if problem.observations is not None:
         parts = (*parts, _observed(form))
@@ -83,8 +87,7 @@ def posed(
         for name, value in problem.parameters.items()
         if isinstance(value, Unknown)
     }
-    ansatz = Ansatz(network(form), built_in(form) if hard else None)
-    return Objective(form, ansatz, parts, weights, unknown)
+    return Objective(form, Ansatz(network(form), base), parts, weights, unknown, notes=notes)
 
 
 def _observed(form: StrongForm) -> Piece:

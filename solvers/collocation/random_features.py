@@ -51,6 +51,7 @@ _BALANCE = 200  # points from which the conditions' scales are read
 _HELD_OUT = 1000
 _LEAST = 1e-13  # a fall of the residual to this share of the first is rounding
 _KEPT = 0.5  # a step whose linear model left this share of the residual was the last
+_FALL = 0.9  # a step that left more than this share of the residual, too
 _TRIALS = 12
 
 
@@ -128,10 +129,10 @@ class RandomFeatures:
         found = {}
         for bandwidth in self.bandwidths:
             objective, _ = self._fitted(state, bandwidth, max(1, self.count // 2), None)
-            worst = max(measure(objective, _HELD_OUT, self.seed + 1).values())
-            found[bandwidth] = worst if worst == worst else float("inf")
+            total = sum(measure(objective, _HELD_OUT, self.seed + 1).values())
+            found[bandwidth] = total if total == total else float("inf")
         best = min(found, key=lambda bandwidth: found[bandwidth])
-        tried = ", ".join(f"{bandwidth:g}: {worst:.1e}" for bandwidth, worst in found.items())
+        tried = ", ".join(f"{bandwidth:g}: {total:.1e}" for bandwidth, total in found.items())
         return best, f"bandwidth {best:g}; residuals with half the features {tried}"
 
     def _fitted(
@@ -154,9 +155,10 @@ class RandomFeatures:
         return posed(state.problem, network, self.hard, self.weights)
 
     def _counts(self, objective: Objective, count: int) -> list[int]:
-        inside = self.points or _PER_FEATURE * (count + 1)
-        # As many points for each feature in the trial runs as in the last.
-        inside = max(1, inside * count // self.count) if self.points else inside
+        inside = _PER_FEATURE * (count + 1)
+        if self.points is not None:
+            # As many points for each feature in the trial runs as in the last.
+            inside = max(1, self.points * count // self.count)
         side = self.boundary_points or max(2, inside // _PER_SIDE)
         return [inside if piece.name == "equation" else side for piece in objective.pieces]
 
@@ -250,7 +252,7 @@ def newton(objective: Objective, training: Training, max_iterations: int) -> Cou
     """Newton's method on the weights: a least-squares problem a step, the residual falling.
 
     Of a linear equation the first step is the last. Ends where a step's linear model has left at
-    least half of the residual that there is.
+    least half of the residual that there is, or the residual hardly falls.
     """
     theta, first = objective.theta, None
     for _ in range(max_iterations):
@@ -260,30 +262,35 @@ def newton(objective: Objective, training: Training, max_iterations: int) -> Cou
         first = size if first is None else first
         if training.ended(size**2, objective):
             return training.course()
-        step = least_squares(J, -r)
+        # Where a parameter multiplies the weights, large ones that cancel do harm.
+        step = least_squares(J, -r, shortest=bool(objective.unknown))
         taken = _line_search(objective, theta, step, size)
         if taken is None:
             objective.assign(theta)
             return training.stalled()
         length, after = taken
         theta = theta + length * step
-        met = float((after - (r + J @ step)).norm()) <= _KEPT * float(after.norm())
-        met |= float(after.norm()) <= _LEAST * first
-        if met and length == 1.0 and not (training.sampler.every and exchanged):
-            training.ended(float(after @ after), objective)
+        left, promised = float(after.norm()), r + J @ step
+        kept = length == 1.0 and float((after - promised).norm()) <= _KEPT * left
+        # A parameter may have had no influence yet, where the weights were zero.
+        over = (kept and not objective.unknown) or left <= _LEAST * first or left > _FALL * size
+        if over and not (training.sampler.every and exchanged):
+            training.ended(left**2, objective)
             return training.stalled()
     return training.course()
 
 
-def least_squares(A: Tensor, b: Tensor) -> Tensor:
-    """argmin |A x - b| by QR of the scaled columns, by the SVD where the columns are dependent."""
+def least_squares(A: Tensor, b: Tensor, shortest: bool = False) -> Tensor:
+    """argmin |A x - b|: by QR of the scaled columns, or by their SVD the ``shortest``.
+
+    By the SVD, too, where columns are dependent.
+    """
     length = A.norm(dim=0)
     length = torch.where(length > 0, length, 1.0)
     scaled, right = A / length, b[:, None]
-    found = None
-    if len(A) >= A.shape[1]:
-        found = torch.linalg.lstsq(scaled, right, driver="gels").solution
-    if found is None or not bool(torch.isfinite(found).all()):
+    try:
+        found = torch.linalg.lstsq(scaled, right, driver="gelsd" if shortest else "gels").solution
+    except torch.linalg.LinAlgError:
         found = torch.linalg.lstsq(scaled, right, driver="gelsd").solution
     return found[:, 0] / length
 

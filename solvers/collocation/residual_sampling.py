@@ -43,8 +43,8 @@ class RAR:
 
     def __post_init__(self) -> None:
         _check(self.every, self.pool)
-        _check_share("start", self.start)
-        _check_share("added", self.added)
+        check_share("start", self.start)
+        check_share("added", self.added)
 
     def points(
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
@@ -163,7 +163,8 @@ def _check(every: int, pool: int) -> None:
         raise InputError(f"pool must be at least 1; got {pool}", "solver.sampler.pool")
 
 
-def _check_share(name: str, share: float) -> None:
+def check_share(name: str, share: float) -> None:
+    """Raise InputError unless it is above 0 and at most 1."""
     if not 0 < share <= 1:
         raise InputError(f"{name} is a share, above 0, at most 1; got {share}",
                          f"solver.sampler.{name}")  # fmt: skip

@@ -1,9 +1,9 @@
 """Deep Ritz: a network that makes the problem's energy least.
 
-E and Yu (2018, arXiv 1710.00211), with Dirichlet data built in, Gauss' quadrature in place of random
-points in up to three dimensions, and the energy natural gradient in place of Adam. The energy needs
-first derivatives alone, and its Neumann and Robin conditions are met of themselves; its precision
-limits the answer: an error of 1e-8 in the energy norm changes the energy by 1e-16.
+E and Yu (2018, arXiv 1710.00211), with Dirichlet data built in, Gauss' quadrature in place of
+random points in up to three dimensions, and the energy natural gradient in place of Adam. The
+energy needs first derivatives alone, and its Neumann and Robin conditions are met of themselves;
+its precision limits the answer: an error of 1e-8 in the energy norm changes the energy by 1e-16.
 """
 
 from __future__ import annotations
@@ -23,13 +23,16 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress
 from sciml.core.strong import StrongForm
+from sciml.solvers.collocation.adam import Adam
 from sciml.solvers.collocation.conditions import extent
 from sciml.solvers.collocation.energy import EnergyObjective, Rule
 from sciml.solvers.collocation.natural_gradient import NaturalGradient
 from sciml.solvers.collocation.networks import Activation, Embedding, Perceptron
 from sciml.solvers.collocation.posed import posed, stated
-from sciml.solvers.collocation.training import Course, Training
+from sciml.solvers.collocation.training import Course, Training, train
 from sciml.solvers.collocation.verify import answered
+
+RitzOptimiser = NaturalGradient | Adam
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class DeepRitz:
     For a steady problem of one field with an ``energy``, or with a linear equation with symmetric K
     and no advection; energies without a lower bound are not recognised. ``points`` inside and
     ``boundary_points`` on every Neumann or Robin side, rounded up to a tensor product of Gauss'
-    rule in up to three dimensions, Sobol points exchanged during the training beyond: several to a
-    parameter, or the network finds functions that the rule does not see. ``rtol``: the relative
+    rule in up to three dimensions, Sobol points beyond; they are drawn anew at every iteration.
+    ``optimiser``: one, or several that follow one another. ``rtol``: the relative
     residual of the *strong* equation at fresh points (see ``collocation.verify``) that counts as
     converged: the energy is made as small as it gets in any case. ``seconds``: wall time at which
     the training ends.
@@ -51,7 +54,7 @@ class DeepRitz:
     activation: Activation = "tanh"
     points: int = 1600
     boundary_points: int = 100
-    optimiser: NaturalGradient = field(default_factory=NaturalGradient)
+    optimiser: RitzOptimiser | tuple[RitzOptimiser, ...] = field(default_factory=NaturalGradient)
     rtol: float = 1e-3
     seconds: float | None = None
     seed: int = 0
@@ -98,9 +101,10 @@ class DeepRitz:
             tolerance=-float("inf"),
             seconds=self.seconds,
             progress=progress,
-            relative=lambda energy: energy,
         )
-        course = self.optimiser.minimise(objective, training)
+        training.relative = lambda _: _distance(*training.losses[-2:])
+        optimisers = self.optimiser if isinstance(self.optimiser, tuple) else (self.optimiser,)
+        course = train(optimisers, objective, training)  # type: ignore[arg-type]
         note = f"energy {objective.value():.10g}"
         return answered(
             self, objective.residuals, _heights(course), state.on, state.setup_seconds, self.rtol,
@@ -125,8 +129,12 @@ class RitzState:
     setup_seconds: float
 
 
+def _distance(before: float, after: float | None = None) -> float:
+    """About how far apart the two functions are in the energy norm, relative."""
+    return 1.0 if after is None else (abs(after - before) / max(abs(after), 1e-300)) ** 0.5
+
+
 def _heights(course: Course) -> Course:
     """Energies as their heights above the last, relative: the squares of relative distances."""
     last = course.losses[-1]
-    scale = max(abs(last), 1e-300)
-    return replace(course, losses=tuple(abs(e - last) / scale for e in course.losses))
+    return replace(course, losses=tuple(_distance(e, last) ** 2 for e in course.losses))

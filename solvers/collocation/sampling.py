@@ -10,6 +10,7 @@ import torch
 from scipy.stats import qmc
 from torch import Tensor
 
+from sciml.core.errors import InputError
 from sciml.solvers.collocation.objective import Objective
 
 
@@ -24,6 +25,7 @@ class Uniform:
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
         """One tensor (N, D) per piece."""
+        check_bounded(objective)
         return [
             piece.place(torch.rand(n, piece.free, dtype=torch.float64, generator=generator))
             for piece, n in zip(objective.pieces, counts, strict=True)
@@ -41,6 +43,7 @@ class Sobol:
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
         """One tensor (N, D) per piece."""
+        check_bounded(objective)
         return [
             piece.place(sobol(n, piece.free, generator))
             for piece, n in zip(objective.pieces, counts, strict=True)
@@ -58,6 +61,7 @@ class LatinHypercube:
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
         """One tensor (N, D) per piece."""
+        check_bounded(objective)
         found = []
         for piece, n in zip(objective.pieces, counts, strict=True):
             if piece.free == 0:
@@ -66,6 +70,17 @@ class LatinHypercube:
             cube = qmc.LatinHypercube(piece.free, rng=_seed(generator)).random(n)
             found.append(piece.place(torch.from_numpy(cube)))
         return found
+
+
+def check_bounded(objective: Objective) -> None:
+    """Raise InputError where the equation's box is infinite along an axis."""
+    piece = objective.pieces[0]
+    if not bool(torch.isfinite(piece.upper - piece.lower).all()):
+        raise InputError(
+            "collocation points are drawn in a bounded domain; "
+            f"got {piece.lower.tolist()} to {piece.upper.tolist()}",
+            "problem.domain",
+        )
 
 
 def sobol(count: int, dimension: int, generator: torch.Generator) -> Tensor:

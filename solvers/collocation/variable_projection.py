@@ -6,9 +6,10 @@ Put the best weights in and what is left to minimise is a function of theta alon
 
     K = (I - Q Q^T) B,    A = Q R,    B = dr/dtheta at the best weights.
 
-K^T r is the exact gradient. A step solves (K^T K + mu I) s = -K^T r; the weights follow by w <- w - A^+ r, which for a nonlinear problem is one Gauss-Newton step of theirs
-(started from the prediction -A^+ (r + B s)), for a linear one exact. Columns of A that are all but
-dependent are held by a relative Tikhonov term of the order of rounding.
+K^T r is the exact gradient. A step solves (K^T K + mu I) s = -K^T r; the weights follow by
+w <- w - A^+ r, which for a nonlinear problem is one Gauss-Newton step of theirs (started from the
+prediction -A^+ (r + B s)), for a linear one exact. Columns of A that are all but dependent are held
+by a relative Tikhonov term of the order of rounding.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.training import Course, Training
 
 _ROUNDING = 1e-13  # of the Tikhonov term, relative to a column's norm
-_LARGEST, _LEAST = 1e8, 1e-13  # damping, relative to the diagonal
+_LARGEST, _LEAST = 1e8, 1e-13  # damping, relative to the largest diagonal
+_REACH = 1.0  # of a step, in any one parameter: further the linear model says nothing
 _SOLVES = 4  # Gauss-Newton steps for the weights at new points
 
 
@@ -33,28 +35,33 @@ _SOLVES = 4  # Gauss-Newton steps for the weights at new points
 class VariableProjection:
     """Levenberg-Marquardt on what is left when the last layer's weights are solved for.
 
-    ``damping``: the first mu. For networks whose last block is linear. Memory 2 R x P for R
-    residuals and P parameters, N of them linear; time about 2 R P^2 + 8 R N^2 an iteration.
+    For networks whose last block is linear. ``iterations``: 0 for the weights alone. ``damping``:
+    the first mu over the largest diagonal of K^T K. Memory 2 R x P for R residuals and P
+    parameters, N of them linear; time about 2 R P^2 + 8 R N^2 an iteration.
     """
 
     iterations: int = 200
-    damping: float = 1e-2
+    damping: float = 1e-6
     kind: Literal["variable_projection"] = "variable_projection"
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise InputError(f"iterations must be at least 1; got {self.iterations}")
+        if self.iterations < 0:
+            raise InputError(
+                f"iterations must not be negative; got {self.iterations}",
+                "solver.optimiser.iterations",
+            )
 
     def minimise(self, objective: Objective, training: Training) -> Course:
         """Lower the objective's loss until the training ends it."""
         weights, mu, growth = Weights.of(objective), self.damping, 2.0
-        for k in range(self.iterations):
+        for k in range(self.iterations + 1):
             if training.exchange(objective) or k == 0:
-                weights.solve(_SOLVES)
-            r, J = objective.jacobian()
+                weights.solve()
+            r = objective.vector()
             before = float(r @ r)
-            if training.ended(before, objective):
+            if training.ended(before, objective) or k == self.iterations:
                 break
+            r, J = objective.jacobian()
             reduced = Reduced(r, J, weights.columns)
             theta = objective.theta
             while (gain := _try(weights, reduced, theta, mu, before)) is None:
@@ -74,9 +81,7 @@ def _try(
     if step is None:
         return None
     weights.objective.assign(theta + step)
-    weights.solve(1)
-    trial = weights.objective.vector()
-    after = float(trial @ trial)
+    after = weights.solve(1)
     return (before - after) / max(reduced.promised, 1e-300) if after < before else None
 
 
@@ -94,15 +99,27 @@ class Weights:
         *others, last = objective.ansatz.network.blocks()
         return cls(objective, last, slice(_size(others), _size(others) + _size([last])))
 
-    def solve(self, steps: int) -> None:
-        """Least squares for the weights alone, again where the problem is not linear."""
+    def solve(self, steps: int = _SOLVES) -> float:
+        """Least squares for the weights alone, again where the problem is not linear; the loss.
+
+        A step of a nonlinear problem that does not lower the loss is halved, at most to a tenth.
+        """
+        linear, after = self.objective.form.problem.linear, 0.0
         for _ in range(steps):
             r, A = self.objective.jacobian([self.block])
-            theta = self.objective.theta
-            theta[self.columns] -= Basis(A).solve(r)
-            self.objective.assign(theta)
-            if self.objective.form.problem.linear:
-                return
+            theta, before, share = self.objective.theta, float(r @ r), 1.0
+            step = torch.zeros_like(theta)
+            step[self.columns] = -Basis(A).solve(r)
+            while True:
+                self.objective.assign(theta + share * step)
+                trial = self.objective.vector()
+                after = float(trial @ trial)
+                if linear or after < before or share < 0.1:
+                    break
+                share /= 2
+            if linear:
+                break
+        return after
 
 
 class Basis:
@@ -146,6 +163,8 @@ class Reduced:
         if int(info):
             return None
         own = -torch.cholesky_solve(self.slope[:, None], factor)[:, 0]
+        if not float(own.abs().max()) <= _REACH:
+            return None
         self.promised = float(mu * self.scale * own @ own - own @ self.slope)
         found = self.slope.new_empty(len(self.linear))
         found[~self.linear] = own

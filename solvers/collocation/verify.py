@@ -118,7 +118,7 @@ def answered(
     worst = largest(relative)
     residual = torch.tensor(worst, dtype=torch.float64)
     fitted = [f"found {name} = {value:.8g}" for name, value in objective.found.items()]
-    remarks = [*course.notes, *notes, *fitted, _said(relative)]
+    remarks = [*objective.notes, *course.notes, *notes, *fitted, _said(relative)]
     solution = Solution(
         value=value,
         residual=residual,
@@ -145,13 +145,12 @@ def answered(
     return _on_grid(solution, problem, on)
 
 
-def _polished(
-    solution: Solution, problem: Problem, on: Grid | Points, polish: Polish
-) -> Solution:
+def _polished(solution: Solution, problem: Problem, on: Grid | Points, polish: Polish) -> Solution:
     """The grid's own solution, by a solver that starts from the trained function."""
     if not isinstance(on, Grid) or problem.time is not None:
         raise InputError("polish is for steady problems on a grid", "solver.polish")
-    found = polish.run(polish.init(problem, on), initial=solution.value)
+    state: Any = polish.init(problem, on)
+    found = polish.run(state, initial=solution.value)
     count = int(found.stats.iterations.max())
     note = f"polish: {polish.kind}, {count} iterations from the trained function"
     stats = replace(

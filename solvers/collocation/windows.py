@@ -73,7 +73,7 @@ def in_windows(
         if windows:
             stated = replace(stated, initial=_last_values(windows[-1]))
         objective = pose(stated)
-        if windows:
+        if windows and len(objective.theta) == len(windows[-1].theta):
             objective.assign(windows[-1].theta)
         windows.append(objective)
         courses.append(train(objective, count - k, sum(len(c.losses) for c in courses)))

@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
     from sciml.solvers.learned.multigrid import LearnedMultigrid
     from sciml.solvers.learned.multigrid_training import MultigridTraining
+    from sciml.solvers.learned.neural_ic import NeuralIC
+    from sciml.solvers.learned.neural_ic_training import NeuralICTraining
     from sciml.solvers.learned.surrogate import Surrogate
 
 # What may stand as `preconditioner:` in a spec of `sciml train`.
-TRAININGS: tuple[str, ...] = ("ConjugateTraining", "MultigridTraining")
+TRAININGS: tuple[str, ...] = ("ConjugateTraining", "MultigridTraining", "NeuralICTraining")
 
 _MODULES = {
     "ConjugateDirections": "conjugate_directions",
@@ -28,6 +30,8 @@ _MODULES = {
     "LearnToRelax": "learn_to_relax",
     "LearnedMultigrid": "multigrid",
     "MultigridTraining": "multigrid_training",
+    "NeuralIC": "neural_ic",
+    "NeuralICTraining": "neural_ic_training",
     "Surrogate": "surrogate",
 }
 
@@ -39,6 +43,8 @@ __all__ = [
     "LearnToRelax",
     "LearnedMultigrid",
     "MultigridTraining",
+    "NeuralIC",
+    "NeuralICTraining",
     "Surrogate",
 ]
 

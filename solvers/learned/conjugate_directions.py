@@ -14,6 +14,12 @@ so that z is positively homogeneous in r and <z, r> > 0 whatever the network say
 diagonal d of A varies (cut cells, half cells), the network sees d^-1/2 r and its answer is
 multiplied by d^-1/2: it works on D^-1/2 A D^-1/2, a multiple of the paper's A where d is constant.
 
+Two departures help a network from grid to grid. Its input has a mean square of 1, not a norm of 1:
+a norm shared by more cells leaves each of them less, while biases stay. And the weights of a level
+may stand for all levels below the finest (``repeat``), as many as the grid has: a grid of half as
+many cells poses the same question at another scale. Without biases the answer is the same at every
+amplitude, which falls from level to level.
+
 Unknowns that nothing is linked to, as in holes, are none of the network's: it is given zeros there,
 and z = r / d. Which cells are left may be an input of the network; the paper has none.
 """
@@ -37,6 +43,8 @@ from sciml.solvers.iteration import dot, norm, ratio, spread
 from sciml.solvers.learned.weights import load_into, read_stored
 
 KIND = "conjugate_directions"
+COARSEST = 4  # cells per axis, at most, where the levels are repeated
+_SLOW = 20_480  # values of a slice
 _CELLS = 2**21  # that the network is given at once, over all samples
 
 
@@ -45,13 +53,17 @@ class DirectionNetwork:
     """Options of the network; the defaults are the paper's for 64^3, (6, 10, 6) its for 128^3.
 
     ``dimension``: 2 or 3. ``convolutions``: per level, down to the coarsest grid and up again; each
-    level down halves the grid. ``mask``: whether the cells that are no holes are an input too.
+    level down halves the grid. ``mask``: whether the cells that are no holes are an input too: in
+    holes every level is set to zero, as the padding beyond the walls is; a coarse cell counts by
+    its share. ``repeat``: use the last level above the coarsest grid again and again, until no axis
+    of the coarsest has more than four cells; there are then no biases.
     """
 
     dimension: int
     channels: int = 16
     convolutions: tuple[int, ...] = (4, 6, 4)
     mask: bool = False
+    repeat: bool = False
 
     def __post_init__(self) -> None:
         key = "preconditioner"
@@ -78,6 +90,19 @@ class DirectionNetwork:
             raise InputError(f"'{path}' describes no such network: {error}") from None
 
 
+class Convolution3d(nn.Conv3d):
+    """Convolution in 3-D that takes one small sample twice on the CPU.
+
+    PyTorch gives one sample with that many values a slice to a routine five times slower.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Samples (B, channels, *grid)."""
+        if len(x) == 1 and x.device.type == "cpu" and x[..., 0].numel() <= _SLOW:
+            return super().forward(torch.cat([x, x]))[:1]
+        return super().forward(x)
+
+
 class DirectionModule(nn.Module):
     """The network: residuals (B, *grid) and cells (B, *grid) to directions (B, *grid), float32.
 
@@ -89,36 +114,43 @@ class DirectionModule(nn.Module):
     def __init__(self, options: DirectionNetwork) -> None:
         super().__init__()
         self.options = options
-        d, c = options.dimension, options.channels
-        convolution = nn.Conv2d if d == 2 else nn.Conv3d
-        self.first = convolution(2 if options.mask else 1, c, 3, padding=1)
+        d, c, bias = options.dimension, options.channels, not options.repeat
+        convolution = nn.Conv2d if d == 2 else Convolution3d
+        self.first = convolution(1, c, 3, padding=1, bias=bias)
         self.levels = nn.ModuleList(
-            nn.ModuleList(convolution(c, c, 3, padding=1) for _ in range(count))
+            nn.ModuleList(convolution(c, c, 3, padding=1, bias=bias) for _ in range(count))
             for count in options.convolutions
         )
-        self.last = nn.Linear(c, 1)
-        for module in self.modules():
-            if isinstance(module, (nn.Conv2d, nn.Conv3d, nn.Linear)):
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.get_parameter("bias"))
+        self.last = nn.Linear(c, 1, bias=bias)
+        for name, value in self.named_parameters():
+            (nn.init.zeros_ if name.endswith("bias") else nn.init.xavier_uniform_)(value)
 
     def forward(self, r: Tensor, cells: Tensor) -> Tensor:
         """The direction for ``r``, zero where ``cells`` is zero."""
-        inputs = torch.stack([r, cells], 1) if self.options.mask else r[:, None]
-        x = self.first(inputs)
+        r = r * cells.flatten(1).sum(1).sqrt().reshape(-1, *(1 for _ in r.shape[1:]))
         levels = [list(level.children()) for level in self.levels]
-        depth, skips = len(levels) // 2, []
-        for level in levels[:depth]:
+        depth = len(levels) // 2
+        again = self._repeats(max(r.shape[1:]), depth)
+        down = levels[:depth] + [levels[depth - 1]] * again
+        up = [levels[depth + 1]] * again + levels[depth + 1 :]
+        mask = cells[:, None] if self.options.mask else None
+        x, skips = _masked(self.first(r[:, None]), mask), []
+        for level in down:
             # The first convolution has no skip over it, and neither has the last.
-            x = torch.relu(level[0](x))
-            x = torch.relu(level[-1](_pairs(x, level[1:-1])))
-            skips.append(x)
-            x = self._pool(x)
-        x = _pairs(x, levels[depth])
-        for level in levels[depth + 1 :]:
-            skip = skips.pop()
-            x = _pairs(self._unpool(x, skip.shape[2:]) + skip, level)
+            x = _masked(torch.relu(level[0](x)), mask)
+            x = _masked(torch.relu(level[-1](_pairs(x, level[1:-1], mask))), mask)
+            skips.append((x, mask))
+            x, mask = self._pool(x), None if mask is None else self._pool(mask)
+        x = _pairs(x, levels[depth], mask)
+        for level in up:
+            skip, mask = skips.pop()
+            x = _pairs(_masked(self._unpool(x, skip.shape[2:]), mask) + skip, level, mask)
         return self.last(x.movedim(1, -1))[..., 0] * cells
+
+    def _repeats(self, cells: int, depth: int) -> int:
+        """How often to repeat a level on a grid with so many cells along its longest axis."""
+        halvings = ((cells - 1) // COARSEST).bit_length()
+        return max(halvings - depth, 0) if self.options.repeat else 0
 
     def _pool(self, x: Tensor) -> Tensor:
         pool = functional.avg_pool2d if self.options.dimension == 2 else functional.avg_pool3d
@@ -131,10 +163,15 @@ class DirectionModule(nn.Module):
         return x
 
 
-def _pairs(x: Tensor, convolutions: Sequence[nn.Module]) -> Tensor:
+def _pairs(x: Tensor, convolutions: Sequence[nn.Module], mask: Tensor | None) -> Tensor:
     for first, second in zip(convolutions[::2], convolutions[1::2], strict=True):
-        x = torch.relu(second(torch.relu(first(x)))) + x
+        y = _masked(torch.relu(first(x)), mask)
+        x = _masked(torch.relu(second(y)), mask) + x
     return x
+
+
+def _masked(x: Tensor, mask: Tensor | None) -> Tensor:
+    return x if mask is None else x * mask
 
 
 @dataclass(frozen=True)
@@ -168,7 +205,9 @@ class ConjugateDirections:
                 f"{len(cells.shape)}",
                 "solver.preconditioner.path",
             )
-        return ConjugateInverse(A, module.to(A.device), cells)
+        layout = torch.channels_last if options.dimension == 2 else torch.channels_last_3d
+        module = module.to(A.device).to(memory_format=layout)  # type: ignore[call-overload]
+        return ConjugateInverse(A, module, cells)
 
 
 def load_directions(path: str) -> tuple[DirectionModule, DirectionNetwork]:

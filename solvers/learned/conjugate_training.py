@@ -10,19 +10,18 @@ each with its own Ritz vectors, go with the cells as an input. A batch is of one
 
 from __future__ import annotations
 
-import json
+import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.core.errors import InputError, SolveError
-from sciml.core.files import write_text
+from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.stencil import Stencil, shifted
 from sciml.solvers.iteration import dot, spread
@@ -33,35 +32,35 @@ from sciml.solvers.learned.conjugate_directions import (
     linked,
     plain,
 )
+from sciml.solvers.learned.course import Course, Progress
 from sciml.solvers.learned.ritz import RitzPairs, cached_ritz_pairs, training_vectors
-from sciml.solvers.learned.weights import FILE, read_stored, write_weights
+from sciml.solvers.learned.weights import FILE
 
-# progress(epoch, epochs, row of the history)
-Progress = Callable[[int, int, Mapping[str, float]], None]
-STATE = "checkpoint.safetensors"
-HISTORY = "history.csv"
-COLUMNS = ("epoch", "steps", "seconds", "cpu_seconds", "loss", "valid_loss")
+WARM_UP = 100  # steps
 
 
 @dataclass(frozen=True)
 class ConjugateTraining:
     """How to train a network for deep conjugate directions; the defaults are the paper's.
 
-    ``channels``, ``convolutions``, ``mask``: of the network, see :class:`DirectionNetwork`.
+    ``channels``, ``convolutions``, ``mask``, ``repeat``: of the network, :class:`DirectionNetwork`.
     ``ritz``: Lanczos steps per matrix, at most its unknowns. ``vectors``: training vectors over all
     matrices; ``valid`` more, never trained on, choose the epoch that is kept. ``rate``: Adam's.
-    ``seed``: of weights, vectors and their order. ``checkpoint``: seconds between two states.
+    ``cosine``: let the rate rise over the first steps, then fall to zero along a cosine over all
+    epochs. ``seed``: of weights, vectors, order. ``checkpoint``: seconds between two states.
     """
 
     channels: int = 16
     convolutions: tuple[int, ...] = (4, 6, 4)
     mask: bool = False
+    repeat: bool = False
     ritz: int = 10_000
     vectors: int = 20_000
     valid: int = 200
     epochs: int = 50
     batch: int = 10
     rate: float = 1e-4
+    cosine: bool = False
     seed: int = 0
     checkpoint: float = 60.0
     kind: Literal["conjugate_directions"] = "conjugate_directions"
@@ -79,7 +78,7 @@ class ConjugateTraining:
 
     def network(self, dimension: int) -> DirectionNetwork:
         """The options of the network for grids of this dimension."""
-        return DirectionNetwork(dimension, self.channels, self.convolutions, self.mask)
+        return DirectionNetwork(dimension, self.channels, self.convolutions, self.mask, self.repeat)
 
     def train(
         self,
@@ -154,18 +153,6 @@ class _Scaled:
         )
 
 
-@dataclass
-class _Position:
-    """Steps done, seconds so far, this epoch's sum of losses, the best validation, the rows."""
-
-    step: int = 0
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    total: float = 0.0
-    best: float = float("inf")
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
 class _Run:
     """One call of the training: what is built before the first step, and the state that moves."""
 
@@ -177,62 +164,49 @@ class _Run:
         out: Path,
         device: torch.device,
     ) -> None:
-        self.options, self.matrices, self.pairs, self.out = options, matrices, pairs, out
+        self.options, self.matrices, self.pairs = options, matrices, pairs
         self.per_matrix = max(1, options.vectors // len(matrices))
         devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(options.seed)
             self.network = DirectionModule(options.network(matrices[0].cells.ndim)).to(device)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=options.rate)
         self.stencils = [matrix.stencil for matrix in matrices]
-        dumped = asdict(replace(options, epochs=1, checkpoint=0.0))
-        self.settings: dict[str, Any] = json.loads(
-            json.dumps(
-                {**dumped, "matrices": len(matrices), "shape": list(matrices[0].cells.shape)}
-            )
-        )
-        self.position = self._restored()
-        self.clock = (0.0, 0.0)
+        settings = {
+            **asdict(replace(options, epochs=1, checkpoint=0.0)),
+            "matrices": len(matrices),
+            "shape": list(matrices[0].cells.shape),
+        }
+        self.course = Course(KIND, out, settings, self.network, options.rate)
+        # This epoch's sum of losses, and the best validation so far.
+        self.course.carried = {"total": 0.0, "best": None} | self.course.carried
 
     def finish(self, progress: Progress | None) -> Path:
         """The epochs that are left."""
-        while len(self.position.history) < self.options.epochs:
+        while len(self.course.history) < self.options.epochs:
             row = self._epoch()
             if progress is not None:
                 progress(int(row["epoch"]), self.options.epochs, row)
-        return self.out / FILE
+        return self.course.out / FILE
 
     def _epoch(self) -> dict[str, float]:
         """What is left of an epoch; its row of the history."""
-        position, epoch = self.position, len(self.position.history)
+        course, epoch = self.course, len(self.course.history)
         batches = self._order(epoch)
-        self._start_clock()
-        saved = time.monotonic()
-        while position.step < (epoch + 1) * len(batches):
-            matrix, indices = batches[position.step - epoch * len(batches)]
-            position.total += self._step(matrix, indices)
-            position.step += 1
+        total, saved = course.carried["total"] or 0.0, time.monotonic()
+        while course.steps < (epoch + 1) * len(batches):
+            matrix, indices = batches[course.steps - epoch * len(batches)]
+            rate = self._rate(course.steps, self.options.epochs * len(batches))
+            total += course.descend(self._loss(matrix, indices).mean(), rate=rate)
+            course.carried["total"] = total
             if time.monotonic() - saved >= self.options.checkpoint:
-                self._stop_clock()
-                self._save()
-                self._start_clock()
+                course.save()
                 saved = time.monotonic()
-        valid = self._validated()
-        self._stop_clock()
-        row = {
-            "epoch": epoch + 1.0,
-            "steps": float(position.step),
-            "seconds": position.seconds,
-            "cpu_seconds": position.cpu_seconds,
-            "loss": position.total / len(batches),
-            "valid_loss": valid,
-        }
-        position.history.append(row)
-        position.total = 0.0
-        if valid < position.best:
-            position.best = valid
-            self._write()
-        self._save()
+        row = course.record("epoch", loss=total / len(batches), valid_loss=self._validated())
+        best, course.carried["total"] = course.carried["best"], 0.0
+        if best is None or row["valid_loss"] < best:
+            course.carried["best"] = row["valid_loss"]
+            course.write(plain(self.network.options))
+        course.save()
         return row
 
     def _order(self, epoch: int) -> list[tuple[int, list[int]]]:
@@ -252,18 +226,12 @@ class _Run:
         cells = self.matrices[matrix].cells.expand(b.shape)
         return line_searched_loss(self.stencils[matrix], self.network(b, cells), b)
 
-    def _step(self, matrix: int, indices: Sequence[int]) -> float:
-        self.optimiser.zero_grad(set_to_none=True)
-        loss = self._loss(matrix, indices).mean()
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise SolveError(
-                f"the loss is {value} at step {self.position.step + 1}; the last good state is in "
-                f"'{self.out}'. Try a lower rate"
-            )
-        loss.backward()
-        self.optimiser.step()
-        return value
+    def _rate(self, step: int, steps: int) -> float:
+        """Adam's at this step of all."""
+        if not self.options.cosine:
+            return self.options.rate
+        rise = min(1.0, (step + 1) / WARM_UP)
+        return self.options.rate * rise * (1 + math.cos(math.pi * step / steps)) / 2
 
     @torch.no_grad()
     def _validated(self) -> float:
@@ -276,64 +244,6 @@ class _Run:
             for i in range(0, len(own), size):
                 total += float(self._loss(k, own[i : i + size]).sum())
         return total / self.options.valid
-
-    def _write(self) -> None:
-        """The weights as they are now, for use."""
-        row = self.position.history[-1]
-        origin = {"training": self.settings, "epochs": len(self.position.history), **row}
-        options = plain(self.network.options)
-        write_weights(self.out / FILE, KIND, options, self.network.state_dict(), origin)
-
-    def _save(self) -> None:
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-        position = asdict(self.position)
-        if not np.isfinite(self.position.best):
-            position["best"] = None
-        write_weights(self.out / STATE, f"{KIND} training", self.settings, tensors, position)
-        lines = [",".join(f"{row[name]:.9g}" for name in COLUMNS) for row in self.position.history]
-        write_text(self.out / HISTORY, "\n".join([",".join(COLUMNS), *lines]) + "\n")
-
-    def _restored(self) -> _Position:
-        file = self.out / STATE
-        if not file.is_file():
-            return _Position()
-        stored = read_stored(file, f"{KIND} training")
-        changed = [
-            f"{name} was {stored.options.get(name)!r}, now {value!r}"
-            for name, value in self.settings.items()
-            if stored.options.get(name) != value
-        ]
-        if changed:
-            raise InputError(
-                f"'{self.out}' holds a run with other settings: {'; '.join(changed)}. Name another "
-                "folder",
-                "out",
-            )
-        network = {
-            name.removeprefix("network."): value
-            for name, value in stored.tensors.items()
-            if name.startswith("network.")
-        }
-        self.network.load_state_dict(network)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in stored.tensors.items():
-            if name.startswith("optimiser."):
-                _, index, key = name.split(".")
-                state.setdefault(int(index), {})[key] = value
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        position = dict(stored.provenance)
-        position["best"] = float("inf") if position["best"] is None else position["best"]
-        return _Position(**position)
-
-    def _start_clock(self) -> None:
-        self.clock = (time.perf_counter(), time.process_time())
-
-    def _stop_clock(self) -> None:
-        self.position.seconds += time.perf_counter() - self.clock[0]
-        self.position.cpu_seconds += time.process_time() - self.clock[1]
 
 
 def _checked(matrices: Sequence[LinearMap]) -> list[Stencil]:

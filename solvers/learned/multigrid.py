@@ -1,24 +1,29 @@
-"""Multigrid whose interpolation is corrected by a network: linear, and SPD whatever it says.
+"""Multigrid whose coarse grids are corrected by a network: linear and SPD, whatever it says.
 
-Black-box multigrid takes the interpolation P from the stencil by a formula (``core.transfer``),
-which is poor where the coefficient varies from cell to cell. Here a small convolutional network
-looks at the stencil around each coarse point, on every level, and
+Where coefficients are constant, black-box multigrid has for every level one interpolation P and
+one stencil A_c = P^T A P, by a formula. For anisotropy across the grid their sequence degrades from
+level to level. A small network looks at the stencil of a level and answers (p, q, s):
 
-    P' = P + Delta,      sum_j Delta_ij = 0,      A_c = P'^T A P'.
+    P' = P + p C,        A_c' = exp(s) (P'^T A P' - q t D^T D),        |q| < 1,
 
-The pattern of P is kept, so a cycle costs what it cost; so are its rows' sums, so constants are
-interpolated as before on every grid, and the ones at the coarse points, so P' has full rank and A_c
-is symmetric positive definite with A. The cycle's error operator is S* T S with 0 <= T <= 1 as in
-``multigrid.cycle``: a fixed symmetric positive definite preconditioner, fit for plain CG.
+with C = +1 at two opposite corners of P's stencil and -1 at the other two, so that its rows' sums
+remain; D the mixed difference u_ij - u_i+1,j - u_i,j+1 + u_i+1,j+1, so that A_c' acts on smooth
+functions as before up to fourth derivatives; and t the largest number for which P'^T A P' - t D^T D
+is not negative, found from the symbols, a(theta) >= t 16 sin^2(theta_1/2) sin^2(theta_2/2). So A_c'
+is symmetric positive definite with A, and so is the cycle: B = M + K B_c K^T with the smoother's M.
+All stencils keep their nine points: an iteration costs what it cost, and the network, one
+evaluation a level, next to nothing.
 
-The idea of a network that interpolates is Greenfeld et al. 2019 (arXiv 1902.10248) and Luz et al.
-2020 (arXiv 2003.05744); that it works in the set-up only, that of RAPNet (arXiv 2605.26854). Before
-it is used it is tried against the formula on a window of the finest grid; the better one is taken.
+That a network writes interpolation or coarse operators in the set-up alone is the idea of Greenfeld
+et al. 2019 (arXiv 1902.10248), Luz et al. 2020 (arXiv 2003.05744) and RAPNet (arXiv 2605.26854).
+Before it is used it is tried against the formula on a small grid; the better one is taken.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -26,39 +31,40 @@ from torch import Tensor, nn
 
 from sciml.core import kernels
 from sciml.core.errors import InputError
-from sciml.core.kernels.reference import at_coarse
+from sciml.core.kernels import reference
 from sciml.core.linear import LinearMap
-from sciml.core.stencil import Offset, Stencil, box_offsets, shifted
-from sciml.core.transfer import Transfer, transfer_offsets
+from sciml.core.stencil import Stencil, box_offsets
+from sciml.core.transfer import Transfer, coarse_shape, galerkin_terms, transfer_offsets
+from sciml.solvers.iteration import dot, spread
 from sciml.solvers.learned.weights import load_into, read_stored
-from sciml.solvers.multigrid.choice import choose, iterations
+from sciml.solvers.multigrid.choice import PAYS, choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
-from sciml.solvers.multigrid.hierarchy import Hierarchy, build
+from sciml.solvers.multigrid.hierarchy import Hierarchy, black_box, build, stays_constant
 from sciml.solvers.multigrid.solver import DTYPES
 
 KIND = "learned_multigrid"
-WINDOW = 95  # points per axis of the window on which both interpolations are tried
-_STEPS = 8
-_BLOCK = ((0, 0), (0, 1), (1, 0), (1, 1))  # the fine points that belong to a coarse one
-_OTHERS = tuple(o for o in box_offsets(2) if any(o))
-_CORNERS = ((1, 1), (1, -1), (-1, 1), (-1, -1))
-FEATURES = 5 * len(_OTHERS)  # per coarse point: the four rows of its block, and P
+TRIED = 63  # points per axis of the grid on which the network is tried
+_STEPS, _FIRST = 5, 1  # steps of CG there, and those before the reduction counts
+_FULL = (2, 2)
+_OFFSETS = box_offsets(2)
+_CORNER, _SCALE, _SHARE = 0.6, 0.2, 0.95  # bounds of p and s, and of q
+# x, y and both diagonals: with the centre all that a symmetric constant stencil has.
+_SEEN = ((0, 1), (1, 0), (1, 1), (1, -1))
+_FREQUENCIES = 32
 
 
 @dataclass(frozen=True)
-class TransferNetwork:
-    """Options of the network: the channels of its two convolutions."""
+class CoarseningNetwork:
+    """Options of the network: the width of its two hidden layers."""
 
-    channels: int = 24
+    width: int = 32
 
     def __post_init__(self) -> None:
-        if self.channels < 1:
-            raise InputError(
-                f"channels must be at least 1; got {self.channels}", "preconditioner.channels"
-            )
+        if self.width < 1:
+            raise InputError(f"width must be at least 1; got {self.width}", "preconditioner.width")
 
     @classmethod
-    def from_plain(cls, options: dict[str, Any], path: Any) -> TransferNetwork:
+    def from_plain(cls, options: dict[str, Any], path: Any) -> CoarseningNetwork:
         """The options in a file of weights; raises InputError where they are none."""
         try:
             return cls(**options)
@@ -66,107 +72,147 @@ class TransferNetwork:
             raise InputError(f"'{path}' describes no such network: {error}") from None
 
 
-class TransferModule(nn.Module):
-    """Two 3 x 3 convolutions and a pointwise map, float32; zero at first, so that P' = P.
+class CoarseningModule(nn.Module):
+    """Two hidden layers, float32; zero at first, so that nothing is corrected.
 
-    Features (B, FEATURES, *coarse) to (B, 6, *coarse) in (-1, 1): the corrections of the fine
-    points after a coarse one along the second axis, along the first, and four along both.
+    Equal under the grid's symmetries by averaging: exchanged axes change no answer, a reflection
+    the sign of p alone.
     """
 
-    def __init__(self, options: TransferNetwork) -> None:
+    def __init__(self, options: CoarseningNetwork) -> None:
         super().__init__()
         self.options = options
-        c = options.channels
-        self.first = nn.Conv2d(FEATURES, c, 3, padding=1)
-        self.second = nn.Conv2d(c, c, 3, padding=1)
-        self.last = nn.Conv2d(c, 6, 1)
+        self.layers = nn.Sequential(
+            nn.Linear(len(_SEEN), options.width),
+            nn.Tanh(),
+            nn.Linear(options.width, options.width),
+            nn.Tanh(),
+        )
+        self.last = nn.Linear(options.width, 3)
         nn.init.zeros_(self.last.weight)
-        assert self.last.bias is not None
         nn.init.zeros_(self.last.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """The corrections."""
-        x = torch.relu(self.first(features))
-        return torch.tanh(self.last(torch.relu(self.second(x)) + x))
+    def forward(self, seen: Tensor) -> Tensor:
+        """Entries (*batch, 4) over the centre's to (p, q, s) in (-1, 1), (*batch, 3)."""
+        x, y, d, e = seen.unbind(-1)
+        total = torch.zeros_like(seen[..., :3])
+        for arranged, sign in (
+            ((x, y, d, e), 1.0),
+            ((y, x, d, e), 1.0),
+            ((x, y, e, d), -1.0),
+            ((y, x, e, d), -1.0),
+        ):
+            answer = self.last(self.layers(4 * torch.stack(arranged, -1)))
+            total = total + answer * answer.new_tensor((sign, 1.0, 1.0))
+        return torch.tanh(total / 4)
 
 
-def features(A: Stencil, P: Transfer) -> Tensor:
-    """What the network sees, (*batch, FEATURES, *coarse), float32; it does not change with s A.
+def formula_weights(a: Tensor) -> Tensor:
+    """The weights of P for a constant stencil, (*batch, 9) both. Differentiable."""
+    patch = Stencil(a[..., None, None].expand(*a.shape, 3, 3), _OFFSETS)
+    return reference.interpolate(patch, _FULL).weights[..., 0, 0]
 
-    The weights of P, and a_k / a_0 at the four fine points of a block, as sign(q) sqrt(|q|), so
-    that weak links are told from weaker ones.
+
+def coarsened(a: Tensor, formula: Tensor, network: CoarseningModule) -> tuple[Tensor, Tensor]:
+    """The weights of P' and the entries of A_c', (*batch, 9) each, for a constant stencil.
+
+    ``a``: its entries by ``box_offsets(2)``, symmetric; ``formula``: the weights of P; (*batch, 9)
+    both. Differentiable.
     """
-    diagonal = A.diagonal()
-    inverse = torch.where(diagonal != 0, diagonal, 1.0).reciprocal()
-    ratios = torch.stack(
-        [A.entry(o) * inverse if o in A.offsets else torch.zeros_like(diagonal) for o in _OTHERS],
-        dim=-3,
-    )
-    rows = torch.sign(ratios) * ratios.abs().sqrt()
-    blocks = [at_coarse(rows, d, P.factors, P.periodic) for d in _BLOCK]
-    planes = [k for k, d in enumerate(P.offsets) if any(d)]
-    return torch.cat([*blocks, P.weights[..., planes, :, :]], dim=-3).float()
+    at = [_OFFSETS.index(offset) for offset in _SEEN]
+    seen = a[..., at] / a[..., [_OFFSETS.index((0, 0))]]
+    corner, share, scale = network(seen.to(torch.float32)).to(a.dtype).unbind(-1)
+    signs = a.new_tensor([d[0] * d[1] for d in transfer_offsets(_FULL)])
+    weights = formula + _CORNER * corner[..., None] * signs
+    product = galerkin_product(a, weights)
+    bent = a.new_tensor([_bend(offset) for offset in _OFFSETS])
+    product = product - (_SHARE * share * most_bend(product))[..., None] * bent
+    return weights, torch.exp(_SCALE * scale)[..., None] * product
 
 
-def corrected(P: Transfer, corrections: Tensor) -> Transfer:
-    """P' of the corrections (*batch, 6, *coarse), zero where a fine point lacks a coarse one.
+def galerkin_product(a: Tensor, weights: Tensor) -> Tensor:
+    """P^T A P of constant stencils, (*batch, 9) all."""
+    out, middle, left, right = _terms()
+    terms = weights[..., left] * a[..., middle] * weights[..., right]
+    return torch.zeros_like(terms[..., :9]).index_add(-1, torch.tensor(out), terms)
 
-    A row of P with the sum s gets s (c_j - mean of c), so that its sum remains.
-    """
-    at = {d: k for k, d in enumerate(transfer_offsets(P.factors))}
-    weights = list(P.weights.unbind(-3))
-    wide, tall = corrections[..., 0, :, :], corrections[..., 1, :, :]
-    corners = corrections[..., 2:, :, :] - corrections[..., 2:, :, :].mean(-3, keepdim=True)
-    for points, changes in (
-        (((0, 1), (0, -1)), (wide, -wide)),
-        (((1, 0), (-1, 0)), (tall, -tall)),
-        (_CORNERS, tuple(corners.unbind(-3))),
-    ):
-        # The coarse points around the fine one at d = points[0] from C lie at C + step.
-        steps = [tuple(int(a != b) for a, b in zip(points[0], d, strict=True)) for d in points]
-        total, inside = torch.zeros_like(wide), torch.ones_like(wide)
-        for d, step in zip(points, steps, strict=True):
-            total = total + shifted(P.weights[..., at[d], :, :], step, P.periodic)
-            inside = inside * shifted(torch.ones_like(inside), step, P.periodic)
-        for d, step, change in zip(points, steps, changes, strict=True):
-            back: Offset = tuple(-s for s in step)
-            moved = shifted(total * inside * change, back, P.periodic)
-            weights[at[d]] = weights[at[d]] + moved
-    return Transfer(torch.stack(weights, -3), P.factors, P.periodic, P.fine_shape)
+
+def most_bend(a: Tensor) -> Tensor:
+    """The largest t for which a - t D^T D has no negative symbol, (*batch,)."""
+    waves, bends = _symbols()
+    return ((a @ waves.to(a)) / bends.to(a)).amin(-1)
+
+
+def _bend(offset: tuple[int, ...]) -> float:
+    """The entry of D^T D: (2, -1) along one axis times the same along the other."""
+    return math.prod(-1.0 if o else 2.0 for o in offset)
+
+
+@lru_cache
+def _terms() -> tuple[list[int], list[int], list[int], list[int]]:
+    out, middle, left, right, _, _ = zip(*galerkin_terms(_OFFSETS, _FULL, _OFFSETS), strict=True)
+    return list(out), list(middle), list(left), list(right)
+
+
+@lru_cache
+def _symbols() -> tuple[Tensor, Tensor]:
+    """cos(theta . o) (9, frequencies), and the symbol of D^T D, off the axes where it is zero."""
+    step = math.pi / _FREQUENCIES
+    first = step * torch.arange(1, _FREQUENCIES + 1, dtype=torch.float64)
+    second = torch.cat([-first, first])
+    theta = torch.cartesian_prod(first, second)
+    waves = torch.cos(theta.new_tensor(_OFFSETS) @ theta.T)
+    return waves, 16 * (torch.sin(theta / 2) ** 2).prod(-1)
 
 
 @dataclass(frozen=True, eq=False)
-class LearnedInterpolation:
-    """The formula's interpolation with the network's correction, for ``hierarchy.build``.
+class LearnedCoarsening:
+    """The network's coarse grids, for ``hierarchy.build``.
 
-    The formula's alone where an axis is not coarsened, and where the network's is not finite.
+    The formula's where an axis is not coarsened, and where the network's is not finite.
     """
 
-    network: TransferModule
+    network: CoarseningModule
 
     @torch.no_grad()
-    def __call__(self, A: Stencil, factors: tuple[int, ...]) -> Transfer:
-        """P' for the stencil A (*batch, planes, *shape)."""
-        P = kernels.of(A.coefficients).interpolate(A, factors)
-        if factors != (2, 2):
-            return P
-        seen = features(A, P)
-        answer = self.network(seen.reshape(-1, *seen.shape[-3:])).reshape(
-            *seen.shape[:-3], 6, *seen.shape[-2:]
+    def __call__(self, A: Stencil, factors: tuple[int, ...]) -> tuple[Transfer, Stencil]:
+        """P' and A_c' for a patch of a constant stencil, (*batch, planes, *shape)."""
+        if factors != _FULL:
+            return black_box(A, factors)
+        P = kernels.of(A.coefficients).interpolate(A, factors).weights
+        centre = P[..., P.shape[-2] // 2, P.shape[-1] // 2].double()
+        weights, planes = coarsened(entries(A), centre, self.network)
+        if not bool((torch.isfinite(weights) & torch.isfinite(planes)).all()):
+            return black_box(A, factors)
+        shape = coarse_shape(A.shape, factors)
+        stored, coarse = (
+            part.to(A.dtype)[..., None, None].expand(*part.shape, *shape)
+            for part in (weights, planes)
         )
-        learned = corrected(P, answer.to(P.weights.dtype))
-        return learned if bool(torch.isfinite(learned.weights).all()) else P
+        return (
+            Transfer(stored, factors, A.periodic, A.shape),
+            Stencil(coarse, _OFFSETS),
+        )
+
+
+def entries(A: Stencil) -> Tensor:
+    """The entries of a constant stencil by ``box_offsets(2)``, float64 (*batch, 9)."""
+    first = A.coefficients[..., 0, 0].double()
+    zero = torch.zeros_like(first[..., 0])
+    found = [first[..., A.offsets.index(o)] if o in A.offsets else zero for o in _OFFSETS]
+    return torch.stack(found, -1)
 
 
 @dataclass(frozen=True)
 class LearnedMultigrid:
-    """Multigrid with a network's interpolation as a preconditioner: linear and SPD, for plain CG.
+    """Multigrid with a network's coarse grids as a preconditioner: linear and SPD, for plain CG.
 
     ``path``: a file of weights, the folder of a training run, or the name of shipped weights.
     ``cycle``, ``smoother``, ``sweeps``, ``dtype``: as in :class:`~sciml.solvers.Multigrid`.
-    ``trial``: use the formula's interpolation where, on a window of the grid, it needs no more
-    iterations. ``setup`` raises InputError for weights that cannot be used, and for an operator
-    that is not a real symmetric positive definite stencil in two dimensions.
+    ``trial``: keep the formula where, on a small grid, the network needs no fewer iterations. It
+    stays anyhow where coefficients vary or coarse points do not fit (sizes that are not odd).
+    ``setup`` raises InputError for weights that cannot be used, and for an operator that is not a
+    real symmetric positive definite stencil in two dimensions.
     """
 
     path: str
@@ -185,7 +231,7 @@ class LearnedMultigrid:
 
     @torch.no_grad()
     def setup(self, A: LinearMap) -> MultigridCycle:
-        """Read the weights, try both interpolations, build the hierarchy of the better one."""
+        """Read the weights, try them, build the hierarchy of what is better."""
         key = "solver.preconditioner"
         if not isinstance(A, Stencil) or A.dimension != 2:
             raise InputError(f"{self.kind} needs a stencil on a grid of two dimensions", key)
@@ -195,72 +241,125 @@ class LearnedMultigrid:
                 "multigrid",
                 key,
             )
-        learned = LearnedInterpolation(load_transfer(self.path).to(A.device))
-        dtype = DTYPES[self.dtype]
-        note = ""
-        use = True
-        if self.trial:
-            window = middle(A)
-            ours, formula = (self._expected(window, i) for i in (learned, None))
-            use = ours < formula
-            note = f": {ours:.2g} iterations a digit on a window against {formula:.2g}"
-        cycle = self._cycle(A, build(A, dtype, learned)) if use else None
-        if cycle is None or not sound(cycle.hierarchy):
-            cycle, use = self._cycle(A, build(A, dtype)), False
-        taken = "the learned interpolation is used" if use else "the formula's interpolation stays"
-        cycle.notes = (f"{self.kind}: {taken}{note}",)
+        network = load_coarsening(self.path).to(A.device)
+        same = uniform(A)
+        if same is None:
+            reason = "the coefficients vary, or the coarse points do not fit"
+            return self._noted(self._formula(A), f"{reason}: the formula's coarse grids")
+        learned = LearnedCoarsening(network)
+        cycle: Cycle = "alternating" if self.cycle == "auto" else self.cycle
+        ours, theirs = self._tried(at_most(same, TRIED), learned, cycle)
+        found = f"{ours:.2g} iterations a digit on a small grid against {theirs:.2g}"
+        if ours < (theirs if self.trial else math.inf):
+            hierarchy = build(same, DTYPES[self.dtype], learned)
+            ready = MultigridCycle(same, hierarchy, cycle, self.smoother, self.sweeps)
+            return self._noted(ready, f"{found}: the network's coarse grids")
+        return self._noted(self._formula(same), f"{found}: the formula's coarse grids")
+
+    def _noted(self, cycle: MultigridCycle, text: str) -> MultigridCycle:
+        cycle.notes = (f"{self.kind}: {text}",)
         return cycle
 
-    def _cycle(self, A: Stencil, hierarchy: Hierarchy) -> MultigridCycle:
+    def _formula(self, A: Stencil) -> MultigridCycle:
+        hierarchy = build(A, DTYPES[self.dtype])
         if self.cycle == "auto":
             return choose(A, hierarchy, self.smoother, self.sweeps)
         return MultigridCycle(A, hierarchy, self.cycle, self.smoother, self.sweeps)
 
-    def _expected(self, A: Stencil, interpolation: LearnedInterpolation | None) -> float:
-        """Iterations of CG per digit that the V-cycle's contraction lets expect."""
-        hierarchy = build(A, torch.float32, interpolation)
-        if not sound(hierarchy):
-            return float("inf")
-        V = MultigridCycle(A, hierarchy, "V", self.smoother, self.sweeps)
-        return iterations(float(V.contraction(0, _STEPS).max())) * 2.302585
+    def _tried(self, A: Stencil, learned: LearnedCoarsening, cycle: Cycle) -> tuple[float, float]:
+        """The iterations of CG per digit on A, with the network and at best with the formula.
+
+        A V-cycle's, which costs less, count for less.
+        """
+        ours, formula = build(A, torch.float32, learned), build(A, torch.float32)
+        theirs = self._digit(A, formula, cycle)
+        if self.cycle == "auto":
+            theirs = min(theirs, self._digit(A, formula, "V") / PAYS)
+        return self._digit(A, ours, cycle), theirs
+
+    def _digit(self, A: Stencil, hierarchy: Hierarchy, cycle: Cycle) -> float:
+        return iterations_per_digit(
+            A, MultigridCycle(A, hierarchy, cycle, self.smoother, self.sweeps)
+        )
 
 
-def load_transfer(path: str) -> TransferModule:
+def iterations_per_digit(A: Stencil, B: LinearMap) -> float:
+    """How many iterations CG with B takes to a tenth of the error's energy norm, on a random error.
+
+    Infinite where B is found not to be positive definite.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape = (*A.batch, *A.shape)
+    e = torch.randn(shape, generator=generator, dtype=torch.float64).to(A.device)
+    r = A.apply(e)
+    p, rz = torch.zeros_like(e), torch.ones(A.batch, dtype=torch.float64, device=A.device)
+    energies = []
+    for _ in range(_STEPS):
+        z = B.apply(r)
+        old, rz = rz, dot(r, z, 2)
+        p = z + spread(rz / old, 2) * p
+        q = A.apply(p)
+        step = spread(rz / dot(p, q, 2), 2)
+        e, r = e - step * p, r - step * q
+        energies.append(dot(e, r, 2))
+        if not bool(((rz > 0) & (energies[-1] > 0)).all()):
+            return math.inf
+    digits = float((energies[_FIRST - 1] / energies[-1]).log10().min()) / 2
+    return (_STEPS - _FIRST) / digits if digits > 0 else math.inf
+
+
+def load_coarsening(path: str) -> CoarseningModule:
     """The network in a file of weights, in eval mode; raises InputError where there is none."""
     try:
         stored = read_stored(path, KIND)
-        module = TransferModule(TransferNetwork.from_plain(stored.options, stored.path))
+        module = CoarseningModule(CoarseningNetwork.from_plain(stored.options, stored.path))
         load_into(module, stored.tensors, stored.path)
     except InputError as error:
         raise InputError(error.message, "solver.preconditioner.path") from None
     return module.eval().requires_grad_(False)
 
 
-def plain(options: TransferNetwork) -> dict[str, Any]:
+def plain(options: CoarseningNetwork) -> dict[str, Any]:
     """The options as they are written beside weights."""
     return asdict(options)
 
 
-def middle(A: Stencil) -> Stencil:
-    """The window of at most WINDOW^2 points in the middle, zero Dirichlet values around it."""
-    starts = [max(0, (n - WINDOW) // 2) for n in A.shape]
-    whole = all(n <= WINDOW for n in A.shape)
-    return A if whole else window(A, starts, [min(n, WINDOW) for n in A.shape])
+def uniform(A: Stencil) -> Stencil | None:
+    """A as a constant stencil, stored once; None where it is none, or its coarse points do not fit.
+
+    Entries that point out of the grid are none, whatever is stored.
+    """
+    middle: tuple[Any, ...] = tuple(slice(n // 2, n // 2 + 1) for n in A.shape)
+    planes = A.coefficients[(..., *middle)]
+    if stays_constant(A, _FULL):
+        return A
+    for k, offset in enumerate(A.offsets):
+        inside: tuple[Any, ...] = tuple(
+            slice(None) if ring else slice(max(0, -o), n - max(0, o))
+            for o, n, ring in zip(offset, A.shape, A.periodic, strict=True)
+        )
+        plane = A.coefficients.select(-A.dimension - 1, k)[(..., *inside)]
+        if not bool((plane == planes.select(-A.dimension - 1, k)).all()):
+            return None
+    constant = _with(A, planes, A.shape)
+    return constant if stays_constant(constant, _FULL) else None
 
 
-def window(A: Stencil, starts: list[int], sizes: list[int]) -> Stencil:
-    """A principal submatrix of A: its rows and columns in a box of the grid."""
-    where: tuple[Any, ...] = tuple(slice(i, i + n) for i, n in zip(starts, sizes, strict=True))
+def _with(A: Stencil, planes: Tensor, shape: tuple[int, ...]) -> Stencil:
+    """The constant stencil of ``planes`` (*batch, entries, 1, 1) on a grid of this shape."""
     return Stencil(
-        A.coefficients[(..., *where)], A.offsets, symmetric=A.symmetric, definite=A.definite
+        planes.expand(*planes.shape[: -len(shape)], *shape),
+        A.offsets,
+        periodic=A.periodic,
+        symmetric=A.symmetric,
+        definite=A.definite,
+        nullspace=A.nullspace,
     )
 
 
-def sound(hierarchy: Hierarchy) -> bool:
-    """Whether every level's diagonal is positive and finite in the cycle's precision."""
-    for level in hierarchy.levels:
-        diagonal = level.A.diagonal()
-        if not bool(((diagonal > 0) & torch.isfinite(diagonal)).all()):
-            return False
-    coarsest = hierarchy.coarsest
-    return not isinstance(coarsest, Tensor) or bool(torch.isfinite(coarsest).all())
+def at_most(A: Stencil, points: int) -> Stencil:
+    """The constant stencil on a grid of at most so many points per axis, with its boundary."""
+    shape = tuple(
+        min(n, points + 1 if ring else points) for n, ring in zip(A.shape, A.periodic, strict=True)
+    )
+    return A if shape == A.shape else _with(A, A.coefficients[..., :1, :1], shape)

@@ -1,75 +1,66 @@
-"""Training of the interpolation in learned multigrid, on matrices alone.
+"""Training of the coarse grids in learned multigrid, on matrices alone.
 
-    minimise  mean n(rho),    rho = |T S v|_A^2 / |v|_A^2,    T = 1 - P' (P'^T A P')^-1 P'^T A,
+    minimise  mean n(rho),    rho = |E v|_A / |v|_A,
 
-with S the smoother, n(rho) the iterations of CG per factor e (``multigrid.choice``), and v what
-some steps of the two-grid iteration S* T S leave of random vectors: near its slowest modes. A is a
-window of a training matrix or of one of its coarse operators, made with the network as it is, so
-that the network meets what it will meet. The coarse correction is the best one in the energy norm,
-so that the gradient passes through P' where it is applied to it, and not through the inverse.
-In float64, since the energy of a slow mode is what is left after cancellation.
+with E the error operator of a whole cycle, differentiated through its smoothing, transfers and
+coarse stencils on all levels; n(rho) the iterations of CG per factor e (``multigrid.choice``); and
+v what some cycles leave of random vectors, near the slowest modes. Where a cycle does not converge
+n goes on as a straight line, so that there is a slope back. Stencils are constant: an operator is
+nine numbers, applied as a convolution, in float32.
 """
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sciml.core import kernels
-from sciml.core.errors import InputError, SolveError
-from sciml.core.files import write_text
-from sciml.core.kernels.reference import prolong_add
+from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.stencil import Stencil, box_offsets
-from sciml.core.transfer import Transfer
+from sciml.core.stencil import Stencil
+from sciml.solvers.learned.course import Course, Progress
 from sciml.solvers.learned.multigrid import (
     KIND,
-    LearnedInterpolation,
-    TransferModule,
-    TransferNetwork,
-    corrected,
-    features,
+    CoarseningModule,
+    CoarseningNetwork,
+    coarsened,
+    entries,
+    formula_weights,
     plain,
-    window,
+    uniform,
 )
-from sciml.solvers.learned.weights import FILE, read_stored, write_weights
-from sciml.solvers.multigrid.hierarchy import build
+from sciml.solvers.learned.weights import FILE
 
-# progress(round, rounds, row of the history)
-Progress = Callable[[int, int, Mapping[str, float]], None]
-STATE = "checkpoint.safetensors"
-HISTORY = "history.csv"
-COLUMNS = ("round", "steps", "seconds", "cpu_seconds", "loss", "rho")
-_FULL = (2, 2)
+_SMALLEST = 7  # points per axis of the grid on which a training's cycle solves exactly
+_BENT = 0.95  # the contraction above which n is a straight line
 
 
 @dataclass(frozen=True)
 class MultigridTraining:
     """How to train a network for :class:`LearnedMultigrid`.
 
-    ``channels``: of the network. ``window``: points per axis of what is trained on, odd.
-    ``vectors`` per window, each after ``power`` steps of the iteration. ``sweeps``: of the
-    smoother, before and after. ``rounds`` of ``steps`` of ``batch`` windows; coarse operators are
-    made anew, and the state is saved, with every round. ``rate``: Adam's, falling linearly.
+    ``width``: of the network. ``points`` per axis of the grid trained on, 2^k - 1. ``cycle`` and
+    ``sweeps``: of the cycle that is made faster. ``vectors`` per matrix, each after ``power``
+    cycles. ``rounds`` of ``steps`` of ``batch`` matrices; the state is saved with every round.
+    ``rate``: Adam's, falling linearly.
     """
 
-    channels: int = 24
-    window: int = 23
-    vectors: int = 4
-    power: int = 4
+    width: int = 32
+    points: int = 63
+    cycle: Literal["V", "alternating"] = "alternating"
     sweeps: int = 2
-    rounds: int = 40
-    steps: int = 50
+    vectors: int = 2
+    power: int = 6
+    rounds: int = 20
+    steps: int = 20
     batch: int = 8
-    rate: float = 3e-3
+    rate: float = 1e-2
     seed: int = 0
     kind: Literal["learned_multigrid"] = "learned_multigrid"
 
@@ -80,13 +71,14 @@ class MultigridTraining:
                     f"{name} must be at least 1; got {getattr(self, name)}",
                     f"preconditioner.{name}",
                 )
-        if self.window < 5 or self.window % 2 == 0:
+        if self.points <= _SMALLEST or self.points & (self.points + 1):
             raise InputError(
-                f"window must be odd and at least 5; got {self.window}", "preconditioner.window"
+                f"points must be 15, 31, 63 or the like; got {self.points}",
+                "preconditioner.points",
             )
         if not self.rate > 0:
             raise InputError(f"rate must be positive; got {self.rate:g}", "preconditioner.rate")
-        TransferNetwork(self.channels)  # checks its options
+        CoarseningNetwork(self.width)  # checks its options
 
     def train(
         self,
@@ -108,276 +100,148 @@ def train_learned_multigrid(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Path:
-    """Train on ``matrices``, 2-D stencils of any shape; the file of weights in the folder ``out``.
+    """Train on ``matrices``, constant 2-D stencils; the file of weights in the folder ``out``.
 
     The weights are there from the first round on; the same call goes on where one was stopped, on
     a CPU to the same bits. Raises InputError for matrices that do not fit, or a folder with another
     run, and SolveError where the loss is no longer a number.
     """
-    parts = _checked(matrices, options.window, torch.device(device))
-    return _Run(options, parts, Path(out), torch.device(device)).finish(progress)
+    stencils = _checked(matrices).to(device, torch.float32)
+    with torch.random.fork_rng([stencils.device] if stencils.is_cuda else []):
+        torch.manual_seed(options.seed)
+        network = CoarseningModule(CoarseningNetwork(options.width)).to(device)
+    settings = {**asdict(options), "matrices": len(stencils)}
+    course = Course(KIND, Path(out), settings, network, options.rate)
+    while len(course.history) < options.rounds:
+        losses, rhos = zip(
+            *(_step(options, stencils, network, course) for _ in range(options.steps)), strict=True
+        )
+        row = course.record("round", loss=float(np.mean(losses)), rho=float(np.mean(rhos)))
+        course.write(plain(network.options))
+        course.save()
+        if progress is not None:
+            progress(len(course.history), options.rounds, row)
+    return course.out / FILE
 
 
-def energy_left(A: Stencil, P: Transfer, v: Tensor, sweeps: int) -> Tensor:
-    """rho = |T S v|_A^2 / |v|_A^2, (vectors, *batch), differentiable in P's weights.
-
-    ``v``: (vectors, *batch, *shape); A (*batch, planes, *shape) holds no graph.
-    """
-    held = replace(P, weights=P.weights.detach())
+def _step(
+    options: MultigridTraining, stencils: Tensor, network: CoarseningModule, course: Course
+) -> tuple[float, float]:
+    """One step of the training: the loss, and the mean contraction."""
+    step = course.steps
+    chosen = np.random.default_rng((options.seed, step)).integers(len(stencils), size=options.batch)
+    levels = hierarchy(stencils[torch.from_numpy(chosen)], options.points, network)
+    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
+    shape = (options.vectors, options.batch, options.points, options.points)
+    v = torch.randn(shape, generator=generator).to(stencils.device)
     with torch.no_grad():
-        w = v.clone()
-        _smooth(A, w, sweeps, reverse=False)
-        z = coarse_solution(A, held, w, coarse_inverse(A, held))
-        before = _energy(A, v)
-    y = w.clone()
-    prolong_add(P, y, z)
-    return _energy(A, y) / before
+        for _ in range(options.power):
+            v = unit(levels[0][0], error_after(levels, v, options.cycle, options.sweeps))
+    rho = energy(levels[0][0], error_after(levels, v, options.cycle, options.sweeps)).sqrt()
+    rate = options.rate * (1 - 0.95 * step / (options.rounds * options.steps))
+    loss = course.descend(expected_iterations(rho).mean(), rate=rate, clip=1.0)
+    return loss, float(rho.detach().mean())
 
 
-@torch.no_grad()
-def two_grid(A: Stencil, P: Transfer, v: Tensor, sweeps: int, steps: int) -> Tensor:
-    """v after ``steps`` of S* T S, of unit energy; shapes as in :func:`energy_left`."""
-    inverse = coarse_inverse(A, P)
-    for _ in range(steps):
-        v = v / _energy(A, v).clamp(min=1e-30).sqrt()[..., None, None]
-        _smooth(A, v, sweeps, reverse=False)
-        kernels.of(v).prolong_add(P, v, coarse_solution(A, P, v, inverse))
-        _smooth(A, v, sweeps, reverse=True)
-    return v / _energy(A, v).clamp(min=1e-30).sqrt()[..., None, None]
+# An operator's nine entries (batch, 9), and the nine weights of its transfer, none on the last.
+Levels = list[tuple[Tensor, Tensor | None]]
 
 
-def coarse_solution(A: Stencil, P: Transfer, x: Tensor, inverse: Tensor) -> Tensor:
-    """The coarse z for which P z is the best correction of the error x, (vectors, *batch, *coarse).
+def hierarchy(a: Tensor, points: int, network: CoarseningModule) -> Levels:
+    """The levels of the constant stencils a (batch, 9), of diagonal one on the finest."""
+    a = a / a[:, 4:5]
+    levels: Levels = []
+    while points > _SMALLEST:
+        weights, coarse = coarsened(a, formula_weights(a), network)
+        levels.append((a, weights))
+        a, points = coarse, points // 2
+    return [*levels, (a, None)]
 
-    ``inverse``: of :func:`coarse_inverse`.
-    """
-    right = x.new_empty((*x.shape[:-2], *P.shape))
-    kernels.of(x).restrict_residual(A, P, x, torch.zeros_like(x), right)
-    flat = right.flatten(-2).to(inverse.dtype)
-    return torch.einsum("...ij,...j->...i", inverse, flat).to(x.dtype).reshape(right.shape)
+
+def error_after(levels: Levels, v: Tensor, cycle: str, sweeps: int) -> Tensor:
+    """E v, (vectors, batch, n, n), differentiable."""
+    return _cycle(levels, 0, v, torch.zeros_like(v), cycle, sweeps)
 
 
-def coarse_inverse(A: Stencil, P: Transfer) -> Tensor:
-    """(P^T A P)^-1, float64 (*batch, n, n)."""
-    coarse = kernels.of(A.coefficients).galerkin(A, P).to(torch.float64)
-    n = coarse.size
-    identity = torch.eye(n, dtype=torch.float64, device=A.device)
-    identity = identity.reshape(n, *(1,) * len(A.batch), *P.shape)
-    columns = coarse.apply(identity.expand(n, *A.batch, *P.shape))
-    dense = columns.reshape(n, -1, n).transpose(0, 1)
-    return torch.stack([torch.linalg.inv(part) for part in dense]).reshape(*A.batch, n, n)
+def _cycle(levels: Levels, depth: int, x: Tensor, b: Tensor, cycle: str, sweeps: int) -> Tensor:
+    a, weights = levels[depth]
+    if weights is None:
+        return _exact(a, b)
+    x = _smooth(a, x, b, sweeps, reverse=False)
+    coarse_b = restrict(weights, b - product(a, x))
+    twice = cycle == "alternating" and depth % 2 == 0 and levels[depth + 1][1] is not None
+    coarse_x = torch.zeros_like(coarse_b)
+    for _ in range(2 if twice else 1):
+        coarse_x = _cycle(levels, depth + 1, coarse_x, coarse_b, cycle, sweeps)
+    return _smooth(a, x + prolong(weights, coarse_x), b, sweeps, reverse=True)
+
+
+def product(a: Tensor, u: Tensor) -> Tensor:
+    """A u for u (vectors, batch, n, n), zero around the grid."""
+    return F.conv2d(u, a.reshape(-1, 1, 3, 3), padding=1, groups=len(a))
+
+
+def restrict(weights: Tensor, r: Tensor) -> Tensor:
+    """P^T r."""
+    return F.conv2d(r, weights.reshape(-1, 1, 3, 3), stride=2, groups=len(weights))
+
+
+def prolong(weights: Tensor, z: Tensor) -> Tensor:
+    """P z."""
+    return F.conv_transpose2d(z, weights.reshape(-1, 1, 3, 3), stride=2, groups=len(weights))
+
+
+def _smooth(a: Tensor, x: Tensor, b: Tensor, sweeps: int, *, reverse: bool) -> Tensor:
+    colours = [(i, j) for i in (0, 1) for j in (0, 1)]
+    inverse = a[:, 4].reciprocal()[:, None, None]
+    for _ in range(sweeps):
+        for i, j in reversed(colours) if reverse else colours:
+            mask = torch.zeros_like(x[0, 0])
+            mask[i::2, j::2] = 1
+            x = x + mask * inverse * (b - product(a, x))
+    return x
+
+
+def _exact(a: Tensor, b: Tensor) -> Tensor:
+    n = b.shape[-1] ** 2
+    identity = torch.eye(n, device=b.device).reshape(n, 1, *b.shape[-2:])
+    dense = product(a, identity.expand(n, len(a), *b.shape[-2:])).reshape(n, len(a), n)
+    return torch.linalg.solve(dense.transpose(0, 1), b.flatten(-2)[..., None]).reshape(b.shape)
+
+
+def energy(a: Tensor, x: Tensor) -> Tensor:
+    """|x|_A^2, (vectors, batch)."""
+    return (x * product(a, x)).sum((-2, -1)).clamp(min=1e-30)
+
+
+def unit(a: Tensor, x: Tensor) -> Tensor:
+    """x over its energy norm."""
+    return x / energy(a, x).sqrt()[..., None, None]
 
 
 def expected_iterations(rho: Tensor) -> Tensor:
     """Iterations of CG per factor e for the contraction rho; see ``multigrid.choice``."""
-    gap = (1 - rho.clamp(1e-6, 1 - 1e-5)).sqrt()
-    return 1 / ((1 + gap) / (1 - gap)).log()
+    bent = rho.clamp(1e-3, _BENT)
+    gap = (1 - bent).sqrt()
+    return 1 / ((1 + gap) / (1 - gap)).log() + 10 * (rho - _BENT).clamp(min=0)
 
 
-def _smooth(A: Stencil, x: Tensor, sweeps: int, *, reverse: bool) -> None:
-    """S or S* on the error x, in place."""
-    zero = torch.zeros_like(x)
-    for _ in range(sweeps):
-        kernels.of(x).sweep(A, x, zero, reverse=reverse, from_zero=False)
-
-
-def _energy(A: Stencil, x: Tensor) -> Tensor:
-    return (x * A.apply(x)).flatten(-2).sum(-1)
-
-
-@dataclass
-class _Position:
-    """Seconds so far, and the rows of the rounds done."""
-
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
-
-
-class _Run:
-    """One call of the training: what is built before the first step, and the state that moves."""
-
-    def __init__(
-        self,
-        options: MultigridTraining,
-        matrices: Sequence[Stencil],
-        out: Path,
-        device: torch.device,
-    ) -> None:
-        self.options, self.matrices, self.out, self.device = options, matrices, out, device
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(options.seed)
-            self.network = TransferModule(TransferNetwork(options.channels)).to(device)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=options.rate)
-        shapes = sorted({A.shape for A in matrices})
-        described = {**asdict(options), "matrices": len(matrices), "shapes": shapes}
-        self.settings: dict[str, Any] = json.loads(json.dumps(described))
-        self.position = self._restored()
-
-    def finish(self, progress: Progress | None) -> Path:
-        """The rounds that are left."""
-        while len(self.position.history) < self.options.rounds:
-            row = self._round()
-            if progress is not None:
-                progress(int(row["round"]), self.options.rounds, row)
-        return self.out / FILE
-
-    def _round(self) -> dict[str, float]:
-        position, steps = self.position, self.options.steps
-        done = len(position.history)
-        clock = (time.perf_counter(), time.process_time())
-        levels = self._levels()
-        losses, rhos = [], []
-        for step in range(done * steps, (done + 1) * steps):
-            loss, rho = self._step(step, levels)
-            losses.append(loss)
-            rhos.append(rho)
-        position.seconds += time.perf_counter() - clock[0]
-        position.cpu_seconds += time.process_time() - clock[1]
-        row = {
-            "round": done + 1.0,
-            "steps": (done + 1.0) * steps,
-            "seconds": position.seconds,
-            "cpu_seconds": position.cpu_seconds,
-            "loss": float(np.mean(losses)),
-            "rho": float(np.mean(rhos)),
-        }
-        position.history.append(row)
-        self._save()
-        return row
-
-    def _levels(self) -> list[list[Stencil]]:
-        """Per depth the operators that hold a window, made with the network as it is."""
-        levels: list[list[Stencil]] = []
-        learned = LearnedInterpolation(self.network)
-        for A in self.matrices:
-            fitting = [
-                level.A
-                for level in build(A, torch.float64, learned).levels
-                if min(level.A.shape) >= self.options.window
-            ]
-            for depth, operator in enumerate(fitting):
-                levels += [[]] * (depth == len(levels))
-                levels[depth] = [*levels[depth], operator]
-        return levels
-
-    def _windows(self, step: int, levels: Sequence[Sequence[Stencil]]) -> Stencil:
-        """A batch of windows of all depths, as stencils of the box."""
-        random = np.random.default_rng((self.options.seed, 1, step))
-        size = self.options.window
-        offsets = box_offsets(2)
-        parts = []
-        for _ in range(self.options.batch):
-            operators = levels[int(random.integers(len(levels)))]
-            A = operators[int(random.integers(len(operators)))]
-            starts = [int(random.integers(n - size + 1)) for n in A.shape]
-            part = window(A, starts, [size, size])
-            zero = torch.zeros_like(part.diagonal())
-            parts.append(
-                torch.stack([part.entry(o) if o in part.offsets else zero for o in offsets])
-                / part.diagonal().mean()
-            )
-        return Stencil(torch.stack(parts), offsets, symmetric=True, definite=True)
-
-    def _step(self, step: int, levels: Sequence[Sequence[Stencil]]) -> tuple[float, float]:
-        options = self.options
-        A = self._windows(step, levels)
-        formula = kernels.of(A.coefficients).interpolate(A, _FULL)
-        P = corrected(formula, self.network(features(A, formula)).to(A.dtype))
-        generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
-        shape = (options.vectors, options.batch, *A.shape)
-        v = torch.randn(shape, generator=generator, dtype=A.dtype).to(self.device)
-        held = replace(P, weights=P.weights.detach())
-        v = two_grid(A, held, v, options.sweeps, options.power)
-        rho = energy_left(A, P, v, options.sweeps)
-        loss = expected_iterations(rho).mean()
-        value = float(loss.detach())
-        if not np.isfinite(value):
-            raise SolveError(
-                f"the loss is {value} at step {step + 1}; the last good state is in '{self.out}'. "
-                "Try a lower rate"
-            )
-        total = options.rounds * options.steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = options.rate * (1 - 0.95 * step / total)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimiser.step()
-        return value, float(rho.detach().mean())
-
-    def _save(self) -> None:
-        """The weights as they are now, for use; the state; the history."""
-        origin = {"training": self.settings, **self.position.history[-1]}
-        write_weights(
-            self.out / FILE, KIND, plain(self.network.options), self.network.state_dict(), origin
-        )
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
-        write_weights(
-            self.out / STATE, f"{KIND} training", self.settings, tensors, asdict(self.position)
-        )
-        lines = [",".join(f"{row[name]:.9g}" for name in COLUMNS) for row in self.position.history]
-        write_text(self.out / HISTORY, "\n".join([",".join(COLUMNS), *lines]) + "\n")
-
-    def _restored(self) -> _Position:
-        file = self.out / STATE
-        if not file.is_file():
-            return _Position()
-        stored = read_stored(file, f"{KIND} training")
-        changed = [
-            f"{name} was {stored.options.get(name)!r}, now {value!r}"
-            for name, value in self.settings.items()
-            if stored.options.get(name) != value
-        ]
-        if changed:
-            raise InputError(
-                f"'{self.out}' holds a run with other settings: {'; '.join(changed)}. Name another "
-                "folder",
-                "out",
-            )
-        network, state = {}, dict[int, dict[str, Tensor]]()
-        for name, value in stored.tensors.items():
-            owner, _, key = name.partition(".")
-            if owner == "network":
-                network[key] = value
-            else:
-                index, _, entry = key.partition(".")
-                state.setdefault(int(index), {})[entry] = value
-        self.network.load_state_dict(network)
-        groups = self.optimiser.state_dict()["param_groups"]
-        self.optimiser.load_state_dict({"state": state, "param_groups": groups})
-        return _Position(**stored.provenance)
-
-
-def _checked(matrices: Sequence[LinearMap], window: int, device: torch.device) -> list[Stencil]:
-    """Every sample of every matrix as a float64 stencil; InputError where one does not fit."""
-    parts: list[Stencil] = []
+def _checked(matrices: Sequence[LinearMap]) -> Tensor:
+    """The entries of every sample of every matrix, (matrices, 9); InputError where one is none."""
+    found = []
     for A in matrices:
         if not isinstance(A, Stencil) or A.dimension != 2 or A.dtype.is_complex:
             raise InputError(f"{KIND} is trained on real stencils in two dimensions", "data")
         if not (A.symmetric and A.definite):
             raise InputError(f"{KIND} is trained on symmetric positive definite operators", "data")
-        if min(A.shape) < window:
+        constant = uniform(A)
+        if constant is None:
             raise InputError(
-                f"{KIND}: a window of {window}^2 points does not fit into {list(A.shape)}", "data"
+                f"{KIND} is trained on constant coefficients, on grids whose number of unknowns "
+                f"per axis is odd; got {list(A.shape)}",
+                "data",
             )
-        for index in np.ndindex(*A.batch):
-            part = A if not A.batch else replace_coefficients(A, A.coefficients[index])
-            parts.append(part.to(torch.float64).detach())
-    if not parts:
+        found.append(entries(constant).reshape(-1, 9))
+    if not found:
         raise InputError(f"{KIND} needs a matrix to be trained on", "data")
-    return [replace_coefficients(A, A.coefficients.to(device)) for A in parts]
-
-
-def replace_coefficients(A: Stencil, coefficients: Tensor) -> Stencil:
-    """A with other coefficients and its other properties."""
-    return Stencil(
-        coefficients,
-        A.offsets,
-        periodic=A.periodic,
-        symmetric=A.symmetric,
-        definite=A.definite,
-        nullspace=A.nullspace,
-    )
+    return torch.cat(found)

@@ -25,8 +25,8 @@ COARSEST = 256  # unknowns at which the recursion ends
 DENSE = 1024  # unknowns up to which the coarsest operator is inverted as a dense matrix
 _PATCH = {1: 17, 2: 17, 3: 9}  # points per axis by dimension
 
-# The prolongation for an operator and the factors of its axes.
-Interpolation: TypeAlias = Callable[[Stencil, tuple[int, ...]], Transfer]
+# Transfer and coarse operator for an operator and the factors of its axes.
+Coarsening: TypeAlias = Callable[[Stencil, tuple[int, ...]], tuple[Transfer, Stencil]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,18 +64,22 @@ class Hierarchy:
         return "\n".join(lines)
 
 
-def build(A: Stencil, dtype: torch.dtype, interpolation: Interpolation | None = None) -> Hierarchy:
+def black_box(A: Stencil, factors: tuple[int, ...]) -> tuple[Transfer, Stencil]:
+    """The transfer of ``core.transfer`` and the Galerkin product."""
+    P = kernels.of(A.coefficients).interpolate(A, factors)
+    return P, kernels.of(A.coefficients).galerkin(A, P)
+
+
+def build(A: Stencil, dtype: torch.dtype, constant: Coarsening = black_box) -> Hierarchy:
     """Coarsen until few unknowns remain or no axis can be; the products are formed in ``dtype``.
 
-    ``interpolation``: another than that of ``core.transfer``; in two dimensions its weights may
-    depend on the entries up to six points away.
+    ``constant``: how a constant stencil is coarsened, given a patch of it.
     """
-    interpolation = interpolation or kernels.of(A.coefficients).interpolate
     levels: list[Level] = []
     current = A.to(dtype)
     while True:
         factors = _factors(current) if current.size > COARSEST else None
-        P, coarse = (None, None) if factors is None else _coarsen(current, factors, interpolation)
+        P, coarse = (None, None) if factors is None else _coarsen(current, factors, constant)
         # The finest islands come from A itself: in single precision their energies may vanish.
         islands = None if P is None else find(current if levels else A, dtype)
         levels.append(Level(current, P, islands))
@@ -113,15 +117,15 @@ def _factors(A: Stencil) -> tuple[int, ...] | None:
 
 
 def _coarsen(
-    A: Stencil, factors: tuple[int, ...], interpolation: Interpolation
+    A: Stencil, factors: tuple[int, ...], constant: Coarsening
 ) -> tuple[Transfer, Stencil]:
-    if _stays_constant(A, factors):
-        return _coarsen_constant(A, factors, interpolation)
-    P = interpolation(A, factors)
-    return P, kernels.of(A.coefficients).galerkin(A, P)
+    if stays_constant(A, factors):
+        return _coarsen_constant(A, factors, constant)
+    return black_box(A, factors)
 
 
-def _stays_constant(A: Stencil, factors: tuple[int, ...]) -> bool:
+def stays_constant(A: Stencil, factors: tuple[int, ...]) -> bool:
+    """Whether the stencil is constant and coarsened as if the grid had no end."""
     constant = all(s == 0 for s in A.coefficients.stride()[-A.dimension :])
     return constant and all(
         f == 1 or n % 2 == (0 if ring else 1)
@@ -130,15 +134,14 @@ def _stays_constant(A: Stencil, factors: tuple[int, ...]) -> bool:
 
 
 def _coarsen_constant(
-    A: Stencil, factors: tuple[int, ...], interpolation: Interpolation
+    A: Stencil, factors: tuple[int, ...], constant: Coarsening
 ) -> tuple[Transfer, Stencil]:
     """The set-up on a patch of the infinite grid, expanded to the whole."""
     d = A.dimension
     first: tuple[Any, ...] = (..., *(slice(0, 1),) * d)
     planes = A.coefficients[first]
     patch = Stencil(planes.expand(*planes.shape[:-d], *(_PATCH[d],) * d).contiguous(), A.offsets)
-    P = interpolation(patch, factors)
-    product = kernels.of(A.coefficients).galerkin(patch, P)
+    P, product = constant(patch, factors)
     shape = coarse_shape(A.shape, factors)
     centre = _PATCH[d] // 2
     middle: tuple[Any, ...] = (..., *(slice(centre // f, centre // f + 1) for f in factors))

@@ -26,6 +26,7 @@ from sciml.solvers.learned.conjugate_directions import (
     Cells,
     ConjugateDirections,
     ConjugateInverse,
+    Convolution3d,
     DirectionModule,
     DirectionNetwork,
     linked,
@@ -266,8 +267,80 @@ def test_the_mask_is_an_input_where_asked_for() -> None:
     other[0, 4, 4] = 0
     for mask in (False, True):
         module = network(mask=mask)
-        near = (module(r, cells) - module(r, other))[0, 3, 3].abs()
-        assert bool(near > 0) is mask
+        # The same values in the network, which makes their mean square 1 over the cells.
+        whole, holed = (r / given.sum().sqrt() for given in (cells, other))
+        near = (module(whole, cells) - module(holed, other))[0, 3, 3].abs()
+        assert bool(near > 1e-5) is mask
+
+
+@pytest.mark.parametrize(("cells", "levels"), [(4, 1), (5, 1), (8, 1), (9, 2), (33, 4), (64, 4)])
+def test_a_repeated_level_takes_any_grid_down_to_four_cells(cells: int, levels: int) -> None:
+    options = DirectionNetwork(2, 3, (2, 2, 2), repeat=True)
+    module = DirectionModule(options)
+    shapes: list[tuple[int, ...]] = []
+    for convolution in module.levels[0].children():
+        convolution.register_forward_hook(lambda _m, _x, y: shapes.append(tuple(y.shape[2:])))
+    for convolution in module.levels[1].children():
+        convolution.register_forward_hook(lambda _m, _x, y: shapes.append(tuple(y.shape[2:])))
+    r = torch.randn(1, cells, cells - 2)
+    assert module(r, torch.ones_like(r)).shape == r.shape
+    assert len(shapes) == 2 * (levels + 1)
+    assert max(shapes[-1]) <= 4
+    # Repeated no more often than it need be.
+    assert levels == 1 or max(shapes[-3]) > 4
+
+
+@settings(max_examples=15, deadline=None)
+@given(exponent=st.floats(-8, 8), mask=st.booleans(), seed=st.integers(0, 99))
+def test_without_biases_the_amplitude_means_nothing(exponent: float, mask: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    module = DirectionModule(DirectionNetwork(2, 3, (2, 2, 2), mask, repeat=True))
+    r, cells = torch.randn(1, 9, 11), (torch.rand(1, 9, 11) > 0.2).float()
+    once, scaled = module(r, cells), module(10.0**exponent * r, cells)
+    assert (scaled / 10.0**exponent - once).abs().max() < 1e-4 * once.abs().max()
+
+
+@pytest.mark.parametrize("dimension", [2, 3])
+@pytest.mark.parametrize("repeat", [False, True])
+def test_holes_are_as_what_lies_beyond_the_walls(dimension: int, repeat: bool) -> None:
+    torch.manual_seed(1)
+    small, large = (8,) * dimension, (16,) * dimension
+    # Both grids go down to the same cells: on the small one to two or one of them.
+    counts = (2, 2, 4, 2, 2) if repeat else (2, 4, 2)
+    module = DirectionModule(DirectionNetwork(dimension, 3, counts, mask=True, repeat=repeat))
+    for name, value in module.named_parameters():
+        if name.endswith("bias"):
+            nn.init.normal_(value, std=0.05)
+    cells = (torch.rand(1, *small) > 0.2).float()
+    r = torch.randn(1, *small) * cells
+    corner = (0, *(slice(0, 8) for _ in small))
+    wide, wide_cells = torch.zeros(1, *large), torch.zeros(1, *large)
+    wide[corner], wide_cells[corner] = r[0], cells[0]
+    found, wanted = module(wide, wide_cells), module(r, cells)
+    assert (found[corner] - wanted[0]).abs().max() < 1e-5 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("n", [6, 24])
+def test_the_network_sees_values_of_size_one_on_every_grid(n: int) -> None:
+    given, module = system(n), network(mask=True)
+    seen: list[Tensor] = []
+    module.first.register_forward_hook(lambda _m, x, _y: seen.append(x[0]))
+    inverse(given.A, module).apply(residuals(given.A, 2))
+    assert isinstance(given.A, Stencil)
+    share = linked(given.A).double().mean()
+    assert 0 < share < 1
+    mean_squares = seen[0].double().square().mean((1, 2, 3)) / share
+    assert torch.allclose(mean_squares, torch.ones(2, dtype=torch.float64), rtol=1e-5)
+
+
+@pytest.mark.parametrize("n", [5, 40])
+def test_a_sample_alone_is_convolved_as_among_others(n: int) -> None:
+    torch.manual_seed(0)
+    module = Convolution3d(16, 2, 3, padding=1)
+    x = torch.randn(2, 16, n, n, 3)
+    alone = torch.cat([module(one[None]) for one in x])
+    assert alone.shape == (2, 2, n, n, 3)
+    assert (alone - module(x)).abs().max() < 1e-5
 
 
 def saved(folder: Path, module: DirectionModule) -> str:
@@ -287,6 +360,18 @@ def test_from_a_file_in_our_solvers_and_in_scipy(tmp_path: Path) -> None:
     r = residuals(given.A, 1)[0]
     wanted = inverse(given.A).apply(r).flatten().numpy()
     assert np.allclose(M @ r.flatten().numpy(), wanted, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("n", [24, 48, 96])
+def test_the_shipped_network_takes_few_iterations_on_grids_it_never_saw(n: int) -> None:
+    given = system(n, rim=Condition(dirichlet=0.0))
+    plain_cg = CG(rtol=1e-6)
+    learned = FCG(preconditioner=ConjugateDirections("dcdm-poisson-2d"), rtol=1e-6)
+    slow, fast = (solver.run(solver.init(given)) for solver in (plain_cg, learned))
+    assert fast.status is Status.CONVERGED
+    assert not fast.notes  # nothing took over
+    assert int(fast.stats.iterations) <= 26
+    assert 3 * int(fast.stats.iterations) < int(slow.stats.iterations)
 
 
 def test_what_cannot_be_is_refused(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ from sciml.solvers import CG, FCG
 from sciml.solvers.learned import conjugate_training
 from sciml.solvers.learned.conjugate_directions import ConjugateDirections
 from sciml.solvers.learned.conjugate_training import (
-    STATE,
     ConjugateTraining,
     line_searched_loss,
     train_conjugate_directions,
 )
+from sciml.solvers.learned.course import STATE
 from sciml.solvers.learned.weights import FILE, read_stored
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
@@ -156,7 +156,7 @@ def test_several_obstacles_with_the_cells_as_an_input(tmp_path: Path) -> None:
     assert rows[-1]["loss"] < rows[0]["loss"]
     stored = read_stored(path, "conjugate_directions")
     assert stored.options["mask"] is True
-    assert stored.tensors["first.weight"].shape == (4, 2, 3, 3)
+    assert stored.tensors["first.weight"].shape == (4, 1, 3, 3)
     assert stored.provenance["training"]["matrices"] == 3
 
 
