@@ -115,7 +115,7 @@ def test_gradient_is_the_strong_residual_weakly(name):
         ansatz = objective.residuals.ansatz
         jet = ansatz.jet(batch.points, pairs, ansatz.known(batch.points, pairs))
         r = piece.residual(batch.points, jet).detach()[:, 0]
-        _, J = objective._tangent(batch)
+        _, J = objective.tangent(batch)
         total += torch.einsum("n,np->p", batch.weights * r, J[0])
     assert float((gradient - total).norm() / gradient.norm()) < 1e-8
 
@@ -291,10 +291,10 @@ def test_a_function_of_the_network_is_projected_onto_itself():
     metric = Metric(QUARTIC, state.system.on)
     target = Projector(state, metric.M, Projection(width=5, depth=1, seed=1))
     projector = Projector(state, metric.M, Projection(width=5, depth=1, seed=1, steps=20))
-    v = target._values()
+    v = target.values()
     theta = projector.objective.theta
     projector.objective.assign(theta + 0.05 * torch.sin(torch.arange(len(theta)).double()))
-    before = projector._values() - v
+    before = projector.values() - v
     gap = projector.nearest(v) - v
     assert float((gap * metric.M.apply(gap)).sum()) < 1e-7 * float(
         (before * metric.M.apply(before)).sum()

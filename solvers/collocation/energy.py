@@ -175,7 +175,7 @@ class EnergyObjective:
         """E, dE/dtheta (P,) and a square root S of the Gram matrix G = S^T S, (R, P)."""
         total, gradient, roots = 0.0, torch.zeros_like(self.theta), []
         for batch in self.batches:
-            z, J = self._tangent(batch)
+            z, J = self.tangent(batch)
             e, slope, H = _expanded(batch.part.density, batch.points, z)
             total += float(batch.weights @ e)
             gradient += torch.einsum("n,an,anp->p", batch.weights, slope, J)
@@ -183,7 +183,7 @@ class EnergyObjective:
             roots.append(torch.einsum("nab,bnp->anp", root, J).flatten(0, 1))
         return total, gradient, torch.cat(roots)
 
-    def _tangent(self, batch: Placed) -> tuple[Tensor, Tensor]:
+    def tangent(self, batch: Placed) -> tuple[Tensor, Tensor]:
         """z (1 + D, N) and dz/dtheta (1 + D, N, P); on sides the value alone."""
         tape: Tape = []
         ansatz = self.residuals.ansatz

@@ -219,7 +219,7 @@ class Projector:
                 break
             theta = taken
         self.objective.assign(theta)
-        return self._values()
+        return self.values()
 
     def _stepped(
         self, theta: Tensor, v: Tensor, gram: Tensor, slope: Tensor, before: float
@@ -233,7 +233,7 @@ class Projector:
             if not int(info):
                 step = -torch.cholesky_solve(slope[:, None], factor)[:, 0]
                 self.objective.assign(theta + step)
-                gap = self._values() - v
+                gap = self.values() - v
                 if float((gap * self.M.apply(gap)).sum()) < before:
                     self.mu = max(self.mu / 5, 1e-16 * scale)
                     return theta + step
@@ -242,7 +242,7 @@ class Projector:
         return None
 
     @torch.no_grad()
-    def _values(self) -> Tensor:
+    def values(self) -> Tensor:
         found = self.objective.ansatz.jet(self.points, (), self.known).value[:, 0]
         return found.reshape(self.M.shape)
 
