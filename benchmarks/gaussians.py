@@ -31,6 +31,7 @@ from sciml.core.grid import Box, Grid
 from sciml.core.pointwise import Pointwise
 from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.solve import solve
+from sciml.solvers import Auto
 from sciml.solvers.collocation import Gaussians, VariableProjection
 
 FRAMES = 11
@@ -100,7 +101,7 @@ def cases() -> dict[str, Case]:
     """All of them."""
     tail = {"rtol": 1e-12}  # never reached: the iterations are the budget
     alone = VariableProjection(iterations=0)
-    plane, space = (65, 129, 257, 513, 1025), (16, 32, 64, 128)
+    plane, space = (65, 129, 257, 513), (16, 32, 64, 128)
     return {
         "helmholtz": Case(
             helmholtz(),
@@ -167,7 +168,7 @@ def wanted(name: str, out: Path) -> Tensor:
         return Pointwise(problem, ())(problem.exact, "problem.exact", places(problem))
     path = out / f"{name}.pt"
     if not path.exists():
-        found = solve(problem, on=Grid((257, 257)), throw=False)
+        found = solve(problem, Auto(), on=Grid((257, 257)), throw=False)
         out.mkdir(parents=True, exist_ok=True)
         torch.save(found.sample(places(problem)[::FRAMES, :2]).T.flatten(), path)
     return torch.load(path, weights_only=True)
@@ -227,7 +228,7 @@ def classical(name: str, error: float, out: Path) -> dict[str, float]:
     for n in case.sizes:
         on = Grid((n, n)).bind(problem.box)
         begun = time.process_time()
-        solution = solve(problem, on=on, throw=False)
+        solution = solve(problem, Auto(), on=on, throw=False)
         cpu = time.process_time() - begun
         if problem.exact is None:
             got = solution.sample(places(problem)[::FRAMES, :2]).T.flatten()
@@ -253,7 +254,8 @@ def report(out: Path) -> None:
     print("| case | wanted | parameters | error, mean | worst | runs | CPU s, mean | on a grid |")
     print("|---|---|---|---|---|---|---|---|")
     for name, case in cases().items():
-        runs = [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-[0-9]*.json"))]
+        found = [json.loads(p.read_text()) for p in sorted(out.glob(f"{name}-[0-9]*.json"))]
+        runs = [record for record in found if record.get("case") == name]
         if not runs:
             continue
         errors = [r["error"] for r in runs]

@@ -26,6 +26,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from sciml import solve
 from sciml.app.plot import STYLE
 from sciml.app.plot_points import draw_points, residual_field
 from sciml.core.equation import Equation
@@ -34,7 +35,6 @@ from sciml.core.files import atomic_write, write_text
 from sciml.core.grid import Box, Grid
 from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem
-from sciml.core.solve import solve
 from sciml.solvers.collocation import (
     DASG,
     DASR,
@@ -157,7 +157,7 @@ TESTS = {
     "ten": Test(
         "ten dimensions, nonlinear", ten_dimensions,
         PINN(width=16, depth=2, points=1000, boundary_points=20, hard=False), Points(1000),
-        around_the_centre, Flow(layers=1, candidates=4000), 8,
+        around_the_centre, Flow(layers=1, steps=8, rate=0.03, batch=300, candidates=4000), 10,
     ),
 }  # fmt: skip
 SLOWER = {"gauss_newton": 1, "adam": 10}  # iterations of the same cost

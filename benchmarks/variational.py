@@ -37,7 +37,7 @@ from sciml.solvers.collocation import (
     DeepRitz,
     FunctionDescent,
     NaturalGradient,
-    Projection,
+    NetworkProjection,
     RandomFeatures,
 )
 
@@ -215,7 +215,7 @@ def rates() -> list[str]:
         ("its energy", CASES["deep Ritz: |grad u|^2/2 + u^4/4 - f u"].problem,
          FunctionDescent(), (33, 65, 129)),
         ("-Lap u + u^3 = f, projected", cubic,
-         FunctionDescent(rtol=1e-8, projection=Projection()), (17, 33)),
+         FunctionDescent(rtol=1e-8, projection=NetworkProjection()), (17, 33)),
         ("Scherk's energy", CASES["deep Ritz: minimal surface (Scherk)"].problem,
          FunctionDescent(), (17, 33, 65)),
     )  # fmt: skip
@@ -263,8 +263,9 @@ def table(folder: Path) -> list[str]:
                 f"{grid['kind']}: {grid['nodes']}, {grid['error']:.1e}{reached}, "
                 f"{grid['seconds']:.2f}"
             )
+        title = name.replace("|", "\\|")
         rows.append(
-            f"| {name} | {CASES[name].asked} | {math.fsum(errors) / len(errors):.1e} | "
+            f"| {title} | {CASES[name].asked} | {math.fsum(errors) / len(errors):.1e} | "
             f"{max(errors):.1e} | {len(own)} | "
             f"{math.fsum(one['seconds'] for one in own) / len(own):.1f} | "
             f"{max(one['residual'] for one in own):.1e} | {beside} |"

@@ -14,7 +14,13 @@ if __name__ != "sciml.solvers":
 if TYPE_CHECKING:
     from sciml.solvers.amg import AMG
     from sciml.solvers.auto import Auto
-    from sciml.solvers.collocation import PINN
+    from sciml.solvers.collocation import (
+        PINN,
+        DeepRitz,
+        FunctionDescent,
+        Gaussians,
+        RandomFeatures,
+    )
     from sciml.solvers.continuation import Continuation
     from sciml.solvers.deflation import DeflatedCG, Deflation
     from sciml.solvers.direct import Direct
@@ -67,6 +73,10 @@ SOLVERS: tuple[str, ...] = (
     "Verlet",
     "Surrogate",
     "PINN",
+    "Gaussians",
+    "RandomFeatures",
+    "DeepRitz",
+    "FunctionDescent",
 )
 
 _MODULES = {
@@ -78,13 +88,16 @@ _MODULES = {
     "ConjugateDirections": "learned",
     "ConjugateTraining": "learned",
     "Continuation": "continuation",
+    "DeepRitz": "collocation",
     "DeflatedCG": "deflation",
     "Deflation": "deflation",
     "Direct": "direct",
     "ETDRK4": "spectral",
     "FCG": "krylov",
     "FastPoisson": "fast_poisson",
+    "FunctionDescent": "collocation",
     "GMRES": "krylov_nonsymmetric",
+    "Gaussians": "collocation",
     "HINTS": "learned.hints",
     "ILU": "incomplete",
     "IMEX": "time_stepping",
@@ -101,6 +114,7 @@ _MODULES = {
     "PINN": "collocation",
     "Picard": "picard",
     "Projection": "projection",
+    "RandomFeatures": "collocation",
     "RungeKutta": "time_stepping",
     "SDIRK": "time_stepping",
     "SOR": "relaxation",
@@ -131,10 +145,13 @@ __all__ = [
     "ConjugateDirections",
     "ConjugateTraining",
     "Continuation",
+    "DeepRitz",
     "DeflatedCG",
     "Deflation",
     "Direct",
     "FastPoisson",
+    "FunctionDescent",
+    "Gaussians",
     "IncompleteCholesky",
     "Jacobi",
     "LearnToRelax",
@@ -146,6 +163,7 @@ __all__ = [
     "Newton",
     "Picard",
     "Projection",
+    "RandomFeatures",
     "RungeKutta",
     "ShiftedLaplacian",
     "Surrogate",

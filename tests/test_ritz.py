@@ -20,7 +20,7 @@ from sciml.solvers.collocation.energy import Rule, gauss_legendre
 from sciml.solvers.collocation.function_descent import (
     FunctionDescent,
     Metric,
-    Projection,
+    NetworkProjection,
     Projector,
 )
 from sciml.solvers.collocation.natural_gradient import NaturalGradient
@@ -289,8 +289,8 @@ def test_the_metric_is_the_sobolev_inner_product():
 def test_a_function_of_the_network_is_projected_onto_itself():
     state = FunctionDescent().init(QUARTIC, Grid((17, 17)))
     metric = Metric(QUARTIC, state.system.on)
-    target = Projector(state, metric.M, Projection(width=5, depth=1, seed=1))
-    projector = Projector(state, metric.M, Projection(width=5, depth=1, seed=1, steps=20))
+    target = Projector(state, metric.M, NetworkProjection(width=5, depth=1, seed=1))
+    projector = Projector(state, metric.M, NetworkProjection(width=5, depth=1, seed=1, steps=20))
     v = target.values()
     theta = projector.objective.theta
     projector.objective.assign(theta + 0.05 * torch.sin(torch.arange(len(theta)).double()))
@@ -302,7 +302,7 @@ def test_a_function_of_the_network_is_projected_onto_itself():
 
 
 def test_projected_descent_ends_on_a_network():
-    solver = FunctionDescent(rtol=1e-3, projection=Projection(width=10))
+    solver = FunctionDescent(rtol=1e-3, projection=NetworkProjection(width=10))
     solution = solve(CUBIC, solver, on=Grid((17, 17)))
     assert solution.status is Status.CONVERGED
     points = torch.stack([c.flatten() for c in solution.on.coordinates()], -1)
@@ -312,7 +312,7 @@ def test_projected_descent_ends_on_a_network():
 
 
 def test_projected_descent_says_where_the_network_ends():
-    solver = FunctionDescent(rtol=1e-9, projection=Projection(width=2, depth=1))
+    solver = FunctionDescent(rtol=1e-9, projection=NetworkProjection(width=2, depth=1))
     solution = solve(CUBIC, solver, on=Grid((9, 9)), throw=False)
     assert solution.status is Status.STAGNATED
     assert float(solution.residual) > 1e-9
@@ -323,7 +323,7 @@ def test_projected_descent_says_where_the_network_ends():
     (
         (lambda: FunctionDescent(step=0.0), "solver.step"),
         (lambda: FunctionDescent(rtol=2.0), "solver.rtol"),
-        (lambda: Projection(width=0), "solver.projection.width"),
+        (lambda: NetworkProjection(width=0), "solver.projection.width"),
         (lambda: DeepRitz(points=0), "solver.points"),
     ),
 )

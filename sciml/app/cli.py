@@ -121,7 +121,7 @@ def solve(
         raise InputError(f"--out '{directory}' is a file; name a directory")
     typer.echo(describe(problem))
     # Training goes through all of time at once.
-    span = None if getattr(problem.solver, "pointwise", False) else problem.problem.time
+    span = None if getattr(problem.solver, "reads_problem", False) else problem.problem.time
     with solving(span) as report:
         result = answer(problem, setting, report, directory / FRAMES)
     for note in result.solution.notes:
@@ -149,7 +149,7 @@ def validate(
     from sciml.app.run import describe, lower, memory
 
     problem, setting = _load(spec, set_, device, dtype, 0)
-    if not problem.problem.linear or getattr(problem.solver, "pointwise", False):
+    if not problem.problem.linear or getattr(problem.solver, "reads_problem", False):
         _validate_evolution(problem)
         return
     system = lower(problem, setting)

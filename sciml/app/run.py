@@ -106,7 +106,7 @@ def answer(
     torch.manual_seed(setting.seed)
     np.random.seed(setting.seed)  # PyAMG draws its test vectors from it
     start = time.perf_counter()
-    gridded = not (isinstance(spec.on, Points) or getattr(spec.solver, "pointwise", False))
+    gridded = not (isinstance(spec.on, Points) or getattr(spec.solver, "reads_problem", False))
     system = lower(spec, setting) if spec.problem.linear and gridded else None
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sciml.solvers.collocation.adam import Adam
 from sciml.solvers.collocation.adversarial import DASG, DASR, AdversarialSampling
-from sciml.solvers.collocation.function_descent import FunctionDescent, Projection
+from sciml.solvers.collocation.function_descent import FunctionDescent, NetworkProjection
 from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
 from sciml.solvers.collocation.gaussians import Gaussians
 from sciml.solvers.collocation.lbfgs import LBFGS
@@ -36,8 +36,8 @@ __all__ = [
     "GradientNorm",
     "LatinHypercube",
     "NaturalGradient",
+    "NetworkProjection",
     "NeuralTangent",
-    "Projection",
     "RandomFeatures",
     "Sobol",
     "Uniform",

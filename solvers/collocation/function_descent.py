@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -54,7 +54,7 @@ _LARGEST = 1e6
 
 
 @dataclass(frozen=True)
-class Projection:
+class NetworkProjection:
     """The network that every iterate is projected onto, by so many steps of Gauss-Newton."""
 
     width: int = 16
@@ -62,7 +62,6 @@ class Projection:
     activation: Activation = "tanh"
     steps: int = 5
     seed: int = 0
-    kind: Literal["projection"] = "projection"
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "steps"):
@@ -85,9 +84,10 @@ class FunctionDescent:
     step: float = 1.0
     rtol: float = 1e-8
     max_iterations: int = 500
-    projection: Projection | None = None
+    projection: NetworkProjection | None = None
     continuation: Continuation | None = None
     kind: Literal["function_descent"] = "function_descent"
+    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
     def __post_init__(self) -> None:
         check_options(self.kind, self.rtol, self.max_iterations)
@@ -177,7 +177,7 @@ class Metric:
 class Projector:
     """The network nearest to values on the grid, in the norm of M."""
 
-    def __init__(self, state: NonlinearState, M: Stencil, options: Projection) -> None:
+    def __init__(self, state: NonlinearState, M: Stencil, options: NetworkProjection) -> None:
         if state.system.batch:
             raise InputError("one problem at a time is projected", "solver.projection")
         self.M, self.options, self.system = M, options, state.system
@@ -243,6 +243,7 @@ class Projector:
 
     @torch.no_grad()
     def values(self) -> Tensor:
+        """Those of the network at the unknowns, (*shape)."""
         found = self.objective.ansatz.jet(self.points, (), self.known).value[:, 0]
         return found.reshape(self.M.shape)
 

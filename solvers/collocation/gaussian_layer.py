@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -237,7 +237,7 @@ class _Closed(torch.autograd.Function):
         return bank.evaluate(points, pairs)
 
     @staticmethod
-    def backward(ctx: Any, delta: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, delta: Tensor) -> Any:
         total = ctx.bank.jacobian(ctx.given, delta).sum(0)
         sizes = [p.numel() for p in ctx.bank.columns()]
         parts = zip(total.split(sizes), ctx.bank.columns(), strict=True)
@@ -296,7 +296,7 @@ class GaussianNetwork(nn.Module):
         """The jet of the outputs at the points (N, D)."""
         jet = self.channels(self.bank(points, pairs, tape), tape)
         if len(self.mixing):
-            first, last = self.mixing
+            first, last = cast("list[Dense]", list(self.mixing))
             jet = last(ACTIVATIONS["tanh"](first(jet, tape)), tape)
         return jet
 
@@ -306,10 +306,8 @@ class GaussianNetwork(nn.Module):
 
     def replaced(self, shape: Shape, weights: Tensor) -> GaussianNetwork:
         """The same network of other Gaussians; the layers after them are shared."""
-        outputs = self.mixing[-1].bias.numel() if len(self.mixing) else self.members
-        found = GaussianNetwork(
-            shape, weights, self.bank.unit, self.bank.periods, self.members, outputs, 0
-        )
+        unit, periods = self.bank.unit, self.bank.periods
+        found = GaussianNetwork(shape, weights, unit, periods, self.members, self.members, 0)
         found.mixing = self.mixing
         return found
 

@@ -14,7 +14,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -80,6 +80,7 @@ class Gaussians:
     seconds: float | None = None
     seed: int = 0
     kind: Literal["gaussians"] = "gaussians"
+    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
     def __post_init__(self) -> None:
         for name in ("count", "channels", "windows", "stages", "boundary_points"):

@@ -78,7 +78,7 @@ class PINN:
     polish: Polish | None = None
     seed: int = 0
     kind: Literal["pinn"] = "pinn"
-    pointwise: ClassVar[bool] = True  # it reads the problem itself, not its discretisation
+    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "points", "boundary_points", "windows"):
@@ -180,7 +180,8 @@ class PINN:
 class PINNState:
     """The objective, its network untrained, and where the answer is wanted.
 
-    ``record``: how far the training is, kept up to date by it (see ``training.Training``).
+    ``record``: how far the training is, that of the present window where there are several, kept
+    up to date by it (see ``training.Training``).
     """
 
     objective: Objective

@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -81,6 +81,7 @@ class RandomFeatures:
     max_iterations: int = 30
     seed: int = 0
     kind: Literal["random_features"] = "random_features"
+    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
     def __post_init__(self) -> None:
         for name in ("count", "points", "boundary_points", "max_iterations"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -59,6 +59,7 @@ class DeepRitz:
     seconds: float | None = None
     seed: int = 0
     kind: Literal["deep_ritz"] = "deep_ritz"
+    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
     def __post_init__(self) -> None:
         for name in ("width", "depth", "points", "boundary_points"):
