@@ -102,10 +102,16 @@ def shell_noise(stream: np.random.Generator, counts: tuple[int, ...]) -> np.ndar
 
     Modes that a smaller array has too get the same numbers there.
     """
-    largest = max(counts)
-    cube = np.empty((largest,) * len(counts))
-    cube[tuple(_shells(largest, len(counts)).T)] = stream.standard_normal(cube.size)
-    return cube[tuple(slice(n) for n in counts)]
+    return stream.standard_normal(max(counts) ** len(counts))[_turns(counts)]
+
+
+@lru_cache(maxsize=8)
+def _turns(counts: tuple[int, ...]) -> np.ndarray:
+    """When each mode is drawn, of shape ``counts``."""
+    cube = (max(counts),) * len(counts)
+    turns = np.empty(cube, dtype=np.int64)
+    turns[tuple(_shells(cube[0], len(cube)).T)] = np.arange(turns.size)
+    return np.ascontiguousarray(turns[tuple(slice(n) for n in counts)])
 
 
 @lru_cache(maxsize=8)

@@ -184,8 +184,12 @@ def iterate_verified(
     max_iterations: int,
     window: int,
     progress: Progress | None,
+    farthest: float | None = None,
 ) -> Iterate:
-    """Run ``method`` from x and r = b - A x until the true residual bears it out."""
+    """Run ``method`` from x and r = b - A x until the true residual bears it out.
+
+    With ``farthest``, a sample starts from zero where ``initial`` has a relative residual above it.
+    """
     dimension = len(A.shape)
     right = batched_right_side(A, b)
     singular = singular_symmetric(A)
@@ -200,6 +204,10 @@ def iterate_verified(
         x.copy_(initial)
         _true_residual(A, x, right, singular, r)
     norms = norm(r, dimension)
+    if farthest is not None:
+        far = ~(norms <= farthest * ledger.scale)
+        x[far], r[far] = 0.0, right[far]
+        norms = torch.where(far, size, norms)
     ledger.start(norms)
     while ledger.active:
         method(x, r, ledger)

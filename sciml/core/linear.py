@@ -63,6 +63,13 @@ class LinearMap(ABC):
         """
         return self.apply(u), torch.ones_like(norms)
 
+    def first_guess(self, b: torch.Tensor) -> torch.Tensor | None:
+        """Of an approximate inverse: a better start than ``A b`` for the equation it inverts.
+
+        None where the map has none.
+        """
+        return None
+
     @abstractmethod
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``A^T u`` (``A^H u`` where complex), such that <A u, v> = <u, A^T v> over ``shape``."""

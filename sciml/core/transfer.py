@@ -121,8 +121,8 @@ def interpolation_table(
 def galerkin_table(
     offsets: tuple[Offset, ...], factors: tuple[int, ...], coarse_offsets: tuple[Offset, ...]
 ) -> np.ndarray:
-    """``galerkin_terms`` as an integer array for the compiled loops."""
-    terms = galerkin_terms(offsets, factors, coarse_offsets)
+    """``galerkin_terms`` as an integer array for the compiled loops, ordered by d."""
+    terms = sorted(galerkin_terms(offsets, factors, coarse_offsets), key=lambda term: term[4])
     rows = [(out, k, left, right, *padded(d), *padded(e)) for out, k, left, right, d, e in terms]
     return np.array(rows, dtype=np.int64)
 

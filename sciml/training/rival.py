@@ -137,7 +137,7 @@ def _setup(A: LinearMap, method: Method) -> Any:
 def _iterated(system: LinearSystem, prepared: Any, method: Method, k: int) -> Tensor:
     """The iterate k; of full multigrid 0 is its first guess, of CG zero."""
     if k == 0:
-        return prepared.full_multigrid(system.b) if method == "full_multigrid" else system.b * 0
+        return prepared.first_guess(system.b) if method == "full_multigrid" else system.b * 0
     solver = (
         Multigrid(rtol=_UNREACHED, max_iterations=k)
         if method == "full_multigrid"

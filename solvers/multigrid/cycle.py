@@ -5,9 +5,12 @@ One cycle on level l, for A_l x = b (Trottenberg, Oosterlee, Schueller 2001, sec
     smooth x;   correct x on islands;   b' = P^T (b - A x);
     x' = cycle(b') gamma times;   x += P x';   correct x on islands;   smooth x,
 
-the post-smoother in the adjoint order of the pre-smoother. gamma = 1 is the V-cycle, 2 the W-cycle;
-the alternating cycle takes 2 to the levels 1, 3, 5 and so on, 1 to the others; the F-cycle visits
-the next level once as an F- and once as a V-cycle.
+the post-smoother in the adjoint order of the pre-smoother. Where coefficients vary, that
+one begins with the points of the coarse grid, and the coarse correction stands between sweeps over
+those that it only interpolates to: a quarter fewer iterations. Constant stencils keep the order
+that coarse grids of ``solvers.learned`` were trained in. gamma = 1 is the V-cycle, 2 the
+W-cycle; the alternating cycle takes 2 to the levels 1, 3, 5 and so on, 1 to the others; the F-cycle
+visits the next level once as an F- and once as a V-cycle.
 
 For symmetric A with adjoint smoothers S, S* and the islands' projection C, I - B A is
 S* C T C S, where 0 <= T <= 1 is the error of the coarse correction: B is symmetric, and I - B A
@@ -41,6 +44,7 @@ class MultigridCycle(Inverse):
         commute = cycle != "F" or len(hierarchy.levels) <= 3
         super().__init__(A, symmetric=A.symmetric and commute, definite=A.definite)
         self.hierarchy, self.cycle, self.smoother, self.sweeps = hierarchy, cycle, smoother, sweeps
+        self._coarse_first = any(s != 0 for s in A.coefficients.stride()[-A.dimension :])
         self._bounds = (
             [_spectral_bound(level) for level in hierarchy.levels]
             if smoother == "chebyshev"
@@ -113,11 +117,20 @@ class MultigridCycle(Inverse):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """``B r = scale x``, x in the cycle's dtype: r is scaled so that any magnitude fits it."""
         work = self._arrays(self._batch(r))
-        x, b = work[0]
-        scale = torch.where(norms > 0, norms / math.sqrt(self.size), 1.0)
-        kernels.of(b).scale(r, scale.reciprocal(), b)
+        scale = self._scaled(r, norms, work)
         self._solve(0, self.cycle, work, from_zero=True)
-        return x, scale
+        return work[0][0], scale
+
+    def _scaled(
+        self,
+        r: torch.Tensor,
+        norms: torch.Tensor,
+        work: list[tuple[torch.Tensor, torch.Tensor]],
+    ) -> torch.Tensor:
+        """Put r over the scale that is returned into the finest right-hand side."""
+        scale = torch.where(norms > 0, norms / math.sqrt(self.size), 1.0)
+        kernels.of(r).scale(r, scale.reciprocal(), work[0][1])
+        return scale
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``B^T u``: the cycle itself; InputError where it is not symmetric."""
@@ -129,27 +142,29 @@ class MultigridCycle(Inverse):
         return self.apply(u)
 
     @torch.no_grad()
-    def full_multigrid(self, b: torch.Tensor) -> torch.Tensor:
-        """A first guess: solve on the coarsest level, then one cycle on each finer one.
+    def first_guess(self, b: torch.Tensor) -> torch.Tensor:
+        """Full multigrid: solve on the coarsest level, then one cycle on each finer one.
 
         b (*batch, *shape) is restricted level by level; the result is in b's dtype.
         """
-        work, levels = self._arrays(self._batch(b)), self.hierarchy.levels
-        work[0][1].copy_(b)
-        for depth, level in enumerate(levels[:-1]):
+        if b.is_complex():
+            parts = (self.first_guess(part.contiguous()) for part in (b.real, b.imag))
+            return torch.complex(*parts)
+        work = self._arrays(self._batch(b))
+        twin, levels = kernels.of(b), list(enumerate(self.hierarchy.levels))[:-1]
+        scale = self._scaled(b, torch.linalg.vector_norm(b.flatten(-len(self.shape)), dim=-1), work)
+        for depth, level in levels:
             assert level.P is not None
             work[depth][0].zero_()
-            kernels.of(b).restrict_residual(level.A, level.P, *work[depth], work[depth + 1][1])
-        right = [pair[1].clone() for pair in work]
+            twin.restrict_residual(level.A, level.P, *work[depth], work[depth + 1][1])
         self._solve_coarsest(*work[-1])
-        for depth in range(len(levels) - 2, -1, -1):
-            P = levels[depth].P
-            assert P is not None
-            work[depth][0].zero_()
-            kernels.of(b).prolong_add(P, work[depth][0], work[depth + 1][0])
-            work[depth][1].copy_(right[depth])
+        for depth, level in reversed(levels):
+            assert level.P is not None
+            twin.prolong_add(level.P, work[depth][0], work[depth + 1][0])
             self._solve(depth, self.cycle, work, from_zero=False)
-        return work[0][0].to(b.dtype, copy=True)
+        guess = torch.empty_like(b)
+        twin.scale(work[0][0], scale, guess)
+        return guess
 
     def _batch(self, r: torch.Tensor) -> tuple[int, ...]:
         return tuple(r.shape[: r.ndim - len(self.shape)])
@@ -181,7 +196,7 @@ class MultigridCycle(Inverse):
             self._solve_coarsest(x, b)
             return
         twin = kernels.of(x)
-        self._smooth(depth, x, b, reverse=False, from_zero=from_zero)
+        self._smooth(depth, x, b, reverse=self._coarse_first, from_zero=from_zero)
         if level.islands is not None:
             level.islands.correct(x, b)
         coarse_x, coarse_b = work[depth + 1]
@@ -191,7 +206,7 @@ class MultigridCycle(Inverse):
         twin.prolong_add(level.P, x, coarse_x)
         if level.islands is not None:
             level.islands.correct(x, b)
-        self._smooth(depth, x, b, reverse=True, from_zero=False)
+        self._smooth(depth, x, b, reverse=not self._coarse_first, from_zero=False)
 
     def _smooth(
         self, depth: int, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool
@@ -202,15 +217,14 @@ class MultigridCycle(Inverse):
                 x.zero_()
             _chebyshev(level, self._bounds[depth], x, b, 2 * self.sweeps)
             return
-        for sweep in range(self.sweeps):
-            kernels.of(x).sweep(level.A, x, b, reverse=reverse, from_zero=from_zero and sweep == 0)
+        kernels.of(x).sweep(level.A, x, b, reverse=reverse, from_zero=from_zero, count=self.sweeps)
 
     def _solve_coarsest(self, x: torch.Tensor, b: torch.Tensor) -> None:
         coarsest = self.hierarchy.coarsest
         shape = self.hierarchy.levels[-1].A.shape
         flat = b.reshape(*b.shape[: b.ndim - len(shape)], -1)
         if isinstance(coarsest, torch.Tensor):
-            x.copy_(torch.einsum("...ij,...j->...i", coarsest, flat).reshape(x.shape))
+            x.copy_(torch.matmul(coarsest, flat[..., None]).reshape(x.shape))
             return
         rows = flat.reshape(-1, flat.shape[-1]).double().numpy()
         solved = [coarsest[i % len(coarsest)].solve(row) for i, row in enumerate(rows)]

@@ -17,7 +17,12 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.core.stencil import Stencil
-from sciml.solvers.iteration import check_options, iterate_verified, stationary
+from sciml.solvers.iteration import (
+    batched_right_side,
+    check_options,
+    iterate_verified,
+    stationary,
+)
 from sciml.solvers.multigrid.choice import choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
 from sciml.solvers.multigrid.hierarchy import build
@@ -80,7 +85,7 @@ class Multigrid(LinearSolver):
     ) -> Iterate:
         """Repeat the cycle on the residual."""
         if initial is None and self.full:
-            initial = prepared.full_multigrid(b)
+            initial = prepared.first_guess(batched_right_side(A, b))
         return iterate_verified(
             stationary(A, prepared),
             A,

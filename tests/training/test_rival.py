@@ -102,7 +102,9 @@ def test_bounds_hold_the_true_error(size: float, steps: int) -> None:
     certificate = certify(u, problem(ALL), GRID, steps=steps)
     found = bracket(u, certificate, problem(ALL), GRID)
     assert found.held.tolist() == [True] * COUNT and found.steps == steps
-    assert bool((found.lower <= found.error).all() and (found.error <= found.upper).all())
+    slack = 1 + 1e-6  # the truth itself was computed
+    assert bool((found.lower <= slack * found.error).all())
+    assert bool((found.error <= slack * found.upper).all())
     assert float((found.lower / found.error).min()) > (0.999 if steps else 0.9)
 
 
@@ -140,7 +142,8 @@ def test_a_factor_costs_nothing() -> None:
 
 def test_iterations_from_zero_are_those_of_the_solver() -> None:
     solver = CG(preconditioner=Multigrid(), rtol=1e-6)
-    own = solve(problem(ALL), solver, on=GRID).stats.iterations
+    zero = torch.zeros(GRID.shape, dtype=torch.float64)
+    own = solve(problem(ALL), solver, on=GRID, initial=zero).stats.iterations
     found = polishing(EXACT * 0.9, problem(ALL), GRID)
     assert found.by_residual_from_zero.tolist() == own.tolist()
 

@@ -27,10 +27,15 @@ from sciml.core.transfer import (
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """Coefficients (batch, plane, z, y, x), axes along which they are constant of length one."""
+    """Coefficients (batch, plane, z, y, x), axes along which they are constant of length one.
+
+    ``half``: the shape for what need not read all planes of a symmetric stencil; products do, since
+    residuals are verified by them.
+    """
 
     coefficients: np.ndarray
     shape: RowShape
+    half: RowShape
     centre: int
     ring: tuple[bool, bool, bool]
 
@@ -83,9 +88,13 @@ def pack(A: Stencil) -> Packed:
     if packed is None:
         planes = stored(A.coefficients, A.dimension)
         coefficients = planes.reshape(*planes.shape[:2], *spread(planes.shape[2:], 1)).numpy()
-        shape = row_shape(tuple(spread(o, 0) for o in A.offsets), planes.shape[-1] == 1)
+        offsets = tuple(spread(o, 0) for o in A.offsets)
+        shape, half = (
+            row_shape(offsets, planes.shape[-1] == 1, symmetric)
+            for symmetric in (False, A.symmetric)
+        )
         centre = A.offsets.index((0,) * A.dimension)
-        packed = Packed(coefficients, shape, centre, spread(A.periodic, False))
+        packed = Packed(coefficients, shape, half, centre, spread(A.periodic, False))
         A.__dict__["_packed"] = packed
     return packed
 
@@ -96,20 +105,29 @@ def field(u: torch.Tensor, dimension: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=1000)
-def _order(n: int, ring: bool, reverse: bool, pipelined: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The indices of an axis in the order of their colours, and where the phases start.
+def _order(
+    n: int, ring: bool, reverse: bool, pipelined: bool, sweeps: int = 1
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The indices of an axis in the order of their colours, sweep after sweep.
 
-    Pipelined, in one phase, an index of the second colour follows its two neighbours at once.
+    With them where the phases start, and which indices come for the first time. Pipelined, in one
+    phase, an index of the second colour follows its two neighbours at once, and the next sweep
+    follows three indices behind: what is relaxed twice is still in the cache.
     """
     last = [n - 1] if ring and n % 2 == 1 and n > 1 else []
     m = n - len(last)
-    colours = [list(range(0, m, 2)), list(range(1, m, 2)), last]
-    if pipelined:
-        colours = [sorted(range(m), key=lambda i: i + 1.5 * (i % 2)) + last]
+    phases = [list(range(0, m, 2)), list(range(1, m, 2)), last] * sweeps
+    if pipelined and ring:
+        phases = [(sorted(range(m), key=lambda i: i + 1.5 * (i % 2)) + last) * sweeps]
+    elif pipelined:
+        visits = [(i + 1.5 * (i % 2) + 3 * s, i) for s in range(sweeps) for i in range(n)]
+        phases = [[i for _, i in sorted(visits)]]
     if reverse:
-        colours = [colour[::-1] for colour in colours[::-1]]
-    starts = np.cumsum([0, *map(len, colours)])
-    return np.array([i for colour in colours for i in colour]), starts
+        phases = [phase[::-1] for phase in phases[::-1]]
+    order = np.array([i for phase in phases for i in phase])
+    fresh = np.zeros(len(order), dtype=bool)
+    fresh[np.unique(order, return_index=True)[1]] = True
+    return order, np.cumsum([0, *map(len, phases)]), fresh
 
 
 def threads() -> int:
@@ -205,11 +223,19 @@ def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
     return torch.from_numpy(sums.sum(1)).reshape(u.shape[:-dimension])
 
 
-def sweep(A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool) -> None:
-    """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
+def sweep(
+    A: Stencil,
+    x: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    reverse: bool,
+    from_zero: bool,
+    count: int = 1,
+) -> None:
+    """``count`` coloured Gauss-Seidel sweeps on x in place; ``reverse`` gives their adjoint."""
     packed, slabs, values = pack(A), threads(), field(x, A.dimension)
     samples, nz, ny, _ = values.shape
-    planes = _order(nz, packed.ring[0], reverse, samples % slabs == 0)
+    planes = _order(nz, packed.ring[0], reverse, samples % slabs == 0, count)
     rows = _order(ny, packed.ring[1], reverse, True)
     loops.sweep_rows(
         slabs,
@@ -224,7 +250,7 @@ def sweep(A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_z
         *planes,
         rows[0],
         slabs,
-        variant=packed.shape,
+        variant=packed.half,
     )
 
 
@@ -244,7 +270,7 @@ def restrict_residual(
         spread(P.factors, 1),
         packed.ring,
         threads(),
-        variant=packed.shape,
+        variant=packed.half,
     )
 
 

@@ -28,11 +28,12 @@ def _apply(out, u, a, ring, sums, slabs):
         sums[s, slab] = total
 
 
-def _sweep(x, b, a, inverse, ring, reverse, from_zero, planes, starts, rows, slabs):
-    """One coloured Gauss-Seidel sweep; ``reverse`` gives its adjoint ordering.
+def _sweep(x, b, a, inverse, ring, reverse, from_zero, planes, starts, fresh, rows, slabs):
+    """Coloured Gauss-Seidel sweeps; ``reverse`` gives their adjoint ordering.
 
     ``planes`` in phases ``starts``, ``rows`` in a plane: the order in which they are relaxed, with
     the same result as colour by colour. A phase's planes of a sample go to the threads in slabs.
+    From zero, planes that come for the first time (``fresh``) are not read.
     """
     nb, nx = x.shape[0], x.shape[3]
     for phase in range(starts.shape[0] - 1):
@@ -40,10 +41,11 @@ def _sweep(x, b, a, inverse, ring, reverse, from_zero, planes, starts, rows, sla
         for slab in prange(slabs):
             t, v = np.empty(nx, dtype=x.dtype), np.empty(nx, dtype=x.dtype)
             for i in range(slab * nb * many // slabs, (slab + 1) * nb * many // slabs):
-                s, z = i // many, planes[first + i % many]
+                s, turn = i // many, first + i % many
+                z = planes[turn]
                 for k in range(rows.shape[0]):
                     y, known = rows[k], -1
-                    if from_zero:
+                    if from_zero and fresh[turn]:
                         known = rank(z, y, x, ring, reverse)
                         fill(x[s, z, y], 0)
                     relax(t, v, x, b, a, inverse, s, z, y, ring, reverse, known)

@@ -70,13 +70,21 @@ def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[sl
     return list(product(*axes))
 
 
-def sweep(A: Stencil, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool) -> None:
-    """One coloured Gauss-Seidel sweep on x in place; ``reverse`` orders it as its adjoint."""
+def sweep(
+    A: Stencil,
+    x: torch.Tensor,
+    b: torch.Tensor,
+    *,
+    reverse: bool,
+    from_zero: bool,
+    count: int = 1,
+) -> None:
+    """``count`` coloured Gauss-Seidel sweeps on x in place; ``reverse`` gives their adjoint."""
     if from_zero:
         x.zero_()
     inverse = A.diagonal().reciprocal()
-    order = colours(A.shape, A.periodic)
-    for colour in reversed(order) if reverse else order:
+    order = colours(A.shape, A.periodic)[:: -1 if reverse else 1]
+    for colour in order * count:
         where: tuple[Any, ...] = (..., *colour)
         x[where] += (inverse * (b - apply(A, x)))[where]
 

@@ -14,6 +14,7 @@ row are computed apart.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import count
@@ -26,6 +27,8 @@ from sciml.core.kernels.jit import FAST, INLINED, ONE, U, wrap
 
 Offset = tuple[int, int, int]
 _CENTRE = (0, 0)
+_INSIDE = {-1: "j - ONE", 0: "j", 1: "j + ONE"}  # the columns j + dx by dx
+_AT_END = {-1: "left", 0: "j", 1: "right"}
 
 
 @njit(**FAST)
@@ -71,6 +74,7 @@ _NEIGHBOUR = Template("""
     z$g, y$g, f$g = wrap(z + $dz, u.shape[1], ring[0]), wrap(y + $dy, u.shape[2], ring[1]), one
     if z$g < 0 or y$g < 0 or $skip:
         z$g, y$g, f$g = z, y, zero
+    az$g, ay$g = min(z$g, a.shape[2] - 1), min(y$g, a.shape[3] - 1)
 """)
 
 _END = """
@@ -118,7 +122,7 @@ def relax(t, v, u, b, a, inverse, s, z, y, ring, reverse, known):
     for end in range(min(n, 2)):
         $end
         t[j] = (b[s, z, y, j] - ($outer)) * $d
-        v[j] = t[j] - $d * (fl * $w * u[s, z, y, left] + fr * $e * u[s, z, y, right])
+        v[j] = t[j] - $d * (fl * $left * u[s, z, y, left] + fr * $e * u[s, z, y, right])
     third = ring[2] and n % 2 == 1 and n > 1
     if third:
         m = n - 1
@@ -137,7 +141,7 @@ def relax(t, v, u, b, a, inverse, s, z, y, ring, reverse, known):
         if j & ONE == first:
             u[s, z, y, j] = v[j]
         else:
-            u[s, z, y, j] = t[j] - $d * (fl * $w * v[left] + fr * $e * v[right])
+            u[s, z, y, j] = t[j] - $d * (fl * $left * v[left] + fr * $e * v[right])
     if third and not reverse:
         j = U(m)
         u[s, z, y, j] = t[j] - $d * ($w * u[s, z, y, j - ONE] + $e * u[s, z, y, U(0)])
@@ -146,16 +150,22 @@ def relax(t, v, u, b, a, inverse, s, z, y, ring, reverse, known):
 
 @dataclass(frozen=True, eq=False)
 class RowShape:
-    """A stencil as its rows see it: offsets (dz, dy, dx) by plane; whether rows are constant."""
+    """A stencil as its rows see it: offsets (dz, dy, dx) by plane; whether rows are constant.
+
+    Where it is ``symmetric`` a_{-o}[i] is read as a_o[i - o], so that the planes of half of the
+    offsets are never touched: most rows wait for memory.
+    """
 
     offsets: tuple[Offset, ...]
     constant: bool
+    symmetric: bool = False
 
     @cached_property
     def name(self) -> str:
         """A letter for each offset and one for constant or variable rows."""
         places = "".join(chr(78 + 9 * dz + 3 * dy + dx) for dz, dy, dx in self.offsets)
-        return f"{places.replace('[', 'z')}_{'constant' if self.constant else 'variable'}"
+        kind = "constant" if self.constant else "mirrored" if self.symmetric else "variable"
+        return f"{places.replace('[', 'z')}_{kind}"
 
     @cached_property
     def functions(self) -> dict[str, Any]:
@@ -173,13 +183,15 @@ class RowShape:
             "inner": self._sum(own=True, end=False),
             "outer": self._sum(own=True, end=True),
         }
-        own = {dx: self._coefficient(k) for dx, k in self._groups[_CENTRE]}
+        own = {dx: self._coefficient(k, "", _INSIDE) for dx, k in self._groups[_CENTRE]}
+        end = {dx: self._coefficient(k, "", _AT_END) for dx, k in self._groups[_CENTRE]}
         relaxed = {
             "prologue": self._prologue("known >= 0 and rank(z$g, y$g, u, ring, reverse) >= known"),
             "end": _END.strip(),
             "inner": self._sum(own=False, end=False),
             "outer": self._sum(own=False, end=True),
             "w": own.get(-1, "zero"),
+            "left": end.get(-1, "zero"),
             "e": own.get(1, "zero"),
             "d": "d" if self.constant else "inverse[si, az, ay, j]",
             "scalars": "si = s % inverse.shape[0]"
@@ -195,8 +207,19 @@ class RowShape:
             groups.setdefault((dz, dy), []).append((dx, k))
         return groups
 
-    def _coefficient(self, k: int) -> str:
-        return f"c{k}" if self.constant else f"a[sa, {k}, az, ay, j]"
+    def _coefficient(self, k: int, row: str, columns: Mapping[int, str]) -> str:
+        """a_k[j], or in a symmetric stencil that of the opposite offset in the other point.
+
+        ``row``: which neighbouring row the offset points to, "" for the row itself.
+        """
+        if self.constant:
+            return f"c{k}"
+        offset = self.offsets[k]
+        opposite: Any = tuple(-o for o in offset)
+        if self.symmetric and offset < opposite and opposite in self.offsets:
+            plane = self.offsets.index(opposite)
+            return f"a[sa, {plane}, az{row}, ay{row}, {columns[offset[2]]}]"
+        return f"a[sa, {k}, az, ay, j]"
 
     def _prologue(self, skip: str) -> str:
         text = _PROLOGUE
@@ -210,15 +233,16 @@ class RowShape:
 
     def _sum(self, *, own: bool, end: bool) -> str:
         """sum_k a_k[j] u[j + o_k], with or without the row's own entries, inside or at an end."""
-        columns = {-1: "left", 0: "j", 1: "right"} if end else {-1: "j - ONE", 0: "j", 1: "j + ONE"}
+        columns = _AT_END if end else _INSIDE
         factors = {-1: "fl * ", 0: "", 1: "fr * "} if end else dict.fromkeys((-1, 0, 1), "")
         parts = []
         for g, entries in zip(count(), self._groups.values()):
             if g == 0 and not own:
                 continue
-            row = "z, y" if g == 0 else f"z{g}, y{g}"
+            which = str(g or "")
             terms = " + ".join(
-                f"{factors[dx]}{self._coefficient(k)} * u[s, {row}, {columns[dx]}]"
+                f"{factors[dx]}{self._coefficient(k, which, columns)} "
+                f"* u[s, z{which}, y{which}, {columns[dx]}]"
                 for dx, k in entries
             )
             parts.append(terms if self.constant or g == 0 else f"f{g} * ({terms})")
@@ -226,6 +250,6 @@ class RowShape:
 
 
 @lru_cache
-def row_shape(offsets: tuple[Offset, ...], constant: bool) -> RowShape:
+def row_shape(offsets: tuple[Offset, ...], constant: bool, symmetric: bool) -> RowShape:
     """The one object for this shape."""
-    return RowShape(offsets, constant)
+    return RowShape(offsets, constant, symmetric)

@@ -8,58 +8,64 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from sciml.core.kernels.jit import FAST, Loop, copy, fill, wrap
+from sciml.core.kernels.jit import INLINED, Loop, copy, fill, wrap
+from sciml.core.kernels.transfer_loops import take_apart
 
 
-@njit(**FAST)
-def _columns(d, e, factor, n, m):
-    """Coarse columns C in [low, high): fine column factor C + factor - 1 + d and C + e inside."""
-    low, high = 0, m
-    shift = d + factor - 1
-    while low < m and (factor * low + shift < 0 or low + e < 0):
-        low += 1
-    while high > low and (factor * (high - 1) + shift >= n or high - 1 + e >= m):
-        high -= 1
-    return low, high
+@njit(**INLINED)
+def _split(parts, a, z, y, factor, ring):
+    """The row (z, y) of every plane by the parity of its columns: see ``take_apart``."""
+    m = parts.shape[2] - 1
+    for k in range(a.shape[0]):
+        if factor == 2:
+            take_apart(parts[k, 0], parts[k, 1, :m], a[k, z, y], ring)
+        else:
+            copy(parts[k, 1, :m], a[k, z, y])
+
+
+@njit(**INLINED)
+def _column(parts, k, d):
+    """Plane k at the fine columns factor C + factor - 1 + d, by C."""
+    m = parts.shape[2] - 1
+    return parts[k, 1, :m] if d == 0 else parts[k, 0, :m] if d < 0 else parts[k, 0, 1:]
 
 
 def _galerkin(out, a, p, table, factors, periodic):
-    """out = P^T A P; ``table`` rows: (out plane, a plane, left P, right P, d, e) per term.
+    """out = P^T A P; ``table`` rows: (out plane, a plane, left P, right P, d, e), ordered by d.
 
     out_e[C] = sum_{d, k} P_d[C] a_k[f] P_{d'}[C + e],   f = 2 C + 1 + d,  d' = d + k - 2 e.
     """
     nb, _, mz, my, m = out.shape
-    nz, ny, n = a.shape[2], a.shape[3], a.shape[4]
+    nz, ny = a.shape[2], a.shape[3]
     fz, fy, fx = factors
     for i in prange(nb * mz * my):
         s, zc, yc = i // (mz * my), i // my % mz, i % my
         for k in range(out.shape[1]):
             fill(out[s, k, zc, yc], 0)
         weights, fine = p[s], a[s % a.shape[0]]
+        parts = np.empty((a.shape[1], 2, m + 1), dtype=a.dtype)
         for q in range(table.shape[0]):
             z = wrap(fz * zc + fz - 1 + table[q, 4], nz, periodic[0])
             y = wrap(fy * yc + fy - 1 + table[q, 5], ny, periodic[1])
+            if z < 0 or y < 0:
+                continue
+            if q == 0 or table[q, 4] != table[q - 1, 4] or table[q, 5] != table[q - 1, 5]:
+                _split(parts, fine, z, y, fx, periodic[2])
             ze = wrap(zc + table[q, 7], mz, periodic[0])
             ye = wrap(yc + table[q, 8], my, periodic[1])
-            if z < 0 or y < 0 or ze < 0 or ye < 0:
+            if ze < 0 or ye < 0:
                 continue
-            t, c = out[s, table[q, 0], zc, yc], fine[table[q, 1], z, y]
+            t, c = out[s, table[q, 0], zc, yc], _column(parts, table[q, 1], table[q, 6])
             left, right = weights[table[q, 2], zc, yc], weights[table[q, 3], ze, ye]
-            d, e = table[q, 6], table[q, 9]
-            low, high = _columns(d, e, fx, n, m)
-            if fx == 2:
-                cs, rs = c[2 * low + 1 + d :], right[low + e :]
-                ts, ls = t[low:], left[low:]
-                for j in range(high - low):
-                    ts[j] += ls[j] * cs[2 * j] * rs[j]
-            else:
-                for j in range(low, high):
-                    t[j] += left[j] * c[j] * right[j + e]
-            if periodic[2]:
-                for j in range(low):
-                    t[j] += left[j] * c[(fx * j + fx - 1 + d) % n] * right[(j + e) % m]
-                for j in range(high, m):
-                    t[j] += left[j] * c[(fx * j + fx - 1 + d) % n] * right[(j + e) % m]
+            e = table[q, 9]
+            low, high = max(0, -e), min(m, m - e)
+            ts, ls, cs, rs = t[low:high], left[low:], c[low:], right[low + e :]
+            for j in range(high - low):
+                ts[j] += ls[j] * cs[j] * rs[j]
+            if periodic[2] and low > 0:
+                t[0] += left[0] * c[0] * right[m - 1]
+            if periodic[2] and high < m:
+                t[m - 1] += left[m - 1] * c[m - 1] * right[0]
 
 
 def _mirror(out, pairs, periodic):
@@ -95,43 +101,38 @@ def _interpolate(out, a, terms, starts, factors, periodic):
     (weight plane, a plane, known weight plane or -1 for the denominator, dz, dy, dx).
     """
     nb, _, mz, my, m = out.shape
-    nz, ny, n = a.shape[2], a.shape[3], a.shape[4]
+    nz, ny = a.shape[2], a.shape[3]
     fz, fy, fx = factors
     for i in prange(nb * mz * my):
         s, zc, yc = i // (mz * my), i // my % mz, i % my
-        fine = a[s % a.shape[0]]
-        total, centre = np.empty_like(out[s, 0, zc, yc]), np.empty_like(out[s, 0, zc, yc])
+        fine, parts = a[s % a.shape[0]], np.empty((a.shape[1], 2, m + 1), dtype=a.dtype)
+        total, centre = np.empty(m, dtype=a.dtype), np.empty(m, dtype=a.dtype)
+        held_z, held_y = -1, -1
         for q in range(starts.shape[0] - 1):
             first = starts[q]
             t = out[s, terms[first, 0], zc, yc]
-            dx = terms[first, 5]
             z = wrap(fz * zc + fz - 1 + terms[first, 3], nz, periodic[0])
             y = wrap(fy * yc + fy - 1 + terms[first, 4], ny, periodic[1])
-            fill(t, 0)
             if z < 0 or y < 0:
+                fill(t, 0)
                 continue
+            if z != held_z or y != held_y:
+                _split(parts, fine, z, y, fx, periodic[2])
+                held_z, held_y = z, y
             fill(total, 0)
             fill(centre, 0)
-            low, high = _columns(dx, 0, fx, n, m)
             for r in range(first, starts[q + 1]):
-                c = fine[terms[r, 1], z, y]
+                c = _column(parts, terms[r, 1], terms[r, 5])
                 if terms[r, 2] < 0:
-                    for j in range(low, high):
-                        centre[j] += c[fx * j + fx - 1 + dx]
-                    if high < m and periodic[2]:
-                        centre[m - 1] += c[0]
+                    for j in range(m):
+                        centre[j] += c[j]
                 else:
                     known = out[s, terms[r, 2], zc, yc]
-                    for j in range(low, high):
-                        total[j] -= c[fx * j + fx - 1 + dx] * known[j]
-                    if high < m and periodic[2]:
-                        total[m - 1] -= c[0] * known[m - 1]
-            if high < m and periodic[2]:
-                high = m
-            for j in range(low, high):
-                c = centre[j]
-                # A point without links along the coarsened axes takes nothing from them.
-                t[j] = total[j] / c if c != 0 else c
+                    for j in range(m):
+                        total[j] -= c[j] * known[j]
+            for j in range(m):
+                # A point outside, or without links along the coarsened axes, takes nothing.
+                t[j] = total[j] / centre[j] if centre[j] != 0 else centre[j]
 
 
 galerkin_rows = Loop(_galerkin)

@@ -33,7 +33,7 @@ def _plane(dz, dy, factors):
 
 
 @njit(**INLINED)
-def _take_apart(even, odd, r, ring):
+def take_apart(even, odd, r, ring):
     """even[C] = r[2 C] for C <= m, zero beyond an end that does not wrap; odd[C] = r[2 C + 1]."""
     m, n = odd.shape[0], r.shape[0]
     for j in range(m):
@@ -64,7 +64,7 @@ def _restrict_residual(coarse, x, b, a, p, factors, ring, slabs):
                     continue
                 residual(r, b, x, a, s, z, y, ring)
                 if fx == 2:
-                    _take_apart(even, odd, r, ring[2])
+                    take_apart(even, odd, r, ring[2])
                 for q in range(4):
                     zc, dz = _parent(f, fz, q // 2)
                     yc, dy = _parent(g, fy, q % 2)
