@@ -17,7 +17,7 @@ from sciml.core.files import load_solution, save_solution
 from sciml.core.points import Points
 from sciml.core.problem import Robin, Unknown
 from sciml.core.status import Status
-from sciml.solvers import CG, PINN, Multigrid, Newton
+from sciml.solvers import CG, PINN, Gaussians, Multigrid, Newton, RandomFeatures
 from sciml.solvers.collocation import GaussNewton, Sobol
 from sciml.solvers.collocation.posed import posed
 
@@ -153,8 +153,15 @@ def test_the_answer_at_points_is_the_function_itself(tmp_path: Path) -> None:
         (replace(POISSON, equation=Equation(c="u**2", f=10.0)), Newton(rtol=1e-9)),
     ],
 )
-def test_polish_ends_at_the_solution_of_the_grid(problem: Problem, polish: Any) -> None:
-    solver = PINN(width=8, points=200, rtol=1e-2, polish=polish)
+@pytest.mark.parametrize(
+    "solver",
+    [PINN(width=8, points=200, rtol=1e-2), Gaussians(count=40, rtol=1e-2), RandomFeatures(60)],
+    ids=lambda solver: solver.kind,
+)
+def test_polish_ends_at_the_solution_of_the_grid(
+    problem: Problem, polish: Any, solver: Any
+) -> None:
+    solver = replace(solver, polish=polish)
     solution = solve(problem, solver, on=Grid((33, 33)))
     direct = solve(problem, polish, on=Grid((33, 33)))
     torch.testing.assert_close(solution.value, direct.value, atol=1e-7, rtol=1e-6)

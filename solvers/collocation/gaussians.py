@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -39,7 +39,7 @@ from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol, sobol
 from sciml.solvers.collocation.training import Course, Training
 from sciml.solvers.collocation.variable_projection import VariableProjection, Weights
-from sciml.solvers.collocation.verify import answered, largest, measure, scales_of
+from sciml.solvers.collocation.verify import Polish, answered, largest, measure, scales_of
 from sciml.solvers.collocation.windows import in_windows
 
 _MARGIN = 0.1  # of the extent, on either side, within which the first means lie
@@ -56,9 +56,9 @@ class Gaussians:
     them turn, from the second stage on. ``channels``, ``hidden``: sums that a tanh layer of that
     many units takes in; 0: one sum per field, the answer is linear in the weights. ``points``
     inside (0: three per parameter at the start); ``hard``, ``boundary_points``, ``weights``,
-    ``rtol``, ``seconds``, ``windows`` as for ``PINN``. ``stages`` of the optimiser's iterations
-    each; before the next, Gaussians below ``drop`` of the largest are left out and a share
-    ``grow`` is added.
+    ``rtol``, ``seconds``, ``windows``, ``polish`` as for ``PINN``. ``stages`` of the optimiser's
+    iterations each; before the next, Gaussians below ``drop`` of the largest are left out and a
+    share ``grow`` is added.
     """
 
     count: int = 100
@@ -75,9 +75,10 @@ class Gaussians:
     boundary_points: int = 100
     sampler: AnySampler = field(default_factory=Sobol)
     optimiser: VariableProjection | AnyOptimiser = field(default_factory=VariableProjection)
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
     rtol: float = 1e-4
     seconds: float | None = None
+    polish: Polish | None = None
     seed: int = 0
     kind: Literal["gaussians"] = "gaussians"
     reads_problem: ClassVar[bool] = True  # itself, not its discretisation

@@ -19,7 +19,7 @@ decides B.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -43,7 +43,7 @@ from sciml.solvers.collocation.posed import posed, stated
 from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol
 from sciml.solvers.collocation.training import Course, Training
-from sciml.solvers.collocation.verify import answered, measure, scales_of
+from sciml.solvers.collocation.verify import Polish, answered, measure, scales_of
 
 _PER_FEATURE = 3  # points inside for each unknown weight
 _PER_SIDE = 10  # points inside for each on a side with a soft condition
@@ -64,6 +64,7 @@ class RandomFeatures:
     ``points`` inside (default 3 a weight), ``boundary_points`` on every side with a soft condition
     and at the start (default a tenth). ``hard``: build Dirichlet data and the start in.
     ``weights``: of the soft conditions relative to the equation's, by side, or ``start``.
+    ``polish``: a solver that goes on from the answer on the grid.
     ``rtol``: the relative residual at fresh points (see ``collocation.verify``) that counts as
     converged; the residual is made as small as it gets in any case. Time 2 N M^2 a step and memory
     8 (1 + D + second derivatives) N M bytes, for N points and M features.
@@ -76,9 +77,10 @@ class RandomFeatures:
     points: int | None = None
     boundary_points: int | None = None
     sampler: AnySampler = field(default_factory=Sobol)
-    weights: dict[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
     rtol: float = 1e-6
     max_iterations: int = 30
+    polish: Polish | None = None
     seed: int = 0
     kind: Literal["random_features"] = "random_features"
     reads_problem: ClassVar[bool] = True  # itself, not its discretisation

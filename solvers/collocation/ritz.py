@@ -30,7 +30,7 @@ from sciml.solvers.collocation.natural_gradient import NaturalGradient
 from sciml.solvers.collocation.networks import Activation, Embedding, Perceptron
 from sciml.solvers.collocation.posed import posed, stated
 from sciml.solvers.collocation.training import Course, Training, train
-from sciml.solvers.collocation.verify import answered
+from sciml.solvers.collocation.verify import Polish, answered
 
 RitzOptimiser = NaturalGradient | Adam
 
@@ -46,7 +46,7 @@ class DeepRitz:
     ``optimiser``: one, or several that follow one another. ``rtol``: the relative
     residual of the *strong* equation at fresh points (see ``collocation.verify``) that counts as
     converged: the energy is made as small as it gets in any case. ``seconds``: wall time at which
-    the training ends.
+    the training ends. ``polish``: a solver that goes on from the answer on the grid.
     """
 
     width: int = 24
@@ -57,6 +57,7 @@ class DeepRitz:
     optimiser: RitzOptimiser | tuple[RitzOptimiser, ...] = field(default_factory=NaturalGradient)
     rtol: float = 1e-3
     seconds: float | None = None
+    polish: Polish | None = None
     seed: int = 0
     kind: Literal["deep_ritz"] = "deep_ritz"
     reads_problem: ClassVar[bool] = True  # itself, not its discretisation
