@@ -14,6 +14,7 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
+from sciml.core.place import discrete
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import LinearSolver, Progress
@@ -46,6 +47,7 @@ def prepare(kind: str, problem: Problem | LinearSystem, on: Grid | None) -> Nonl
         raise InputError(f"{kind} needs a problem; for a linear system use cg or gmres", "solver")
     if on is None:
         raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    discrete(on)
     if problem.time is not None:
         raise InputError(
             f"{kind} is for steady problems; use sdirk, or leave time and initial out",

@@ -11,13 +11,14 @@ import pytest
 import torch
 
 from sciml import Box, Condition, Equation, Grid, Problem, Time, solve
+from sciml.app.spec import Spec
 from sciml.core.equation import System
 from sciml.core.errors import InputError
 from sciml.core.files import load_solution, save_solution
 from sciml.core.points import Points
 from sciml.core.problem import Robin, Unknown
 from sciml.core.status import Status
-from sciml.solvers import CG, PINN, Gaussians, Multigrid, Newton, RandomFeatures
+from sciml.solvers import CG, PINN, FunctionDescent, Gaussians, Multigrid, Newton, RandomFeatures
 from sciml.solvers.collocation import GaussNewton, Sobol
 from sciml.solvers.collocation.posed import posed
 
@@ -185,3 +186,10 @@ def test_problems_that_cannot_be_trained_on_are_refused(problem: Problem, said: 
 def test_weights_name_conditions() -> None:
     with pytest.raises(InputError, match="did you mean 'left'"):
         PINN(hard=False, weights={"lef": 2.0}).init(POISSON, Grid((17, 17)))
+
+
+@pytest.mark.parametrize("solver", [None, CG(), Newton(), FunctionDescent()], ids=repr)
+def test_points_are_for_trained_functions(solver: Any) -> None:
+    with pytest.raises(InputError, match=r"give grid|needs grid|such as pinn"):
+        spec = Spec(POISSON, points=Points(100), solver=solver)
+        solve(spec.problem, spec.solver, on=spec.on)

@@ -50,6 +50,11 @@ class Spec:
 
     def __post_init__(self) -> None:
         check_place(self.problem, self.grid, self.mesh, self.geometry, self.points)
+        if self.points is not None and not getattr(self.solver, "reads_problem", False):
+            raise InputError(
+                "points are for solvers that train a function, such as pinn; give grid: instead",
+                "points",
+            )
         if self.solver is not None and not hasattr(self.solver, "run"):
             raise InputError(
                 f"{self.solver.kind} is a preconditioner, not a solver; "
