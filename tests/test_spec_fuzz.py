@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from sciml.app.spec import Spec, explain, read_spec
 from sciml.app.yaml_source import parse_yaml, read_yaml
 from sciml.core.errors import InputError
+from sciml.core.points import Points
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 GOOD = CONFIGS[0].read_text()
@@ -112,7 +113,9 @@ def is_a_spec_or_an_input_error(text: str) -> bool:
     except InputError as error:
         assert "\n" not in explain(error) and explain(error).startswith("s.yaml")
         return False
-    assert isinstance(spec, Spec) and all(map(math.isfinite, spec.on.spacing))
+    box = spec.on.box
+    assert isinstance(spec, Spec) and all(map(math.isfinite, (*box.lower, *box.upper)))
+    assert isinstance(spec.on, Points) or all(map(math.isfinite, spec.on.spacing))
     return True
 
 
