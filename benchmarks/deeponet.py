@@ -171,14 +171,14 @@ CASES = {
         models={
             "DeepONet": Model(
                 DeepONet(
-                    modes=64,
+                    modes=256,
                     branch=(),
                     trunk=(),
                     fourier_features=768,
-                    fourier_scale=10.0,
+                    fourier_scale=6.0,
                     sensors=(39, 1),
                 ),
-                Training(400, 100, Adam(1e-2), CYCLE, SQUARE),
+                Training(400, 100, Adam(3e-2), CYCLE, SQUARE),
                 "0.22 %",
             ),
             "POD-DeepONet": Model(
