@@ -1,6 +1,8 @@
 # Everything on a bare machine with Python 3.10 or newer:
 #   make demo   solves configs/darcy.yaml and says where the picture and the report are
 #   make test   runs the tests
+#   make docs   builds the documentation into site/, with warnings as errors
+#   make notebooks   runs the notebooks from nothing
 #   make test-interop   opens our datasets with The Well's, xarray's and neuraloperator's readers
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +11,7 @@ BIN := $(VENV)/bin
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: demo test test-interop lint clean
+.PHONY: demo test test-interop docs notebooks lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/sciml solve configs/darcy.yaml --out runs/darcy
@@ -26,13 +28,21 @@ test-interop: $(VENV)/developer
 	.peers/the_well/bin/python $(INTEROP)/with_the_well.py runs/interop
 	.peers/neuraloperator/bin/python $(INTEROP)/with_neuraloperator.py runs/interop
 
+# NO_MKDOCS_2_WARNING: its authors' advertisement is no warning about these pages.
+docs: $(VENV)/developer
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+notebooks: $(VENV)/developer
+	rm -rf runs/notebooks
+	$(THREADS) $(BIN)/python -m pytest --nbmake --nbmake-timeout=600 notebooks
+
 lint: $(VENV)/developer
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy -p sciml
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info runs
+	rm -rf $(VENV) build dist site *.egg-info runs
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \

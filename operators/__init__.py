@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sciml.operators.checkpoint import load_operator, save_operator
     from sciml.operators.deeponet import DeepONet
     from sciml.operators.fno import FNO
-    from sciml.operators.losses import Combined, RelativeH1, RelativeL2, Residual
+    from sciml.operators.losses import Combined, RelativeH1, RelativeL2, Residual, Weighted
     from sciml.operators.lsm import LSM
     from sciml.operators.mgno import MgNO
     from sciml.operators.operator import Operator, Signature
@@ -40,6 +40,7 @@ _MODULES = {
     "Residual": "losses",
     "Signature": "operator",
     "UNet": "unet",
+    "Weighted": "losses",
     "load_operator": "checkpoint",
     "save_operator": "checkpoint",
 }
@@ -59,6 +60,7 @@ __all__ = [
     "Residual",
     "Signature",
     "UNet",
+    "Weighted",
     "load_operator",
     "save_operator",
 ]

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sciml import solvers
+    from sciml.app.families import generate, load_family
     from sciml.app.spec import load_spec
     from sciml.core.discretize import discretize
+    from sciml.core.discretize.elements_elasticity import stress, von_mises
     from sciml.core.equation import (
         Elasticity,
         Equation,
@@ -65,8 +67,12 @@ _MODULES = {
     "check_preconditioner": "solvers.probing",
     "discretize": "core.discretize",
     "fcg": "solvers.interop",
+    "generate": "app.families",
+    "load_family": "app.families",
     "load_spec": "app.spec",
     "read_mesh": "core.mesh_file",
+    "stress": "core.discretize.elements_elasticity",
+    "von_mises": "core.discretize.elements_elasticity",
 }
 
 __all__ = [
@@ -98,11 +104,15 @@ __all__ = [
     "check_preconditioner",
     "discretize",
     "fcg",
+    "generate",
     "init",
+    "load_family",
     "load_spec",
     "read_mesh",
     "solve",
     "solvers",
+    "stress",
+    "von_mises",
 ]
 
 

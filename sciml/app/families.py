@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
     from sciml.datasets.family import Family
+    from sciml.datasets.generate import Progress
+    from sciml.datasets.store import Manifest
 
 
 def load_family(path: str | Path, overrides: Iterable[str] = ()) -> Family:
@@ -39,7 +41,7 @@ def dataset_family(folder: str | Path) -> Family:
         home = home.parent
     manifest = read_manifest(home)
     if manifest is None:
-        raise InputError(f"'{folder}' is no dataset: it has no {MANIFEST}")
+        raise InputError(f"'{folder}' is no dataset: no {MANIFEST}; sciml generate makes one")
     if not manifest.spec:
         raise InputError(f"'{home / MANIFEST}' does not say which family the dataset was made from")
     return read_family(parse_yaml(json.dumps(manifest.spec, indent=2), str(home / MANIFEST)))
@@ -65,6 +67,35 @@ def read_family(source: Source, overrides: Iterable[str] = ()) -> Family:
     return family
 
 
+def generate(
+    family: Family,
+    out: str | Path,
+    *,
+    engine: str = "local",
+    workers: int = 1,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Manifest:
+    """Make, or go on making, the dataset of ``family`` in the folder ``out``; its manifest.
+
+    ``engine``: ``local`` (``workers`` processes; 1 is this one), ``dask://host:port`` or ``mpi``.
+    ``progress(stored, wanted, rejects)`` is called after every shard. Raises InputError for a
+    foreign dataset, a disk too small or failing, or a family that does not converge.
+    """
+    from sciml.datasets.generate import generate as make
+
+    return make(
+        family,
+        out,
+        spec=_plain(family),
+        versions=versions(),
+        engine=engine,
+        workers=workers,
+        device=device,
+        progress=progress,
+    )
+
+
 def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device: str) -> None:
     """Generate with a progress bar (or plain lines), then say what there is."""
     from rich.console import Console
@@ -76,7 +107,7 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
         TimeRemainingColumn,
     )
 
-    from sciml.datasets.generate import count_stored, generate
+    from sciml.datasets.generate import count_stored
 
     total = sum(family.dataset.splits.values())
     console, start = Console(stderr=True), time.monotonic()
@@ -96,14 +127,7 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
                 console.print(f"{stored} of {wanted}, {line}", highlight=False)
 
         manifest = generate(
-            family,
-            out,
-            spec=_plain(family),
-            versions=versions(),
-            engine=engine,
-            workers=workers,
-            device=device,
-            progress=report,
+            family, out, engine=engine, workers=workers, device=device, progress=report
         )
     line = f"{count_stored(manifest)} samples in {out}; {len(manifest.rejects)} rejected"
     console.print(line, highlight=False)

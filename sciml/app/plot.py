@@ -8,6 +8,7 @@ Everything goes through Figure objects; matplotlib's global state is left alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from sciml.core.solution import Solution
 SAMPLES = 9
 # Beyond this ratio of its extremes a positive field is coloured by its logarithm.
 LOG_RATIO = 100.0
+_DECADES = 1e-6
 _RESIDUAL = r"relative residual $\|b - Au\| \,/\, \|b\|$"
 _INK = "#1f2933"
 STYLE: dict[Any, Any] = {
@@ -47,6 +49,16 @@ STYLE: dict[Any, Any] = {
     "savefig.bbox": "tight",
     "savefig.pad_inches": 0.08,
 }
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, whether or not pyplot was imported."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        with matplotlib.rc_context(STYLE):
+            self.savefig(buffer, format="png", dpi=self.dpi)
+        return buffer.getvalue()
 
 
 def plot_solution(solution: Solution, file: str | Path | None = None, title: str = "") -> Figure:
@@ -82,7 +94,7 @@ def plot_field(
         return plot_on_mesh(value, on, (name,), file, title)
     samples = value.detach().cpu().double().numpy().reshape(-1, *on.shape)[:SAMPLES]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(layout="compressed")
+        figure = Picture(layout="compressed")
         draw = (_draw_lines, _draw_maps, _draw_slices)[len(on.shape) - 1]
         draw(figure, samples, on, name)
         if title and len(figure.axes) <= 2 and len(on.shape) < 3:
@@ -93,13 +105,22 @@ def plot_field(
     return figure
 
 
+def plot_residual(
+    value: torch.Tensor, on: Grid | Mesh, name: str, file: str | Path | None = None
+) -> Figure:
+    """A figure of the size of a residual (*batch, *grid), on a logarithmic scale of six decades."""
+    size = value.detach().abs()
+    top = float(size.nan_to_num(0.0).max()) or 1.0
+    return plot_field(size.clamp_min(_DECADES * top), on, name, file)
+
+
 def plot_convergence(solution: Solution, file: str | Path | None = None) -> Figure:
     """The relative residual by iteration, with the tolerance and the mean contraction factor."""
     history = solution.stats.residuals.detach().cpu().double().numpy()
     history = history.reshape(len(history), -1)[:, :SAMPLES]
     counts = solution.stats.iterations.flatten().tolist()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        figure = Picture(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
         longest = 1
         for sample, (residuals, count) in enumerate(zip(history.T, counts, strict=False)):

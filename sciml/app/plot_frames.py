@@ -14,7 +14,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sciml.app.plot import STYLE, colour_bar, draw_map, normalise, save, symbol
+from sciml.app.plot import STYLE, Picture, colour_bar, draw_map, normalise, save, symbol
 from sciml.core.grid import Grid
 from sciml.core.solution import Solution
 
@@ -28,7 +28,7 @@ def plot_frames(
     values = _frames_and_fields(solution)
     times = None if solution.times is None else solution.times.detach().cpu().numpy()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(layout="constrained")
+        figure = Picture(layout="constrained")
         if values.ndim == 3 and times is not None:
             _draw_space_time(figure, values, times, on, solution.fields)
         elif values.ndim == 3:

@@ -15,7 +15,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.tri import Triangulation
 
-from sciml.app.plot import SAMPLES, STYLE, colour_bar, normalise, save, symbol
+from sciml.app.plot import SAMPLES, STYLE, Picture, colour_bar, normalise, save, symbol
 from sciml.core.mesh import Mesh
 
 # The four triangles between the six nodes of a P2 one.
@@ -38,7 +38,7 @@ def plot_on_mesh(
     rows = value.detach().cpu().double().reshape(-1, value.shape[-1]).numpy()[:SAMPLES]
     labels = [names[k % len(names)] for k in range(len(rows))]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(layout="compressed" if mesh.dimension < 3 else "constrained")
+        figure = Picture(layout="compressed" if mesh.dimension < 3 else "constrained")
         if mesh.dimension == 1:
             _draw_lines(figure, rows, mesh, labels)
         else:

@@ -13,8 +13,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from sciml.app.plot import STYLE, save
+from sciml.app.plot import STYLE, Picture, save
 from sciml.core.errors import InputError
+from sciml.core.solution import Solution
+from sciml.solvers.collocation.conditions import Piece
 from sciml.solvers.collocation.objective import Objective
 
 NODES = 201
@@ -33,11 +35,34 @@ def plot_points(
     Written to ``file`` where one is named.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2, 4.4), layout="constrained")
+        figure = Picture(figsize=(5.2, 4.4), layout="constrained")
         axes = figure.add_subplot()
         image = draw_points(axes, objective, points)
         figure.colorbar(image, ax=axes, label="|residual|")
         axes.set_title(title)
+        save(figure, file)
+    return figure
+
+
+def plot_trained(solution: Solution, file: str | Path | None = None, title: str = "") -> Figure:
+    """The trained function, its first field, beside its residual under the points (N, D).
+
+    Over the same two coordinates as :func:`plot_points`. Written to ``file`` where one is named.
+    """
+    objective: Objective = solution.trained
+    piece = objective.pieces[0]
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(10.2, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        x, y, cube = _plane(piece, NODES)
+        u = objective.ansatz.value(cube)[:, 0].detach().view(len(x), len(y)).numpy()
+        image = left.pcolormesh(x, y, u.T, shading="gouraud", rasterized=True)
+        figure.colorbar(image, ax=left, label=f"${solution.fields[0]}$")
+        names = objective.form.data.axes
+        left.set(xlabel=f"${names[0]}$", ylabel=f"${names[1]}$")
+        figure.colorbar(draw_points(right, objective), ax=right, label="|residual|")
+        if title:
+            figure.suptitle(title, fontsize=13)
         save(figure, file)
     return figure
 
@@ -74,12 +99,16 @@ def residual_field(
     objective: Objective, nodes: int = NODES
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Positions along the first two coordinates (n,) each, and |residual| there, (n, n)."""
-    piece = objective.pieces[0]
+    x, y, points = _plane(objective.pieces[0], nodes)
+    with torch.no_grad():
+        size = torch.cat([objective.pointwise(part) for part in points.split(2**14)])
+    return x, y, size.detach().view(nodes, nodes).numpy()
+
+
+def _plane(piece: Piece, nodes: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Positions along the first two coordinates, and the points there, others at their middle."""
     ticks = torch.linspace(0.0, 1.0, nodes, dtype=torch.float64)
     cube = torch.full((nodes * nodes, piece.free), 0.5, dtype=torch.float64)
     cube[:, :2] = torch.cartesian_prod(ticks, ticks)
-    with torch.no_grad():
-        size = torch.cat([objective.pointwise(part) for part in piece.place(cube).split(2**14)])
-    size = size.detach().view(nodes, nodes)
     x, y = ((piece.lower[i] + ticks * (piece.upper[i] - piece.lower[i])).numpy() for i in (0, 1))
-    return x, y, size.numpy()
+    return x, y, piece.place(cube)

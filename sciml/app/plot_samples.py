@@ -54,7 +54,7 @@ def describe_dataset(folder: Path) -> dict[str, str]:
     """
     manifest = read_manifest(folder)
     if manifest is None:
-        raise InputError(f"'{folder}' is no dataset")
+        raise InputError(f"'{folder}' is no dataset; sciml generate makes one")
     manifest.check(folder)
     entries = [entry for entry in manifest.shards if entry.samples]
     own = [entry for entry in entries if entry.path.startswith("data/")]

@@ -8,7 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sciml.app.plot import STYLE, save
+from sciml.app.plot import STYLE, Picture, save
 from sciml.core.points import Points
 from sciml.core.solution import Solution
 
@@ -21,7 +21,7 @@ def plot_scattered(
     names = on.box.axes
     value = solution.last.detach().cpu().double().numpy().reshape(-1, on.count)
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(5.2 * len(value), 4.2), layout="constrained")
+        figure = Picture(figsize=(5.2 * len(value), 4.2), layout="constrained")
         for axes, u, field in zip(
             np.atleast_1d(figure.subplots(1, len(value))), value, solution.fields, strict=True
         ):

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from sciml.app.plot import STYLE, save
+from sciml.app.plot import STYLE, Picture, save
 from sciml.core.grid import Grid
 
 _ROWS = 3
@@ -30,7 +30,7 @@ def plot_waves(
         samples = samples[..., on.shape[2] // 2]
         title = " ".join([title, f"(z = {float(on.axes()[2][on.shape[2] // 2]):.3g})"]).strip()
     with matplotlib.rc_context(STYLE):
-        figure = Figure(layout="compressed")
+        figure = Picture(layout="compressed")
         (_draw_lines if len(on.shape) == 1 else _draw_maps)(figure, samples, on)
         if title:
             figure.suptitle(title, fontsize=13)

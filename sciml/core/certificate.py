@@ -26,6 +26,13 @@ class Certificate:
     probability: float
     steps: int
 
+    def __repr__(self) -> str:
+        low, high = float(self.relative_lower.min()), float(self.relative_upper.max())
+        return (
+            f"Certificate(relative error between {low:.3g} and {high:.3g} in the energy norm, "
+            f"{self.lower.numel()} sample{'' if self.lower.numel() == 1 else 's'})"
+        )
+
     def __str__(self) -> str:
         samples = self.lower.numel()
         which = "The" if samples == 1 else f"In each of {samples} samples the"

@@ -70,6 +70,19 @@ class LinearMap(ABC):
         """
         return None
 
+    @property
+    def work_units(self) -> float | None:
+        """Of an approximate inverse: the cost of one application, in those of what it inverts.
+
+        None where the map does not count it.
+        """
+        return None
+
+    @property
+    def first_guess_units(self) -> float:
+        """What ``first_guess`` costs, in the same unit."""
+        return 0.0
+
     @abstractmethod
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``A^T u`` (``A^H u`` where complex), such that <A u, v> = <u, A^T v> over ``shape``."""

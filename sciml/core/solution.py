@@ -23,7 +23,8 @@ class Statistics:
 
     ``iterations``: int tensor of shape batch. ``residuals``: (steps, *batch) relative residual
     norms as the method saw them, first entry before the first iteration. Seconds are wall time.
-    ``work_units``: applications of A, or their equivalent, where the method counts them.
+    ``work_units``: applications of A, or their equivalent, where the method counts them; those of a
+    preconditioner, and of the first guess that it may give, are among them.
     """
 
     iterations: torch.Tensor
@@ -46,7 +47,8 @@ class Solution:
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
     ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields). ``parameters``: those of the problem that were unknown, as found.
+    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``trained``:
+    the objective that the function was trained by, which holds its residual and its points.
     """
 
     value: torch.Tensor
@@ -61,6 +63,17 @@ class Solution:
     certificate: Certificate | None = None
     function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
+    trained: Any = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
+        good, count = sum(s.success for s in self.statuses), len(self.statuses)
+        ended = f"{good} of {count} converged" if count > 1 else self.status.name.lower()
+        steps = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+        return (
+            f"Solution({ended.replace('_', ' ')}, iterations {steps}, residual {residual:.1e}, "
+            f"{', '.join(self.fields)} of shape {tuple(self.value.shape)})"
+        )
 
     @property
     def status(self) -> Status:
@@ -121,8 +134,14 @@ class Solution:
         save_solution(self, directory)
 
     def plot(self, file: str | None = None) -> Any:
-        """A matplotlib figure of the value; written to ``file`` where one is named."""
+        """A matplotlib figure of the value; written to ``file`` where one is named.
+
+        Of a trained function with its residual beside it, under the points it was trained at.
+        """
         import importlib
 
-        # The plot lives in the top layer; named here so that the import stays lazy.
+        # The plots live in the top layer; named here so that the import stays lazy.
+        trained = None if self.function is None else self.trained
+        if trained is not None and len(trained.form.data.axes) > 1:
+            return importlib.import_module("sciml.app.plot_points").plot_trained(self, file)
         return importlib.import_module("sciml.app.plot").plot_solution(self, file)

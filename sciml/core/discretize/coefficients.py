@@ -282,7 +282,8 @@ def load(source: FieldFile, key: str) -> np.ndarray:
     except (OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"cannot read {source.file}: {error}", key) from None
+        reason = "numpy.save did not write it" if path.suffix == ".npy" else error
+        raise InputError(f"cannot read {source.file}: {reason}", key) from None
     if array.dtype.kind not in "fiu":
         raise InputError(f"{source.file} holds {array.dtype}; it must hold real numbers", key)
     # A private copy: the map is read-only and torch tensors are not.

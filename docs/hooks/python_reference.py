@@ -1,0 +1,53 @@
+"""The Python reference: a page for each package, with every public name that it exports.
+
+The names are those of ``__all__``, read without importing anything; what stands on the page is
+their signature and docstring, which mkdocstrings reads from the source.
+"""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGES = (
+    "sciml",
+    "sciml.solvers",
+    "sciml.solvers.collocation",
+    "sciml.operators",
+    "sciml.datasets",
+    "sciml.training",
+)
+
+
+def on_files(files: Files, *, config: Any) -> Files:
+    """Add the pages."""
+    for package in PACKAGES:
+        name = f"reference/python/{package.replace('.', '-')}.md"
+        files.append(File.generated(config, name, content=page(package)))
+    return files
+
+
+def page(package: str) -> str:
+    """Markdown with a directive for each public class and function."""
+    tree = ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text())
+    blocks = [f"# {package}", ast.get_docstring(tree) or ""]
+    blocks += [f"::: {package}.{name}" for name in sorted(public(tree), key=str.lower)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def public(tree: ast.Module) -> set[str]:
+    """The classes and functions in ``__all__``: no constants, no packages."""
+    exported: set[str] = set()
+    made: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sciml."):
+            made |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            made.add(node.name)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            exported = set(ast.literal_eval(node.value))
+    return exported & made
