@@ -349,7 +349,7 @@ def _entries(folder: Path) -> tuple[Path, list[Entry]]:
     home, prefix = (folder.parent, f"{folder.name}/") if inner else (folder, "")
     manifest = read_manifest(home)
     if manifest is None:
-        raise InputError(f"'{folder}' is no dataset: it has no {MANIFEST}")
+        raise InputError(f"'{folder}' is no dataset: no {MANIFEST}; sciml generate makes one")
     return home, [e for e in manifest.shards if e.samples and e.path.startswith(f"{prefix}data/")]
 
 

@@ -121,10 +121,13 @@ def refuse_pickle(path: Path, instead: str = "weights in safetensors") -> None:
 def _read_record(file: Path, given: Path) -> dict[str, Any]:
     """What ``file`` says, checked; ``given`` is what the user named."""
     if not given.exists():
-        raise InputError(f"no operator at '{given}': there is no such file or folder")
+        raise InputError(
+            f"no operator at '{given}': there is no such file or folder; sciml train makes one"
+        )
     if not file.is_file():
         pickles = sorted(p.name for p in file.parent.glob("*") if p.suffix.lower() in _PICKLES)
         tail = f"; {pickles[0]} is refused, as a pickle can run any code" if pickles else ""
+        tail = tail or "; name a folder that sciml train wrote"
         raise InputError(f"no operator at '{given}': '{file}' is missing{tail}")
     try:
         record: dict[str, Any] = json.loads(file.read_bytes())

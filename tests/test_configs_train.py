@@ -1,4 +1,4 @@
-"""The training specs: every one loads, comes back equal, and fits the grid of its data."""
+"""The training specs: every one loads, comes back equal, fits its data, and trains a little."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import json
 from pathlib import Path
 
 import pytest
+import scipy.sparse
+from test_generate import SMALL
 
-from sciml.app.families import load_family
-from sciml.app.learn import is_learning
-from sciml.app.train import Solved, load_training, read_training
+from sciml.app.families import generate, load_family
+from sciml.app.learn import is_learning, learn
+from sciml.app.train import Solved, load_training, read_training, train
 from sciml.app.yaml_source import parse_yaml, read_yaml
 from sciml.core.grid import Grid
 from sciml.core.plain import dump
@@ -67,3 +69,81 @@ def test_the_configs_cover_every_architecture_and_what_is_promised() -> None:
                 "lsm-darcy", "mgno-darcy-211", "mgno-darcy-rough", "lsm-darcy-85",
                 "mgno-navier-stokes", "mgno-darcy-stream"}  # fmt: skip
     assert promised <= {path.stem for path in CONFIGS}
+
+
+# Beside the sizes at which the families themselves are tried, the frames that a training asks for.
+FRAMES = {
+    "advection": ("grid.shape=[40]", "solver.rtol=0.01"),
+    "navier-stokes-1e-5": ("grid.shape=[16,16]", "problem.time={end: 0.1, frames: 21}"),
+}
+# Of every architecture a small one: these options, where it has them.
+OPERATOR = {"levels": 2, "layers": 1, "width": 8, "modes": 2, "trunk": "[8]", "branch": "[8]"}
+
+
+def small(path: Path, folder: Path) -> list[str]:
+    """Changes of a training spec: data of its own family in ``folder``, four samples, one epoch."""
+    spec = load_training(path)
+    taken = ["training.epochs=1", "training.batch=2", "data.valid=1"]
+    taken += [
+        f"operator.{name}={value}"
+        for name, value in OPERATOR.items()
+        if isinstance(getattr(spec.operator, name, None), type(parse_yaml(f"{value}").data))
+    ]
+    if getattr(spec.operator, "convolutions", ()):
+        taken.append("operator.convolutions=[2]")
+    if isinstance(spec.data, Solved):
+        changes = '["grid.shape=[17,17]", "dataset.shapes=[]"]'
+        return [*taken, "data.batches=1", f"data.changes={changes}"]
+    name = Path(spec.data.folder).name
+    family = max((f for f in SMALL if name.startswith(f)), key=len)
+    changes = FRAMES.get(family, ("grid.shape=[17,17]", "dataset.shapes=[]"))
+    if not (folder / family).exists():
+        source = ROOT / f"configs/datasets/{family}.yaml"
+        generate(load_family(source, changes).with_count(12), folder / family)
+    shape = [] if spec.data.shape is None else ["data.shape=[9,9]"]
+    return [*taken, *shape, "data.train=2", f"data.folder={folder / family}"]
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("datasets")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_config_trains_for_an_epoch(path: Path, datasets: Path, tmp_path: Path) -> None:
+    record = train(load_training(path, small(path, datasets)), tmp_path)
+    assert record is not None
+    assert record["epochs"] == 1 and record["last"]["loss"] > 0
+    assert (tmp_path / "operator.json").is_file() and (tmp_path / "report.html").is_file()
+
+
+PRECONDITIONERS = {
+    "dcdm-poisson-2d": (
+        'data.changes=["grid={shape: [12, 12], centring: cell}"]', "data.count=1",
+        "preconditioner.ritz=10", "preconditioner.vectors=8", "preconditioner.epochs=1",
+    ),
+    "dcdm-poisson-3d": (
+        'data.changes=["grid={shape: [12, 12, 12], centring: cell}"]', "data.count=1",
+        "preconditioner.ritz=8", "preconditioner.vectors=6", "preconditioner.epochs=1",
+    ),
+    "learned-multigrid": (
+        'data.changes=["grid={shape: [9, 9]}"]', "data.count=1",
+        "preconditioner.points=15", "preconditioner.rounds=1", "preconditioner.steps=1",
+    ),
+    "neural-ic": ("preconditioner.rounds=1", "preconditioner.steps=1", "preconditioner.batch=1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p not in CONFIGS], ids=lambda p: p.stem)
+def test_every_preconditioner_is_trained_a_little(path: Path, tmp_path: Path) -> None:
+    changes = [*PRECONDITIONERS[path.stem]]
+    if path.stem == "neural-ic":
+        line = scipy.sparse.diags_array([-1.0, 2.5, -1.0], offsets=[-1, 0, 1], shape=(40, 40))
+        for index in range(4):
+            (tmp_path / "matrices").mkdir(exist_ok=True)
+            matrix = scipy.sparse.csr_array(line * (1 + index))
+            scipy.sparse.save_npz(tmp_path / f"matrices/{index}.npz", matrix)
+        changes.append(f"data.folder={tmp_path / 'matrices'}")
+    facts = learn(read_yaml(path), tmp_path / "run", "cpu", changes)
+    assert facts
+    assert (tmp_path / "run" / "weights.safetensors").is_file()

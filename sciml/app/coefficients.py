@@ -63,6 +63,8 @@ class Scope:
             refused |= dict.fromkeys(self.solution, _DATA_ONLY)
         if not self.timed:
             refused["t"] = _NO_TIME
+        if text.strip().lower().endswith(_SUFFIXES):
+            raise InputError(f"values from a file are {{file: {text.strip()[:60]}}}; got a text")
         return parse(text, known, refused)
 
 
@@ -145,14 +147,35 @@ def displacement(value: Any, scope: Scope) -> Any:
     )
 
 
-def observations(value: Any, scope: Scope) -> str:
-    """A CSV file, found relative to the spec."""
+def observations(value: Any, scope: Scope) -> str | dict[str, tuple[float, ...]]:
+    """A CSV file, found relative to the spec, or columns of numbers by name."""
+    if isinstance(value, Mapping):
+        return {name: _column(name, numbers, value) for name, numbers in value.items()}
     if not isinstance(value, str):
-        raise InputError(f"expected the name of a CSV file; got {describe(value)}")
+        raise InputError(
+            "expected the name of a CSV file, or columns {x: [...], u: [...]}; got "
+            + describe(value)
+        )
     path = scope.folder / value
     if "\0" in value or not path.is_file():
         raise InputError(f"cannot find the file '{value}' in '{scope.folder}'")
     return str(path)
+
+
+def _column(name: str, numbers: Any, columns: Mapping[str, Any]) -> tuple[float, ...]:
+    """A list of numbers as long as the first of the columns."""
+    if not isinstance(numbers, (list, tuple)) or not numbers:
+        raise InputError(f"expected a list of numbers; got {describe(numbers)}", f".{name}")
+    for index, number in enumerate(numbers):
+        if isinstance(number, bool) or not isinstance(number, (int, float)):
+            raise InputError(f"expected a number; got {describe(number)}", f".{name}.{index}")
+    first, wanted = next(iter(columns.items()))
+    if len(numbers) != len(wanted):
+        raise InputError(
+            f"columns are equally long; {name} has {len(numbers)}, {first} {len(wanted)}",
+            f".{name}",
+        )
+    return tuple(map(float, numbers))
 
 
 def mesh_path(value: Any, scope: Scope) -> str:
@@ -343,6 +366,7 @@ _UNKNOWN = {
     "additionalProperties": False,
 }
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+_COLUMNS = {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": _NUMBERS}]}
 
 
 def _type(name: str, check: Callable[[Any, Scope], Any], schema: dict[str, Any]) -> Any:
@@ -380,7 +404,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
     (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
-    (Problem, "observations"): _type("Observations", observations, {"type": "string"}),
+    (Problem, "observations"): _type("Observations", observations, _COLUMNS),
     (Problem, "parameters"): _type(
         "Parameters",
         parameters,

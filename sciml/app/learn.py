@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -124,37 +124,41 @@ def _adapter() -> TypeAdapter[Any]:
     return adapter(LearnSpec, [getattr(learned, name) for name in learned.TRAININGS])
 
 
-def matrices(spec: LearnSpec) -> list[LinearMap]:
-    """The matrices that the spec names; raises InputError where there are none."""
+def matrices(spec: LearnSpec) -> dict[str, LinearMap]:
+    """The matrices that the spec names, by where each is from; InputError where there are none."""
     home = Path(spec.source.name).parent if spec.source else Path()
     data = spec.data
     if isinstance(data, OneProblem):
         stated = load_spec(home / data.spec, data.changes)
-        return [discretize(stated.problem, discrete(stated.on)).A]
+        return {f"'{data.spec}'": discretize(stated.problem, discrete(stated.on)).A}
     if isinstance(data, Matrices):
         return _stored(Path(data.folder))
     if data.count < 1:
         raise InputError(f"count must be at least 1; got {data.count}", "data.count")
     family = load_family(home / data.family, data.changes)
-    found = []
+    found = {}
     for index in range(data.count):
         # One at a time: each may have a domain of its own.
         drawn = {place: value[0] for place, value in family.draw(data.seed, [index]).items()}
-        found.append(discretize(family.problems(drawn), family.on).A)
+        A = discretize(family.problems(drawn), family.on).A
+        found[f"sample {index} of '{data.family}'"] = A
     return found
 
 
-def _stored(folder: Path) -> list[LinearMap]:
+def _stored(folder: Path) -> dict[str, LinearMap]:
     names = (".mtx", ".mtx.gz", ".npz")
     files = sorted(path for path in folder.glob("*") if path.name.endswith(names))
     if not files:
-        raise InputError(f"no matrix in '{folder}': {', '.join(names)}", "data.folder")
-    found: list[LinearMap] = []
+        raise InputError(
+            f"no matrix in '{folder}'; put files there that end in {', '.join(names)}",
+            "data.folder",
+        )
+    found: dict[str, LinearMap] = {}
     for path in files:
         try:
             stored = path.suffix == ".npz"
             matrix = scipy.sparse.load_npz(path) if stored else scipy.io.mmread(path)
-            found.append(SparseMatrix(matrix))
+            found[f"'{path}'"] = SparseMatrix(matrix)
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
                 f"cannot read a matrix from '{path}': {error}", "data.folder"
@@ -179,7 +183,7 @@ def learn(
             weights = options.train(given, out, device=device, progress=progress)
     except InputError as error:
         raise InputError(explain(error, spec.source)) from None
-    record = _write_report(spec, given, out, device, overrides)
+    record = _write_report(spec, given.values(), out, device, overrides)
     files = {name: str(out / file) for name, file in (("plot", PICTURE), ("report", REPORT))}
     return {**learning_facts(record), **files, "weights": str(weights)}
 
@@ -206,7 +210,7 @@ def _epochs(options: Any) -> int:
 
 def _write_report(
     spec: LearnSpec,
-    given: Sequence[LinearMap],
+    given: Collection[LinearMap],
     out: Path,
     device: str,
     overrides: Iterable[str],

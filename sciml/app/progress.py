@@ -5,52 +5,79 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from sciml.app.spec import Spec
     from sciml.core.problem import Time
 
 Report = Callable[[int, int, Mapping[str, Any]], None]
 _PLAIN_SECONDS = 2.0
+_TERMS = 4  # of a loss are named, the largest first
+
+
+@dataclass
+class Watch:
+    """What a solver calls while it runs: ``watch(step, reached)``.
+
+    ``show`` takes the line to be shown and how far the problem's time is. ``record``: what a solver
+    that trains keeps of itself, see ``collocation.training``.
+    """
+
+    show: Callable[[str, float], None]
+    span: Time | None
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+    def follow(self, state: Any) -> None:
+        """Look into the record of a solver's state, where it keeps one."""
+        self.record = getattr(state, "record", self.record)
+
+    def __call__(self, step: int, reached: float) -> None:
+        """Show the step; ``reached``: a relative residual, or the problem's time."""
+        line = training_line(step, reached, self.record) if self.record else None
+        self.show(line or _step_line(step, reached, self.span), reached)
 
 
 @contextmanager
-def solving(span: Time | None) -> Iterator[Callable[[int, float], None]]:
-    """A callback for solvers: one live line or bar on a terminal, else a line every few seconds."""
+def solving(spec: Spec) -> Iterator[Watch]:
+    """A watch for solvers: one live line or bar on a terminal, else a line every few seconds."""
     from rich.console import Console
 
+    # Training goes through all of time at once.
+    span = None if getattr(spec.solver, "reads_problem", False) else spec.problem.time
     console = Console(stderr=True)
     if console.is_terminal and span is not None:
         with _bar(console, span) as advance:
-            yield advance
+            yield Watch(advance, span)
         return
     if console.is_terminal:
         with console.status("setting up; the first run compiles its kernels") as live:
-            yield lambda step, residual: live.update(_step_line(step, residual, None))
+            yield Watch(lambda line, _: live.update(line), span)
         return
     last = time.monotonic()
 
-    def report(step: int, reached: float) -> None:
+    def show(line: str, reached: float) -> None:
         nonlocal last
         if time.monotonic() - last >= _PLAIN_SECONDS:
             last = time.monotonic()
-            console.print(_step_line(step, reached, span), highlight=False)
+            console.print(line, highlight=False, soft_wrap=True)
 
-    yield report
+    yield Watch(show, span)
 
 
 @contextmanager
-def _bar(console: Console, span: Time) -> Iterator[Callable[[int, float], None]]:
+def _bar(console: Console, span: Time) -> Iterator[Callable[[str, float], None]]:
     """A progress bar over the time of the problem, with the time left on the clock."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("setting up", total=span.end - span.start)
-        yield lambda step, reached: bar.update(
-            task, completed=reached - span.start, description=_step_line(step, reached, span)
+        yield lambda line, reached: bar.update(
+            task, completed=reached - span.start, description=line
         )
 
 
@@ -58,6 +85,19 @@ def _step_line(step: int, reached: float, span: Time | None) -> str:
     if span is None:
         return f"iteration {step}, relative residual {reached:.2e}"
     return f"step {step}, t = {reached:.4g} of {span.end:.4g}"
+
+
+def training_line(step: int, reached: float, record: Mapping[str, Any]) -> str:
+    """How far a function's training is: its residual, the loss by its terms, error, time left."""
+    largest = sorted(record.get("terms", {}).items(), key=lambda term: -term[1])
+    terms = ", ".join(f"{name} {size:.1e}" for name, size in largest[:_TERMS])
+    more = f", {len(largest) - _TERMS} more" if len(largest) > _TERMS else ""
+    line = f"iteration {step}, relative residual {reached:.2e} ({terms}{more})"
+    if record.get("error") is not None:
+        line += f", error {record['error']:.2e}"
+    if record.get("left") is not None:
+        line += f", at most {clock(record['left'])} left"
+    return line
 
 
 @contextmanager

@@ -1,31 +1,28 @@
-"""The report of a run: one HTML file with its pictures inside, that needs nothing else."""
+"""The report of a run: one HTML file with its formulas and pictures inside, that needs no other."""
 
 from __future__ import annotations
 
-import base64
-import json
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
 from typing import Any
 
-_STYLE = """
-:root { color-scheme: light dark; }
-body { font: 16px/1.55 system-ui, sans-serif; margin: 0 auto; max-width: 54rem; padding: 1rem; }
-h1 { font-size: 1.5rem; margin: .4rem 0 .1rem; }
-h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.lead { margin: 0; opacity: .75; }
-.verdict { border-left: .3rem solid; margin: 1rem 0; padding: .4rem .8rem; }
-.solved { border-color: #2e8b57; } .unsolved { border-color: #c0392b; }
-table { border-collapse: collapse; width: 100%; }
-td, th { border-bottom: 1px solid #8884; padding: .3rem .6rem .3rem 0; text-align: left;
-  vertical-align: top; overflow-wrap: anywhere; }
-th { font-weight: 500; opacity: .75; width: 40%; }
-td { font-variant-numeric: tabular-nums; }
-figure { margin: 1rem 0; } img { background: #fff; height: auto; max-width: 100%; }
-figcaption { opacity: .75; font-size: .9rem; }
-pre { background: #8881; font-size: .85rem; overflow-x: auto; padding: .8rem; }
-"""
+from sciml.app.html_page import (
+    columns_table,
+    copied,
+    document,
+    facts_table,
+    figure,
+    heading,
+    note,
+    notes_list,
+    section,
+    verdict,
+)
+from sciml.app.stated import statement
+from sciml.app.yaml_text import to_yaml
+
+# What a run's figures are called in its record; the answer stands before everything else.
+SOLUTION = "Solution"
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
@@ -64,59 +61,110 @@ def worst(value: Any) -> float:
 
 def html(record: Mapping[str, Any], figures: Mapping[str, Path]) -> str:
     """The report as one HTML text; ``figures`` maps captions to PNG files, which go inside."""
-    solved = record["status"] == "converged"
-    verdict = f"{record['status'].replace('_', ' ').capitalize()}. {record['advice']}"
-    return page(record, verdict, facts(record), figures, solved=solved)
+    text = f"{record['status'].replace('_', ' ').capitalize()}. {record['advice']}"
+    first = {name: file for name, file in figures.items() if name == SOLUTION}
+    others = {name: file for name, file in figures.items() if name != SOLUTION}
+    return document(
+        record["title"],
+        [
+            heading(record["title"], record["description"]),
+            verdict(text, solved=record["status"] == "converged"),
+            section("What was solved", statement(record["spec"]["problem"])),
+            section(
+                "The answer",
+                *(figure(caption, file) for caption, file in first.items()),
+                facts_table(facts(record)),
+            ),
+            certificate(record),
+            compared(record),
+            section(
+                "How it was found", *(figure(caption, file) for caption, file in others.items())
+            ),
+            section("Notes", notes_list(record["notes"])),
+            _spec(record),
+            section("The run", facts_table(setting(record))),
+        ],
+    )
 
 
 def page(
     record: Mapping[str, Any],
-    verdict: str,
+    text: str,
     lines: Mapping[str, str],
     figures: Mapping[str, Path],
     *,
     solved: bool,
 ) -> str:
-    """A report: the record's title and notes, a verdict, the table ``lines``, figures, the spec."""
-    title = escape(record["title"])
-    where = {
+    """The report of a training: its title and notes, a verdict, a table, figures, the spec."""
+    return document(
+        record["title"],
+        [
+            heading(record["title"], record["description"]),
+            verdict(text, solved=solved),
+            facts_table(lines),
+            notes_list(record["notes"]),
+            *(figure(caption, file) for caption, file in figures.items()),
+            _spec(record),
+            section("The run", facts_table(setting(record))),
+        ],
+    )
+
+
+def setting(record: Mapping[str, Any]) -> dict[str, str]:
+    """Where, when and with what it ran."""
+    return {
         "device": record["device"],
         "precision": record["dtype"],
         "threads": str(record["threads"]),
         "seed": str(record["seed"]),
         "finished": record["finished"],
         "versions": ", ".join(f"{name} {number}" for name, number in record["versions"].items()),
+        "command": record["command"],
     }
-    notes = "".join(f"<li>{escape(note)}</li>" for note in record["notes"])
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title><style>{_STYLE}</style></head><body>",
-            f'<h1>{title}</h1><p class="lead">{escape(record["description"])}</p>',
-            f'<p class="verdict {"solved" if solved else "unsolved"}">{escape(verdict)}</p>',
-            _table(lines),
-            f"<ul>{notes}</ul>" if notes else "",
-            *(_figure(caption, file) for caption, file in figures.items()),
-            "<h2>The spec, in full</h2>",
-            f"<pre>{escape(json.dumps(record['spec'], indent=2))}</pre>",
-            "<h2>The run</h2>",
-            _table(where),
-            "</body></html>\n",
-        ]
+
+
+def certificate(record: Mapping[str, Any]) -> str:
+    """What is certain about the error, in words; nothing where nothing is."""
+    bounds = record.get("certificate")
+    if bounds is None:
+        return ""
+    low, high = (100 * worst(bounds[end]) for end in ("lower", "upper"))
+    steps = bounds["steps"]
+    return section(
+        "Certificate",
+        facts_table(
+            {
+                "error at least": f"{low:.3g} %",
+                "error at most": f"{high:.3g} %",
+                "that fails with probability": f"at most {bounds['probability']:.1g}",
+                "tightened by": f"{steps} step{'' if steps == 1 else 's'} of multigrid-CG",
+            }
+        ),
+        note(
+            "The error is the distance to the discrete solution on this grid, not to that of the "
+            "differential equation, in the energy norm, relative to the solution's own. It was "
+            "bounded from both sides without knowing the solution."
+        ),
     )
 
 
-def _table(lines: Mapping[str, str]) -> str:
-    rows = (f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in lines.items())
-    return f"<table>{''.join(rows)}</table>"
+def compared(record: Mapping[str, Any]) -> str:
+    """The table of baselines, where the run has one."""
+    rows = record.get("baselines")
+    if not rows:
+        return ""
+    from sciml.app.compare import EXPLAINED, HEAD, cells
+
+    return section(
+        "Beside other solvers",
+        columns_table(HEAD, [cells(row) for row in rows], [row["own"] for row in rows]),
+        note(f"{EXPLAINED} This machine, {record['threads']} thread(s)."),
+    )
 
 
-def _figure(caption: str, file: Path) -> str:
-    data = base64.b64encode(file.read_bytes()).decode("ascii")
-    alt = escape(caption)
-    return (
-        f'<figure><img alt="{alt}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{alt}</figcaption></figure>"
+def _spec(record: Mapping[str, Any]) -> str:
+    return section(
+        "The spec, every option written out",
+        copied(to_yaml(record["spec"])),
+        note(f"Paths are those of the machine that ran it. {record['spec_file']}"),
     )

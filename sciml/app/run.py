@@ -1,4 +1,4 @@
-"""One run: a spec answered, measured against what is known, and written to a directory."""
+"""One run: a spec answered, measured against what is known, and its record."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ import numpy as np
 import torch
 
 import sciml
+from sciml.app.progress import Watch
 from sciml.app.spec import Spec, explain
+from sciml.core.certificate import Certificate
 from sciml.core.discretize import discretize, memory_estimate
 from sciml.core.discretize.elements_elasticity import von_mises
 from sciml.core.equation import Elasticity, Equation
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.fields import exact_on_mesh, hole_on, values_on
-from sciml.core.files import save_solution, write_json, write_text
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import PLURALS, Mesh
 from sciml.core.place import discrete
@@ -32,7 +33,6 @@ from sciml.core.plain import dump
 from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import Progress
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _ROUNDED = (
@@ -40,7 +40,7 @@ _ROUNDED = (
     "exact one's by 1e-4 and more on fine grids; use float64 where that matters"
 )
 FRAMES = "frames.h5"
-_CAPTIONS = {"stress": "Von Mises stress"}
+RECORD_FORMAT = "sciml run 1"
 _PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
 
 
@@ -95,7 +95,7 @@ def lower(spec: Spec, setting: Setting) -> LinearSystem:
 def answer(
     spec: Spec,
     setting: Setting,
-    progress: Progress | None = None,
+    progress: Watch | None = None,
     frames: Path | None = None,
 ) -> Answer:
     """Discretise, set up, solve, and compare with the exact solution where the spec has one.
@@ -112,9 +112,10 @@ def answer(
     try:
         solution = _solve(spec, setting, system, progress, frames)
         spec = _found(spec, solution)
+        fields = _varying_coefficients(spec) | _residual(system, solution)
         solution = _without_hole(solution, spec)
-        error = _error(solution, spec, system is not None and system.A.nullspace)
-        fields = _varying_coefficients(spec) | _stress(spec, solution)
+        error = error_of(solution, spec, system is not None and system.A.nullspace)
+        fields |= _stress(spec, solution)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     seconds["set up"] = solution.stats.setup_seconds
@@ -138,7 +139,7 @@ def _solve(
     spec: Spec,
     setting: Setting,
     system: LinearSystem | None,
-    progress: Progress | None,
+    progress: Watch | None,
     frames: Path | None,
 ) -> Solution:
     if system is not None:
@@ -147,6 +148,8 @@ def _solve(
         raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
     with torch.device(setting.device):
         state = spec.solver.init(spec.problem, spec.on)
+        if progress is not None:
+            progress.follow(state)
         more = {} if spec.problem.time is None else {"frames": frames}
         return spec.solver.run(state, progress=progress, **more)
 
@@ -159,7 +162,8 @@ def _without_hole(solution: Solution, spec: Spec) -> Solution:
     return replace(solution, value=value, residual=solution.residual.detach().cpu())
 
 
-def _error(solution: Solution, spec: Spec, free_constant: bool) -> torch.Tensor | None:
+def error_of(solution: Solution, spec: Spec, free_constant: bool) -> torch.Tensor | None:
+    """Relative L2 error against the spec's exact solution, of shape batch; None without one."""
     if spec.problem.exact is None:
         return None
     if isinstance(spec.on, Mesh):
@@ -204,6 +208,18 @@ def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
     return fields
 
 
+def _residual(system: LinearSystem | None, solution: Solution) -> dict[str, torch.Tensor]:
+    """|b - A u| of a single field, relative to the rms of b; zero where u is known."""
+    if system is None or len(system.fields) > 1:
+        return {}
+    A, b = system.A.detach(), system.b.detach()
+    value = solution.value.detach().to(b.device).nan_to_num(0.0)
+    gap = b - A.apply(system.restrict(value).to(b.dtype))
+    scale = b.abs().square().mean().sqrt()
+    size = (system.lift(gap) - system.lift(torch.zeros_like(gap))).abs()
+    return {"residual": (size / scale if scale > 0 else size).detach().cpu()}
+
+
 def _stress(spec: Spec, solution: Solution) -> dict[str, torch.Tensor]:
     """The von Mises stress of an elastic body's elements."""
     if not (isinstance(spec.problem.equation, Elasticity) and isinstance(spec.on, Mesh)):
@@ -236,7 +252,7 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """What ``run.json`` says: enough to repeat the run and to judge it."""
     solution, spec, setting = result.solution, result.spec, result.setting
     return {
-        "format": "sciml run 1",
+        "format": RECORD_FORMAT,
         "title": spec.problem.name or Path(spec.path).stem,
         "description": describe(spec),
         "status": solution.status.name.lower(),
@@ -246,7 +262,7 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         "iterations": solution.stats.iterations.tolist(),
         "error": None if result.error is None else result.error.tolist(),
         "defect": None if result.defect is None else result.defect.tolist(),
-        "certificate": _bounds(solution),
+        "certificate": None if solution.certificate is None else bounds(solution.certificate),
         "unknowns": result.unknowns,
         "times": None if solution.times is None else solution.times.tolist(),
         "seconds": dict(result.seconds),
@@ -266,11 +282,8 @@ def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
     }
 
 
-def _bounds(solution: Solution) -> dict[str, Any] | None:
-    """The certificate per sample, relative to the solution's own energy norm."""
-    found = solution.certificate
-    if found is None:
-        return None
+def bounds(found: Certificate) -> dict[str, Any]:
+    """A certificate as plain data: per sample, relative to the solution's own energy norm."""
     return {
         "lower": found.relative_lower.tolist(),
         "upper": found.relative_upper.tolist(),
@@ -297,27 +310,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def write_run(result: Answer, directory: Path, overrides: Iterable[str] = ()) -> list[Path]:
-    """Write the solution, its figures, the record and the report; returns the paths."""
-    from sciml.app.plot import plot_convergence, plot_field, plot_solution
-    from sciml.app.report import html
-
-    summary = record(result, overrides)
-    solution = result.solution
-    try:
-        paths = list(save_solution(solution, directory, result.fields))
-        (directory / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
-        figures = {"Solution": directory / "solution.png"}
-        plot_solution(solution, figures["Solution"], summary["title"])
-        for name, values in result.fields.items():
-            figures[_CAPTIONS.get(name, f"Coefficient {name}")] = directory / f"{name}.png"
-            plot_field(values, discrete(result.spec.on), name, directory / f"{name}.png")
-        figures["Convergence"] = directory / "convergence.png"
-        plot_convergence(solution, figures["Convergence"])
-        write_json(directory / "run.json", summary)
-        write_text(directory / "report.html", html(summary, figures))
-    except OSError as error:
-        raise InputError(f"cannot write to '{directory}': {error.strerror or error}") from None
-    return [*paths, *figures.values(), directory / "run.json", directory / "report.html"]

@@ -106,7 +106,9 @@ def read_spec(source: Source, overrides: Iterable[str] = ()) -> Spec:
         source = override(source, text)
     if not isinstance(source.data, dict):
         place = source.values.get((), Place(source.name, 1, 1))
-        raise SpecError("a spec is a mapping with the keys problem, grid, solver", place)
+        raise SpecError(
+            "a spec is a mapping with the keys problem, grid, solver; sciml new writes one", place
+        )
     try:
         spec = _adapter().validate_python(tuples(source.data), context=scope_of(source))
     except ValidationError as error:
@@ -258,7 +260,7 @@ _EXPECTED = {
 
 def first_error(error: ValidationError, source: Source) -> SpecError:
     """The first fault in the order of the text, its place found and its reason in our words."""
-    faults = [_fault(entry, source) for entry in error.errors(include_url=False)]
+    faults = _nearest([_fault(entry, source) for entry in error.errors(include_url=False)])
     place, path = min(
         ((place, path) for place, path, _, _ in faults), key=lambda f: (f[0].line, f[0].column)
     )
@@ -270,7 +272,26 @@ def first_error(error: ValidationError, source: Source) -> SpecError:
     return SpecError(message, place, _dotted(path) or None)
 
 
-def _fault(entry: Mapping[str, Any], source: Source) -> tuple[Place, Key, str, str]:
+Fault = tuple[Place, Key, str, str]
+
+
+def _nearest(faults: list[Fault]) -> list[Fault]:
+    """Without those of the alternatives that what was given does not even look like.
+
+    Where one of several was expected, a list or a mapping say, only that one complains of what
+    stands inside.
+    """
+    paths = [path for _, path, _, _ in faults]
+
+    def foreign(fault: Fault) -> bool:
+        _, path, message, wanted = fault
+        deeper = any(len(p) > len(path) and p[: len(path)] == path for p in paths)
+        return deeper and bool(wanted or message.startswith("expected"))
+
+    return [fault for fault in faults if not foreign(fault)]
+
+
+def _fault(entry: Mapping[str, Any], source: Source) -> Fault:
     """Place, path, message, and for a wrong type what was expected."""
     from sciml.app.coefficients import UnknownKey, describe
 

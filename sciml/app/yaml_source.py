@@ -7,6 +7,7 @@ capped; duplicate keys, tags, several documents, inf and nan are errors.
 
 from __future__ import annotations
 
+import difflib
 import io
 import math
 import re
@@ -91,6 +92,10 @@ def read_yaml(path: str | Path) -> Source:
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise InputError(f"there is no file '{path}'; {_instead(Path(path))}") from None
+    except IsADirectoryError:
+        raise InputError(f"'{path}' is a directory; name a YAML file in it") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
         raise InputError(f"cannot read '{path}': {reason}") from None
@@ -103,6 +108,13 @@ def read_yaml(path: str | Path) -> Source:
     except UnicodeDecodeError as error:
         raise InputError(f"'{path}' is not UTF-8 text (byte {error.start})") from None
     return parse_yaml(text, str(path))
+
+
+def _instead(path: Path) -> str:
+    """A file with a similar name in the same folder, or how to come by one."""
+    known = [str(found) for found in path.parent.glob("*.y*ml")]
+    close = difflib.get_close_matches(str(path), known, n=1)
+    return f"did you mean '{close[0]}'?" if close else "start one with sciml new"
 
 
 def parse_yaml(text: str, name: str = "spec") -> Source:

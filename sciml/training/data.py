@@ -178,7 +178,9 @@ def _manifest(folder: Path) -> tuple[Path, Manifest]:
         home = folder.parent
     manifest = read_manifest(home)
     if manifest is None:
-        raise InputError(f"'{folder}' is no dataset: it has no {MANIFEST}", "data.folder")
+        raise InputError(
+            f"'{folder}' is no dataset: no {MANIFEST}; sciml generate makes one", "data.folder"
+        )
     return home, manifest
 
 

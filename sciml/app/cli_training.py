@@ -1,4 +1,4 @@
-"""The command ``sciml evaluate``; nothing of weight is loaded before it runs."""
+"""The commands on networks: ``train``, ``evaluate``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,40 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sciml.app.console import Device, Overrides, SpecFile, as_folder, print_facts
+
+
+def train(
+    spec: SpecFile,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder, runs/<name of the spec> by default; resumed there."),
+    ] = None,
+    device: Device = "cpu",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of weights and order of samples; else the spec's.")
+    ] = None,
+) -> None:
+    """Fit a neural operator to data or to problems solved meanwhile, or a preconditioner."""
+    from sciml.app.learn import is_learning, learn
+    from sciml.app.train import read_training, train, training_facts
+    from sciml.app.yaml_source import read_yaml
+
+    source, directory = read_yaml(spec), as_folder(out or Path("runs") / spec.stem)
+    part = "preconditioner" if is_learning(source) else "training"
+    overrides = [*(set_ or ()), *([] if seed is None else [f"{part}.seed={seed}"])]
+    if is_learning(source):
+        print_facts(learn(source, directory, device, overrides))
+        return
+    record = train(read_training(source, overrides), directory, device, overrides)
+    if record is None:  # one of several processes, of which another tells
+        return
+    print_facts(training_facts(record))
+    typer.echo(f"plot    {directory / 'loss.png'}")
+    typer.echo(f"report  {directory / 'report.html'}")
+    typer.echo(f"weights {directory / 'operator.json'}")
 
 
 def evaluate(
@@ -32,7 +66,7 @@ def evaluate(
     out: Annotated[
         Path | None, typer.Option(help="Where the results go; RUN/evaluation by default.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    device: Device = "cpu",
 ) -> None:
     """Measure a trained operator: errors, resolutions, seconds beside multigrid's, certificates."""
     from sciml.app.evaluate import Question, aligned, measure, tables, write
