@@ -38,7 +38,6 @@ from sciml.solvers import CG, FCG, ConjugateDirections, IncompleteCholesky, Jaco
 from sciml.solvers.learned.conjugate_directions import linked
 from sciml.solvers.learned.conjugate_training import (
     ConjugateTraining,
-    train_conjugate_directions,
 )
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -130,9 +129,7 @@ def train(options: argparse.Namespace) -> None:
     matrices = [system.A for system in training_systems(options)]
     start = time.perf_counter()
     try:
-        train_conjugate_directions(
-            settings, matrices, out, device=options.device, progress=report, cache=ritz
-        )
+        settings.train(matrices, out, device=options.device, progress=report, cache=ritz)
     except OutOfTime:
         print("the time is up; the same command with more --minutes goes on")
     print(f"{time.perf_counter() - start:.3g} s in this call; weights in {out}")

@@ -125,9 +125,9 @@ def cases() -> dict[str, Case]:
         "klein-gordon-soft": Case(
             klein_gordon(),
             Gaussians(
-                200, (1.5, 1.5, 0.8), hard=False, points=3000, boundary_points=500,
+                600, (2.0, 2.0, 0.9), hard=False, points=3000, boundary_points=400,
                 weights=dict.fromkeys(("start", *SQUARE.sides), 100.0),
-                optimiser=VariableProjection(60), seconds=1800, **tail,
+                optimiser=alone, seconds=1800, **tail,
             ),
             3.7e-4, 1800, space,
         ),

@@ -131,6 +131,7 @@ def table(weights: list[str], sizes: list[int], repeats: int) -> None:
         "multigrid, alternating": Multigrid(cycle="alternating"),
         "multigrid, V": Multigrid(cycle="V"),
         **{f"learned, seed {k}": LearnedMultigrid(w) for k, w in enumerate([SHIPPED, *weights])},
+        "learned, seed 0, untried": LearnedMultigrid(SHIPPED, trial=False),
     }
     theirs = {"PyAMG RS": pyamg.ruge_stuben_solver, "PyAMG SA": pyamg.smoothed_aggregation_solver}
     print("| system | " + " | ".join([*ours, *theirs]) + " |")

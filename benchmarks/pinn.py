@@ -5,10 +5,10 @@ python benchmarks/pinn.py peers --out runs/pinn --programs ../peers
 python benchmarks/pinn.py report --out runs/pinn > pinn.md
 
 One JSON file per run; runs that are there are not repeated. Errors are relative, in L2, of the last
-iterate on a dense grid (in 5-D at 20,000 Sobol points), against the exact solution or a reference
-that is itself converged: Burgers by the Cole-Hopf transform, Allen-Cahn by ETDRK4 on 2049 points,
-and with Dirichlet data by Chebyshev collocation. Seconds are CPU seconds of one thread without the
-measuring. Beside each stands the time of a solver on a grid to the same error.
+iterate on a dense grid (in 5-D at 20,000 Sobol points), of a flow that of the velocity, against the
+exact solution or a reference that is itself converged (``pinn_cases.py``). Seconds are CPU seconds
+of one thread without the measuring. Beside each stands the time of a solver on a grid to the same
+error.
 
 ``peers`` runs other people's programs as they are: deepxde_pinn.py and pina_pinn.py of a folder,
 each in an environment of its own, .peers/<name>, made by the folder's ``make-env deepxde`` and
@@ -22,206 +22,33 @@ import argparse
 import json
 import math
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cavity as flow
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy.integrate import solve_ivp
-from scipy.interpolate import BarycentricInterpolator
-from torch import Tensor
+from pinn_cases import (
+    FINEST,
+    REYNOLDS,
+    allen_cahn,
+    burgers,
+    cases,
+    cavity_reference,
+    cells,
+    cole_hopf,
+    poisson,
+)
 
 from sciml.core.files import write_text
-from sciml.core.grid import Box, Grid
+from sciml.core.grid import Grid
 from sciml.core.points import Points
-from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.solve import solve
 from sciml.solvers import CG, ETDRK4, Multigrid
-from sciml.solvers.collocation import PINN, RAD, GaussNewton
-from sciml.solvers.collocation.sampling import sobol
-
-VISCOSITY = 0.01 / math.pi
-INSTANTS = 101
-WAVE = "sin(pi*x)*sin(pi*y)"
-SUM = " + ".join(f"sin(pi*x{i})" for i in range(1, 6))
-Array = NDArray[np.float64]
-Reference = tuple[Tensor, Tensor]  # points (N, D), time last, and values (N,)
-
-
-@dataclass(frozen=True)
-class Case:
-    """A problem, how it is solved, what is wanted: an error within so many seconds."""
-
-    problem: Problem
-    solver: PINN
-    reference: Callable[[Path], Reference]
-    error: float
-    seconds: float
-
-
-def poisson() -> Problem:
-    """u = sin(pi x) sin(pi y) on the unit square."""
-    box = Box((0.0, 0.0), (1.0, 1.0))
-    walls = {side: Condition(dirichlet=0.0) for side in box.sides}
-    return Problem(box, Equation(K=1.0, f=f"2*pi**2*{WAVE}"), walls, exact=WAVE)
-
-
-def poisson_5d() -> Problem:
-    """u = the sum of sin(pi x_i), as in Mueller and Zeinhofer (2023)."""
-    box = Box((0.0,) * 5, (1.0,) * 5)
-    walls = {side: Condition(dirichlet=SUM) for side in box.sides}
-    return Problem(box, Equation(K=1.0, f=f"pi**2*({SUM})"), walls, exact=SUM)
-
-
-def in_time(equation: Equation, initial: str, condition: Condition) -> Problem:
-    """On [-1, 1] x [0, 1], the same condition on both sides."""
-    box = Box((-1.0,), (1.0,))
-    sides = {side: condition for side in box.sides}
-    return Problem(box, equation, sides, initial=initial, time=Time(1.0, frames=INSTANTS))
-
-
-def burgers(periodic: bool = False) -> Problem:
-    """Viscosity 0.01 / pi; an odd start, so that periodic and zero sides have one solution."""
-    condition = Condition(periodic=True) if periodic else Condition(dirichlet=0.0)
-    return in_time(Equation(d=1.0, K=VISCOSITY, b=("u",)), "-sin(pi*x)", condition)
-
-
-def allen_cahn(diffusion: float = 1e-4, dirichlet: bool = False) -> Problem:
-    """u_t = diffusion u_xx + 5 u - 5 u^3, u = x^2 cos(pi x) at the start."""
-    condition = Condition(dirichlet=-1.0) if dirichlet else Condition(periodic=True)
-    equation = Equation(d=1.0, K=diffusion, f="5*u - 5*u**3")
-    return in_time(equation, "x**2*cos(pi*x)", condition)
-
-
-def cole_hopf(x: Array, t: Array, nodes: int = 160) -> Array:
-    """Burgers' solution, (T, X), by Gauss-Hermite quadrature of the Cole-Hopf formula."""
-    z, w = np.polynomial.hermite.hermgauss(nodes)
-    found = np.empty((len(t), len(x)))
-    for k, now in enumerate(t):
-        y = x[:, None] - z * math.sqrt(4 * VISCOSITY * now)
-        exponent = -np.cos(np.pi * y) / (2 * np.pi * VISCOSITY)
-        weight = np.exp(exponent - exponent.max(1, keepdims=True)) * w
-        found[k] = -(np.sin(np.pi * y) * weight).sum(1) / weight.sum(1)
-    return found
-
-
-def chebyshev_allen_cahn(x: Array, t: Array, diffusion: float, nodes: int = 400) -> Array:
-    """The Dirichlet problem, (T, X), by Chebyshev collocation (Trefethen 2000, chapter 6)."""
-    s = np.cos(np.pi * np.arange(nodes + 1) / nodes)
-    c = np.r_[2, np.ones(nodes - 1), 2] * (-1.0) ** np.arange(nodes + 1)
-    D = np.outer(c, 1 / c) / (s[:, None] - s[None, :] + np.eye(nodes + 1))
-    D -= np.diag(D.sum(1))
-    D2 = diffusion * (D @ D)
-    inner = D2[1:-1, 1:-1]
-    sides = D2[1:-1, [0, -1]] @ np.array([-1.0, -1.0])
-    start = (s**2 * np.cos(np.pi * s))[1:-1]
-    found = solve_ivp(
-        lambda _, u: inner @ u + sides + 5 * u - 5 * u**3, (0.0, 1.0), start, "BDF", t,
-        jac=lambda _, u: inner + np.diag(5 - 15 * u**2), rtol=1e-8, atol=1e-10,
-    )  # fmt: skip
-    whole = np.pad(found.y.T, ((0, 0), (1, 1)), constant_values=-1.0)
-    return BarycentricInterpolator(s, whole.T)(x).T
-
-
-def gridded(x: Array, t: Array, values: Array) -> Reference:
-    """Values (T, X) as points of space and time."""
-    times, places = np.meshgrid(t, x, indexing="ij")
-    points = np.stack([places.ravel(), times.ravel()], -1)
-    return torch.from_numpy(points), torch.from_numpy(values.ravel())
-
-
-def stored(name: str, make: Callable[[], tuple[Array, Array, Array]], out: Path) -> Reference:
-    """A reference x, t, u (X, T) in ``out``, as the peers read it, made where it is not there."""
-    path = out / f"{name}.npz"
-    if not path.exists():
-        x, t, u = make()
-        out.mkdir(parents=True, exist_ok=True)
-        np.savez(path, x=x, t=t, u=u.T)
-    held = np.load(path)
-    return gridded(held["x"], held["t"], held["u"].T)
-
-
-def burgers_reference() -> tuple[Array, Array, Array]:
-    x, t = np.linspace(-1, 1, 401), np.linspace(0, 1, INSTANTS)
-    return x, t, cole_hopf(x, t)
-
-
-def periodic_reference() -> tuple[Array, Array, Array]:
-    on = Grid((2049,))
-    found = solve(allen_cahn(), ETDRK4(rtol=1e-8), on=on)
-    x = on.bind(allen_cahn().box).coordinates()[0]
-    return x[::4].numpy(), np.array(allen_cahn().time.instants), found.value[:, ::4].numpy()
-
-
-def dirichlet_reference() -> tuple[Array, Array, Array]:
-    x, t = np.linspace(-1, 1, 401), np.linspace(0, 1, INSTANTS)
-    return x, t, chebyshev_allen_cahn(x, t, 1e-3)
-
-
-def at_points(problem: Problem, exact: Callable[[Tensor], Tensor], out: Path) -> Reference:
-    """A dense grid in 2-D, Sobol points beyond."""
-    if problem.box.dimension == 2:
-        axis = torch.linspace(0, 1, 201, dtype=torch.float64)
-        points = torch.cartesian_prod(axis, axis)
-    else:
-        points = sobol(20_000, problem.box.dimension, torch.Generator().manual_seed(11))
-    return points, exact(points)
-
-
-def cases() -> dict[str, Case]:
-    """All of them."""
-    tail = {"rtol": 1e-10}  # never reached: the iterations are the budget
-    return {
-        "poisson": Case(
-            poisson(),
-            PINN(width=32, points=1000, optimiser=GaussNewton(iterations=60), **tail),
-            partial(at_points, poisson(), lambda p: (math.pi * p).sin().prod(1)),
-            1e-6, 30,
-        ),
-        "burgers": Case(
-            burgers(),
-            PINN(
-                width=20, depth=3, points=6000, sampler=RAD(every=10, pool=60_000),
-                optimiser=GaussNewton(iterations=400), **tail,
-            ),
-            partial(stored, "burgers", burgers_reference),
-            1e-5, 600,
-        ),
-        "allen-cahn": Case(
-            allen_cahn(),
-            PINN(
-                width=24, depth=3, points=6000, boundary_points=1000, hard=False,
-                weights={"start": 100.0}, sampler=RAD(every=10, pool=60_000),
-                optimiser=GaussNewton(iterations=600), **tail,
-            ),
-            partial(stored, "allen-cahn", periodic_reference),
-            1e-4, 1800,
-        ),
-        "poisson-5d": Case(
-            poisson_5d(),
-            PINN(
-                width=48, depth=1, points=2000, boundary_points=100, hard=False,
-                weights=dict.fromkeys(poisson_5d().box.sides, 10.0),
-                optimiser=GaussNewton(iterations=100), **tail,
-            ),
-            partial(at_points, poisson_5d(), lambda p: (math.pi * p).sin().sum(1)),
-            1e-5, 600,
-        ),
-        "allen-cahn-1e-3": Case(
-            allen_cahn(1e-3, True),
-            PINN(
-                width=20, depth=3, points=4000, sampler=RAD(every=10, pool=40_000),
-                optimiser=GaussNewton(iterations=300), **tail,
-            ),
-            partial(stored, "allen-cahn-1e-3", dirichlet_reference),
-            1e-4, 600,
-        ),
-    }  # fmt: skip
 
 
 def run(name: str, seed: int, out: Path) -> None:
@@ -236,7 +63,8 @@ def run(name: str, seed: int, out: Path) -> None:
     begun, measuring, curve = time.process_time(), 0.0, []
 
     def relative() -> float:
-        parts = [state.objective.ansatz.value(p)[:, 0] for p in points.split(2**14)]
+        ansatz, fields = state.objective.ansatz, wanted.shape[1]
+        parts = [ansatz.value(p)[:, :fields] for p in points.split(2**14)]
         return float((torch.cat(parts) - wanted).norm() / wanted.norm())
 
     def watch(iteration: int, residual: float) -> None:
@@ -259,8 +87,10 @@ def run(name: str, seed: int, out: Path) -> None:
     write_text(path, json.dumps(record))
 
 
-def classical(name: str, error: float) -> tuple[float, int] | None:
+def classical(name: str, error: float, out: Path) -> tuple[float, int] | None:
     """CPU seconds and points an axis of a solver on a grid that has this error; None in 5-D."""
+    if name == "cavity":
+        return _cavity_on_grids(error, out)
     if name == "poisson":
         sizes, solver, problem = (
             (65, 129, 257, 513, 1025, 2049),
@@ -289,6 +119,20 @@ def classical(name: str, error: float) -> tuple[float, int] | None:
             fine = solve(problem, solver, on=Grid((2049,))).value if fine is None else fine
             exact = fine[:, :: 2048 // (n - 1)]
         if float((found.value - exact).norm() / exact.norm()) <= error:
+            return seconds, n
+    return None
+
+
+def _cavity_on_grids(error: float, out: Path) -> tuple[float, int] | None:
+    """From rest, against the means of the reference over each cell."""
+    fine = cavity_reference(out)[1].T.reshape(2, FINEST, FINEST)
+    for n in (16, 32, 64, 128):
+        begun = time.process_time()
+        with tempfile.TemporaryDirectory() as folder:
+            found = cells(flow.steady(REYNOLDS, n, None, Path(folder)))[1]
+        seconds = time.process_time() - begun
+        exact = torch.nn.functional.avg_pool2d(fine, FINEST // n).flatten(1).T
+        if float((found - exact).norm() / exact.norm()) <= error:
             return seconds, n
     return None
 
@@ -356,7 +200,7 @@ def report(out: Path) -> str:
         errors = [record["error"] for record in found]
         mean = sum(errors) / len(errors)
         seconds = sum(record["cpu_seconds"] for record in found) / len(found)
-        grid = classical(name, mean)
+        grid = classical(name, mean, out)
         beside = "-" if grid is None else f"{grid[0]:.2g} s, {grid[1]} points an axis"
         lines.append(
             f"| {name} | {found[0]['parameters']} | {len(found)} | {mean:.1e} | {max(errors):.1e} "

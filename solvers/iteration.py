@@ -15,6 +15,7 @@ residual of a symmetric system is projected onto vectors of zero mean, and so is
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -26,6 +27,9 @@ from sciml.core.status import Status
 _STATUSES = tuple(Status)
 _RUNNING, _CLAIMED = -1, -2
 _FALL = 0.99  # a new best residual must be this much smaller to count as progress
+# The growth of the residual above which a first guess is left out: single precision may fail at
+# contrasts of 1e6, and smooth guesses that help have had 2.
+_FARTHEST = 10.0
 
 
 def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:
@@ -184,11 +188,11 @@ def iterate_verified(
     max_iterations: int,
     window: int,
     progress: Progress | None,
-    farthest: float | None = None,
+    first_guess: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
 ) -> Iterate:
     """Run ``method`` from x and r = b - A x until the true residual bears it out.
 
-    With ``farthest``, a sample starts from zero where ``initial`` has a relative residual above it.
+    x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
     """
     dimension = len(A.shape)
     right = batched_right_side(A, b)
@@ -204,10 +208,10 @@ def iterate_verified(
         x.copy_(initial)
         _true_residual(A, x, right, singular, r)
     norms = norm(r, dimension)
-    if farthest is not None:
-        far = ~(norms <= farthest * ledger.scale)
-        x[far], r[far] = 0.0, right[far]
-        norms = torch.where(far, size, norms)
+    if first_guess is not None and bool((norms > rtol * ledger.scale).any()):
+        correction = first_guess(r)
+        if correction is not None:
+            norms = _corrected(A, right, singular, initial, correction, x, r, norms)
     ledger.start(norms)
     while ledger.active:
         method(x, r, ledger)
@@ -217,6 +221,46 @@ def iterate_verified(
     if A.nullspace:
         return ledger.result(remove_mean(x, dimension))
     return ledger.result(x, norms / ledger.scale)
+
+
+def _corrected(
+    A: LinearMap,
+    b: torch.Tensor,
+    singular: bool,
+    initial: torch.Tensor | None,
+    correction: torch.Tensor,
+    x: torch.Tensor,
+    r: torch.Tensor,
+    norms: torch.Tensor,
+) -> torch.Tensor:
+    """Add the correction to x and renew r, but for samples that it throws far; their norms."""
+    x += correction
+    _true_residual(A, x, b, singular, r)
+    found = norm(r, len(A.shape))
+    far = ~(found <= _FARTHEST * norms)
+    if not far.any():
+        return found
+    start = torch.zeros_like(x)
+    if initial is not None:
+        start.copy_(initial)
+    x[far] = start[far]
+    _true_residual(A, x, b, singular, r)
+    return torch.where(far, norms, found)
+
+
+def counted(result: Iterate, M: LinearMap | None, *, started: bool) -> Iterate:
+    """The result with its work: per iteration a product with A and an application of M.
+
+    ``started``: M gave the first guess, whose residual is one more product. Unknown where M does
+    not count its own work.
+    """
+    iterations = float(result.iterations.max()) if result.iterations.numel() else 0.0
+    if M is None:
+        return replace(result, work_units=iterations)
+    if M.work_units is None:
+        return result
+    start = M.first_guess_units + 1 if started else 0.0
+    return replace(result, work_units=start + iterations * (1 + M.work_units))
 
 
 def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:

@@ -26,8 +26,8 @@ from sciml.solvers.iteration import (
     Ledger,
     Method,
     axpy,
-    batched_right_side,
     check_options,
+    counted,
     dot,
     iterate_verified,
     norm,
@@ -48,9 +48,6 @@ from sciml.solvers.probing import require_suitable
 
 # Without a preconditioner CG's residual may wander for hundreds of iterations before it falls.
 _WINDOW = 1000
-# The relative residual of a first guess above which zero is the better start: single precision may
-# fail at contrasts of 1e6, and smooth guesses that help have had 2.
-_FARTHEST = 10.0
 
 
 @dataclass(frozen=True)
@@ -87,12 +84,9 @@ class CG(LinearSolver):
     ) -> Iterate:
         """Run to the tolerance."""
         require_real(self.kind, A, b)
-        farthest = None
-        if initial is None and prepared.M is not None:
-            initial = prepared.M.first_guess(batched_right_side(A, b))
-            farthest = _FARTHEST
-        return iterate_verified(
-            conjugate_gradients(A, prepared.M),
+        M = prepared.M
+        result = iterate_verified(
+            conjugate_gradients(A, M),
             A,
             b,
             initial,
@@ -100,8 +94,9 @@ class CG(LinearSolver):
             max_iterations=self.max_iterations,
             window=_WINDOW,
             progress=progress,
-            farthest=farthest,
+            first_guess=None if M is None else M.first_guess,
         )
+        return counted(result, M, started=initial is None or bool(result.iterations.any()))
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,8 @@ def check_preconditioner(
     ``M``: options such as ``Multigrid()``, a LinearMap, a SciPy LinearOperator or matrix, or a
     function of a float64 tensor of shape ``A.shape``. ``A``, ``shape``: as in ``sciml.as_scipy``.
     ``tolerance``: the relative defect allowed; the default leaves room for float32 inside, where a
-    multigrid cycle leaves up to 1e-4 at a contrast of 1e4. That much does not disturb CG.
+    multigrid cycle on independent cells of contrast 1e4 leaves 2e-5 on 63^2 of them, 7e-5 on 255^2
+    and up to 2e-4 on 400^2 (in float64 1e-12). That much does not disturb CG.
     """
     operator = as_map(A, shape)
     if operator.dtype.is_complex:

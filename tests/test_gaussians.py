@@ -256,7 +256,11 @@ def test_windows_and_a_periodic_axis() -> None:
     solver = Gaussians(
         40, (0.3, 0.5), windows=2, points=300, rtol=1e-5, optimiser=VariableProjection(2)
     )
-    solution = sciml.solve(problem, solver, on=Grid((65,)), throw=False)
+    told: list[int] = []
+    solution = sciml.solve(
+        problem, solver, on=Grid((65,)), throw=False, progress=lambda k, _: told.append(k)
+    )
+    assert told == list(range(6)), "iterations are counted through the windows"
     (x,) = solution.on.coordinates()  # type: ignore[union-attr]
     exact = math.exp(-0.1 * math.pi**2) * torch.sin(math.pi * (x - 1))
     assert float(solution.error(exact)) < 1e-4

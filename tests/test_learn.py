@@ -94,8 +94,9 @@ def test_the_matrices_of_a_family_have_domains_of_their_own(home: Path) -> None:
     text = SPEC.replace("{kind: problem, spec: problem.yaml}",
                         "{kind: family, family: family.yaml, count: 3, seed: 1}")  # fmt: skip
     found = matrices(read_learning(parse_yaml(text, str(home / "spec.yaml"))))
-    assert all(isinstance(A, Stencil) and A.shape == (10, 10) for A in found)
-    diagonals = [A.diagonal() for A in found]
+    assert list(found) == [f"sample {k} of 'family.yaml'" for k in range(3)]
+    assert all(isinstance(A, Stencil) and A.shape == (10, 10) for A in found.values())
+    diagonals = [A.diagonal() for A in found.values()]
     assert all((a - b).abs().max() > 0.1 for a, b in pairwise(diagonals))
 
 
@@ -108,8 +109,11 @@ def test_matrices_in_files_are_read_in_order(home: Path) -> None:
                         f"{{kind: matrices, folder: '{folder}'}}")  # fmt: skip
     source = parse_yaml(text, str(home / "spec.yaml"))
     found = matrices(read_learning(source))
-    assert all(isinstance(A, SparseMatrix) for A in found)
-    assert [A.size for A in found] == [3, 2]
+    assert all(isinstance(A, SparseMatrix) for A in found.values())
+    assert {name: A.size for name, A in found.items()} == {
+        f"'{folder / 'a.npz'}'": 3,
+        f"'{folder / 'b.mtx'}'": 2,
+    }
     (folder / "c.mtx").write_text("no matrix")
     with pytest.raises(InputError, match="cannot read a matrix from"):
         matrices(read_learning(source))

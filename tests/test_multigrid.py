@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.sparse.linalg
@@ -100,7 +102,6 @@ def test_the_constant_path_is_the_assembled_one(shape) -> None:
     assembled = Stencil(A.coefficients.contiguous(), A.offsets, symmetric=True, definite=True)
     r = torch.rand(A.shape, dtype=torch.float64)
     cycles = [Multigrid(dtype="float64").setup(M) for M in (A, assembled)]
-    cycles[1]._coarse_first = cycles[0]._coarse_first  # by default it depends on what varies
     one, other = (cycle.apply(r) for cycle in cycles)
     torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
@@ -117,10 +118,14 @@ def test_any_size(shape) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "limit"), [((33, 20), 15), ((21, 21), 15), ((9, 8, 7), 15), ((101, 64), 40)]
+    ("shape", "limit"),
+    [((33, 20), 15), ((21, 21), 15), ((9, 8, 7), 15), ((101, 64), 40), ((35, 37), 15)],
 )
 def test_odd_periodic_axes(shape, limit) -> None:
-    """An odd ring is not coarsened: right answers, but more iterations where it is long."""
+    """An odd ring is not coarsened: right answers, but more iterations where it is long.
+
+    Where no axis can be (35 x 37), the finest level is the coarsest: a sparse factorisation.
+    """
     system = diffusion(noise(shape, 10), shape, "periodic", "cos(2*pi*x)")
     solution = sciml.solve(system, CG(preconditioner=Multigrid()))
     truth = sciml.solve(system, Direct()).value
@@ -211,6 +216,18 @@ def test_single_precision_cycles_cost_no_iterations(K) -> None:
     assert abs(single - double) <= 1
 
 
+def test_single_precision_is_what_the_check_of_preconditioners_leaves_room_for() -> None:
+    """A tenth of its tolerance of 2e-4 would call a sound cycle nonlinear."""
+    A = diffusion(noise((63, 63)), (63, 63)).A
+    single, double = (
+        sciml.check_preconditioner(Multigrid(dtype=dtype), A, probes=4)
+        for dtype in ("float32", "float64")
+    )
+    assert single.suits[0] == double.suits[0] == "cg"
+    assert 1e-5 < single.symmetry_defect < 1e-4
+    assert double.symmetry_defect < 1e-10
+
+
 def test_any_magnitude_fits_single_precision() -> None:
     M = Multigrid().setup(diffusion(1.0, (31, 31)).A)
     r = torch.rand(31, 31, dtype=torch.float64)
@@ -276,15 +293,38 @@ def test_the_cycle_is_chosen_by_the_operator(make, cycle) -> None:
     assert M.symmetric and Multigrid().setup(A).cycle == cycle
 
 
-def test_iterations_on_blocks_do_not_depend_on_the_size() -> None:
+def test_iterations_on_blocks_hardly_depend_on_the_size() -> None:
+    """4, 4, 5 and 8: the start from full multigrid saves more where a grid has fewer blocks.
+
+    The finest grid, of 256 blocks, has a few slow modes that neither it nor the cycle sees; from
+    zero the counts were 5, 7, 6 and 9.
+    """
     counts = [iterations(diffusion(blocks((n, n), 1e4, 32), (n, n))) for n in (63, 127, 255, 511)]
-    assert max(counts) - min(counts) <= 4 and max(counts) <= 9
+    assert max(counts) - min(counts) <= 4 and max(counts) <= 8
 
 
 def test_the_work_of_a_cycle_counts_its_visits() -> None:
     A = diffusion(noise((255, 255)), (255, 255)).A
     V, alternating, W = (Multigrid(cycle=c).setup(A).work_units for c in ("V", "alternating", "W"))
     assert 5 < V < alternating < W < 2 * alternating
+
+
+def test_the_work_of_a_solve_counts_its_start() -> None:
+    system = diffusion(noise((127, 127)), (127, 127))
+    near = torch.rand(system.A.shape, dtype=torch.float64)
+    for solver in (CG(preconditioner=Multigrid()), Multigrid()):
+        M = Multigrid().setup(system.A)
+        for initial in (None, near):
+            stats = sciml.solve(system, solver, initial=initial).stats
+            start = stats.work_units - (1 + M.work_units) * int(stats.iterations)
+            assert start == pytest.approx(1 + M.first_guess_units)
+        there = sciml.solve(system, replace(solver, rtol=1e-10)).value
+        assert sciml.solve(system, solver, initial=there).stats.work_units == 0
+    # One V-cycle on a grid and on those below it, each with a quarter of the points or so.
+    V = Multigrid(cycle="V").setup(system.A)
+    assert V.work_units + 1 < V.first_guess_units < 2 * V.work_units
+    bare = sciml.solve(diffusion(1.0, (31, 31)), CG()).stats
+    assert bare.work_units == int(bare.iterations)
 
 
 def test_points_linked_along_one_axis_only_are_solved() -> None:

@@ -436,13 +436,13 @@ def test_the_command_trains_on_a_folder_of_files(tmp_path: Path) -> None:
             lambda f: scipy.sparse.save_npz(
                 f / "a.npz", scipy.sparse.csr_matrix([[2.0, 1.0], [0.0, 2.0]])
             ),
-            "matrix 1 of 1 (2 unknowns) is not symmetric",
+            "a.npz' (2 unknowns) is not symmetric",
         ),
         (
             lambda f: scipy.sparse.save_npz(
                 f / "a.npz", scipy.sparse.csr_matrix([[1.0, 2.0], [2.0, 1.0]])
             ),
-            "matrix 1 of 1 (2 unknowns) is not positive definite",
+            "a.npz' (2 unknowns) is not positive definite",
         ),
         (
             lambda f: scipy.sparse.save_npz(

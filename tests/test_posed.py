@@ -18,8 +18,11 @@ from sciml.core.files import load_solution, save_solution
 from sciml.core.points import Points
 from sciml.core.problem import Robin, Unknown
 from sciml.core.status import Status
+from sciml.core.strong import strong_form
 from sciml.solvers import CG, PINN, FunctionDescent, Gaussians, Multigrid, Newton, RandomFeatures
-from sciml.solvers.collocation import GaussNewton, Sobol
+from sciml.solvers.collocation import Causal, GaussNewton, Sobol
+from sciml.solvers.collocation.conditions import built_in
+from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.posed import posed
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
@@ -68,7 +71,8 @@ PROBLEMS = {
 def test_the_jacobian_is_the_derivative_of_the_residuals(name: str, hard: bool) -> None:
     """One backward sweep per equation against central differences along random directions."""
     solver = PINN(width=5, depth=2, hard=hard, seed=1)
-    objective = posed(PROBLEMS[name], solver._network, hard, {"start": 3.0})
+    weights = {"start": 3.0, "equation": "1 + x"}
+    objective = posed(PROBLEMS[name], solver._network, hard, weights)
     generator = torch.Generator().manual_seed(0)
     objective.place(Sobol().points(objective, [8] * len(objective.pieces), generator))
     theta, (r, J) = objective.theta, objective.jacobian()
@@ -83,6 +87,98 @@ def test_the_jacobian_is_the_derivative_of_the_residuals(name: str, hard: bool) 
             ends.append(objective.vector())
         slope = (ends[0] - ends[1]) / 2e-6
         torch.testing.assert_close(J @ direction, slope, atol=2e-7, rtol=2e-6)
+
+
+def test_the_rate_at_the_start_is_built_in_without_a_graph_too() -> None:
+    """Sides that move give G a rate of its own, which is differentiated even under no_grad."""
+    u = "x*sin(2*t) + (1 - x)*exp(t)"
+    box = Box((0.0,), (1.0,))
+    problem = Problem(
+        box, Equation(m=1.0, K=1.0), {side: Condition(dirichlet=u) for side in box.sides},
+        time=Time(1.0), initial={"u": "1 - x", "ut": "1 - x + 2*x**2"},
+    )  # fmt: skip
+    base = built_in(strong_form(problem))
+    assert base is not None
+    x, h = torch.linspace(0.1, 0.9, 9, dtype=torch.float64), 1e-5
+
+    def at(t: float) -> torch.Tensor:
+        return base.extension(torch.stack([x, torch.full_like(x, t)], -1))[:, 0]
+
+    with torch.no_grad():
+        values, rates = at(0.0), (at(h) - at(-h)) / (2 * h)
+    torch.testing.assert_close(values, 1 - x)
+    torch.testing.assert_close(rates, 1 - x + 2 * x**2, atol=1e-9, rtol=1e-9)
+    assert torch.equal(values, at(0.0).detach())
+
+
+@pytest.mark.parametrize("weight", [4.0, "4", "4 + 0*x"])
+def test_weights_are_numbers_or_expressions(weight: float | str) -> None:
+    solver, points = PINN(width=4, depth=1, hard=False), torch.rand(9, 2, dtype=torch.float64)
+    plain, weighed = (
+        posed(POISSON, solver._network, False, weights)
+        for weights in ({}, {"equation": weight, "left": weight})
+    )
+    for objective in (plain, weighed):
+        objective.place([points] * len(objective.pieces))
+    r, weighted = plain.vector(), weighed.vector()
+    torch.testing.assert_close(weighted, torch.cat([2 * r[:18], r[18:]]))
+
+
+def test_a_weight_that_depends_on_the_place_goes_with_the_causal_ones() -> None:
+    objective = posed(ROD, PINN(width=4)._network, True, {"equation": "x**2"})
+    objective.place([torch.rand(20, 2, dtype=torch.float64), *objective_points(objective)])
+    batch = objective.batches[0]
+    torch.testing.assert_close(batch.share, batch.points[:, 0] ** 2)
+    size = objective.pointwise(batch.points)
+    torch.testing.assert_close(size / 20**0.5, objective.vector()[:20].abs())
+    Causal(epsilon=1e-12).weigh(objective, 0, lambda square: square**0.5)
+    torch.testing.assert_close(objective.batches[0].share, batch.points[:, 0] ** 2)
+
+
+def objective_points(objective: Objective) -> list[torch.Tensor]:
+    """Points of all pieces but the equation."""
+    return [torch.rand(3, 2, dtype=torch.float64) if p.fixed is None else p.fixed
+            for p in objective.pieces[1:]]  # fmt: skip
+
+
+ANGLE = "2/pi*atan2(y, x)"  # zero on y = 0, one on x = 0: the data jump at the origin
+
+
+def test_a_jump_of_the_data_is_carried_by_an_extension() -> None:
+    exact = f"{ANGLE} + sin(pi*x)*sin(pi*y)"
+    problem = replace(
+        POISSON, boundary={side: Condition(dirichlet=exact) for side in SQUARE.sides}, exact=exact
+    )
+    solver = PINN(
+        width=10, points=200, extension={"u": ANGLE}, optimiser=GaussNewton(iterations=20)
+    )
+    solution = solve(problem, solver, on=Points(500), throw=False)
+    x, y = solution.on.coordinates()
+    wanted = 2 / math.pi * torch.atan2(y, x) + (math.pi * x).sin() * (math.pi * y).sin()
+    assert float((solution.value - wanted).norm() / wanted.norm()) < 1e-4
+    side = torch.stack([torch.zeros(9), torch.linspace(0.1, 1, 9)], -1).double()
+    assert torch.allclose(solution.function(side), torch.ones(9, 1).double(), atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("options", "said", "key"),
+    [
+        ({"extension": {"u": "x"}}, "does not meet the data of 'right'", "extension"),
+        ({"extension": {"v": "x"}}, "no field is called 'v'", "extension.v"),
+        ({"extension": {"u": 0}, "hard": False}, "carries data that are built in", "extension"),
+        ({"extension": {"u": 0}, "windows": 2}, "no extension knows", "extension"),
+        ({"weights": {"equation": "x - 0.5"}}, "must not be negative", "weights.equation"),
+        ({"weights": {"equation": "1/(x - x)"}}, "must not be negative", "weights.equation"),
+        ({"weights": {"equation": "1 + u"}}, "'u'", "weights.equation"),
+        ({"weights": {"equation": "1 + q"}}, "'q'", "weights.equation"),
+    ],
+)
+def test_extensions_and_weights_that_do_not_fit_are_refused(
+    options: dict[str, Any], said: str, key: str
+) -> None:
+    with pytest.raises(InputError, match=said) as caught:
+        PINN(**options).init(POISSON, Grid((9, 9)))
+    assert caught.value.key == f"solver.{key}"
 
 
 def test_an_unknown_parameter_is_found() -> None:

@@ -29,8 +29,9 @@ from sciml.core.points import Points
 from sciml.core.solution import Solution
 
 SAMPLES = 9
-# Beyond this ratio of its extremes a positive field is coloured by its logarithm.
-LOG_RATIO = 100.0
+# A positive field is coloured by its logarithm where it is that much smaller than its maximum on
+# this share of the points: a pressure that falls to zero at one side is not.
+LOG_RATIO, LOG_SHARE = 100.0, 0.05
 _DECADES = 1e-6
 _RESIDUAL = r"relative residual $\|b - Au\| \,/\, \|b\|$"
 _INK = "#1f2933"
@@ -272,7 +273,7 @@ def normalise(samples: np.ndarray) -> Normalize:
     if not known.size:
         return Normalize(0, 1)
     low, high = float(known.min()), float(known.max())
-    if low > 0 and high / low >= LOG_RATIO:
+    if low > 0 and high >= LOG_RATIO * float(np.quantile(known, LOG_SHARE)):
         return LogNorm(low, high)
     pad = 0.0 if high > low else max(abs(low), 1.0) * 0.5
     return Normalize(low - pad, high + pad)

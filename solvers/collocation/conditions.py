@@ -6,7 +6,8 @@ carried into the box by a function G and a function phi that vanishes exactly wh
     u = G + phi N
 
 meets them whatever N is. G is the Boolean sum of one interpolation per axis (Gordon's transfinite
-interpolation, which wants data that agree where sides meet: :func:`agrees`), phi the product of the
+interpolation, which wants data that agree where sides meet: :func:`disagreement`), or is given, say
+with the singularities that the solution has where data jump; phi is the product of the
 distances s to the sides, 4 s (1 - s) where both are known. In time phi has a factor t, or t^2 where
 u_t is known too. Sides with Neumann, Robin or periodic conditions stay soft; periodic axes are
 better built into the network's inputs.
@@ -68,16 +69,16 @@ class Piece:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """u = G + phi N of D coordinates and F fields."""
+    """u = G + phi N of D coordinates and F fields; ``given``: G where it is no interpolation."""
 
     dimension: int
     fields: int
     constraints: tuple[Constraint, ...]
+    given: Data | None = None
 
     def jets(self, points: Tensor, pairs: Pairs) -> tuple[Jet, Jet]:
         """Those of G and phi, without a graph."""
-        known = jet_of(lambda x: self.extension(x, len(self.constraints)), points, pairs)
-        return known, jet_of(self.distance, points, pairs)
+        return jet_of(self.extension, points, pairs), jet_of(self.distance, points, pairs)
 
     def distance(self, x: Tensor) -> Tensor:
         """phi, (N, F)."""
@@ -88,17 +89,23 @@ class BuiltIn:
             total = total * torch.where(c.known, factor, 1.0)
         return total
 
-    def extension(self, x: Tensor, count: int) -> Tensor:
-        """G of the first ``count`` constraints, (N, F)."""
+    def extension(self, x: Tensor) -> Tensor:
+        """G, (N, F)."""
+        if self.given is not None:
+            return self.given(x)
+        return self._interpolated(x, len(self.constraints))
+
+    def _interpolated(self, x: Tensor, count: int) -> Tensor:
+        """The Boolean sum of the first ``count`` constraints, (N, F)."""
         if count == 0:
             return x.new_zeros(len(x), self.fields)
-        c, total = self.constraints[count - 1], self.extension(x, count - 1)
+        c, total = self.constraints[count - 1], self._interpolated(x, count - 1)
         s = ((x[:, c.axis] - c.low) / (c.high - c.low))[:, None]
         shares = {"low": (torch.ones_like(s),), "high": (torch.ones_like(s),), "both": (1 - s, s)}
         places = {"low": (c.low,), "high": (c.high,), "both": (c.low, c.high)}[c.ends]
         for share, place, data in zip(shares[c.ends], places, c.data, strict=True):
             at = _moved(x, c.axis, place)
-            gap = data(at) - self.extension(at, count - 1)
+            gap = data(at) - self._interpolated(at, count - 1)
             total = total + share * torch.where(c.known, gap, 0.0)
         if c.slope is not None:
             at = _moved(x, c.axis, c.low)
@@ -113,7 +120,7 @@ class BuiltIn:
         tracked = torch.is_grad_enabled()
         with torch.enable_grad():
             at = at if at.requires_grad else at.detach().requires_grad_()
-            value = self.extension(at, count - 1)
+            value = self._interpolated(at, count - 1)
             if not value.requires_grad:
                 return torch.zeros_like(value)
             columns = [
@@ -169,8 +176,8 @@ def built_in(form: StrongForm) -> BuiltIn | None:
 
 
 @torch.no_grad()
-def agrees(form: StrongForm, base: BuiltIn, count: int = 64) -> bool:
-    """Whether G meets all its conditions: not where a lid slides along a wall at rest."""
+def disagreement(form: StrongForm, base: BuiltIn, count: int = 64) -> str | None:
+    """The condition that G does not meet, if there is one: where a lid slides along a wall."""
     generator = torch.Generator().manual_seed(0)
     for piece in pieces(form, hard=False, periodic_built_in=True)[1:]:
         if piece.flux:
@@ -180,8 +187,8 @@ def agrees(form: StrongForm, base: BuiltIn, count: int = 64) -> bool:
         known, _ = base.jets(x, ())
         gap = piece.residual(x, known).abs().max()
         if gap > _AGREEMENT * (1 + known.value.abs().max()):
-            return False
-    return True
+            return piece.name
+    return None
 
 
 def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece, ...]:

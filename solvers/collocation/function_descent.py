@@ -35,8 +35,7 @@ from sciml.core.solve import LinearSolver, Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.core.strong import StrongForm
-from sciml.solvers.collocation.conditions import extent
-from sciml.solvers.collocation.networks import Activation, Embedding, Perceptron, Tape
+from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
 from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.posed import posed
 from sciml.solvers.continuation import Continuation
@@ -51,16 +50,20 @@ _INNER = 1e-3  # relative residual of the preconditioner's solves
 _PATIENCE = 10  # projected steps without a tenth's fall of the residual, and it has stagnated
 _FALL = 0.9
 _LARGEST = 1e6
+_NEAR = 1e-4  # of the distance to what is projected, at which the projection is near enough
 
 
 @dataclass(frozen=True)
 class NetworkProjection:
-    """The network that every iterate is projected onto, by so many steps of Gauss-Newton."""
+    """The network that every iterate is projected onto, by at most ``steps`` of Gauss-Newton.
+
+    Too few of them leave more than the network does: it is the projection that ends the descent.
+    """
 
     width: int = 16
     depth: int = 2
     activation: Activation = "tanh"
-    steps: int = 5
+    steps: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -183,13 +186,7 @@ class Projector:
         self.M, self.options, self.system = M, options, state.system
 
         def network(form: StrongForm) -> Perceptron:
-            with torch.random.fork_rng():
-                torch.manual_seed(options.seed)
-                found = Perceptron(
-                    Embedding(*extent(form), form.problem.periodic),
-                    options.width, options.depth, 1, options.activation,
-                )  # fmt: skip
-            return found.double()
+            return perceptron(form, options.seed, options.width, options.depth, options.activation)
 
         self.objective: Objective = posed(state.problem, network, True, {})
         columns = state.system.on.coordinates()
@@ -205,13 +202,16 @@ class Projector:
         return self.objective.ansatz.value
 
     def nearest(self, v: Tensor) -> Tensor:
-        """Its values after ``steps`` steps towards v, both (*shape)."""
-        theta = self.objective.theta
+        """Its values after at most ``steps`` steps towards v, both (*shape)."""
+        theta, first = self.objective.theta, float("inf")
         for _ in range(self.options.steps):
             u, J = self._tangent()
             gap = u - v
             weighted = self.M.apply(gap)
             before = float((gap * weighted).sum())
+            first = before if first == float("inf") else first
+            if before < _NEAR**2 * first:
+                break
             MJ = self.M.apply(J.T.reshape(-1, *self.M.shape)).flatten(1)
             gram, slope = MJ @ J, J.T @ weighted.flatten()
             taken = self._stepped(theta, v, gram, slope, before)

@@ -11,9 +11,9 @@ ones are put where the residual is largest, narrower than what is there.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -33,14 +33,21 @@ from sciml.solvers.collocation.conditions import extent
 from sciml.solvers.collocation.gaussian_layer import GaussianNetwork, Shape
 from sciml.solvers.collocation.gaussian_refinement import refined
 from sciml.solvers.collocation.objective import Ansatz, Objective
-from sciml.solvers.collocation.pinn import AnyOptimiser, exact_error
-from sciml.solvers.collocation.posed import posed, stated
+from sciml.solvers.collocation.pinn import AnyOptimiser
+from sciml.solvers.collocation.posed import posed
 from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol, sobol
-from sciml.solvers.collocation.training import Course, Training
+from sciml.solvers.collocation.trained import (
+    TrainedState,
+    begin,
+    counts,
+    refuse,
+    trained,
+    training_of,
+)
+from sciml.solvers.collocation.training import Course
 from sciml.solvers.collocation.variable_projection import VariableProjection, Weights
-from sciml.solvers.collocation.verify import Polish, answered, largest, measure, scales_of
-from sciml.solvers.collocation.windows import in_windows
+from sciml.solvers.collocation.verify import Polish, answered
 
 _MARGIN = 0.1  # of the extent, on either side, within which the first means lie
 _OVERLAPS = (1.5, 2.2, 3.2, 4.7, 7.0)  # first widths tried, over the mean distance
@@ -55,10 +62,10 @@ class Gaussians:
     distance whose residual is least. ``covariance``: "full" lets
     them turn, from the second stage on. ``channels``, ``hidden``: sums that a tanh layer of that
     many units takes in; 0: one sum per field, the answer is linear in the weights. ``points``
-    inside (0: three per parameter at the start); ``hard``, ``boundary_points``, ``weights``,
-    ``rtol``, ``seconds``, ``windows``, ``polish`` as for ``PINN``. ``stages`` of the optimiser's
-    iterations each; before the next, Gaussians below ``drop`` of the largest are left out and a
-    share ``grow`` is added.
+    inside (0: three per parameter at the start); ``hard``, ``boundary_points``, ``settle``,
+    ``weights``, ``rtol``, ``seconds``, ``windows``, ``polish`` as for ``PINN``. ``stages`` of the
+    optimiser's iterations each; before the next, Gaussians below ``drop`` of the largest are left
+    out and a share ``grow`` is added.
     """
 
     count: int = 100
@@ -74,8 +81,9 @@ class Gaussians:
     points: int = 0
     boundary_points: int = 100
     sampler: AnySampler = field(default_factory=Sobol)
+    settle: int = 0
     optimiser: VariableProjection | AnyOptimiser = field(default_factory=VariableProjection)
-    weights: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float | str] = field(default_factory=dict)
     rtol: float = 1e-4
     seconds: float | None = None
     polish: Polish | None = None
@@ -89,7 +97,7 @@ class Gaussians:
                 raise InputError(
                     f"{name} must be at least 1; got {getattr(self, name)}", f"solver.{name}"
                 )
-        for name in ("hidden", "drop", "grow", "points"):
+        for name in ("hidden", "drop", "grow", "points", "settle"):
             if getattr(self, name) < 0:
                 raise InputError(
                     f"{name} must not be negative; got {getattr(self, name)}", f"solver.{name}"
@@ -102,20 +110,13 @@ class Gaussians:
 
     def init(
         self, problem: Problem | LinearSystem, on: Grid | Mesh | Points | None = None
-    ) -> GaussiansState:
+    ) -> TrainedState:
         """Read the equation off the problem and place the first Gaussians."""
-        start = time.perf_counter()
-        stated_problem, place = stated(problem, on)
-        if stated_problem.time is None and self.windows > 1:
-            raise InputError("windows is for problems in time", "solver.windows")
-        objective = self._posed(stated_problem)
-        if self.windows > 1 and (objective.unknown or stated_problem.observations is not None):
-            raise InputError("windows are for problems without unknowns", "solver.windows")
-        return GaussiansState(objective, place, time.perf_counter() - start)
+        return begin(problem, on, self._posed, self.windows)
 
     def run(
         self,
-        state: GaussiansState,
+        state: TrainedState,
         *,
         initial: Tensor | None = None,
         b: Tensor | None = None,
@@ -123,22 +124,9 @@ class Gaussians:
         frames: Any = None,
     ) -> Solution:
         """Train stage by stage, then verify at fresh points and on the grid."""
-        if b is not None or initial is not None:
-            raise InputError("Gaussians are trained from their own start; leave initial and b out")
-        objective, record = state.objective, state.record
-        if self.windows == 1:
-            course = self._trained(objective, record, progress, self.seconds)
-        else:
-            begun = time.perf_counter()
-
-            def window(part: Objective, left: int, before: int) -> Course:
-                spent = time.perf_counter() - begun
-                share = None if self.seconds is None else max(self.seconds - spent, 0.0) / left
-                # Gaussians of the window before lie in its own time.
-                part.ansatz = Ansatz(self._network(part.form), part.ansatz.built_in)
-                return self._trained(part, record, progress, share)
-
-            objective, course = in_windows(objective, self.windows, self._posed, window, self.hard)
+        refuse(initial, b)
+        through = partial(self._trained, state.record)
+        objective, course = trained(self, state.objective, self._posed, through, progress)
         return answered(self, objective, course, state.on, state.setup_seconds, self.rtol)
 
     def _posed(self, problem: Problem) -> Objective:
@@ -146,33 +134,22 @@ class Gaussians:
 
     def _trained(
         self,
-        objective: Objective,
         record: dict[str, Any],
+        objective: Objective,
         progress: Progress | None,
         seconds: float | None,
     ) -> Course:
+        # Those of a window before lie in its own time.
+        objective.ansatz = Ansatz(self._network(objective.form), objective.ansatz.built_in)
         inside = self.points or 3 * len(objective.theta)
-        counts = [
-            inside if piece.name == "equation" else self.boundary_points
-            for piece in objective.pieces
-        ]
         generator = torch.Generator().manual_seed(self.seed)
-        objective.place(self.sampler.points(objective, counts, generator))
+        per_piece = counts(self, objective, inside)
+        objective.place(self.sampler.points(objective, per_piece, generator))
         _start(objective, _OVERLAPS if self.width is None else (_OVERLAPS[0],))
-        scale = max(scales_of(objective).equation, 1e-300)
-        training = Training(
-            self.sampler,
-            counts,
-            generator,
-            tolerance=(0.5 * self.rtol * scale) ** 2,
-            seconds=seconds,
-            progress=progress,
-            relative=lambda loss: loss**0.5 / scale,
-            confirmed=lambda: largest(measure(objective, 2000)) <= self.rtol,
-            error=exact_error(objective),
-            total=self.stages * self.optimiser.iterations,
-            record=record,
-        )
+        training = training_of(
+            self, objective, inside, generator, total=self.stages * self.optimiser.iterations,
+            progress=progress, seconds=seconds, record=record,
+        )  # fmt: skip
         numbers = [_count(objective)]
         course = self.optimiser.minimise(objective, training)
         for _ in range(1, self.stages):
@@ -227,16 +204,6 @@ class Gaussians:
                 "solver.width",
             )
         return torch.tensor(given, dtype=torch.float64)
-
-
-@dataclass(frozen=True)
-class GaussiansState:
-    """The objective, its Gaussians untrained, and where the answer is wanted."""
-
-    objective: Objective
-    on: Grid | Points
-    setup_seconds: float
-    record: dict[str, Any] = field(default_factory=dict)
 
 
 def _start(objective: Objective, overlaps: Sequence[float]) -> None:

@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.jet import Jet, Pairs, coordinates
+from sciml.core.strong import StrongForm
+from sciml.solvers.collocation.conditions import extent
 
 Activation = Literal["tanh", "sin"]
 Tape = list[tuple[Any, Any, Tensor]]  # a block, its input, its output
@@ -172,3 +174,29 @@ class Perceptron(nn.Module):
     def blocks(self) -> list[Dense]:
         """Every layer with parameters, each once."""
         return [*self.encoders, *self.hidden, self.last]
+
+
+def perceptron(
+    form: StrongForm,
+    seed: int,
+    width: int,
+    depth: int,
+    activation: Activation = "tanh",
+    features: int = 0,
+    feature_scale: float = 1.0,
+    modified: bool = False,
+    factorised: bool = False,
+) -> Perceptron:
+    """A float64 network on the box of a problem, one output a field, its weights drawn."""
+    problem, (lower, upper) = form.problem, extent(form)
+    axes = (*problem.periodic, *(() if problem.time is None else (False,)))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        embedding = Embedding(lower, upper, axes)
+        if features:
+            drawn = feature_scale * torch.randn(embedding.size, features)
+            embedding = Embedding(lower, upper, axes, drawn)
+        network = Perceptron(
+            embedding, width, depth, len(form.fields), activation, modified, factorised
+        )
+    return network.double()

@@ -9,7 +9,7 @@ parameters of the ansatz.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -59,8 +59,7 @@ class Ansatz:
         """u at points (N, D), (N, F)."""
         if self.built_in is None:
             return self.network(points, ()).value
-        count = len(self.built_in.constraints)
-        known, distance = self.built_in.extension(points, count), self.built_in.distance(points)
+        known, distance = self.built_in.extension(points), self.built_in.distance(points)
         return known + distance * self.network(points, ()).value
 
 
@@ -83,7 +82,8 @@ class Batch:
 class Objective:
     """The residuals of an ansatz at points that may be exchanged.
 
-    ``weights``: per piece, 1 where not named. ``unknown``: parameters of the problem to be found,
+    ``weights``: per piece, 1 where not named. ``profiles``: factors of these that depend on the
+    place, from points (N, D) to (N,). ``unknown``: parameters of the problem to be found,
     one-element tensors; the mapping of parameters that the strong form reads is kept in step.
     ``density``: what a sampler has learned of where the residual is, for its next exchange.
     ``notes``: remarks for the Solution.
@@ -93,6 +93,7 @@ class Objective:
     ansatz: Ansatz
     pieces: Sequence[Piece]
     weights: Mapping[str, float] = field(default_factory=dict)
+    profiles: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     unknown: Mapping[str, nn.Parameter] = field(default_factory=dict)
     batches: list[Batch] = field(default_factory=list)
     density: Any = None
@@ -163,18 +164,25 @@ class Objective:
         self._settle()
         return torch.cat(values), torch.cat(rows)
 
+    def profile(self, piece: Piece, points: Tensor) -> Tensor | None:
+        """The factor of a piece's weight at points, (N,), if it has one."""
+        return self.profiles[piece.name](points) if piece.name in self.profiles else None
+
     def pointwise(self, points: Tensor) -> Tensor:
-        """|r| of the equation at any points (N, D), (N,)."""
+        """|r| of the equation at any points (N, D), (N,), times the root of its profile."""
         piece, pairs = self.pieces[0], self.form.pairs
         jet = self.ansatz.jet(points, pairs, self.ansatz.known(points, pairs))
-        return piece.residual(points, jet).square().sum(-1).sqrt()
+        found = piece.residual(points, jet).square().sum(-1).sqrt()
+        profile = self.profile(piece, points)
+        return found if profile is None else profile.sqrt() * found
 
     def _batch(self, piece: Piece, points: Tensor) -> Batch:
         pairs = self.form.pairs if piece.name == "equation" else ()
+        share = self.profile(piece, points)
         if piece.twins is not None:
             points = torch.cat([points, points + piece.twins])
         weight = self.weights.get(piece.name, 1.0)
-        return Batch(piece, points, self.ansatz.known(points, pairs), pairs, weight)
+        return Batch(piece, points, self.ansatz.known(points, pairs), pairs, weight, share)
 
     def _at(self, batch: Batch, tape: Tape | None) -> Tensor:
         self._settle()

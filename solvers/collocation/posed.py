@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,18 @@ from sciml.core.points import Points
 from sciml.core.pointwise import numeric_parameters
 from sciml.core.problem import Problem, Unknown
 from sciml.core.strong import StrongForm, strong_form
-from sciml.solvers.collocation.conditions import Piece, agrees, built_in, extent, pieces
+from sciml.solvers.collocation.conditions import (
+    BuiltIn,
+    Piece,
+    built_in,
+    disagreement,
+    extent,
+    pieces,
+)
 from sciml.solvers.collocation.objective import Ansatz, Network, Objective
 
 OBSERVED = "observations"
+_TRIED = 1000  # places at which a weight is tried
 _KEY = "problem.observations"
 
 
@@ -59,17 +68,22 @@ def posed(
     problem: Problem,
     network: Callable[[StrongForm], Network],
     hard: bool,
-    weights: Mapping[str, float],
+    weights: Mapping[str, float | str],
+    extension: Mapping[str, float | str] | None = None,
 ) -> Objective:
     """The objective of a problem for the network that ``network(form)`` makes.
 
-    ``weights``: of the equation, the soft conditions (by side, or ``start``) and the observations.
-    Raises InputError for a weight that belongs to nothing.
+    ``weights``: of the equation, the soft conditions (by side, or ``start``) and the observations,
+    numbers or expressions of the place. ``extension``: what carries the data that are built in, by
+    field, in place of their interpolation. Raises InputError for a weight that belongs to nothing
+    or is negative somewhere, and for an extension that does not meet the data.
     """
     numbers = numeric_parameters(problem)
     form = strong_form(problem, numbers)
     base, notes = (built_in(form) if hard else None), []
-    if base is not None and not agrees(form, base):
+    if extension is not None:
+        base = _given(form, base if hard else None, extension)
+    elif base is not None and disagreement(form, base) is not None:
         base, hard = None, False
         notes.append("the data disagree where sides meet, so that the conditions are soft")
     parts = pieces(form, hard, True)
@@ -87,7 +101,63 @@ def posed(
         for name, value in problem.parameters.items()
         if isinstance(value, Unknown)
     }
-    return Objective(form, Ansatz(network(form), base), parts, weights, unknown, notes=notes)
+    numbered = {name: w for name, w in weights.items() if not isinstance(w, str)}
+    profiles = {p.name: _profile(form, p, weights[p.name]) for p in parts
+                if isinstance(weights.get(p.name), str)}  # fmt: skip
+    ansatz = Ansatz(network(form), base)
+    return Objective(form, ansatz, parts, numbered, profiles, unknown, notes=notes)
+
+
+def _given(form: StrongForm, base: BuiltIn | None, extension: Mapping[str, float | str]) -> BuiltIn:
+    """What is built in, its data carried by the ``extension``."""
+    key = "solver.extension"
+    if base is None:
+        raise InputError("an extension carries data that are built in, and there are none", key)
+    for name in extension:
+        if name not in form.fields:
+            raise InputError(f"no field is called '{name}'{did_you_mean(name, form.fields)}",
+                             f"{key}.{name}")  # fmt: skip
+        _check_place(form, extension[name], f"{key}.{name}")
+
+    def carried(points: Tensor) -> Tensor:
+        columns = [
+            form.data(extension.get(name, 0.0), f"{key}.{name}", points).expand(len(points))
+            for name in form.fields
+        ]
+        return torch.stack(columns, -1)
+
+    found = replace(base, given=carried)
+    missed = disagreement(form, found)
+    if missed is not None:
+        raise InputError(f"the extension does not meet the data of '{missed}'", key)
+    return found
+
+
+def _profile(form: StrongForm, piece: Piece, weight: float | str) -> Callable[[Tensor], Tensor]:
+    """A weight that depends on the place, from points (N, D) to (N,)."""
+    key = f"solver.weights.{piece.name}"
+    _check_place(form, weight, key)
+
+    def at(points: Tensor) -> Tensor:
+        return form.data(weight, key, points).expand(len(points))
+
+    generator = torch.Generator().manual_seed(0)
+    cube = torch.rand(_TRIED, piece.free, generator=generator, dtype=torch.float64)
+    tried = piece.place(cube)
+    least = at(tried)
+    bad = ~(torch.isfinite(least) & (least >= 0))
+    if bad.any():
+        place = ", ".join(f"{c:.4g}" for c in tried[bad][0].tolist())
+        raise InputError(f"a weight must not be negative; it is {float(least[bad][0]):.4g} "
+                         f"at ({place})", key)  # fmt: skip
+    return at
+
+
+def _check_place(form: StrongForm, coefficient: float | str, key: str) -> None:
+    """Raise InputError for what depends on the solution."""
+    for name in sorted(form.data.names(coefficient, key)):
+        if name in form.fields or name in form.data.slopes:
+            raise InputError(f"must depend on the place alone, not on '{name}'", key)
 
 
 def _observed(form: StrongForm) -> Piece:

@@ -42,6 +42,7 @@ from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.posed import posed, stated
 from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol
+from sciml.solvers.collocation.trained import refuse
 from sciml.solvers.collocation.training import Course, Training
 from sciml.solvers.collocation.verify import Polish, answered, measure, scales_of
 
@@ -115,8 +116,7 @@ class RandomFeatures:
         frames: Any = None,
     ) -> Solution:
         """Choose the bandwidth, fit, and verify at fresh points and on the grid."""
-        if b is not None or initial is not None:
-            raise InputError("features are fitted from zero; leave initial and b out")
+        refuse(initial, b)
         begun = time.perf_counter()
         bandwidth, note = self._bandwidth(state)
         objective, course = self._fitted(state, bandwidth, self.count, progress)

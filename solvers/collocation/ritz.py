@@ -8,7 +8,6 @@ its precision limits the answer: an error of 1e-8 in the energy norm changes the
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
@@ -24,11 +23,11 @@ from sciml.core.solution import Solution
 from sciml.core.solve import Progress
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.adam import Adam
-from sciml.solvers.collocation.conditions import extent
 from sciml.solvers.collocation.energy import EnergyObjective, Rule
 from sciml.solvers.collocation.natural_gradient import NaturalGradient
-from sciml.solvers.collocation.networks import Activation, Embedding, Perceptron
-from sciml.solvers.collocation.posed import posed, stated
+from sciml.solvers.collocation.networks import Activation, Perceptron, perceptron
+from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.trained import TrainedState, begin, refuse
 from sciml.solvers.collocation.training import Course, Training, train
 from sciml.solvers.collocation.verify import Polish, answered
 
@@ -71,20 +70,13 @@ class DeepRitz:
 
     def init(
         self, problem: Problem | LinearSystem, on: Grid | Mesh | Points | None = None
-    ) -> RitzState:
+    ) -> TrainedState:
         """Read the energy off the problem and draw the network's first weights."""
-        start = time.perf_counter()
-        given, place = stated(problem, on)
-        if given.observations is not None:
-            raise InputError(
-                "an energy knows nothing of observations; use pinn", "problem.observations"
-            )
-        objective = EnergyObjective(posed(given, self._network, True, {}))
-        return RitzState(objective, place, time.perf_counter() - start)
+        return begin(problem, on, self._posed)
 
     def run(
         self,
-        state: RitzState,
+        state: TrainedState,
         *,
         initial: torch.Tensor | None = None,
         b: torch.Tensor | None = None,
@@ -92,8 +84,7 @@ class DeepRitz:
         frames: Any = None,
     ) -> Solution:
         """Train, then verify the strong residual at fresh points and the one on the grid."""
-        if b is not None or initial is not None:
-            raise InputError("a network is trained from its own start; leave initial and b out")
+        refuse(initial, b)
         objective = state.objective
         rule = Rule(self.points, self.boundary_points)
         training = Training(
@@ -113,22 +104,15 @@ class DeepRitz:
             [note],
         )  # fmt: skip
 
+    def _posed(self, problem: Problem) -> EnergyObjective:
+        if problem.observations is not None:
+            raise InputError(
+                "an energy knows nothing of observations; use pinn", "problem.observations"
+            )
+        return EnergyObjective(posed(problem, self._network, True, {}))
+
     def _network(self, form: StrongForm) -> Perceptron:
-        lower, upper = extent(form)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            embedding = Embedding(lower, upper, form.problem.periodic)
-            network = Perceptron(embedding, self.width, self.depth, 1, self.activation)
-        return network.double()
-
-
-@dataclass(frozen=True)
-class RitzState:
-    """The energy, its network untrained, and where the answer is wanted."""
-
-    objective: EnergyObjective
-    on: Grid | Points
-    setup_seconds: float
+        return perceptron(form, self.seed, self.width, self.depth, self.activation)
 
 
 def _distance(before: float, after: float | None = None) -> float:

@@ -138,6 +138,7 @@ def answered(
         fields=objective.form.fields,
         function=ansatz.value,
         parameters=objective.found,
+        trained=objective,
     )
     polish = getattr(solver, "polish", None)
     if polish is not None:

@@ -60,6 +60,8 @@ class Causal:
         means = zero.index_add(0, index, squares) / counts * relative(1.0) ** 2
         before = means.cumsum(0) - means
         share = (-self.epsilon * before.nan_to_num(0.0)).exp()[index]
+        profile = objective.profile(batch.piece, batch.points)
+        share = share if profile is None else profile * share
         objective.batches[0] = replace(batch, share=share)
         return True
 

@@ -129,8 +129,7 @@ def differentiable(ansatz: Ansatz, points: Tensor) -> Tensor:
     value = ansatz.network(points, ()).value
     if ansatz.built_in is None:
         return value
-    known = ansatz.built_in.extension(points, len(ansatz.built_in.constraints))
-    return known + ansatz.built_in.distance(points) * value
+    return ansatz.built_in.extension(points) + ansatz.built_in.distance(points) * value
 
 
 def _joined(courses: Sequence[Course]) -> Course:

@@ -32,9 +32,15 @@ from sciml.solvers.learned.conjugate_directions import (
     linked,
     plain,
 )
-from sciml.solvers.learned.course import Course, Progress
+from sciml.solvers.learned.course import (
+    Course,
+    Matrices,
+    Progress,
+    check_training,
+    symmetric_matrices,
+    unfit,
+)
 from sciml.solvers.learned.ritz import RitzPairs, cached_ritz_pairs, training_vectors
-from sciml.solvers.learned.weights import FILE
 
 WARM_UP = 100  # steps
 
@@ -66,15 +72,8 @@ class ConjugateTraining:
     kind: Literal["conjugate_directions"] = "conjugate_directions"
 
     def __post_init__(self) -> None:
-        for name in ("ritz", "vectors", "valid", "epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} must be at least 1; got {getattr(self, name)}",
-                    f"preconditioner.{name}",
-                )
+        check_training(self, ("ritz", "vectors", "valid", "epochs", "batch"))
         self.network(2)  # checks its options
-        if not self.rate > 0:
-            raise InputError(f"rate must be positive; got {self.rate:g}", "preconditioner.rate")
 
     def network(self, dimension: int) -> DirectionNetwork:
         """The options of the network for grids of this dimension."""
@@ -82,44 +81,31 @@ class ConjugateTraining:
 
     def train(
         self,
-        matrices: Sequence[LinearMap],
+        matrices: Matrices,
         out: str | Path,
         *,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
+        cache: str | Path | None = None,
     ) -> Path:
-        """See :func:`train_conjugate_directions`."""
-        return train_conjugate_directions(self, matrices, out, device=device, progress=progress)
+        """Train on ``matrices``, stencils of one shape; the weights' file in the folder ``out``.
 
-
-def train_conjugate_directions(
-    options: ConjugateTraining,
-    matrices: Sequence[LinearMap],
-    out: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-    cache: str | Path | None = None,
-) -> Path:
-    """Train on ``matrices``, stencils of one shape; the file of the weights in the folder ``out``.
-
-    The weights of the best epoch, by the validation vectors, are there from the first epoch on; the
-    same call goes on where one was stopped, on a CPU to the same bits. ``cache``: the folder of the
-    Ritz vectors, ``out`` by default. Raises InputError for matrices that do not fit, or a folder
-    with another run, and SolveError where the loss is no longer a number.
-    """
-    folder = Path(out)
-    stencils = [_scaled(A).to(device) for A in _checked(matrices)]
-    A = Stencil(
-        torch.stack([part.coefficients for part in stencils]),
-        stencils[0].offsets,
-        periodic=stencils[0].periodic,
-        symmetric=True,
-        definite=True,
-    )
-    pairs = cached_ritz_pairs(A, options.ritz, 0, torch.float32, cache or folder)
-    run = _Run(options, stencils, pairs, folder, torch.device(device))
-    return run.finish(progress)
+        The weights of the best epoch, by the validation vectors, are there from the first epoch on;
+        the same call goes on where one was stopped, on a CPU to the same bits. ``cache``: the
+        folder of the Ritz vectors, ``out`` by default. Raises InputError for matrices that do not
+        fit, or a folder with another run, and SolveError where the loss is no longer a number.
+        """
+        stencils = [_scaled(name, A).to(device) for name, A in _checked(matrices)]
+        A = Stencil(
+            torch.stack([part.coefficients for part in stencils]),
+            stencils[0].offsets,
+            periodic=stencils[0].periodic,
+            symmetric=True,
+            definite=True,
+        )
+        pairs = cached_ritz_pairs(A, self.ritz, 0, torch.float32, cache or out)
+        run = _Run(self, stencils, pairs, out, device)
+        return run.course.run(self.epochs, run.epoch, progress)
 
 
 def line_searched_loss(A: LinearMap, q: Tensor, b: Tensor) -> Tensor:
@@ -161,38 +147,27 @@ class _Run:
         options: ConjugateTraining,
         matrices: Sequence[_Scaled],
         pairs: Sequence[RitzPairs],
-        out: Path,
-        device: torch.device,
+        out: str | Path,
+        device: torch.device | str,
     ) -> None:
         self.options, self.matrices, self.pairs = options, matrices, pairs
         self.per_matrix = max(1, options.vectors // len(matrices))
-        devices = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
-            torch.manual_seed(options.seed)
-            self.network = DirectionModule(options.network(matrices[0].cells.ndim)).to(device)
         self.stencils = [matrix.stencil for matrix in matrices]
+        network = options.network(matrices[0].cells.ndim)
         settings = {
             **asdict(replace(options, epochs=1, checkpoint=0.0)),
             "matrices": len(matrices),
             "shape": list(matrices[0].cells.shape),
         }
-        self.course = Course(KIND, out, settings, self.network, options.rate)
-        # This epoch's sum of losses, and the best validation so far.
-        self.course.carried = {"total": 0.0, "best": None} | self.course.carried
+        self.course = Course(
+            KIND, out, settings, lambda: DirectionModule(network), plain(network), device
+        )
 
-    def finish(self, progress: Progress | None) -> Path:
-        """The epochs that are left."""
-        while len(self.course.history) < self.options.epochs:
-            row = self._epoch()
-            if progress is not None:
-                progress(int(row["epoch"]), self.options.epochs, row)
-        return self.course.out / FILE
-
-    def _epoch(self) -> dict[str, float]:
-        """What is left of an epoch; its row of the history."""
+    def epoch(self) -> dict[str, float]:
+        """What is left of an epoch; the mean losses."""
         course, epoch = self.course, len(self.course.history)
         batches = self._order(epoch)
-        total, saved = course.carried["total"] or 0.0, time.monotonic()
+        total, saved = course.carried.get("total", 0.0), time.monotonic()
         while course.steps < (epoch + 1) * len(batches):
             matrix, indices = batches[course.steps - epoch * len(batches)]
             rate = self._rate(course.steps, self.options.epochs * len(batches))
@@ -201,13 +176,8 @@ class _Run:
             if time.monotonic() - saved >= self.options.checkpoint:
                 course.save()
                 saved = time.monotonic()
-        row = course.record("epoch", loss=total / len(batches), valid_loss=self._validated())
-        best, course.carried["total"] = course.carried["best"], 0.0
-        if best is None or row["valid_loss"] < best:
-            course.carried["best"] = row["valid_loss"]
-            course.write(plain(self.network.options))
-        course.save()
-        return row
+        course.carried["total"] = 0.0
+        return {"loss": total / len(batches), "valid_loss": self._validated()}
 
     def _order(self, epoch: int) -> list[tuple[int, list[int]]]:
         """The batches of an epoch: a matrix, and the numbers of its vectors."""
@@ -224,7 +194,7 @@ class _Run:
     def _loss(self, matrix: int, indices: Sequence[int]) -> Tensor:
         b = training_vectors(self.pairs[matrix], self.options.seed, indices)
         cells = self.matrices[matrix].cells.expand(b.shape)
-        return line_searched_loss(self.stencils[matrix], self.network(b, cells), b)
+        return line_searched_loss(self.stencils[matrix], self.course.network(b, cells), b)
 
     def _rate(self, step: int, steps: int) -> float:
         """Adam's at this step of all."""
@@ -246,39 +216,35 @@ class _Run:
         return total / self.options.valid
 
 
-def _checked(matrices: Sequence[LinearMap]) -> list[Stencil]:
-    """Every matrix of every batch as a stencil of its own; InputError where they do not fit."""
-    parts: list[Stencil] = []
-    for A in matrices:
+def _checked(matrices: Matrices) -> list[tuple[str, Stencil]]:
+    """Every sample of every matrix as a stencil of its own; InputError where they do not fit."""
+    parts: list[tuple[str, Stencil]] = []
+    for name, A in symmetric_matrices(KIND, matrices).items():
         if not isinstance(A, Stencil):
             raise InputError(
-                f"{KIND} is trained on problems on grids, not on bare matrices", "data"
+                f"{name}: {KIND} is trained on problems on grids, not on bare matrices", "data"
             )
-        if A.dtype.is_complex or not (A.symmetric and A.definite):
-            raise InputError(
-                f"{KIND} is trained on real symmetric positive definite operators", "data"
-            )
+        if not A.definite:
+            raise unfit(KIND, name, A, "not positive definite")
         for index in np.ndindex(*A.batch):
-            parts.append(Stencil(A.coefficients[index], A.offsets, periodic=A.periodic))
-    if not parts:
-        raise InputError(f"{KIND} needs a matrix to be trained on", "data")
-    first = parts[0]
-    for A in parts:
+            parts.append((name, Stencil(A.coefficients[index], A.offsets, periodic=A.periodic)))
+    first = parts[0][1]
+    for name, A in parts:
         if (A.shape, A.offsets, A.periodic) != (first.shape, first.offsets, first.periodic):
             raise InputError(
-                f"{KIND} is trained on operators of one shape; got {list(first.shape)} and "
+                f"{name}: {KIND} is trained on operators of one shape; got {list(first.shape)} and "
                 f"{list(A.shape)}",
                 "data",
             )
     return parts
 
 
-def _scaled(A: Stencil) -> _Scaled:
+def _scaled(name: str, A: Stencil) -> _Scaled:
     """The scaled stencil; its rows in holes are zero."""
     cells = linked(A)
     diagonal = A.diagonal().double()
     if not bool((diagonal > 0).all()):
-        raise InputError(f"{KIND} needs operators with a positive diagonal", "data")
+        raise InputError(f"{name}: {KIND} needs a positive diagonal", "data")
     root = diagonal.rsqrt() * cells
     planes = [
         (A.entry(offset).double() * root * shifted(root, offset, A.periodic)).float()

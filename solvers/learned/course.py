@@ -1,4 +1,4 @@
-"""The course of a training: its steps, its time, its history, and a state to go on from.
+"""What all trainings of preconditioners share: the matrices' check, and the course of a run.
 
 In the folder of a run: the weights for use, ``STATE`` with the network, the optimiser and the
 counts, and ``HISTORY`` with one row for each epoch or round.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -18,33 +18,109 @@ from torch import Tensor, nn
 
 from sciml.core.errors import InputError, SolveError
 from sciml.core.files import write_text
+from sciml.core.linear import LinearMap
 from sciml.solvers.learned.weights import FILE, read_stored, write_weights
 
 # progress(epoch, epochs, row of the history)
 Progress: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
+# What is trained on: matrices by name, or in an order.
+Matrices: TypeAlias = Mapping[str, LinearMap] | Sequence[LinearMap]
 STATE = "checkpoint.safetensors"
 HISTORY = "history.csv"
+
+
+def symmetric_matrices(kind: str, matrices: Matrices) -> dict[str, LinearMap]:
+    """The matrices by name; InputError where there are none, or one is complex or not symmetric."""
+    if isinstance(matrices, Mapping):
+        named = dict(matrices)
+    else:
+        named = {f"matrix {k} of {len(matrices)}": A for k, A in enumerate(matrices, 1)}
+    if not named:
+        raise InputError(f"{kind} needs a matrix to be trained on", "data")
+    for name, A in named.items():
+        if A.dtype.is_complex or not A.symmetric:
+            trouble = "complex" if A.dtype.is_complex else "not symmetric"
+            raise unfit(kind, name, A, trouble)
+    return named
+
+
+def unfit(kind: str, name: str, A: LinearMap, trouble: str) -> InputError:
+    """The error for a matrix that is none of those a preconditioner is made for."""
+    return InputError(
+        f"{name} ({A.size:,} unknowns) is {trouble}; {kind} is trained on real symmetric positive "
+        "definite matrices",
+        "data",
+    )
+
+
+def check_training(options: Any, counts: Sequence[str]) -> None:
+    """InputError unless the fields named in ``counts`` are at least 1 and the rate is positive."""
+    for name in counts:
+        if getattr(options, name) < 1:
+            raise InputError(
+                f"{name} must be at least 1; got {getattr(options, name)}",
+                f"preconditioner.{name}",
+            )
+    if not options.rate > 0:
+        raise InputError(f"rate must be positive; got {options.rate:g}", "preconditioner.rate")
+
+
+def falling(rate: float, step: int, steps: int) -> float:
+    """A rate that falls along a line, to a twentieth after all ``steps``."""
+    return rate * (1 - 0.95 * step / steps)
 
 
 class Course:
     """A network on its way under Adam, taken up where the folder ``out`` says it was left.
 
-    ``settings``: plain data that a run may not change. ``carried``: numbers of the caller's own,
-    saved and restored with the rest. Raises InputError for a folder with another run.
+    ``build`` makes the network, its random numbers those of ``settings["seed"]``; ``settings``:
+    plain data that a run may not change; ``described``: the network's options, for its file.
+    ``carried``: numbers of the caller's own, saved and restored with the rest. Raises InputError
+    for a folder with another run.
     """
 
     def __init__(
-        self, kind: str, out: Path, settings: Mapping[str, Any], network: nn.Module, rate: float
+        self,
+        kind: str,
+        out: str | Path,
+        settings: Mapping[str, Any],
+        build: Callable[[], nn.Module],
+        described: Mapping[str, Any],
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.kind, self.out, self.network = kind, out, network
+        self.kind, self.out, self.described = kind, Path(out), described
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
-        self.optimiser = torch.optim.Adam(network.parameters(), lr=rate)
+        with torch.random.fork_rng([device] if torch.device(device).type == "cuda" else []):
+            torch.manual_seed(settings["seed"])
+            self.network = build().to(device)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=settings["rate"])
         self.steps, self.seconds, self.cpu_seconds = 0, 0.0, 0.0
         self.history: list[dict[str, float]] = []
-        self.carried: dict[str, float | None] = {}
-        if (out / STATE).is_file():
+        self.carried: dict[str, float] = {}
+        if (self.out / STATE).is_file():
             self._restore()
         self._since = (time.perf_counter(), time.process_time())
+
+    def run(
+        self, total: int, epoch: Callable[[], Mapping[str, float]], progress: Progress | None
+    ) -> Path:
+        """What is left of ``total`` epochs; the file of the weights.
+
+        ``epoch`` makes its steps and returns what its row of the history says of them. The state is
+        saved with every row, and the weights are written unless an earlier ``valid_loss`` was less.
+        """
+        named = "epoch" if "epochs" in self.settings else "round"
+        while len(self.history) < total:
+            values = epoch()
+            if not math.isfinite(values.get("valid_loss", 0.0)):
+                raise SolveError(f"the validation loss is {values['valid_loss']}. Try a lower rate")
+            row = self._record(named, values)
+            if "valid_loss" not in row or row["valid_loss"] <= self._least():
+                self._write()
+            self.save()
+            if progress is not None:
+                progress(len(self.history), total, row)
+        return self.out / FILE
 
     def descend(self, loss: Tensor, *, rate: float | None = None, clip: float = math.inf) -> float:
         """One step of Adam; the loss. Raises SolveError where that is no number."""
@@ -64,11 +140,10 @@ class Course:
         self.steps += 1
         return value
 
-    def record(self, name: str, **values: float) -> dict[str, float]:
-        """A row of the history: the number of this epoch (or ``name``), steps, time, values."""
+    def _record(self, named: str, values: Mapping[str, float]) -> dict[str, float]:
         self._count_time()
         row = {
-            name: len(self.history) + 1.0,
+            named: len(self.history) + 1.0,
             "steps": float(self.steps),
             "seconds": self.seconds,
             "cpu_seconds": self.cpu_seconds,
@@ -77,11 +152,12 @@ class Course:
         self.history.append(row)
         return row
 
-    def write(self, options: Mapping[str, Any]) -> Path:
-        """The weights as they are now, for use; their file."""
+    def _least(self) -> float:
+        return min(row["valid_loss"] for row in self.history)
+
+    def _write(self) -> None:
         origin = {"training": self.settings, **self.history[-1]}
-        write_weights(self.out / FILE, self.kind, options, self.network.state_dict(), origin)
-        return self.out / FILE
+        write_weights(self.out / FILE, self.kind, self.described, self.network.state_dict(), origin)
 
     def save(self) -> None:
         """The state and the history."""

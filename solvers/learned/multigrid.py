@@ -113,7 +113,7 @@ def formula_weights(a: Tensor) -> Tensor:
     return reference.interpolate(patch, _FULL).weights[..., 0, 0]
 
 
-def coarsened(a: Tensor, formula: Tensor, network: CoarseningModule) -> tuple[Tensor, Tensor]:
+def coarsened(a: Tensor, formula: Tensor, network: nn.Module) -> tuple[Tensor, Tensor]:
     """The weights of P' and the entries of A_c', (*batch, 9) each, for a constant stencil.
 
     ``a``: its entries by ``box_offsets(2)``, symmetric; ``formula``: the weights of P; (*batch, 9)
@@ -209,8 +209,9 @@ class LearnedMultigrid:
 
     ``path``: a file of weights, the folder of a training run, or the name of shipped weights.
     ``cycle``, ``smoother``, ``sweeps``, ``dtype``: as in :class:`~sciml.solvers.Multigrid`.
-    ``trial``: keep the formula where, on a small grid, the network needs no fewer iterations. It
-    stays anyhow where coefficients vary or coarse points do not fit (sizes that are not odd).
+    ``trial``: keep the formula where, on a small grid, the network needs no fewer iterations; some
+    20 ms. It stays anyhow where coefficients vary or coarse points do not fit (sizes that are not
+    odd).
     ``setup`` raises InputError for weights that cannot be used, and for an operator that is not a
     real symmetric positive definite stencil in two dimensions.
     """
@@ -248,9 +249,12 @@ class LearnedMultigrid:
             return self._noted(self._formula(A), f"{reason}: the formula's coarse grids")
         learned = LearnedCoarsening(network)
         cycle: Cycle = "alternating" if self.cycle == "auto" else self.cycle
-        ours, theirs = self._tried(at_most(same, TRIED), learned, cycle)
-        found = f"{ours:.2g} iterations a digit on a small grid against {theirs:.2g}"
-        if ours < (theirs if self.trial else math.inf):
+        found, better = "not tried", True
+        if self.trial:
+            ours, theirs = self._tried(at_most(same, TRIED), learned, cycle)
+            found = f"{ours:.2g} iterations a digit on a small grid against {theirs:.2g}"
+            better = ours < theirs
+        if better:
             hierarchy = build(same, DTYPES[self.dtype], learned)
             ready = MultigridCycle(same, hierarchy, cycle, self.smoother, self.sweeps)
             return self._noted(ready, f"{found}: the network's coarse grids")

@@ -11,7 +11,6 @@ nine numbers, applied as a convolution, in float32.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,12 +18,19 @@ from typing import Literal
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap
-from sciml.core.stencil import Stencil
-from sciml.solvers.learned.course import Course, Progress
+from sciml.core.stencil import Stencil, box_offsets
+from sciml.solvers.learned.course import (
+    Course,
+    Matrices,
+    Progress,
+    check_training,
+    falling,
+    symmetric_matrices,
+    unfit,
+)
 from sciml.solvers.learned.multigrid import (
     KIND,
     CoarseningModule,
@@ -35,9 +41,10 @@ from sciml.solvers.learned.multigrid import (
     plain,
     uniform,
 )
-from sciml.solvers.learned.weights import FILE
+from sciml.solvers.multigrid.hierarchy import build
 
 _SMALLEST = 7  # points per axis of the grid on which a training's cycle solves exactly
+_LARGE = 511  # points per axis on which the level is found that a network corrects
 _BENT = 0.95  # the contraction above which n is a straight line
 
 
@@ -65,72 +72,52 @@ class MultigridTraining:
     kind: Literal["learned_multigrid"] = "learned_multigrid"
 
     def __post_init__(self) -> None:
-        for name in ("vectors", "power", "sweeps", "rounds", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} must be at least 1; got {getattr(self, name)}",
-                    f"preconditioner.{name}",
-                )
+        check_training(self, ("vectors", "power", "sweeps", "rounds", "steps", "batch"))
         if self.points <= _SMALLEST or self.points & (self.points + 1):
             raise InputError(
                 f"points must be 15, 31, 63 or the like; got {self.points}",
                 "preconditioner.points",
             )
-        if not self.rate > 0:
-            raise InputError(f"rate must be positive; got {self.rate:g}", "preconditioner.rate")
         CoarseningNetwork(self.width)  # checks its options
 
     def train(
         self,
-        matrices: Sequence[LinearMap],
+        matrices: Matrices,
         out: str | Path,
         *,
         device: torch.device | str = "cpu",
         progress: Progress | None = None,
     ) -> Path:
-        """See :func:`train_learned_multigrid`."""
-        return train_learned_multigrid(self, matrices, out, device=device, progress=progress)
+        """Train on ``matrices``, constant 2-D stencils; the file of weights in the folder ``out``.
 
-
-def train_learned_multigrid(
-    options: MultigridTraining,
-    matrices: Sequence[LinearMap],
-    out: str | Path,
-    *,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> Path:
-    """Train on ``matrices``, constant 2-D stencils; the file of weights in the folder ``out``.
-
-    The weights are there from the first round on; the same call goes on where one was stopped, on
-    a CPU to the same bits. Raises InputError for matrices that do not fit, or a folder with another
-    run, and SolveError where the loss is no longer a number.
-    """
-    stencils = _checked(matrices).to(device, torch.float32)
-    with torch.random.fork_rng([stencils.device] if stencils.is_cuda else []):
-        torch.manual_seed(options.seed)
-        network = CoarseningModule(CoarseningNetwork(options.width)).to(device)
-    settings = {**asdict(options), "matrices": len(stencils)}
-    course = Course(KIND, Path(out), settings, network, options.rate)
-    while len(course.history) < options.rounds:
-        losses, rhos = zip(
-            *(_step(options, stencils, network, course) for _ in range(options.steps)), strict=True
+        The weights are there from the first round on; the same call goes on where one was stopped,
+        on a CPU to the same bits. Raises InputError for matrices that do not fit, or a folder with
+        another run, and SolveError where the loss is no longer a number.
+        """
+        stencils = _checked(matrices).to(device, torch.float32)
+        options = CoarseningNetwork(self.width)
+        course = Course(
+            KIND,
+            out,
+            {**asdict(self), "matrices": len(stencils)},
+            lambda: CoarseningModule(options),
+            plain(options),
+            device,
         )
-        row = course.record("round", loss=float(np.mean(losses)), rho=float(np.mean(rhos)))
-        course.write(plain(network.options))
-        course.save()
-        if progress is not None:
-            progress(len(course.history), options.rounds, row)
-    return course.out / FILE
+
+        def turn() -> dict[str, float]:
+            steps = [_step(self, stencils, course) for _ in range(self.steps)]
+            loss, rho = np.mean(steps, axis=0).tolist()
+            return {"loss": loss, "rho": rho}
+
+        return course.run(self.rounds, turn, progress)
 
 
-def _step(
-    options: MultigridTraining, stencils: Tensor, network: CoarseningModule, course: Course
-) -> tuple[float, float]:
+def _step(options: MultigridTraining, stencils: Tensor, course: Course) -> tuple[float, float]:
     """One step of the training: the loss, and the mean contraction."""
     step = course.steps
     chosen = np.random.default_rng((options.seed, step)).integers(len(stencils), size=options.batch)
-    levels = hierarchy(stencils[torch.from_numpy(chosen)], options.points, network)
+    levels = hierarchy(stencils[torch.from_numpy(chosen)], options.points, course.network)
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     shape = (options.vectors, options.batch, options.points, options.points)
     v = torch.randn(shape, generator=generator).to(stencils.device)
@@ -138,7 +125,7 @@ def _step(
         for _ in range(options.power):
             v = unit(levels[0][0], error_after(levels, v, options.cycle, options.sweeps))
     rho = energy(levels[0][0], error_after(levels, v, options.cycle, options.sweeps)).sqrt()
-    rate = options.rate * (1 - 0.95 * step / (options.rounds * options.steps))
+    rate = falling(options.rate, step, options.rounds * options.steps)
     loss = course.descend(expected_iterations(rho).mean(), rate=rate, clip=1.0)
     return loss, float(rho.detach().mean())
 
@@ -147,7 +134,7 @@ def _step(
 Levels = list[tuple[Tensor, Tensor | None]]
 
 
-def hierarchy(a: Tensor, points: int, network: CoarseningModule) -> Levels:
+def hierarchy(a: Tensor, points: int, network: nn.Module) -> Levels:
     """The levels of the constant stencils a (batch, 9), of diagonal one on the finest."""
     a = a / a[:, 4:5]
     levels: Levels = []
@@ -167,13 +154,13 @@ def _cycle(levels: Levels, depth: int, x: Tensor, b: Tensor, cycle: str, sweeps:
     a, weights = levels[depth]
     if weights is None:
         return _exact(a, b)
-    x = _smooth(a, x, b, sweeps, reverse=False)
+    x = _smooth(a, x, b, sweeps, reverse=True)
     coarse_b = restrict(weights, b - product(a, x))
     twice = cycle == "alternating" and depth % 2 == 0 and levels[depth + 1][1] is not None
     coarse_x = torch.zeros_like(coarse_b)
     for _ in range(2 if twice else 1):
         coarse_x = _cycle(levels, depth + 1, coarse_x, coarse_b, cycle, sweeps)
-    return _smooth(a, x + prolong(weights, coarse_x), b, sweeps, reverse=True)
+    return _smooth(a, x + prolong(weights, coarse_x), b, sweeps, reverse=False)
 
 
 def product(a: Tensor, u: Tensor) -> Tensor:
@@ -226,22 +213,32 @@ def expected_iterations(rho: Tensor) -> Tensor:
     return 1 / ((1 + gap) / (1 - gap)).log() + 10 * (rho - _BENT).clamp(min=0)
 
 
-def _checked(matrices: Sequence[LinearMap]) -> Tensor:
+def _checked(matrices: Matrices) -> Tensor:
     """The entries of every sample of every matrix, (matrices, 9); InputError where one is none."""
     found = []
-    for A in matrices:
-        if not isinstance(A, Stencil) or A.dimension != 2 or A.dtype.is_complex:
-            raise InputError(f"{KIND} is trained on real stencils in two dimensions", "data")
-        if not (A.symmetric and A.definite):
-            raise InputError(f"{KIND} is trained on symmetric positive definite operators", "data")
+    for name, A in symmetric_matrices(KIND, matrices).items():
+        if not isinstance(A, Stencil) or A.dimension != 2:
+            raise InputError(f"{name}: {KIND} is trained on stencils in two dimensions", "data")
+        if not A.definite:
+            raise unfit(KIND, name, A, "not positive definite")
         constant = uniform(A)
         if constant is None:
             raise InputError(
-                f"{KIND} is trained on constant coefficients, on grids whose number of unknowns "
-                f"per axis is odd; got {list(A.shape)}",
+                f"{name}: {KIND} is trained on constant coefficients, on grids whose number of "
+                f"unknowns per axis is odd; got {list(A.shape)}",
                 "data",
             )
-        found.append(entries(constant).reshape(-1, 9))
-    if not found:
-        raise InputError(f"{KIND} needs a matrix to be trained on", "data")
-    return torch.cat(found)
+        found += [fully_coarsened(a) for a in entries(constant).reshape(-1, 9)]
+    return torch.stack(found)
+
+
+def fully_coarsened(a: Tensor) -> Tensor:
+    """The entries of the first level, of a stencil's (9,), that is coarsened along both axes.
+
+    What a network corrects: above it, where one axis is coarsened alone, the formula stays.
+    """
+    A = Stencil(a[:, None, None].expand(9, _LARGE, _LARGE), box_offsets(2))
+    for level in build(A, torch.float64).levels:
+        if level.P is not None and level.P.factors == (2, 2):
+            return entries(level.A)
+    return a

@@ -165,7 +165,9 @@ class Surrogate:
             return line
         with torch.no_grad():
             other = self.polish.run(state.polishing).stats.iterations.double().mean()
-        return f"{line}, {other:.3g} without it, {100 * (1 - own / other):.0f} % saved"
+        saved = 100 * (1 - float(own / other)) if other else 0.0
+        effect = f"{saved:.0f} % saved" if saved > 0 else "nothing saved"
+        return f"{line}, {other:.3g} without it, {effect}"
 
     def _certified(
         self, state: SurrogateState, predicted: Solution, solution: Solution

@@ -5,12 +5,11 @@ One cycle on level l, for A_l x = b (Trottenberg, Oosterlee, Schueller 2001, sec
     smooth x;   correct x on islands;   b' = P^T (b - A x);
     x' = cycle(b') gamma times;   x += P x';   correct x on islands;   smooth x,
 
-the post-smoother in the adjoint order of the pre-smoother. Where coefficients vary, that
-one begins with the points of the coarse grid, and the coarse correction stands between sweeps over
-those that it only interpolates to: a quarter fewer iterations. Constant stencils keep the order
-that coarse grids of ``solvers.learned`` were trained in. gamma = 1 is the V-cycle, 2 the
-W-cycle; the alternating cycle takes 2 to the levels 1, 3, 5 and so on, 1 to the others; the F-cycle
-visits the next level once as an F- and once as a V-cycle.
+the post-smoother in the adjoint order of the pre-smoother. That one begins with the points of the
+coarse grid, so that the coarse correction stands between sweeps over those that it only
+interpolates to: up to a third fewer iterations than in the opposite order. gamma = 1 is the
+V-cycle, 2 the W-cycle; the alternating cycle takes 2 to the levels 1, 3, 5 and so on, 1 to the
+others; the F-cycle visits the next level once as an F- and once as a V-cycle.
 
 For symmetric A with adjoint smoothers S, S* and the islands' projection C, I - B A is
 S* C T C S, where 0 <= T <= 1 is the error of the coarse correction: B is symmetric, and I - B A
@@ -44,7 +43,6 @@ class MultigridCycle(Inverse):
         commute = cycle != "F" or len(hierarchy.levels) <= 3
         super().__init__(A, symmetric=A.symmetric and commute, definite=A.definite)
         self.hierarchy, self.cycle, self.smoother, self.sweeps = hierarchy, cycle, smoother, sweeps
-        self._coarse_first = any(s != 0 for s in A.coefficients.stride()[-A.dimension :])
         self._bounds = (
             [_spectral_bound(level) for level in hierarchy.levels]
             if smoother == "chebyshev"
@@ -65,6 +63,13 @@ class MultigridCycle(Inverse):
         """Multiplications of one cycle over those of one product with the finest operator."""
         entries = [level.A.size * len(level.A.offsets) for level in self.hierarchy.levels]
         return (2 * self.sweeps + 1) * self._entries(0, self.cycle, entries) / entries[0]
+
+    @property
+    def first_guess_units(self) -> float:
+        """The same of full multigrid: on every level one restriction, and one cycle from there."""
+        entries = [level.A.size * len(level.A.offsets) for level in self.hierarchy.levels]
+        cycles = sum(self._entries(depth, self.cycle, entries) for depth in range(len(entries)))
+        return ((2 * self.sweeps + 1) * cycles + sum(entries[:-1])) / entries[0]
 
     def _entries(self, depth: int, cycle: Cycle, entries: list[int]) -> int:
         """Stencil entries that one smoothing step on every visit of levels from ``depth`` reads."""
@@ -196,7 +201,7 @@ class MultigridCycle(Inverse):
             self._solve_coarsest(x, b)
             return
         twin = kernels.of(x)
-        self._smooth(depth, x, b, reverse=self._coarse_first, from_zero=from_zero)
+        self._smooth(depth, x, b, reverse=True, from_zero=from_zero)
         if level.islands is not None:
             level.islands.correct(x, b)
         coarse_x, coarse_b = work[depth + 1]
@@ -206,7 +211,7 @@ class MultigridCycle(Inverse):
         twin.prolong_add(level.P, x, coarse_x)
         if level.islands is not None:
             level.islands.correct(x, b)
-        self._smooth(depth, x, b, reverse=not self._coarse_first, from_zero=False)
+        self._smooth(depth, x, b, reverse=False, from_zero=False)
 
     def _smooth(
         self, depth: int, x: torch.Tensor, b: torch.Tensor, *, reverse: bool, from_zero: bool

@@ -163,7 +163,7 @@ def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, .
     if n > DENSE:
         return tuple(
             scipy.sparse.linalg.splu(_regular(matrix.to_scipy(), A.nullspace).tocsc())
-            for matrix in samples(A)
+            for matrix in samples(A.to(torch.float64))
         )
     identity = torch.eye(n, dtype=torch.float64, device=A.device).reshape(
         n, *(1,) * len(A.batch), *A.shape

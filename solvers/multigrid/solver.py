@@ -18,8 +18,8 @@ from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.core.stencil import Stencil
 from sciml.solvers.iteration import (
-    batched_right_side,
     check_options,
+    counted,
     iterate_verified,
     stationary,
 )
@@ -37,7 +37,7 @@ class Multigrid(LinearSolver):
     ``cycle``: V, W, F, alternating (see ``cycle``), or auto: V, or alternating where a trial on a
     coarse level says that it pays (see ``choice``). ``smoother``: coloured Gauss-Seidel, or
     Chebyshev of degree 2 ``sweeps``. ``sweeps`` before and after each coarse correction. ``full``:
-    start from full multigrid when used as a solver without an initial guess. ``dtype`` of the
+    start with full multigrid on the first residual when used as a solver. ``dtype`` of the
     cycle; residuals are always float64.
     """
 
@@ -84,9 +84,7 @@ class Multigrid(LinearSolver):
         progress: Progress | None,
     ) -> Iterate:
         """Repeat the cycle on the residual."""
-        if initial is None and self.full:
-            initial = prepared.first_guess(batched_right_side(A, b))
-        return iterate_verified(
+        result = iterate_verified(
             stationary(A, prepared),
             A,
             b,
@@ -95,4 +93,7 @@ class Multigrid(LinearSolver):
             max_iterations=self.max_iterations,
             window=50,
             progress=progress,
+            first_guess=prepared.first_guess if self.full else None,
         )
+        started = self.full and (initial is None or bool(result.iterations.any()))
+        return counted(result, prepared, started=started)

@@ -362,6 +362,16 @@ def test_from_a_file_in_our_solvers_and_in_scipy(tmp_path: Path) -> None:
     assert np.allclose(M @ r.flatten().numpy(), wanted, rtol=1e-5, atol=1e-9)
 
 
+def test_the_shipped_network_of_three_dimensions() -> None:
+    given = system(32, 3, rim=Condition(dirichlet=0.0))
+    plain_cg = CG(rtol=1e-6)
+    learned = FCG(preconditioner=ConjugateDirections("dcdm-poisson-3d"), rtol=1e-6)
+    slow, fast = (solver.run(solver.init(given)) for solver in (plain_cg, learned))
+    assert fast.status is Status.CONVERGED
+    assert not fast.notes  # nothing took over
+    assert 5 * int(fast.stats.iterations) <= int(slow.stats.iterations)
+
+
 @pytest.mark.parametrize("n", [24, 48, 96])
 def test_the_shipped_network_takes_few_iterations_on_grids_it_never_saw(n: int) -> None:
     given = system(n, rim=Condition(dirichlet=0.0))

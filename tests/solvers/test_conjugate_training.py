@@ -24,7 +24,6 @@ from sciml.solvers.learned.conjugate_directions import ConjugateDirections
 from sciml.solvers.learned.conjugate_training import (
     ConjugateTraining,
     line_searched_loss,
-    train_conjugate_directions,
 )
 from sciml.solvers.learned.course import STATE
 from sciml.solvers.learned.weights import FILE, read_stored
@@ -74,9 +73,7 @@ def test_training_lowers_the_loss_and_the_iterations(tmp_path: Path) -> None:
     options = ConjugateTraining(
         channels=8, convolutions=(2, 2, 2), ritz=100, vectors=500, valid=20, epochs=4, rate=2e-3
     )
-    path = train_conjugate_directions(
-        options, [given.A], tmp_path, progress=lambda e, n, row: rows.append(row)
-    )
+    path = options.train([given.A], tmp_path, progress=lambda e, n, row: rows.append(row))
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["loss"] < 0.25 * rows[0]["loss"]
     assert rows[-1]["valid_loss"] < 0.1
@@ -95,7 +92,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     A = system().A
-    train_conjugate_directions(SMALL, [A], tmp_path / "whole")
+    SMALL.train([A], tmp_path / "whole")
 
     class Killed(Exception):
         pass
@@ -111,9 +108,9 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     stopped = replace(SMALL, checkpoint=0.0)
     with monkeypatch.context() as patched, pytest.raises(Killed):
         patched.setattr(conjugate_training, "line_searched_loss", killing)
-        train_conjugate_directions(stopped, [A], tmp_path / "parts")
+        stopped.train([A], tmp_path / "parts")
     assert (tmp_path / "parts" / FILE).is_file()  # of the first epoch
-    train_conjugate_directions(stopped, [A], tmp_path / "parts")
+    stopped.train([A], tmp_path / "parts")
     assert torch.equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     history = [(tmp_path / name / "history.csv").read_text() for name in ("whole", "parts")]
     rows = [[line.split(",") for line in text.splitlines()[1:]] for text in history]
@@ -121,26 +118,24 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
         (r[0], r[1], r[4], r[5]) for r in rows[1]
     ]
     # More epochs of a finished run are the run with more epochs.
-    train_conjugate_directions(replace(SMALL, epochs=4), [A], tmp_path / "parts")
-    train_conjugate_directions(replace(SMALL, epochs=4), [A], tmp_path / "longer")
+    replace(SMALL, epochs=4).train([A], tmp_path / "parts")
+    replace(SMALL, epochs=4).train([A], tmp_path / "longer")
     assert torch.equal(weights(tmp_path / "parts"), weights(tmp_path / "longer"))
 
 
 def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     A = system().A
-    train_conjugate_directions(replace(SMALL, epochs=1), [A], tmp_path)
+    replace(SMALL, epochs=1).train([A], tmp_path)
     with pytest.raises(InputError, match="batch was 10, now 5"):
-        train_conjugate_directions(replace(SMALL, batch=5), [A], tmp_path)
+        replace(SMALL, batch=5).train([A], tmp_path)
     with pytest.raises(InputError, match="shape was"):
-        train_conjugate_directions(SMALL, [system(9).A], tmp_path)
+        SMALL.train([system(9).A], tmp_path)
 
 
 def test_seeds_differ_and_decide(tmp_path: Path) -> None:
     A, once = system().A, replace(SMALL, epochs=1)
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        train_conjugate_directions(
-            replace(once, seed=seed), [A], tmp_path / name, cache=tmp_path / "ritz"
-        )
+        replace(once, seed=seed).train([A], tmp_path / name, cache=tmp_path / "ritz")
     assert torch.equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert not torch.equal(weights(tmp_path / "a"), weights(tmp_path / "c"))
     assert len(list((tmp_path / "ritz").iterdir())) == 1
@@ -150,9 +145,7 @@ def test_several_obstacles_with_the_cells_as_an_input(tmp_path: Path) -> None:
     parts = [system(10, f"(x - {c})**2 + (y - 0.5)**2 < 0.03").A for c in (0.3, 0.5, 0.7)]
     options = replace(SMALL, mask=True, vectors=60, epochs=4, rate=3e-3)
     rows: list[Mapping[str, float]] = []
-    path = train_conjugate_directions(
-        options, parts, tmp_path, progress=lambda e, n, row: rows.append(row)
-    )
+    path = options.train(parts, tmp_path, progress=lambda e, n, row: rows.append(row))
     assert rows[-1]["loss"] < rows[0]["loss"]
     stored = read_stored(path, "conjugate_directions")
     assert stored.options["mask"] is True
@@ -168,7 +161,7 @@ def test_three_dimensions(tmp_path: Path) -> None:
         boundary={side: Condition(dirichlet=0.0) for side in box.sides},
     )
     given = discretize(problem, Grid((8, 8, 8), "cell"))
-    path = train_conjugate_directions(replace(SMALL, epochs=1), [given.A], tmp_path)
+    path = replace(SMALL, epochs=1).train([given.A], tmp_path)
     solver = FCG(preconditioner=ConjugateDirections(str(path)), rtol=1e-6)
     assert solver.run(solver.init(given)).status is Status.CONVERGED
 
@@ -185,10 +178,10 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     }
     for said, matrices in cases.items():
         with pytest.raises(InputError, match=said):
-            train_conjugate_directions(SMALL, matrices, tmp_path)
+            SMALL.train(matrices, tmp_path)
     zero = Stencil(torch.zeros(5, 4, 4), cross_offsets(2), symmetric=True, definite=True)
     with pytest.raises(InputError, match="positive diagonal"):
-        train_conjugate_directions(SMALL, [zero], tmp_path)
+        SMALL.train([zero], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["ritz", "vectors", "valid", "epochs", "batch", "rate"])
@@ -200,4 +193,4 @@ def test_options_that_make_no_sense_are_refused(name: str) -> None:
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(SolveError, match="Try a lower rate"):
-        train_conjugate_directions(replace(SMALL, rate=1e30), [system().A], tmp_path)
+        replace(SMALL, rate=1e30).train([system().A], tmp_path)

@@ -23,7 +23,7 @@ from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Problem
 from sciml.core.solve import solve
 from sciml.core.stencil import Stencil, box_offsets
-from sciml.solvers import CG, LearnedMultigrid, Multigrid, MultigridTraining
+from sciml.solvers import CG, FCG, LearnedMultigrid, Multigrid, MultigridTraining
 from sciml.solvers.interop import as_scipy
 from sciml.solvers.learned.course import STATE
 from sciml.solvers.learned.multigrid import (
@@ -44,8 +44,8 @@ from sciml.solvers.learned.multigrid import (
 from sciml.solvers.learned.multigrid_training import (
     energy,
     error_after,
+    fully_coarsened,
     hierarchy,
-    train_learned_multigrid,
 )
 from sciml.solvers.learned.weights import FILE, read_stored, write_weights
 from sciml.solvers.multigrid.cycle import MultigridCycle
@@ -216,6 +216,15 @@ def test_trial_refuses_a_bad_network_and_says_so(tmp_path: Path) -> None:
     assert not torch.equal(without.apply(r), with_trial.apply(r))
 
 
+def test_without_a_trial_nothing_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: object) -> float:
+        raise AssertionError("a trial")
+
+    monkeypatch.setattr("sciml.solvers.learned.multigrid.iterations_per_digit", refuse)
+    learned = LearnedMultigrid(saved(noisy(0), tmp_path), trial=False).setup(rotated(31))
+    assert "not tried: the network's coarse grids" in learned.notes[0]
+
+
 @pytest.mark.parametrize("A", [cells(31), rotated(32)], ids=["varying", "even"])
 def test_what_is_not_constant_on_every_level_keeps_the_formula(A: Stencil, tmp_path: Path) -> None:
     learned = LearnedMultigrid(saved(noisy(0), tmp_path), trial=False).setup(A)
@@ -275,7 +284,7 @@ def test_training_runs_the_cycle_that_is_used(cycle: str) -> None:
         P = reference.interpolate(operator, (2, 2))
         P = replace(P, weights=weights[0][:, None, None].expand(9, n // 2, n // 2))
         for _ in range(2):
-            reference.sweep(operator, x, b, reverse=False, from_zero=False)
+            reference.sweep(operator, x, b, reverse=True, from_zero=False)
         coarse_b = x.new_empty(P.shape)
         reference.restrict_residual(operator, P, x, b, coarse_b)
         twice = cycle == "alternating" and depth % 2 == 0 and levels[depth + 1][1] is not None
@@ -284,7 +293,7 @@ def test_training_runs_the_cycle_that_is_used(cycle: str) -> None:
             coarse_x = step(depth + 1, coarse_x, coarse_b)
         reference.prolong_add(P, x, coarse_x)
         for _ in range(2):
-            reference.sweep(operator, x, b, reverse=True, from_zero=False)
+            reference.sweep(operator, x, b, reverse=False, from_zero=False)
         return x
 
     v = normal((31, 31))
@@ -303,9 +312,9 @@ def test_trial_counts_what_cg_takes() -> None:
     errors = [
         e
         - solve(
+            # CG itself, but for its start from full multigrid.
             system,
-            CG(preconditioner=Multigrid(cycle="V"), max_iterations=k),
-            initial=torch.zeros_like(e),
+            FCG(preconditioner=Multigrid(cycle="V"), max_iterations=k, directions=1),
             throw=False,
         ).value
         for k in (1, 5)
@@ -319,7 +328,7 @@ def test_trial_counts_what_cg_takes() -> None:
 
 def test_training_resumes_to_the_same_bits(tmp_path: Path) -> None:
     A = [rotated(15, degrees) for degrees in (30.0, 50.0)]
-    whole = train_learned_multigrid(SMALL, A, tmp_path / "whole")
+    whole = SMALL.train(A, tmp_path / "whole")
 
     class Stopped(Exception):
         pass
@@ -328,23 +337,36 @@ def test_training_resumes_to_the_same_bits(tmp_path: Path) -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
-        train_learned_multigrid(SMALL, A, tmp_path / "parts", progress=stop)
-    again = train_learned_multigrid(SMALL, A, tmp_path / "parts")
+        SMALL.train(A, tmp_path / "parts", progress=stop)
+    again = SMALL.train(A, tmp_path / "parts")
     ours, theirs = (read_stored(path, KIND) for path in (whole, again))
     assert all(torch.equal(value, theirs.tensors[name]) for name, value in ours.tensors.items())
     assert any(value.any() for name, value in ours.tensors.items() if name.startswith("last"))
     assert (tmp_path / "parts" / STATE).is_file()
     with pytest.raises(InputError, match="steps was 3, now 4"):
-        train_learned_multigrid(replace(SMALL, steps=4), A, tmp_path / "parts")
+        replace(SMALL, steps=4).train(A, tmp_path / "parts")
+
+
+@pytest.mark.parametrize(
+    ("degrees", "ratio", "axes"), [(30.0, 1e3, 0), (20.0, 300.0, 1), (10.0, 1e3, 2)]
+)
+def test_training_is_on_the_level_that_a_network_corrects(
+    degrees: float, ratio: float, axes: int
+) -> None:
+    """The first that is coarsened along both axes, after ``axes`` that were along one."""
+    A = rotated(63, degrees, ratio)
+    levels = build(A, torch.float64).levels
+    factors = [level.P.factors for level in levels[: axes + 1] if level.P is not None]
+    assert [sum(f) for f in factors] == [3] * axes + [4]
+    expected = entries(levels[axes].A)
+    torch.testing.assert_close(fully_coarsened(entries(A)), expected)
 
 
 def test_training_lowers_the_contraction_on_a_larger_grid(tmp_path: Path) -> None:
-    options = replace(SMALL, width=8, points=31, rounds=2, steps=12, rate=2e-2)
+    options = replace(SMALL, width=8, points=31, rounds=6, steps=4, rate=2e-2)
     A = rotated(15)
     rows: list[Mapping[str, float]] = []
-    path = train_learned_multigrid(
-        options, [A], tmp_path, progress=lambda i, n, row: rows.append(row)
-    )
+    path = options.train([A], tmp_path, progress=lambda i, n, row: rows.append(row))
     assert rows[-1]["loss"] < 0.9 * rows[0]["loss"]
     large = uniform(rotated(63))
     assert large is not None
@@ -390,11 +412,13 @@ def test_what_does_not_suit_is_refused(tmp_path: Path) -> None:
     )
     for bad, message in unfit:
         with pytest.raises(InputError, match=message):
-            train_learned_multigrid(MultigridTraining(), bad, tmp_path / "run")
+            MultigridTraining().train(bad, tmp_path / "run")
 
 
-@pytest.mark.parametrize(("degrees", "ratio"), [(30.0, 1000.0), (45.0, 100.0)])
-def test_shipped_weights_save_iterations(degrees: float, ratio: float) -> None:
+@pytest.mark.parametrize(
+    ("degrees", "ratio", "least"), [(30.0, 1000.0, 1.25), (45.0, 100.0, 1.25), (20.0, 300.0, 1.5)]
+)
+def test_shipped_weights_save_iterations(degrees: float, ratio: float, least: float) -> None:
     """At the same work an iteration: both take the alternating cycle, with nine-point stencils."""
     A = rotated(127, degrees, ratio)
     system = LinearSystem(A, normal(A.shape))
@@ -405,4 +429,4 @@ def test_shipped_weights_save_iterations(degrees: float, ratio: float) -> None:
     assert learned.converged
     assert float((system.b - A.apply(learned.value)).norm() / system.b.norm()) < 1e-10
     ours, theirs = (int(solution.stats.iterations) for solution in (learned, formula))
-    assert 1.3 * ours <= theirs
+    assert least * ours <= theirs

@@ -102,7 +102,8 @@ def test_bounds_hold_the_true_error(size: float, steps: int) -> None:
     certificate = certify(u, problem(ALL), GRID, steps=steps)
     found = bracket(u, certificate, problem(ALL), GRID)
     assert found.held.tolist() == [True] * COUNT and found.steps == steps
-    slack = 1 + 1e-6  # the truth itself was computed
+    # Two steps from an error of 1e-6 the upper bound is sharp to 3e-12: rounding of the truth.
+    slack = 1 + 1e-10
     assert bool((found.lower <= slack * found.error).all())
     assert bool((found.error <= slack * found.upper).all())
     assert float((found.lower / found.error).min()) > (0.999 if steps else 0.9)
