@@ -82,6 +82,15 @@ def test_every_snippet_of_a_page_runs(
     assert ran >= 3
 
 
+def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    names: dict[str, object] = {"__name__": "readme"}
+    for block in blocks_of((ROOT / "README.md").read_text()):
+        if block.kind == "python":
+            exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), names)
+    assert names["failed"] == 0 and names["K"].grad is not None  # type: ignore[attr-defined]
+
+
 def test_blocks_are_found_with_their_titles_and_marks() -> None:
     text = (
         '```yaml title="a.yaml"\nx: 1\n```\n\n<!-- not run: long -->\n```sh\nsleep 9\n```\n'
