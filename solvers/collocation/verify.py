@@ -136,7 +136,7 @@ def answered(
         if problem.time is None
         else torch.tensor(problem.time.instants, dtype=torch.float64),
         fields=objective.form.fields,
-        function=ansatz.value,
+        function=lambda points: ansatz.value(torch.as_tensor(points, dtype=torch.float64)),
         parameters=objective.found,
         trained=objective,
     )
