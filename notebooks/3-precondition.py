@@ -75,8 +75,8 @@ for name, (_, residuals, setup, solve) in turned.items():
 # %% [markdown]
 # Times are those of the machine that made this page, with one thread. The learned one saves
 # iterations, each at multigrid's price, and its set-up costs more: it tries the network against
-# the formula on a small grid first. For one right-hand side that may eat up the gain. Another
-# order of smoothing, without any network, would bring most of it too (`docs/preconditioners.md`).
+# the formula on a small grid first. For one right-hand side that may eat up the gain
+# (`docs/preconditioners.md`).
 #
 # ## Poisson around obstacles
 #
