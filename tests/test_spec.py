@@ -219,7 +219,8 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00\x01")
     (tmp_path / "large.yaml").write_bytes(b"#" * 2_000_000)
     for name, fragment in [("binary.yaml", "UTF-8"), ("large.yaml", "1000000 bytes"),
-                           ("absent.yaml", "cannot read"), (".", "cannot read"),
+                           ("absent.yaml", "start one with sciml new"),
+                           ("larg.yaml", "did you mean '.*large.yaml'"), (".", "cannot read"),
                            ("nul\0.yaml", "cannot read")]:  # fmt: skip
         with pytest.raises(InputError, match=fragment):
             load_spec(tmp_path / name)

@@ -112,9 +112,9 @@ def read_yaml(path: str | Path) -> Source:
 
 def _instead(path: Path) -> str:
     """A file with a similar name in the same folder, or how to come by one."""
-    known = [str(found) for found in path.parent.glob("*.y*ml")]
-    close = difflib.get_close_matches(str(path), known, n=1)
-    return f"did you mean '{close[0]}'?" if close else "start one with sciml new"
+    known = {found.stem: found for found in sorted(path.parent.glob("*.y*ml"))}
+    close = difflib.get_close_matches(path.stem, known, n=1)
+    return f"did you mean '{known[close[0]]}'?" if close else "start one with sciml new"
 
 
 def parse_yaml(text: str, name: str = "spec") -> Source:
