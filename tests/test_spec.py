@@ -220,7 +220,7 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "large.yaml").write_bytes(b"#" * 2_000_000)
     for name, fragment in [("binary.yaml", "UTF-8"), ("large.yaml", "1000000 bytes"),
                            ("absent.yaml", "start one with sciml new"),
-                           ("larg.yaml", "did you mean '.*large.yaml'"), (".", "cannot read"),
+                           ("larg.yaml", "did you mean '.*large.yaml'"), (".", "is a directory"),
                            ("nul\0.yaml", "cannot read")]:  # fmt: skip
         with pytest.raises(InputError, match=fragment):
             load_spec(tmp_path / name)
