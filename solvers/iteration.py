@@ -207,7 +207,7 @@ def iterate_verified(
         _refuse_misshapen(initial, x)
         x.copy_(initial)
         _true_residual(A, x, right, singular, r)
-    norms = norm(r, dimension)
+    norms, correction = norm(r, dimension), None
     if first_guess is not None and bool((norms > rtol * ledger.scale).any()):
         correction = first_guess(r)
         if correction is not None:
@@ -219,8 +219,10 @@ def iterate_verified(
         norms = norm(r, dimension)
         ledger.verify(norms)
     if A.nullspace:
-        return ledger.result(remove_mean(x, dimension))
-    return ledger.result(x, norms / ledger.scale)
+        result = ledger.result(remove_mean(x, dimension))
+    else:
+        result = ledger.result(x, norms / ledger.scale)
+    return replace(result, corrected=correction is not None)
 
 
 def _corrected(
@@ -248,18 +250,18 @@ def _corrected(
     return torch.where(far, norms, found)
 
 
-def counted(result: Iterate, M: LinearMap | None, *, started: bool) -> Iterate:
+def counted(result: Iterate, M: LinearMap | None) -> Iterate:
     """The result with its work: per iteration a product with A and an application of M.
 
-    ``started``: M gave the first guess, whose residual is one more product. Unknown where M does
-    not count its own work.
+    A corrected start costs one more product, for its residual. Unknown where M does not count its
+    own work.
     """
     iterations = float(result.iterations.max()) if result.iterations.numel() else 0.0
     if M is None:
         return replace(result, work_units=iterations)
     if M.work_units is None:
         return result
-    start = M.first_guess_units + 1 if started else 0.0
+    start = M.first_guess_units + 1 if result.corrected else 0.0
     return replace(result, work_units=start + iterations * (1 + M.work_units))
 
 

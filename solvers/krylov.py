@@ -96,7 +96,7 @@ class CG(LinearSolver):
             progress=progress,
             first_guess=None if M is None else M.first_guess,
         )
-        return counted(result, M, started=initial is None or bool(result.iterations.any()))
+        return counted(result, M)
 
 
 @dataclass(frozen=True)

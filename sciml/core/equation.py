@@ -39,7 +39,8 @@ class Regions:
 
 
 # A number, an expression of x, y, z, t, u, ux, uy, uz and the parameters, a file, a tensor or
-# array on the grid (batch dimensions lead), or (Python only) a function of the coordinate tensors.
+# array on the grid (batch dimensions lead), or (Python only) a function of the coordinate tensors,
+# which may take the state and the parameters by name after them.
 Coefficient = Any
 Vector = tuple[Coefficient, ...]
 Matrix = tuple[tuple[Coefficient, ...], ...]

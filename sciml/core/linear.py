@@ -64,9 +64,9 @@ class LinearMap(ABC):
         return self.apply(u), torch.ones_like(norms)
 
     def first_guess(self, b: torch.Tensor) -> torch.Tensor | None:
-        """Of an approximate inverse: a better start than ``A b`` for the equation it inverts.
+        """Of an approximate inverse: a guess at the solution, closer to it than one application.
 
-        None where the map has none.
+        ``b``: the right-hand side. None where the map has no such guess.
         """
         return None
 

@@ -8,8 +8,7 @@ linearly, and nowhere else.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
@@ -23,6 +22,7 @@ from sciml.core.discretize.coefficients import load
 from sciml.core.equation import FieldFile
 from sciml.core.errors import InputError
 from sciml.core.expression import Call, Expression, Node, parse
+from sciml.core.functions import call_named, named_arguments
 from sciml.core.interpolation import interpolate
 from sciml.core.problem import Problem, Unknown
 
@@ -69,7 +69,8 @@ class Pointwise:
         if isinstance(coefficient, str):
             return self._expression(coefficient, key).names
         if callable(coefficient):
-            return _taken(coefficient, len(self.problem.box.axes)) | frozenset(self.axes)
+            names = named_arguments(coefficient, len(self.problem.box.axes))
+            return names | frozenset(self.axes)
         return frozenset(self.axes) if _is_field(coefficient) else frozenset()
 
     def smooth(self, coefficient: Any, key: str) -> None:
@@ -115,8 +116,9 @@ class Pointwise:
         if callable(coefficient):
             d = len(self.problem.box.axes)
             known = self._known(points, values, slopes)
-            state = {name: known[name] for name in _taken(coefficient, d) if name in known}
-            return torch.as_tensor(coefficient(*points.unbind(1)[:d], **state)).to(points.dtype)
+            places = points.unbind(1)[:d]
+            value = call_named(coefficient, places, known, _ABSENT, key)
+            return torch.as_tensor(value).to(points.dtype)
         raise InputError(
             "must be a number, an expression, a field or a function; "
             f"got {type(coefficient).__name__}",
@@ -187,19 +189,6 @@ def _parsed(text: str, known: tuple[str, ...]) -> Expression:
 
 def _is_field(coefficient: Any) -> bool:
     return isinstance(coefficient, (FieldFile, Tensor, np.ndarray))
-
-
-def _taken(function: Callable[..., Any], dimension: int) -> frozenset[str]:
-    """The names of what a function takes after its coordinates."""
-    try:
-        parameters: Sequence[inspect.Parameter] = tuple(
-            inspect.signature(function).parameters.values()
-        )
-    except (TypeError, ValueError):
-        return frozenset()
-    placed = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    named = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
-    return frozenset((*placed[dimension:], *named))
 
 
 def _functions(node: Node) -> frozenset[str]:

@@ -54,7 +54,8 @@ class Iterate:
 
     ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
     ``residuals``: (steps, *batch) relative norms. ``true_residual``: ||b - A x|| / ||b|| of this x,
-    recomputed in float64 as the last thing, or None. ``notes``: remarks for the Solution.
+    recomputed in float64 as the last thing, or None. ``corrected``: the preconditioner improved the
+    start. ``notes``: remarks for the Solution.
     """
 
     x: torch.Tensor
@@ -63,6 +64,7 @@ class Iterate:
     residuals: torch.Tensor
     work_units: float | None = None
     true_residual: torch.Tensor | None = None
+    corrected: bool = False
     notes: tuple[str, ...] = ()
 
 

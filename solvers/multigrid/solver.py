@@ -17,12 +17,7 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.core.stencil import Stencil
-from sciml.solvers.iteration import (
-    check_options,
-    counted,
-    iterate_verified,
-    stationary,
-)
+from sciml.solvers.iteration import check_options, counted, iterate_verified, stationary
 from sciml.solvers.multigrid.choice import choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
 from sciml.solvers.multigrid.hierarchy import build
@@ -95,5 +90,4 @@ class Multigrid(LinearSolver):
             progress=progress,
             first_guess=prepared.first_guess if self.full else None,
         )
-        started = self.full and (initial is None or bool(result.iterations.any()))
-        return counted(result, prepared, started=started)
+        return counted(result, prepared)

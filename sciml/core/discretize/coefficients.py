@@ -3,12 +3,12 @@
 Everything is evaluated at ``points``, coordinate tensors that broadcast against one another, and
 comes back in a shape ``(*batch, ...)`` that broadcasts against them: a number costs one number,
 a function of x alone one vector. Where the time and the solution are known, expressions may name
-t, u, ux, uy and uz, and a function may have arguments of these names after its coordinates.
+t, u, ux, uy and uz. A function may have arguments of these names, and of the parameters', after its
+coordinates.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +22,7 @@ import torch
 from sciml.core.discretize.layout import Layout, Points
 from sciml.core.errors import InputError
 from sciml.core.expression import Expression, parse
+from sciml.core.functions import call_named, named_arguments
 from sciml.core.grid import AXES
 from sciml.core.interpolation import interpolate
 from sciml.core.problem import Coefficient, FieldFile, Problem, Unknown
@@ -128,21 +129,10 @@ def depends_on(coefficient: Any, data: Data, key: str) -> frozenset[str]:
         every = {**dict.fromkeys(STATE, torch.zeros(())), **data.variables}
         found = expression(coefficient, replace(data, variables=every), key).names
     elif callable(coefficient):
-        found = _arguments(coefficient, data.layout.dimension)
+        found = named_arguments(coefficient, data.layout.dimension)
     else:
         return frozenset()
     return found & {"t", *STATE}
-
-
-def _arguments(function: Callable[..., Any], dimension: int) -> frozenset[str]:
-    """The names of what a function takes after its coordinates."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):
-        return frozenset()
-    placed = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    named = [p.name for p in parameters if p.kind == p.KEYWORD_ONLY]
-    return frozenset((*placed[dimension:], *named)) & frozenset(_REFUSED)
 
 
 def evaluate(
@@ -194,24 +184,25 @@ def _raw(coefficient: Coefficient, points: Points, data: Data, key: str) -> torc
 
 def call(expression: Expression, points: Points, data: Data) -> torch.Tensor:
     """An expression at points; parameters lead as batch dimensions."""
-    ndim = points[0].ndim
+    return expression(**dict(zip(AXES, points, strict=False)), **_known(points, data))
+
+
+def _known(points: Points, data: Data) -> dict[str, torch.Tensor]:
+    """Parameters and variables, as they broadcast against the points."""
+    trailing = (1,) * points[0].ndim
     values = {
-        name: p.reshape(*p.shape, *(1,) * ndim) if p.ndim else p
-        for name, p in data.parameters.items()
+        name: p.reshape(*p.shape, *trailing) if p.ndim else p for name, p in data.parameters.items()
     }
-    return expression(**dict(zip(AXES, points, strict=False)), **values, **data.variables)
+    return {**values, **data.variables}
 
 
 def _call_function(
     function: Callable[..., Any], points: Points, data: Data, key: str
 ) -> torch.Tensor:
     shape = torch.broadcast_shapes(*(p.shape for p in points))
-    taken = _arguments(function, data.layout.dimension)
-    for name in sorted(taken - set(data.variables)):
-        raise InputError(f"the function for {_name(key)} takes '{name}': {_REFUSED[name]}", key)
-    state = {name: v for name, v in data.variables.items() if name in taken}
+    places = [p.expand(shape) for p in points]
     value = torch.as_tensor(
-        function(*(p.expand(shape) for p in points), **state), device=data.device
+        call_named(function, places, _known(points, data), _REFUSED, key), device=data.device
     )
     tail = value.shape[-len(shape) :]
     if any(size not in (1, n) for size, n in zip(reversed(tail), reversed(shape), strict=False)):

@@ -19,6 +19,7 @@ from sciml.core.discretize.elements_tables import Part
 from sciml.core.equation import FieldFile, Regions
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import parse
+from sciml.core.functions import call_named
 from sciml.core.grid import AXES
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Coefficient, Problem
@@ -92,7 +93,9 @@ def _plain(coefficient: Coefficient, part: Part, data: MeshData, key: str) -> to
         return _array(torch.as_tensor(coefficient), part, data, key)
     if callable(coefficient):
         shape = part.points[0].shape
-        value = torch.as_tensor(coefficient(*part.points), dtype=torch.float64)
+        value = torch.as_tensor(
+            call_named(coefficient, part.points, _named(data), _REFUSED, key), dtype=torch.float64
+        )
         try:
             return value.expand(torch.broadcast_shapes(value.shape, shape))
         except RuntimeError:
@@ -113,9 +116,13 @@ def _expression(text: str, part: Part, data: MeshData, key: str) -> torch.Tensor
         parsed = parse(text, (*AXES[: data.mesh.dimension], *data.parameters), _REFUSED)
     except InputError as error:
         raise InputError(error.message, error.key or key) from None
-    named = {name: p[..., None, None] if p.ndim else p for name, p in data.parameters.items()}
-    value = parsed(**dict(zip(AXES, part.points, strict=False)), **named)
+    value = parsed(**dict(zip(AXES, part.points, strict=False)), **_named(data))
     return value.reshape(1, 1) if value.ndim == 0 else value
+
+
+def _named(data: MeshData) -> dict[str, torch.Tensor]:
+    """The parameters, as they broadcast against a part's points."""
+    return {name: p[..., None, None] if p.ndim else p for name, p in data.parameters.items()}
 
 
 def _array(values: torch.Tensor, part: Part, data: MeshData, key: str) -> torch.Tensor:
