@@ -186,6 +186,35 @@ def test_the_bandwidth_with_the_least_residual_is_taken():
     assert any(note.startswith("bandwidth 4;") for note in solution.notes)
 
 
+def test_an_axis_may_have_a_bandwidth_of_its_own():
+    """Frequencies fill that box, periodic axes as circles; one number for all is the same."""
+    periodic = dict.fromkeys(("left", "right"), Condition(periodic=True))
+    problem = Problem(SQUARE, Equation(f=0.0), around(SQUARE) | periodic)
+    waves = random_network(strong_form(problem), 4000, (2.0, 30.0), "sin", 0).waves
+    assert waves.shape == (4000, 3)
+    torch.testing.assert_close(
+        waves.abs().amax(0), torch.tensor([2.0, 2.0, 30.0], dtype=torch.float64), rtol=1e-3, atol=0
+    )
+    same = [random_network(strong_form(POISSON), 9, b, "tanh", 1).waves for b in (3.0, (3.0, 3.0))]
+    assert torch.equal(*same)
+    with pytest.raises(InputError, match=r"or 2 of them, time last; got \[1.0, 2.0, 3.0\]"):
+        random_network(strong_form(POISSON), 9, (1.0, 2.0, 3.0), "sin", 0)
+
+
+def test_features_as_narrow_as_the_solution_along_each_axis_find_it():
+    thin = "sin(8*pi*x)*sin(pi*y)"
+    problem = Problem(SQUARE, Equation(f=f"65*pi**2*{thin}"), around(SQUARE), exact=thin)
+
+    def error(bandwidth):
+        options = RandomFeatures(count=300, bandwidths=(bandwidth,))
+        solution = solve(problem, options, on=Points(500), throw=False)
+        x, y = solution.on.coordinates()
+        exact = (8 * math.pi * x).sin() * (math.pi * y).sin()
+        return float((solution.value - exact).norm() / exact.norm())
+
+    assert error((16.0, 3.0)) < 1e-4 * error(16.0)
+
+
 def test_runs_are_repeatable_and_leave_the_global_generator_alone():
     options = RandomFeatures(count=50, bandwidths=(4.0,), seed=5, rtol=1e-3)
     torch.manual_seed(1)
@@ -211,6 +240,7 @@ def test_what_features_cannot_represent_is_said():
         ({"count": 0}, "solver.count"),
         ({"bandwidths": ()}, "solver.bandwidths"),
         ({"bandwidths": (1.0, -1.0)}, "solver.bandwidths"),
+        ({"bandwidths": (1.0, (4.0, 0.0))}, "solver.bandwidths"),
         ({"points": 0}, "solver.points"),
     ),
 )

@@ -2,7 +2,8 @@
 
     u = G + phi sum_m c_m s(w_m . z + b_m),       z in [-1, 1]^D (angles on periodic axes),
 
-with w_m uniform in [-B, B]^D and b_m such that the m-th feature varies somewhere in the box. The
+with w_m uniform in [-B, B]^D, or with a B of its own for every axis, and b_m such that the m-th
+feature varies somewhere in the box. The
 residual is linear in c where the equation is, so that one least-squares problem over all points
 gives c; where it is not, Newton's method linearises the equation at the iterate,
 
@@ -54,14 +55,16 @@ _LEAST = 1e-13  # a fall of the residual to this share of the first is rounding
 _KEPT = 0.5  # a step whose linear model left this share of the residual was the last
 _FALL = 0.9  # a step that left more than this share of the residual, too
 _TRIALS = 12
+Bandwidth = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class RandomFeatures:
     """Least squares, and Newton's method, on ``count`` random features a field; float64.
 
-    ``bandwidths``: candidates for the largest frequency, radians per half side of the box; of
-    several, the one with the least residual at held-out points of a run with half the features.
+    ``bandwidths``: candidates for the largest frequency, radians per half side of the box, one for
+    all axes or one for each (time last); of several candidates, the one with the least residual at
+    held-out points of a run with half the features.
     ``points`` inside (default 3 a weight), ``boundary_points`` on every side with a soft condition
     and at the start (default a tenth). ``hard``: build Dirichlet data and the start in.
     ``weights``: of the soft conditions relative to the equation's, by side, or ``start``.
@@ -73,7 +76,7 @@ class RandomFeatures:
 
     count: int = 600
     activation: Activation = "sin"
-    bandwidths: tuple[float, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    bandwidths: tuple[Bandwidth, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
     hard: bool = True
     points: int | None = None
     boundary_points: int | None = None
@@ -91,7 +94,7 @@ class RandomFeatures:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1; got {value}", f"solver.{name}")
-        if not self.bandwidths or min(self.bandwidths) <= 0:
+        if not self.bandwidths or min(min(_per_axis(b, 1)) for b in self.bandwidths) <= 0:
             raise InputError(
                 f"bandwidths must be one or more positive numbers; got {list(self.bandwidths)}",
                 "solver.bandwidths",
@@ -125,21 +128,25 @@ class RandomFeatures:
         )
         return answered(self, objective, course, state.on, state.setup_seconds, self.rtol)
 
-    def _bandwidth(self, state: RandomFeaturesState) -> tuple[float, str]:
+    def _bandwidth(self, state: RandomFeaturesState) -> tuple[Bandwidth, str]:
         """The candidate with the least residual at held-out points, and what to say of it."""
         if len(self.bandwidths) == 1:
-            return self.bandwidths[0], f"bandwidth {self.bandwidths[0]:g}"
+            return self.bandwidths[0], f"bandwidth {_written(self.bandwidths[0])}"
         found = {}
         for bandwidth in self.bandwidths:
             objective, _ = self._fitted(state, bandwidth, max(1, self.count // 2), None)
             total = sum(measure(objective, _HELD_OUT, self.seed + 1).values())
             found[bandwidth] = total if total == total else float("inf")
         best = min(found, key=lambda bandwidth: found[bandwidth])
-        tried = ", ".join(f"{bandwidth:g}: {total:.1e}" for bandwidth, total in found.items())
-        return best, f"bandwidth {best:g}; residuals with half the features {tried}"
+        tried = ", ".join(f"{_written(each)}: {total:.1e}" for each, total in found.items())
+        return best, f"bandwidth {_written(best)}; residuals with half the features {tried}"
 
     def _fitted(
-        self, state: RandomFeaturesState, bandwidth: float, count: int, progress: Progress | None
+        self,
+        state: RandomFeaturesState,
+        bandwidth: Bandwidth,
+        count: int,
+        progress: Progress | None,
     ) -> tuple[Objective, Course]:
         """The least residual on ``count`` features."""
         objective = self._objective(state, bandwidth, count)
@@ -151,7 +158,7 @@ class RandomFeatures:
         training.relative = lambda loss: loss**0.5 / scale
         return objective, newton(objective, training, self.max_iterations)
 
-    def _objective(self, state: RandomFeaturesState, bandwidth: float, count: int) -> Objective:
+    def _objective(self, state: RandomFeaturesState, bandwidth: Bandwidth, count: int) -> Objective:
         def network(form: StrongForm) -> RandomNetwork:
             return random_network(form, count, bandwidth, self.activation, self.seed)
 
@@ -232,10 +239,19 @@ _SCALARS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {
 
 
 def random_network(
-    form: StrongForm, count: int, bandwidth: float, activation: Activation, seed: int
+    form: StrongForm, count: int, bandwidth: Bandwidth, activation: Activation, seed: int
 ) -> RandomNetwork:
-    """``count`` features of frequencies up to ``bandwidth``; their weights are zero."""
+    """``count`` features of frequencies up to ``bandwidth``; their weights are zero.
+
+    Raises InputError where there are several bandwidths and not one for each axis.
+    """
     lower, upper = extent(form)
+    largest = _per_axis(bandwidth, len(lower))
+    if len(largest) != len(lower):
+        raise InputError(
+            f"a bandwidth is a number, or {len(lower)} of them, time last; got {list(largest)}",
+            "solver.bandwidths",
+        )
     axes = (*form.problem.periodic, *(() if form.problem.time is None else (False,)))
     embedding = Embedding(lower, upper, axes)
     generator = torch.Generator().manual_seed(seed)
@@ -243,12 +259,23 @@ def random_network(
     def draw(*shape: int) -> Tensor:
         return 2 * torch.rand(*shape, dtype=torch.float64, generator=generator) - 1
 
-    waves, centres = bandwidth * draw(count, embedding.size), draw(count, embedding.size)
+    # A periodic axis is two inputs.
+    inputs = [b for b, periodic in zip(largest, axes, strict=True) for _ in range(1 + periodic)]
+    waves = torch.tensor(inputs, dtype=torch.float64) * draw(count, embedding.size)
+    centres = draw(count, embedding.size)
     with torch.random.fork_rng(), torch.no_grad():
         last = Dense(count, len(form.fields)).double()
         last.weight.zero_()
     # Each feature passes through zero at a random point of the box.
     return RandomNetwork(embedding, waves, -(waves * centres).sum(1), activation, last)
+
+
+def _per_axis(bandwidth: Bandwidth, axes: int) -> tuple[float, ...]:
+    return bandwidth if isinstance(bandwidth, tuple) else (bandwidth,) * axes
+
+
+def _written(bandwidth: Bandwidth) -> str:
+    return " x ".join(f"{b:g}" for b in _per_axis(bandwidth, 1))
 
 
 def newton(objective: Objective, training: Training, max_iterations: int) -> Course:
