@@ -215,6 +215,18 @@ def test_features_as_narrow_as_the_solution_along_each_axis_find_it():
     assert error((16.0, 3.0)) < 1e-4 * error(16.0)
 
 
+def test_progress_is_readable_where_the_first_iterate_has_no_terms():
+    """u = 0 and f = 0: only the soft start is wrong."""
+    heat = Problem(
+        Box((0.0,), (1.0,)), Equation(d=1.0), {"left": D0, "right": D0}, time=Time(0.1),
+        initial="sin(pi*x)",
+    )  # fmt: skip
+    seen = []
+    options = RandomFeatures(count=60, bandwidths=(4.0,), hard=False)
+    solve(heat, options, on=Grid((9,)), throw=False, progress=lambda k, r: seen.append(r))
+    assert 0 < seen[0] < 1e3
+
+
 def test_runs_are_repeatable_and_leave_the_global_generator_alone():
     options = RandomFeatures(count=50, bandwidths=(4.0,), seed=5, rtol=1e-3)
     torch.manual_seed(1)

@@ -154,7 +154,8 @@ class RandomFeatures:
         objective.weights = _balanced(objective, generator)
         counts = self._counts(objective, count)
         training = Training(self.sampler, counts, generator, 0.0, progress=progress)
-        scale = max(scales_of(objective).equation, 1e-300)
+        # Without a source, and with soft conditions, every term of the first iterate is zero.
+        scale = scales_of(objective).equation or 1.0
         training.relative = lambda loss: loss**0.5 / scale
         return objective, newton(objective, training, self.max_iterations)
 
