@@ -168,8 +168,8 @@ def cases() -> dict[str, Case]:
         "diffusion-features": Case(
             diffusion(),
             RandomFeatures(
-                5000, bandwidths=((40.0, 40.0, 4.0),), hard=False, points=17_000,
-                boundary_points=2500, **tail,
+                5000, bandwidths=((32.0, 32.0, 4.0),), hard=False, points=17_000,
+                boundary_points=2000, **tail,
             ),
             1.4e-3, 1800, space,
         ),

@@ -40,6 +40,7 @@ from pinn_cases import (
     cases,
     cavity_reference,
     cells,
+    chebyshev_allen_cahn,
     cole_hopf,
     poisson,
 )
@@ -48,7 +49,7 @@ from sciml.core.files import write_text
 from sciml.core.grid import Grid
 from sciml.core.points import Points
 from sciml.core.solve import solve
-from sciml.solvers import CG, ETDRK4, Multigrid
+from sciml.solvers import CG, ETDRK4, SDIRK, Multigrid
 
 
 def run(name: str, seed: int, out: Path) -> None:
@@ -101,6 +102,8 @@ def classical(name: str, error: float, out: Path) -> tuple[float, int] | None:
         sizes, solver, problem = (257, 513, 1025, 2049), ETDRK4(rtol=1e-7), burgers(True)
     elif name == "allen-cahn":
         sizes, solver, problem = (129, 257, 513, 1025), ETDRK4(rtol=1e-7), allen_cahn()
+    elif name == "allen-cahn-1e-3":
+        sizes, solver, problem = (513, 1025, 2049), SDIRK(rtol=1e-7), allen_cahn(1e-3, True)
     else:
         return None
     fine = None
@@ -115,6 +118,9 @@ def classical(name: str, error: float, out: Path) -> tuple[float, int] | None:
         elif name == "burgers":
             instants = np.array(burgers().time.instants)
             exact = torch.from_numpy(cole_hopf(axes[0].numpy(), instants))
+        elif name == "allen-cahn-1e-3":
+            instants = np.array(problem.time.instants)
+            exact = torch.from_numpy(chebyshev_allen_cahn(axes[0].numpy(), instants, 1e-3))
         else:
             fine = solve(problem, solver, on=Grid((2049,))).value if fine is None else fine
             exact = fine[:, :: 2048 // (n - 1)]

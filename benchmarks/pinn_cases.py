@@ -229,8 +229,8 @@ def cases() -> dict[str, Case]:
         "burgers": Case(
             burgers(),
             PINN(
-                width=20, depth=3, points=6000, sampler=RAD(every=10, pool=60_000), settle=60,
-                optimiser=GaussNewton(iterations=700), **tail,
+                width=20, depth=3, points=10_000, sampler=RAD(every=10, pool=100_000),
+                optimiser=GaussNewton(iterations=500), **tail,
             ),
             partial(stored, "burgers", burgers_reference),
             1e-5, 600,

@@ -344,7 +344,7 @@ def row_of(
         row[-1].semilogy(*zip(*found["curve"], strict=True), label=name)
     figure.colorbar(image, ax=row[-2], label="|residual|")
     row[-1].set(title=f"{test.title}: error", xlabel="CPU s")
-    row[-1].legend(fontsize=7)
+    row[-1].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
 
 
 def trained(test: Test, found: dict[str, Any]) -> Objective:
