@@ -269,7 +269,7 @@ def cases() -> dict[str, Case]:
             PINN(
                 width=24, depth=2, points=2000, extension=lid_extension(),
                 weights={"equation": "(x**2 + (1 - y)**2)*((1 - x)**2 + (1 - y)**2)"},
-                sampler=RAD(every=20, pool=20_000), settle=80,
+                sampler=RAD(every=20, pool=20_000),
                 optimiser=GaussNewton(iterations=250), **tail,
             ),
             cavity_reference,

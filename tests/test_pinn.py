@@ -18,7 +18,7 @@ from sciml.core.points import Points
 from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.status import Status
 from sciml.core.strong import strong_form
-from sciml.solvers.collocation import PINN, GaussNewton, Sobol, Uniform
+from sciml.solvers.collocation import PINN, GaussNewton, Sobol
 from sciml.solvers.collocation.adam import Adam, value_and_gradient
 from sciml.solvers.collocation.conditions import Piece, extent
 from sciml.solvers.collocation.gauss_newton import DampedSystem, EnergyNaturalGradient
@@ -541,19 +541,3 @@ class TestBadOptions:
     def test_is_one_line(self, make: object, message: str) -> None:
         with pytest.raises(InputError, match=message):
             make()  # type: ignore[operator]
-
-
-@pytest.mark.parametrize(
-    ("settle", "drawn"),
-    [(0, [True] * 6), (3, [True] * 4 + [False] * 2), (9, [True] + [False] * 5)],
-)
-def test_points_stay_while_the_training_settles(settle: int, drawn: list[bool]) -> None:
-    """In the last ``settle`` of six iterations they are those of the first of these."""
-    objective = PINN(width=3, depth=1).init(poisson(), Points(10)).objective
-    generator = torch.Generator().manual_seed(0)
-    run = Training(Uniform(every=1), [5], generator, 0.0, total=6, settle=settle)
-    found = []
-    for _ in range(6):
-        found.append(run.exchange(objective))
-        run.losses.append(1.0)
-    assert found == drawn

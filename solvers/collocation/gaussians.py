@@ -62,7 +62,7 @@ class Gaussians:
     distance whose residual is least. ``covariance``: "full" lets
     them turn, from the second stage on. ``channels``, ``hidden``: sums that a tanh layer of that
     many units takes in; 0: one sum per field, the answer is linear in the weights. ``points``
-    inside (0: three per parameter at the start); ``hard``, ``boundary_points``, ``settle``,
+    inside (0: three per parameter at the start); ``hard``, ``boundary_points``,
     ``weights``, ``rtol``, ``seconds``, ``windows``, ``polish`` as for ``PINN``. ``stages`` of the
     optimiser's iterations each; before the next, Gaussians below ``drop`` of the largest are left
     out and a share ``grow`` is added.
@@ -81,7 +81,6 @@ class Gaussians:
     points: int = 0
     boundary_points: int = 100
     sampler: AnySampler = field(default_factory=Sobol)
-    settle: int = 0
     optimiser: VariableProjection | AnyOptimiser = field(default_factory=VariableProjection)
     weights: Mapping[str, float | str] = field(default_factory=dict)
     rtol: float = 1e-4
@@ -97,7 +96,7 @@ class Gaussians:
                 raise InputError(
                     f"{name} must be at least 1; got {getattr(self, name)}", f"solver.{name}"
                 )
-        for name in ("hidden", "drop", "grow", "points", "settle"):
+        for name in ("hidden", "drop", "grow", "points"):
             if getattr(self, name) < 0:
                 raise InputError(
                     f"{name} must not be negative; got {getattr(self, name)}", f"solver.{name}"

@@ -45,11 +45,11 @@ class PINN:
 
     ``rtol``: the relative residual at fresh points (see ``collocation.verify``) at which it has
     converged. ``points`` inside, ``boundary_points`` on every side with a soft condition and at the
-    start; in the last ``settle`` iterations they stay. ``hard``: build Dirichlet data and the start
-    into the ansatz; ``extension``: carried into the box by these expressions, by field, which may
-    hold what is singular of the solution. ``features``: that many random Fourier features of
-    deviation ``feature_scale``. ``modified``, ``factorised``: see ``collocation.networks``.
-    ``optimiser``: one, or several that follow one another.
+    start. ``hard``: build Dirichlet data and the start into the ansatz; ``extension``: carried into
+    the box by these expressions, by field, which may hold what is singular of the solution.
+    ``features``: that many random Fourier features of deviation ``feature_scale``. ``modified``,
+    ``factorised``: see ``collocation.networks``. ``optimiser``: one, or several that follow one
+    another.
 
     ``weights``: of the equation, of soft conditions by side, of ``start``; numbers, or expressions
     of the place such as ``(x*(1 - x))**2``; ``balance``: how they are chosen as training goes on.
@@ -70,7 +70,6 @@ class PINN:
     points: int = 1000
     boundary_points: int = 100
     sampler: AnySampler = field(default_factory=Sobol)
-    settle: int = 0
     optimiser: AnyOptimiser | tuple[AnyOptimiser, ...] = field(default_factory=GaussNewton)
     weights: Mapping[str, float | str] = field(default_factory=dict)
     balance: AnyBalance | None = None
@@ -89,8 +88,6 @@ class PINN:
                 raise InputError(
                     f"{name} must be at least 1; got {getattr(self, name)}", f"solver.{name}"
                 )
-        if self.settle < 0:
-            raise InputError(f"settle must not be negative; got {self.settle}", "solver.settle")
         if self.extension is not None and self.windows > 1:
             raise InputError(
                 "windows begin with data that no extension knows; leave one of the two out",

@@ -79,10 +79,6 @@ class Residual(Protocol):
         """On every side with a soft condition, and at the start."""
 
     @property
-    def settle(self) -> int:
-        """The last iterations, in which points stay."""
-
-    @property
     def rtol(self) -> float:
         """The relative residual that counts as converged."""
 
@@ -163,7 +159,6 @@ def training_of(
         weightings=weightings,
         error=exact_error(objective),
         total=total,
-        settle=solver.settle,
         record=record,
     )
 

@@ -81,7 +81,7 @@ class Training:
     it is lowered. ``seconds``: wall time at which to stop, or None. ``record``: what is kept for
     those who watch, about once a second: ``iteration``, ``loss``, ``terms`` (root mean squares by
     name), ``error`` (that of ``error()``, where given) and ``left``, the seconds that remain at
-    most. ``total``: the iterations of all optimisers; in the last ``settle`` the points stay.
+    most. ``total``: the iterations of all optimisers.
     """
 
     sampler: Sampler
@@ -95,7 +95,6 @@ class Training:
     weightings: Sequence[Weighting] = ()
     error: Callable[[], float] | None = None
     total: int | None = None
-    settle: int = 0
     record: dict[str, Any] | None = None
     losses: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -109,9 +108,7 @@ class Training:
         Whether the loss is another now.
         """
         count, every = len(self.losses), self.sampler.every
-        settling = self.total is not None and count > self.total - self.settle
-        due = bool(every and count and count % every == 0) and not settling
-        drawn = due or not objective.batches
+        drawn = not objective.batches or bool(every and count and count % every == 0)
         if drawn:
             objective.place(self.sampler.points(objective, self.counts, self.generator))
         weighed = [w.weigh(objective, count, self.relative) for w in self.weightings]
