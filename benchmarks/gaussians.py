@@ -154,7 +154,7 @@ def cases() -> dict[str, Case]:
                 width=28, depth=3, points=8000, sampler=RAD(every=10, pool=40_000),
                 optimiser=GaussNewton(iterations=150), **tail,
             ),
-            2.7e-4, 1800, space,
+            2.7e-4, 1800, (*space, 256, 512),
         ),
         "diffusion": Case(
             diffusion(),
