@@ -1,4 +1,4 @@
-"""The floor plan, held: who may import whom, how long a module may be, what help may load."""
+"""The floor plan, held: who may import whom, and what help may load."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ FOLDERS = {
     "solvers": ROOT / "solvers",
     "datasets": ROOT / "datasets",
 }
-LONGEST = 420
 MODULES = [
     pytest.param(floor, path, id=str(path.relative_to(ROOT)))
     for floor, folder in FOLDERS.items()
@@ -56,9 +55,8 @@ def test_imports_go_down(floor: str, path: Path) -> None:
 
 
 @pytest.mark.parametrize(("floor", "path"), MODULES)
-def test_module_is_short_and_postpones_annotations(floor: str, path: Path) -> None:
+def test_module_postpones_annotations(floor: str, path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= LONGEST
     if text.strip() and ast.parse(text).body[1:]:
         assert "from __future__ import annotations" in text
 
