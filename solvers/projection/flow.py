@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from sciml.core.discretize.coefficients import Data, depends_on, evaluate
+from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.problem import Problem
@@ -87,7 +88,7 @@ class Channel:
 
     def force(self, t: float) -> list[np.ndarray]:
         """The force on the faces of u and v at time t, (1 or samples, *faces)."""
-        given = self.problem.equation.force  # type: ignore[union-attr]
+        given = self.problem.equation_as(NavierStokes).force
         result = []
         for k, component in enumerate(self.faces):
             shape = component.free.shape
@@ -102,7 +103,7 @@ class Channel:
     @property
     def steady_force(self) -> bool:
         """Whether the force does not change in time."""
-        given = self.problem.equation.force  # type: ignore[union-attr]
+        given = self.problem.equation_as(NavierStokes).force
         return given is None or "t" not in depends_on(given, self.info, "problem.equation.force")
 
     def survey(self, u: np.ndarray, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

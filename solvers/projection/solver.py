@@ -20,6 +20,7 @@ import torch
 from sciml.core.discretize.coefficients import data, depends_on, evaluate
 from sciml.core.discretize.layout import layout
 from sciml.core.discretize.obstacle import cut
+from sciml.core.dispatch import Table
 from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError
 from sciml.core.frames import Frames, fingerprint
@@ -34,6 +35,9 @@ from sciml.solvers.projection.pressure import pressure_problem, set_up
 from sciml.solvers.projection.run import Run
 from sciml.solvers.projection.sides import Sides, ends
 from sciml.solvers.projection.staggered import component
+
+# (problem, on, rtol): the flow set up, and remarks on it.
+flows: Table[tuple[Channel, tuple[str, ...]]] = Table("solved by projection")
 
 _INSIDE = "problem.obstacle.inside"
 
@@ -69,7 +73,10 @@ class Projection:
     def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> FlowState:
         """Lay out the staggered grid and set up the pressure solver."""
         start = time.perf_counter()
-        channel, notes = _channel(problem, on, self.rtol)
+        if not isinstance(problem, Problem):
+            raise InputError("projection solves a flow in time, not a linear system", "solver.kind")
+        lay_out = flows.look_up(problem.equation, type(on))
+        channel, notes = lay_out(problem, on, self.rtol)
         return FlowState(channel, notes, time.perf_counter() - start)
 
     def run(
@@ -108,17 +115,10 @@ class FlowState:
     setup_seconds: float
 
 
-def _channel(
-    problem: Problem | LinearSystem, on: Grid | None, rtol: float
-) -> tuple[Channel, tuple[str, ...]]:
-    if not isinstance(problem, Problem) or not isinstance(problem.equation, NavierStokes):
-        raise InputError(
-            "projection solves incompressible flow: equation: {kind: navier_stokes, ...}",
-            "solver.kind",
-        )
-    if on is None:
-        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
-    _check(problem)
+@flows(NavierStokes, Grid)
+def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[Channel, tuple[str, ...]]:
+    equation = problem.equation_as(NavierStokes)
+    _check(problem, equation)
     grid, notes = _cells(on.bind(problem.box))
     kinds = ends(problem)
     inner = pressure_problem(problem, kinds)
@@ -133,7 +133,7 @@ def _channel(
     )
     openings = faces[0].open, faces[1].open
     batch = tuple(torch.broadcast_shapes(*(p.shape for p in info.parameters.values())))
-    nu = evaluate(problem.equation.viscosity, info.own, info, "problem.equation.viscosity")
+    nu = evaluate(equation.viscosity, info.own, info, "problem.equation.viscosity")
     viscosity = _viscosity(nu, batch)
     pressure = set_up(inner, grid, hole, openings)
     sides = Sides(problem, grid, info, batch, openings)
@@ -141,9 +141,7 @@ def _channel(
     return channel, (*notes, *info.notes)
 
 
-def _check(problem: Problem) -> None:
-    equation = problem.equation
-    assert isinstance(equation, NavierStokes)
+def _check(problem: Problem, equation: NavierStokes) -> None:
     if problem.box.dimension != 2:
         raise InputError(
             f"projection solves flows in 2-D; the domain has {problem.box.dimension} dimensions",

@@ -21,6 +21,7 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
+from sciml.solvers.spectral import vorticity  # noqa: F401  (loaded for what it registers)
 from sciml.solvers.spectral.course import Course, SpectralState
 from sciml.solvers.spectral.evolution import Evolution, common_batch, evolution
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from sciml.core.equation import System
+from sciml.core.discretize import semidiscretize
 from sciml.core.errors import InputError
 from sciml.core.frames import Frames, fingerprint
 from sciml.core.grid import Grid
@@ -54,9 +54,6 @@ class Integrator(ABC):
 
     def init(self, problem: Problem, on: Grid | None = None) -> TimeState:
         """Discretise in space; raises InputError for a problem without time, or an unfit step."""
-        from sciml.core.discretize import semidiscretize
-        from sciml.core.discretize.systems import semidiscretize_fields
-
         if not isinstance(problem, Problem) or problem.time is None:
             raise InputError(
                 f"{self.kind} integrates in time: give the problem time: {{end: ...}} and initial",
@@ -65,8 +62,7 @@ class Integrator(ABC):
         if on is None:
             raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
         start = time.perf_counter()
-        several = isinstance(problem.equation, System)
-        system = (semidiscretize_fields if several else semidiscretize)(problem, on)
+        system = semidiscretize(problem, on)
         check_masses(system)
         with torch.no_grad():
             self.scheme(system, problem.time.start)
