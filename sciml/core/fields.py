@@ -16,7 +16,6 @@ import torch
 from sciml.core.discretize.coefficients import Data, call, data, evaluate, expression
 from sciml.core.discretize.elements_data import evaluate as on_elements
 from sciml.core.discretize.elements_data import mesh_data
-from sciml.core.discretize.elements_tables import at_nodes, whole
 from sciml.core.discretize.layout import layout
 from sciml.core.dispatch import accompanies
 from sciml.core.equation import Equation, Regions
@@ -25,6 +24,7 @@ from sciml.core.mesh import Mesh
 from sciml.core.points import Points
 from sciml.core.pointwise import Pointwise, numeric_parameters
 from sciml.core.problem import Coefficient, Problem
+from sciml.core.quadrature import at_nodes, whole
 
 
 def values_on(

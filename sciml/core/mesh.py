@@ -8,7 +8,7 @@ for P2, the middles. Elements, quadrature, edges and the search for points are s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
@@ -203,24 +203,6 @@ def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tenso
         raise InputError("a point to sample at lies outside the mesh") from None
     flat = value.detach().cpu().double().reshape(-1, mesh.shape[0]).numpy()
     return torch.from_numpy((probes @ flat.T).T.copy()).reshape(*value.shape[:-1], len(where))
-
-
-def relative_error(
-    mesh: Mesh,
-    value: torch.Tensor,
-    exact: Callable[..., Any] | Any,
-    lead: int = 0,
-    slope: bool = False,
-) -> torch.Tensor:
-    """||u - exact|| / ||exact|| in L2 per sample, ``value`` (*batch, [fields,] nodes).
-
-    ``lead``: the number of batch dimensions; ``slope``: of the gradients instead (H1 seminorm). By
-    quadrature of degree 2 p + 4, against a function of x, y, z between the nodes too; values at
-    the nodes are compared as finite element functions, that is in the mass matrix's norm.
-    """
-    from sciml.core.discretize.elements_tables import error_norms
-
-    return error_norms(mesh, value, exact, lead, slope)
 
 
 def place(points: np.ndarray, vertices: np.ndarray) -> str:

@@ -31,7 +31,6 @@ from sciml.core.discretize.elements_boundary import (
     system_of,
 )
 from sciml.core.discretize.elements_data import MeshData, evaluate, mesh_data
-from sciml.core.discretize.elements_tables import Part, advection, load, mass, stiffness, whole
 from sciml.core.dispatch import discretises, estimates_memory, semidiscretises
 from sciml.core.equation import Equation
 from sciml.core.errors import InputError
@@ -39,6 +38,7 @@ from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
+from sciml.core.quadrature import Part, advection, load, mass, stiffness, whole
 from sciml.core.sparse import PatternMatrix
 
 _KEY = "problem.equation"

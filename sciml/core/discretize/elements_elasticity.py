@@ -31,13 +31,13 @@ from sciml.core.discretize.elements_boundary import (
     system_of,
 )
 from sciml.core.discretize.elements_data import MeshData, evaluate, mesh_data
-from sciml.core.discretize.elements_tables import Part, gradients, load, slopes, whole
 from sciml.core.dispatch import accompanies, discretises, estimates_memory
 from sciml.core.equation import Elasticity
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
+from sciml.core.quadrature import Part, gradients, load, slopes, whole
 from sciml.core.sparse import PatternMatrix
 
 _KEY = "problem.equation"

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from sciml.core.discretize.layout import lie_along
-from sciml.core.stencil import Offset, box_offsets, shifted
+from sciml.core.kernels.reference import shifted
+from sciml.core.stencil import Offset, box_offsets
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 
