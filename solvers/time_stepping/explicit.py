@@ -18,9 +18,16 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.solvers.time_stepping import stability, tableaux
-from sciml.solvers.time_stepping.first_order import blank_rates, combine, rate
-from sciml.solvers.time_stepping.integrator import Integrator, check_time_options
-from sciml.solvers.time_stepping.scheme import Attempt, Memory, Scheme
+from sciml.solvers.time_stepping.march import (
+    Attempt,
+    Integrator,
+    Memory,
+    Scheme,
+    blank_rates,
+    check_time_options,
+    combine,
+    rate,
+)
 from sciml.solvers.time_stepping.tableaux import Tableau
 
 Method = Literal["dormand_prince", "bogacki_shampine", "classical", "strong_stability"]

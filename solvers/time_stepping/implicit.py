@@ -16,9 +16,16 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.solvers.time_stepping.first_order import blank_rates, combine, rate
-from sciml.solvers.time_stepping.integrator import Integrator, check_time_options
-from sciml.solvers.time_stepping.scheme import Attempt, Memory, Scheme
+from sciml.solvers.time_stepping.march import (
+    Attempt,
+    Integrator,
+    Memory,
+    Scheme,
+    blank_rates,
+    check_time_options,
+    combine,
+    rate,
+)
 from sciml.solvers.time_stepping.stages import StageSolver
 from sciml.solvers.time_stepping.tableaux import ARK3, ARK4, Tableau
 

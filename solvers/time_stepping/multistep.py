@@ -23,8 +23,13 @@ from sciml.solvers.time_stepping.implicit import (
     recovered,
     stage_remark,
 )
-from sciml.solvers.time_stepping.integrator import Integrator, check_time_options
-from sciml.solvers.time_stepping.scheme import Attempt, Memory, Scheme
+from sciml.solvers.time_stepping.march import (
+    Attempt,
+    Integrator,
+    Memory,
+    Scheme,
+    check_time_options,
+)
 from sciml.solvers.time_stepping.tableaux import ARK4
 
 

@@ -19,7 +19,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.stencil import Stencil
-from sciml.solvers.time_stepping.first_order import first_state
+from sciml.solvers.time_stepping.march import first_state
 
 _LARGEST = 40.0  # no explicit method here is stable beyond |z| = 40
 _SLACK = 1e-9  # by which rounding lifts |R| above 1
