@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from sciml.core.discretize.layout import lie_along
-from sciml.core.kernels.reference import shifted
-from sciml.core.stencil import Offset, box_offsets
+from sciml.core.stencil import Offset, box_offsets, shifted
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 
 from sciml.core.kernels import loops, setup_loops, transfer_loops, vector_loops
 from sciml.core.kernels.rows import RowShape, row_shape
+from sciml.core.stencil import Stencil, box_offsets
 from sciml.core.transfer import (
     Transfer,
     coarse_shape,
@@ -22,9 +23,6 @@ from sciml.core.transfer import (
     mirror_table,
     transfer_offsets,
 )
-
-if TYPE_CHECKING:
-    from sciml.core.stencil import Stencil
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,7 +313,7 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
 def galerkin(A: Stencil, P: Transfer) -> Stencil:
     """P^T A P as a box stencil."""
     d = A.dimension
-    offsets = transfer_offsets((2,) * d)
+    offsets = box_offsets(d)
     planes = torch.empty((*A.batch, len(offsets), *P.shape), dtype=A.dtype)
     out, periodic = _whole(planes, d), leading(A.periodic, False)
     table = galerkin_table(A.offsets, P.factors, offsets)
@@ -333,7 +331,14 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
     )
     if A.symmetric:
         setup_loops.mirror_rows(threads(), A.size, out, mirror_table(offsets), periodic)
-    return A.like(planes, offsets)
+    return Stencil(
+        planes,
+        offsets,
+        periodic=A.periodic,
+        symmetric=A.symmetric,
+        definite=A.definite,
+        nullspace=A.nullspace,
+    )
 
 
 def _whole(planes: torch.Tensor, dimension: int) -> np.ndarray:

@@ -5,38 +5,19 @@ Batched, differentiable (but for the in-place ``sweep`` and ``prolong_add``), on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from sciml.core.stencil import Offset, Stencil, box_offsets, shifted
 from sciml.core.transfer import (
-    Offset,
     Transfer,
     coarse_shape,
     galerkin_terms,
     interpolation_terms,
     transfer_offsets,
 )
-
-if TYPE_CHECKING:
-    from sciml.core.stencil import Stencil
-
-
-def shifted(u: torch.Tensor, offset: Offset, periodic: Sequence[bool]) -> torch.Tensor:
-    """``u[i + offset]`` on the trailing axes, zero outside or wrapped on periodic axes."""
-    dimension = len(offset)
-    axes = tuple(range(-dimension, 0))
-    moved = torch.roll(u, tuple(-s for s in offset), dims=axes) if any(offset) else u
-    for axis, step in zip(axes, offset, strict=True):
-        if step and not periodic[axis]:
-            edge = [slice(None)] * u.ndim
-            edge[axis] = slice(-1, None) if step > 0 else slice(0, 1)
-            moved = moved.index_fill(
-                axis, torch.tensor([u.shape[axis] - 1 if step > 0 else 0], device=u.device), 0.0
-            )
-    return moved
 
 
 def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
@@ -154,7 +135,7 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
 def galerkin(A: Stencil, P: Transfer) -> Stencil:
     """P^T A P as a box stencil."""
     dimension = len(P.factors)
-    offsets = transfer_offsets((2,) * dimension)
+    offsets = box_offsets(dimension)
     planes: list[torch.Tensor] = [P.weights.new_zeros(())] * len(offsets)
     for out, k, left, right, d, e in galerkin_terms(A.offsets, P.factors, offsets):
         a = at_coarse(A.entry(A.offsets[k]), d, P.factors, P.periodic)
@@ -164,7 +145,14 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
         )
     shape = (*P.weights.shape[: -dimension - 1], *P.shape)
     stacked = torch.stack([p.expand(shape) for p in planes], dim=-dimension - 1)
-    return A.like(stacked, offsets)
+    return Stencil(
+        stacked,
+        offsets,
+        periodic=A.periodic,
+        symmetric=A.symmetric,
+        definite=A.definite,
+        nullspace=A.nullspace,
+    )
 
 
 def at_coarse(
