@@ -27,8 +27,14 @@ from sciml.core.grid import Grid
 from sciml.core.problem import Problem
 from sciml.solvers.projection.loops import survey, tendency_u, tendency_v
 from sciml.solvers.projection.pressure import Pressure
-from sciml.solvers.projection.sides import Sides, Walls, places, sampled
-from sciml.solvers.projection.staggered import Component, fill_pressure
+from sciml.solvers.projection.staggered import (
+    Component,
+    Sides,
+    Walls,
+    fill_pressure,
+    places,
+    sampled,
+)
 
 
 @dataclass

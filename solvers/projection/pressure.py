@@ -23,7 +23,7 @@ from sciml.solvers.fast_poisson import FastPoisson, SpectralInverse
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.preconditioner import KrylovState
-from sciml.solvers.projection.sides import End
+from sciml.solvers.projection.staggered import End
 
 # Small beside 1, yet seen in single precision: what regularises the operator for multigrid.
 _SLIGHT = 1e-5

@@ -18,7 +18,7 @@ from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.projection.flow import Channel, Flow
-from sciml.solvers.projection.sides import Walls
+from sciml.solvers.projection.staggered import Walls
 
 if TYPE_CHECKING:
     from sciml.solvers.projection.solver import Projection

@@ -33,8 +33,7 @@ from sciml.solvers.iteration import check_options
 from sciml.solvers.projection.flow import Channel
 from sciml.solvers.projection.pressure import pressure_problem, set_up
 from sciml.solvers.projection.run import Run
-from sciml.solvers.projection.sides import Sides, ends
-from sciml.solvers.projection.staggered import component
+from sciml.solvers.projection.staggered import Sides, component, ends
 
 # (problem, on, rtol): the flow set up, and remarks on it.
 flows: Table[tuple[Channel, tuple[str, ...]]] = Table("solved by projection")
