@@ -30,8 +30,7 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress
 from sciml.solvers.iteration import check_options
-from sciml.solvers.projection.flow import Channel
-from sciml.solvers.projection.pressure import pressure_problem, set_up
+from sciml.solvers.projection.flow import Channel, pressure_problem, set_up
 from sciml.solvers.projection.run import Run
 from sciml.solvers.projection.staggered import Sides, component, ends
 
