@@ -12,9 +12,9 @@ Kan's incremental pressure correction (1986), with step k and r = k / k_before:
 too). u* has the walls' velocities at t^(n+1). In a steady state phi = 0: the answer does not depend
 on the step.
 
-For phi n . grad phi = 0 on walls and rims, phi = 0 on outlets. On a whole box fast transforms invert
--Lap; around obstacles, where the open shares of the faces weigh the links, multigrid-CG does, from
-the last increment as its guess.
+For phi, n . grad phi = 0 on walls and rims, phi = 0 on outlets. On a whole box fast transforms
+invert -Lap; around obstacles, where the open shares of the faces weigh the links, multigrid-CG does,
+from the last increment as its guess.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Pressure:
         return "fast_poisson" if self.inverse is not None else "cg with multigrid"
 
 
-def set_up(
+def pressure_solver(
     problem: Problem, grid: Grid, hole: Cut | None, openings: tuple[np.ndarray, np.ndarray]
 ) -> Pressure:
     """Discretise ``pressure_problem`` on the cells; ``openings`` weigh the faces of x and of y."""

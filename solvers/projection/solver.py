@@ -12,7 +12,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -31,7 +31,7 @@ from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.iteration import check_options
-from sciml.solvers.projection.flow import Channel, Flow, pressure_problem, set_up
+from sciml.solvers.projection.flow import Channel, Flow, pressure_problem, pressure_solver
 from sciml.solvers.projection.staggered import Sides, Walls, component, ends
 
 # (problem, on, rtol): the flow set up, and remarks on it.
@@ -133,7 +133,7 @@ def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[Channel, tuple[st
     batch = tuple(torch.broadcast_shapes(*(p.shape for p in info.parameters.values())))
     nu = evaluate(equation.viscosity, info.own, info, "problem.equation.viscosity")
     viscosity = _viscosity(nu, batch)
-    pressure = set_up(inner, grid, hole, openings)
+    pressure = pressure_solver(inner, grid, hole, openings)
     sides = Sides(problem, grid, info, batch, openings)
     channel = Channel(problem, grid, info, batch, viscosity, faces, sides, pressure, rtol)
     return channel, (*notes, *info.notes)
