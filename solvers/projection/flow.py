@@ -13,8 +13,8 @@ too). u* has the walls' velocities at t^(n+1). In a steady state phi = 0: the an
 on the step.
 
 For phi, n . grad phi = 0 on walls and rims, phi = 0 on outlets. On a whole box fast transforms
-invert -Lap; around obstacles, where the open shares of the faces weigh the links, multigrid-CG does,
-from the last increment as its guess.
+invert -Lap; around obstacles, where the open shares of the faces weigh the links, multigrid-CG
+does, from the last increment as its guess.
 """
 
 from __future__ import annotations
