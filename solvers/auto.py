@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sciml.core.dispatch import Table
+from sciml.core.dispatch import Dispatch
 from sciml.core.equation import Equation, NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from sciml.core.points import Points
 
 # (problem): the name in ``sciml.solvers``, and why.
-chooses: Table[tuple[str, str]] = Table("solved in time or by Newton's method")
+chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")
 
 _RTOL = 1e-8
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration

@@ -21,7 +21,7 @@ from scipy.special import ellipk
 import sciml
 from sciml.core import equation as equations
 from sciml.core.discretize import discretize, semidiscretize
-from sciml.core.dispatch import Table, accompanies, discretises, semidiscretises
+from sciml.core.dispatch import Dispatch, accompanies, discretises, semidiscretises
 from sciml.core.equation import PDE, Elasticity, Equation, Helmholtz, NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.fields import beside
@@ -206,7 +206,7 @@ PAIR = System({"u": Equation(d=1.0), "v": Equation(d=1.0)})
             "equations are solved at points",
         ),
         (
-            lambda: Table("made").look_up(Beam(1.0), Grid),
+            lambda: Dispatch("made").look_up(Beam(1.0), Grid),
             "'beam' is not made on grids; no equation is",
         ),
     ],
@@ -245,7 +245,7 @@ def test_every_equation_of_the_house_is_solved_somewhere() -> None:
     from sciml.solvers import projection, spectral  # noqa: F401
     from sciml.solvers.projection.solver import flows
 
-    known = {e for table in (discretises, semidiscretises, flows) for e, _ in table.functions}
+    known = {e for asked in (discretises, semidiscretises, flows) for e, _ in asked.functions}
     assert {Equation, System, NavierStokes, Helmholtz, Elasticity} <= known
 
 

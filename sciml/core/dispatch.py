@@ -1,6 +1,6 @@
 """What answers for an equation on a place: a function, looked up by the types of both.
 
-A table is one question. Its answer for two types is registered where it is written,
+A :class:`Dispatch` is one question. Its answer for two types is registered where it is written,
 
     @discretises(Helmholtz, Grid)
     def discretize_waves(problem, on, ...): ...
@@ -30,7 +30,7 @@ T = TypeVar("T")
 _PLACES: dict[type, str] = {Grid: "on grids", Mesh: "on meshes", Points: "at points"}
 
 
-class Table(Generic[T]):
+class Dispatch(Generic[T]):
     """Functions by (type of equation, type of place); ``done`` is what they do to an equation."""
 
     def __init__(self, done: str) -> None:
@@ -83,12 +83,14 @@ def _either(names: Iterable[str]) -> str:
 
 
 # (problem, on, *, dtype, device): A x = b.
-discretises: Table[LinearSystem] = Table("solved as a linear system")
+discretises: Dispatch[LinearSystem] = Dispatch("solved as a linear system")
 # (problem, on, *, dtype, device): inertia u'' + mass u' + F(u, t) = 0.
-semidiscretises: Table[NonlinearSystem] = Table("stepped in time or solved by Newton's method")
+semidiscretises: Dispatch[NonlinearSystem] = Dispatch(
+    "stepped in time or solved by Newton's method"
+)
 # (problem, on, itemsize): bytes at the peak of the discretisation.
-estimates_memory: Table[int] = Table("measured")
+estimates_memory: Dispatch[int] = Dispatch("measured")
 # (problem, on, value): named arrays on the place that are written beside an answer.
-accompanies: Table[dict[str, torch.Tensor]] = Table("accompanied")
+accompanies: Dispatch[dict[str, torch.Tensor]] = Dispatch("accompanied")
 # (problem, parameters): the StrongForm.
-states_at_points: Table[Any] = Table("solved")
+states_at_points: Dispatch[Any] = Dispatch("solved")

@@ -20,7 +20,7 @@ import torch
 from sciml.core.discretize.coefficients import data, depends_on, evaluate
 from sciml.core.discretize.layout import layout
 from sciml.core.discretize.obstacle import cut
-from sciml.core.dispatch import Table
+from sciml.core.dispatch import Dispatch
 from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError
 from sciml.core.frames import Frames, fingerprint
@@ -35,7 +35,7 @@ from sciml.solvers.projection.flow import Channel, Flow, pressure_problem, press
 from sciml.solvers.projection.staggered import Sides, Walls, component, ends
 
 # (problem, on, rtol): the flow set up, and remarks on it.
-flows: Table[tuple[Channel, tuple[str, ...]]] = Table("solved by projection")
+flows: Dispatch[tuple[Channel, tuple[str, ...]]] = Dispatch("solved by projection")
 
 _INSIDE = "problem.obstacle.inside"
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from sciml.core.dispatch import Table
+from sciml.core.dispatch import Dispatch
 from sciml.core.equation import Equation, System
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
@@ -46,7 +46,7 @@ class Evolution:
 
 
 # (problem, Fourier): its evolution.
-evolves: Table[Evolution] = Table("solved by Fourier modes")
+evolves: Dispatch[Evolution] = Dispatch("solved by Fourier modes")
 
 
 def evolution(problem: Problem, grid: Grid, device: torch.device) -> Evolution:
