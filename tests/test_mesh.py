@@ -30,9 +30,8 @@ from sciml.core.equation import Elasticity, Equation, Regions
 from sciml.core.errors import InputError
 from sciml.core.grid import SIDES, Box
 from sciml.core.linear import SparseMatrix
-from sciml.core.mesh import Mesh, edge_vectors
+from sciml.core.mesh import Geometry, Hole, Mesh, edge_vectors
 from sciml.core.mesh_file import read_mesh
-from sciml.core.mesh_geometry import Geometry, Hole
 from sciml.core.plain import dump
 from sciml.core.problem import Condition, Problem, Robin, Time
 from sciml.core.quadrature import relative_error
