@@ -31,7 +31,7 @@ from sciml.core.certificate import Certificate
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.mesh import Mesh
-from sciml.core.mesh_store import read_mesh_group, write_mesh_group, write_vtu
+from sciml.core.mesh_file import read_mesh_group, write_mesh_group, write_vtu
 from sciml.core.points import Points
 from sciml.core.status import Status
 

@@ -3,7 +3,7 @@
 On every element the solution is a polynomial of degree 1 (P1, a value at every vertex) or 2 (P2, at
 every edge's middle too). The *nodes*, where values live, are the vertices in their order, then,
 for P2, the middles. Elements, quadrature, edges and the search for points are scikit-fem's
-(Gustafsson and McBain 2020). A :class:`Geometry`, a simple shape in a few numbers, is meshed by Gmsh
+(Gustafsson and McBain 2020). A :class:`Geometry`, a shape in a few numbers, is meshed by Gmsh
 (Geuzaine and Remacle 2009), which is an extra: ``pip install sciml-pde[gmsh]``.
 """
 
