@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     )
     from sciml.core.grid import Box, Grid
     from sciml.core.linear import LinearMap, LinearSystem
-    from sciml.core.mesh import Mesh
+    from sciml.core.mesh import Geometry, Mesh
     from sciml.core.mesh_file import read_mesh
-    from sciml.core.mesh_geometry import Geometry
     from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
     from sciml.core.solution import Solution
     from sciml.core.status import Status

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sciml.core.equation import NavierStokes, System
+from sciml.core.dispatch import Dispatch
+from sciml.core.equation import Equation, NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import LinearSolver, Progress, Solver, lower, with_solver
@@ -36,7 +38,10 @@ from sciml.solvers.separable import recognise
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:
-    from sciml.core.mesh import Mesh
+    from sciml.core.points import Points
+
+# (problem): the name in ``sciml.solvers``, and why.
+chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")
 
 _RTOL = 1e-8
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
@@ -66,7 +71,7 @@ class Auto:
     def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> AutoState:
         """Discretise if need be, choose, and set up what was chosen."""
         if isinstance(problem, Problem) and not problem.linear:
-            name, reason = choose_for(problem)
+            name, reason = choose_for(problem, on)
             options = {} if self.rtol is None else {"rtol": self.rtol}
             evolving = getattr(importlib.import_module("sciml.solvers"), name)(**options)
             return AutoState(evolving, evolving.init(problem, on), _note(evolving.kind, reason))
@@ -97,17 +102,27 @@ class AutoState:
     note: str
 
 
-def choose_for(problem: Problem) -> tuple[str, str]:
+def choose_for(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str, str]:
     """The name in ``sciml.solvers`` for a nonlinear problem or one in time, and why."""
-    equation, wraps = problem.equation, all(problem.periodic)
-    if isinstance(equation, NavierStokes):
-        if wraps:
-            return "ETDRK4", "the flow is periodic on all sides"
-        return "Projection", "the flow has walls"
-    if isinstance(equation, System):
-        if wraps:
-            return "ETDRK4", "the system is periodic on all sides"
-        return "IMEX", "the system's diffusion is stiff and its reaction is not"
+    return chooses.look_up(problem.equation, type(on))(problem)
+
+
+@chooses(NavierStokes, Grid)
+def _for_flow(problem: Problem) -> tuple[str, str]:
+    if all(problem.periodic):
+        return "ETDRK4", "the flow is periodic on all sides"
+    return "Projection", "the flow has walls"
+
+
+@chooses(System, Grid)
+def _for_system(problem: Problem) -> tuple[str, str]:
+    if all(problem.periodic):
+        return "ETDRK4", "the system is periodic on all sides"
+    return "IMEX", "the system's diffusion is stiff and its reaction is not"
+
+
+@chooses(Equation, Grid, Mesh)
+def _for_form(problem: Problem) -> tuple[str, str]:
     form = problem.form
     if problem.time is None:
         return "Newton", "the equation is nonlinear"

@@ -14,9 +14,10 @@ from sciml import Box, Condition, Equation, Grid, Problem, Time, solve
 from sciml.app.spec import Spec
 from sciml.core.equation import System
 from sciml.core.errors import InputError
-from sciml.core.files import load_solution, save_solution
+from sciml.core.files import save_solution
 from sciml.core.points import Points
 from sciml.core.problem import Robin, Unknown
+from sciml.core.solution import load_solution
 from sciml.core.status import Status
 from sciml.core.strong import strong_form
 from sciml.solvers import CG, PINN, FunctionDescent, Gaussians, Multigrid, Newton, RandomFeatures

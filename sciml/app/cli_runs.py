@@ -101,7 +101,8 @@ def plot(
 ) -> None:
     """Draw the figures of a run again."""
     from sciml.app.run_folder import draw_figures, read_run
-    from sciml.core.files import load_fields, load_solution
+    from sciml.core.files import load_fields
+    from sciml.core.solution import load_solution
 
     solution, fields = load_solution(run), load_fields(run)
     home = run if run.is_dir() else run.parent
@@ -156,7 +157,7 @@ def info(
 
 
 def _print_solution(path: Path) -> None:
-    from sciml.core.files import load_solution
+    from sciml.core.solution import load_solution
 
     solution = load_solution(path)
     size = solution.value.abs() if solution.value.is_complex() else solution.value
@@ -190,8 +191,8 @@ def certify(
     from sciml.app.run import Setting, answer, describe
     from sciml.app.run_folder import keep_certificate, run_spec
     from sciml.app.spec import explain, load_spec
-    from sciml.core.files import load_solution
     from sciml.core.place import discrete
+    from sciml.core.solution import load_solution
 
     read = run_spec if what.is_dir() else load_spec
     problem = read(what, set_ or ())

@@ -212,7 +212,7 @@ def _evolving(spec: Spec) -> Any:
     """The automatic choice for a nonlinear problem or one in time."""
     import sciml.solvers
 
-    return getattr(sciml.solvers, choose_for(spec.problem)[0])()
+    return getattr(sciml.solvers, choose_for(spec.problem, spec.on)[0])()
 
 
 def _ours(solver: Any, samples: int) -> Method:

@@ -23,8 +23,9 @@ from sciml.app.run_folder import read_run
 from sciml.app.stated import statement
 from sciml.app.yaml_text import one_line, to_yaml
 from sciml.core.errors import InputError
-from sciml.core.files import load_solution, write_text
+from sciml.core.files import write_text
 from sciml.core.plain import differences
+from sciml.core.solution import load_solution
 
 Record = Mapping[str, Any]
 

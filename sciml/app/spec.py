@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 from sciml.app.yaml_source import Key, Place, Source, SpecError, parse_yaml, read_yaml
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import AXES, MOST_DIMENSIONS, Grid, axis_names
-from sciml.core.mesh import Mesh
+from sciml.core.mesh import Geometry, Mesh
 from sciml.core.mesh_file import MeshFile
-from sciml.core.mesh_geometry import Geometry
 from sciml.core.place import check_place, placed
 from sciml.core.points import Points
 from sciml.core.problem import Problem

@@ -12,9 +12,10 @@ equation may be given by an energy density e(x, u, grad u), whose integral is ma
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from sciml.core.errors import InputError, did_you_mean
 
@@ -67,6 +68,7 @@ Kind = Literal[
     "kdv",
 ]
 
+COMPONENTS = ("u", "v", "w")  # of a velocity or a displacement
 _SOLUTION = re.compile(r"\bu[xyz]?\b")
 _SLOPE = "(ux**2 + uy**2 + uz**2)"
 # Per preset: the coefficients one may give, and those it brings along.
@@ -100,8 +102,29 @@ _PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
 }
 
 
+class PDE(ABC):
+    """What every type of equation says of itself; a leaf is a frozen dataclass with a ``kind``.
+
+    ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
+    How it is discretised is registered elsewhere: :mod:`sciml.core.dispatch`.
+    """
+
+    kind: str
+    title: ClassVar[str]
+    complex: ClassVar[bool] = False
+
+    @property
+    @abstractmethod
+    def linear(self) -> bool:
+        """Whether without time it is one system of linear equations."""
+
+    @abstractmethod
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """Names of the answer's functions; ``initial``: of those that are given at the start."""
+
+
 @dataclass(frozen=True)
-class Equation:
+class Equation(PDE):
     """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``, or an energy.
 
     ``K`` is a scalar, a list of d entries (diagonal) or d lists of d (full symmetric tensor);
@@ -122,6 +145,7 @@ class Equation:
     biharmonic: Coefficient = 0.0
     energy: str | None = None
     kind: Kind = "general"
+    title: ClassVar[str] = "the coefficient form"
 
     def __post_init__(self) -> None:
         if self.kind not in _PRESETS:
@@ -156,6 +180,10 @@ class Equation:
             if entry.name != "kind"
         )
 
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """u alone."""
+        return ("u",)
+
     def _check_energy(self) -> None:
         for entry in fields(self):
             if entry.name in ("kind", "energy", "m", "d"):
@@ -187,7 +215,7 @@ _GRAY_SCOTT = {
 
 
 @dataclass(frozen=True)
-class System:
+class System(PDE):
     """Several fields, each with an equation whose coefficients may name all of them.
 
     ``equations`` maps a field's name to its :class:`Equation`; the boundary conditions hold for
@@ -197,6 +225,7 @@ class System:
 
     equations: Mapping[str, Equation] = field(default_factory=dict)
     kind: Literal["system", "gray_scott"] = "system"
+    title: ClassVar[str] = "a system"
 
     def __post_init__(self) -> None:
         if self.kind == "gray_scott" and not self.equations:
@@ -211,9 +240,18 @@ class System:
                 "a system needs equations: {name: {...}, ...}", "problem.equation.equations"
             )
 
+    @property
+    def linear(self) -> bool:
+        """No: it is solved in time."""
+        return False
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """As the equations are called."""
+        return tuple(self.equations)
+
 
 @dataclass(frozen=True)
-class NavierStokes:
+class NavierStokes(PDE):
     """Incompressible flow in 2-D: u_t + (u . grad) u = -grad p + viscosity Lap u + force.
 
     Periodic on all sides it is solved for the vorticity w = v_x - u_y, to which
@@ -225,6 +263,18 @@ class NavierStokes:
     force: Vector | None = None
     vorticity_source: Coefficient = 0.0
     kind: Literal["navier_stokes"] = "navier_stokes"
+    title: ClassVar[str] = "navier_stokes"
+
+    @property
+    def linear(self) -> bool:
+        """No: the flow carries itself."""
+        return False
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The velocity and p; of a flow that starts from its vorticity, that."""
+        if "vorticity" in initial:
+            return ("vorticity",)
+        return (*COMPONENTS[:dimension], "p")
 
 
 @dataclass(frozen=True)
@@ -239,7 +289,7 @@ class Sponge:
 
 
 @dataclass(frozen=True)
-class Helmholtz:
+class Helmholtz(PDE):
     """``-div(K grad u) - wavenumber^2 u = f`` for a complex field u, waves as exp(-i omega t).
 
     A side with ``absorbing: true`` lets waves out: n . K grad u = i wavenumber sqrt(K) u,
@@ -251,10 +301,21 @@ class Helmholtz:
     K: Coefficient = 1.0
     sponge: Sponge | None = None
     kind: Literal["helmholtz"] = "helmholtz"
+    title: ClassVar[str] = "helmholtz"
+    complex: ClassVar[bool] = True
+
+    @property
+    def linear(self) -> bool:
+        """Yes."""
+        return True
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """u alone."""
+        return ("u",)
 
 
 @dataclass(frozen=True)
-class Elasticity:
+class Elasticity(PDE):
     """Small deformations of a solid on a mesh: -div sigma(u) = force, sigma = C : sym(grad u).
 
     ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
@@ -267,6 +328,16 @@ class Elasticity:
     force: Vector | None = None
     plane: Literal["strain", "stress"] = "strain"
     kind: Literal["elasticity"] = "elasticity"
+    title: ClassVar[str] = "elasticity"
+
+    @property
+    def linear(self) -> bool:
+        """Yes: deformations are small."""
+        return True
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The displacement's components."""
+        return COMPONENTS[:dimension]
 
 
 AnyEquation = Equation | System | NavierStokes | Helmholtz | Elasticity

@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError
 from sciml.core.jet import Jet, Pairs, jet_of
 from sciml.core.problem import Condition
@@ -250,7 +249,7 @@ def _moved(x: Tensor, axis: int, value: float) -> Tensor:
 
 def _values(form: StrongForm, given: Any, key: str) -> list[Any]:
     """A side's value per field: a list for a velocity, else the same for all; None where free."""
-    if isinstance(form.equations, NavierStokes):
+    if form.flow is not None:
         d = form.problem.box.dimension
         listed = list(given) if isinstance(given, (list, tuple)) else [given] * d
         if len(listed) != d:

@@ -20,8 +20,9 @@ import torch
 
 from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
 from sciml.core.problem import Problem
-from sciml.solvers.spectral.evolution import Evolution, assembled
+from sciml.solvers.spectral.evolution import Evolution, assembled, evolves
 from sciml.solvers.spectral.exponential import Diagonal
 from sciml.solvers.spectral.fourier import Fourier
 from sciml.solvers.spectral.terms import Reader, Term, reader
@@ -93,10 +94,10 @@ def velocity(space: Fourier, W: torch.Tensor) -> torch.Tensor:
     return torch.stack([space.backward(factor * W) for factor in _velocity_symbols(space)])
 
 
+@evolves(NavierStokes, Grid)
 def vorticity(problem: Problem, space: Fourier) -> Evolution:
     """The evolution of the vorticity; raises InputError outside two dimensions."""
-    equation = problem.equation
-    assert isinstance(equation, NavierStokes)
+    equation = problem.equation_as(NavierStokes)
     if space.dimension != 2:
         raise InputError(
             f"the vorticity form is for two dimensions; the domain has {space.dimension}",

@@ -18,11 +18,11 @@ import torch
 from scipy.sparse.csgraph import connected_components
 
 from sciml.core.discretize.elements_data import MeshData
-from sciml.core.discretize.elements_tables import Part, at_nodes, on_facets
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Condition, Problem
+from sciml.core.quadrature import Part, at_nodes, on_facets
 from sciml.core.sparse import PatternMatrix
 
 

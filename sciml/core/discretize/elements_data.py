@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from sciml.core.discretize.coefficients import load, require
-from sciml.core.discretize.elements_tables import Part
 from sciml.core.equation import FieldFile, Regions
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import parse
@@ -23,6 +22,7 @@ from sciml.core.functions import call_named
 from sciml.core.grid import AXES
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Coefficient, Problem
+from sciml.core.quadrature import Part
 
 _REFUSED = {
     "t": "problems in time are not solved on meshes: leave t out",

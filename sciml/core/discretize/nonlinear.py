@@ -26,6 +26,7 @@ from sciml.core.discretize.jacobian import box_jacobian
 from sciml.core.discretize.layout import Transfer, layout
 from sciml.core.discretize.memory import check_memory, is_matrix
 from sciml.core.discretize.obstacle import Cut
+from sciml.core.dispatch import semidiscretises
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
@@ -36,19 +37,11 @@ from sciml.core.stencil import Stencil, box_offsets
 _KEY = "problem.equation"
 
 
+@semidiscretises(Equation, Grid)
 def semidiscretize(
-    problem: Problem,
-    on: Grid,
-    *,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    problem: Problem, on: Grid, *, dtype: torch.dtype, device: torch.device
 ) -> NonlinearSystem:
-    """Lower a problem of the coefficient form, or one given by an energy, to a system of ODEs.
-
-    Arrays are in ``dtype`` on ``device``; see :class:`NonlinearSystem` for their shapes. A steady
-    problem has no mass. Raises InputError for coefficients or data that do not go together.
-    """
-    device = torch.device(device)
+    """Lower a problem of the coefficient form, or one given by an energy, to a system of ODEs."""
     grid = on.bind(problem.box)
     check_form(problem, grid)
     check_memory(problem, grid, dtype, device)

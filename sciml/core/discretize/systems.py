@@ -17,6 +17,7 @@ import torch
 from sciml.core.discretize.coefficients import Data, data, evaluate, expression
 from sciml.core.discretize.layout import layout
 from sciml.core.discretize.nonlinear import add_diagonal, semidiscretize
+from sciml.core.dispatch import semidiscretises
 from sciml.core.equation import Equation, System
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
@@ -36,16 +37,17 @@ class _Field:
     f: Any
 
 
-def semidiscretize_fields(problem: Problem, on: Grid) -> NonlinearSystem:
-    """Lower a :class:`System` in time to one system of ODEs, float64.
+@semidiscretises(System, Grid)
+def semidiscretize_fields(
+    problem: Problem, on: Grid, *, dtype: torch.dtype, device: torch.device
+) -> NonlinearSystem:
+    """Lower a :class:`System` in time to one system of ODEs.
 
     Its batch is (*batch, fields) and ``fields`` their names. ``linearise`` leaves the coupling
     between fields out. Raises InputError for an obstacle, for K or b that depend on a field, and
     for fields without initial data.
     """
-    equation = problem.equation
-    if not isinstance(equation, System):
-        raise InputError("this is no system of equations", "problem.equation.kind")
+    equation = problem.equation_as(System)
     if problem.obstacle is not None:
         raise InputError(
             "systems of several fields are solved without obstacles", "problem.obstacle"
@@ -55,9 +57,9 @@ def semidiscretize_fields(problem: Problem, on: Grid) -> NonlinearSystem:
     first = next(iter(equation.equations.values()))
     info = data(
         _alone(problem, first, names[0]),
-        layout(problem, on.bind(problem.box), torch.float64, "cpu"),
-        torch.float64,
-        torch.device("cpu"),
+        layout(problem, on.bind(problem.box), dtype, device),
+        dtype,
+        device,
     )
     fields = {name: _field(problem, name, on, info, names) for name in names}
     return _Coupled(fields, info).system(on.bind(problem.box))
@@ -87,8 +89,7 @@ def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
 
 
 def _field(problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, ...]) -> _Field:
-    assert isinstance(problem.equation, System)
-    equation = problem.equation.equations[name]
+    equation = problem.equation_as(System).equations[name]
     for entry in ("K", "b"):
         if _coupled(getattr(equation, entry), info, names, f"{_KEY}.{name}.{entry}"):
             raise InputError(
@@ -102,7 +103,9 @@ def _field(problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, 
     }
     rest: dict[str, Any] = dict.fromkeys(own, 0.0)
     uncoupled = replace(equation, kind="general", **rest)
-    system = semidiscretize(_alone(problem, uncoupled, name), on)
+    system = semidiscretize(
+        _alone(problem, uncoupled, name), on, dtype=info.dtype, device=info.device
+    )
     if system.inertia is not None or system.mass is None:
         raise InputError("every field needs d (before its u_t) and no m", f"{_KEY}.{name}.d")
     return _Field(system, own.get("c"), own.get("f"))
