@@ -11,9 +11,8 @@ from sciml.solvers.collocation.lbfgs import LBFGS
 from sciml.solvers.collocation.natural_gradient import NaturalGradient
 from sciml.solvers.collocation.pinn import PINN
 from sciml.solvers.collocation.random_features import RandomFeatures
-from sciml.solvers.collocation.residual_sampling import R3, RAD, RAR
 from sciml.solvers.collocation.ritz import DeepRitz
-from sciml.solvers.collocation.sampling import LatinHypercube, Sobol, Uniform
+from sciml.solvers.collocation.sampling import R3, RAD, RAR, LatinHypercube, Sobol, Uniform
 from sciml.solvers.collocation.variable_projection import VariableProjection
 from sciml.solvers.collocation.weighting import Causal, GradientNorm, NeuralTangent
 

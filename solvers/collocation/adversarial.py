@@ -33,14 +33,15 @@ from torch import Tensor
 from sciml.core.errors import InputError
 from sciml.solvers.collocation.krnet import KRnet
 from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.residual_sampling import (
+from sciml.solvers.collocation.sampling import (
+    Sobol,
     check_share,
     held_points,
     residuals,
     share_of,
+    sobol,
     with_sides,
 )
-from sciml.solvers.collocation.sampling import Sobol, sobol
 
 _KEY = "solver.sampler"
 
