@@ -16,15 +16,13 @@ from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.solvers import Newton
 from sciml.solvers.collocation.adam import Adam
-from sciml.solvers.collocation.energy import Rule, gauss_legendre
 from sciml.solvers.collocation.function_descent import (
     FunctionDescent,
     Metric,
     NetworkProjection,
     Projector,
 )
-from sciml.solvers.collocation.natural_gradient import NaturalGradient
-from sciml.solvers.collocation.ritz import DeepRitz
+from sciml.solvers.collocation.ritz import DeepRitz, NaturalGradient, Rule, gauss_legendre
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"

@@ -8,10 +8,9 @@ from sciml.solvers.collocation.function_descent import FunctionDescent, NetworkP
 from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
 from sciml.solvers.collocation.gaussians import Gaussians
 from sciml.solvers.collocation.lbfgs import LBFGS
-from sciml.solvers.collocation.natural_gradient import NaturalGradient
 from sciml.solvers.collocation.pinn import PINN
 from sciml.solvers.collocation.random_features import RandomFeatures
-from sciml.solvers.collocation.ritz import DeepRitz
+from sciml.solvers.collocation.ritz import DeepRitz, NaturalGradient
 from sciml.solvers.collocation.sampling import R3, RAD, RAR, LatinHypercube, Sobol, Uniform
 from sciml.solvers.collocation.variable_projection import VariableProjection
 from sciml.solvers.collocation.weighting import Causal, GradientNorm, NeuralTangent
