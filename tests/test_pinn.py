@@ -19,10 +19,16 @@ from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.status import Status
 from sciml.core.strong import strong_form
 from sciml.solvers.collocation import PINN, GaussNewton, Sobol
-from sciml.solvers.collocation.adam import Adam, value_and_gradient
+from sciml.solvers.collocation.adam import (
+    LBFGS,
+    Adam,
+    Probe,
+    strong_wolfe,
+    two_loops,
+    value_and_gradient,
+)
 from sciml.solvers.collocation.conditions import Piece, extent
 from sciml.solvers.collocation.gauss_newton import DampedSystem, EnergyNaturalGradient
-from sciml.solvers.collocation.lbfgs import LBFGS, Probe, strong_wolfe, two_loops
 from sciml.solvers.collocation.networks import Embedding, Perceptron
 from sciml.solvers.collocation.objective import Ansatz, Batch, Objective
 from sciml.solvers.collocation.training import Training, train

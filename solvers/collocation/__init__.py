@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from sciml.solvers.collocation.adam import Adam
+from sciml.solvers.collocation.adam import LBFGS, Adam
 from sciml.solvers.collocation.adversarial import DASG, DASR, AdversarialSampling
 from sciml.solvers.collocation.function_descent import FunctionDescent, NetworkProjection
 from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
 from sciml.solvers.collocation.gaussians import Gaussians
-from sciml.solvers.collocation.lbfgs import LBFGS
 from sciml.solvers.collocation.pinn import PINN
 from sciml.solvers.collocation.random_features import RandomFeatures
 from sciml.solvers.collocation.ritz import DeepRitz, NaturalGradient

@@ -23,9 +23,8 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress
 from sciml.core.strong import StrongForm
-from sciml.solvers.collocation.adam import Adam
+from sciml.solvers.collocation.adam import LBFGS, Adam
 from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
-from sciml.solvers.collocation.lbfgs import LBFGS
 from sciml.solvers.collocation.networks import Activation, Perceptron, perceptron
 from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.posed import posed
