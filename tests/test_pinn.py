@@ -30,10 +30,16 @@ from sciml.solvers.collocation.adam import (
 from sciml.solvers.collocation.conditions import Piece, extent
 from sciml.solvers.collocation.gauss_newton import DampedSystem, EnergyNaturalGradient
 from sciml.solvers.collocation.networks import Embedding, Perceptron
-from sciml.solvers.collocation.objective import Ansatz, Batch, Objective
+from sciml.solvers.collocation.objective import (
+    Ansatz,
+    Batch,
+    Causal,
+    GradientNorm,
+    NeuralTangent,
+    Objective,
+)
 from sciml.solvers.collocation.training import Training, train
 from sciml.solvers.collocation.verify import measure
-from sciml.solvers.collocation.weighting import Causal, GradientNorm, NeuralTangent
 from sciml.solvers.collocation.windows import Glued
 
 WALLS = {side: Condition(dirichlet=0.0) for side in ("left", "right", "bottom", "top")}

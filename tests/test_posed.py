@@ -22,8 +22,7 @@ from sciml.core.strong import strong_form
 from sciml.solvers import CG, PINN, FunctionDescent, Gaussians, Multigrid, Newton, RandomFeatures
 from sciml.solvers.collocation import Causal, GaussNewton, Sobol
 from sciml.solvers.collocation.conditions import built_in
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import Objective, posed
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 ZERO = {"all": Condition(dirichlet=0.0)}

@@ -15,7 +15,7 @@ from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem, Robin, Time, Unknown
 from sciml.core.solve import solve
 from sciml.core.strong import strong_form
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import posed
 from sciml.solvers.collocation.random_features import (
     RandomFeatures,
     least_squares,

@@ -36,8 +36,7 @@ from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import Objective, posed
 from sciml.solvers.continuation import Continuation
 from sciml.solvers.descent import Course, Iterate, descend
 from sciml.solvers.direct import Direct

@@ -60,9 +60,8 @@ from sciml.core.status import Status
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.conditions import extent
 from sciml.solvers.collocation.networks import ACTIVATIONS, Dense, Tape
-from sciml.solvers.collocation.objective import Ansatz, Objective
+from sciml.solvers.collocation.objective import Ansatz, Objective, posed
 from sciml.solvers.collocation.pinn import AnyOptimiser
-from sciml.solvers.collocation.posed import posed
 from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol, sobol
 from sciml.solvers.collocation.trained import (

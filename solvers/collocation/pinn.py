@@ -26,14 +26,12 @@ from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.adam import LBFGS, Adam
 from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
 from sciml.solvers.collocation.networks import Activation, Perceptron, perceptron
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import AnyBalance, Causal, Objective, posed
 from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol
 from sciml.solvers.collocation.trained import TrainedState, begin, refuse, trained, training_of
 from sciml.solvers.collocation.training import Course, train
 from sciml.solvers.collocation.verify import Polish, answered
-from sciml.solvers.collocation.weighting import AnyBalance, Causal
 
 AnyOptimiser = GaussNewton | EnergyNaturalGradient | LBFGS | Adam
 

@@ -39,8 +39,7 @@ from sciml.core.solve import Progress
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.conditions import extent
 from sciml.solvers.collocation.networks import Activation, Dense, Embedding, Tape
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed, stated
+from sciml.solvers.collocation.objective import Objective, posed, stated
 from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol
 from sciml.solvers.collocation.trained import refuse

@@ -58,8 +58,7 @@ from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.adam import Adam
 from sciml.solvers.collocation.conditions import Piece
 from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import Objective, posed
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.collocation.trained import TrainedState, begin, refuse
 from sciml.solvers.collocation.training import Course, Training, train

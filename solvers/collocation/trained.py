@@ -21,8 +21,7 @@ from sciml.core.mesh import Mesh
 from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solve import Progress
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import stated
+from sciml.solvers.collocation.objective import Objective, stated
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.collocation.training import Course, Sampler, Training, Weighting
 from sciml.solvers.collocation.verify import largest, measure, scales_of

@@ -29,8 +29,7 @@ from sciml.core.status import Status
 from sciml.solvers.amg import AMG
 from sciml.solvers.certify import certify
 from sciml.solvers.collocation.conditions import Piece
-from sciml.solvers.collocation.objective import Ansatz, Objective
-from sciml.solvers.collocation.posed import OBSERVED
+from sciml.solvers.collocation.objective import OBSERVED, Ansatz, Objective
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.collocation.training import Course
 from sciml.solvers.descent import at
