@@ -39,8 +39,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.operators.interpolation import at_places, resample
-from sciml.operators.operator import Signature
+from sciml.operators.operator import Signature, at_places, resample
 
 Activation = Literal["gelu", "relu", "silu", "tanh"]
 ACTIVATIONS: dict[str, type[nn.Module]] = {
