@@ -25,7 +25,7 @@ from sciml.core.errors import InputError
 from sciml.datasets.loader import OperatorData
 from sciml.operators.losses import RelativeH1, RelativeL2
 from sciml.operators.operator import Operator
-from sciml.training.stored import batches, first_samples
+from sciml.training.data import batches, first_samples
 
 Result = TypeVar("Result")
 _REPEATS = 5

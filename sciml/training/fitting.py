@@ -28,8 +28,7 @@ from sciml.datasets.stream import Stream
 from sciml.operators.checkpoint import save_operator
 from sciml.operators.losses import LossFunction, needs_equation
 from sciml.operators.operator import Operator, Options
-from sciml.training.batches import Batch, Batches, open_batches
-from sciml.training.data import TrainingData
+from sciml.training.data import Batch, Batches, TrainingData, open_batches
 from sciml.training.distributed import World, world
 from sciml.training.history import History
 from sciml.training.options import Training, TrainingError

@@ -29,8 +29,8 @@ from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import interpolation
 from sciml.operators.losses import RelativeL2
 from sciml.operators.operator import Operator, Signature
+from sciml.training.data import Shape, batches, open_split, resolutions
 from sciml.training.evaluation import roll_out, spread
-from sciml.training.stored import Shape, batches, open_split, resolutions
 
 
 @dataclass(frozen=True)

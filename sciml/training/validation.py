@@ -10,8 +10,7 @@ from torch import Tensor
 
 from sciml.operators.losses import LossFunction, RelativeH1, RelativeL2
 from sciml.operators.operator import Operator
-from sciml.training.batches import hold
-from sciml.training.data import TrainingData
+from sciml.training.data import TrainingData, hold
 from sciml.training.distributed import World
 
 

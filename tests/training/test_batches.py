@@ -12,7 +12,7 @@ from sciml.core.errors import InputError
 from sciml.datasets.loader import OperatorData
 from sciml.datasets.stream import Stream
 from sciml.training import Files, Fresh, TensorData, TrainingData, batches, open_data
-from sciml.training.batches import Batch, Sampling, Solving, open_batches, order
+from sciml.training.data import Batch, Sampling, Solving, open_batches, order
 from sciml.training.distributed import World
 
 CPU = torch.device("cpu")

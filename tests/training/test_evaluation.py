@@ -22,10 +22,10 @@ from sciml.core.solve import relative_residual
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import Signature
 from sciml.training import evaluate, transfer
+from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
 from sciml.training.evaluation import roll_out, spread
 from sciml.training.residual import problems_of
 from sciml.training.resolution import resample
-from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
 
 POINTWISE = {"square": torch.square, "affine": lambda z: 3 * z - 1, "sine": torch.sin}
 

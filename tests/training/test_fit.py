@@ -24,7 +24,7 @@ from sciml.training import (
     TrainingError,
     fit,
 )
-from sciml.training.batches import order
+from sciml.training.data import order
 
 NET = FNO(modes=4, width=6, layers=2)
 QUICK = Training(epochs=2, batch=5)
