@@ -10,8 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sciml.solvers.learned.conjugate_directions import ConjugateDirections
-    from sciml.solvers.learned.conjugate_training import ConjugateTraining
+    from sciml.solvers.learned.conjugate_directions import ConjugateDirections, ConjugateTraining
     from sciml.solvers.learned.hints import HINTS
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
     from sciml.solvers.learned.multigrid import LearnedMultigrid

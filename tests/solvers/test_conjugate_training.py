@@ -20,8 +20,8 @@ from sciml.core.problem import Condition, Equation, Obstacle, Problem
 from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers import CG, FCG
 from sciml.solvers.learned import conjugate_training
-from sciml.solvers.learned.conjugate_directions import ConjugateDirections
-from sciml.solvers.learned.conjugate_training import (
+from sciml.solvers.learned.conjugate_directions import (
+    ConjugateDirections,
     ConjugateTraining,
     line_searched_loss,
 )
