@@ -32,20 +32,18 @@ from sciml.solvers.learned.multigrid import (
     CoarseningNetwork,
     LearnedCoarsening,
     coarsened,
+    energy,
     entries,
+    error_after,
     formula_weights,
+    fully_coarsened,
     galerkin_product,
+    hierarchy,
     iterations_per_digit,
     load_coarsening,
     most_bend,
     plain,
     uniform,
-)
-from sciml.solvers.learned.multigrid_training import (
-    energy,
-    error_after,
-    fully_coarsened,
-    hierarchy,
 )
 from sciml.solvers.learned.weights import FILE, read_stored, write_weights
 from sciml.solvers.multigrid.cycle import MultigridCycle
