@@ -28,15 +28,17 @@ from sciml.solvers.learned import neural_ic_training
 from sciml.solvers.learned.course import HISTORY, STATE
 from sciml.solvers.learned.neural_ic import (
     KIND,
+    Batch,
     FactorGraph,
     FactorModule,
     FactorNetwork,
+    Loss,
     corrected,
     learned_factor,
     load_factor,
+    loss_of,
     plain,
 )
-from sciml.solvers.learned.neural_ic_losses import Batch, Loss, loss_of
 from sciml.solvers.learned.weights import FILE, write_weights
 
 RCM = "reverse_cuthill_mckee"

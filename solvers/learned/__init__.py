@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from sciml.solvers.learned.hints import HINTS
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
     from sciml.solvers.learned.multigrid import LearnedMultigrid, MultigridTraining
-    from sciml.solvers.learned.neural_ic import NeuralIC
-    from sciml.solvers.learned.neural_ic_training import NeuralICTraining
+    from sciml.solvers.learned.neural_ic import NeuralIC, NeuralICTraining
     from sciml.solvers.learned.surrogate import Surrogate
 
 # What may stand as `preconditioner:` in a spec of `sciml train`.
