@@ -26,9 +26,8 @@ from torch import Tensor
 
 from sciml.core.errors import InputError
 from sciml.datasets.loader import OperatorData, Times
-from sciml.operators import interpolation
 from sciml.operators.losses import RelativeL2
-from sciml.operators.operator import Operator, Signature
+from sciml.operators.operator import Operator, Signature, resample
 from sciml.training.data import Shape, batches, open_split, resolutions
 from sciml.training.evaluation import roll_out, spread
 
@@ -63,12 +62,12 @@ class Transfer:
         return {"trained": list(self.trained), "rows": [row.to_json() for row in self.rows]}
 
 
-def resample(signature: Signature, values: Tensor, shape: Shape) -> Tensor:
+def on_shape(signature: Signature, values: Tensor, shape: Shape) -> Tensor:
     """``values`` (..., *grid) on a grid of ``shape`` with the same box, centring and seams."""
     if tuple(values.shape[values.ndim - len(shape) :]) == tuple(shape):
         return values
     opened = [n - repeated for n, repeated in zip(shape, signature.repeated, strict=True)]
-    return signature.close(interpolation.resample(signature.open(values), signature, opened))
+    return signature.close(resample(signature.open(values), signature, opened))
 
 
 @torch.no_grad()
@@ -113,7 +112,7 @@ def _inputs(data: OperatorData, operator: Operator, batch: int, samples: int | N
     """The first ``samples`` inputs on the operator's own grid, (N, C, *grid)."""
     signature, parts, count = operator.signature, [], 0
     for x, _ in batches(data, batch, operator.input_mean.device):
-        parts.append(resample(signature, x, signature.grid.shape))
+        parts.append(on_shape(signature, x, signature.grid.shape))
         count += len(x)
         if samples is not None and count >= samples:
             break
@@ -134,10 +133,10 @@ def _measured(operator: Operator, data: OperatorData, finest: Tensor, batch: int
             break
         here, fixed, reference = (
             roll_out(operator, given, y.shape[1])
-            for given in (x, resample(signature, x, own), reference_input)
+            for given in (x, on_shape(signature, x, own), reference_input)
         )
-        fixed = resample(signature, fixed, data.shape)
-        here_cut, reference = (resample(signature, u, coarser) for u in (here, reference))
+        fixed = on_shape(signature, fixed, data.shape)
+        here_cut, reference = (on_shape(signature, u, coarser) for u in (here, reference))
         drift = distance(here_cut, reference, reference)
         found = [distance(here, y, x), distance(fixed, y, x), drift]
         parts.append(torch.stack(found).double().cpu())
