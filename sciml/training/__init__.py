@@ -9,9 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sciml.training.certified import Bracket, Polishing, bracket, polishing
     from sciml.training.data import Files, Fresh, TensorData, TrainingData, open_data
-    from sciml.training.evaluation import Evaluation, evaluate
+    from sciml.training.evaluation import (
+        Bracket,
+        Evaluation,
+        MultigridTime,
+        Polishing,
+        Transfer,
+        bracket,
+        evaluate,
+        multigrid_time,
+        polishing,
+        transfer,
+    )
     from sciml.training.fitting import fit
     from sciml.training.options import (
         Adam,
@@ -23,8 +33,6 @@ if TYPE_CHECKING:
         Training,
         TrainingError,
     )
-    from sciml.training.resolution import Transfer, transfer
-    from sciml.training.rival import MultigridTime, multigrid_time
 
 _MODULES = {
     "Adam": "options",

@@ -23,9 +23,8 @@ from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import Signature
 from sciml.training import evaluate, transfer
 from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
-from sciml.training.evaluation import roll_out, spread
+from sciml.training.evaluation import on_shape, roll_out, spread
 from sciml.training.residual import problems_of
-from sciml.training.resolution import on_shape
 
 POINTWISE = {"square": torch.square, "affine": lambda z: 3 * z - 1, "sine": torch.sin}
 
