@@ -33,7 +33,7 @@ _MODULES = {
     "LSM": "lsm",
     "MgNO": "mgno",
     "Operator": "operator",
-    "PODDeepONet": "pod",
+    "PODDeepONet": "deeponet",
     "RelativeH1": "losses",
     "RelativeL2": "losses",
     "Residual": "losses",

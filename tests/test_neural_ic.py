@@ -24,7 +24,7 @@ from sciml.core.sparse import PatternMatrix
 from sciml.core.stencil import Stencil
 from sciml.solvers import CG, IncompleteCholesky, NeuralIC, NeuralICTraining
 from sciml.solvers.incomplete import factorise, reordered
-from sciml.solvers.learned import neural_ic_training
+from sciml.solvers.learned import neural_ic
 from sciml.solvers.learned.course import HISTORY, STATE
 from sciml.solvers.learned.neural_ic import (
     KIND,
@@ -375,7 +375,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
         loss = loss_of(*arguments)  # type: ignore[arg-type]
         return loss * float("nan") if len(calls) > 6 else loss
 
-    monkeypatch.setattr(neural_ic_training, "loss_of", spoiled)
+    monkeypatch.setattr(neural_ic, "loss_of", spoiled)
     with pytest.raises(SolveError, match=r"at step 4; the last good state is in .*lower rate"):
         replace(SMALL, steps=1, rounds=9).train(given_matrices(1), tmp_path)
     assert len((tmp_path / HISTORY).read_text().split()) == 1 + 3

@@ -230,7 +230,7 @@ def _wait(device: torch.device | None) -> None:
 
 
 _TIGHT = 1e-13
-_NEVER = 1e-15
+
 _MOST = 50
 
 
@@ -366,7 +366,7 @@ def _counts(
     x = start
     for k in range(_MOST + 1):
         if k:
-            solver = CG(preconditioner=Multigrid(), rtol=_NEVER, max_iterations=k)
+            solver = CG(preconditioner=Multigrid(), rtol=_UNREACHED, max_iterations=k)
             x = solver.iterate(system.A, prepared, system.b, start, None).x
         reached = torch.stack(
             [

@@ -38,43 +38,26 @@ ones are put where the residual is largest, narrower than what is there.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import product
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
 from sciml.core.jet import Jet, Pairs, coordinates
-from sciml.core.linear import LinearSystem
-from sciml.core.mesh import Mesh
-from sciml.core.points import Points
-from sciml.core.problem import Problem
-from sciml.core.solution import Solution
-from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.conditions import extent
+from sciml.solvers.collocation.minimisation import Budget, OptimiserResult
 from sciml.solvers.collocation.networks import ACTIVATIONS, Dense, Tape
-from sciml.solvers.collocation.objective import Ansatz, Objective, posed
+from sciml.solvers.collocation.objective import Ansatz, Objective
 from sciml.solvers.collocation.pinn import AnyOptimiser
-from sciml.solvers.collocation.samplers import AnySampler
-from sciml.solvers.collocation.sampling import Sobol, sobol
-from sciml.solvers.collocation.trained import (
-    TrainedState,
-    begin,
-    counts,
-    refuse,
-    trained,
-    training_of,
-)
-from sciml.solvers.collocation.training import Course
+from sciml.solvers.collocation.sampling import sobol
+from sciml.solvers.collocation.solver import Collocation, at_least
 from sciml.solvers.collocation.variable_projection import VariableProjection, Weights
-from sciml.solvers.collocation.verify import Polish, answered
 
 _PORTION = 2**16  # points times Gaussians treated at once
 
@@ -429,7 +412,7 @@ _OVERLAPS = (1.5, 2.2, 3.2, 4.7, 7.0)  # first widths tried, over the mean dista
 
 
 @dataclass(frozen=True)
-class Gaussians:
+class Gaussians(Collocation):
     """Gaussians trained on the equation itself; float64.
 
     ``count``: of each channel at the start. ``width``: their first widths, in the units of the
@@ -437,10 +420,9 @@ class Gaussians:
     distance whose residual is least. ``covariance``: "full" lets
     them turn, from the second stage on. ``channels``, ``hidden``: sums that a tanh layer of that
     many units takes in; 0: one sum per field, the answer is linear in the weights. ``points``
-    inside (0: three per parameter at the start); ``hard``, ``boundary_points``,
-    ``weights``, ``rtol``, ``seconds``, ``windows``, ``polish`` as for ``PINN``. ``stages`` of the
-    optimiser's iterations each; before the next, Gaussians below ``drop`` of the largest are left
-    out and a share ``grow`` is added.
+    inside (0: three per parameter at the start). ``stages`` of the optimiser's iterations each;
+    before the next, Gaussians below ``drop`` of the largest are left out and a share ``grow`` is
+    added. The others: see ``Collocation``.
     """
 
     count: int = 100
@@ -448,99 +430,54 @@ class Gaussians:
     covariance: Literal["diagonal", "full"] = "diagonal"
     channels: int = 4
     hidden: int = 0
-    windows: int = 1
     stages: int = 1
     drop: float = 1e-8
     grow: float = 0.25
-    hard: bool = True
+    optimiser: VariableProjection | AnyOptimiser = field(default_factory=VariableProjection)
+    kind: Literal["gaussians"] = "gaussians"
+    _: KW_ONLY
     points: int = 0
     boundary_points: int = 100
-    sampler: AnySampler = field(default_factory=Sobol)
-    optimiser: VariableProjection | AnyOptimiser = field(default_factory=VariableProjection)
-    weights: Mapping[str, float | str] = field(default_factory=dict)
-    rtol: float = 1e-4
-    seconds: float | None = None
-    polish: Polish | None = None
-    seed: int = 0
-    kind: Literal["gaussians"] = "gaussians"
-    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
-    def __post_init__(self) -> None:
-        for name in ("count", "channels", "windows", "stages", "boundary_points"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} must be at least 1; got {getattr(self, name)}", f"solver.{name}"
-                )
-        for name in ("hidden", "drop", "grow", "points"):
-            if getattr(self, name) < 0:
-                raise InputError(
-                    f"{name} must not be negative; got {getattr(self, name)}", f"solver.{name}"
-                )
+    def check(self) -> None:
+        """Raise InputError for an option that is out of range."""
+        at_least(self, 1, "count", "channels", "stages")
+        at_least(self, 0, "hidden", "drop", "grow", "points")
         if self.covariance == "full" and self.stages == 1:
             raise InputError(
                 "a full covariance starts from the diagonal fit; give stages: 2 or more",
                 "solver.covariance",
             )
 
-    def init(
-        self, problem: Problem | LinearSystem, on: Grid | Mesh | Points | None = None
-    ) -> TrainedState:
-        """Read the equation off the problem and place the first Gaussians."""
-        return begin(problem, on, self._posed, self.windows)
-
-    def run(
-        self,
-        state: TrainedState,
-        *,
-        initial: Tensor | None = None,
-        b: Tensor | None = None,
-        progress: Progress | None = None,
-        frames: Any = None,
-    ) -> Solution:
-        """Train stage by stage, then verify at fresh points and on the grid."""
-        refuse(initial, b)
-        through = partial(self._trained, state.record)
-        objective, course = trained(self, state.objective, self._posed, through, progress)
-        return answered(self, objective, course, state.on, state.setup_seconds, self.rtol)
-
-    def _posed(self, problem: Problem) -> Objective:
-        return posed(problem, self._network, self.hard, self.weights)
-
-    def _trained(
-        self,
-        record: dict[str, Any],
-        objective: Objective,
-        progress: Progress | None,
-        seconds: float | None,
-    ) -> Course:
+    def minimise(self, objective: Objective, budget: Budget) -> OptimiserResult:
+        """Stage by stage."""
         # Those of a window before lie in its own time.
-        objective.ansatz = Ansatz(self._network(objective.form), objective.ansatz.built_in)
+        objective.ansatz = Ansatz(self.ansatz(objective.form), objective.ansatz.built_in)
         inside = self.points or 3 * len(objective.theta)
         generator = torch.Generator().manual_seed(self.seed)
-        per_piece = counts(self, objective, inside)
+        per_piece = self.counts(objective, inside)
         objective.place(self.sampler.points(objective, per_piece, generator))
         _start(objective, _OVERLAPS if self.width is None else (_OVERLAPS[0],))
-        training = training_of(
-            self, objective, inside, generator, total=self.stages * self.optimiser.iterations,
-            progress=progress, seconds=seconds, record=record,
-        )  # fmt: skip
+        total = self.stages * self.optimiser.iterations
+        minimisation = self.minimisation(objective, inside, generator, budget, total)
         numbers = [_count(objective)]
-        course = self.optimiser.minimise(objective, training)
+        result = self.optimiser.minimise(objective, minimisation)
         for _ in range(1, self.stages):
-            if training.late or course.status in (Status.CONVERGED, Status.NOT_FINITE):
+            if minimisation.late or result.status in (Status.CONVERGED, Status.NOT_FINITE):
                 break
             self._refine(objective)
             numbers.append(_count(objective))
-            training.status = Status.TRAINING_ENDED
-            course = self.optimiser.minimise(objective, training)
+            minimisation.status = Status.TRAINING_ENDED
+            result = self.optimiser.minimise(objective, minimisation)
         said = "Gaussians by stage: " + ", ".join(map(str, numbers))
-        return replace(course, notes=(*course.notes, said))
+        return replace(result, notes=(*result.notes, said))
 
     def _refine(self, objective: Objective) -> None:
         network = refined(objective, self.drop, self.grow, self.covariance == "full")
         objective.ansatz = Ansatz(network, objective.ansatz.built_in)
 
-    def _network(self, form: StrongForm) -> GaussianNetwork:
+    def ansatz(self, form: StrongForm) -> GaussianNetwork:
+        """The first Gaussians; InputError for widths that are none."""
         lower, upper = extent(form)
         fields = len(form.fields)
         channels = self.channels if self.hidden else fields

@@ -41,11 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.grid import Grid
 from sciml.core.jet import Jet, Pairs
-from sciml.core.linear import LinearSystem
-from sciml.core.mesh import Mesh
-from sciml.core.points import Points
 from sciml.core.pointwise import numeric_parameters
 from sciml.core.problem import Problem, Unknown
 from sciml.core.strong import StrongForm, strong_form
@@ -102,7 +98,7 @@ class Ansatz:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PlacedPiece:
     """The points of one piece, the jets of what is built in there, and its weight.
 
     ``share``: factors of the weight at the points, (N,); one everywhere where None.
@@ -133,7 +129,7 @@ class Objective:
     weights: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     unknown: Mapping[str, nn.Parameter] = field(default_factory=dict)
-    batches: list[Batch] = field(default_factory=list)
+    batches: list[PlacedPiece] = field(default_factory=list)
     density: Any = None
     notes: Sequence[str] = ()
 
@@ -172,7 +168,7 @@ class Objective:
             p.copy_(theta[start : start + p.numel()].view_as(p))
             start += p.numel()
 
-    def residual(self, batch: Batch, tape: Tape | None = None) -> Tensor:
+    def residual(self, batch: PlacedPiece, tape: Tape | None = None) -> Tensor:
         """Of one piece, (N, E), without its weight; with a graph where one is wanted."""
         jet = self.ansatz.jet(batch.points, batch.pairs, batch.known, tape)
         return batch.piece.residual(batch.points, jet)
@@ -214,20 +210,20 @@ class Objective:
         profile = self.profile(piece, points)
         return found if profile is None else profile.sqrt() * found
 
-    def _batch(self, piece: Piece, points: Tensor) -> Batch:
+    def _batch(self, piece: Piece, points: Tensor) -> PlacedPiece:
         pairs = self.form.pairs if piece.name == "equation" else ()
         share = self.profile(piece, points)
         if piece.twins is not None:
             points = torch.cat([points, points + piece.twins])
         weight = self.weights.get(piece.name, 1.0)
-        return Batch(piece, points, self.ansatz.known(points, pairs), pairs, weight, share)
+        return PlacedPiece(piece, points, self.ansatz.known(points, pairs), pairs, weight, share)
 
-    def _at(self, batch: Batch, tape: Tape | None) -> Tensor:
+    def _at(self, batch: PlacedPiece, tape: Tape | None) -> Tensor:
         self._settle()
         return self.residual(batch, tape)
 
     def rows(
-        self, batch: Batch, blocks: Sequence[Any] | None = None
+        self, batch: PlacedPiece, blocks: Sequence[Any] | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Per equation the residuals of a piece, unweighted, (N,), and their derivatives (N, P)."""
         tape: Tape = []
@@ -269,7 +265,7 @@ class Objective:
         return found
 
 
-def _scale(batch: Batch) -> Tensor:
+def _scale(batch: PlacedPiece) -> Tensor:
     """The root of a residual's weight in the loss, () or (N, 1)."""
     count = len(batch.points) // (1 if batch.piece.twins is None else 2)
     scale = batch.points.new_tensor(batch.weight / count).sqrt()
@@ -395,29 +391,7 @@ _TRIED = 1000  # places at which a weight is tried
 _KEY = "problem.observations"
 
 
-def stated(
-    problem: Problem | LinearSystem, on: Grid | Mesh | Points | None
-) -> tuple[Problem, Grid | Points]:
-    """The problem and where its answer is wanted, bound to its box.
-
-    A linear system stands for the problem that it was made of. Raises InputError for a matrix, a
-    mesh, or nowhere.
-    """
-    if isinstance(problem, LinearSystem):
-        origin, on = problem.problem, problem.on
-        if origin is None:
-            raise InputError("a function is trained on a problem, not on a matrix", "solver.kind")
-        problem = origin
-    if on is None:
-        raise InputError(
-            "a problem needs a place for its answer: pass on=Grid((129, 129)) or on=Points(1000)"
-        )
-    if isinstance(on, Mesh):
-        raise InputError("collocation is on boxes; a mesh has no box", "mesh")
-    return problem, on.bind(problem.box)
-
-
-def posed(
+def objective_of(
     problem: Problem,
     network: Callable[[StrongForm], Network],
     hard: bool,

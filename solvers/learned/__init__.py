@@ -22,13 +22,13 @@ TRAININGS: tuple[str, ...] = ("ConjugateTraining", "MultigridTraining", "NeuralI
 
 _MODULES = {
     "ConjugateDirections": "conjugate_directions",
-    "ConjugateTraining": "conjugate_training",
+    "ConjugateTraining": "conjugate_directions",
     "HINTS": "hints",
     "LearnToRelax": "learn_to_relax",
     "LearnedMultigrid": "multigrid",
-    "MultigridTraining": "multigrid_training",
+    "MultigridTraining": "multigrid",
     "NeuralIC": "neural_ic",
-    "NeuralICTraining": "neural_ic_training",
+    "NeuralICTraining": "neural_ic",
     "Surrogate": "surrogate",
 }
 

@@ -61,7 +61,7 @@ from sciml.solvers.learned.course import (
     symmetric_matrices,
     unfit,
 )
-from sciml.solvers.learned.ritz import RitzPairs, cached_ritz_pairs, training_vectors
+from sciml.solvers.learned.lanczos import RitzPairs, cached_ritz_pairs, training_vectors
 from sciml.solvers.learned.weights import load_into, read_stored
 
 KIND = "conjugate_directions"

@@ -37,32 +37,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
 from sciml.core.jet import Jet
-from sciml.core.linear import LinearSystem
-from sciml.core.mesh import Mesh
-from sciml.core.points import Points
 from sciml.core.problem import Problem
-from sciml.core.solution import Solution
-from sciml.core.solve import Progress
 from sciml.core.strong import StrongForm
-from sciml.solvers.collocation.adam import Adam
 from sciml.solvers.collocation.conditions import Piece
+from sciml.solvers.collocation.gradient_methods import Adam
+from sciml.solvers.collocation.minimisation import Budget, Minimisation, OptimiserResult, train
 from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
-from sciml.solvers.collocation.objective import Objective, posed
+from sciml.solvers.collocation.objective import Objective, objective_of
 from sciml.solvers.collocation.sampling import sobol
-from sciml.solvers.collocation.trained import TrainedState, begin, refuse
-from sciml.solvers.collocation.training import Course, Training, train
-from sciml.solvers.collocation.verify import Polish, answered
+from sciml.solvers.collocation.solver import TrainedSolver, at_least
 
 _KEY = "problem.equation"
 _TENSOR = 3  # dimensions up to which a tensor product of Gauss' rule is taken
@@ -125,7 +118,7 @@ def gauss_legendre(count: int, breaks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Part:
+class EnergyPart:
     """A piece of the box or its sides with the density that is integrated there."""
 
     piece: Piece
@@ -133,10 +126,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedPart:
     """A part with its points, weights (N,) and the jets of what is built in there."""
 
-    part: Part
+    part: EnergyPart
     piece: Piece
     points: Tensor
     weights: Tensor
@@ -151,8 +144,8 @@ class EnergyObjective:
     """
 
     residuals: Objective
-    batches: list[Placed] = field(default_factory=list)
-    parts: tuple[Part, ...] = ()
+    batches: list[PlacedPart] = field(default_factory=list)
+    parts: tuple[EnergyPart, ...] = ()
 
     def __post_init__(self) -> None:
         self.parts = tuple(_parts(self.residuals))
@@ -175,11 +168,11 @@ class EnergyObjective:
         """Take these points with their weights, (N, D + 1) per part."""
         ansatz = self.residuals.ansatz
         self.batches = [
-            Placed(part, part.piece, x[:, :-1], x[:, -1], ansatz.known(x[:, :-1], ()))
+            PlacedPart(part, part.piece, x[:, :-1], x[:, -1], ansatz.known(x[:, :-1], ()))
             for part, x in zip(self.parts, points, strict=True)
         ]
 
-    def residual(self, batch: Placed) -> Tensor:
+    def residual(self, batch: PlacedPart) -> Tensor:
         """The energy density at the points of one part, (N, 1)."""
         jet = self.residuals.ansatz.jet(batch.points, (), batch.known)
         return batch.part.density(batch.points, jet.data[..., 0])[:, None]
@@ -210,7 +203,7 @@ class EnergyObjective:
             roots.append(torch.einsum("nab,bnp->anp", root, J).flatten(0, 1))
         return total, gradient, torch.cat(roots)
 
-    def tangent(self, batch: Placed) -> tuple[Tensor, Tensor]:
+    def tangent(self, batch: PlacedPart) -> tuple[Tensor, Tensor]:
         """z (1 + D, N) and dz/dtheta (1 + D, N, P); on sides the value alone."""
         tape: Tape = []
         ansatz = self.residuals.ansatz
@@ -253,14 +246,14 @@ def _root(H: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
 
 
-def _parts(residuals: Objective) -> list[Part]:
+def _parts(residuals: Objective) -> list[EnergyPart]:
     form = residuals.form
     found = []
     for piece in residuals.pieces:
         if piece.name == "equation":
-            found.append(Part(piece, density(form)))
+            found.append(EnergyPart(piece, density(form)))
         else:
-            found.append(Part(piece, _side(form, piece)))
+            found.append(EnergyPart(piece, _side(form, piece)))
     return found
 
 
@@ -349,13 +342,13 @@ class NaturalGradient:
         if self.iterations < 1:
             raise InputError(f"iterations must be at least 1; got {self.iterations}")
 
-    def minimise(self, objective: EnergyObjective, training: Training) -> Course:
-        """Lower the energy until the training ends it, or its rounding is reached."""
+    def minimise(self, objective: EnergyObjective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the energy until the minimisation ends it, or its rounding is reached."""
         theta, mu, growth = objective.theta, None, 2.0
         for _ in range(self.iterations):
-            training.exchange(objective)  # type: ignore[arg-type]
+            minimisation.exchange(objective)  # type: ignore[arg-type]
             before, gradient, root = objective.derivatives()
-            if training.ended(before, objective):  # type: ignore[arg-type]
+            if minimisation.ended(before, objective):  # type: ignore[arg-type]
                 break
             G = root.T @ root
             scale = float(G.diagonal().max())
@@ -364,15 +357,15 @@ class NaturalGradient:
                 mu, growth = mu * growth, 2 * growth
                 if mu > _LARGEST * scale:
                     objective.assign(theta)
-                    return training.stalled()
+                    return minimisation.stalled()
             step, fall, promised = taken
             if promised <= _ROUNDING * abs(before):
                 objective.assign(theta)
-                return training.stalled()
+                return minimisation.stalled()
             theta = theta + step
             mu = max(mu * max(1 / 3, 1 - (2 * fall / promised - 1) ** 3), _LEAST * scale)
             growth = 2.0
-        return training.course()
+        return minimisation.result()
 
 
 def _try(
@@ -411,81 +404,59 @@ RitzOptimiser = NaturalGradient | Adam
 
 
 @dataclass(frozen=True)
-class DeepRitz:
+class DeepRitz(TrainedSolver):
     """A network trained on the problem's energy; float64.
 
     For a steady problem of one field with an ``energy``, or with a linear equation with symmetric K
     and no advection; energies without a lower bound are not recognised. ``points`` inside and
     ``boundary_points`` on every Neumann or Robin side, rounded up to a tensor product of Gauss'
     rule in up to three dimensions, Sobol points beyond; they are drawn anew at every iteration.
-    ``optimiser``: one, or several that follow one another. ``rtol``: the relative
-    residual of the *strong* equation at fresh points (see ``collocation.verify``) that counts as
-    converged: the energy is made as small as it gets in any case. ``seconds``: wall time at which
-    the training ends. ``polish``: a solver that goes on from the answer on the grid.
+    ``optimiser``: one, or several that follow one another. ``rtol``: of the residual of the
+    *strong* equation: the energy is made as small as it gets in any case. The others: see
+    ``TrainedSolver``.
     """
 
     width: int = 24
     depth: int = 2
     activation: Activation = "tanh"
+    optimiser: RitzOptimiser | tuple[RitzOptimiser, ...] = field(default_factory=NaturalGradient)
+    kind: Literal["deep_ritz"] = "deep_ritz"
+    _: KW_ONLY
     points: int = 1600
     boundary_points: int = 100
-    optimiser: RitzOptimiser | tuple[RitzOptimiser, ...] = field(default_factory=NaturalGradient)
     rtol: float = 1e-3
-    seconds: float | None = None
-    polish: Polish | None = None
-    seed: int = 0
-    kind: Literal["deep_ritz"] = "deep_ritz"
-    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
-    def __post_init__(self) -> None:
-        for name in ("width", "depth", "points", "boundary_points"):
-            if getattr(self, name) < 1:
-                raise InputError(
-                    f"{name} must be at least 1; got {getattr(self, name)}", f"solver.{name}"
-                )
+    def check(self) -> None:
+        """Raise InputError for an option that is out of range."""
+        at_least(self, 1, "width", "depth", "points")
 
-    def init(
-        self, problem: Problem | LinearSystem, on: Grid | Mesh | Points | None = None
-    ) -> TrainedState:
-        """Read the energy off the problem and draw the network's first weights."""
-        return begin(problem, on, self._posed)
-
-    def run(
-        self,
-        state: TrainedState,
-        *,
-        initial: torch.Tensor | None = None,
-        b: torch.Tensor | None = None,
-        progress: Progress | None = None,
-        frames: Any = None,
-    ) -> Solution:
-        """Train, then verify the strong residual at fresh points and the one on the grid."""
-        refuse(initial, b)
-        objective = state.objective
-        rule = Rule(self.points, self.boundary_points)
-        training = Training(
-            rule,  # type: ignore[arg-type]
-            rule.counts(objective),
-            torch.Generator().manual_seed(self.seed),
-            tolerance=-float("inf"),
-            seconds=self.seconds,
-            progress=progress,
-        )
-        training.relative = lambda _: _distance(*training.losses[-2:])
-        optimisers = self.optimiser if isinstance(self.optimiser, tuple) else (self.optimiser,)
-        course = train(optimisers, objective, training)  # type: ignore[arg-type]
-        note = f"energy {objective.value():.10g}"
-        return answered(
-            self, objective.residuals, _heights(course), state.on, state.setup_seconds, self.rtol,
-            [note],
-        )  # fmt: skip
-
-    def _posed(self, problem: Problem) -> EnergyObjective:
+    def pose(self, problem: Problem) -> Objective:
+        """The strong residuals of the network; raises InputError where there is no energy."""
         if problem.observations is not None:
             raise InputError(
                 "an energy knows nothing of observations; use pinn", "problem.observations"
             )
-        return EnergyObjective(posed(problem, self._network, True, {}))
+        objective = objective_of(problem, self._network, True, {})
+        EnergyObjective(objective)
+        return objective
+
+    def train(self, objective: Objective, budget: Budget) -> tuple[Objective, OptimiserResult]:
+        """Lower the energy."""
+        energy = EnergyObjective(objective)
+        rule = Rule(self.points, self.boundary_points)
+        minimisation = Minimisation(
+            rule,  # type: ignore[arg-type]
+            rule.counts(energy),
+            torch.Generator().manual_seed(self.seed),
+            tolerance=-float("inf"),
+            seconds=budget.seconds,
+            progress=budget.progress,
+        )
+        minimisation.relative = lambda _: _distance(*minimisation.losses[-2:])
+        optimisers = self.optimiser if isinstance(self.optimiser, tuple) else (self.optimiser,)
+        result = train(optimisers, energy, minimisation)  # type: ignore[arg-type]
+        note = f"energy {energy.value():.10g}"
+        return objective, replace(_heights(result), notes=(*result.notes, note))
 
     def _network(self, form: StrongForm) -> Perceptron:
         return perceptron(form, self.seed, self.width, self.depth, self.activation)
@@ -496,7 +467,7 @@ def _distance(before: float, after: float | None = None) -> float:
     return 1.0 if after is None else (abs(after - before) / max(abs(after), 1e-300)) ** 0.5
 
 
-def _heights(course: Course) -> Course:
+def _heights(course: OptimiserResult) -> OptimiserResult:
     """Energies as their heights above the last, relative: the squares of relative distances."""
     last = course.losses[-1]
     return replace(course, losses=tuple(_distance(e, last) ** 2 for e in course.losses))

@@ -30,8 +30,8 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
+from sciml.solvers.collocation.minimisation import Minimisation, OptimiserResult
 from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.training import Course, Training
 
 Decay = Literal["none", "exponential", "cosine"]
 _EPSILON = 1e-8
@@ -62,21 +62,21 @@ class Adam:
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"{name} must be in [0, 1); got {getattr(self, name)}", key)
 
-    def minimise(self, objective: Objective, training: Training) -> Course:
-        """Lower the objective's loss until the training ends it."""
+    def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the objective's loss until the minimisation ends it."""
         theta = objective.theta
         mean, square = torch.zeros_like(theta), torch.zeros_like(theta)
         for k in range(1, self.iterations + 1):
-            training.exchange(objective)
+            minimisation.exchange(objective)
             loss, slope = value_and_gradient(objective)
-            if training.ended(loss, objective):
+            if minimisation.ended(loss, objective):
                 break
             mean.lerp_(slope, 1 - self.momentum)
             square.lerp_(slope.square(), 1 - self.memory)
             spread = (square / (1 - self.memory**k)).sqrt() + _EPSILON
             theta = theta - self.rate_at(k - 1) * mean / (1 - self.momentum**k) / spread
             objective.assign(theta)
-        return training.course()
+        return minimisation.result()
 
     def rate_at(self, step: int) -> float:
         """The rate of a step, counted from zero."""
@@ -100,7 +100,7 @@ def value_and_gradient(objective: Objective) -> tuple[float, Tensor]:
 
 _DECREASE, _CURVATURE = 1e-4, 0.9
 _TRIALS = 25
-Pairs = deque[tuple[Tensor, Tensor]]
+CurvaturePairs = deque[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -122,16 +122,16 @@ class LBFGS:
                     f"solver.optimiser.{name}",
                 )
 
-    def minimise(self, objective: Objective, training: Training) -> Course:
-        """Lower the objective's loss until the training ends it."""
-        pairs: Pairs = deque(maxlen=self.memory)
+    def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the objective's loss until the minimisation ends it."""
+        pairs: CurvaturePairs = deque(maxlen=self.memory)
         theta, now = objective.theta, None
         for _ in range(self.iterations):
-            if training.exchange(objective) or now is None:
+            if minimisation.exchange(objective) or now is None:
                 pairs.clear()
                 now = value_and_gradient(objective)
             loss, slope = now
-            if training.ended(loss, objective):
+            if minimisation.ended(loss, objective):
                 break
             found = _step(objective, theta, loss, slope, pairs)
             if found is None and pairs:
@@ -139,13 +139,13 @@ class LBFGS:
                 found = _step(objective, theta, loss, slope, pairs)
             if found is None:
                 objective.assign(theta)
-                return training.stalled()
+                return minimisation.stalled()
             s, y = found.theta - theta, found.slope - slope
             if float(s @ y) > 1e-10 * float(s.norm() * y.norm()):
                 pairs.append((s, y))
             theta, now = found.theta, (found.loss, found.slope)
             objective.assign(theta)
-        return training.course()
+        return minimisation.result()
 
 
 class _Place(NamedTuple):
@@ -163,7 +163,7 @@ class Probe(NamedTuple):
 
 
 def _step(
-    objective: Objective, theta: Tensor, loss: float, slope: Tensor, pairs: Pairs
+    objective: Objective, theta: Tensor, loss: float, slope: Tensor, pairs: CurvaturePairs
 ) -> _Place | None:
     direction = -two_loops(slope, pairs)
     rate = float(slope @ direction)
@@ -182,7 +182,7 @@ def _step(
     return None if at is None else places[at]
 
 
-def two_loops(slope: Tensor, pairs: Pairs) -> Tensor:
+def two_loops(slope: Tensor, pairs: CurvaturePairs) -> Tensor:
     """H g of the pairs (s, y), oldest first."""
     q, shares = slope.clone(), []
     for s, y in reversed(pairs):
