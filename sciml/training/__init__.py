@@ -31,7 +31,6 @@ if TYPE_CHECKING:
         OneCycle,
         Steps,
         Training,
-        TrainingError,
     )
 
 _MODULES = {
@@ -50,7 +49,6 @@ _MODULES = {
     "TensorData": "data",
     "Training": "options",
     "TrainingData": "data",
-    "TrainingError": "options",
     "Transfer": "evaluation",
     "bracket": "evaluation",
     "evaluate": "evaluation",
@@ -77,7 +75,6 @@ __all__ = [
     "TensorData",
     "Training",
     "TrainingData",
-    "TrainingError",
     "Transfer",
     "bracket",
     "evaluate",

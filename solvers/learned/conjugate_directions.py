@@ -36,9 +36,9 @@ each with its own Ritz vectors, go with the cells as an input. A batch is of one
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -51,18 +51,19 @@ from torch.nn import functional
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.stencil import Stencil, shifted
+from sciml.core.training_run import EpochProgress, seeded
+from sciml.core.weights import load_into
 from sciml.solvers.inverse import Inverse
 from sciml.solvers.iteration import dot, norm, ratio, spread
-from sciml.solvers.learned.course import (
-    Course,
+from sciml.solvers.learned.lanczos import RitzPairs, cached_ritz_pairs, training_vectors
+from sciml.solvers.learned.preconditioner_training import (
     Matrices,
-    Progress,
+    PreconditionerTask,
     check_training,
     symmetric_matrices,
     unfit,
 )
-from sciml.solvers.learned.lanczos import RitzPairs, cached_ritz_pairs, training_vectors
-from sciml.solvers.learned.weights import load_into, read_stored
+from sciml.solvers.learned.weights import read_stored
 
 KIND = "conjugate_directions"
 COARSEST = 4  # cells per axis, at most, where the levels are repeated
@@ -403,7 +404,7 @@ class ConjugateTraining:
         out: str | Path,
         *,
         device: torch.device | str = "cpu",
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
         cache: str | Path | None = None,
     ) -> Path:
         """Train on ``matrices``, stencils of one shape; the weights' file in the folder ``out``.
@@ -411,7 +412,7 @@ class ConjugateTraining:
         The weights of the best epoch, by the validation vectors, are there from the first epoch on;
         the same call goes on where one was stopped, on a CPU to the same bits. ``cache``: the
         folder of the Ritz vectors, ``out`` by default. Raises InputError for matrices that do not
-        fit, or a folder with another run, and SolveError where the loss is no longer a number.
+        fit, or a folder with another run, and TrainingError where the loss is no longer a number.
         """
         stencils = [_scaled(name, A).to(device) for name, A in _checked(matrices)]
         A = Stencil(
@@ -422,8 +423,11 @@ class ConjugateTraining:
             definite=True,
         )
         pairs = cached_ritz_pairs(A, self.ritz, 0, torch.float32, cache or out)
-        run = _Run(self, stencils, pairs, out, device)
-        return run.course.run(self.epochs, run.epoch, progress)
+        return (
+            _Vectors(self, stencils, pairs)
+            .task(Path(out), device)
+            .train(self.epochs, progress, checkpoint=self.checkpoint)
+        )
 
 
 def line_searched_loss(A: LinearMap, q: Tensor, b: Tensor) -> Tensor:
@@ -457,45 +461,48 @@ class _Scaled:
         )
 
 
-class _Run:
-    """One call of the training: what is built before the first step, and the state that moves."""
+class _Vectors:
+    """What a network is trained on: the matrices, and vectors made of their Ritz vectors."""
 
     def __init__(
         self,
         options: ConjugateTraining,
         matrices: Sequence[_Scaled],
         pairs: Sequence[RitzPairs],
-        out: str | Path,
-        device: torch.device | str,
     ) -> None:
         self.options, self.matrices, self.pairs = options, matrices, pairs
         self.per_matrix = max(1, options.vectors // len(matrices))
         self.stencils = [matrix.stencil for matrix in matrices]
-        network = options.network(matrices[0].cells.ndim)
-        settings = {
-            **asdict(replace(options, epochs=1, checkpoint=0.0)),
-            "matrices": len(matrices),
-            "shape": list(matrices[0].cells.shape),
-        }
-        self.course = Course(
-            KIND, out, settings, lambda: DirectionModule(network), plain(network), device
-        )
+        self.order = lru_cache(maxsize=1)(self._order)
 
-    def epoch(self) -> dict[str, float]:
-        """What is left of an epoch; the mean losses."""
-        course, epoch = self.course, len(self.course.history)
-        batches = self._order(epoch)
-        total, saved = course.carried.get("total", 0.0), time.monotonic()
-        while course.steps < (epoch + 1) * len(batches):
-            matrix, indices = batches[course.steps - epoch * len(batches)]
-            rate = self._rate(course.steps, self.options.epochs * len(batches))
-            total += course.descend(self._loss(matrix, indices).mean(), rate=rate)
-            course.carried["total"] = total
-            if time.monotonic() - saved >= self.options.checkpoint:
-                course.save()
-                saved = time.monotonic()
-        course.carried["total"] = 0.0
-        return {"loss": total / len(batches), "valid_loss": self._validated()}
+    def task(self, out: Path, device: torch.device | str) -> PreconditionerTask:
+        """The losses of a new network."""
+        options = self.options
+        described = options.network(self.matrices[0].cells.ndim)
+        with seeded(options.seed, device):
+            network = DirectionModule(described).to(device)
+        per_epoch = len(self.order(0))
+
+        def loss(step: int) -> tuple[Tensor]:
+            epoch, number = divmod(step, per_epoch)
+            return (self.loss(network, *self.order(epoch)[number]).mean(),)
+
+        return PreconditionerTask(
+            KIND,
+            out,
+            {
+                **asdict(replace(options, epochs=1, checkpoint=0.0)),
+                "matrices": len(self.matrices),
+                "shape": " x ".join(map(str, self.matrices[0].cells.shape)),
+            },
+            plain(described),
+            network,
+            per_epoch,
+            loss,
+            lambda step: self._rate(step, options.epochs * per_epoch),
+            lambda: {"valid_loss": self._validated(network)},
+            validated=("valid_loss",),
+        )
 
     def _order(self, epoch: int) -> list[tuple[int, list[int]]]:
         """The batches of an epoch: a matrix, and the numbers of its vectors."""
@@ -509,10 +516,11 @@ class _Run:
             ]
         return [batches[i] for i in order.permutation(len(batches))]
 
-    def _loss(self, matrix: int, indices: Sequence[int]) -> Tensor:
+    def loss(self, network: nn.Module, matrix: int, indices: Sequence[int]) -> Tensor:
+        """Of every vector of a batch."""
         b = training_vectors(self.pairs[matrix], self.options.seed, indices)
         cells = self.matrices[matrix].cells.expand(b.shape)
-        return line_searched_loss(self.stencils[matrix], self.course.network(b, cells), b)
+        return line_searched_loss(self.stencils[matrix], network(b, cells), b)
 
     def _rate(self, step: int, steps: int) -> float:
         """Adam's at this step of all."""
@@ -521,8 +529,7 @@ class _Run:
         rise = min(1.0, (step + 1) / WARM_UP)
         return self.options.rate * rise * (1 + math.cos(math.pi * step / steps)) / 2
 
-    @torch.no_grad()
-    def _validated(self) -> float:
+    def _validated(self, network: nn.Module) -> float:
         """The mean loss over the validation vectors, which are no training vectors."""
         count = len(self.matrices)
         first = count * self.per_matrix
@@ -530,7 +537,7 @@ class _Run:
         for k in range(count):
             own = range(first + k, first + self.options.valid, count)
             for i in range(0, len(own), size):
-                total += float(self._loss(k, own[i : i + size]).sum())
+                total += float(self.loss(network, k, own[i : i + size]).sum())
         return total / self.options.valid
 
 

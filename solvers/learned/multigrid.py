@@ -47,18 +47,19 @@ from sciml.core.errors import InputError
 from sciml.core.kernels import reference
 from sciml.core.linear import LinearMap
 from sciml.core.stencil import Stencil, box_offsets
+from sciml.core.training_run import EpochProgress, seeded
 from sciml.core.transfer import Transfer, coarse_shape, galerkin_terms, transfer_offsets
+from sciml.core.weights import load_into
 from sciml.solvers.iteration import dot, spread
-from sciml.solvers.learned.course import (
-    Course,
+from sciml.solvers.learned.preconditioner_training import (
     Matrices,
-    Progress,
+    PreconditionerTask,
     check_training,
     falling,
     symmetric_matrices,
     unfit,
 )
-from sciml.solvers.learned.weights import load_into, read_stored
+from sciml.solvers.learned.weights import read_stored
 from sciml.solvers.multigrid.choice import PAYS, choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
 from sciml.solvers.multigrid.hierarchy import Hierarchy, black_box, build, stays_constant
@@ -434,38 +435,38 @@ class MultigridTraining:
         out: str | Path,
         *,
         device: torch.device | str = "cpu",
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
     ) -> Path:
         """Train on ``matrices``, constant 2-D stencils; the file of weights in the folder ``out``.
 
         The weights are there from the first round on; the same call goes on where one was stopped,
         on a CPU to the same bits. Raises InputError for matrices that do not fit, or a folder with
-        another run, and SolveError where the loss is no longer a number.
+        another run, and TrainingError where the loss is no longer a number.
         """
         stencils = _checked(matrices).to(device, torch.float32)
         options = CoarseningNetwork(self.width)
-        course = Course(
+        with seeded(self.seed, device):
+            network = CoarseningModule(options).to(device)
+        task = PreconditionerTask(
             KIND,
-            out,
+            Path(out),
             {**asdict(self), "matrices": len(stencils)},
-            lambda: CoarseningModule(options),
             plain(options),
-            device,
+            network,
+            self.steps,
+            lambda step: _losses(self, stencils, network, step),
+            lambda step: falling(self.rate, step, self.rounds * self.steps),
+            columns=("loss", "rho"),
         )
-
-        def turn() -> dict[str, float]:
-            steps = [_step(self, stencils, course) for _ in range(self.steps)]
-            loss, rho = np.mean(steps, axis=0).tolist()
-            return {"loss": loss, "rho": rho}
-
-        return course.run(self.rounds, turn, progress)
+        return task.train(self.rounds, progress, clip=1.0)
 
 
-def _step(options: MultigridTraining, stencils: Tensor, course: Course) -> tuple[float, float]:
-    """One step of the training: the loss, and the mean contraction."""
-    step = course.steps
+def _losses(
+    options: MultigridTraining, stencils: Tensor, network: nn.Module, step: int
+) -> tuple[Tensor, Tensor]:
+    """The loss of a step, and the mean contraction."""
     chosen = np.random.default_rng((options.seed, step)).integers(len(stencils), size=options.batch)
-    levels = hierarchy(stencils[torch.from_numpy(chosen)], options.points, course.network)
+    levels = hierarchy(stencils[torch.from_numpy(chosen)], options.points, network)
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + step)
     shape = (options.vectors, options.batch, options.points, options.points)
     v = torch.randn(shape, generator=generator).to(stencils.device)
@@ -473,9 +474,7 @@ def _step(options: MultigridTraining, stencils: Tensor, course: Course) -> tuple
         for _ in range(options.power):
             v = unit(levels[0][0], error_after(levels, v, options.cycle, options.sweeps))
     rho = energy(levels[0][0], error_after(levels, v, options.cycle, options.sweeps)).sqrt()
-    rate = falling(options.rate, step, options.rounds * options.steps)
-    loss = course.descend(expected_iterations(rho).mean(), rate=rate, clip=1.0)
-    return loss, float(rho.detach().mean())
+    return expected_iterations(rho).mean(), rho.mean()
 
 
 # An operator's nine entries (batch, 9), and the nine weights of its transfer, none on the last.

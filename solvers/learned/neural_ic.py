@@ -59,6 +59,8 @@ from torch import Tensor, nn
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
+from sciml.core.training_run import EpochProgress, seeded
+from sciml.core.weights import load_into
 from sciml.solvers.incomplete import (
     CholeskyFactor,
     OrderedFactor,
@@ -68,16 +70,15 @@ from sciml.solvers.incomplete import (
 )
 from sciml.solvers.inverse import PerSample, matrices
 from sciml.solvers.inverse import matrices as samples
-from sciml.solvers.learned.course import (
-    Course,
+from sciml.solvers.learned.preconditioner_training import (
     Matrices,
-    Progress,
+    PreconditionerTask,
     check_training,
     falling,
     symmetric_matrices,
     unfit,
 )
-from sciml.solvers.learned.weights import load_into, read_stored
+from sciml.solvers.learned.weights import read_stored
 from sciml.solvers.triangular import Triangle, split
 
 KIND = "neural_ic"
@@ -312,12 +313,12 @@ def plain(options: FactorNetwork) -> dict[str, Any]:
     return asdict(options)
 
 
-Loss = Literal["energy", "frobenius", "solutions"]
+FactorLoss = Literal["energy", "frobenius", "solutions"]
 _LEAST = 1e-20  # of an error's squared norm, below which it is rounding
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class BlockSystems:
     """Several matrices as one block-diagonal one.
 
     ``block`` (n,): to which each unknown belongs. ``b``, ``x`` (vectors, n), float64: A x = b.
@@ -330,7 +331,7 @@ class Batch:
     x: Tensor
 
     @classmethod
-    def of(cls, parts: Sequence[Batch]) -> Batch:
+    def of(cls, parts: Sequence[BlockSystems]) -> BlockSystems:
         """All blocks of ``parts``, which have equally many vectors."""
         if len(parts) == 1:
             return parts[0]
@@ -353,7 +354,9 @@ class Batch:
         return values[:, self.block]
 
 
-def loss_of(kind: Loss, batch: Batch, diagonal: Tensor, lower: Tensor, steps: int) -> Tensor:
+def loss_of(
+    kind: FactorLoss, batch: BlockSystems, diagonal: Tensor, lower: Tensor, steps: int
+) -> Tensor:
     """The loss of L, diagonal (n,) and the entries below it (m,), float64; a scalar."""
     if kind == "energy":
         return energy_left(batch, diagonal, lower, steps)
@@ -366,7 +369,7 @@ def loss_of(kind: Loss, batch: Batch, diagonal: Tensor, lower: Tensor, steps: in
     return (batch.dot(gap, gap / square) / batch.dot(image, image / square)).mean()
 
 
-def energy_left(batch: Batch, diagonal: Tensor, lower: Tensor, steps: int) -> Tensor:
+def energy_left(batch: BlockSystems, diagonal: Tensor, lower: Tensor, steps: int) -> Tensor:
     """The mean of (||e_k||_A / ||e_0||_A)^(1/k) after k = ``steps`` steps of CG."""
     factor = _factor(batch.graph, diagonal, lower)
     r, x = batch.b, torch.zeros_like(batch.b)
@@ -469,7 +472,7 @@ class NeuralICTraining:
     channels: int = 12
     messages: int = 2
     relaxation: float = 0.98
-    loss: Loss = "energy"
+    loss: FactorLoss = "energy"
     depth: int = 10
     vectors: int = 2
     rounds: int = 12
@@ -497,57 +500,66 @@ class NeuralICTraining:
         out: str | Path,
         *,
         device: torch.device | str = "cpu",
-        progress: Progress | None = None,
+        progress: EpochProgress | None = None,
     ) -> Path:
         """Train on ``matrices`` of any sizes; the file of weights in the folder ``out``.
 
         The weights of the best round are there from the first one on; the same call goes on where
         one was stopped, to the same bits. Raises InputError for matrices that are not real,
         symmetric and positive definite, for a device other than the CPU, and for a folder with
-        another run, and SolveError where the loss is no longer a number.
+        another run, and TrainingError where the loss is no longer a number.
         """
         if torch.device(device).type != "cpu":
             raise InputError(f"{KIND} is trained on the CPU: triangular systems are sequential")
         parts = _prepared(self, matrices)
         unknowns = sum(part.matrix.shape[0] for part in parts)
         settings = {**asdict(self), "matrices": len(parts), "unknowns": unknowns}
-        network = self.network()
-        course = Course(KIND, out, settings, lambda: FactorModule(network), plain(network))
+        described = self.network()
+        with seeded(self.seed):
+            network = FactorModule(described)
         held = parts[_HELD_OUT - 1 :: _HELD_OUT] or parts
         kept = [part for k, part in enumerate(parts, 1) if k % _HELD_OUT]
 
-        def turn() -> dict[str, float]:
-            loss = float(np.mean([_step(self, kept, course) for _ in range(self.steps)]))
-            with torch.no_grad():
-                valid = [float(_loss(self, [part], course.network)) for part in held]
-            return {"loss": loss, "valid_loss": float(np.mean(valid))}
+        def valid_loss() -> dict[str, float]:
+            return {"valid_loss": float(np.mean([float(_loss(self, [p], network)) for p in held]))}
 
-        return course.run(self.rounds, turn, progress)
+        task = PreconditionerTask(
+            KIND,
+            Path(out),
+            settings,
+            plain(described),
+            network,
+            self.steps,
+            lambda step: (_loss(self, _chosen(self, kept, step), network),),
+            lambda step: falling(self.rate, step, self.rounds * self.steps),
+            valid_loss,
+            validated=("valid_loss",),
+        )
+        return task.train(self.rounds, progress, clip=1.0)
 
 
-def _step(options: NeuralICTraining, parts: Sequence[Batch], course: Course) -> float:
-    random = np.random.default_rng((options.seed, 1, course.steps))
+def _chosen(
+    options: NeuralICTraining, parts: Sequence[BlockSystems], step: int
+) -> list[BlockSystems]:
+    """The matrices and right-hand sides of a step."""
+    random = np.random.default_rng((options.seed, 1, step))
     chosen = random.choice(len(parts), min(options.batch, len(parts)), replace=False)
-    loss = _loss(
-        options, [_some(parts[k], random, options.vectors) for k in chosen], course.network
-    )
-    rate = falling(options.rate, course.steps, options.rounds * options.steps)
-    return course.descend(loss, rate=rate, clip=1.0)
+    return [_some(parts[k], random, options.vectors) for k in chosen]
 
 
-def _loss(options: NeuralICTraining, parts: Sequence[Batch], network: nn.Module) -> Tensor:
-    batch = Batch.of(parts)
+def _loss(options: NeuralICTraining, parts: Sequence[BlockSystems], network: nn.Module) -> Tensor:
+    batch = BlockSystems.of(parts)
     factor = corrected(batch.graph, *network(batch.graph))
     return loss_of(options.loss, batch, *factor, options.depth)
 
 
-def _some(part: Batch, random: np.random.Generator, count: int) -> Batch:
+def _some(part: BlockSystems, random: np.random.Generator, count: int) -> BlockSystems:
     """The same matrix with ``count`` of its right-hand sides."""
     sides = torch.from_numpy(random.choice(len(part.b), count, replace=False))
-    return Batch(part.graph, part.matrix, part.block, part.b[sides], part.x[sides])
+    return BlockSystems(part.graph, part.matrix, part.block, part.b[sides], part.x[sides])
 
 
-def _prepared(options: NeuralICTraining, matrices: Matrices) -> list[Batch]:
+def _prepared(options: NeuralICTraining, matrices: Matrices) -> list[BlockSystems]:
     """Every sample of every matrix with its graph and solutions; InputError where one is unfit."""
     parts = []
     for number, (name, A) in enumerate(symmetric_matrices(KIND, matrices).items(), 1):
@@ -562,7 +574,9 @@ def _prepared(options: NeuralICTraining, matrices: Matrices) -> list[Batch]:
                 raise unfit(KIND, name, A, "not positive definite")
             graph = FactorGraph.of(moved, factorise(moved, options.relaxation))
             block = torch.zeros(A.size, dtype=torch.int64)
-            parts.append(Batch(graph, moved, block, torch.from_numpy(b), torch.from_numpy(x)))
+            parts.append(
+                BlockSystems(graph, moved, block, torch.from_numpy(b), torch.from_numpy(x))
+            )
     return parts
 
 

@@ -18,6 +18,7 @@ from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem, SparseMatrix
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
 from sciml.core.stencil import Stencil, cross_offsets
+from sciml.core.training_run import CHECKPOINT
 from sciml.solvers import CG, FCG
 from sciml.solvers.learned import conjugate_directions
 from sciml.solvers.learned.conjugate_directions import (
@@ -25,7 +26,6 @@ from sciml.solvers.learned.conjugate_directions import (
     ConjugateTraining,
     line_searched_loss,
 )
-from sciml.solvers.learned.course import STATE
 from sciml.solvers.learned.weights import FILE, read_stored
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
@@ -45,7 +45,7 @@ def system(n: int = 10, inside: str = "(x - 0.4)**2 + (y - 0.6)**2 < 0.03") -> L
 
 
 def weights(folder: Path) -> torch.Tensor:
-    tensors = read_stored(folder / STATE, "conjugate_directions training").tensors
+    tensors = read_stored(folder / CHECKPOINT, "training run").tensors
     return torch.cat([v.flatten().double() for _, v in sorted(tensors.items())])
 
 
