@@ -31,9 +31,9 @@ from sciml.solvers.learned.neural_ic import (
     KIND,
     BlockSystems,
     FactorGraph,
+    FactorLoss,
     FactorModule,
     FactorNetwork,
-    Loss,
     corrected,
     learned_factor,
     load_factor,
@@ -271,8 +271,8 @@ def test_what_is_not_definite_is_refused(tmp_path: Path) -> None:
 # --- the losses
 
 
-@pytest.mark.parametrize("kind", get_args(Loss))
-def test_gradient_of_the_loss_is_that_of_differences(kind: Loss) -> None:
+@pytest.mark.parametrize("kind", get_args(FactorLoss))
+def test_gradient_of_the_loss_is_that_of_differences(kind: FactorLoss) -> None:
     batch = BlockSystems.of([batch_of(random_laplacian(50, 6), 0), batch_of(grid_matrix(7), 1)])
     generator = torch.Generator().manual_seed(0)
     graph = batch.graph
@@ -313,7 +313,7 @@ def test_energy_left_is_that_of_conjugate_gradients() -> None:
 def test_a_batch_has_the_mean_of_its_parts_losses() -> None:
     parts = [batch_of(random_laplacian(n, n), n) for n in (30, 40, 45)]
     module = noisy(4, 0.3)
-    for kind in get_args(Loss):
+    for kind in get_args(FactorLoss):
         alone = [float(loss_of(kind, p, *corrected(p.graph, *module(p.graph)), 4)) for p in parts]
         whole = BlockSystems.of([BlockSystems.of(parts[:2]), parts[2]])
         together = loss_of(kind, whole, *corrected(whole.graph, *module(whole.graph)), 4)
@@ -327,8 +327,8 @@ def given_matrices(count: int = 3) -> list[LinearMap]:
     return [SparseMatrix(random_laplacian(60, k)) for k in range(count)]
 
 
-@pytest.mark.parametrize("kind", get_args(Loss))
-def test_training_reduces_the_loss(kind: Loss, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", get_args(FactorLoss))
+def test_training_reduces_the_loss(kind: FactorLoss, tmp_path: Path) -> None:
     given: list[LinearMap] = [SparseMatrix(grid_matrix(n)) for n in (9, 11, 12)]
     options = replace(SMALL, loss=kind, depth=6, rounds=2, steps=40, relaxation=0.0, rate=1e-2)
     rows: list[dict] = []
