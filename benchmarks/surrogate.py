@@ -26,7 +26,7 @@ from sciml.core.errors import InputError
 from sciml.core.files import write_text
 from sciml.operators import Operator, load_operator
 from sciml.training import Bracket, Polishing, Transfer, evaluate, transfer
-from sciml.training.stored import at_trained_shape
+from sciml.training.data import at_trained_shape
 
 TIMED = 30
 Row = Sequence[str]

@@ -14,13 +14,12 @@ if __name__ != "sciml.operators":
 
 if TYPE_CHECKING:
     from sciml.operators.checkpoint import load_operator, save_operator
-    from sciml.operators.deeponet import DeepONet
+    from sciml.operators.deeponet import DeepONet, PODDeepONet
     from sciml.operators.fno import FNO
     from sciml.operators.losses import Combined, RelativeH1, RelativeL2, Residual, Weighted
     from sciml.operators.lsm import LSM
     from sciml.operators.mgno import MgNO
     from sciml.operators.operator import Operator, Signature
-    from sciml.operators.pod import PODDeepONet
     from sciml.operators.unet import UNet
 
 # What may stand as `operator:` in a spec, and as `loss:`; the loader builds its unions from these.
@@ -34,7 +33,7 @@ _MODULES = {
     "LSM": "lsm",
     "MgNO": "mgno",
     "Operator": "operator",
-    "PODDeepONet": "pod",
+    "PODDeepONet": "deeponet",
     "RelativeH1": "losses",
     "RelativeL2": "losses",
     "Residual": "losses",

@@ -33,10 +33,8 @@ if TYPE_CHECKING:
     from sciml.solvers.learned import ConjugateDirections, ConjugateTraining, Surrogate
     from sciml.solvers.learned.hints import HINTS
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
-    from sciml.solvers.learned.multigrid import LearnedMultigrid
-    from sciml.solvers.learned.multigrid_training import MultigridTraining
-    from sciml.solvers.learned.neural_ic import NeuralIC
-    from sciml.solvers.learned.neural_ic_training import NeuralICTraining
+    from sciml.solvers.learned.multigrid import LearnedMultigrid, MultigridTraining
+    from sciml.solvers.learned.neural_ic import NeuralIC, NeuralICTraining
     from sciml.solvers.multigrid import Multigrid
     from sciml.solvers.newton import Newton
     from sciml.solvers.picard import Picard
@@ -107,9 +105,9 @@ _MODULES = {
     "MINRES": "krylov_indefinite",
     "LearnedMultigrid": "learned.multigrid",
     "Multigrid": "multigrid",
-    "MultigridTraining": "learned.multigrid_training",
+    "MultigridTraining": "learned.multigrid",
     "NeuralIC": "learned.neural_ic",
-    "NeuralICTraining": "learned.neural_ic_training",
+    "NeuralICTraining": "learned.neural_ic",
     "Newton": "newton",
     "PINN": "collocation",
     "Picard": "picard",

@@ -15,16 +15,20 @@ from sciml.core.problem import Condition, Problem, Robin, Time
 from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.solvers import Newton
-from sciml.solvers.collocation.adam import Adam
-from sciml.solvers.collocation.energy import Rule, gauss_legendre
+from sciml.solvers.collocation.deep_ritz import (
+    DeepRitz,
+    EnergyObjective,
+    NaturalGradient,
+    Rule,
+    gauss_legendre,
+)
 from sciml.solvers.collocation.function_descent import (
     FunctionDescent,
     Metric,
     NetworkProjection,
     Projector,
 )
-from sciml.solvers.collocation.natural_gradient import NaturalGradient
-from sciml.solvers.collocation.ritz import DeepRitz
+from sciml.solvers.collocation.gradient_methods import Adam
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"
@@ -66,7 +70,7 @@ def wave(x, y):
 
 
 def placed(problem, count=900, **options):
-    objective = DeepRitz(width=6, **options).init(problem, Points(1)).objective
+    objective = EnergyObjective(DeepRitz(width=6, **options).init(problem, Points(1)).objective)
     rule = Rule(count, 40)
     objective.place(
         rule.points(objective, rule.counts(objective), torch.Generator().manual_seed(0))

@@ -20,8 +20,8 @@ from sciml.core.plain import dump
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import MgNO, Operator, Signature, save_operator
 from sciml.training import Transfer, evaluate
-from sciml.training.resolution import AtResolution
-from sciml.training.stored import at_trained_shape
+from sciml.training.data import at_trained_shape
+from sciml.training.evaluation import AtResolution
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 

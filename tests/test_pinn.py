@@ -19,15 +19,27 @@ from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.status import Status
 from sciml.core.strong import strong_form
 from sciml.solvers.collocation import PINN, GaussNewton, Sobol
-from sciml.solvers.collocation.adam import Adam, value_and_gradient
 from sciml.solvers.collocation.conditions import Piece, extent
 from sciml.solvers.collocation.gauss_newton import DampedSystem, EnergyNaturalGradient
-from sciml.solvers.collocation.lbfgs import LBFGS, Probe, strong_wolfe, two_loops
+from sciml.solvers.collocation.gradient_methods import (
+    LBFGS,
+    Adam,
+    Probe,
+    strong_wolfe,
+    two_loops,
+    value_and_gradient,
+)
+from sciml.solvers.collocation.minimisation import Minimisation, train
 from sciml.solvers.collocation.networks import Embedding, Perceptron
-from sciml.solvers.collocation.objective import Ansatz, Batch, Objective
-from sciml.solvers.collocation.training import Training, train
+from sciml.solvers.collocation.objective import (
+    Ansatz,
+    Causal,
+    GradientNorm,
+    NeuralTangent,
+    Objective,
+    PlacedPiece,
+)
 from sciml.solvers.collocation.verify import measure
-from sciml.solvers.collocation.weighting import Causal, GradientNorm, NeuralTangent
 from sciml.solvers.collocation.windows import Glued
 
 WALLS = {side: Condition(dirichlet=0.0) for side in ("left", "right", "bottom", "top")}
@@ -86,10 +98,10 @@ def objective_of(solver: PINN, problem: Problem) -> Objective:
     return objective
 
 
-def training(objective: Objective, count: int = 200, **options: object) -> Training:
+def training(objective: Objective, count: int = 200, **options: object) -> Minimisation:
     counts = [count if p.name == "equation" else count // 4 for p in objective.pieces]
     generator = torch.Generator().manual_seed(0)
-    return Training(Sobol(), counts, generator, 0.0, **options)  # type: ignore[arg-type]
+    return Minimisation(Sobol(), counts, generator, 0.0, **options)  # type: ignore[arg-type]
 
 
 NETWORKS = {
@@ -388,7 +400,7 @@ class TestRecord:
 class TestWeighting:
     def test_causal_weights_are_the_formulas(self) -> None:
         objective = objective_of(PINN(width=4, depth=1), heat())
-        batch: Batch = objective.batches[0]
+        batch: PlacedPiece = objective.batches[0]
         assert Causal(epsilon=0.5, slices=3).weigh(objective, 0, lambda loss: 2.0 * loss**0.5)
         share = objective.batches[0].share
         assert share is not None

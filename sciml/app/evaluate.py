@@ -25,12 +25,22 @@ from sciml.core.solve import solve
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
-from sciml.training.certified import Bracket, Polishing, bracket, polishing
-from sciml.training.evaluation import Evaluation, evaluate, roll_out
+from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
+from sciml.training.evaluation import (
+    METHODS,
+    Bracket,
+    Evaluation,
+    MultigridTime,
+    Polishing,
+    Transfer,
+    bracket,
+    evaluate,
+    multigrid_time,
+    polishing,
+    roll_out,
+    transfer,
+)
 from sciml.training.residual import problems_of
-from sciml.training.resolution import Transfer, transfer
-from sciml.training.rival import METHODS, MultigridTime, multigrid_time
-from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
 
 if TYPE_CHECKING:
     from sciml.operators.operator import Operator, Signature

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from sciml.app.plot import STYLE, normalise, save, symbol
-from sciml.training.resolution import Transfer
+from sciml.training.evaluation import Transfer
 
 
 @dataclass(frozen=True)

@@ -26,12 +26,12 @@ from sciml.app.progress import Report, clock, training
 from sciml.app.run import Setting, versions
 from sciml.app.spec import check_purpose, explain, first_error, override, tuples
 from sciml.app.yaml_source import Place, Source, SpecError, read_yaml
-from sciml.core.errors import InputError, SolveError
+from sciml.core.errors import InputError
 from sciml.core.files import write_json, write_text
 from sciml.core.plain import dump
 from sciml.datasets.loader import Times
 from sciml.operators.losses import needs_equation
-from sciml.training import Files, Fresh, Training, TrainingData, TrainingError, fit, open_data
+from sciml.training import Files, Fresh, Training, TrainingData, fit, open_data
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -136,8 +136,8 @@ def train(
     """Fit the operator, going on where an earlier call was stopped; write it, and a report.
 
     Returns what ``run.json`` says. Under torchrun the first process alone shows, writes and returns
-    anything. Shows a progress bar, or lines where there is no terminal. Raises SolveError where the
-    loss stops being a number.
+    anything. Shows a progress bar, or lines where there is no terminal. Raises TrainingError where
+    the loss stops being a number.
     """
     Setting(device)  # checks it
     data = opened(spec)
@@ -146,12 +146,7 @@ def train(
     if first:
         bar = training(spec.training.epochs)
     with bar as progress, _placed(spec):
-        try:
-            operator = fit(
-                spec.operator, data, spec.training, out, device=device, progress=progress
-            )
-        except TrainingError as error:
-            raise SolveError(str(error)) from None
+        operator = fit(spec.operator, data, spec.training, out, device=device, progress=progress)
     return _write_report(spec, operator, out, device, overrides) if first else None
 
 

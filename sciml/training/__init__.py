@@ -9,9 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sciml.training.certified import Bracket, Polishing, bracket, polishing
     from sciml.training.data import Files, Fresh, TensorData, TrainingData, open_data
-    from sciml.training.evaluation import Evaluation, evaluate
+    from sciml.training.evaluation import (
+        Bracket,
+        Evaluation,
+        MultigridTime,
+        Polishing,
+        Transfer,
+        bracket,
+        evaluate,
+        multigrid_time,
+        polishing,
+        transfer,
+    )
     from sciml.training.fitting import fit
     from sciml.training.options import (
         Adam,
@@ -21,36 +31,32 @@ if TYPE_CHECKING:
         OneCycle,
         Steps,
         Training,
-        TrainingError,
     )
-    from sciml.training.resolution import Transfer, transfer
-    from sciml.training.rival import MultigridTime, multigrid_time
 
 _MODULES = {
     "Adam": "options",
     "AdamW": "options",
-    "Bracket": "certified",
+    "Bracket": "evaluation",
     "Constant": "options",
     "Cosine": "options",
     "Evaluation": "evaluation",
     "Files": "data",
     "Fresh": "data",
-    "MultigridTime": "rival",
+    "MultigridTime": "evaluation",
     "OneCycle": "options",
-    "Polishing": "certified",
+    "Polishing": "evaluation",
     "Steps": "options",
     "TensorData": "data",
     "Training": "options",
     "TrainingData": "data",
-    "TrainingError": "options",
-    "Transfer": "resolution",
-    "bracket": "certified",
+    "Transfer": "evaluation",
+    "bracket": "evaluation",
     "evaluate": "evaluation",
     "fit": "fitting",
-    "multigrid_time": "rival",
+    "multigrid_time": "evaluation",
     "open_data": "data",
-    "polishing": "certified",
-    "transfer": "resolution",
+    "polishing": "evaluation",
+    "transfer": "evaluation",
 }
 
 __all__ = [
@@ -69,7 +75,6 @@ __all__ = [
     "TensorData",
     "Training",
     "TrainingData",
-    "TrainingError",
     "Transfer",
     "bracket",
     "evaluate",

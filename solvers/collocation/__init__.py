@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from sciml.solvers.collocation.adam import Adam
 from sciml.solvers.collocation.adversarial import DASG, DASR, AdversarialSampling
+from sciml.solvers.collocation.deep_ritz import DeepRitz, NaturalGradient
 from sciml.solvers.collocation.function_descent import FunctionDescent, NetworkProjection
 from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
 from sciml.solvers.collocation.gaussians import Gaussians
-from sciml.solvers.collocation.lbfgs import LBFGS
-from sciml.solvers.collocation.natural_gradient import NaturalGradient
+from sciml.solvers.collocation.gradient_methods import LBFGS, Adam
+from sciml.solvers.collocation.objective import Causal, GradientNorm, NeuralTangent
 from sciml.solvers.collocation.pinn import PINN
 from sciml.solvers.collocation.random_features import RandomFeatures
-from sciml.solvers.collocation.residual_sampling import R3, RAD, RAR
-from sciml.solvers.collocation.ritz import DeepRitz
-from sciml.solvers.collocation.sampling import LatinHypercube, Sobol, Uniform
+from sciml.solvers.collocation.sampling import R3, RAD, RAR, LatinHypercube, Sobol, Uniform
 from sciml.solvers.collocation.variable_projection import VariableProjection
-from sciml.solvers.collocation.weighting import Causal, GradientNorm, NeuralTangent
 
 __all__ = [
     "DASG",

@@ -36,8 +36,7 @@ from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import Objective, objective_of
 from sciml.solvers.continuation import Continuation
 from sciml.solvers.descent import Course, Iterate, descend
 from sciml.solvers.direct import Direct
@@ -188,7 +187,7 @@ class Projector:
         def network(form: StrongForm) -> Perceptron:
             return perceptron(form, options.seed, options.width, options.depth, options.activation)
 
-        self.objective: Objective = posed(state.problem, network, True, {})
+        self.objective: Objective = objective_of(state.problem, network, True, {})
         columns = state.system.on.coordinates()
         self.points = torch.stack(
             [state.system.restrict(column.to(torch.float64)).flatten() for column in columns], -1

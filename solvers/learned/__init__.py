@@ -10,14 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sciml.solvers.learned.conjugate_directions import ConjugateDirections
-    from sciml.solvers.learned.conjugate_training import ConjugateTraining
+    from sciml.solvers.learned.conjugate_directions import ConjugateDirections, ConjugateTraining
     from sciml.solvers.learned.hints import HINTS
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
-    from sciml.solvers.learned.multigrid import LearnedMultigrid
-    from sciml.solvers.learned.multigrid_training import MultigridTraining
-    from sciml.solvers.learned.neural_ic import NeuralIC
-    from sciml.solvers.learned.neural_ic_training import NeuralICTraining
+    from sciml.solvers.learned.multigrid import LearnedMultigrid, MultigridTraining
+    from sciml.solvers.learned.neural_ic import NeuralIC, NeuralICTraining
     from sciml.solvers.learned.surrogate import Surrogate
 
 # What may stand as `preconditioner:` in a spec of `sciml train`.
@@ -25,13 +22,13 @@ TRAININGS: tuple[str, ...] = ("ConjugateTraining", "MultigridTraining", "NeuralI
 
 _MODULES = {
     "ConjugateDirections": "conjugate_directions",
-    "ConjugateTraining": "conjugate_training",
+    "ConjugateTraining": "conjugate_directions",
     "HINTS": "hints",
     "LearnToRelax": "learn_to_relax",
     "LearnedMultigrid": "multigrid",
-    "MultigridTraining": "multigrid_training",
+    "MultigridTraining": "multigrid",
     "NeuralIC": "neural_ic",
-    "NeuralICTraining": "neural_ic_training",
+    "NeuralICTraining": "neural_ic",
     "Surrogate": "surrogate",
 }
 

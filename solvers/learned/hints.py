@@ -44,7 +44,7 @@ from sciml.solvers.iteration import (
 )
 from sciml.solvers.krylov import FCG
 from sciml.solvers.krylov_nonsymmetric import GMRES
-from sciml.solvers.learned.inputs import channels, check_same
+from sciml.solvers.learned.surrogate import channels, check_same
 from sciml.solvers.preconditioner import KrylovState
 from sciml.solvers.relaxation import check_omega, sor, splittings
 

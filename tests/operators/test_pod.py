@@ -9,7 +9,7 @@ from torch import Tensor
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.operators import Operator, PODDeepONet, Signature
-from sciml.operators.pod import PODNetwork
+from sciml.operators.deeponet import PODNetwork
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 ON = Signature(("a",), ("u", "v"), Grid((9, 8), "node", BOX), ("dirichlet", "periodic"))

@@ -22,10 +22,9 @@ from sciml.core.solve import relative_residual
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import Signature
 from sciml.training import evaluate, transfer
-from sciml.training.evaluation import roll_out, spread
+from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
+from sciml.training.evaluation import on_shape, roll_out, spread
 from sciml.training.residual import problems_of
-from sciml.training.resolution import resample
-from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
 
 POINTWISE = {"square": torch.square, "affine": lambda z: 3 * z - 1, "sine": torch.sin}
 
@@ -176,7 +175,7 @@ def test_resampling_is_of_second_order() -> None:
     gaps = []
     for n in (17, 33, 65):
         coarse = torch.sin(3 * torch.linspace(0, 1, n, dtype=torch.float64))
-        gaps.append(float((resample(signature, coarse, (1601,)) - torch.sin(3 * fine)).abs().max()))
+        gaps.append(float((on_shape(signature, coarse, (1601,)) - torch.sin(3 * fine)).abs().max()))
     orders = np.log2(np.divide(gaps[:-1], gaps[1:]))
     assert np.abs(orders - 2).max() < 0.1
 
@@ -185,7 +184,7 @@ def test_resampling_to_a_grid_within_takes_its_points() -> None:
     signature = operator(torch.sin, (9, 9)).signature
     values = torch.randn(2, 1, 33, 33, dtype=torch.float64)
     expected = values[..., ::4, ::4]
-    torch.testing.assert_close(resample(signature, values, (9, 9)), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(on_shape(signature, values, (9, 9)), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("centring", ["node", "cell"])
@@ -196,7 +195,7 @@ def test_resampling_on_a_ring_commutes_with_shifts(centring: Literal["node", "ce
     ends = int(centring == "node")
 
     def finer(opened: Tensor) -> Tensor:
-        found = resample(signature, signature.close(opened), (16 + ends,))
+        found = on_shape(signature, signature.close(opened), (16 + ends,))
         assert not ends or found[0] == found[-1]
         return signature.open(found)
 

@@ -15,15 +15,31 @@ the quadrature and z_i = dz/dtheta_i,
 H the second derivatives e_zz, its negative part left out: the Hessian of the energy on the tangent
 space of the ansatz, the metric of the energy natural gradient (Mueller and Zeinhofer 2023, arXiv
 2302.13163).
+
+The energy natural gradient: Newton's method for an energy, on the tangent space of an ansatz.
+
+    (G + mu I) s = -dE/dtheta,       theta <- theta + s,
+
+G the Gram matrix of the ansatz's derivatives in the energy's own second derivative (``energy``): up
+to mu the step in function space is the projection of Newton's onto the tangent space (Mueller and
+Zeinhofer, ICML 2023, arXiv 2302.13163). mu by the gain ratio of what the energy fell to what the
+quadratic model promised (Nielsen 1999).
+
+Deep Ritz: a network that makes the problem's energy least.
+
+E and Yu (2018, arXiv 1710.00211), with Dirichlet data built in, Gauss' quadrature in place of
+random points in up to three dimensions, and the energy natural gradient in place of Adam. The
+energy needs first derivatives alone, and its Neumann and Robin conditions are met of themselves;
+its precision limits the answer: an error of 1e-8 in the energy norm changes the energy by 1e-16.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -31,11 +47,15 @@ from torch import Tensor, nn
 
 from sciml.core.errors import InputError
 from sciml.core.jet import Jet
+from sciml.core.problem import Problem
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.conditions import Piece
-from sciml.solvers.collocation.networks import Tape
-from sciml.solvers.collocation.objective import Objective
+from sciml.solvers.collocation.gradient_methods import Adam
+from sciml.solvers.collocation.minimisation import Budget, Minimisation, OptimiserResult, train
+from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
+from sciml.solvers.collocation.objective import Objective, objective_of
 from sciml.solvers.collocation.sampling import sobol
+from sciml.solvers.collocation.solver import TrainedSolver, at_least
 
 _KEY = "problem.equation"
 _TENSOR = 3  # dimensions up to which a tensor product of Gauss' rule is taken
@@ -98,7 +118,7 @@ def gauss_legendre(count: int, breaks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Part:
+class EnergyPart:
     """A piece of the box or its sides with the density that is integrated there."""
 
     piece: Piece
@@ -106,10 +126,10 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedPart:
     """A part with its points, weights (N,) and the jets of what is built in there."""
 
-    part: Part
+    part: EnergyPart
     piece: Piece
     points: Tensor
     weights: Tensor
@@ -124,8 +144,8 @@ class EnergyObjective:
     """
 
     residuals: Objective
-    batches: list[Placed] = field(default_factory=list)
-    parts: tuple[Part, ...] = ()
+    batches: list[PlacedPart] = field(default_factory=list)
+    parts: tuple[EnergyPart, ...] = ()
 
     def __post_init__(self) -> None:
         self.parts = tuple(_parts(self.residuals))
@@ -148,11 +168,11 @@ class EnergyObjective:
         """Take these points with their weights, (N, D + 1) per part."""
         ansatz = self.residuals.ansatz
         self.batches = [
-            Placed(part, part.piece, x[:, :-1], x[:, -1], ansatz.known(x[:, :-1], ()))
+            PlacedPart(part, part.piece, x[:, :-1], x[:, -1], ansatz.known(x[:, :-1], ()))
             for part, x in zip(self.parts, points, strict=True)
         ]
 
-    def residual(self, batch: Placed) -> Tensor:
+    def residual(self, batch: PlacedPart) -> Tensor:
         """The energy density at the points of one part, (N, 1)."""
         jet = self.residuals.ansatz.jet(batch.points, (), batch.known)
         return batch.part.density(batch.points, jet.data[..., 0])[:, None]
@@ -183,7 +203,7 @@ class EnergyObjective:
             roots.append(torch.einsum("nab,bnp->anp", root, J).flatten(0, 1))
         return total, gradient, torch.cat(roots)
 
-    def tangent(self, batch: Placed) -> tuple[Tensor, Tensor]:
+    def tangent(self, batch: PlacedPart) -> tuple[Tensor, Tensor]:
         """z (1 + D, N) and dz/dtheta (1 + D, N, P); on sides the value alone."""
         tape: Tape = []
         ansatz = self.residuals.ansatz
@@ -226,14 +246,14 @@ def _root(H: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
 
 
-def _parts(residuals: Objective) -> list[Part]:
+def _parts(residuals: Objective) -> list[EnergyPart]:
     form = residuals.form
     found = []
     for piece in residuals.pieces:
         if piece.name == "equation":
-            found.append(Part(piece, density(form)))
+            found.append(EnergyPart(piece, density(form)))
         else:
-            found.append(Part(piece, _side(form, piece)))
+            found.append(EnergyPart(piece, _side(form, piece)))
     return found
 
 
@@ -300,3 +320,154 @@ def _side(form: StrongForm, piece: Piece) -> Density:
         return (0.5 * a * z[0] - g) * z[0]
 
     return density
+
+
+_LARGEST, _LEAST = 1e12, 1e-16
+# A promised fall of the energy below this share of its size is lost in its rounding.
+_ROUNDING = 1e-15
+
+
+@dataclass(frozen=True)
+class NaturalGradient:
+    """Damped natural gradient steps; ``damping``: the first mu over the largest diagonal of G.
+
+    Time 2 R P^2 + P^3 / 3 a step for P parameters and R = (1 + D) N rows.
+    """
+
+    iterations: int = 200
+    damping: float = 1e-3
+    kind: Literal["natural_gradient"] = "natural_gradient"
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise InputError(f"iterations must be at least 1; got {self.iterations}")
+
+    def minimise(self, objective: EnergyObjective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the energy until the minimisation ends it, or its rounding is reached."""
+        theta, mu, growth = objective.theta, None, 2.0
+        for _ in range(self.iterations):
+            minimisation.exchange(objective)  # type: ignore[arg-type]
+            before, gradient, root = objective.derivatives()
+            if minimisation.ended(before, objective):  # type: ignore[arg-type]
+                break
+            G = root.T @ root
+            scale = float(G.diagonal().max())
+            mu = self.damping * scale if mu is None else mu
+            while (taken := _try(objective, theta, G, gradient, mu, before)) is None:
+                mu, growth = mu * growth, 2 * growth
+                if mu > _LARGEST * scale:
+                    objective.assign(theta)
+                    return minimisation.stalled()
+            step, fall, promised = taken
+            if promised <= _ROUNDING * abs(before):
+                objective.assign(theta)
+                return minimisation.stalled()
+            theta = theta + step
+            mu = max(mu * max(1 / 3, 1 - (2 * fall / promised - 1) ** 3), _LEAST * scale)
+            growth = 2.0
+        return minimisation.result()
+
+
+def _try(
+    objective: EnergyObjective,
+    theta: Tensor,
+    G: Tensor,
+    gradient: Tensor,
+    mu: float,
+    before: float,
+) -> tuple[Tensor, float, float] | None:
+    """A step that lowers the energy, by how much, and what was promised; None if it does not.
+
+    Where so little is promised that rounding hides it, the step stands whatever it does.
+    """
+    step = _step(G, gradient, mu)
+    if step is None:
+        return None
+    promised = 0.5 * float(mu * step @ step - gradient @ step)
+    objective.assign(theta + step)
+    fall = before - objective.value()
+    return (step, fall, promised) if fall > 0 or promised <= _ROUNDING * abs(before) else None
+
+
+def _step(G: Tensor, gradient: Tensor, mu: float) -> Tensor | None:
+    """-(G + mu I)^-1 gradient, or None where mu is too small for the precision."""
+    damped = G.clone()
+    damped.diagonal().add_(mu)
+    factor, info = torch.linalg.cholesky_ex(damped)
+    if int(info):
+        return None
+    found = -torch.cholesky_solve(gradient[:, None], factor)[:, 0]
+    return found if bool(torch.isfinite(found).all()) else None
+
+
+RitzOptimiser = NaturalGradient | Adam
+
+
+@dataclass(frozen=True)
+class DeepRitz(TrainedSolver):
+    """A network trained on the problem's energy; float64.
+
+    For a steady problem of one field with an ``energy``, or with a linear equation with symmetric K
+    and no advection; energies without a lower bound are not recognised. ``points`` inside and
+    ``boundary_points`` on every Neumann or Robin side, rounded up to a tensor product of Gauss'
+    rule in up to three dimensions, Sobol points beyond; they are drawn anew at every iteration.
+    ``optimiser``: one, or several that follow one another. ``rtol``: of the residual of the
+    *strong* equation: the energy is made as small as it gets in any case. The others: see
+    ``TrainedSolver``.
+    """
+
+    width: int = 24
+    depth: int = 2
+    activation: Activation = "tanh"
+    optimiser: RitzOptimiser | tuple[RitzOptimiser, ...] = field(default_factory=NaturalGradient)
+    kind: Literal["deep_ritz"] = "deep_ritz"
+    _: KW_ONLY
+    points: int = 1600
+    boundary_points: int = 100
+    rtol: float = 1e-3
+
+    def check(self) -> None:
+        """Raise InputError for an option that is out of range."""
+        at_least(self, 1, "width", "depth", "points")
+
+    def pose(self, problem: Problem) -> Objective:
+        """The strong residuals of the network; raises InputError where there is no energy."""
+        if problem.observations is not None:
+            raise InputError(
+                "an energy knows nothing of observations; use pinn", "problem.observations"
+            )
+        objective = objective_of(problem, self._network, True, {})
+        EnergyObjective(objective)
+        return objective
+
+    def train(self, objective: Objective, budget: Budget) -> tuple[Objective, OptimiserResult]:
+        """Lower the energy."""
+        energy = EnergyObjective(objective)
+        rule = Rule(self.points, self.boundary_points)
+        minimisation = Minimisation(
+            rule,  # type: ignore[arg-type]
+            rule.counts(energy),
+            torch.Generator().manual_seed(self.seed),
+            tolerance=-float("inf"),
+            seconds=budget.seconds,
+            progress=budget.progress,
+        )
+        minimisation.relative = lambda _: _distance(*minimisation.losses[-2:])
+        optimisers = self.optimiser if isinstance(self.optimiser, tuple) else (self.optimiser,)
+        result = train(optimisers, energy, minimisation)  # type: ignore[arg-type]
+        note = f"energy {energy.value():.10g}"
+        return objective, replace(_heights(result), notes=(*result.notes, note))
+
+    def _network(self, form: StrongForm) -> Perceptron:
+        return perceptron(form, self.seed, self.width, self.depth, self.activation)
+
+
+def _distance(before: float, after: float | None = None) -> float:
+    """About how far apart the two functions are in the energy norm, relative."""
+    return 1.0 if after is None else (abs(after - before) / max(abs(after), 1e-300)) ** 0.5
+
+
+def _heights(course: OptimiserResult) -> OptimiserResult:
+    """Energies as their heights above the last, relative: the squares of relative distances."""
+    last = course.losses[-1]
+    return replace(course, losses=tuple(_distance(e, last) ** 2 for e in course.losses))

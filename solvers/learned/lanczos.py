@@ -28,8 +28,9 @@ from torch import Tensor
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
 from sciml.core.stencil import Stencil
+from sciml.core.weights import write_weights
 from sciml.solvers.iteration import norm, ratio, spread
-from sciml.solvers.learned.weights import read_stored, write_weights
+from sciml.solvers.learned.weights import read_stored
 
 KIND = "ritz_pairs"
 EMPHASIS, LOW = 9.0, 0.55

@@ -1,6 +1,6 @@
 """What every optimiser of collocation shares: when to stop, what to tell, when points change.
 
-Optimisers may follow one another on one training: its iterations, its points and its budget go on.
+Optimisers may follow one another on one minimisation: its iterations, points and budget go on.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -55,16 +55,16 @@ class Optimiser(Protocol):
     def iterations(self) -> int:
         """At most so many."""
 
-    def minimise(self, objective: Objective, training: Training) -> Course:
-        """Lower the objective's loss until the training ends it.
+    def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the objective's loss until the minimisation ends it.
 
-        Every iteration begins with ``training.exchange``, after which the loss is another where
-        that says so, and asks ``training.ended``.
+        Every iteration begins with ``minimisation.exchange``, after which the loss is another where
+        that says so, and asks ``minimisation.ended``.
         """
 
 
 @dataclass(frozen=True)
-class Course:
+class OptimiserResult:
     """How a minimisation went: ``losses`` per iteration, and why it ended."""
 
     losses: tuple[float, ...]
@@ -73,8 +73,31 @@ class Course:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Budget:
+    """The wall time that a training has, who is told, and the record that it keeps.
+
+    See :class:`Minimisation`.
+    """
+
+    seconds: float | None = None
+    progress: Progress | None = None
+    record: dict[str, Any] | None = None
+
+    def after(self, iterations: int, seconds: float | None) -> Budget:
+        """That of a training which goes on with other wall time after so many iterations."""
+        told = self.progress
+        if told is None:
+            return replace(self, seconds=seconds)
+        return replace(
+            self,
+            seconds=seconds,
+            progress=lambda iteration, residual: told(iterations + iteration, residual),
+        )
+
+
 @dataclass
-class Training:
+class Minimisation:
     """One minimisation: its points, its budget, its record.
 
     ``tolerance``: the loss at which to stop, if the answer is ``confirmed`` at fresh points; else
@@ -159,18 +182,20 @@ class Training:
         end = time.perf_counter()
         self.quiet_until = end + max(1.0, 20 * (end - start))
 
-    def stalled(self) -> Course:
+    def stalled(self) -> OptimiserResult:
         """The course where no step lowers the loss any more."""
         self.status = Status.STAGNATED
-        return self.course()
+        return self.result()
 
-    def course(self) -> Course:
+    def result(self) -> OptimiserResult:
         """What was recorded."""
         seconds = time.perf_counter() - self.begun
-        return Course(tuple(self.losses), self.status, seconds, tuple(self.notes))
+        return OptimiserResult(tuple(self.losses), self.status, seconds, tuple(self.notes))
 
 
-def train(optimisers: Sequence[Optimiser], objective: Objective, training: Training) -> Course:
+def train(
+    optimisers: Sequence[Optimiser], objective: Objective, minimisation: Minimisation
+) -> OptimiserResult:
     """Let the optimisers follow one another until one of them converges, or fails for good.
 
     Raises InputError where there are none.
@@ -178,9 +203,9 @@ def train(optimisers: Sequence[Optimiser], objective: Objective, training: Train
     if not optimisers:
         raise InputError("at least one optimiser is needed", "solver.optimiser")
     for optimiser in optimisers:
-        training.status = Status.TRAINING_ENDED
-        course = optimiser.minimise(objective, training)
-        if course.status in (Status.CONVERGED, Status.NOT_FINITE) or training.late:
+        minimisation.status = Status.TRAINING_ENDED
+        course = optimiser.minimise(objective, minimisation)
+        if course.status in (Status.CONVERGED, Status.NOT_FINITE) or minimisation.late:
             break
     return course
 
