@@ -12,7 +12,6 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem, Robin, Time
-from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.solvers import Newton
 from sciml.solvers.collocation.adam import Adam
@@ -25,6 +24,7 @@ from sciml.solvers.collocation.function_descent import (
 )
 from sciml.solvers.collocation.natural_gradient import NaturalGradient
 from sciml.solvers.collocation.ritz import DeepRitz
+from sciml.solvers.solve import solve
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"

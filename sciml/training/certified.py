@@ -25,8 +25,8 @@ from sciml.core.discretize import discretize
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Problem
-from sciml.core.solve import relative_residual
 from sciml.solvers.certify import certify
+from sciml.solvers.iteration import relative_residual
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
 from sciml.training.evaluation import spread
