@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from sciml.solvers.certify import certify
     from sciml.solvers.interop import as_petsc, as_scipy, cg, fcg
     from sciml.solvers.probing import check_preconditioner
+    from sciml.solvers.solve import init, solve
 
 __version__ = "0.1.0"
 
@@ -67,9 +68,11 @@ _MODULES = {
     "discretize": "core.discretize",
     "fcg": "solvers.interop",
     "generate": "app.families",
+    "init": "solvers.solve",
     "load_family": "app.families",
     "load_spec": "app.spec",
     "read_mesh": "core.mesh_file",
+    "solve": "solvers.solve",
     "stress": "core.discretize.elements_elasticity",
     "von_mises": "core.discretize.elements_elasticity",
 }
@@ -113,65 +116,6 @@ __all__ = [
     "stress",
     "von_mises",
 ]
-
-
-def solve(
-    problem: Any,
-    *arguments: Any,
-    solver: Any = None,
-    on: Grid | Mesh | None = None,
-    initial: Any = None,
-    throw: bool = True,
-    progress: Any = None,
-    frames: Any = None,
-) -> Solution:
-    """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``; ``Auto()`` by default.
-
-    ``problem``: a Problem or a LinearSystem; ``A``: a LinearMap or a SciPy sparse matrix, ``b`` a
-    vector. ``initial``: a first guess on the grid. ``throw=True`` raises SolveError where a sample
-    has not converged; with False the Solution says so. ``progress(iteration, residual)`` is called
-    once per iteration, ``progress(step, t)`` once per step in time. ``frames``: the file that keeps
-    the frames of a problem in time while they come, and from which the same call goes on after an
-    interruption. Values are float64 of shape (*batch, [frames], [fields], *grid).
-    """
-    from sciml.core.solve import Solver
-    from sciml.core.solve import solve as solve_with
-
-    for entry in (*arguments, solver):
-        _refuse_class(entry)
-    if solver is None and not any(isinstance(entry, Solver) for entry in arguments):
-        solver = _default_solver()
-    return solve_with(
-        problem,
-        *arguments,
-        solver=solver,
-        on=on,
-        initial=initial,
-        throw=throw,
-        progress=progress,
-        frames=frames,
-    )
-
-
-def init(problem: Any, solver: Any = None, on: Grid | Mesh | None = None) -> Any:
-    """Set-up once for many right-hand sides, with ``Auto()`` by default.
-
-    Answer them with ``solver.run(state, b=...)``.
-    """
-    _refuse_class(solver)
-    return (solver or _default_solver()).init(problem, on)
-
-
-def _refuse_class(entry: Any) -> None:
-    if isinstance(entry, type):
-        from sciml.core.errors import InputError
-
-        name = entry.__name__
-        raise InputError(f"pass {name}(), a solver with its options, not the class {name}")
-
-
-def _default_solver() -> Any:
-    return importlib.import_module("sciml.solvers.auto").Auto()
 
 
 def __getattr__(name: str) -> Any:

@@ -15,9 +15,16 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import Action, PerSample, matrices
-from sciml.solvers.iteration import check_options, iterate_verified, singular_symmetric, stationary
+from sciml.solvers.iteration import (
+    Iterate,
+    LinearSolver,
+    check_options,
+    iterate_verified,
+    singular_symmetric,
+    stationary,
+)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, replace
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -24,12 +25,12 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, Progress, Solver, lower, with_solver
+from sciml.core.solve import Progress, Solver
 from sciml.core.stencil import Stencil
 from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
-from sciml.solvers.iteration import check_options
+from sciml.solvers.iteration import LinearSolver, check_options, linear_system
 from sciml.solvers.krylov import CG
 from sciml.solvers.krylov_indefinite import MINRES
 from sciml.solvers.krylov_nonsymmetric import GMRES
@@ -75,7 +76,7 @@ class Auto:
             options = {} if self.rtol is None else {"rtol": self.rtol}
             evolving = getattr(importlib.import_module("sciml.solvers"), name)(**options)
             return AutoState(evolving, evolving.init(problem, on), _note(evolving.kind, reason))
-        system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
+        system = linear_system(problem, on)
         solver, note = choose(system.A.detach(), self.tolerance)
         return AutoState(solver, solver.init(system), note)
 
@@ -86,11 +87,12 @@ class Auto:
         initial: torch.Tensor | None = None,
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
-        **more: Any,
+        frames: str | Path | None = None,
     ) -> Solution:
-        """Run what was chosen; ``more`` is for problems in time, ``frames`` foremost."""
+        """Run what was chosen; ``frames`` is for problems in time."""
+        more = {} if frames is None else {"frames": frames}
         solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress, **more)
-        return with_solver(solution, self, state.note)
+        return replace(solution, solver=self, notes=(*solution.notes, state.note))
 
 
 @dataclass(frozen=True)

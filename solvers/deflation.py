@@ -26,9 +26,9 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.solve import Iterate, LinearSolver, LinearState, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import check_options
+from sciml.solvers.iteration import Iterate, LinearSolver, LinearState, check_options
 from sciml.solvers.krylov import CG
 from sciml.solvers.preconditioner import (
     KrylovState,

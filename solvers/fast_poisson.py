@@ -28,9 +28,15 @@ import scipy.fft
 import torch
 
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import check_options, direct_solution, iterate_verified
+from sciml.solvers.iteration import (
+    Iterate,
+    LinearSolver,
+    check_options,
+    direct_solution,
+    iterate_verified,
+)
 from sciml.solvers.separable import Ends, Separable, recognise
 
 # (low end, high end) -> (family, type) of the transform from values to coefficients

@@ -20,10 +20,9 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate
 from sciml.core.stencil import Stencil
 from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import Ledger, dot, norm, spread
+from sciml.solvers.iteration import Iterate, Ledger, dot, norm, spread
 from sciml.solvers.jacobi import Jacobi
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.preconditioner import setup_preconditioner

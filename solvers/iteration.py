@@ -14,14 +14,22 @@ residual of a symmetric system is projected onto vectors of zero mean, and so is
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, Progress
+from sciml.core.differentiate import attach
+from sciml.core.errors import InputError, SolveError
+from sciml.core.grid import Grid
+from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.mesh import Mesh
+from sciml.core.problem import Problem
+from sciml.core.solution import Solution, Statistics
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 
 _STATUSES = tuple(Status)
@@ -30,6 +38,166 @@ _FALL = 0.99  # a new best residual must be this much smaller to count as progre
 # The growth of the residual above which a first guess is left out: single precision may fail at
 # contrasts of 1e6, and smooth guesses that help have had 2.
 _FARTHEST = 10.0
+
+
+@dataclass(frozen=True)
+class Iterate:
+    """What a linear method hands back before anything is verified.
+
+    ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
+    ``residuals``: (steps, *batch) relative norms. ``true_residual``: ||b - A x|| / ||b|| of this x,
+    recomputed in float64 as the last thing, or None. ``corrected``: the preconditioner improved the
+    start. ``notes``: remarks for the Solution.
+    """
+
+    x: torch.Tensor
+    statuses: tuple[Status, ...]
+    iterations: torch.Tensor
+    residuals: torch.Tensor
+    work_units: float | None = None
+    true_residual: torch.Tensor | None = None
+    corrected: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LinearState:
+    """A linear solver's set-up: the system, what ``setup`` returned, and how long it took."""
+
+    system: LinearSystem
+    prepared: Any
+    setup_seconds: float
+
+
+class LinearSolver(ABC):
+    """Interface of the solvers of ``A x = b``; a leaf gives ``setup`` and ``iterate``.
+
+    ``rtol`` is the relative residual ||b - A x|| / ||b|| at which a sample has converged.
+    """
+
+    kind: str
+    rtol: float
+
+    @abstractmethod
+    def setup(self, A: LinearMap) -> Any:
+        """Factorise, build a hierarchy, or check the tags; raises InputError if A does not suit."""
+
+    @abstractmethod
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: Any,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Iterate:
+        """Solve for one (batch of) right-hand side(s)."""
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> LinearState:
+        """Discretise if need be, then set up."""
+        system = linear_system(problem, on)
+        start = time.perf_counter()
+        prepared = self.setup(system.A.detach())
+        return LinearState(system, prepared, time.perf_counter() - start)
+
+    def run(
+        self,
+        state: LinearState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Solve, then recompute the residual in float64; ``initial`` is a value on the grid.
+
+        The value is differentiable in whatever A and b are, by one adjoint solve.
+        """
+        system = state.system
+        A, data = system.A.detach(), system.b if b is None else b
+        right = data.detach()
+        guess = None if initial is None else system.restrict(initial).to(right)
+        start = time.perf_counter()
+        result = self.iterate(A, state.prepared, right, guess, progress)
+        seconds = time.perf_counter() - start
+        residual = result.true_residual
+        if residual is None:
+            residual = relative_residual(A, result.x, right)
+        stats = Statistics(
+            result.iterations, result.residuals, state.setup_seconds, seconds, result.work_units
+        )
+        statuses = _verified(result.statuses, residual, self.rtol)
+        x = result.x
+        if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
+            gap = data - system.A.apply(x)
+            x = attach(x, gap, lambda gradient: adjoint(self, state, gradient))
+        return Solution(
+            system.lift(x),
+            residual,
+            statuses,
+            stats,
+            system.on,
+            self,
+            (*system.notes, *getattr(state.prepared, "notes", ()), *result.notes),
+            fields=system.fields,
+        )
+
+
+def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) -> torch.Tensor:
+    """``A^-H gradient`` by the solver and the set-up that answered the problem itself.
+
+    A nonsymmetric A needs a set-up of its own for its transpose. Raises SolveError where the
+    solver does not converge.
+    """
+    A, prepared = state.system.A.detach(), state.prepared
+    if not A.symmetric:
+        A = A.transpose()
+        prepared = solver.setup(A)
+    right = gradient.conj().resolve_conj()
+    if A.nullspace:
+        # The answer has zero mean whatever the data, so that a constant gradient moves nothing.
+        right = right - right.mean(tuple(range(-len(A.shape), 0)), keepdim=True)
+    result = solver.iterate(A, prepared, right, None, None)
+    residual = relative_residual(A, result.x, right)
+    for status in _verified(result.statuses, residual, solver.rtol):
+        if not status.success:
+            raise SolveError(f"the adjoint solve of a gradient: {status}")
+    return result.x.conj().resolve_conj()
+
+
+def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """||b - A x|| / ||b|| per sample, recomputed in float64; ||b|| = 0 counts as 1."""
+    axis = -len(A.shape)
+    gap = b - A.apply(x.to(torch.promote_types(b.dtype, x.dtype)))
+    scale = torch.linalg.vector_norm(b.flatten(axis), dim=-1)
+    size = torch.linalg.vector_norm(gap.flatten(axis), dim=-1)
+    return size / torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def _verified(
+    statuses: tuple[Status, ...], residual: torch.Tensor, rtol: float
+) -> tuple[Status, ...]:
+    """Statuses corrected by the true residual: it alone decides what has converged."""
+    checked = []
+    for status, value in zip(statuses, residual.flatten().tolist(), strict=True):
+        if value <= 1.01 * rtol:
+            checked.append(Status.CONVERGED)
+        elif value != value:
+            checked.append(Status.NOT_FINITE)
+        else:
+            checked.append(Status.RESIDUAL_MISMATCH if status.success else status)
+    return tuple(checked)
+
+
+def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> LinearSystem:
+    """The problem's discretisation on ``on``, a linear system itself; InputError without a grid."""
+    if isinstance(problem, LinearSystem):
+        return problem
+    if on is None:
+        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    # Those who bring a matrix do not wait for it to load.
+    from sciml.core.discretize import discretize
+
+    return discretize(problem, on)
 
 
 def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:

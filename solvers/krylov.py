@@ -18,12 +18,14 @@ import torch
 from sciml.core import kernels
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.solvers.guard import for_one_solve, guard, noted, watch
 from sciml.solvers.iteration import (
+    Iterate,
     Ledger,
+    LinearSolver,
     Method,
     axpy,
     check_options,

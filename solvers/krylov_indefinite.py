@@ -15,10 +15,12 @@ from typing import Literal
 import torch
 
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.iteration import (
+    Iterate,
     Ledger,
+    LinearSolver,
     Method,
     axpy,
     check_options,

@@ -15,11 +15,13 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.guard import blamed, for_one_solve, guard, noted, watch
 from sciml.solvers.iteration import (
+    Iterate,
     Ledger,
+    LinearSolver,
     Method,
     axpy,
     check_options,

@@ -24,13 +24,13 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.solvers.continuation import Continuation
 from sciml.solvers.descent import Course, Iterate, descend
 from sciml.solvers.direct import Direct
-from sciml.solvers.iteration import check_options, iterate_verified, norm, spread
+from sciml.solvers.iteration import LinearSolver, check_options, iterate_verified, norm, spread
 from sciml.solvers.krylov import CG, conjugate_gradients
 from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid

@@ -19,11 +19,11 @@ from sciml.core.linear import LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.continuation import Continuation
 from sciml.solvers.descent import Course, Iterate, descend
 from sciml.solvers.direct import Direct
-from sciml.solvers.iteration import check_options, spread
+from sciml.solvers.iteration import LinearSolver, check_options, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small

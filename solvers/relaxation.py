@@ -26,9 +26,15 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import Action, PerSample, matrices
-from sciml.solvers.iteration import check_options, iterate_verified, stationary
+from sciml.solvers.iteration import (
+    Iterate,
+    LinearSolver,
+    check_options,
+    iterate_verified,
+    stationary,
+)
 from sciml.solvers.triangular import Splitting, split
 
 # SOR with a poor omega falls by 1 % only every few hundred steps.

@@ -17,12 +17,13 @@ from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.place import discrete
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
-from sciml.core.solve import LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.solvers.continuation import follow
 from sciml.solvers.descent import Course, Iterate, at
 from sciml.solvers.direct import Direct
+from sciml.solvers.iteration import LinearSolver
 from sciml.solvers.krylov import CG
 from sciml.solvers.krylov_nonsymmetric import GMRES
 from sciml.solvers.multigrid import Multigrid

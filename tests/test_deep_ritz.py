@@ -12,7 +12,6 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem, Robin, Time
-from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.solvers import Newton
 from sciml.solvers.collocation.deep_ritz import (
@@ -29,6 +28,7 @@ from sciml.solvers.collocation.function_descent import (
     Projector,
 )
 from sciml.solvers.collocation.gradient_methods import Adam
+from sciml.solvers.solve import solve
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"

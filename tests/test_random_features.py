@@ -13,7 +13,6 @@ from sciml.core.grid import Box, Grid
 from sciml.core.jet import jet_of
 from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem, Robin, Time, Unknown
-from sciml.core.solve import solve
 from sciml.core.strong import strong_form
 from sciml.solvers.collocation.objective import objective_of
 from sciml.solvers.collocation.random_features import (
@@ -21,6 +20,7 @@ from sciml.solvers.collocation.random_features import (
     least_squares,
     random_network,
 )
+from sciml.solvers.solve import solve
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 WAVE = "sin(pi*x)*sin(pi*y)"

@@ -17,7 +17,6 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.jet import Jet, Pairs, jet_of
 from sciml.core.problem import Condition, Problem, Time, Unknown
-from sciml.core.solve import solve
 from sciml.core.strong import StrongForm
 from sciml.solvers import CG, Multigrid
 from sciml.solvers.collocation import (
@@ -34,6 +33,7 @@ from sciml.solvers.collocation.networks import Dense, Tape
 from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.sampling import check_bounded
 from sciml.solvers.collocation.solver import Collocation, at_least
+from sciml.solvers.solve import solve
 
 WAVE = "sin(pi*x)*sin(2*pi*y)"
 BOX = Box((0.0, 0.0), (1.0, 1.0))

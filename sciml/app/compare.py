@@ -24,12 +24,13 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem
 from sciml.core.points import Points
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, relative_residual, solve
 from sciml.core.stencil import Stencil
 from sciml.solvers.auto import Auto, choose, choose_for
 from sciml.solvers.inverse import matrices
+from sciml.solvers.iteration import LinearSolver, relative_residual
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.solve import solve
 
 HEAD = ("solver", "iterations", "set-up s", "solve s", "total s", "true residual", "error",
         "time over this run's")  # fmt: skip

@@ -21,10 +21,10 @@ from sciml.core.errors import InputError
 from sciml.core.files import write_json
 from sciml.core.grid import Grid
 from sciml.core.problem import Problem
-from sciml.core.solve import solve
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
+from sciml.solvers.solve import solve
 from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
 from sciml.training.evaluation import (
     METHODS,

@@ -66,11 +66,11 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.problem import Problem
-from sciml.core.solve import relative_residual
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.losses import RelativeH1, RelativeL2
 from sciml.operators.operator import Operator, Signature, resample
 from sciml.solvers.certify import certify
+from sciml.solvers.iteration import relative_residual
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
 from sciml.training.data import Shape, batches, first_samples, open_split, resolutions

@@ -24,7 +24,6 @@ from sciml.core.grid import Grid
 from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
-from sciml.core.solve import relative_residual
 from sciml.core.status import Status
 from sciml.solvers.amg import AMG
 from sciml.solvers.certify import certify
@@ -33,6 +32,7 @@ from sciml.solvers.collocation.minimisation import OptimiserResult
 from sciml.solvers.collocation.objective import OBSERVED, Ansatz, Objective
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.descent import at
+from sciml.solvers.iteration import relative_residual
 from sciml.solvers.krylov import CG, FCG
 from sciml.solvers.krylov_indefinite import MINRES
 from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab

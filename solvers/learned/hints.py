@@ -29,12 +29,16 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import Iterate, LinearSolver, LinearState, Progress, lower
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import Inverse
 from sciml.solvers.iteration import (
+    Iterate,
+    LinearSolver,
+    LinearState,
     check_options,
     dot,
     iterate_verified,
+    linear_system,
     norm,
     ratio,
     remove_mean,
@@ -88,7 +92,7 @@ class HINTS:
 
         Raises InputError where the network takes no source or was trained on another problem.
         """
-        system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
+        system = linear_system(problem, on)
         start = time.perf_counter()
         operator = _load(self.path, system.A.device)
         correction = network_correction(operator, system, self.path)

@@ -42,9 +42,9 @@ from scipy.optimize import lsq_linear
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.solve import Iterate, LinearSolver, LinearState, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import PerSample
-from sciml.solvers.iteration import check_options
+from sciml.solvers.iteration import Iterate, LinearSolver, LinearState, check_options
 from sciml.solvers.krylov import CG
 from sciml.solvers.preconditioner import KrylovState, require_definite
 from sciml.solvers.relaxation import SOR, check_omega, sor, splittings, ssor

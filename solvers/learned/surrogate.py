@@ -41,11 +41,18 @@ from sciml.core.mesh import Mesh
 from sciml.core.plain import differences, dump
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
-from sciml.core.solve import Progress, lower, relative_residual
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.amg import AMG
 from sciml.solvers.certify import certify
-from sciml.solvers.iteration import dot, ratio, remove_mean, spread
+from sciml.solvers.iteration import (
+    dot,
+    linear_system,
+    ratio,
+    relative_residual,
+    remove_mean,
+    spread,
+)
 from sciml.solvers.krylov import CG, FCG
 from sciml.solvers.krylov_indefinite import MINRES
 from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
@@ -179,7 +186,9 @@ class Surrogate:
         """
         from sciml.operators import load_operator
 
-        system = problem if isinstance(problem, LinearSystem) else lower(_steady(problem), on)
+        if isinstance(problem, Problem):
+            problem = _steady(problem)
+        system = linear_system(problem, on)
         start = time.perf_counter()
         if system.problem is None or not isinstance(system.on, Grid):
             raise InputError("a surrogate needs a problem on a grid, not a mesh or a bare matrix")

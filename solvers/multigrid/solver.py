@@ -15,9 +15,16 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.stencil import Stencil
-from sciml.solvers.iteration import check_options, counted, iterate_verified, stationary
+from sciml.solvers.iteration import (
+    Iterate,
+    LinearSolver,
+    check_options,
+    counted,
+    iterate_verified,
+    stationary,
+)
 from sciml.solvers.multigrid.choice import choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
 from sciml.solvers.multigrid.hierarchy import build

@@ -50,11 +50,10 @@ from sciml.core.discretize.instant import AtTime
 from sciml.core.discretize.nonlinear import add_diagonal
 from sciml.core.errors import InputError, SolveError
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.core.solve import LinearSolver
 from sciml.core.stencil import Stencil
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
-from sciml.solvers.iteration import norm, spread
+from sciml.solvers.iteration import LinearSolver, norm, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.krylov_nonsymmetric import GMRES
 from sciml.solvers.multigrid import Multigrid

@@ -21,7 +21,6 @@ from sciml.core.grid import Box, Grid
 from sciml.core.kernels import reference
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.solve import solve
 from sciml.core.stencil import Stencil, box_offsets
 from sciml.core.training_run import CHECKPOINT
 from sciml.core.weights import write_weights
@@ -50,6 +49,7 @@ from sciml.solvers.learned.weights import FILE, read_stored
 from sciml.solvers.multigrid.cycle import MultigridCycle
 from sciml.solvers.multigrid.hierarchy import build
 from sciml.solvers.probing import check_preconditioner
+from sciml.solvers.solve import solve
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 SMALL = MultigridTraining(width=4, points=15, vectors=1, power=2, rounds=2, steps=3, batch=2)

@@ -18,9 +18,9 @@ from torch import Tensor
 from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
-from sciml.core.solve import relative_residual
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import Signature
+from sciml.solvers.iteration import relative_residual
 from sciml.training import evaluate, transfer
 from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
 from sciml.training.evaluation import on_shape, roll_out, spread
