@@ -395,7 +395,7 @@ def _draw(found: Mapping[str, list[dict[str, Any]]], options: argparse.Namespace
     import matplotlib
     from matplotlib.figure import Figure
 
-    from sciml.app.plot import STYLE, save
+    from sciml.app.figures import STYLE, save
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.8, 4.4), layout="constrained")

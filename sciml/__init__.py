@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sciml import solvers
     from sciml.app.families import generate, load_family
+    from sciml.app.figures import plot
     from sciml.app.spec import load_spec
     from sciml.core.discretize import discretize
     from sciml.core.discretize.elements_elasticity import stress, von_mises
@@ -70,6 +71,7 @@ _MODULES = {
     "generate": "app.families",
     "load_family": "app.families",
     "load_spec": "app.spec",
+    "plot": "app.figures",
     "read_mesh": "core.mesh_file",
     "stress": "core.discretize.elements_elasticity",
     "von_mises": "core.discretize.elements_elasticity",
@@ -108,6 +110,7 @@ __all__ = [
     "init",
     "load_family",
     "load_spec",
+    "plot",
     "read_mesh",
     "solve",
     "solvers",

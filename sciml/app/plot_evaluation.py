@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from sciml.app.plot import STYLE, normalise, save, symbol
+from sciml.app.figures import STYLE, normalise, save, symbol
 from sciml.training.resolution import Transfer
 
 

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from sciml.app.plot import STYLE, colour_bar, draw_map, normalise, save, symbol
+from sciml.app.figures import STYLE, colour_bar, draw_map, normalise, save, symbol
 from sciml.core.grid import Grid
 from sciml.core.mesh import Mesh
 from sciml.core.points import Points
@@ -139,7 +139,7 @@ def _difference(pair: Pair, shown: Mapping[str, np.ndarray]) -> np.ndarray | Non
 def _draw(axes: Axes, field: np.ndarray, solution: Solution, norm: Normalize) -> Any:
     on = solution.on
     if isinstance(on, Mesh):
-        from sciml.app.plot_mesh import draw_triangles
+        from sciml.app.figures import draw_triangles
 
         return draw_triangles(axes, field, on, norm)
     if isinstance(on, Points):

@@ -16,8 +16,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from sciml.app.plot import STYLE, normalise, save, symbol
-from sciml.app.plot_mesh import draw_surface, draw_triangles
+from sciml.app.figures import STYLE, draw_surface, draw_triangles, normalise, save, symbol
 from sciml.core.errors import InputError
 from sciml.core.mesh import PLURALS, Mesh
 from sciml.datasets.loader import Reader

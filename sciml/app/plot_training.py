@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from sciml.app.plot import STYLE, save
+from sciml.app.figures import STYLE, save
 
 _LABELS = {
     "loss": "training loss ({})",

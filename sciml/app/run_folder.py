@@ -58,7 +58,7 @@ def draw_figures(
     solution: Solution, fields: Mapping[str, torch.Tensor], directory: Path, title: str = ""
 ) -> dict[str, Path]:
     """Draw the answer, its convergence and the fields beside it; files by caption."""
-    from sciml.app.plot import plot_convergence, plot_field, plot_residual, plot_solution
+    from sciml.app.figures import plot_convergence, plot_field, plot_residual, plot_solution
 
     figures = {SOLUTION: directory / "solution.png"}
     plot_solution(solution, figures[SOLUTION], title)
@@ -71,7 +71,7 @@ def draw_figures(
         draw = plot_residual if name == RESIDUAL else plot_field
         draw(values, discrete(solution.on), name, path)
     if solution.trained is not None and len(solution.trained.form.data.axes) > 1:
-        from sciml.app.plot_points import plot_points
+        from sciml.app.figures import plot_points
 
         figures[_POINTS] = directory / f"{RESIDUAL}.png"
         plot_points(solution.trained, file=figures[_POINTS])
