@@ -358,7 +358,7 @@ def _multigrid(
     """
     import torch
 
-    from sciml.app.families import dataset_family
+    from sciml.app.generate import dataset_family
     from sciml.core.grid import Grid
     from sciml.datasets.store import read_shard
     from sciml.training.rival import multigrid_time

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sciml import solvers
-    from sciml.app.families import generate, load_family
     from sciml.app.figures import plot
+    from sciml.app.generate import generate, load_family
     from sciml.app.spec import load_spec
     from sciml.core.discretize import discretize
     from sciml.core.discretize.elements_elasticity import stress, von_mises
@@ -68,8 +68,8 @@ _MODULES = {
     "check_preconditioner": "solvers.probing",
     "discretize": "core.discretize",
     "fcg": "solvers.interop",
-    "generate": "app.families",
-    "load_family": "app.families",
+    "generate": "app.generate",
+    "load_family": "app.generate",
     "load_spec": "app.spec",
     "plot": "app.figures",
     "read_mesh": "core.mesh_file",

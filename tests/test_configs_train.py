@@ -10,10 +10,10 @@ import pytest
 import scipy.sparse
 from test_generate import SMALL
 
-from sciml.app.families import generate, load_family
+from sciml.app.generate import generate, load_family
 from sciml.app.learn import is_learning, learn
 from sciml.app.train import Solved, load_training, read_training, train
-from sciml.app.yaml_source import parse_yaml, read_yaml
+from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.grid import Grid
 from sciml.core.plain import dump
 from sciml.datasets.family import Family

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from sciml.app.cli import app
 from sciml.app.learn import is_learning, load_learning, matrices, read_learning
 from sciml.app.train import read_history
-from sciml.app.yaml_source import parse_yaml, read_yaml
+from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.errors import InputError
 from sciml.core.linear import SparseMatrix
 from sciml.core.plain import dump

@@ -24,7 +24,7 @@ import sciml
 from sciml import solvers
 from sciml.app.run import Setting, answer
 from sciml.app.spec import read_spec
-from sciml.app.yaml_source import parse_yaml
+from sciml.app.yaml import parse_yaml
 from sciml.core.discretize.elements_elasticity import rigid_motions, stress, von_mises
 from sciml.core.equation import Elasticity, Equation, Regions
 from sciml.core.errors import InputError

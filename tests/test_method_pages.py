@@ -14,11 +14,11 @@ import pytest
 from test_docs import blocks_of, run_command
 
 import sciml
-from sciml.app.families import read_family
+from sciml.app.generate import read_family
 from sciml.app.learn import read_learning
 from sciml.app.spec import Spec, read_spec
 from sciml.app.train import read_training
-from sciml.app.yaml_source import parse_yaml
+from sciml.app.yaml import parse_yaml
 from sciml.operators import OPERATORS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sciml.app.spec import Spec, explain, json_schema, load_spec, read_spec
-from sciml.app.yaml_source import SpecError, parse_yaml
+from sciml.app.yaml import SpecError, parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.plain import dump

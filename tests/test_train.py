@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sciml.app.cli import app
-from sciml.app.families import dataset_family, load_family
+from sciml.app.generate import dataset_family, load_family
 from sciml.app.train import load_training, opened, read_history
 from sciml.core.errors import InputError
 from sciml.operators import load_operator

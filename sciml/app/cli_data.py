@@ -25,7 +25,7 @@ def generate(
     device: Device = "cpu",
 ) -> None:
     """Make a dataset from a family of problems: every sample solved and its residual checked."""
-    from sciml.app.families import load_family, make_dataset
+    from sciml.app.generate import load_family, make_dataset
 
     family = load_family(spec, set_ or ())
     if count is not None:

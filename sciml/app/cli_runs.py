@@ -125,7 +125,7 @@ def info(
         typer.echo(describe(problem))
         typer.echo(json.dumps(dump(problem), indent=2))
     elif (what / "manifest.json").is_file():
-        from sciml.app.plot_samples import summarise
+        from sciml.app.generate import summarise
 
         print_facts(summarise(what))
     elif (what / "operator.json").is_file():

@@ -25,7 +25,7 @@ def train(
     """Fit a neural operator to data or to problems solved meanwhile, or a preconditioner."""
     from sciml.app.learn import is_learning, learn
     from sciml.app.train import read_training, train, training_facts
-    from sciml.app.yaml_source import read_yaml
+    from sciml.app.yaml import read_yaml
 
     source, directory = read_yaml(spec), as_folder(out or Path("runs") / spec.stem)
     part = "preconditioner" if is_learning(source) else "training"

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sciml.app.families import dataset_family
-from sciml.app.plot_evaluation import Case, plot_cases, plot_errors, plot_transfer
+from sciml.app.figures_learning import Case, plot_cases, plot_errors, plot_transfer
+from sciml.app.generate import dataset_family
 from sciml.app.run import versions
 from sciml.core.errors import InputError
 from sciml.core.files import write_json

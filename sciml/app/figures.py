@@ -6,14 +6,16 @@ A complex field: its real part, which is the wave at one instant, and its modulu
 several fields: a panel for each instant and field of the first sample, in one dimension the field
 over the (x, t) plane beside a few of its profiles. On a mesh: coloured triangles, or half of a
 solid; values at the nodes are shaded between them, values of elements fill them. A trained
-function: with its residual beside it, under the points that it was trained at.
+function: with its residual beside it, under the points that it was trained at. Two runs: beside
+each other on one colour scale, with their difference where they share a grid; of each the first
+sample, the last frame, the first field, the real part, the middle plane.
 
 Everything goes through Figure objects; matplotlib's global state is left alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +42,7 @@ from sciml.core.solution import Solution
 if TYPE_CHECKING:
     from sciml.solvers.collocation.conditions import Piece
     from sciml.solvers.collocation.objective import Objective
+
 
 SAMPLES = 9
 # A positive field is coloured by its logarithm where it is that much smaller than its maximum on
@@ -733,3 +736,128 @@ def _plane(piece: Piece, nodes: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
     cube[:, :2] = torch.cartesian_prod(ticks, ticks)
     x, y = ((piece.lower[i] + ticks * (piece.upper[i] - piece.lower[i])).numpy() for i in (0, 1))
     return x, y, piece.place(cube)
+
+
+Pair = Mapping[str, Solution]
+
+
+def plot_fields(pair: Pair, file: str | Path | None = None) -> Figure | None:
+    """Both fields on one scale; None where they have not the same number of dimensions."""
+    dimensions = {_drawn_dimension(solution) for solution in pair.values()}
+    if len(dimensions) != 1 or 0 in dimensions:
+        return None
+    flat = dimensions == {1}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        (_draw_pair_lines if flat else _draw_pair_maps)(figure, pair)
+        save(figure, file)
+    return figure
+
+
+def plot_courses(pair: Pair, file: str | Path | None = None) -> Figure:
+    """The residuals of both by iteration, of a batch the slowest sample's."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for label, solution in pair.items():
+            counts = solution.stats.iterations.flatten()
+            slowest = int(counts.argmax())
+            history = solution.stats.residuals.detach().double()
+            residuals = history.reshape(len(history), -1)[: int(counts[slowest]) + 1, slowest]
+            marker = "o" if len(residuals) <= 60 else ""
+            axes.semilogy(residuals.numpy(), "-", marker=marker, ms=3.5, lw=1.3, label=label)
+        axes.set_xlabel("iteration or step")
+        axes.set_ylabel("relative residual")
+        axes.grid(True, which="major", color="0.88", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=9)
+        save(figure, file)
+    return figure
+
+
+def _drawn_dimension(solution: Solution) -> int:
+    """Of what is drawn; 0 where nothing can be."""
+    on = solution.on
+    if isinstance(on, Mesh):
+        return on.dimension if on.dimension < 3 else 0
+    if isinstance(on, Points):
+        return min(on.box.dimension, 2)
+    return 0 if on is None else min(len(on.shape), 2)
+
+
+def real_field(solution: Solution) -> np.ndarray:
+    """The real field that is drawn: first sample, last frame, first field, middle plane."""
+    value = solution.last.detach().cpu()[(0,) * solution.residual.ndim]
+    if len(solution.fields) > 1:
+        value = value[0]
+    shown = (value.real if value.is_complex() else value).numpy()
+    return shown[..., shown.shape[-1] // 2] if shown.ndim == 3 else shown
+
+
+def _draw_pair_lines(figure: Figure, pair: Pair) -> None:
+    figure.set_size_inches(6.4, 4.0)
+    axes = figure.subplots()
+    for style, (label, solution) in zip(("-", "--"), pair.items(), strict=True):
+        x = _positions_along_x(solution)
+        order = np.argsort(x)
+        axes.plot(x[order], real_field(solution)[order], style, lw=1.6, label=label)
+    axes.set_xlabel("$x$")
+    axes.set_ylabel(symbol(next(iter(pair.values())).fields[0]))
+    axes.grid(True, color="0.9", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=9)
+
+
+def _positions_along_x(solution: Solution) -> np.ndarray:
+    on = solution.on
+    assert on is not None
+    return np.asarray(on.nodes[:, 0] if isinstance(on, Mesh) else on.coordinates()[0].numpy())
+
+
+def _draw_pair_maps(figure: Figure, pair: Pair) -> None:
+    shown = {label: real_field(solution) for label, solution in pair.items()}
+    difference = _difference_of(pair, shown)
+    norm = normalise(np.concatenate([field.ravel() for field in shown.values()]))
+    count = 2 if difference is None else 3
+    figure.set_size_inches(4.4 * count, 4.0)
+    panels = list(figure.subplots(1, count))
+    for axes, (label, solution) in zip(panels, pair.items(), strict=False):
+        image = _draw_field_of(axes, shown[label], solution, norm)
+        axes.set_title(label, fontsize=11)
+        axes.set_xlabel("$x$")
+        axes.set_ylabel("$y$")
+    colour_bar(figure, image, panels[:2], next(iter(pair.values())).fields[0])
+    if difference is not None:
+        top = float(np.nanmax(np.abs(difference))) or 1.0
+        with matplotlib.rc_context({"image.cmap": "RdBu_r"}):
+            image = _draw_field_of(
+                panels[2], difference, next(iter(pair.values())), Normalize(-top, top)
+            )
+        panels[2].set_title("second less first", fontsize=11)
+        panels[2].set_xlabel("$x$")
+        colour_bar(figure, image, panels[2:], "difference")
+
+
+def _difference_of(pair: Pair, shown: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Of the second from the first, where both have the same points."""
+    first, second = pair.values()
+    a, b = shown.values()
+    if type(first.on) is not type(second.on) or a.shape != b.shape:
+        return None
+    assert first.on is not None and second.on is not None
+    same = all(
+        np.array_equal(np.asarray(x), np.asarray(y))
+        for x, y in zip(first.on.coordinates(), second.on.coordinates(), strict=True)
+    )
+    return b - a if same else None
+
+
+def _draw_field_of(axes: Axes, field: np.ndarray, solution: Solution, norm: Normalize) -> Any:
+    on = solution.on
+    if isinstance(on, Mesh):
+        return draw_triangles(axes, field, on, norm)
+    if isinstance(on, Points):
+        columns = [column.numpy() for column in on.coordinates()]
+        return axes.scatter(columns[0], columns[1], c=field, s=6, norm=norm)
+    assert isinstance(on, Grid)
+    return draw_map(axes, field, on, (0, 1), norm)

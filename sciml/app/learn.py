@@ -18,12 +18,12 @@ import scipy.io
 import scipy.sparse
 import torch
 
-from sciml.app.families import load_family
+from sciml.app.generate import load_family
 from sciml.app.progress import clock, training
 from sciml.app.run import Setting, versions
 from sciml.app.spec import check_purpose, explain, first_error, load_spec, override, tuples
 from sciml.app.train import RECORD, read_history
-from sciml.app.yaml_source import Place, Source, SpecError, read_yaml
+from sciml.app.yaml import Place, Source, SpecError, read_yaml
 from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.files import write_json, write_text
@@ -215,7 +215,7 @@ def _write_report(
     device: str,
     overrides: Iterable[str],
 ) -> dict[str, Any]:
-    from sciml.app.plot_training import plot_training
+    from sciml.app.figures_learning import plot_training
     from sciml.app.report import page
 
     rows = [{"epoch": k + 1.0, **row} for k, row in enumerate(read_history(out))]

@@ -19,7 +19,7 @@ from sciml.app.html_page import (
     verdict,
 )
 from sciml.app.stated import statement
-from sciml.app.yaml_text import to_yaml
+from sciml.app.yaml import to_yaml
 
 # What a run's figures are called in its record; the answer stands before everything else.
 SOLUTION = "Solution"

@@ -8,6 +8,7 @@ from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
+from sciml.app.figures import plot_courses, plot_fields
 from sciml.app.html_page import (
     columns_table,
     copied,
@@ -17,11 +18,10 @@ from sciml.app.html_page import (
     note,
     section,
 )
-from sciml.app.plot_pair import plot_courses, plot_fields
 from sciml.app.report import facts, setting
 from sciml.app.run_folder import read_run
 from sciml.app.stated import statement
-from sciml.app.yaml_text import one_line, to_yaml
+from sciml.app.yaml import one_line, to_yaml
 from sciml.core.errors import InputError
 from sciml.core.files import load_solution, write_text
 from sciml.core.plain import differences

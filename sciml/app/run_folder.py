@@ -12,7 +12,7 @@ import torch
 from sciml.app.report import SOLUTION, html
 from sciml.app.run import FRAMES, RECORD_FORMAT, Answer, bounds, record
 from sciml.app.spec import Spec, read_spec
-from sciml.app.yaml_source import parse_yaml
+from sciml.app.yaml import parse_yaml
 from sciml.core.certificate import Certificate
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.files import save_solution, write_json, write_text

@@ -15,7 +15,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciml.app.yaml_source import Key, Place, Source, SpecError, parse_yaml, read_yaml
+from sciml.app.yaml import Key, Place, Source, SpecError, parse_yaml, read_yaml
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import AXES, MOST_DIMENSIONS, Grid, axis_names
 from sciml.core.mesh import Mesh

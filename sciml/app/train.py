@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sciml.app.families import dataset_family, load_family
+from sciml.app.generate import dataset_family, load_family
 from sciml.app.progress import Report, clock, training
 from sciml.app.run import Setting, versions
 from sciml.app.spec import check_purpose, explain, first_error, override, tuples
-from sciml.app.yaml_source import Place, Source, SpecError, read_yaml
+from sciml.app.yaml import Place, Source, SpecError, read_yaml
 from sciml.core.errors import InputError, SolveError
 from sciml.core.files import write_json, write_text
 from sciml.core.plain import dump
@@ -194,7 +194,7 @@ def training_facts(record: Mapping[str, Any]) -> dict[str, str]:
 def _write_report(
     spec: TrainSpec, operator: Operator, out: Path, device: str, overrides: Iterable[str]
 ) -> dict[str, Any]:
-    from sciml.app.plot_training import plot_training
+    from sciml.app.figures_learning import plot_training
     from sciml.app.report import page
 
     rows = read_history(out)

@@ -1,14 +1,16 @@
-"""YAML 1.2 text as plain data, with the line and column of every key and value.
+"""YAML 1.2 text as plain data, with the line and column of every key and value, and back.
 
 The scanner is ruamel.yaml's; scalars follow the core schema of YAML 1.2 (section 10.3.2), so that
 ``1e-5`` is a number and ``no`` a string. Size, depth and the nodes that aliases expand to are
-capped; duplicate keys, tags, several documents, inf and nan are errors.
+capped; duplicate keys, tags, several documents, inf and nan are errors. What is written reads back
+equal, short lists and mappings on one line.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -279,3 +281,57 @@ class _Builder:
 
     def _error(self, message: str, event: Any) -> SpecError:
         return SpecError(message, self._place(event))
+
+
+_WIDTH = 88
+# Texts that need no quotes: they begin with a letter and hold nothing that YAML gives a meaning to.
+_UNQUOTED = re.compile(r"[A-Za-z][A-Za-z0-9 _./+*()-]*")
+
+
+def to_yaml(tree: Any) -> str:
+    """The YAML text of dicts, lists, numbers and strings, a line feed at its end."""
+    return "\n".join(_lines(tree, 0)) + "\n"
+
+
+def one_line(tree: Any) -> str:
+    """The same in flow style, on one line."""
+    if isinstance(tree, Mapping):
+        return "{" + ", ".join(f"{_scalar_text(k)}: {one_line(v)}" for k, v in tree.items()) + "}"
+    if isinstance(tree, (list, tuple)):
+        return f"[{', '.join(map(one_line, tree))}]"
+    return _scalar_text(tree)
+
+
+def _lines(tree: Any, depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _entry(f"{indent}{_scalar_text(key)}:", value, depth)
+    elif isinstance(tree, (list, tuple)) and tree:
+        for value in tree:
+            yield from _entry(f"{indent}-", value, depth)
+    else:
+        yield indent + one_line(tree)
+
+
+def _entry(lead: str, value: Any, depth: int) -> Iterator[str]:
+    flow = f"{lead} {one_line(value)}"
+    nested = isinstance(value, (Mapping, list, tuple)) and bool(value)
+    if not nested or (depth > 0 and len(flow) <= _WIDTH):
+        yield flow
+    else:
+        yield lead
+        yield from _lines(value, depth + 1)
+
+
+def _scalar_text(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        text = repr(value)
+        return text if "e" not in text or "." in text else text.replace("e", ".0e")
+    if isinstance(value, str) and _UNQUOTED.fullmatch(value) and not value.endswith(" "):
+        try:
+            return value if scalar(value) == value else json.dumps(value)
+        except ValueError:
+            return json.dumps(value)
+    quoted = json.dumps(value, ensure_ascii=False, default=str)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
