@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sciml.app.formula import statement
 from sciml.app.html_page import (
     columns_table,
     copied,
@@ -18,7 +19,6 @@ from sciml.app.html_page import (
     section,
     verdict,
 )
-from sciml.app.stated import statement
 from sciml.app.yaml import to_yaml
 
 # What a run's figures are called in its record; the answer stands before everything else.

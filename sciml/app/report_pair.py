@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sciml.app.figures import plot_courses, plot_fields
+from sciml.app.formula import statement
 from sciml.app.html_page import (
     columns_table,
     copied,
@@ -20,7 +21,6 @@ from sciml.app.html_page import (
 )
 from sciml.app.report import facts, setting
 from sciml.app.run_folder import read_run
-from sciml.app.stated import statement
 from sciml.app.yaml import one_line, to_yaml
 from sciml.core.errors import InputError
 from sciml.core.files import load_solution, write_text
