@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from sciml.app.generate import read_family
+from sciml.app.read import read_family
 from sciml.app.yaml import parse_yaml
 from sciml.core.discretize import discretize
 from sciml.core.grid import Grid

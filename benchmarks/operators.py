@@ -83,7 +83,8 @@ def train(options: argparse.Namespace) -> None:
     """One of our models, trained for the budget and tested."""
     import torch
 
-    from sciml.app.train import load_training, opened
+    from sciml.app.read import load_training
+    from sciml.app.train import opened
     from sciml.core.files import write_json
     from sciml.training import fit
 
@@ -358,7 +359,7 @@ def _multigrid(
     """
     import torch
 
-    from sciml.app.generate import dataset_family
+    from sciml.app.read import dataset_family
     from sciml.core.grid import Grid
     from sciml.datasets.store import read_shard
     from sciml.training.rival import multigrid_time

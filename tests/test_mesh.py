@@ -22,8 +22,8 @@ from skfem.models.poisson import laplace, unit_load
 
 import sciml
 from sciml import solvers
+from sciml.app.read import read_spec
 from sciml.app.run import Setting, answer
-from sciml.app.spec import read_spec
 from sciml.app.yaml import parse_yaml
 from sciml.core.discretize.elements_elasticity import rigid_motions, stress, von_mises
 from sciml.core.equation import Elasticity, Equation, Regions

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 import sciml
+from sciml.app.console import Watch, training_line
 from sciml.app.figures import plot_trained
-from sciml.app.progress import Watch, training_line
-from sciml.app.run import Setting, answer
-from sciml.app.run_folder import draw_figures
+from sciml.app.run import Setting, answer, draw_figures
 from sciml.core.problem import Time
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "pinn.yaml"

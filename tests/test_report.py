@@ -17,8 +17,8 @@ from typer.testing import CliRunner, Result
 
 from sciml.app import cli
 from sciml.app.formula import mathml, number, statement, terms
-from sciml.app.html_page import columns_table, copied, document
-from sciml.app.spec import load_spec
+from sciml.app.read import load_spec
+from sciml.app.report import columns_table, copied, document
 from sciml.app.yaml import one_line, parse_yaml, to_yaml
 from sciml.core.plain import dump
 

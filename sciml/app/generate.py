@@ -6,14 +6,10 @@ import dataclasses
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sciml.app.run import versions
-from sciml.app.spec import check_purpose, first_error, override, scope_of, solver_classes, tuples
-from sciml.app.yaml import Place, Source, SpecError, parse_yaml, read_yaml
+from sciml.app.record import versions
 from sciml.core.errors import InputError
 from sciml.core.mesh import PLURALS
 from sciml.core.plain import dump
@@ -24,54 +20,8 @@ from sciml.datasets.statistics import Normaliser
 from sciml.datasets.store import Manifest, existing, explained, open_shard, read_manifest
 
 if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
     from sciml.datasets.family import Family
     from sciml.datasets.generate import Progress
-    from sciml.datasets.store import Manifest
-
-
-def load_family(path: str | Path, overrides: Iterable[str] = ()) -> Family:
-    """The family in a YAML file; ``overrides`` such as ``"dataset.seed=1"`` replace its values.
-
-    Raises InputError, placed at line and column, for anything that is wrong with it.
-    """
-    return read_family(read_yaml(path), overrides)
-
-
-def dataset_family(folder: str | Path) -> Family:
-    """The family that the dataset in ``folder`` was made from, as its manifest states it."""
-    from sciml.datasets.store import MANIFEST, read_manifest
-
-    home = Path(folder)
-    if home.name.startswith("at-") and not (home / MANIFEST).is_file():
-        home = home.parent
-    manifest = read_manifest(home)
-    if manifest is None:
-        raise InputError(f"'{folder}' is no dataset: no {MANIFEST}; sciml generate makes one")
-    if not manifest.spec:
-        raise InputError(f"'{home / MANIFEST}' does not say which family the dataset was made from")
-    return read_family(parse_yaml(json.dumps(manifest.spec, indent=2), str(home / MANIFEST)))
-
-
-def read_family(source: Source, overrides: Iterable[str] = ()) -> Family:
-    """The family in YAML that was read before; see :func:`load_family`."""
-    from pydantic import ValidationError
-
-    check_purpose(source, "sciml generate")
-    for text in overrides:
-        source = override(source, text)
-    if not isinstance(source.data, dict):
-        place = source.values.get((), Place(source.name, 1, 1))
-        raise SpecError("a family is a mapping with the keys problem, grid, dataset", place)
-    context = dataclasses.replace(scope_of(source), random=True)
-    try:
-        family: Family = _adapter().validate_python(tuples(source.data), context=context)
-    except ValidationError as error:
-        raise first_error(error, source) from None
-    if family.solver is None:
-        family = dataclasses.replace(family, solver=solver_classes()[0]())
-    return family
 
 
 def generate(
@@ -147,14 +97,6 @@ def _plain(family: Family) -> dict[str, Any]:
         family = dataclasses.replace(family, mesh=dataclasses.replace(family.mesh, file=path))
     plain: dict[str, Any] = json.loads(json.dumps(dump(family)))
     return plain
-
-
-@cache
-def _adapter() -> TypeAdapter[Any]:
-    from sciml.app.schema import adapter
-    from sciml.datasets.family import Family
-
-    return adapter(Family, solver_classes())
 
 
 def summarise(folder: Path) -> dict[str, str]:
