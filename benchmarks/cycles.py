@@ -10,7 +10,7 @@ import statistics
 
 import torch
 
-from sciml.app.bench_systems import coefficient, contrast, poisson
+from sciml.app.bench import coefficient, contrast, poisson
 from sciml.core.discretize import discretize
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem

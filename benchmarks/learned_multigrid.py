@@ -24,7 +24,7 @@ from typing import Any
 import pyamg
 import torch
 
-from sciml.app.bench_systems import coefficient, contrast
+from sciml.app.bench import coefficient, contrast
 from sciml.core.discretize import discretize
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearMap, LinearSystem

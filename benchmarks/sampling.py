@@ -27,8 +27,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from sciml import solve
-from sciml.app.plot import STYLE
-from sciml.app.plot_points import draw_points, residual_field
+from sciml.app.figures import STYLE, draw_points, residual_field
 from sciml.core.equation import Equation
 from sciml.core.fields import values_on
 from sciml.core.files import atomic_write, write_text

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from sciml.app.evaluate import bracket_rows, certified, markdown, polishing_rows, same_error
-from sciml.app.plot_evaluation import plot_transfer
+from sciml.app.figures_learning import plot_transfer
 from sciml.core.errors import InputError
 from sciml.core.files import write_text
 from sciml.operators import Operator, load_operator

@@ -23,11 +23,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sciml import operators
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.files import atomic_write, write_json
 from sciml.core.weights import PICKLES, misfit_of, refuse_pickle
-from sciml.operators.operator import Operator, Options, Signature
+from sciml.operators.operator import Operator, Options, Signature, architectures
 
 FORMAT = "sciml operator 1"
 FILE = "operator.json"
@@ -145,9 +144,8 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
 def _read_options(data: Any, file: Path) -> Options:
     """The options of one of the architectures in ``sciml.operators``."""
     kind = data.get("kind") if isinstance(data, dict) else None
-    known: dict[str, type] = {}
-    for name in operators.OPERATORS:
-        cls = getattr(operators, name)
+    known: dict[str, Any] = {}
+    for cls in architectures():
         known[cls.kind] = cls
         if cls.kind == kind:
             try:

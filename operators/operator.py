@@ -11,6 +11,7 @@ Functions on the grids of a signature at other places: multilinear, round period
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.interpolation import interpolate
+from sciml.core.lazy import exported
 
 Side = Literal["dirichlet", "neumann", "periodic"]
 SIDES = ("dirichlet", "neumann", "periodic")
@@ -144,6 +146,18 @@ class Options(Protocol):
     def build(self, signature: Signature) -> nn.Module:
         """The network: (B, C_in, *opened grid)[, points (P or B P, d)] -> (B, C_out, ...)."""
         ...
+
+
+def architectures() -> list[type[Any]]:
+    """The options of every architecture that the package exports, as :class:`Options` describes."""
+    import sciml.operators
+
+    wanted = list(inspect.signature(Options.build).parameters)
+    return [
+        entry
+        for entry in exported(sciml.operators, "build")
+        if list(inspect.signature(entry.build).parameters) == wanted
+    ]
 
 
 class Operator(nn.Module):

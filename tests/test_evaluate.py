@@ -13,8 +13,9 @@ from shards import dataset
 from typer.testing import CliRunner, Result
 
 from sciml.app import cli
-from sciml.app.evaluate import FILE, aligned, markdown
-from sciml.app.plot_evaluation import Case, plot_cases, plot_errors, plot_transfer
+from sciml.app.console import aligned
+from sciml.app.evaluate import FILE, markdown
+from sciml.app.figures_learning import Case, plot_cases, plot_errors, plot_transfer
 from sciml.core.grid import Box, Grid
 from sciml.core.plain import dump
 from sciml.datasets.loader import OperatorData, Times

@@ -16,6 +16,7 @@ import torch
 
 import sciml
 from sciml import solvers
+from sciml.app.read import solver_classes
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem, SparseMatrix
 
@@ -32,7 +33,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
     "statement",
     [
         "import sciml; sciml.__version__; dir(sciml)",
-        "import sciml.solvers as s; s.SOLVERS; dir(s)",
+        "import sciml.solvers as s; s.__all__; dir(s)",
         "from sciml import Box, Grid, Problem, Equation, Condition, Robin, Obstacle, Status",
         "from sciml import solve, init, solvers",
     ],
@@ -57,9 +58,8 @@ def test_every_solver_resolves(name: str) -> None:
 
 
 def test_solvers_are_named_after_their_class() -> None:
-    for name in solvers.SOLVERS:
-        kind = getattr(solvers, name).kind
-        assert kind.replace("_", "") == name.lower()
+    for cls in solver_classes():
+        assert cls.kind.replace("_", "") == cls.__name__.lower()
 
 
 @pytest.mark.parametrize("module", [sciml, solvers])

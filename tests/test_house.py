@@ -65,7 +65,7 @@ def test_module_postpones_annotations(floor: str, path: Path) -> None:
     ("floor", "line"),
     [
         ("core", "from sciml.solvers import CG"),
-        ("core", "def f():\n    import sciml.app.plot"),
+        ("core", "def f():\n    import sciml.app.figures"),
         ("operators", "from sciml.solvers.krylov import CG"),
         ("datasets", "from sciml.training import fit"),
         ("solvers", "from sciml.app import cli"),

@@ -13,7 +13,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
-from sciml.app.plot_points import plot_points, residual_field
+from sciml.app.figures import plot_points, residual_field
 from sciml.core.equation import Equation
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import PlainValidator, ValidationError, ValidationInfo, WithJsonSchema
 from typing_extensions import TypeAliasType
 
+from sciml.app.yaml import UnknownKey, describe
 from sciml.core.equation import Elasticity, Equation, FieldFile, Helmholtz, NavierStokes, Regions
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
@@ -28,10 +29,6 @@ RESERVED = (*AXES, "t", "ut", *SOLUTION, *CONSTANTS, *FUNCTIONS)
 _NO_TIME = "the problem has no time: {end: ...}"
 _DATA_ONLY = "only an equation's coefficients may depend on the solution"
 _SUFFIXES = (".npy", ".h5", ".hdf5")
-
-
-class UnknownKey(InputError):
-    """A key that nothing is known about; its place is the key's, not the value's."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +63,6 @@ class Scope:
         if text.strip().lower().endswith(_SUFFIXES):
             raise InputError(f"values from a file are {{file: {text.strip()[:60]}}}; got a text")
         return parse(text, known, refused)
-
-
-def describe(value: Any) -> str:
-    """A YAML value in words, for the end of an error message."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (int, float)):
-        return f"the number {value:g}" if isinstance(value, float) else f"the number {value}"[:40]
-    if isinstance(value, str):
-        return f"the text '{value if len(value) <= 40 else value[:37] + '...'}'"
-    return "a mapping" if isinstance(value, Mapping) else "a list"
 
 
 def number(value: Any) -> float:

@@ -1,17 +1,19 @@
-"""YAML 1.2 text as plain data, with the line and column of every key and value.
+"""YAML 1.2 text as plain data, with the line and column of every key and value, and back.
 
 The scanner is ruamel.yaml's; scalars follow the core schema of YAML 1.2 (section 10.3.2), so that
 ``1e-5`` is a number and ``no`` a string. Size, depth and the nodes that aliases expand to are
-capped; duplicate keys, tags, several documents, inf and nan are errors.
+capped; duplicate keys, tags, several documents, inf and nan are errors. What is written reads back
+equal, short lists and mappings on one line.
 """
 
 from __future__ import annotations
 
 import difflib
 import io
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,15 @@ class Source:
                 found = (*found, part)
         return found
 
+    def place(self, path: Key = (), *, of_key: bool = False) -> Place:
+        """Where the value at ``path``, or its key, stands; else the nearest value above it."""
+        found = self.keys.get(path) if of_key else None
+        return found or self.values.get(self.find(path)) or Place(self.name, 1, 1)
+
+    def locate(self, key: str) -> str:
+        """``file:line:column`` of a dotted key such as ``problem.equation.K``, or the nearest."""
+        return str(self.place(path_of(key)))
+
 
 class SpecError(InputError):
     """An InputError that knows its place; its text is ``file:line:column: key: message``."""
@@ -81,6 +92,40 @@ class SpecError(InputError):
     def __str__(self) -> str:
         where = f"{self.place}: {self.key}" if self.key else str(self.place)
         return f"{where}: {self.message}"
+
+
+class UnknownKey(InputError):
+    """A key that nothing is known about; its place is the key's, not the value's."""
+
+
+def path_of(key: str) -> Key:
+    """A dotted key as a path: its numbers count the entries of a list."""
+    return tuple(int(p) if p.isdecimal() else p for p in re.split(r"[.\[\]]+", key) if p)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    """A path as a dotted key."""
+    return ".".join(str(part) for part in path)
+
+
+def describe(value: Any) -> str:
+    """A YAML value in words, for the end of an error message."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (int, float)):
+        return f"the number {value:g}" if isinstance(value, float) else f"the number {value}"[:40]
+    if isinstance(value, str):
+        return f"the text '{value if len(value) <= 40 else value[:37] + '...'}'"
+    return "a mapping" if isinstance(value, Mapping) else "a list"
+
+
+def tuples(data: Any) -> Any:
+    """Lists as tuples, which is what the dataclasses hold."""
+    if isinstance(data, dict):
+        return {key: tuples(value) for key, value in data.items()}
+    return tuple(tuples(value) for value in data) if isinstance(data, list) else data
 
 
 def _one_line(text: str) -> str:
@@ -124,6 +169,52 @@ def parse_yaml(text: str, name: str = "spec") -> Source:
     builder = _Builder(name)
     data = builder.document(_events(text, name))
     return Source(name, text, data, builder.values, builder.keys)
+
+
+def override(source: Source, text: str) -> Source:
+    """``source`` with one value replaced: ``"grid.shape=[65, 65]"``, the value read as YAML."""
+    name, equals, value_text = text.partition("=")
+    place = Place(f"--set {text if len(text) <= 60 else text[:57] + '...'}")
+    parts = name.strip().split(".")
+    if not equals or not all(parts):
+        raise SpecError("write key.path=value, for example solver.rtol=1e-6", place)
+    try:
+        given = parse_yaml(value_text.strip(), place.source)
+    except SpecError as error:
+        raise SpecError(error.message, place) from None
+    path: Key = ()
+    data: Any = source.data
+    for part in parts:
+        path = (*path, _index(data, part, path, place))
+        data = data[int(part)] if isinstance(data, list) else (data or {}).get(part)
+    values = {k: v for k, v in source.values.items() if k[: len(path)] != path}
+    keys = {k: v for k, v in source.keys.items() if k[: len(path)] != path}
+    above = [path[:length] for length in range(1, len(path))]
+    for key in (*above, *((*path, *below) for below in given.values)):
+        values.setdefault(key, place)
+        keys.setdefault(key, place)
+    return Source(source.name, source.text, _replaced(source.data, path, given.data), values, keys)
+
+
+def _index(data: Any, part: str, path: Key, place: Place) -> str | int:
+    if isinstance(data, list):
+        if not (part.isdecimal() and int(part) < len(data)):
+            raise SpecError(
+                f"the list has {len(data)} entries, counted from 0; got '{part}'", place
+            )
+        return int(part)
+    if data is not None and not isinstance(data, dict):
+        raise SpecError(f"{dotted(path) or 'the spec'} is a value; nothing can be below it", place)
+    return part
+
+
+def _replaced(data: Any, path: Key, value: Any) -> Any:
+    if not path:
+        return value
+    if isinstance(data, list):
+        return [_replaced(v, path[1:], value) if i == path[0] else v for i, v in enumerate(data)]
+    inner = (data or {}).get(path[0])
+    return {**(data or {}), path[0]: _replaced(inner, path[1:], value)}
 
 
 def scalar(text: str) -> Any:
@@ -279,3 +370,57 @@ class _Builder:
 
     def _error(self, message: str, event: Any) -> SpecError:
         return SpecError(message, self._place(event))
+
+
+_WIDTH = 88
+# Texts that need no quotes: they begin with a letter and hold nothing that YAML gives a meaning to.
+_UNQUOTED = re.compile(r"[A-Za-z][A-Za-z0-9 _./+*()-]*")
+
+
+def to_yaml(tree: Any) -> str:
+    """The YAML text of dicts, lists, numbers and strings, a line feed at its end."""
+    return "\n".join(_lines(tree, 0)) + "\n"
+
+
+def one_line(tree: Any) -> str:
+    """The same in flow style, on one line."""
+    if isinstance(tree, Mapping):
+        return "{" + ", ".join(f"{_scalar_text(k)}: {one_line(v)}" for k, v in tree.items()) + "}"
+    if isinstance(tree, (list, tuple)):
+        return f"[{', '.join(map(one_line, tree))}]"
+    return _scalar_text(tree)
+
+
+def _lines(tree: Any, depth: int) -> Iterator[str]:
+    indent = "  " * depth
+    if isinstance(tree, Mapping) and tree:
+        for key, value in tree.items():
+            yield from _entry(f"{indent}{_scalar_text(key)}:", value, depth)
+    elif isinstance(tree, (list, tuple)) and tree:
+        for value in tree:
+            yield from _entry(f"{indent}-", value, depth)
+    else:
+        yield indent + one_line(tree)
+
+
+def _entry(lead: str, value: Any, depth: int) -> Iterator[str]:
+    flow = f"{lead} {one_line(value)}"
+    nested = isinstance(value, (Mapping, list, tuple)) and bool(value)
+    if not nested or (depth > 0 and len(flow) <= _WIDTH):
+        yield flow
+    else:
+        yield lead
+        yield from _lines(value, depth + 1)
+
+
+def _scalar_text(value: Any) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        text = repr(value)
+        return text if "e" not in text or "." in text else text.replace("e", ".0e")
+    if isinstance(value, str) and _UNQUOTED.fullmatch(value) and not value.endswith(" "):
+        try:
+            return value if scalar(value) == value else json.dumps(value)
+        except ValueError:
+            return json.dumps(value)
+    quoted = json.dumps(value, ensure_ascii=False, default=str)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
