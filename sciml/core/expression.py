@@ -58,6 +58,9 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
 
+# Of a value that jumps, the derivative says nothing of the jump.
+JUMPS = frozenset({"sign", "floor", "round", "step", "where", "mod", *_MASKS})
+
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.+\-*/%()<>=!,\s]")
 _INSTEAD = {
     "^": "use ** for powers", "&": "use and", "|": "use or", "~": "use not",
@@ -107,6 +110,11 @@ class Expression:
     def is_mask(self) -> bool:
         """Whether the value is true or false rather than a number."""
         return _is_mask(self.root)
+
+    @property
+    def jumps(self) -> frozenset[str]:
+        """What occurs in it whose value may jump: where, step, sign, floor, a comparison, ..."""
+        return _called(self.root) & JUMPS
 
     def __call__(self, **values: torch.Tensor | float) -> torch.Tensor:
         """The value for tensors or numbers that broadcast together; differentiable.
@@ -326,6 +334,12 @@ def _short(text: str) -> str:
 
 def _is_mask(node: Node) -> bool:
     return isinstance(node, Call) and node.function in _MASKS
+
+
+def _called(node: Node) -> frozenset[str]:
+    if not isinstance(node, Call):
+        return frozenset()
+    return frozenset({node.function}).union(*map(_called, node.arguments))
 
 
 def _signed(node: Node, text: str) -> Node:

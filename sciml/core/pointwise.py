@@ -21,13 +21,11 @@ from torch import Tensor
 from sciml.core.discretize.coefficients import load
 from sciml.core.equation import FieldFile
 from sciml.core.errors import InputError
-from sciml.core.expression import Call, Expression, Node, parse
+from sciml.core.expression import Expression, parse
 from sciml.core.functions import call_named, named_arguments
 from sciml.core.interpolation import interpolate
 from sciml.core.problem import Problem, Unknown
 
-# Derivatives of these vanish almost everywhere and say nothing of the jumps between.
-_JUMPS = frozenset({"sign", "floor", "round", "step", "where", "mod", "<", "<=", ">", ">="})
 _ABSENT = {
     "t": "this problem has no time; give it time: {end: ...} and initial:, or leave t out",
     "u": "the solution cannot stand here",
@@ -85,7 +83,7 @@ class Pointwise:
                 key,
             )
         elif isinstance(coefficient, str):
-            jumps = _functions(self._expression(coefficient, key).root) & _JUMPS
+            jumps = self._expression(coefficient, key).jumps
             if jumps:
                 raise InputError(
                     f"'{sorted(jumps)[0]}' jumps, and the equation at a point needs this "
@@ -189,9 +187,3 @@ def _parsed(text: str, known: tuple[str, ...]) -> Expression:
 
 def _is_field(coefficient: Any) -> bool:
     return isinstance(coefficient, (FieldFile, Tensor, np.ndarray))
-
-
-def _functions(node: Node) -> frozenset[str]:
-    if not isinstance(node, Call):
-        return frozenset()
-    return frozenset({node.function}).union(*(_functions(a) for a in node.arguments))

@@ -135,6 +135,21 @@ def depends_on(coefficient: Any, data: Data, key: str) -> frozenset[str]:
     return found & {"t", *STATE}
 
 
+def jumps(coefficient: Any, data: Data, key: str) -> bool | None:
+    """Whether a coefficient, or one of a list of them, may jump between points close together.
+
+    A text does where it has a comparison, ``where``, ``step``, ``sign``, ``floor``, ``round`` or
+    ``mod``. None where nobody can say: of a function, of an array.
+    """
+    if isinstance(coefficient, (list, tuple)):
+        found = [jumps(entry, data, key) for entry in coefficient]
+        return True if True in found else None if None in found else False
+    if isinstance(coefficient, str):
+        every = {**dict.fromkeys(STATE, torch.zeros(())), **data.variables}
+        return bool(expression(coefficient, replace(data, variables=every), key).jumps)
+    return False if isinstance(coefficient, Real) else None
+
+
 def evaluate(
     coefficient: Coefficient,
     points: Points,
