@@ -201,7 +201,8 @@ def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
     hole = hole_on(spec.problem, spec.on)
     fields = {}
     for name, entry in named.items():
-        if isinstance(entry, (Real, tuple, list)) or not Equation(K=entry).linear:
+        of_solution = not Equation(K=entry).linear_with(spec.problem.parameters)
+        if isinstance(entry, (Real, tuple, list)) or of_solution:
             continue
         value = values_on(spec.problem, spec.on, entry, "problem.equation.K", hole)
         fields[name] = value if hole is None else torch.where(hole, torch.nan, value)

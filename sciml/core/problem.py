@@ -23,6 +23,7 @@ from sciml.core.equation import (
 )
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Box
+from sciml.core.reader import Unknown
 
 __all__ = [
     "Coefficient",
@@ -127,13 +128,6 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Unknown:
-    """A parameter that is to be found, from this first guess, such that observations are met."""
-
-    unknown: float
-
-
-@dataclass(frozen=True)
 class Problem:
     """A boundary-value problem, in time too, free of grids, devices and solvers.
 
@@ -202,7 +196,7 @@ class Problem:
     def linear(self) -> bool:
         """Whether it is a steady linear problem: one system of linear equations."""
         known = isinstance(self.equation, (Helmholtz, Elasticity))
-        known |= isinstance(self.equation, Equation) and self.equation.linear
+        known |= isinstance(self.equation, Equation) and self.equation.linear_with(self.parameters)
         return known and self.time is None
 
     @property

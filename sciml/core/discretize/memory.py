@@ -41,7 +41,7 @@ def memory_estimate(problem: Problem, on: Grid | Mesh, itemsize: int = 8) -> int
         and all(isinstance(value, (int, float)) for value in _operator_entries(problem))
     )
     words = 4 if constant else entries + 6
-    if not problem.form.linear:
+    if not problem.form.linear_with(problem.parameters):
         # The Jacobian, its multigrid, and the residual's temporaries.
         words = 3 * 3**d + 40
     return math.prod(on.shape) * _batch(problem, d) * words * itemsize
