@@ -21,7 +21,6 @@ if TYPE_CHECKING:
         Equation,
         Helmholtz,
         NavierStokes,
-        Regions,
         Sponge,
         System,
     )
@@ -31,8 +30,10 @@ if TYPE_CHECKING:
     from sciml.core.mesh_file import read_mesh
     from sciml.core.mesh_geometry import Geometry
     from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
+    from sciml.core.reader import FieldFile, Regions
     from sciml.core.solution import Solution
     from sciml.core.status import Status
+    from sciml.core.table import Table
     from sciml.solvers.certify import certify
     from sciml.solvers.interop import as_petsc, as_scipy, cg, fcg
     from sciml.solvers.probing import check_preconditioner
@@ -44,6 +45,7 @@ _MODULES = {
     "Condition": "core.problem",
     "Elasticity": "core.equation",
     "Equation": "core.equation",
+    "FieldFile": "core.reader",
     "Geometry": "core.mesh_geometry",
     "Grid": "core.grid",
     "Helmholtz": "core.equation",
@@ -53,12 +55,13 @@ _MODULES = {
     "NavierStokes": "core.equation",
     "Obstacle": "core.problem",
     "Problem": "core.problem",
-    "Regions": "core.equation",
+    "Regions": "core.reader",
     "Robin": "core.problem",
     "Solution": "core.solution",
     "Sponge": "core.equation",
     "Status": "core.status",
     "System": "core.equation",
+    "Table": "core.table",
     "Time": "core.problem",
     "as_petsc": "solvers.interop",
     "as_scipy": "solvers.interop",
@@ -80,6 +83,7 @@ __all__ = [
     "Condition",
     "Elasticity",
     "Equation",
+    "FieldFile",
     "Geometry",
     "Grid",
     "Helmholtz",
@@ -95,6 +99,7 @@ __all__ = [
     "Sponge",
     "Status",
     "System",
+    "Table",
     "Time",
     "__version__",
     "as_petsc",

@@ -213,7 +213,7 @@ def _adapter() -> TypeAdapter[Any]:
 
 def scope_of(source: Source) -> Scope:
     """What the coefficients need to know before anything is checked: axes, names, time."""
-    from sciml.app.coefficients import SOLUTION, Scope
+    from sciml.app.coefficients import SOLUTION, Scope, tables_of
 
     problem = source.data.get("problem")
     stated: dict[str, Any] = problem if isinstance(problem, dict) else {}
@@ -227,7 +227,8 @@ def scope_of(source: Source) -> Scope:
         solution = _unknown_fields(equation, dimension)
     timed = stated.get("time") is not None
     folder, meshed = Path(source.name).parent, not {"grid", "points"} & source.data.keys()
-    return Scope(folder, dimension, parameters, solution, timed, meshed)
+    tables = tables_of(names, folder)
+    return Scope(folder, dimension, parameters, solution, timed, meshed, tables=tables)
 
 
 def _unknown_fields(equation: dict[str, Any], dimension: int) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ class Lookup:
     """A value of the table called ``name``, for the argument."""
 
     name: str
-    curve: Curve
+    curve: Any
     argument: Node
 
 
@@ -158,12 +158,13 @@ def parse(
     text: str,
     names: Iterable[str] = ("x", "y", "z"),
     refused: Mapping[str, str] | None = None,
-    tables: Mapping[str, Curve] | None = None,
+    tables: Mapping[str, Any] | None = None,
 ) -> Expression:
     """Parse ``text``, in which ``names`` may occur besides the functions, ``pi`` and ``e``.
 
     ``refused`` maps names that are understood but not admitted here to the reason why not.
-    ``tables`` may stand alone, for their value at their own variable, or be called: ``k(T + 20)``.
+    ``tables`` may stand alone, for their value at their own variable, or be called: ``k(T + 20)``;
+    only what they are ``of`` is asked before the expression is.
     Raises InputError, with the column, for anything that is not in the white list.
     """
     if not isinstance(text, str):
@@ -258,7 +259,7 @@ class _Reader:
         line: str,
         names: frozenset[str],
         refused: Mapping[str, str],
-        tables: Mapping[str, Curve],
+        tables: Mapping[str, Any],
     ) -> None:
         self.line = line
         self.names = names

@@ -77,7 +77,7 @@ class Context:
     state: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
-    tables: tuple[tuple[str, Curve], ...] = ()
+    tables: tuple[tuple[str, Any], ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -106,7 +106,8 @@ class Compiled:
 
     ``names``: what it uses of coordinates, ``t``, fields, slopes, parameters. ``constant``: the
     same at all points, times and states, parameters aside. ``jumps``: what in it may jump between
-    points close together, such as ``where``; None where nobody can say. ``curves``: the tables that it looks into.
+    points close together, such as ``where``; None where nobody can say. ``curves``: the tables
+    that it looks into.
     """
 
     names: frozenset[str]
@@ -133,10 +134,7 @@ class Compiled:
 def compile(coefficient: Any, context: Context, key: str) -> Compiled:
     """Read a coefficient; raises InputError, with ``key``, for what means nothing here."""
     if isinstance(coefficient, str):
-        try:
-            return _text(coefficient, context)
-        except InputError as error:
-            raise InputError(error.message, error.key or key) from None
+        return _text(coefficient, context, key)
     if isinstance(coefficient, Real):
         return _number(float(coefficient))
     if isinstance(coefficient, Table):
@@ -156,6 +154,11 @@ def compile(coefficient: Any, context: Context, key: str) -> Compiled:
         f"got {type(coefficient).__name__}",
         key,
     )
+
+
+def expression(text: str, context: Context) -> Expression:
+    """A text, parsed; raises InputError, without a key, for what means nothing here."""
+    return parse(text, context.known, context.absent, dict(context.tables))
 
 
 def names_of(coefficient: Any, context: Context, key: str) -> frozenset[str]:
@@ -306,21 +309,22 @@ def _number(number: float) -> Compiled:
     return Compiled(frozenset(), True, frozenset(), value)
 
 
+def _text(text: str, context: Context, key: str) -> Compiled:
+    try:
+        return _read_text(text, context)
+    except InputError as error:
+        raise InputError(error.message, error.key or key) from None
+
+
 @lru_cache(maxsize=512)
-def _text(text: str, context: Context) -> Compiled:
-    expression = parse(text, context.known, context.absent, dict(context.tables))
-    axes = context.axes
+def _read_text(text: str, context: Context) -> Compiled:
+    found, axes = expression(text, context), context.axes
 
     def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
-        return expression(**dict(zip(axes, points, strict=False)), **values)
+        return found(**dict(zip(axes, points, strict=False)), **values)
 
-    return _of_expression(expression, context, value)
-
-
-def _of_expression(expression: Expression, context: Context, value: _Value) -> Compiled:
-    names = expression.names
-    constant = names <= frozenset(context.parameters)
-    return Compiled(names, constant, expression.jumps, value, expression.curves)
+    constant = found.names <= frozenset(context.parameters)
+    return Compiled(found.names, constant, found.jumps, value, found.curves)
 
 
 def _table(table: Table, context: Context, key: str) -> Compiled:
@@ -446,6 +450,8 @@ def _one(name: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
 def _plan(arguments: Sequence[inspect.Parameter], context: Context, key: str) -> _Call:
     known = frozenset((*context.known, *(name for name, _ in context.tables)))
     axes, absent = context.axes, context.absent
+    # Names that mean something, if not here.
+    other = {*absent, *_COORDINATES, "t"}
     placed: list[str] = []
     named: list[str] = []
     defaults: dict[int, Any] = {}
@@ -466,7 +472,7 @@ def _plan(arguments: Sequence[inspect.Parameter], context: Context, key: str) ->
             defaults[place] = argument.default
             placed.append(name)
         # A coordinate by its place, as long as all before it are coordinates at theirs.
-        elif name not in absent and place < len(axes) and tuple(placed) == axes[:place]:
+        elif name not in other and place < len(axes) and tuple(placed) == axes[:place]:
             placed.append(axes[place])
         else:
             raise _unknown_argument(name, known, absent, key)

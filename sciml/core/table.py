@@ -98,7 +98,7 @@ class Curve:
         low, high = self.knots[0].item(), self.knots[-1].item()
         held = x.clamp(low, high) if self.table.outside == "hold" else x
         # The number of the interval has no derivative, and is not asked for one.
-        left = torch.bucketize(held.detach(), knots[1:-1], right=True)
+        left = torch.bucketize(held.detach().contiguous(), knots[1:-1], right=True)
         right = left + 1
         h = knots[right] - knots[left]
         s = (held - knots[left]) / h

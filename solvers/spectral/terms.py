@@ -108,7 +108,8 @@ class Reader:
             raise InputError(f"'{coefficient}' must be finite; it is not{outside(found)}", key)
         ones = (1,) * self.fourier.dimension
         return _fixed(
-            value.to(self.fourier.device).reshape(*value.shape[: -len(ones)], *ones), True
+            value.to(self.fourier.device, torch.float64).reshape(*value.shape[: -len(ones)], *ones),
+            True,
         )
 
     def values(self, coefficient: Coefficient, key: str) -> torch.Tensor:

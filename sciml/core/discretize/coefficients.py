@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from sciml.core import reader
 from sciml.core.discretize.layout import Layout, Points
 from sciml.core.errors import InputError
-from sciml.core.expression import Expression, parse
+from sciml.core.expression import Expression
 from sciml.core.grid import AXES
 from sciml.core.interpolation import interpolate, on_box
 from sciml.core.problem import Coefficient, FieldFile, Problem
@@ -48,7 +49,7 @@ class Data:
     arrays on the grid are taken as they are. ``variables``: the time, the solution and its slopes
     at the points of evaluation, (*batch, *points), and whatever else may be named there, as far as
     it is known. ``tables``: those among the parameters. ``fields``: the solution's. ``files``:
-    what has been read of them.
+    what has been read of them. ``left``: ranges of tables that an iterate has been outside.
     """
 
     layout: Layout
@@ -61,6 +62,7 @@ class Data:
     tables: Mapping[str, Curve] = field(default_factory=dict)
     fields: tuple[str, ...] = ("u",)
     files: dict[FieldFile, Compiled] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
 
     def at_time(self, t: float) -> Data:
         """The same at time t."""
@@ -109,9 +111,7 @@ def _context(
     known = tuple(name for name in state if solved or name in variables)
     others = tuple(name for name in variables if name != "t" and name not in state)
     axes = AXES[:dimension]
-    absent = f"the domain has only {', '.join(axes)}"
     refused = {"t": _NO_TIME, **dict.fromkeys(state, _NO_STATE)}
-    refused |= {name: absent for name in AXES if name not in axes}
     return Context(
         axes, "t" in variables, known, parameters, others, tables, tuple(refused.items())
     )
@@ -139,9 +139,8 @@ def compiled(coefficient: Any, data: Data, key: str) -> Compiled:
 
 def expression(text: str, data: Data, key: str) -> Expression:
     """Parse an expression of what the context knows; errors carry the key."""
-    context = data.context
     try:
-        return parse(text, context.known, context.absent, dict(context.tables))
+        return reader.expression(text, data.context)
     except InputError as error:
         raise InputError(error.message, error.key or key) from None
 
@@ -203,6 +202,8 @@ def evaluate(
             require(value, points, key, finite=True)
         except InputError as error:
             raise InputError(error.message + outside(read), key) from None
+    elif read.curves and bool(value.detach().isnan().any()):
+        data.left.update(curve.range for curve in read.curves)
     return value
 
 
