@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from sciml.core.equation import Equation as Equation
     from sciml.core.equation import Helmholtz as Helmholtz
     from sciml.core.equation import NavierStokes as NavierStokes
-    from sciml.core.equation import Regions as Regions
     from sciml.core.equation import Sponge as Sponge
     from sciml.core.equation import System as System
     from sciml.core.grid import Box as Box
@@ -39,8 +38,11 @@ if TYPE_CHECKING:
     from sciml.core.problem import Problem as Problem
     from sciml.core.problem import Robin as Robin
     from sciml.core.problem import Time as Time
+    from sciml.core.reader import FieldFile as FieldFile
+    from sciml.core.reader import Regions as Regions
     from sciml.core.solution import Solution as Solution
     from sciml.core.status import Status as Status
+    from sciml.core.table import Table as Table
     from sciml.solvers.certify import certify as certify
     from sciml.solvers.interop import as_petsc as as_petsc
     from sciml.solvers.interop import as_scipy as as_scipy

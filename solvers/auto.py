@@ -134,7 +134,9 @@ def _for_form(problem: Problem) -> tuple[str, str]:
         return "RungeKutta", "the equation is of second order in time"
     if _is_zero(form.K):
         return "RungeKutta", "the equation has no diffusion"
-    if not form.linear and replace(form, c=0.0, f=0.0, kind="general").linear:
+    if not form.linear_with(problem.parameters) and replace(
+        form, c=0.0, f=0.0, kind="general"
+    ).linear_with(problem.parameters):
         return "IMEX", "diffusion is stiff and reaction is not"
     return "SDIRK", "diffusion is stiff"
 

@@ -22,6 +22,7 @@ from sciml.core.equation import (
 )
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Box
+from sciml.core.reader import Unknown
 
 __all__ = [
     "Coefficient",
@@ -128,13 +129,6 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Unknown:
-    """A parameter that is to be found, from this first guess, such that observations are met."""
-
-    unknown: float
-
-
-@dataclass(frozen=True)
 class Problem:
     """A boundary-value problem, in time too, free of grids, devices and solvers.
 
@@ -206,7 +200,7 @@ class Problem:
     @property
     def linear(self) -> bool:
         """Whether it is a steady linear problem: one system of linear equations."""
-        return self.equation.linear and self.time is None
+        return self.time is None and self.equation.linear_with(self.parameters)
 
     @property
     def periodic(self) -> tuple[bool, ...]:

@@ -279,7 +279,7 @@ def density(form: StrongForm) -> Density:
 
 def _require_symmetric(form: StrongForm) -> None:
     equation = form.problem.form
-    if not equation.linear:
+    if not equation.linear_with(form.problem.parameters):
         raise InputError(
             "a nonlinear equation is minimised as an energy; give energy: such as "
             "'0.5*(ux**2 + uy**2) + 0.25*u**4 - f*u' in place of its coefficients",

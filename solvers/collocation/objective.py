@@ -31,7 +31,6 @@ are one more piece beside the equation and its conditions.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -45,6 +44,7 @@ from sciml.core.jet import Jet, Pairs
 from sciml.core.pointwise import numeric_parameters
 from sciml.core.problem import Problem, Unknown
 from sciml.core.strong import StrongForm, strong_form
+from sciml.core.table import read_columns
 from sciml.solvers.collocation.conditions import (
     BuiltIn,
     Piece,
@@ -523,31 +523,8 @@ def _columns(observations: str | Mapping[str, Any] | None) -> dict[str, Tensor]:
     """The columns by name, float64 (N,) each."""
     if isinstance(observations, Mapping):
         return {n: torch.as_tensor(v, dtype=torch.float64) for n, v in observations.items()}
-    path = Path(str(observations))
     try:
-        with path.open(newline="") as file:
-            lines = list(csv.reader(file))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read '{path}': {error}", _KEY) from None
-    if len(lines) < 2:
-        raise InputError(f"'{path}' needs a line of names and at least one of numbers", _KEY)
-    names = [name.strip() for name in lines[0]]
-    rows = []
-    for number, line in enumerate(lines[1:], 2):
-        try:
-            row = [float(entry) for entry in line]
-        except ValueError:
-            row = []
-        if len(row) != len(names) or not all(map(_finite, row)):
-            raise InputError(
-                f"'{path}', line {number}: expected {len(names)} finite numbers "
-                f"({', '.join(names)}); got '{','.join(line)[:60]}'",
-                _KEY,
-            )
-        rows.append(row)
-    table = torch.tensor(rows, dtype=torch.float64)
-    return dict(zip(names, table.unbind(1), strict=True))
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0
+        columns = read_columns(Path(str(observations)))
+    except InputError as error:
+        raise InputError(error.message, _KEY) from None
+    return {n: torch.tensor(v, dtype=torch.float64) for n, v in columns.items()}

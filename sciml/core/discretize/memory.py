@@ -42,7 +42,7 @@ def _of_stencils(problem: Problem, on: Grid, itemsize: int) -> int:
         and all(isinstance(value, (int, float)) for value in operator)
     )
     words = 4 if constant else entries + 6
-    if not problem.form.linear:
+    if not problem.form.linear_with(problem.parameters):
         # The Jacobian, its multigrid, and the residual's temporaries.
         words = 3 * 3**d + 40
     return math.prod(on.shape) * batch * words * itemsize

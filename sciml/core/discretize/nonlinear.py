@@ -49,10 +49,17 @@ def semidiscretize(
     info = data(problem, lay, dtype, device)
     _check_data(problem, info)
     if problem.form.energy is not None:
-        return energy_system(problem, info)
-    if _quasilinear(problem, info):
-        return flux_system(problem, info)
-    return _semilinear(problem, info)
+        system = energy_system(problem, info)
+    elif _quasilinear(problem, info):
+        system = flux_system(problem, info)
+    else:
+        system = _semilinear(problem, info)
+
+    def remarks(u: torch.Tensor, t: float) -> tuple[str, ...]:
+        left = (f"an iterate was outside: {r}; outside: hold keeps its ends" for r in info.left)
+        return (*system.remarks(u, t), *sorted(left))
+
+    return replace(system, remarks=remarks)
 
 
 def _quasilinear(problem: Problem, info: Data) -> bool:
