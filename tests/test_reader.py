@@ -35,7 +35,7 @@ from sciml.core.discretize.coefficients import data, evaluate
 from sciml.core.discretize.elements_data import evaluate as on_elements
 from sciml.core.discretize.elements_data import mesh_data
 from sciml.core.discretize.layout import layout
-from sciml.core.discretize.nonlinear import semidiscretize
+from sciml.core.discretize import semidiscretize
 from sciml.core.discretize.systems import semidiscretize_fields
 from sciml.core.errors import InputError
 from sciml.core.fields import values_on
