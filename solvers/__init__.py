@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     from sciml.solvers.fast_poisson import FastPoisson
     from sciml.solvers.incomplete import ILU, IncompleteCholesky
     from sciml.solvers.jacobi import Jacobi
-    from sciml.solvers.krylov import CG, FCG
-    from sciml.solvers.krylov_indefinite import MINRES
-    from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+    from sciml.solvers.krylov import CG, FCG, GMRES, MINRES, BiCGStab
     from sciml.solvers.learned import ConjugateDirections, ConjugateTraining, Surrogate
     from sciml.solvers.learned.hints import HINTS
     from sciml.solvers.learned.learn_to_relax import LearnToRelax
@@ -83,7 +81,7 @@ _MODULES = {
     "AMG": "amg",
     "Auto": "auto",
     "BDF": "time_stepping",
-    "BiCGStab": "krylov_nonsymmetric",
+    "BiCGStab": "krylov",
     "CG": "krylov",
     "ConjugateDirections": "learned",
     "ConjugateTraining": "learned",
@@ -96,7 +94,7 @@ _MODULES = {
     "FCG": "krylov",
     "FastPoisson": "fast_poisson",
     "FunctionDescent": "collocation",
-    "GMRES": "krylov_nonsymmetric",
+    "GMRES": "krylov",
     "Gaussians": "collocation",
     "HINTS": "learned.hints",
     "ILU": "incomplete",
@@ -104,7 +102,7 @@ _MODULES = {
     "IncompleteCholesky": "incomplete",
     "Jacobi": "jacobi",
     "LearnToRelax": "learned.learn_to_relax",
-    "MINRES": "krylov_indefinite",
+    "MINRES": "krylov",
     "LearnedMultigrid": "learned.multigrid",
     "Multigrid": "multigrid",
     "MultigridTraining": "learned.multigrid_training",

@@ -29,9 +29,7 @@ from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
 from sciml.solvers.iteration import LinearSolver, check_options, linear_system
-from sciml.solvers.krylov import CG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.krylov import CG, GMRES, MINRES
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.separable import recognise
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian

@@ -28,15 +28,8 @@ import scipy.fft
 import torch
 
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Progress
 from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import (
-    Iterate,
-    LinearSolver,
-    check_options,
-    direct_solution,
-    iterate_verified,
-)
+from sciml.solvers.iteration import DirectMethod, check_options
 from sciml.solvers.separable import Ends, Separable, recognise
 
 # (low end, high end) -> (family, type) of the transform from values to coefficients
@@ -53,7 +46,7 @@ _TRANSFORMS: dict[Ends, tuple[str, int]] = {
 
 
 @dataclass(frozen=True)
-class FastPoisson(LinearSolver):
+class FastPoisson(DirectMethod):
     """Fast sine, cosine and Fourier transforms, chosen per axis from the boundary rows found.
 
     For a constant diagonal K and constant c on a whole box; raises InputError naming what breaks
@@ -62,33 +55,14 @@ class FastPoisson(LinearSolver):
 
     kind: Literal["fast_poisson"] = "fast_poisson"
     rtol: float = 1e-8
+    refinements = 0
 
     def __post_init__(self) -> None:
-        check_options(self.kind, self.rtol, 1)
+        check_options(self.kind, self.rtol)
 
     def setup(self, A: LinearMap) -> SpectralInverse:
         """Recognise the boundary conditions and compute the eigenvalues."""
         return SpectralInverse(A, recognise(A))
-
-    def iterate(
-        self,
-        A: LinearMap,
-        prepared: SpectralInverse,
-        b: torch.Tensor,
-        initial: torch.Tensor | None,
-        progress: Progress | None,
-    ) -> Iterate:
-        """Transform, divide, transform back; repeated on the residual only if need be."""
-        return iterate_verified(
-            direct_solution(A, prepared, refinements=0),
-            A,
-            b,
-            None,
-            rtol=self.rtol,
-            max_iterations=5,
-            window=2,
-            progress=progress,
-        )
 
 
 class SpectralInverse(Inverse):

@@ -14,6 +14,7 @@ negative curvature, their iterate so far is a direction of descent still (Dembo 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -31,8 +32,7 @@ from sciml.solvers.continuation import Continuation
 from sciml.solvers.descent import Course, Iterate, descend
 from sciml.solvers.direct import Direct
 from sciml.solvers.iteration import LinearSolver, check_options, iterate_verified, norm, spread
-from sciml.solvers.krylov import CG, conjugate_gradients
-from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.krylov import CG, GMRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.picard import frozen
 from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
@@ -168,7 +168,7 @@ class Correction:
         self, here: Iterate, right: torch.Tensor, eta: float, M: LinearMap
     ) -> tuple[torch.Tensor, torch.Tensor]:
         result = iterate_verified(
-            conjugate_gradients(here.J, M),
+            partial(CG().method, here.J, M),
             here.J,
             right,
             None,

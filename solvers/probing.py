@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -40,16 +40,22 @@ class PreconditionerReport:
     largest: float
     finite: bool = True
 
+    def meets(self, need: Literal["flexible", "linear", "definite"]) -> bool:
+        """Whether it is what a Krylov method's ``traits.preconditioner`` asks for."""
+        fixed = self.finite and self.linear and self.deterministic
+        if need == "definite":
+            return fixed and self.symmetric and self.definite
+        return self.finite and (fixed or need == "flexible")
+
     @property
     def suits(self) -> tuple[str, ...]:
         """The Krylov methods whose assumptions on a preconditioner hold."""
-        if not self.finite:
-            return ()
-        fixed = self.linear and self.deterministic
-        if fixed and self.symmetric and self.definite:
+        if self.meets("definite"):
             return "cg", "fcg", "minres", "bicgstab", "gmres"
+        if not self.meets("flexible"):
+            return ()
         flexible = ("fcg", "gmres") if self.definite else ("gmres",)
-        return ("bicgstab", *flexible) if fixed else flexible
+        return ("bicgstab", *flexible) if self.meets("linear") else flexible
 
     def __str__(self) -> str:
         if not self.finite:
@@ -132,15 +138,17 @@ def _probe(
     )
 
 
-def require_suitable(kind: str, M: LinearMap | None, A: LinearMap) -> None:
-    """Refuse an untrusted preconditioner that a few probes find unfit for the method ``kind``.
+def require_suitable(
+    kind: str, need: Literal["linear", "definite"], M: LinearMap | None, A: LinearMap
+) -> None:
+    """Refuse an untrusted preconditioner that a few probes find not to be what ``kind`` needs.
 
     InputError names what was found and a method whose assumptions hold.
     """
     if M is None or M.trusted:
         return
     report = check_preconditioner(M, A, probes=_FEW)
-    if kind in report.suits:
+    if report.meets(need):
         return
     if not report.finite:
         raise InputError(

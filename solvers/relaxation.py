@@ -22,23 +22,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Progress
 from sciml.solvers.inverse import Action, PerSample, matrices
-from sciml.solvers.iteration import (
-    Iterate,
-    LinearSolver,
-    check_options,
-    iterate_verified,
-    stationary,
-)
+from sciml.solvers.iteration import StationaryMethod, check_options
 from sciml.solvers.triangular import Splitting, split
-
-# SOR with a poor omega falls by 1 % only every few hundred steps.
-_WINDOW = 1000
 
 
 @dataclass(frozen=True)
@@ -61,7 +50,7 @@ class SSOR:
 
 
 @dataclass(frozen=True)
-class SOR(LinearSolver):
+class SOR(StationaryMethod):
     """Successive over-relaxation with a fixed 0 < ``omega`` < 2 (Young 1954; Frankel 1950).
 
     Converges for every symmetric positive definite operator (Ostrowski 1954). ``setup`` returns one
@@ -72,6 +61,7 @@ class SOR(LinearSolver):
     kind: Literal["sor"] = "sor"
     rtol: float = 1e-8
     max_iterations: int = 100_000
+    window = 1000  # with a poor omega it falls by 1 % only every few hundred steps
 
     def __post_init__(self) -> None:
         check_options(self.kind, self.rtol, self.max_iterations)
@@ -80,26 +70,6 @@ class SOR(LinearSolver):
     def setup(self, A: LinearMap) -> PerSample:
         """Split the matrix of every sample into its triangles."""
         return sor(A, splittings(A), self.omega)
-
-    def iterate(
-        self,
-        A: LinearMap,
-        prepared: PerSample,
-        b: torch.Tensor,
-        initial: torch.Tensor | None,
-        progress: Progress | None,
-    ) -> Iterate:
-        """Relax until the tolerance is met."""
-        return iterate_verified(
-            stationary(A, prepared),
-            A,
-            b,
-            initial,
-            rtol=self.rtol,
-            max_iterations=self.max_iterations,
-            window=_WINDOW,
-            progress=progress,
-        )
 
 
 def check_omega(kind: str, omega: float, key: str) -> None:

@@ -24,8 +24,7 @@ from sciml.solvers.continuation import follow
 from sciml.solvers.descent import Course, Iterate, at
 from sciml.solvers.direct import Direct
 from sciml.solvers.iteration import LinearSolver
-from sciml.solvers.krylov import CG
-from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.krylov import CG, GMRES
 from sciml.solvers.multigrid import Multigrid
 
 _SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration

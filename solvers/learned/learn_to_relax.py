@@ -20,9 +20,8 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.solve import Progress
 from sciml.solvers.inverse import PerSample
 from sciml.solvers.iteration import Iterate, LinearSolver, LinearState, check_options
-from sciml.solvers.krylov import CG
+from sciml.solvers.krylov import CG, KrylovState, require_definite
 from sciml.solvers.learned.bandit import Bandit, ChebCB, TsallisINF
-from sciml.solvers.preconditioner import KrylovState, require_definite
 from sciml.solvers.relaxation import SOR, check_omega, sor, splittings, ssor
 from sciml.solvers.triangular import Splitting
 

@@ -44,9 +44,7 @@ from sciml.solvers.iteration import (
     remove_mean,
     spread,
 )
-from sciml.solvers.krylov import CG, FCG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.krylov import CG, FCG, GMRES, MINRES, BiCGStab
 from sciml.solvers.learned.inputs import channels, check_same
 from sciml.solvers.multigrid import Multigrid
 

@@ -29,15 +29,17 @@ _STEPS = 5
 
 
 @torch.no_grad()
-def choose(A: Stencil, hierarchy: Hierarchy, smoother: Smoother, sweeps: int) -> MultigridCycle:
+def choose(
+    A: Stencil, hierarchy: Hierarchy, smoother: Smoother, sweeps: int, full: bool = True
+) -> MultigridCycle:
     """The V-cycle, or the alternating one where it pays; one choice for all samples."""
-    V = MultigridCycle(A, hierarchy, "V", smoother, sweeps)
+    V = MultigridCycle(A, hierarchy, "V", smoother, sweeps, full)
     if not A.definite or _alike(hierarchy):
         return V
     rho = float(V.contraction(DEPTH, _STEPS).max())
     if rho < GOOD:
         return V
-    alternating = MultigridCycle(A, hierarchy, "alternating", smoother, sweeps)
+    alternating = MultigridCycle(A, hierarchy, "alternating", smoother, sweeps, full)
     other = float(alternating.contraction(DEPTH, _STEPS).max())
     return alternating if iterations(rho) > PAYS * iterations(other) else V
 

@@ -35,14 +35,24 @@ Cycle = Literal["V", "W", "F", "alternating"]
 
 
 class MultigridCycle(Inverse):
-    """One cycle from a zero guess, in the hierarchy's dtype: an approximate inverse of A."""
+    """One cycle from a zero guess, in the hierarchy's dtype: an approximate inverse of A.
+
+    ``full``: whether full multigrid is its first guess.
+    """
 
     def __init__(
-        self, A: Stencil, hierarchy: Hierarchy, cycle: Cycle, smoother: Smoother, sweeps: int
+        self,
+        A: Stencil,
+        hierarchy: Hierarchy,
+        cycle: Cycle,
+        smoother: Smoother,
+        sweeps: int,
+        full: bool = True,
     ) -> None:
         commute = cycle != "F" or len(hierarchy.levels) <= 3
         super().__init__(A, symmetric=A.symmetric and commute, definite=A.definite)
         self.hierarchy, self.cycle, self.smoother, self.sweeps = hierarchy, cycle, smoother, sweeps
+        self.full = full
         self._bounds = (
             [_spectral_bound(level) for level in hierarchy.levels]
             if smoother == "chebyshev"
@@ -147,14 +157,19 @@ class MultigridCycle(Inverse):
         return self.apply(u)
 
     @torch.no_grad()
-    def first_guess(self, b: torch.Tensor) -> torch.Tensor:
+    def first_guess(self, b: torch.Tensor) -> torch.Tensor | None:
         """Full multigrid: solve on the coarsest level, then one cycle on each finer one.
 
         b (*batch, *shape) is restricted level by level; the result is in b's dtype.
         """
+        if not self.full:
+            return None
         if b.is_complex():
-            parts = (self.first_guess(part.contiguous()) for part in (b.real, b.imag))
+            parts = (self._full(part.contiguous()) for part in (b.real, b.imag))
             return torch.complex(*parts)
+        return self._full(b)
+
+    def _full(self, b: torch.Tensor) -> torch.Tensor:
         work = self._arrays(self._batch(b))
         twin, levels = kernels.of(b), list(enumerate(self.hierarchy.levels))[:-1]
         scale = self._scaled(b, torch.linalg.vector_norm(b.flatten(-len(self.shape)), dim=-1), work)

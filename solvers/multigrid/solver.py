@@ -15,16 +15,8 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Progress
 from sciml.core.stencil import Stencil
-from sciml.solvers.iteration import (
-    Iterate,
-    LinearSolver,
-    check_options,
-    counted,
-    iterate_verified,
-    stationary,
-)
+from sciml.solvers.iteration import StationaryMethod, check_options
 from sciml.solvers.multigrid.choice import choose
 from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
 from sciml.solvers.multigrid.hierarchy import build
@@ -33,13 +25,13 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
 
 @dataclass(frozen=True)
-class Multigrid(LinearSolver):
+class Multigrid(StationaryMethod):
     """Matrix-free black-box multigrid for the stencils of tensor grids.
 
     ``cycle``: V, W, F, alternating (see ``cycle``), or auto: V, or alternating where a trial on a
     coarse level says that it pays (see ``choice``). ``smoother``: coloured Gauss-Seidel, or
     Chebyshev of degree 2 ``sweeps``. ``sweeps`` before and after each coarse correction. ``full``:
-    start with full multigrid on the first residual when used as a solver. ``dtype`` of the
+    correct the start, as a solver and in CG, by full multigrid on its residual. ``dtype`` of the
     cycle; residuals are always float64.
     """
 
@@ -51,6 +43,7 @@ class Multigrid(LinearSolver):
     dtype: Literal["float32", "float64"] = "float32"
     rtol: float = 1e-8
     max_iterations: int = 200
+    window = 50
 
     def __post_init__(self) -> None:
         check_options(self.kind, self.rtol, self.max_iterations)
@@ -74,27 +67,5 @@ class Multigrid(LinearSolver):
             )
         hierarchy = build(A, DTYPES[self.dtype])
         if self.cycle == "auto":
-            return choose(A, hierarchy, self.smoother, self.sweeps)
-        return MultigridCycle(A, hierarchy, self.cycle, self.smoother, self.sweeps)
-
-    def iterate(
-        self,
-        A: LinearMap,
-        prepared: MultigridCycle,
-        b: torch.Tensor,
-        initial: torch.Tensor | None,
-        progress: Progress | None,
-    ) -> Iterate:
-        """Repeat the cycle on the residual."""
-        result = iterate_verified(
-            stationary(A, prepared),
-            A,
-            b,
-            initial,
-            rtol=self.rtol,
-            max_iterations=self.max_iterations,
-            window=50,
-            progress=progress,
-            first_guess=prepared.first_guess if self.full else None,
-        )
-        return counted(result, prepared)
+            return choose(A, hierarchy, self.smoother, self.sweeps, self.full)
+        return MultigridCycle(A, hierarchy, self.cycle, self.smoother, self.sweeps, self.full)

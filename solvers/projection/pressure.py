@@ -20,9 +20,8 @@ from sciml.core.grid import SIDES, Grid
 from sciml.core.problem import Condition, Obstacle, Problem
 from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers.fast_poisson import FastPoisson, SpectralInverse
-from sciml.solvers.krylov import CG
+from sciml.solvers.krylov import CG, KrylovState
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.preconditioner import KrylovState
 from sciml.solvers.projection.sides import End
 
 # Small beside 1, yet seen in single precision: what regularises the operator for multigrid.

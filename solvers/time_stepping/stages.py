@@ -27,8 +27,7 @@ from sciml.core.stencil import Stencil
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
 from sciml.solvers.iteration import LinearSolver, norm, spread
-from sciml.solvers.krylov import CG
-from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.krylov import CG, GMRES
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.separable import recognise
 
