@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from sciml.solvers.direct import Direct
     from sciml.solvers.fast_poisson import FastPoisson
     from sciml.solvers.incomplete import ILU, IncompleteCholesky
-    from sciml.solvers.jacobi import Jacobi
     from sciml.solvers.krylov import CG, FCG, GMRES, MINRES, BiCGStab
     from sciml.solvers.learned import ConjugateDirections, ConjugateTraining, Surrogate
     from sciml.solvers.learned.hints import HINTS
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from sciml.solvers.newton import Newton
     from sciml.solvers.picard import Picard
     from sciml.solvers.projection import Projection
-    from sciml.solvers.relaxation import SOR, SSOR
+    from sciml.solvers.relaxation import SOR, SSOR, Jacobi
     from sciml.solvers.shifted_laplacian import ShiftedLaplacian
     from sciml.solvers.spectral import ETDRK4
     from sciml.solvers.time_stepping import BDF, IMEX, SDIRK, RungeKutta, Verlet
@@ -100,7 +99,7 @@ _MODULES = {
     "ILU": "incomplete",
     "IMEX": "time_stepping",
     "IncompleteCholesky": "incomplete",
-    "Jacobi": "jacobi",
+    "Jacobi": "relaxation",
     "LearnToRelax": "learned.learn_to_relax",
     "MINRES": "krylov",
     "LearnedMultigrid": "learned.multigrid",

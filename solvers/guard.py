@@ -23,9 +23,9 @@ from sciml.core.linear import LinearMap
 from sciml.core.stencil import Stencil
 from sciml.solvers.inverse import Inverse
 from sciml.solvers.iteration import Iterate, Ledger, dot, norm, spread
-from sciml.solvers.jacobi import Jacobi
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.preconditioner import setup_preconditioner
+from sciml.solvers.relaxation import Jacobi
 
 PATIENCE = 20  # steps in which the residual must halve
 

@@ -13,12 +13,11 @@ from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
 from sciml.solvers.incomplete import ILU, IncompleteCholesky
-from sciml.solvers.jacobi import Jacobi
 from sciml.solvers.learned.conjugate_directions import ConjugateDirections
 from sciml.solvers.learned.multigrid import LearnedMultigrid
 from sciml.solvers.learned.neural_ic import NeuralIC
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.relaxation import SSOR
+from sciml.solvers.relaxation import SSOR, Jacobi
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 Preconditioner: TypeAlias = (

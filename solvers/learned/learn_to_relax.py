@@ -22,8 +22,7 @@ from sciml.solvers.inverse import PerSample
 from sciml.solvers.iteration import Iterate, LinearSolver, LinearState, check_options
 from sciml.solvers.krylov import CG, KrylovState, require_definite
 from sciml.solvers.learned.bandit import Bandit, ChebCB, TsallisINF
-from sciml.solvers.relaxation import SOR, check_omega, sor, splittings, ssor
-from sciml.solvers.triangular import Splitting
+from sciml.solvers.relaxation import SOR, Splitting, check_omega, sor, splittings, ssor
 
 
 @dataclass(frozen=True)

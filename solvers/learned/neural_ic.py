@@ -39,7 +39,7 @@ from sciml.solvers.incomplete import (
 )
 from sciml.solvers.inverse import PerSample, matrices
 from sciml.solvers.learned.weights import load_into, read_stored
-from sciml.solvers.triangular import Triangle, split
+from sciml.solvers.relaxation import Triangle, split
 
 KIND = "neural_ic"
 TRIAL = 1000  # unknowns on which both factors are tried

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from sciml.solvers.incomplete import CholeskyFactor
 from sciml.solvers.learned.neural_ic import FactorGraph
-from sciml.solvers.triangular import Triangle
+from sciml.solvers.relaxation import Triangle
 
 Loss = Literal["energy", "frobenius", "solutions"]
 _LEAST = 1e-20  # of an error's squared norm, below which it is rounding
