@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sciml.core.status import Status
     from sciml.solvers.certify import certify
     from sciml.solvers.interop import as_petsc, as_scipy, cg, fcg
-    from sciml.solvers.probing import check_preconditioner
+    from sciml.solvers.safeguard import check_preconditioner
     from sciml.solvers.solve import init, solve
 
 __version__ = "0.1.0"
@@ -65,7 +65,7 @@ _MODULES = {
     "as_scipy": "solvers.interop",
     "certify": "solvers.certify",
     "cg": "solvers.interop",
-    "check_preconditioner": "solvers.probing",
+    "check_preconditioner": "solvers.safeguard",
     "discretize": "core.discretize",
     "fcg": "solvers.interop",
     "generate": "app.families",

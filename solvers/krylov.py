@@ -30,7 +30,6 @@ from sciml.core.linear import LinearMap
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
-from sciml.solvers.guard import blamed, for_one_solve, guard, noted, watch
 from sciml.solvers.iteration import (
     Iterate,
     Ledger,
@@ -49,7 +48,7 @@ from sciml.solvers.iteration import (
     xpay,
 )
 from sciml.solvers.preconditioner import Preconditioner, setup_preconditioner
-from sciml.solvers.probing import require_suitable
+from sciml.solvers.safeguard import blamed, for_one_solve, guard, noted, require_suitable, watch
 
 # Without a preconditioner a residual may wander for hundreds of iterations before it falls.
 _WINDOW = 1000

@@ -49,7 +49,7 @@ from sciml.solvers.learned.multigrid_training import (
 from sciml.solvers.learned.weights import FILE, read_stored, write_weights
 from sciml.solvers.multigrid.cycle import MultigridCycle
 from sciml.solvers.multigrid.hierarchy import build
-from sciml.solvers.probing import check_preconditioner
+from sciml.solvers.safeguard import check_preconditioner
 from sciml.solvers.solve import solve
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
