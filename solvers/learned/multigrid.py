@@ -37,10 +37,8 @@ from sciml.core.stencil import Stencil, box_offsets
 from sciml.core.transfer import Transfer, coarse_shape, galerkin_terms, transfer_offsets
 from sciml.solvers.iteration import dot, spread
 from sciml.solvers.learned.weights import load_into, read_stored
-from sciml.solvers.multigrid.choice import PAYS, choose
-from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
+from sciml.solvers.multigrid.cycle import DTYPES, PAYS, Cycle, MultigridCycle, Smoother, choose
 from sciml.solvers.multigrid.hierarchy import Hierarchy, black_box, build, stays_constant
-from sciml.solvers.multigrid.solver import DTYPES
 
 KIND = "learned_multigrid"
 TRIED = 63  # points per axis of the grid on which the network is tried
