@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         Gaussians,
         RandomFeatures,
     )
-    from sciml.solvers.continuation import Continuation
     from sciml.solvers.deflation import DeflatedCG, Deflation
+    from sciml.solvers.descent import Continuation
     from sciml.solvers.direct import Direct
     from sciml.solvers.fast_poisson import FastPoisson
     from sciml.solvers.incomplete import ILU, IncompleteCholesky
@@ -35,8 +35,7 @@ if TYPE_CHECKING:
     from sciml.solvers.learned.neural_ic import NeuralIC
     from sciml.solvers.learned.neural_ic_training import NeuralICTraining
     from sciml.solvers.multigrid import Multigrid
-    from sciml.solvers.newton import Newton
-    from sciml.solvers.picard import Picard
+    from sciml.solvers.newton import Newton, Picard
     from sciml.solvers.projection import Projection
     from sciml.solvers.relaxation import SOR, SSOR, Jacobi
     from sciml.solvers.shifted_laplacian import ShiftedLaplacian
@@ -84,7 +83,7 @@ _MODULES = {
     "CG": "krylov",
     "ConjugateDirections": "learned",
     "ConjugateTraining": "learned",
-    "Continuation": "continuation",
+    "Continuation": "descent",
     "DeepRitz": "collocation",
     "DeflatedCG": "deflation",
     "Deflation": "deflation",
@@ -109,7 +108,7 @@ _MODULES = {
     "NeuralICTraining": "learned.neural_ic_training",
     "Newton": "newton",
     "PINN": "collocation",
-    "Picard": "picard",
+    "Picard": "newton",
     "Projection": "projection",
     "RandomFeatures": "collocation",
     "RungeKutta": "time_stepping",

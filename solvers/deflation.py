@@ -28,7 +28,7 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.solve import Progress
 from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import Iterate, LinearSolver, LinearState, check_options
+from sciml.solvers.iteration import LinearSolver, LinearState, Outcome, check_options
 from sciml.solvers.krylov import (
     CG,
     KrylovState,
@@ -189,7 +189,7 @@ class DeflatedCG(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Run CG to the tolerance, and remember the answer."""
         products = prepared.refresh(A, self.rtol)
         method = CG(rtol=self.rtol, max_iterations=self.max_iterations)

@@ -43,7 +43,7 @@ _DIVERGED = 1e4  # growth of a residual that a stationary method does not come b
 
 
 @dataclass(frozen=True)
-class Iterate:
+class Outcome:
     """What a linear method hands back before anything is verified.
 
     ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
@@ -92,7 +92,7 @@ class LinearSolver(ABC):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Solve for one (batch of) right-hand side(s)."""
 
     def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> LinearState:
@@ -127,7 +127,7 @@ class LinearSolver(ABC):
         stats = Statistics(
             result.iterations, result.residuals, state.setup_seconds, seconds, result.work_units
         )
-        statuses = _verified(result.statuses, residual, self.rtol)
+        statuses = _all_verified(result.statuses, residual, self.rtol)
         x = result.x
         if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
             gap = data - system.A.apply(x)
@@ -161,7 +161,7 @@ class StationaryMethod(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Repeat until the tolerance is met."""
         result = iterate_verified(
             partial(_stationary, A, prepared),
@@ -195,7 +195,7 @@ class DirectMethod(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Apply the inverse and refine."""
         return iterate_verified(
             partial(_direct, A, prepared, self.refinements),
@@ -252,7 +252,7 @@ def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) ->
         right = right - right.mean(tuple(range(-len(A.shape), 0)), keepdim=True)
     result = solver.iterate(A, prepared, right, None, None)
     residual = relative_residual(A, result.x, right)
-    for status in _verified(result.statuses, residual, solver.rtol):
+    for status in _all_verified(result.statuses, residual, solver.rtol):
         if not status.success:
             raise SolveError(f"the adjoint solve of a gradient: {status}")
     return result.x.conj().resolve_conj()
@@ -267,19 +267,20 @@ def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.T
     return size / torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
-def _verified(
+def verified(status: Status, residual: float, rtol: float) -> Status:
+    """The status corrected by the true residual: it alone decides what has converged."""
+    if residual <= 1.01 * rtol:
+        return Status.CONVERGED
+    if residual != residual:
+        return Status.NOT_FINITE
+    return Status.RESIDUAL_MISMATCH if status.success else status
+
+
+def _all_verified(
     statuses: tuple[Status, ...], residual: torch.Tensor, rtol: float
 ) -> tuple[Status, ...]:
-    """Statuses corrected by the true residual: it alone decides what has converged."""
-    checked = []
-    for status, value in zip(statuses, residual.flatten().tolist(), strict=True):
-        if value <= 1.01 * rtol:
-            checked.append(Status.CONVERGED)
-        elif value != value:
-            checked.append(Status.NOT_FINITE)
-        else:
-            checked.append(Status.RESIDUAL_MISMATCH if status.success else status)
-    return tuple(checked)
+    pairs = zip(statuses, residual.flatten().tolist(), strict=True)
+    return tuple(verified(status, value, rtol) for status, value in pairs)
 
 
 def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> LinearSystem:
@@ -428,11 +429,11 @@ class Ledger:
         self.verified = torch.where(undecided, relative, self.verified)
         self.history[-1] = torch.where(undecided, relative, self.history[-1])
 
-    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Iterate:
+    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Outcome:
         """The outcome; the caller recomputes the residual of x unless it is given here."""
         statuses = tuple(_STATUSES[code] for code in self.codes.flatten().tolist())
         residuals = torch.stack(self.history).cpu()
-        return Iterate(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
+        return Outcome(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
 
 
 # method(x, r, ledger): improve x and r in place until no sample runs, or until a restart is due.
@@ -451,7 +452,7 @@ def iterate_verified(
     window: int,
     progress: Progress | None,
     first_guess: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
-) -> Iterate:
+) -> Outcome:
     """Run ``method`` from x and r = b - A x until the true residual bears it out.
 
     x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
@@ -512,7 +513,7 @@ def _corrected(
     return torch.where(far, norms, found)
 
 
-def counted(result: Iterate, M: LinearMap | None, products: int = 1) -> Iterate:
+def counted(result: Outcome, M: LinearMap | None, products: int = 1) -> Outcome:
     """The result with its work: per iteration ``products`` with A and applications of M.
 
     A corrected start costs one more product, for its residual. Unknown where M does not count its

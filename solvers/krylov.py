@@ -31,9 +31,9 @@ from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.solvers.iteration import (
-    Iterate,
     Ledger,
     LinearSolver,
+    Outcome,
     axpy,
     check_options,
     counted,
@@ -139,7 +139,7 @@ class KrylovMethod(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Run to the tolerance."""
         if not self.traits.complex:
             _require_real(self.kind, A, b)

@@ -36,7 +36,7 @@ from sciml.core.linear import LinearMap, SparseMatrix
 from sciml.core.stencil import Stencil
 from sciml.core.stencil_matrix import stencil_of
 from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import Iterate, Ledger, dot, norm, spread
+from sciml.solvers.iteration import Ledger, Outcome, dot, norm, spread
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.preconditioner import setup_preconditioner
 from sciml.solvers.relaxation import Jacobi
@@ -509,6 +509,6 @@ def blamed(M: LinearMap | None, where: torch.Tensor) -> bool:
     return isinstance(M, Guarded) and M.blame(where)
 
 
-def noted(result: Iterate, M: LinearMap | None) -> Iterate:
+def noted(result: Outcome, M: LinearMap | None) -> Outcome:
     """The result, with what a guard has seen."""
     return replace(result, notes=tuple(M.events)) if isinstance(M, Guarded) else result
