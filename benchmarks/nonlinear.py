@@ -17,7 +17,7 @@ from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Problem
 from sciml.core.solution import Solution
 from sciml.solvers import Newton
-from sciml.solvers.continuation import Continuation
+from sciml.solvers.descent import Continuation
 from sciml.solvers.solve import solve
 
 SIZES = (33, 65, 129, 257)

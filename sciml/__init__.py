@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from sciml.solvers.interop import as_scipy as as_scipy
     from sciml.solvers.interop import cg as cg
     from sciml.solvers.interop import fcg as fcg
-    from sciml.solvers.probing import check_preconditioner as check_preconditioner
+    from sciml.solvers.safeguard import check_preconditioner as check_preconditioner
     from sciml.solvers.solve import init as init
     from sciml.solvers.solve import solve as solve
 

@@ -20,19 +20,18 @@ if TYPE_CHECKING:
     from sciml.solvers.collocation.gaussians import Gaussians as Gaussians
     from sciml.solvers.collocation.pinn import PINN as PINN
     from sciml.solvers.collocation.random_features import RandomFeatures as RandomFeatures
-    from sciml.solvers.continuation import Continuation as Continuation
     from sciml.solvers.deflation import DeflatedCG as DeflatedCG
     from sciml.solvers.deflation import Deflation as Deflation
+    from sciml.solvers.descent import Continuation as Continuation
     from sciml.solvers.direct import Direct as Direct
     from sciml.solvers.fast_poisson import FastPoisson as FastPoisson
     from sciml.solvers.incomplete import ILU as ILU
     from sciml.solvers.incomplete import IncompleteCholesky as IncompleteCholesky
-    from sciml.solvers.jacobi import Jacobi as Jacobi
     from sciml.solvers.krylov import CG as CG
     from sciml.solvers.krylov import FCG as FCG
-    from sciml.solvers.krylov_indefinite import MINRES as MINRES
-    from sciml.solvers.krylov_nonsymmetric import GMRES as GMRES
-    from sciml.solvers.krylov_nonsymmetric import BiCGStab as BiCGStab
+    from sciml.solvers.krylov import GMRES as GMRES
+    from sciml.solvers.krylov import MINRES as MINRES
+    from sciml.solvers.krylov import BiCGStab as BiCGStab
     from sciml.solvers.learned.conjugate_directions import (
         ConjugateDirections as ConjugateDirections,
     )
@@ -46,10 +45,11 @@ if TYPE_CHECKING:
     from sciml.solvers.learned.surrogate import Surrogate as Surrogate
     from sciml.solvers.multigrid import Multigrid as Multigrid
     from sciml.solvers.newton import Newton as Newton
-    from sciml.solvers.picard import Picard as Picard
+    from sciml.solvers.newton import Picard as Picard
     from sciml.solvers.projection import Projection as Projection
     from sciml.solvers.relaxation import SOR as SOR
     from sciml.solvers.relaxation import SSOR as SSOR
+    from sciml.solvers.relaxation import Jacobi as Jacobi
     from sciml.solvers.shifted_laplacian import ShiftedLaplacian as ShiftedLaplacian
     from sciml.solvers.spectral import ETDRK4 as ETDRK4
     from sciml.solvers.time_stepping import BDF as BDF

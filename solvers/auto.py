@@ -29,13 +29,10 @@ from sciml.core.solve import Progress, Solver
 from sciml.core.stencil import Stencil
 from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
-from sciml.solvers.fast_poisson import FastPoisson
+from sciml.solvers.fast_poisson import FastPoisson, recognise
 from sciml.solvers.iteration import LinearSolver, check_options, linear_system
-from sciml.solvers.krylov import CG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.krylov import CG, GMRES, MINRES
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.separable import recognise
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Ti
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil, box_offsets
 from sciml.solvers import CG, GMRES, Auto, Direct, Newton, Picard
-from sciml.solvers.continuation import Continuation
+from sciml.solvers.descent import Continuation
 from sciml.solvers.solve import solve
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"

@@ -30,13 +30,11 @@ from sciml import (
     Table,
     Time,
 )
-from sciml.core.discretize import discretize
+from sciml.core.discretize import discretize, semidiscretize
 from sciml.core.discretize.coefficients import data, evaluate
 from sciml.core.discretize.elements_data import evaluate as on_elements
 from sciml.core.discretize.elements_data import mesh_data
 from sciml.core.discretize.layout import layout
-from sciml.core.discretize import semidiscretize
-from sciml.core.discretize.systems import semidiscretize_fields
 from sciml.core.errors import InputError
 from sciml.core.fields import values_on
 from sciml.core.mesh import Mesh
@@ -119,7 +117,7 @@ def in_systems(coefficient: Any, parameters: dict[str, Any]) -> Tensor:
     equations = {"u": Equation(d=1.0, f=coefficient), "v": Equation(d=1.0)}
     initial = {"u": "sin(3*x)", "v": "cos(x)*y"}
     problem = Problem(BOX, System(equations), WALLS, None, parameters, time=TIME, initial=initial)
-    system = semidiscretize_fields(problem, NODES)
+    system = semidiscretize(problem, NODES)
     return system.residual(system.first[0], T)
 
 

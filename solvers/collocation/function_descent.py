@@ -37,13 +37,21 @@ from sciml.core.stencil import Stencil
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
 from sciml.solvers.collocation.objective import Objective, objective_of
-from sciml.solvers.continuation import Continuation
-from sciml.solvers.descent import Course, Iterate, descend
+from sciml.solvers.descent import (
+    Continuation,
+    Course,
+    Iterate,
+    NonlinearState,
+    answer,
+    counting,
+    descend,
+    prepare,
+    small,
+)
 from sciml.solvers.direct import Direct
 from sciml.solvers.iteration import LinearSolver, check_options, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
 
 _INNER = 1e-3  # relative residual of the preconditioner's solves
 _PATIENCE = 10  # projected steps without a tenth's fall of the residual, and it has stagnated

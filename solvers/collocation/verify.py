@@ -33,9 +33,7 @@ from sciml.solvers.collocation.objective import OBSERVED, Ansatz, Objective
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.descent import at
 from sciml.solvers.iteration import relative_residual
-from sciml.solvers.krylov import CG, FCG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.krylov import CG, FCG, GMRES, MINRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.newton import Newton
 

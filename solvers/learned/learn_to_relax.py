@@ -44,11 +44,9 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.solve import Progress
 from sciml.solvers.inverse import PerSample
-from sciml.solvers.iteration import Iterate, LinearSolver, LinearState, check_options
-from sciml.solvers.krylov import CG
-from sciml.solvers.preconditioner import KrylovState, require_definite
-from sciml.solvers.relaxation import SOR, check_omega, sor, splittings, ssor
-from sciml.solvers.triangular import Splitting
+from sciml.solvers.iteration import LinearSolver, LinearState, Outcome, check_options
+from sciml.solvers.krylov import CG, KrylovState, require_definite
+from sciml.solvers.relaxation import SOR, Splitting, check_omega, sor, splittings, ssor
 
 _NEWTON_STEPS = 60
 
@@ -253,7 +251,7 @@ class LearnToRelax(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Choose an omega, solve, learn from the iterations it took."""
         omega = float(self.grid[prepared.bandit.choose(prepared.context)])
         result = self._solve(A, prepared.parts, omega, b, initial, progress)
@@ -268,7 +266,7 @@ class LearnToRelax(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         options = {"rtol": self.rtol, "max_iterations": self.max_iterations}
         if self.method == "cg":
             M: PerSample = ssor(A, parts, omega)

@@ -23,7 +23,7 @@ Training of the coarse grids in learned multigrid, on matrices alone.
     minimise  mean n(rho),    rho = |E v|_A / |v|_A,
 
 with E the error operator of a whole cycle, differentiated through its smoothing, transfers and
-coarse stencils on all levels; n(rho) the iterations of CG per factor e (``multigrid.choice``); and
+coarse stencils on all levels; n(rho) the iterations of CG per factor e (``multigrid.cycle``); and
 v what some cycles leave of random vectors, near the slowest modes. Where a cycle does not converge
 n goes on as a straight line, so that there is a slope back. Stencils are constant: an operator is
 nine numbers, applied as a convolution, in float32.
@@ -60,10 +60,8 @@ from sciml.solvers.learned.preconditioner_training import (
     unfit,
 )
 from sciml.solvers.learned.weights import read_stored
-from sciml.solvers.multigrid.choice import PAYS, choose
-from sciml.solvers.multigrid.cycle import Cycle, MultigridCycle, Smoother
+from sciml.solvers.multigrid.cycle import DTYPES, PAYS, Cycle, MultigridCycle, Smoother, choose
 from sciml.solvers.multigrid.hierarchy import Hierarchy, black_box, build, stays_constant
-from sciml.solvers.multigrid.solver import DTYPES
 
 KIND = "learned_multigrid"
 TRIED = 63  # points per axis of the grid on which the network is tried
@@ -554,7 +552,7 @@ def unit(a: Tensor, x: Tensor) -> Tensor:
 
 
 def expected_iterations(rho: Tensor) -> Tensor:
-    """Iterations of CG per factor e for the contraction rho; see ``multigrid.choice``."""
+    """Iterations of CG per factor e for the contraction rho; see ``multigrid.cycle``."""
     bent = rho.clamp(1e-3, _BENT)
     gap = (1 - bent).sqrt()
     return 1 / ((1 + gap) / (1 - gap)).log() + 10 * (rho - _BENT).clamp(min=0)

@@ -79,7 +79,7 @@ from sciml.solvers.learned.preconditioner_training import (
     unfit,
 )
 from sciml.solvers.learned.weights import read_stored
-from sciml.solvers.triangular import Triangle, split
+from sciml.solvers.relaxation import Triangle, split
 
 KIND = "neural_ic"
 TRIAL = 1000  # unknowns on which both factors are tried

@@ -53,9 +53,7 @@ from sciml.solvers.iteration import (
     remove_mean,
     spread,
 )
-from sciml.solvers.krylov import CG, FCG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.krylov import CG, FCG, GMRES, MINRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid
 
 if TYPE_CHECKING:

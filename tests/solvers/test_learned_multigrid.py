@@ -48,7 +48,7 @@ from sciml.solvers.learned.multigrid import (
 from sciml.solvers.learned.weights import FILE, read_stored
 from sciml.solvers.multigrid.cycle import MultigridCycle
 from sciml.solvers.multigrid.hierarchy import build
-from sciml.solvers.probing import check_preconditioner
+from sciml.solvers.safeguard import check_preconditioner
 from sciml.solvers.solve import solve
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
