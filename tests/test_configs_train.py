@@ -11,8 +11,14 @@ import scipy.sparse
 from test_generate import SMALL
 
 from sciml.app.families import generate, load_family
-from sciml.app.learn import is_learning, learn
-from sciml.app.train import Solved, load_training, read_training, train
+from sciml.app.train import (
+    Solved,
+    load_training,
+    read_training,
+    train,
+    train_preconditioner,
+    trains_preconditioner,
+)
 from sciml.app.yaml_source import parse_yaml, read_yaml
 from sciml.core.grid import Grid
 from sciml.core.plain import dump
@@ -22,7 +28,7 @@ from sciml.operators.operator import Side, Signature
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = sorted((ROOT / "configs" / "train").glob("*.yaml"))
-CONFIGS = [path for path in ALL if not is_learning(read_yaml(path))]
+CONFIGS = [path for path in ALL if not trains_preconditioner(read_yaml(path))]
 FAMILIES = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
 
 
@@ -144,6 +150,6 @@ def test_every_preconditioner_is_trained_a_little(path: Path, tmp_path: Path) ->
             matrix = scipy.sparse.csr_array(line * (1 + index))
             scipy.sparse.save_npz(tmp_path / f"matrices/{index}.npz", matrix)
         changes.append(f"data.folder={tmp_path / 'matrices'}")
-    facts = learn(read_yaml(path), tmp_path / "run", "cpu", changes)
+    facts = train_preconditioner(read_yaml(path), tmp_path / "run", "cpu", changes)
     assert facts
     assert (tmp_path / "run" / "weights.safetensors").is_file()

@@ -13,8 +13,13 @@ import scipy.sparse
 from typer.testing import CliRunner, Result
 
 from sciml.app.cli import app
-from sciml.app.learn import is_learning, load_learning, matrices, read_learning
-from sciml.app.train import read_history
+from sciml.app.train import (
+    load_preconditioner_training,
+    matrices,
+    read_history,
+    read_preconditioner_training,
+    trains_preconditioner,
+)
 from sciml.app.yaml_source import parse_yaml, read_yaml
 from sciml.core.errors import InputError
 from sciml.core.linear import SparseMatrix
@@ -25,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs" / "train").glob("*.yaml"))
-    if is_learning(read_yaml(path))
+    if trains_preconditioner(read_yaml(path))
 ]
 PROBLEM = """
 problem:
@@ -62,9 +67,9 @@ def run(*words: object) -> Result:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_loads_and_comes_back(path: Path) -> None:
-    spec = load_learning(path)
+    spec = load_preconditioner_training(path)
     assert spec.name
-    assert spec == read_learning(parse_yaml(json.dumps(dump(spec)), str(path)))
+    assert spec == read_preconditioner_training(parse_yaml(json.dumps(dump(spec)), str(path)))
 
 
 def test_a_run_leaves_weights_a_record_and_a_report(home: Path) -> None:
@@ -93,7 +98,7 @@ def test_a_run_leaves_weights_a_record_and_a_report(home: Path) -> None:
 def test_the_matrices_of_a_family_have_domains_of_their_own(home: Path) -> None:
     text = SPEC.replace("{kind: problem, spec: problem.yaml}",
                         "{kind: family, family: family.yaml, count: 3, seed: 1}")  # fmt: skip
-    found = matrices(read_learning(parse_yaml(text, str(home / "spec.yaml"))))
+    found = matrices(read_preconditioner_training(parse_yaml(text, str(home / "spec.yaml"))))
     assert list(found) == [f"sample {k} of 'family.yaml'" for k in range(3)]
     assert all(isinstance(A, Stencil) and A.shape == (10, 10) for A in found.values())
     diagonals = [A.diagonal() for A in found.values()]
@@ -108,7 +113,7 @@ def test_matrices_in_files_are_read_in_order(home: Path) -> None:
     text = SPEC.replace("{kind: problem, spec: problem.yaml}",
                         f"{{kind: matrices, folder: '{folder}'}}")  # fmt: skip
     source = parse_yaml(text, str(home / "spec.yaml"))
-    found = matrices(read_learning(source))
+    found = matrices(read_preconditioner_training(source))
     assert all(isinstance(A, SparseMatrix) for A in found.values())
     assert {name: A.size for name, A in found.items()} == {
         f"'{folder / 'a.npz'}'": 3,
@@ -116,7 +121,7 @@ def test_matrices_in_files_are_read_in_order(home: Path) -> None:
     }
     (folder / "c.mtx").write_text("no matrix")
     with pytest.raises(InputError, match="cannot read a matrix from"):
-        matrices(read_learning(source))
+        matrices(read_preconditioner_training(source))
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,8 @@ from test_docs import blocks_of, run_command
 
 import sciml
 from sciml.app.families import read_family
-from sciml.app.learn import read_learning
 from sciml.app.spec import Spec, read_spec
-from sciml.app.train import read_training
+from sciml.app.train import read_preconditioner_training, read_training
 from sciml.app.yaml_source import parse_yaml
 from sciml.operators import OPERATORS
 
@@ -55,7 +54,7 @@ def reader(data: dict[str, Any]) -> Callable[..., Any]:
         return read_family
     if "operator" in data:
         return read_training
-    return read_learning if "preconditioner" in data else read_spec
+    return read_preconditioner_training if "preconditioner" in data else read_spec
 
 
 @pytest.fixture

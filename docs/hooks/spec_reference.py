@@ -44,7 +44,7 @@ _COMMON = {
 _TITLES = {
     "Spec": "The file",
     "TrainSpec": "The file, of an operator",
-    "LearnSpec": "The file, of a preconditioner",
+    "PreconditionerSpec": "The file, of a preconditioner",
     "DatasetOptions": "`dataset`",
 }
 _PLAIN = {"number": "number", "integer": "integer", "boolean": "`true` or `false`"}
@@ -128,19 +128,18 @@ def generating() -> Book:
 def training() -> Book:
     """What ``sciml train`` reads: of operators, and of preconditioners."""
     import sciml.operators
-    from sciml.app.learn import LearnSpec
-    from sciml.app.train import TrainSpec
+    from sciml.app.train import PreconditionerSpec, TrainSpec
     from sciml.solvers import learned
 
     operators = [getattr(sciml.operators, name) for name in sciml.operators.OPERATORS]
     trainings = [getattr(learned, name) for name in learned.TRAININGS]
-    schemas = made(TrainSpec, operators), made(LearnSpec, trainings)
+    schemas = made(TrainSpec, operators), made(PreconditionerSpec, trainings)
     defined = {name: node for schema in schemas for name, node in schema["$defs"].items()}
-    roots = {"TrainSpec": schemas[0], "LearnSpec": schemas[1]}
+    roots = {"TrainSpec": schemas[0], "PreconditionerSpec": schemas[1]}
     book = {"$defs": {**defined, **roots}}
     names = (name for root in roots for name in (root, *mentioned(book, roots[root])))
     order = tuple(dict.fromkeys(name for name in names if name != "AnySolver"))
-    classes = dataclasses_below(TrainSpec, LearnSpec, *operators, *trainings)
+    classes = dataclasses_below(TrainSpec, PreconditionerSpec, *operators, *trainings)
     chapter = Chapter("training.md", "Training", _TRAINING, order)
     return Book(book, classes, (chapter,), "one of those below")
 

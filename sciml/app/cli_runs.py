@@ -133,10 +133,9 @@ def info(
 
         print_facts(training_facts(read_record(what)))
     elif (what / "weights.safetensors").is_file():
-        from sciml.app.learn import FORMAT, learning_facts
-        from sciml.app.train import read_record
+        from sciml.app.train import PRECONDITIONER_FORMAT, preconditioner_facts, read_record
 
-        print_facts(learning_facts(read_record(what, FORMAT)))
+        print_facts(preconditioner_facts(read_record(what, PRECONDITIONER_FORMAT)))
     elif (what / "run.json").is_file():
         from sciml.app.report import facts
         from sciml.app.run_folder import read_run

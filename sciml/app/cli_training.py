@@ -23,15 +23,20 @@ def train(
     ] = None,
 ) -> None:
     """Fit a neural operator to data or to problems solved meanwhile, or a preconditioner."""
-    from sciml.app.learn import is_learning, learn
-    from sciml.app.train import read_training, train, training_facts
+    from sciml.app.train import (
+        read_training,
+        train,
+        train_preconditioner,
+        training_facts,
+        trains_preconditioner,
+    )
     from sciml.app.yaml_source import read_yaml
 
     source, directory = read_yaml(spec), as_folder(out or Path("runs") / spec.stem)
-    part = "preconditioner" if is_learning(source) else "training"
+    part = "preconditioner" if trains_preconditioner(source) else "training"
     overrides = [*(set_ or ()), *([] if seed is None else [f"{part}.seed={seed}"])]
-    if is_learning(source):
-        print_facts(learn(source, directory, device, overrides))
+    if trains_preconditioner(source):
+        print_facts(train_preconditioner(source, directory, device, overrides))
         return
     record = train(read_training(source, overrides), directory, device, overrides)
     if record is None:  # one of several processes, of which another tells
