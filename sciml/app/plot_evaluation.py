@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
 from sciml.app.plot import STYLE, normalise, save, symbol
-from sciml.training.evaluation import Transfer
+from sciml.training.evaluation import ResolutionTransfer
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,9 @@ def plot_errors(
     return figure
 
 
-def plot_transfer(transfers: Mapping[str, Transfer], file: str | Path | None = None) -> Figure:
+def plot_transfer(
+    transfers: Mapping[str, ResolutionTransfer], file: str | Path | None = None
+) -> Figure:
     """Mean relative L2 against points along the first axis, one colour per operator.
 
     Dashed: what the training's grid and interpolation give. Dotted: the drift.

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
         Evaluation,
         MultigridTime,
         Polishing,
-        Transfer,
+        ResolutionTransfer,
         bracket,
         evaluate,
         multigrid_time,
         polishing,
-        transfer,
+        resolution_transfer,
     )
     from sciml.training.fitting import fit
     from sciml.training.options import (
@@ -49,14 +49,14 @@ _MODULES = {
     "TensorData": "data",
     "Training": "options",
     "TrainingData": "data",
-    "Transfer": "evaluation",
+    "ResolutionTransfer": "evaluation",
     "bracket": "evaluation",
     "evaluate": "evaluation",
     "fit": "fitting",
     "multigrid_time": "evaluation",
     "open_data": "data",
     "polishing": "evaluation",
-    "transfer": "evaluation",
+    "resolution_transfer": "evaluation",
 }
 
 __all__ = [
@@ -71,18 +71,18 @@ __all__ = [
     "MultigridTime",
     "OneCycle",
     "Polishing",
+    "ResolutionTransfer",
     "Steps",
     "TensorData",
     "Training",
     "TrainingData",
-    "Transfer",
     "bracket",
     "evaluate",
     "fit",
     "multigrid_time",
     "open_data",
     "polishing",
-    "transfer",
+    "resolution_transfer",
 ]
 
 

@@ -400,7 +400,7 @@ class AtResolution:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class ResolutionTransfer:
     """The resolutions from coarse to fine, and the one of the training."""
 
     trained: Shape
@@ -420,7 +420,7 @@ def on_shape(signature: Signature, values: Tensor, shape: Shape) -> Tensor:
 
 
 @torch.no_grad()
-def transfer(
+def resolution_transfer(
     operator: Operator,
     folder: str | Path,
     shapes: Sequence[Shape] = (),
@@ -429,7 +429,7 @@ def transfer(
     samples: int | None = None,
     times: Times | None = None,
     batch: int = 16,
-) -> Transfer:
+) -> ResolutionTransfer:
     """Measure ``operator`` on the stored resolutions of one dataset, all of them if left out.
 
     ``samples``: the first so many. Raises InputError for a resolution that is not stored; one that
@@ -454,7 +454,7 @@ def transfer(
         except InputError as error:
             none = torch.empty(0, dtype=torch.float64)
             rows.append(AtResolution(shape, none, none, none, str(error)))
-    return Transfer(signature.grid.shape, tuple(rows))
+    return ResolutionTransfer(signature.grid.shape, tuple(rows))
 
 
 def _inputs(data: OperatorData, operator: Operator, batch: int, samples: int | None) -> Tensor:

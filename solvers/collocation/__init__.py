@@ -7,7 +7,7 @@ from sciml.solvers.collocation.deep_ritz import DeepRitz, NaturalGradient
 from sciml.solvers.collocation.function_descent import FunctionDescent, NetworkProjection
 from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
 from sciml.solvers.collocation.gaussians import Gaussians
-from sciml.solvers.collocation.gradient_methods import LBFGS, Adam
+from sciml.solvers.collocation.gradient_methods import LBFGS, AdamDescent
 from sciml.solvers.collocation.objective import Causal, GradientNorm, NeuralTangent
 from sciml.solvers.collocation.pinn import PINN
 from sciml.solvers.collocation.random_features import RandomFeatures
@@ -22,7 +22,7 @@ __all__ = [
     "R3",
     "RAD",
     "RAR",
-    "Adam",
+    "AdamDescent",
     "AdversarialSampling",
     "Causal",
     "DeepRitz",

@@ -50,7 +50,7 @@ from sciml.core.jet import Jet
 from sciml.core.problem import Problem
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.conditions import Piece
-from sciml.solvers.collocation.gradient_methods import Adam
+from sciml.solvers.collocation.gradient_methods import AdamDescent
 from sciml.solvers.collocation.minimisation import Budget, Minimisation, OptimiserResult, train
 from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
 from sciml.solvers.collocation.objective import Objective, objective_of
@@ -400,7 +400,7 @@ def _step(G: Tensor, gradient: Tensor, mu: float) -> Tensor | None:
     return found if bool(torch.isfinite(found).all()) else None
 
 
-RitzOptimiser = NaturalGradient | Adam
+RitzOptimiser = NaturalGradient | AdamDescent
 
 
 @dataclass(frozen=True)

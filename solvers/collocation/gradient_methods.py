@@ -38,7 +38,7 @@ _EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class Adam:
+class AdamDescent:
     """``rate`` falls to the share ``last`` of itself over the ``iterations``, along ``decay``."""
 
     iterations: int = 10_000

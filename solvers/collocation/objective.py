@@ -279,8 +279,8 @@ Relative = Callable[[float], float]
 class Causal:
     """Weights of ``slices`` of time; slice i opens as the L before it fall below 1 / ``epsilon``.
 
-    The loss is another at every iteration: for ``GaussNewton`` and ``Adam``, not for ``LBFGS``,
-    which starts anew each time.
+    The loss is another at every iteration: for ``GaussNewton`` and ``AdamDescent``, not for
+    ``LBFGS``, which starts anew each time.
     """
 
     epsilon: float = 100.0
