@@ -1,16 +1,14 @@
-"""What an operator is trained on: stored samples, tensors, or problems solved meanwhile.
+"""What an operator is trained and measured on: stored samples, tensors, problems solved meanwhile.
 
 ``open_data`` turns the options of a spec into :class:`TrainingData`: samples to learn from, samples
-to validate on, and the signature of an operator between them.
+to validate on, and the signature of an operator between them. ``open_split`` gives an operator that
+is there its functions, at the resolutions stored.
 
-The functions of a dataset that an operator takes and gives, at the resolutions stored.
-
-The batches of every epoch, as a function of (seed, epoch) and of nothing else.
-
-Samples lie in one tensor on the device where they fit into half of its free memory, else in the
-host's memory, else they are read from their files by worker processes, one batch ahead. The three
-give the same batches. Those of a stream are solved when they are asked for: batch k, counted
-through all epochs, has the numbers from 2 B k on.
+The batches of every epoch are a function of (seed, epoch) and of nothing else. Samples lie in one
+tensor on the device where they fit into half of its free memory, else in the host's memory, else
+they are read from their files by worker processes, one batch ahead. The three give the same
+batches. Those of a stream are solved when they are asked for: batch k, counted through all epochs,
+has the numbers from 2 B k on.
 """
 
 from __future__ import annotations
