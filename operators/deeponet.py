@@ -16,7 +16,7 @@ so that answers are periodic; beside these, if asked for, as random Fourier feat
 A hard boundary multiplies G by prod 4 y_i (1 - y_i) over the axes with Dirichlet ends (Lu et al.
 2022).
 
-POD-DeepONet: a DeepONet whose trunk is the proper orthogonal basis of the training outputs.
+*POD-DeepONet*: a DeepONet whose trunk is the proper orthogonal basis of the training outputs.
 
     G(a) = m + sum_{k=1..p} b_k(a) phi_k / sqrt(p),
 

@@ -6,7 +6,7 @@
 network sees every point once; ``close`` puts it back. Means and deviations are one number per
 channel over all training samples and points, so that one operator takes any resolution.
 
-Functions on the grids of a signature at other places: multilinear, round periodic axes.
+At other places functions on these grids are interpolated multilinearly, round periodic axes.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from sciml.solvers.collocation.function_descent import (
     NetworkProjection,
     Projector,
 )
-from sciml.solvers.collocation.gradient_methods import Adam
+from sciml.solvers.collocation.gradient_methods import AdamDescent
 from sciml.solvers.solve import solve
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
@@ -193,11 +193,11 @@ def test_no_function_hides_between_the_points():
 
 
 def test_adam_lowers_the_energy_and_may_come_first():
-    least = DeepRitz(width=8, points=60, optimiser=Adam(iterations=60, rate=1e-2))
+    least = DeepRitz(width=8, points=60, optimiser=AdamDescent(iterations=60, rate=1e-2))
     first = solve(QUARTIC_LINE, least, on=Grid((33,)), throw=False)
     assert float(first.stats.residuals[0]) > 0.1
     both = DeepRitz(
-        width=8, points=60, optimiser=(Adam(iterations=60, rate=1e-2), NaturalGradient(30))
+        width=8, points=60, optimiser=(AdamDescent(iterations=60, rate=1e-2), NaturalGradient(30))
     )
     second = solve(QUARTIC_LINE, both, on=Grid((33,)), throw=False)
     assert len(second.stats.residuals) > 60

@@ -31,13 +31,13 @@ from sciml.training.evaluation import (
     Evaluation,
     MultigridTime,
     Polishing,
-    Transfer,
+    ResolutionTransfer,
     bracket,
     evaluate,
     multigrid_time,
     polishing,
+    resolution_transfer,
     roll_out,
-    transfer,
 )
 from sciml.training.residual import problems_of
 
@@ -78,7 +78,7 @@ class Findings:
     operator: Operator
     evaluations: dict[str, Evaluation]
     rival: tuple[tuple[str, MultigridTime], ...] | str
-    transfer: Transfer | None = None
+    transfer: ResolutionTransfer | None = None
     brackets: tuple[Bracket, ...] = ()
     polishing: Polishing | None = None
     perfect: Polishing | None = None
@@ -103,7 +103,7 @@ def measure(question: Question) -> Findings:
     }
     moved = None
     if question.transfer:
-        moved = transfer(
+        moved = resolution_transfer(
             operator, first, split=question.split, samples=question.samples, times=times
         )
     errors = evaluations[str(first)].relative_l2[:_TIMED]
@@ -319,7 +319,7 @@ def _time_rows(findings: Findings) -> list[Sequence[str]]:
     return rows
 
 
-def transfer_rows(found: Transfer) -> list[Sequence[str]]:
+def transfer_rows(found: ResolutionTransfer) -> list[Sequence[str]]:
     """A row per resolution; the training's own is marked."""
     rows: list[Sequence[str]] = [("grid", "error", "interpolated", "drift")]
     for row in found.rows:

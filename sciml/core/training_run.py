@@ -69,15 +69,19 @@ class Step(NamedTuple):
 
 
 class Task(Protocol):
-    """What one training has of its own.
+    """What one training has of its own."""
 
-    ``columns``: of the history, what every step measures, the loss first. ``validated``: columns
-    of what is measured after an epoch. ``per_epoch``: steps in an epoch.
-    """
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the history: what every step measures, the loss first."""
 
-    columns: tuple[str, ...]
-    validated: tuple[str, ...]
-    per_epoch: int
+    @property
+    def validated(self) -> tuple[str, ...]:
+        """Of the history: what is measured after an epoch."""
+
+    @property
+    def per_epoch(self) -> int:
+        """Steps in an epoch."""
 
     def steps(self, epoch: int, first: int) -> Iterator[Step]:
         """Those of an epoch from number ``first`` on, a function of the seed and these alone.

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from sciml.training.evaluation import Evaluation as Evaluation
     from sciml.training.evaluation import MultigridTime as MultigridTime
     from sciml.training.evaluation import Polishing as Polishing
-    from sciml.training.evaluation import Transfer as Transfer
+    from sciml.training.evaluation import ResolutionTransfer as ResolutionTransfer
     from sciml.training.evaluation import bracket as bracket
     from sciml.training.evaluation import evaluate as evaluate
     from sciml.training.evaluation import multigrid_time as multigrid_time
     from sciml.training.evaluation import polishing as polishing
-    from sciml.training.evaluation import transfer as transfer
+    from sciml.training.evaluation import resolution_transfer as resolution_transfer
     from sciml.training.fitting import fit as fit
     from sciml.training.options import Adam as Adam
     from sciml.training.options import AdamW as AdamW

@@ -1,16 +1,14 @@
-"""What an operator is trained on: stored samples, tensors, or problems solved meanwhile.
+"""What an operator is trained and measured on: stored samples, tensors, problems solved meanwhile.
 
 ``open_data`` turns the options of a spec into :class:`TrainingData`: samples to learn from, samples
-to validate on, and the signature of an operator between them.
+to validate on, and the signature of an operator between them. ``open_split`` gives an operator that
+is there its functions, at the resolutions stored.
 
-The functions of a dataset that an operator takes and gives, at the resolutions stored.
-
-The batches of every epoch, as a function of (seed, epoch) and of nothing else.
-
-Samples lie in one tensor on the device where they fit into half of its free memory, else in the
-host's memory, else they are read from their files by worker processes, one batch ahead. The three
-give the same batches. Those of a stream are solved when they are asked for: batch k, counted
-through all epochs, has the numbers from 2 B k on.
+The batches of every epoch are a function of (seed, epoch) and of nothing else. Samples lie in one
+tensor on the device where they fit into half of its free memory, else in the host's memory, else
+they are read from their files by worker processes, one batch ahead. The three give the same
+batches. Those of a stream are solved when they are asked for: batch k, counted through all epochs,
+has the numbers from 2 B k on.
 """
 
 from __future__ import annotations
@@ -121,7 +119,7 @@ class TensorData:
         return {**sample, "points": self.points if self.points.ndim == 2 else self.points[index]}
 
 
-Stored = Union[OperatorData, PointData, TensorData, Subset[dict[str, Tensor]]]  # noqa: UP007
+StoredSamples = Union[OperatorData, PointData, TensorData, Subset[dict[str, Tensor]]]  # noqa: UP007
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ class TrainingData:
     valid is on the grid.
     """
 
-    train: Stored | Stream
+    train: StoredSamples | Stream
     valid: OperatorData | TensorData | Subset[dict[str, Tensor]] | None
     signature: Signature
     places: Mapping[str, str] = field(default_factory=dict)
@@ -159,7 +157,7 @@ def _stored(options: Files, family: Family | None) -> TrainingData:
     train, valid = (_split(options, home, manifest, centring, s) for s in ("train", "valid"))
     if train is None:
         raise InputError(f"'{options.folder}' has no split 'train'", "data.folder")
-    samples: Stored = train
+    samples: StoredSamples = train
     if options.points is not None or not options.aligned:
         samples = PointData(train, options.points, options.aligned)
         if samples.frames > 1:
@@ -270,7 +268,7 @@ def _fresh(options: Fresh) -> TrainingData:
     )
 
 
-def stacked(data: Stored, count: int) -> TensorData:
+def stacked(data: StoredSamples, count: int) -> TensorData:
     """The first ``count`` samples in memory."""
     if isinstance(data, TensorData):
         points = data.points
@@ -295,14 +293,14 @@ def _points_of(data: Any) -> PointData:
     return found
 
 
-def on_grid(data: Stored) -> Stored:
+def on_grid(data: StoredSamples) -> StoredSamples:
     """The same samples with their outputs on the grid, where these are stored."""
     if isinstance(data, Subset) and isinstance(data.dataset, PointData):
         return Subset(data.dataset.data, data.indices)
     return data.data if isinstance(data, PointData) else data
 
 
-def sample_bytes(data: Stored) -> int:
+def sample_bytes(data: StoredSamples) -> int:
     """What one sample takes in memory."""
     return sum(4 * prod(value.shape) for value in data[0].values())
 
@@ -492,7 +490,7 @@ def order(seed: int, epoch: int, count: int) -> Tensor:
     return torch.from_numpy(generator.permutation(count))
 
 
-def hold(data: Stored, dtype: torch.dtype, device: torch.device) -> Stored:
+def hold(data: StoredSamples, dtype: torch.dtype, device: torch.device) -> StoredSamples:
     """``data`` as tensors on the device or in the host's memory, as it is where it fits neither."""
     need = len(data) * sample_bytes(data) * (2 if dtype == torch.float64 else 1)
     places = [p for p in dict.fromkeys((device, _HOST)) if need <= free_bytes(p) // 2]
@@ -528,12 +526,12 @@ def _free_of_host() -> int:
 
 
 class Sampling:
-    """Stored samples in a new order every epoch."""
+    """StoredSamples samples in a new order every epoch."""
 
     def __init__(
         self,
-        data: Stored,
-        fields: Stored,
+        data: StoredSamples,
+        fields: StoredSamples,
         batch: int,
         seed: int,
         dtype: torch.dtype,

@@ -1,4 +1,6 @@
-"""How far an operator f is from the truth y on samples x that it has not seen, and how fast it is.
+"""What a trained operator is worth, on samples that it has not seen.
+
+*Errors* of an operator f against the truth y on samples x:
 
     relative L2 of a sample:  ||f(x) - y|| / ||y||,     relative H1:  the same with the norm
     (||y||^2 + ||grad y||^2)^(1/2),
@@ -9,12 +11,11 @@ rolled out: its answers are its next inputs, until as many frames are there as t
 
 Seconds can be compared: one thread, the fastest of several runs, the device waited for.
 
-A prediction's certificate against its true error, and what it saves a solver.
-
-Let u* be the discrete solution, e = u* - u the error of a prediction u, and ||e||_A^2 = e . A e. A
-certificate claims lower <= ||e||_A <= upper. The true error is known from a solution v of the same
-system solved to 1e-13, whose own distance to u* is certified too, to delta: by the triangle
-inequality a bound is found wrong only where it misses ||v - u||_A by more than delta.
+*Certificates*: a prediction's against its true error, and what it saves a solver. Let u* be the
+discrete solution, e = u* - u the error of a prediction u, and ||e||_A^2 = e . A e. A certificate
+claims lower <= ||e||_A <= upper. The true error is known from a solution v of the same system
+solved to 1e-13, whose own distance to u* is certified too, to delta: by the triangle inequality a
+bound is found wrong only where it misses ||v - u||_A by more than delta.
 
 Multigrid-CG is run from t u, t = u . b / u . A u the multiple nearest to u* in the energy norm, and
 from zero. Two counts are kept, iterations to a relative
@@ -22,11 +23,9 @@ residual ||b - A u|| / ||b|| and to a relative error ||e||_A / ||u*||_A: a netwo
 which the residual weighs by the eigenvalues of A, so that a prediction near in energy can begin
 with a residual above that of zero.
 
-One operator at several resolutions of the same functions.
-
-Let f be trained on n points along an axis, R_m the passage to m points (linear interpolation, which
-for nested grids is taking every so many points), a_m an input given on m points and u_m the truth
-there. Per sample, in relative L2:
+*Resolutions*: one operator at several of the same functions. Let f be trained on n points along an
+axis, R_m the passage to m points (linear interpolation, which for nested grids is taking every so
+many points), a_m an input given on m points and u_m the truth there. Per sample, in relative L2:
 
     error          ||f(a_m) - u_m|| / ||u_m||,
     interpolated   ||R_m f(R_n a_m) - u_m|| / ||u_m||, what a fixed grid and interpolation give,
@@ -36,9 +35,8 @@ there. Per sample, in relative L2:
 An operator on functions has errors that do not grow with m and a drift that is small beside them
 (arXiv 2506.10973); a network whose kernels are fixed in pixels need not.
 
-How long our own multigrid takes to be as good as a surrogate: the line that keeps one honest.
-
-Full multigrid (followed by cycles where it alone does not do) and multigrid-CG from zero are run
+*The rival*: how long our own multigrid takes to be as good, the line that keeps one honest. Full
+multigrid (followed by cycles where it alone does not do) and multigrid-CG from zero are run
 iteration by iteration, and stopped at the first one whose relative L2 distance to the reference is
 at most the surrogate's error of that sample. The reference is either the truth of the dataset,
 which a coarse grid cannot come nearer to than its discretisation error, or the tightly solved
@@ -400,7 +398,7 @@ class AtResolution:
 
 
 @dataclass(frozen=True)
-class Transfer:
+class ResolutionTransfer:
     """The resolutions from coarse to fine, and the one of the training."""
 
     trained: Shape
@@ -420,7 +418,7 @@ def on_shape(signature: Signature, values: Tensor, shape: Shape) -> Tensor:
 
 
 @torch.no_grad()
-def transfer(
+def resolution_transfer(
     operator: Operator,
     folder: str | Path,
     shapes: Sequence[Shape] = (),
@@ -429,7 +427,7 @@ def transfer(
     samples: int | None = None,
     times: Times | None = None,
     batch: int = 16,
-) -> Transfer:
+) -> ResolutionTransfer:
     """Measure ``operator`` on the stored resolutions of one dataset, all of them if left out.
 
     ``samples``: the first so many. Raises InputError for a resolution that is not stored; one that
@@ -454,7 +452,7 @@ def transfer(
         except InputError as error:
             none = torch.empty(0, dtype=torch.float64)
             rows.append(AtResolution(shape, none, none, none, str(error)))
-    return Transfer(signature.grid.shape, tuple(rows))
+    return ResolutionTransfer(signature.grid.shape, tuple(rows))
 
 
 def _inputs(data: OperatorData, operator: Operator, batch: int, samples: int | None) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sciml.solvers.collocation.gauss_newton import GaussNewton as GaussNewton
     from sciml.solvers.collocation.gaussians import Gaussians as Gaussians
     from sciml.solvers.collocation.gradient_methods import LBFGS as LBFGS
-    from sciml.solvers.collocation.gradient_methods import Adam as Adam
+    from sciml.solvers.collocation.gradient_methods import AdamDescent as AdamDescent
     from sciml.solvers.collocation.objective import Causal as Causal
     from sciml.solvers.collocation.objective import GradientNorm as GradientNorm
     from sciml.solvers.collocation.objective import NeuralTangent as NeuralTangent

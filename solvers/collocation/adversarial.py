@@ -1,4 +1,26 @@
-"""A density on a box as a triangular map to uniform ones: KRnet in its bounded form.
+"""Collocation points from a density that is trained against the solution, or fitted to r^2.
+
+Adversarial adaptive sampling (Tang, Zhai, Wan, Yang, ICLR 2024, arXiv 2305.18702): with the box
+scaled to the unit cube and the residual to E(r^2) = 1 under the uniform density,
+
+    min over u, max over p of   int r^2 p dx - beta int |grad p|^2 dx,
+
+p a flow (``KRnet``), the two in turn. Without the penalty p would be a point mass at the largest
+residual; with it p - 1 = (-Lap)^-1 (r^2 - 1) / (2 beta), the residual smoothed, as long as that is
+positive. A residual at one point draws all points into the ball of radius 2 sqrt((D + 2) beta)
+around it: where -2 beta Lap p = delta - c and p = 0, dp/dn = 0 on its surface, by Green's formula
+with |x|^2.
+
+Deep adaptive sampling (Tang, Wan, Yang 2023, arXiv 2112.14038) fits the flow to r^2 instead,
+
+    max over p of   int r^2 log p dx,
+
+and adds points drawn from it (DAS-G) or replaces all points by them (DAS-R).
+
+The loss of u is the mean of r^2 over the points: E_p(r^2). Integrals over the cube are taken at
+candidates, half of them uniform, half from p as it was, with q = (1 + p) / 2 as their density.
+
+*KRnet*, the density on a box as a triangular map to uniform ones, in its bounded form.
 
 A map T of the unit cube onto itself gives the density p(x) = |det dT/dx|; points with that density
 are T^-1 of uniform ones. T is made of piecewise-quadratic distribution functions, one per axis,
@@ -14,28 +36,6 @@ in closed form, and p integrates to one whatever the parameters are.
 KRnet's affine couplings are for the whole space: taken to the box by a logistic map, one of slope
 other than 1 makes the density infinite or zero on the sides, and its Sobolev norm infinite.
 Here p lies between positive bounds and is Lipschitz; the untrained p is the uniform density.
-
-Collocation points from a density that is trained against the solution, or fitted to r^2.
-
-Adversarial adaptive sampling (Tang, Zhai, Wan, Yang, ICLR 2024, arXiv 2305.18702): with the box
-scaled to the unit cube and the residual to E(r^2) = 1 under the uniform density,
-
-    min over u, max over p of   int r^2 p dx - beta int |grad p|^2 dx,
-
-p a flow (``krnet``), the two in turn. Without the penalty p would be a point mass at the largest
-residual; with it p - 1 = (-Lap)^-1 (r^2 - 1) / (2 beta), the residual smoothed, as long as that is
-positive. A residual at one point draws all points into the ball of radius 2 sqrt((D + 2) beta)
-around it: where -2 beta Lap p = delta - c and p = 0, dp/dn = 0 on its surface, by Green's formula
-with |x|^2.
-
-Deep adaptive sampling (Tang, Wan, Yang 2023, arXiv 2112.14038) fits the flow to r^2 instead,
-
-    max over p of   int r^2 log p dx,
-
-and adds points drawn from it (DAS-G) or replaces all points by them (DAS-R).
-
-The loss of u is the mean of r^2 over the points: E_p(r^2). Integrals over the cube are taken at
-candidates, half of them uniform, half from p as it was, with q = (1 + p) / 2 as their density.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.core.strong import StrongForm
-from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
+from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, derivatives, perceptron
 from sciml.solvers.collocation.objective import Objective, objective_of
 from sciml.solvers.descent import (
     Continuation,
@@ -262,11 +262,7 @@ class Projector:
             u = ansatz.jet(self.points, (), self.known, tape).value[:, 0]
             deltas = torch.autograd.grad(u.sum(), [out for _, _, out in tape])
         with torch.no_grad():
-            rows = {
-                id(block): block.jacobian(given.detach(), delta)
-                for (block, given, _), delta in zip(tape, deltas, strict=True)
-            }
-            J = torch.cat([rows[id(block)] for block in ansatz.network.blocks()], 1)
+            J = derivatives(tape, deltas, ansatz.network.blocks())
         return u.detach().reshape(self.M.shape), J
 
 

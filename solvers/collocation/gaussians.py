@@ -1,4 +1,12 @@
-"""Gaussians with trained means and shapes, their derivatives in closed form.
+"""A sum of Gaussians whose places and shapes are trained too: a mesh that moves to where it counts.
+
+    u = G + phi sum_i w_i g_i,
+
+or a small network of several such sums (Kang et al., ICLR 2025, arXiv 2412.05994). Every derivative
+is in closed form, the weights are solved for exactly at every step
+(``variable_projection``).
+
+*The layer*: Gaussians with trained means and shapes, their derivatives in closed form.
 
     g(x) = exp(-z . P z / 2),    z = x - mean,    P = L L^T,    L = (I + T) diag(1/width),
 
@@ -18,21 +26,11 @@ its two neighbours are added: exact to rounding for widths up to a fifth of the 
 A channel is a weighted sum of Gaussians of its own; a small network may follow (Kang et al., ICLR
 2025, arXiv 2412.05994, eq. 4-6).
 
-Gaussians dropped where they count for nothing, and added where the residual is largest.
-
-Those whose weighted rms over the box is below a share of the largest are left out. New ones go to
-the largest residuals among many points, one at a time, each keeping others out of its surroundings;
-a new one is a copy of the widest-reaching Gaussian there, moved, narrower, of weight zero: the
-answer is the same until the next step gives it a weight.
-
-A sum of Gaussians whose places and shapes are trained too: a mesh that moves to where it counts.
-
-    u = G + phi sum_i w_i g_i,
-
-or a small network of several such sums (Kang et al., ICLR 2025, arXiv 2412.05994). Every derivative
-is in closed form (``gaussian_layer``), the weights are solved for exactly at every step
-(``variable_projection``), and between stages Gaussians that count for nothing are dropped and new
-ones are put where the residual is largest, narrower than what is there.
+*Between stages* Gaussians are dropped where they count for nothing and added where the residual is
+largest. Those whose weighted rms over the box is below a share of the largest are left out. New
+ones go to the largest residuals among many points, one at a time, each keeping others out of its
+surroundings; a new one is a copy of the widest-reaching Gaussian there, moved, narrower, of weight
+zero: the answer is the same until the next step gives it a weight.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""Adam (Kingma and Ba 2015, algorithm 1) on the loss at the present points.
+"""Optimisers that need the loss and its gradient alone: any number of points and parameters.
+
+*Adam* (Kingma and Ba 2015, algorithm 1) on the loss at the present points.
 
     g = dL/dtheta,  m = b1 m + (1 - b1) g,  v = b2 v + (1 - b2) g^2,
     theta = theta - rate_k  m / (1 - b1^k) / (sqrt(v / (1 - b2^k)) + 1e-8).
 
 A minibatch is what the sampler draws: with ``every`` 1 each step sees points of its own. Slow, but
-it takes any number of points and parameters; it comes before Gauss-Newton, which finishes.
+robust; it comes before Gauss-Newton, which finishes.
 
-Limited-memory BFGS with a strong Wolfe line search (Nocedal and Wright 2006, section 7.2).
+*Limited-memory BFGS* with a strong Wolfe line search (Nocedal and Wright 2006, section 7.2).
 
 The direction -H g from the last m pairs s = theta' - theta, y = g' - g by the two-loop recursion,
 H_0 = s.y / y.y. The step fulfils
@@ -38,7 +40,7 @@ _EPSILON = 1e-8
 
 
 @dataclass(frozen=True)
-class Adam:
+class AdamDescent:
     """``rate`` falls to the share ``last`` of itself over the ``iterations``, along ``decay``."""
 
     iterations: int = 10_000

@@ -1,15 +1,14 @@
-"""The sum of weighted squares of all residuals of an ansatz, and the Jacobian of what is squared.
+"""What is asked of an ansatz: the sum of weighted squares of all its residuals, and its Jacobian.
 
     loss = sum_k  weight_k / N_k  sum_n |r_k(x_n)|^2  =  |r|^2,
 
 k over the pieces (the equation, the sides, the start). Rows of the Jacobian dr/dtheta come from one
 backward sweep per equation (``networks``). Parameters of the problem that are to be found count as
-parameters of the ansatz.
+parameters of the ansatz, and observations u(x_n) - u_n are one more piece.
 
-How the equation, its conditions and the times of a problem are weighed against each other.
-
-*Causal* (Wang, Sankaran, Perdikaris 2024, arXiv 2203.07404, eq. 14): with L_k the relative mean
-square of the equation's residual in the k-th slice of time, the points of slice i count
+The pieces are weighed against each other. *Causal* (Wang, Sankaran, Perdikaris 2024, arXiv
+2203.07404, eq. 14): with L_k the relative mean square of the equation's residual in the k-th slice
+of time, the points of slice i count
 
     w_i = exp(-epsilon sum_{k < i} L_k),
 
@@ -19,14 +18,6 @@ Sankaran, Wang, Perdikaris 2023, arXiv 2308.08468, eq. 4.3 and 4.6): piece k cou
     sum_j |dL_j/dtheta| / |dL_k/dtheta|,        or  sum_j tr K_j / tr K_k,
 
 K_k = J_k J_k^T / N_k the tangent kernel of its residuals, as a running mean.
-
-A problem made ready for training: equation, conditions, what is unknown and what was seen.
-
-Parameters of the problem that are to be found are trained with the ansatz, and the observations
-
-    u(x_n) - u_n
-
-are one more piece beside the equation and its conditions.
 """
 
 from __future__ import annotations
@@ -53,7 +44,7 @@ from sciml.solvers.collocation.conditions import (
     extent,
     pieces,
 )
-from sciml.solvers.collocation.networks import Tape
+from sciml.solvers.collocation.networks import Tape, derivatives
 
 
 class Network(Protocol):
@@ -240,12 +231,8 @@ class Objective:
                 allow_unused=True,
             )  # fmt: skip
             with torch.no_grad():
-                found = {
-                    id(block): block.jacobian(given, delta)
-                    for (block, given, _), delta in zip(tape, deltas, strict=False)
-                }
-                order = [found[id(block)] for block in wanted]
-                J = torch.cat([*order, *(d[:, None] for d in deltas[len(tape) :])], 1)
+                own = derivatives(tape, deltas[: len(tape)], wanted)
+                J = torch.cat([own, *(d[:, None] for d in deltas[len(tape) :])], 1)
                 if batch.piece.twins is not None:
                     J = J[: len(r)] + J[len(r) :]
             yield r[:, k].detach(), J
@@ -279,8 +266,8 @@ Relative = Callable[[float], float]
 class Causal:
     """Weights of ``slices`` of time; slice i opens as the L before it fall below 1 / ``epsilon``.
 
-    The loss is another at every iteration: for ``GaussNewton`` and ``Adam``, not for ``LBFGS``,
-    which starts anew each time.
+    The loss is another at every iteration: for ``GaussNewton`` and ``AdamDescent``, not for
+    ``LBFGS``, which starts anew each time.
     """
 
     epsilon: float = 100.0

@@ -1,6 +1,6 @@
-"""Where collocation points lie: at random, on Sobol's sequence, on a Latin hypercube.
+"""Where collocation points lie: evenly, or drawn to where the residual of the equation is large.
 
-Collocation points drawn to where the residual of the equation is large.
+Evenly: at random, on Sobol's sequence, on a Latin hypercube. By the residual,
 
     RAR  adds those points of a random pool where |r| is largest (Lu, Meng, Mao, Karniadakis 2021,
          algorithm 2),
@@ -9,8 +9,8 @@ Collocation points drawn to where the residual of the equation is large.
     R3   retains the points where |r| is above its mean and draws the others anew, uniformly (Daw,
          Bu, Wang, Perdikaris, Karpatne 2023, algorithm 1).
 
-The loss is the mean of r^2 over the points, wherever they are, as in these papers. Points of soft
-conditions are on Sobol's sequence, new ones at every exchange.
+and the loss is the mean of r^2 over the points, wherever they are, as in these papers. Points of
+soft conditions are on Sobol's sequence, new ones at every exchange.
 """
 
 from __future__ import annotations

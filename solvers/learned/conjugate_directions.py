@@ -23,12 +23,12 @@ amplitude, which falls from level to level.
 Unknowns that nothing is linked to, as in holes, are none of the network's: it is given zeros there,
 and z = r / d. Which cells are left may be an input of the network; the paper has none.
 
-Training of deep conjugate directions (Kaneda et al. 2023), without a single solution.
+*Training*, without a single solution:
 
     minimise  mean_b || b - A q <q, b> / <q, A q> ||^2,      q = net(b),  ||b|| = 1,
 
 the squared residual after one step along q with exact line search, whatever the length of q. The b
-are random combinations of Ritz vectors of A (``ritz``), never of A times something known. A is
+are random combinations of Ritz vectors of A (``lanczos``), never of A times something known. A is
 scaled to a unit diagonal, as where the network is used. The paper trains on one matrix; several,
 each with its own Ritz vectors, go with the cells as an input. A batch is of one matrix.
 """

@@ -1,4 +1,12 @@
-"""Bandits: choose one of d arms again and again, seeing only the cost of the arm chosen.
+"""Learning to Relax: omega chosen by a bandit over a sequence of systems (arXiv 2310.02246).
+
+One omega of a grid per system; its cost is the number of iterations that the system took. Without a
+context Tsallis-INF comes near the best fixed omega; with one, such as the diagonal shift c of
+A + c I or the time step, ChebCB comes near the best omega for each context (Khodak, Chow, Balcan
+and Talwalkar 2024, theorems 2.3 and 3.2). The answer to each system is what CG or SOR gives at that
+omega, to its tolerance: learning changes the cost and nothing else.
+
+*Bandits* choose one of d arms again and again, seeing only the cost of the arm chosen.
 
 Tsallis-INF (Zimmert and Seldin 2021, algorithm 1) plays arm i at round t with probability
 
@@ -20,14 +28,6 @@ with gamma_t = 2 t sqrt(d t / (sum of squared errors of prediction + 2 alpha^2 t
 alpha the error of the series.
 
 Costs are scaled by what was seen: to [0, 1] between the least and the greatest.
-
-Learning to Relax: omega chosen by a bandit over a sequence of systems (arXiv 2310.02246).
-
-One omega of a grid per system; its cost is the number of iterations that the system took. Without a
-context Tsallis-INF comes near the best fixed omega; with one, such as the diagonal shift c of
-A + c I or the time step, ChebCB comes near the best omega for each context (Khodak, Chow, Balcan
-and Talwalkar 2024, theorems 2.3 and 3.2). The answer to each system is what CG or SOR gives at that
-omega, to its tolerance: learning changes the cost and nothing else.
 """
 
 from __future__ import annotations

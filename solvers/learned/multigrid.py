@@ -18,7 +18,7 @@ That a network writes interpolation or coarse operators in the set-up alone is t
 et al. 2019 (arXiv 1902.10248), Luz et al. 2020 (arXiv 2003.05744) and RAPNet (arXiv 2605.26854).
 Before it is used it is tried against the formula on a small grid; the better one is taken.
 
-Training of the coarse grids in learned multigrid, on matrices alone.
+*Training* of the coarse grids, on matrices alone:
 
     minimise  mean n(rho),    rho = |E v|_A / |v|_A,
 

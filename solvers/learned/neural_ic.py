@@ -17,10 +17,9 @@ it knows only which end of an entry comes first, as C does. A sparse factor from
 Haeusner et al. 2023 (NeuralIF, arXiv 2305.16368); one that corrects a classical factor: Trifonov et
 al. 2024 (arXiv 2405.15557).
 
-What a sparse factor L is trained on: the error that conjugate gradients leave, or distances.
-
-Preconditioned by M = L L^T, k steps of CG from zero leave the error e_k = p(M^-1 A) e_0, where the
-polynomial p of degree k, p(0) = 1, is the one that makes its energy norm least. The loss
+*Losses*: the error that conjugate gradients leave, or distances. Preconditioned by M = L L^T, k
+steps of CG from zero leave the error e_k = p(M^-1 A) e_0, where the polynomial p of degree k, p(0)
+= 1, is the one that makes its energy norm least. The loss
 
     energy:     mean (||e_k||_A / ||e_0||_A)^(1/k), the factor per step,
 
@@ -35,13 +34,13 @@ norm of D^-1, D the diagonal of A, with
     frobenius:  w = D^-1/2 n, n of N(0, 1)   (Haeusner et al. 2023, arXiv 2305.16368),
     solutions:  w = A^-1 b, b of N(0, 1)     (Trifonov et al. 2024, arXiv 2405.15557).
 
-Training of neural incomplete Cholesky on any symmetric positive definite matrices.
+*Training* on any symmetric positive definite matrices:
 
     minimise  mean loss(L, A, b),    b of N(0, 1),
 
-over the weights of the network that gives L (``neural_ic``); the losses are in
-``neural_ic_losses``. Each matrix is factorised once, exactly, for the solutions of a few right-hand
-sides. Every eighth matrix is not trained on; its loss chooses the round whose weights are kept.
+over the weights of the network that gives L. Each matrix is factorised once, exactly, for the
+solutions of a few right-hand sides. Every eighth matrix is not trained on; its loss chooses the
+round whose weights are kept.
 """
 
 from __future__ import annotations

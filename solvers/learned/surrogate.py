@@ -1,10 +1,4 @@
-"""A network's inputs, read off a problem, and whether it is the problem the network was trained on.
-
-Which part of the problem an input is, its place, is a dotted key: ``problem.equation.K``. What
-stands there may be anything that a coefficient can be; it is evaluated as ``discretize`` does. All
-the rest of the problem has to be as in training.
-
-A trained operator as a solver: predict, certify, polish.
+"""A trained operator as a solver: predict, certify, polish.
 
     u_0 = network(inputs of the problem),
     eta <= ||u* - u_0||_A <= eta / sqrt(1 - rho)                            the certificate,
@@ -19,6 +13,11 @@ rough one.
 
 The certificate and the polish are about u*, the solution of the problem's own grid. A network
 trained on fine solutions that were cut down to a coarser grid learns another function.
+
+*Inputs* are read off the problem, which has to be the one that the network was trained on. Which
+part of the problem an input is, its place, is a dotted key: ``problem.equation.K``. What stands
+there may be anything that a coefficient can be; it is evaluated as ``discretize`` does. All the
+rest of the problem has to be as in training.
 """
 
 from __future__ import annotations

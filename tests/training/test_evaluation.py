@@ -21,7 +21,7 @@ from sciml.core.grid import Box, Grid
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import Signature
 from sciml.solvers.iteration import relative_residual
-from sciml.training import evaluate, transfer
+from sciml.training import evaluate, resolution_transfer
 from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
 from sciml.training.evaluation import on_shape, roll_out, spread
 from sciml.training.residual import problems_of
@@ -206,7 +206,7 @@ def test_drift_on_a_ring_counts_every_point_once(tmp_path: Path) -> None:
     """f(a) = a plus its mean, which is another one on other points."""
     dataset(tmp_path, grid=(9,))
     f = operator(lambda z: z + z.mean(-1, keepdim=True), (5,), side="periodic")
-    (row,) = transfer(f, tmp_path).rows
+    (row,) = resolution_transfer(f, tmp_path).rows
     for i, sample in enumerate(OperatorData(tmp_path, "test")[k]["x"][0] for k in range(2)):
         fine = sample[:-1].double().numpy()
         coarse = fine[::2]
@@ -219,7 +219,7 @@ def test_drift_on_a_ring_counts_every_point_once(tmp_path: Path) -> None:
 def test_a_pointwise_operator_does_not_drift(
     folder: Path, function: Callable[[Tensor], Tensor]
 ) -> None:
-    found = transfer(operator(function), folder)
+    found = resolution_transfer(operator(function), folder)
     assert [row.shape for row in found.rows] == sorted(SHAPES) and found.trained == (17, 17)
     for row in found.rows:
         assert float(row.drift.max()) < 1e-6 and len(row.drift) == 4
@@ -239,7 +239,7 @@ def test_a_kernel_in_pixels_drifts() -> None:
 
 
 def test_errors_of_a_solver_as_an_operator_are_of_second_order(folder: Path) -> None:
-    found = transfer(operator(solving, (33, 33)), folder, samples=3)
+    found = resolution_transfer(operator(solving, (33, 33)), folder, samples=3)
     errors = torch.stack([row.error for row in found.rows])
     # The truth is the solution on 65 points, whose own error is a known share of these.
     factor = (16**-2 - 64**-2) / (32**-2 - 64**-2)
@@ -250,10 +250,10 @@ def test_errors_of_a_solver_as_an_operator_are_of_second_order(folder: Path) -> 
 
 def test_resolutions_asked_for_are_kept_and_others_refused(folder: Path) -> None:
     f = operator(torch.sin)
-    rows = transfer(f, folder, [(33, 33), (9, 9)], samples=2).rows
+    rows = resolution_transfer(f, folder, [(33, 33), (9, 9)], samples=2).rows
     assert [row.shape for row in rows] == [(9, 9), (33, 33)] and len(rows[0].error) == 2
     with pytest.raises(InputError, match=r"not stored at \[10, 10\]"):
-        transfer(f, folder, [(10, 10)])
+        resolution_transfer(f, folder, [(10, 10)])
 
 
 def test_a_grid_that_the_network_refuses_is_reported(folder: Path) -> None:
@@ -262,7 +262,7 @@ def test_a_grid_that_the_network_refuses_is_reported(folder: Path) -> None:
             raise InputError("this network takes at most 20 points")
         return z
 
-    rows = transfer(operator(even), folder).rows
+    rows = resolution_transfer(operator(even), folder).rows
     assert [bool(row.refused) for row in rows] == [False, False, True]
     assert "at most 20 points" in rows[-1].to_json()["refused"]
 
