@@ -32,7 +32,7 @@ from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Condition, Problem, Time
 from sciml.core.stencil import Stencil, cross_offsets
 from sciml.core.strong import strong_form
-from sciml.solvers import CG, Auto, Direct, RungeKutta
+from sciml.solvers import CG, Auto, Direct, Newton, RungeKutta
 from sciml.solvers.auto import chooses
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -216,6 +216,18 @@ def test_what_is_not_registered_is_refused_and_what_is_is_listed(refused, messag
         refused()
     assert message in str(caught.value)
     assert caught.value.key == "problem.equation.kind"
+
+
+def test_a_steady_system_is_told_to_take_time() -> None:
+    """Newton's method meets the system that integrators take; it must not be asked for a start."""
+    with pytest.raises(InputError, match="is solved in time: give time") as caught:
+        sciml.solve(Problem(SQUARE, PAIR, WALLS), Newton(), on=GRID)
+    assert caught.value.key == "problem.time"
+
+
+def test_a_grid_is_no_word() -> None:
+    with pytest.raises(InputError, match="on grids or on meshes, not on str"):
+        discretize(Problem(SQUARE, Equation(), WALLS), "grid")
 
 
 def test_without_a_place_a_grid_is_asked_for() -> None:

@@ -183,7 +183,7 @@ class Flow:
 
 
 @dataclass(frozen=True)
-class Channel:
+class StaggeredFlow:
     """A flow problem on its staggered grid, set up: everything that does not change in time."""
 
     problem: Problem
@@ -201,7 +201,7 @@ class Channel:
         """How many flows are computed together."""
         return int(np.prod(self.batch, dtype=int))
 
-    def batched(self, lead: tuple[int, ...]) -> Channel:
+    def batched(self, lead: tuple[int, ...]) -> StaggeredFlow:
         """The same for more flows at once: the parameters' batch broadcast with ``lead``."""
         try:
             batch = tuple(torch.broadcast_shapes(self.batch, lead))

@@ -31,11 +31,11 @@ from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.solvers.iteration import check_options
-from sciml.solvers.projection.flow import Channel, Flow, pressure_problem, pressure_solver
+from sciml.solvers.projection.flow import Flow, StaggeredFlow, pressure_problem, pressure_solver
 from sciml.solvers.projection.staggered import Sides, Walls, component, ends
 
 # (problem, on, rtol): the flow set up, and remarks on it.
-flows: Dispatch[tuple[Channel, tuple[str, ...]]] = Dispatch("solved by projection")
+flows: Dispatch[tuple[StaggeredFlow, tuple[str, ...]]] = Dispatch("solved by projection")
 
 _INSIDE = "problem.obstacle.inside"
 
@@ -108,13 +108,13 @@ class Projection:
 class FlowState:
     """The flow's set-up, remarks on it, and how long it took."""
 
-    channel: Channel
+    channel: StaggeredFlow
     notes: tuple[str, ...]
     setup_seconds: float
 
 
 @flows(NavierStokes, Grid)
-def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[Channel, tuple[str, ...]]:
+def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[StaggeredFlow, tuple[str, ...]]:
     equation = problem.equation_as(NavierStokes)
     _check(problem, equation)
     grid, notes = _cells(on.bind(problem.box))
@@ -135,7 +135,7 @@ def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[Channel, tuple[st
     viscosity = _viscosity(nu, batch)
     pressure = pressure_solver(inner, grid, hole, openings)
     sides = Sides(problem, grid, info, batch, openings)
-    channel = Channel(problem, grid, info, batch, viscosity, faces, sides, pressure, rtol)
+    channel = StaggeredFlow(problem, grid, info, batch, viscosity, faces, sides, pressure, rtol)
     return channel, (*notes, *info.notes)
 
 
@@ -204,7 +204,7 @@ class Run:
     """One run: the clock, and what is said about it in the end."""
 
     solver: Projection
-    channel: Channel
+    channel: StaggeredFlow
     progress: Progress | None
     count: int = 0
     leaks: list[np.ndarray] = field(default_factory=list)

@@ -57,10 +57,10 @@ from sciml.solvers.iteration import LinearSolver, norm, spread
 from sciml.solvers.krylov import CG, GMRES
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.time_stepping.march import (
-    Attempt,
     Integrator,
     Memory,
     Scheme,
+    Step,
     blank_rates,
     check_time_options,
     combine,
@@ -340,7 +340,7 @@ class ImplicitRungeKutta(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Attempt:
+    ) -> Step:
         """Stage by stage."""
         table = self.tableau
         rates = blank_rates(y, table.stages)
@@ -356,7 +356,7 @@ class ImplicitRungeKutta(Scheme):
             value, rates[i] = recovered(found.value, base, tau)
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved
         error = combine(torch.zeros_like(y), h, table.estimate, rates)
-        return Attempt(value, (rates[-1],), error, residual, solved)
+        return Step(value, (rates[-1],), error, residual, solved)
 
     def forget(self) -> None:
         """Of nonlinear equations the Jacobian."""
@@ -423,7 +423,7 @@ class BackwardDifferences(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Attempt:
+    ) -> Step:
         """One stage, or a whole step of the starter while two states before are missing."""
         derivative, before, earlier, gaps = memory
         last, last_but_one = gaps.tolist()
@@ -431,7 +431,7 @@ class BackwardDifferences(Scheme):
         if last_but_one == 0:
             started = self.starter.advance(y, (derivative,), t, h, alive)
             kept = (*started.memory, y, before, distances)
-            return Attempt(started.y, kept, started.error, started.residual, started.solved)
+            return Step(started.y, kept, started.error, started.residual, started.solved)
         w = h / last
         share = 1 + 2 * w
         tau = h * (1 + w) / share
@@ -442,7 +442,7 @@ class BackwardDifferences(Scheme):
         new, slope = recovered(found.value, base, tau)
         third = _third_difference((new, y, before, earlier), (h, last, last_but_one))
         error = (1 + w) ** 2 / (w * share) * h**3 * third
-        return Attempt(new, (slope, y, before, distances), error, found.residual, found.solved)
+        return Step(new, (slope, y, before, distances), error, found.residual, found.solved)
 
     def forget(self) -> None:
         """Of nonlinear equations the Jacobian."""
@@ -520,7 +520,7 @@ class AdditiveRungeKutta(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Attempt:
+    ) -> Step:
         """Stage by stage."""
         table, system, mass = self.tableau, self.system, self.system.mass
         assert mass is not None
@@ -542,7 +542,7 @@ class AdditiveRungeKutta(Scheme):
         new = combine(combine(y, h, table.final, fast), h, table.final, slow)
         error = combine(torch.zeros_like(y), h, table.estimate, fast)
         error = combine(error, h, table.estimate, slow)
-        return Attempt(new, (), error, residual, solved)
+        return Step(new, (), error, residual, solved)
 
     def remark(self) -> str:
         """Set-ups and solves."""

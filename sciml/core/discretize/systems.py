@@ -55,6 +55,12 @@ def semidiscretize_fields(
             "systems of several fields are solved without obstacles", "problem.obstacle"
         )
     names = tuple(equation.equations)
+    if problem.time is None:
+        raise InputError(
+            "a system is solved in time: give time: {end: ...} and initial: "
+            f"{{{', '.join(f'{name}: ...' for name in names)}}}",
+            "problem.time",
+        )
     _check_initial(problem, names)
     first = next(iter(equation.equations.values()))
     info = data(
