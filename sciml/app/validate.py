@@ -59,14 +59,13 @@ def _checked(stated: AnySpec, source: Source, setting: Setting) -> Checked:
         return _problem(stated, setting)
     if isinstance(stated, Family):
         return _family(stated, source, setting)
+    if isinstance(stated, OperatorSpec) and isinstance(stated.data, Files):
+        return (), _stored(stated, stated.data, source)
     home, data = Path(source.name).parent, stated.data
-    if isinstance(data, Files):
-        return (), _stored(stated, data, source)
+    assert not isinstance(data, Files)
     if isinstance(data, Matrices):
-        there = Path(data.folder).is_dir()
-        return (), {} if there else {
-            "data": f"'{data.folder}' is not there yet; put matrices there"
-        }
+        missing = {"data": f"'{data.folder}' is not there yet; put matrices there"}
+        return (), {} if Path(data.folder).is_dir() else missing
     if isinstance(data, OneProblem):
         return _problem(read.load_spec(home / data.spec, data.changes), setting)
     inner = read_yaml(home / data.family)
