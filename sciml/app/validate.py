@@ -14,7 +14,7 @@ from sciml.app.run import Setting
 from sciml.app.spec import Spec
 from sciml.app.train import opened, rounds
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
-from sciml.app.yaml import read_yaml
+from sciml.app.yaml import Source, read_yaml
 from sciml.core.errors import InputError
 from sciml.datasets.family import Family
 from sciml.datasets.store import read_manifest
@@ -23,18 +23,17 @@ from sciml.training import Files
 AnySpec = Spec | Family | OperatorSpec | PreconditionerSpec
 
 
+Checked = tuple[tuple[str, ...], dict[str, str]]  # remarks, and facts by name
+
+
 def validated(
     path: Path, overrides: Iterable[str], setting: Setting
 ) -> tuple[str, tuple[str, ...], dict[str, str]]:
     """What a spec states, remarks on it, and facts by name; raises InputError for a faulty one."""
     source = read_yaml(path)
     stated: AnySpec = read.read(source, overrides)
-    try:
-        notes, facts = _checked(stated, setting)
-        return describe(stated, path), notes, {**facts, "spec": "valid"}
-    except InputError as error:
-        known = source if isinstance(stated, Family) else stated.source
-        raise InputError(read.explain(error, known)) from None
+    notes, facts = _checked(stated, source, setting)
+    return describe(stated, path), notes, {**facts, "spec": "valid"}
 
 
 def describe(stated: AnySpec, path: Path) -> str:
@@ -55,24 +54,25 @@ def describe(stated: AnySpec, path: Path) -> str:
     return f"{read.PRECONDITIONER.name}: {what}"
 
 
-def _checked(stated: AnySpec, setting: Setting) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Remarks and facts."""
+def _checked(stated: AnySpec, source: Source, setting: Setting) -> Checked:
     if isinstance(stated, Spec):
         return _problem(stated, setting)
     if isinstance(stated, Family):
-        return _family(stated, setting)
-    if isinstance(stated, OperatorSpec):
-        return _operator(stated, setting)
-    home = Path(stated.source.name).parent if stated.source else Path()
-    data = stated.data
+        return _family(stated, source, setting)
+    if isinstance(stated, OperatorSpec) and isinstance(stated.data, Files):
+        return (), _stored(stated, stated.data, source)
+    home, data = Path(source.name).parent, stated.data
+    assert not isinstance(data, Files)
+    if isinstance(data, Matrices):
+        missing = {"data": f"'{data.folder}' is not there yet; put matrices there"}
+        return (), {} if Path(data.folder).is_dir() else missing
     if isinstance(data, OneProblem):
         return _problem(read.load_spec(home / data.spec, data.changes), setting)
-    if isinstance(data, Matrices):
-        return (), _folder(data.folder, "put matrices there") or {"data": f"'{data.folder}'"}
-    return _family(read.load_family(home / data.family, data.changes), setting)
+    inner = read_yaml(home / data.family)
+    return _family(read.read_family(inner, data.changes), inner, setting)
 
 
-def _problem(spec: Spec, setting: Setting) -> tuple[tuple[str, ...], dict[str, str]]:
+def _problem(spec: Spec, setting: Setting) -> Checked:
     """The system's facts where there is one; else the solver is set up, which checks all data."""
     if not spec.problem.linear or getattr(spec.solver, "reads_problem", False):
         try:
@@ -89,32 +89,33 @@ def _problem(spec: Spec, setting: Setting) -> tuple[tuple[str, ...], dict[str, s
     }
 
 
-def _family(family: Family, setting: Setting) -> tuple[tuple[str, ...], dict[str, str]]:
-    first = family.sample(family.dataset.seed, [0])
-    spec = Spec(first, family.grid, family.mesh, family.geometry, solver=family.solver)
+def _family(family: Family, source: Source, setting: Setting) -> Checked:
+    """Those of the first sample."""
+    try:
+        drawn = family.draw(family.dataset.seed, [0])
+        first = family.problems({place: value[0] for place, value in drawn.items()})
+        place = (family.grid, family.mesh, family.geometry)
+        spec = Spec(first, *place, solver=family.solver, source=source)
+    except InputError as error:
+        raise InputError(read.explain(error, source)) from None
     notes, facts = _problem(spec, setting)
     return notes, {"random": ", ".join(family.inputs), "samples": _samples(family), **facts}
 
 
-def _operator(spec: OperatorSpec, setting: Setting) -> tuple[tuple[str, ...], dict[str, str]]:
-    data = spec.data
-    if not isinstance(data, Files):
-        home = Path(spec.source.name).parent if spec.source else Path()
-        return _family(read.load_family(home / data.family, data.changes), setting)
+def _stored(spec: OperatorSpec, data: Files, source: Source) -> dict[str, str]:
+    """What goes in and out, and how large the network is, where the data are there."""
     folder = Path(data.folder)
-    whole = folder.parent if folder.name.startswith("at-") else folder
-    if read_manifest(whole) is None and read_manifest(folder) is None:
-        return (), {"data": f"'{folder}' is not there yet; sciml generate makes it"}
+    if read_manifest(folder) is None and read_manifest(folder.parent) is None:
+        return {"data": f"'{folder}' is not there yet; sciml generate makes it"}
     signature = opened(spec).signature
-    network = spec.operator.build(signature)
-    return (), {
+    try:
+        network = spec.operator.build(signature)
+    except InputError as error:
+        raise InputError(read.explain(error, source)) from None
+    return {
         "data": f"{', '.join(signature.inputs)} to {', '.join(signature.outputs)}",
         "parameters": f"{sum(p.numel() for p in network.parameters()):,}",
     }
-
-
-def _folder(name: str, hint: str) -> dict[str, str]:
-    return {} if Path(name).is_dir() else {"data": f"'{name}' is not there yet; {hint}"}
 
 
 def _place(spec: PreconditionerSpec) -> str:
