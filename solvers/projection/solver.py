@@ -133,7 +133,10 @@ def _channel(
     )
     openings = faces[0].open, faces[1].open
     batch = tuple(torch.broadcast_shapes(*(p.shape for p in info.parameters.values())))
-    nu = evaluate(problem.equation.viscosity, info.own, info, "problem.equation.viscosity")
+    key = "problem.equation.viscosity"
+    if depends_on(problem.equation.viscosity, info, key):
+        raise InputError("viscosity must not vary in time", key)
+    nu = evaluate(problem.equation.viscosity, info.own, info, key)
     viscosity = _viscosity(nu, batch)
     pressure = set_up(inner, grid, hole, openings)
     sides = Sides(problem, grid, info, batch, openings)
