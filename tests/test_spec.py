@@ -370,7 +370,7 @@ grid: {shape: [17]}
     assert problem.parameters["k"] == pytest.approx(math.sqrt(2), rel=1e-15)
     assert problem.parameters["j"] == (1.0, 2 * math.e)
     line = message_of(text.replace("2*pi", "2*x"))
-    assert line.startswith("s.yaml:2:55: problem.domain.upper.0: expected a number; got")
+    assert line.startswith("s.yaml:2:52: problem.domain.upper.0: expected a number; got")
     assert "unknown name 'x'" in line
 
 
