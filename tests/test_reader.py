@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.interpolate import PchipInterpolator
 from torch import Tensor
 
 from sciml import (
@@ -29,6 +31,7 @@ from sciml import (
     System,
     Table,
     Time,
+    solve,
 )
 from sciml.core.discretize import discretize, semidiscretize
 from sciml.core.discretize.coefficients import data, evaluate
@@ -40,7 +43,8 @@ from sciml.core.fields import values_on
 from sciml.core.mesh import Mesh
 from sciml.core.pointwise import Pointwise, numeric_parameters
 from sciml.core.quadrature import whole
-from sciml.solvers import Projection
+from sciml.core.table import curve
+from sciml.solvers import ETDRK4, Auto, Newton, Projection
 from sciml.solvers.spectral.fourier import fourier
 from sciml.solvers.spectral.terms import reader
 
@@ -249,3 +253,233 @@ def test_a_coefficient_means_the_same_however_it_is_written(
 def test_the_crossing_is_as_large_as_it_says():
     answered = sum(name in PLACES[where][2].split() for where, _, name in PAIRS)
     assert (len(PAIRS), answered) == (330, 238)
+
+
+# ---- what was wrong ----
+
+LINE = Box((0.0,), (1.0,))
+ENDS_01 = {"left": Condition(dirichlet=0.0), "right": Condition(dirichlet=1.0)}
+
+
+def evolved(equation: Any, box: Box, grid: Grid, initial: Any) -> Tensor:
+    sides = dict.fromkeys(box.sides, Condition(periodic=True))
+    problem = Problem(box, equation, sides, time=Time(0.01), initial=initial)
+    return solve(problem, ETDRK4(), on=grid).last
+
+
+def test_a_function_of_time_moves_on_fourier_modes():
+    equation = Equation(kind="kdv", f=lambda x, t: 100 * t + 0 * x)
+    moved = evolved(equation, LINE, Grid((32,)), 0.0)
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.005), rtol=1e-8, atol=0)
+
+
+PULSE = "100*t*sin(2*pi*y)"
+
+
+def pulse(y: Tensor, t: Tensor) -> Tensor:
+    return 100 * t * (2 * torch.pi * y).sin()
+
+
+@pytest.mark.parametrize(
+    ("text", "function"),
+    [
+        (NavierStokes(0.01, vorticity_source=PULSE), NavierStokes(0.01, vorticity_source=pulse)),
+        (NavierStokes(0.01, force=(PULSE, 0.0)), NavierStokes(0.01, force=(pulse, 0.0))),
+    ],
+    ids=["vorticity source", "force"],
+)
+def test_the_same_in_a_periodic_flow(text: NavierStokes, function: NavierStokes):
+    right, found = (
+        evolved(flow, BOX, Grid((16, 16)), {"vorticity": 0.0}) for flow in (text, function)
+    )
+    assert float(right.abs().max()) > 1e-3
+    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("periodic", [False, True])
+def test_the_same_in_systems_and_for_other_fields(periodic: bool):
+    def answer(f: Any, g: Any) -> Tensor:
+        fields = {"u": Equation(d=1.0, f=f), "v": Equation(d=1.0, f=g)}
+        sides = ROUND if periodic else WALLS
+        initial = {"u": "sin(2*pi*x)", "v": "cos(2*pi*y)"}
+        problem = Problem(BOX, System(fields), sides, time=Time(0.05), initial=initial)
+        return solve(problem, Auto(), on=Grid((16, 16) if periodic else (17, 17))).last
+
+    right = answer("v - u", "10*t")
+    found = answer(lambda x, y, u, v: v - u, lambda t: 10 * t)
+    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("K", ["0.1 + u**2", lambda u: 0.1 + u**2, lambda x, u: 0.1 + u**2])
+def test_the_solution_is_no_coordinate(K: Any):
+    problem = Problem(LINE, Equation(K=K, f=1.0), ENDS_01)
+    # With w = 0.1 u + u^3/3 the equation is w'' = -1, and w(1/2) = w(1)/2 + 1/8.
+    for solver in (Auto(), Newton()):
+        u = float(solve(problem, solver, on=Grid((41,))).value[20])
+        assert 0.1 * u + u**3 / 3 == pytest.approx((0.1 + 1 / 3) / 2 + 1 / 8, rel=2e-3)
+
+
+def test_a_parameter_in_a_function_of_the_helmholtz_equation():
+    def answer(f: Any) -> Tensor:
+        equation, s = Helmholtz(wavenumber=5.0, f=f), {"s": 2.0}
+        return solve(Problem(BOX, equation, WALLS, parameters=s), Auto(), on=NODES).value
+
+    assert torch.equal(answer(lambda x, y, s: s + 0 * x), answer("s"))
+
+
+def test_a_viscosity_is_not_frozen_at_the_start():
+    walls = dict.fromkeys(BOX.sides, Condition(dirichlet=(0.0, 0.0)))
+    for viscosity in ("0.01 + t", lambda t: 0.01 + t):
+        problem = Problem(
+            BOX, NavierStokes(viscosity), walls, time=TIME, initial={"u": 0.0, "v": 0.0}
+        )
+        with pytest.raises(InputError, match="must not vary in time"):
+            Projection().init(problem, CELLS)
+
+
+# ---- files by their centring ----
+
+
+def saved(folder: Path, values: Any, centring: Any = None) -> FieldFile:
+    name = folder / f"{len(list(folder.iterdir()))}.npy"
+    np.save(name, values)
+    return FieldFile(str(name), centring=centring)
+
+
+def centres(n: int) -> np.ndarray:
+    return (np.arange(n) + 0.5) / n
+
+
+@pytest.mark.parametrize("n", [64, 256])
+def test_linear_values_at_cell_centres_are_exact_on_nodes(n: int, tmp_path: Path):
+    K = saved(tmp_path, 1 + centres(n), "cell")
+    found, right = (
+        solve(Problem(LINE, Equation(K=k), ENDS_01), Auto(), on=Grid((129,))).value
+        for k in (K, "1 + x")
+    )
+    torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-12)
+    x = torch.linspace(0, 1, 129, dtype=torch.float64)
+    exact = torch.log1p(x) / torch.log(torch.tensor(2.0, dtype=torch.float64))
+    assert float((found - exact).abs().max()) < 2e-6
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_values_on_another_grid_converge_with_second_order(centring: str, tmp_path: Path):
+    def error(n: int) -> float:
+        x = centres(n) if centring == "cell" else np.linspace(0, 1, n + 1)
+        values = np.exp(x)[:, None] * (2 + np.sin(2 * x))[None, :]
+        f = saved(tmp_path, values, centring)
+        problem = Problem(BOX, Equation(), WALLS)
+        gap = values_on(problem, Grid((129, 97)), f, KEY) - values_on(
+            problem, Grid((129, 97)), "exp(x)*(2 + sin(2*y))", KEY
+        )
+        return float(gap.abs().max())
+
+    errors = [error(n) for n in (16, 32, 64)]
+    assert all(3.5 < a / b < 4.5 for a, b in pairwise(errors))
+
+
+def test_one_value_less_than_nodes_are_the_cells_between(tmp_path: Path):
+    problem = Problem(LINE, Equation(), ENDS_01)
+    right = values_on(problem, Grid((129,)), "1 + x", KEY)
+    for values in (saved(tmp_path, 1 + centres(128)), torch.from_numpy(1 + centres(128))):
+        torch.testing.assert_close(values_on(problem, Grid((129,)), values, KEY), right)
+    # What a file says of itself counts for more than its shape.
+    nodes = saved(tmp_path, np.linspace(1, 2, 128), "node")
+    torch.testing.assert_close(values_on(problem, Grid((129,)), nodes, KEY), right)
+    cells = saved(tmp_path, 1 + centres(129), "cell")
+    torch.testing.assert_close(values_on(problem, Grid((129,)), cells, KEY), right)
+
+
+def test_values_at_cells_keep_their_sign_up_to_the_sides(tmp_path: Path):
+    problem = Problem(LINE, Equation(), ENDS_01)
+    value = values_on(problem, Grid((9,)), saved(tmp_path, [1.0, 100.0, 1.0], "cell"), KEY)
+    assert float(value.min()) == 1.0
+
+
+def test_values_at_cells_go_round_a_periodic_axis(tmp_path: Path):
+    sides = dict.fromkeys(LINE.sides, Condition(periodic=True))
+    problem = Problem(LINE, Equation(), sides)
+    f = saved(tmp_path, [1.0, 2.0, 4.0], "cell")
+    value = values_on(problem, Grid((13,)), f, KEY)
+    assert value[0] == value[12] == pytest.approx(2.5)
+
+
+# ---- tables ----
+
+
+def test_a_table_is_the_monotone_interpolant(tmp_path: Path):
+    rng = np.random.default_rng(3)
+    for n in (2, 3, 4, 30):
+        x, y = np.sort(rng.uniform(-5, 5, n)), np.round(rng.normal(size=n), 1).cumsum()
+        right = PchipInterpolator(x, y)
+        at = torch.linspace(x[0], x[-1], 401, dtype=torch.float64).requires_grad_()
+        value = curve(Table(columns={"T": x, "k": y}, of="T"))(at)
+        (slope,) = torch.autograd.grad(value.sum(), at)
+        np.testing.assert_allclose(value.detach(), right(at.detach()), atol=1e-13)
+        np.testing.assert_allclose(slope, right(at.detach(), 1), atol=1e-11)
+        forward = torch.func.jvp(
+            curve(Table(columns={"T": x, "k": y}, of="T")), (at.detach(),), (torch.ones(401),)
+        )[1]
+        np.testing.assert_allclose(forward, slope, atol=1e-12)
+
+
+def test_beyond_its_range_a_table_is_refused_or_held():
+    table = Table(columns={"x": [0.0, 0.5], "k": [1.0, 2.0]}, of="x")
+    problem = Problem(LINE, Equation(K=table), ENDS_01)
+    with pytest.raises(InputError, match=r"at x = 0.6.*of x from 0 to 0.5.*outside: hold") as error:
+        discretize(problem, Grid((6,)))
+    assert error.value.key == "problem.equation.K"
+    held = values_on(problem, Grid((6,)), replace(table, outside="hold"), KEY)
+    torch.testing.assert_close(held, torch.tensor([1, 1.4, 1.8, 2, 2, 2], dtype=torch.float64))
+
+
+def test_newton_sees_a_table_of_the_solution_and_its_range():
+    def answer(K: Any, **options: Any) -> Any:
+        problem = Problem(LINE, Equation(K=K, f=1.0), ENDS_01)
+        return solve(problem, Newton(), on=Grid((41,)), **options)
+
+    u = np.linspace(-1, 2, 301)
+    table = Table(columns={"u": u, "k": 0.1 + u**2}, of="u")
+    found, right = answer(table), answer("0.1 + u**2")
+    assert int(found.stats.iterations) <= int(right.stats.iterations) + 1
+    torch.testing.assert_close(found.value, right.value, rtol=0, atol=1e-4)
+    short = Table(columns={"u": [0.5, 1.0], "k": [1.0, 2.0]}, of="u")
+    failed = answer(short, throw=False)
+    assert not failed.statuses[0].success
+    assert any("of u from 0.5 to 1" in note for note in failed.notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "said"),
+    [
+        ("T,k\n0,1\n1,2\n", {"of": "t"}, "no column 't'"),
+        ("T,k,rho\n0,1,3\n1,2,3\n", {"of": "T"}, "say which column"),
+        ("T,k\n0,1\n1,2\n", {"of": "T", "column": "rho"}, "no column 'rho'; it has T, k"),
+        ("T,k\n1,1\n0,2\n", {"of": "T"}, "T must increase .*1 is followed by 0"),
+        ("T,k\n1,1\n1,2\n", {"of": "T"}, "1 occurs twice"),
+        ("T,k\n0,nan\n1,2\n", {"of": "T"}, "line 2: expected 2 finite numbers"),
+        ("T,k\n0,1,2\n", {"of": "T"}, "line 2: expected 2 finite numbers"),
+        ("T,k\n0,1\n", {"of": "T"}, "at least two rows"),
+        ("", {"of": "T"}, "needs a line of names"),
+        ("T,T\n0,1\n", {"of": "T"}, "names a column twice"),
+    ],
+)
+def test_what_is_no_table_is_refused(text: str, options: dict, said: str, tmp_path: Path):
+    (tmp_path / "k.csv").write_text(text)
+    with pytest.raises(InputError, match=said) as error:
+        discretize(
+            Problem(LINE, Equation(K=Table(str(tmp_path / "k.csv"), **options)), ENDS_01),
+            Grid((5,)),
+        )
+    assert error.value.key.startswith("problem.equation.K")
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path: Path):
+    file, problem = tmp_path / "k.csv", Problem(LINE, Equation(), ENDS_01)
+    for top in (2, 35):
+        file.write_text(f"x,k\n0,1\n1,{top}\n")
+        for K in (Table(str(file), of="x"), "k"):
+            parameters = {"k": Table(str(file), of="x")}
+            value = values_on(replace(problem, parameters=parameters), Grid((3,)), K, KEY)
+            assert value[-1] == top
