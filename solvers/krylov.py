@@ -96,7 +96,7 @@ class KrylovMethod(LinearSolver):
     max_iterations: int = 10_000
 
     def __post_init__(self) -> None:
-        counts = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
+        counts = {f.name: getattr(self, f.name) for f in fields(self) if f.type in (int, "int")}
         check_options(self.kind, self.rtol, **counts)
 
     @property
