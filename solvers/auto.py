@@ -28,7 +28,7 @@ from sciml.core.solution import Solution
 from sciml.core.solve import Progress, Solver
 from sciml.core.stencil import Stencil
 from sciml.solvers.amg import AMG
-from sciml.solvers.direct import Direct
+from sciml.solvers.direct import SMALL, Direct
 from sciml.solvers.fast_poisson import FastPoisson, recognise
 from sciml.solvers.iteration import LinearSolver, check_options, linear_system
 from sciml.solvers.krylov import CG, GMRES, MINRES
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")
 
 _RTOL = 1e-8
-_SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 # Complex unknowns up to which SuperLU beats a shifted Laplacian (benchmarks/helmholtz.py).
 _FACTORISED = {2: 300_000, 3: 3_000}
 
@@ -148,7 +147,7 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
         return FastPoisson(rtol=rtol), _note(
             "fast_poisson", "the coefficients are constant and every side suits a fast transform"
         )
-    if A.size <= _SMALL:
+    if A.size <= SMALL:
         return Direct(rtol=rtol), _note("direct", f"there are only {A.size} unknowns")
     if isinstance(A, Stencil) and A.dimension == 1:
         return Direct(rtol=rtol), _note("direct", "a one-dimensional stencil is tridiagonal")

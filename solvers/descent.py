@@ -27,7 +27,7 @@ import torch
 from sciml.core.differentiate import attach
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
-from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.linear import LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.place import discrete
 from sciml.core.problem import Problem
@@ -35,7 +35,7 @@ from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
-from sciml.solvers.direct import Direct
+from sciml.solvers.direct import Direct, small
 from sciml.solvers.iteration import LinearSolver, dot, norm, spread, verified
 from sciml.solvers.krylov import CG, GMRES
 from sciml.solvers.multigrid import Multigrid
@@ -110,9 +110,6 @@ def follow(
 
 def _told(value: torch.Tensor) -> str:
     return ", ".join(f"{v:.6g}" for v in value.flatten().tolist())
-
-
-_SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 
 
 @dataclass(frozen=True)
@@ -250,11 +247,6 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
         return solver.iterate(A, solver.setup(A), gradient, None, None).x
 
     return attach(u, residual, adjoint)
-
-
-def small(A: LinearMap) -> bool:
-    """Whether a factorisation is the cheapest way to solve with A."""
-    return A.size <= _SMALL or len(A.shape) == 1
 
 
 def counting(progress: Progress | None) -> Progress | None:

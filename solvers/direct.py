@@ -20,6 +20,8 @@ from sciml.core.linear import LinearMap
 from sciml.solvers.inverse import Action, PerSample, matrices
 from sciml.solvers.iteration import DirectMethod, check_options
 
+SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
+
 
 @dataclass(frozen=True)
 class Direct(DirectMethod):
@@ -41,6 +43,11 @@ class Direct(DirectMethod):
         pairs = [_inverse(matrix, A, definite) for matrix in matrices(A)]
         actions, adjoints = zip(*pairs, strict=True)
         return PerSample(A, actions, adjoints, symmetric=A.symmetric, definite=definite)
+
+
+def small(A: LinearMap) -> bool:
+    """Whether a factorisation is the cheapest way to solve with A."""
+    return A.size <= SMALL or len(A.shape) == 1
 
 
 def _inverse(

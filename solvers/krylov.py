@@ -96,7 +96,7 @@ class KrylovMethod(LinearSolver):
     max_iterations: int = 10_000
 
     def __post_init__(self) -> None:
-        counts = {f.name: getattr(self, f.name) for f in fields(self) if f.type == "int"}
+        counts = {f.name: getattr(self, f.name) for f in fields(self) if f.type in (int, "int")}
         check_options(self.kind, self.rtol, **counts)
 
     @property
@@ -118,17 +118,18 @@ class KrylovMethod(LinearSolver):
     def setup(self, A: LinearMap) -> KrylovState:
         """Set up the preconditioner; raises InputError where it or A is not what traits say."""
         needs = self.traits
-        if needs.operator != "any":
-            require_symmetric(self.kind, A)
         if needs.operator == "definite":
             require_definite(self.kind, A)
+        elif needs.operator == "symmetric":
+            require_symmetric(self.kind, A)
         M = setup_preconditioner(self.preconditioner, A)
         if needs.preconditioner == "flexible":
             return KrylovState(guard(A, M, descent=needs.operator == "definite"))
         flexible = "fcg" if needs.operator == "definite" else "gmres"
-        require_linear(self.kind, M, flexible)
         if needs.preconditioner == "definite":
             require_definite_preconditioner(self.kind, M, flexible)
+        else:
+            require_linear(self.kind, M, flexible)
         require_suitable(self.kind, needs.preconditioner, M, A)
         return KrylovState(M)
 

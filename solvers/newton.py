@@ -37,9 +37,8 @@ from sciml.solvers.descent import (
     Iterate,
     NonlinearSolver,
     descend,
-    small,
 )
-from sciml.solvers.direct import Direct
+from sciml.solvers.direct import Direct, small
 from sciml.solvers.iteration import LinearSolver, check_options, iterate_verified, norm, spread
 from sciml.solvers.krylov import CG, GMRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid

@@ -46,9 +46,8 @@ from sciml.solvers.descent import (
     counting,
     descend,
     prepare,
-    small,
 )
-from sciml.solvers.direct import Direct
+from sciml.solvers.direct import Direct, small
 from sciml.solvers.iteration import LinearSolver, check_options, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
