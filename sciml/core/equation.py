@@ -151,7 +151,7 @@ class Equation:
     def linear(self) -> bool:
         """Whether no coefficient names the solution or its slope, and no energy is given."""
         return self.energy is None and not any(
-            _mentions_solution(getattr(self, entry.name))
+            mentions_solution(getattr(self, entry.name))
             for entry in fields(self)
             if entry.name != "kind"
         )
@@ -168,9 +168,10 @@ class Equation:
                 )
 
 
-def _mentions_solution(coefficient: Any) -> bool:
+def mentions_solution(coefficient: Any) -> bool:
+    """Whether a text, or one of a list of them, names u or a slope of it."""
     if isinstance(coefficient, (tuple, list)):
-        return any(_mentions_solution(entry) for entry in coefficient)
+        return any(mentions_solution(entry) for entry in coefficient)
     return isinstance(coefficient, str) and bool(_SOLUTION.search(coefficient))
 
 

@@ -20,8 +20,10 @@ from sciml.core.equation import (
     Matrix,
     Regions,
     Vector,
+    mentions_solution,
 )
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.functions import named_arguments
 from sciml.core.grid import Box
 
 __all__ = [
@@ -203,7 +205,19 @@ class Problem:
         """Whether it is a steady linear problem: one system of linear equations."""
         known = isinstance(self.equation, (Helmholtz, Elasticity))
         known |= isinstance(self.equation, Equation) and self.equation.linear
-        return known and self.time is None
+        return known and self.time is None and not self.nonlinear_sides
+
+    @property
+    def nonlinear_sides(self) -> bool:
+        """Whether a Neumann or Robin condition names the solution."""
+        values = [c.neumann for c in self.boundary.values()]
+        values += [v for c in self.boundary.values() if c.robin for v in (c.robin.alpha, c.robin.g)]
+        return any(self._names_u(value) for value in values)
+
+    def _names_u(self, value: Any) -> bool:
+        if callable(value) and self.domain is not None:
+            return "u" in named_arguments(value, self.domain.dimension)
+        return mentions_solution(value)
 
     @property
     def periodic(self) -> tuple[bool, ...]:

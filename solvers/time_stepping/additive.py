@@ -15,7 +15,7 @@ from typing import Literal
 
 import torch
 
-from sciml.core.discretize.instant import AtTime
+from sciml.core.discretize.affine import AtTime
 from sciml.core.errors import InputError
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.solvers.time_stepping.first_order import blank_rates, combine, first_state

@@ -21,7 +21,7 @@ import torch
 
 from sciml.core.discretize.layout import Layout, Points
 from sciml.core.errors import InputError
-from sciml.core.expression import Expression, parse
+from sciml.core.expression import Call, Expression, Node, parse
 from sciml.core.functions import call_named, named_arguments
 from sciml.core.grid import AXES
 from sciml.core.interpolation import interpolate
@@ -29,6 +29,7 @@ from sciml.core.problem import Coefficient, FieldFile, Problem, Unknown
 
 SLOPES = ("ux", "uy", "uz")
 STATE = ("u", *SLOPES)
+_JUMPS = {"<", "<=", ">", ">=", "==", "!=", "step", "sign", "floor", "round", "mod", "where"}
 _REFUSED = {
     "t": "this problem has no time; give it time: {end: ...} and initial:, or leave t out",
     **dict.fromkeys(
@@ -133,6 +134,31 @@ def depends_on(coefficient: Any, data: Data, key: str) -> frozenset[str]:
     else:
         return frozenset()
     return found & {"t", *STATE}
+
+
+def jumps(coefficient: Any, data: Data, key: str) -> bool | None:
+    """Whether a coefficient, or one of a list of them, may jump between points close together.
+
+    A text does where it has a comparison, ``where``, ``step``, ``sign``, ``floor``, ``round`` or
+    ``mod``. None where nobody can say: of a function, of an array.
+    """
+    if isinstance(coefficient, (list, tuple)):
+        found = [jumps(entry, data, key) for entry in coefficient]
+        return True if True in found else None if None in found else False
+    if isinstance(coefficient, str):
+        every = {**dict.fromkeys(STATE, torch.zeros(())), **data.variables}
+        return _jumps(expression(coefficient, replace(data, variables=every), key))
+    return False if isinstance(coefficient, Real) else None
+
+
+@lru_cache(maxsize=256)
+def _jumps(expression: Expression) -> bool:
+    def found(node: Node) -> bool:
+        if not isinstance(node, Call):
+            return False
+        return node.function in _JUMPS or any(found(argument) for argument in node.arguments)
+
+    return found(expression.root)
 
 
 def evaluate(
