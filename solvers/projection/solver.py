@@ -118,6 +118,8 @@ def _channel(
         )
     if on is None:
         raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    if on.scheme is not None:
+        raise InputError("projection has a scheme of its own: leave it out", "grid.scheme")
     _check(problem)
     grid, notes = _cells(on.bind(problem.box))
     kinds = ends(problem)

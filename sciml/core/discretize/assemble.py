@@ -11,7 +11,6 @@ import torch
 
 from sciml.core.discretize import boundary, obstacle, tensor
 from sciml.core.discretize.averages import over_volumes
-from sciml.core.discretize.checks import check_form, check_steady
 from sciml.core.discretize.coefficients import Data, data, evaluate, require
 from sciml.core.discretize.fluxes import (
     Faces,
@@ -24,7 +23,7 @@ from sciml.core.discretize.fluxes import (
     with_mean,
 )
 from sciml.core.discretize.layout import Embedding, Layout, high_faces, layout, low_faces
-from sciml.core.discretize.memory import check_memory, is_matrix
+from sciml.core.discretize.memory import check_form, check_memory, check_steady, is_matrix
 from sciml.core.discretize.obstacle import Cut, RimTerms
 from sciml.core.equation import Helmholtz
 from sciml.core.errors import InputError

@@ -260,9 +260,9 @@ def settled(
         u, k = own.detach(), link.detach()
         v = u + torch.zeros_like(flux(u).detach())
         for _ in range(_STEPS):
-            value, slope = torch.func.jvp(lambda w: gap(w, u, k), (v,), (torch.ones_like(v),))
-            slope = torch.where(slope == 0, 1.0, slope).detach()
-            step = (value / slope).detach()
+            found = torch.func.jvp(lambda w: gap(w, u, k), (v,), (torch.ones_like(v),))
+            slope = torch.where(found[1] == 0, 1.0, found[1]).detach()
+            step = (found[0] / slope).detach()
             v = (v - step).detach()
             if bool((step.abs() <= _SETTLED * v.abs().clamp(min=1e-300)).all()):
                 break

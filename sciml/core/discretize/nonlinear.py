@@ -28,13 +28,12 @@ from sciml.core.discretize.boundary import (
     side_data,
     state_residual,
 )
-from sciml.core.discretize.checks import check_form
 from sciml.core.discretize.coefficients import SLOPES, STATE, Data, data, depends_on, evaluate
 from sciml.core.discretize.energy import Energy
 from sciml.core.discretize.fluxes import SCHEMES, limited_flux
 from sciml.core.discretize.jacobian import box_jacobian
 from sciml.core.discretize.layout import Embedding, high_faces, layout, low_faces
-from sciml.core.discretize.memory import check_memory, is_matrix
+from sciml.core.discretize.memory import check_form, check_memory, is_matrix
 from sciml.core.discretize.obstacle import Cut
 from sciml.core.discretize.quasilinear import Quasilinear, face_jump
 from sciml.core.errors import InputError, did_you_mean

@@ -382,11 +382,11 @@ def cut_links(
             diagonal.append((flat, link))
             right.append((flat, link * g))
         closed = below | above
-        remaining = [f.masked_fill(closed, 0.0) for f in (up, down, diffusive)]
+        up, down, diffusive = (f.masked_fill(closed, 0.0) for f in (up, down, diffusive))
         part = face.limited
         if part is not None:
             part = Limited(torch.where(closed, 0.0, part.strength), part.forward, ~closed)
-        result.append(Faces(*remaining, part))
+        result.append(Faces(up, down, diffusive, part))
     return result, RimTerms(diagonal, right, True)
 
 
