@@ -208,6 +208,8 @@ def certify(
     except InputError as error:
         raise InputError(explain(error, problem)) from None
     typer.echo(describe(problem))
+    if not stored.converged:
+        typer.echo(f"note: the solve beneath did not converge ({stored.status.name.lower()})")
     typer.echo(str(bound))
     if what.is_dir() and not set_:
         typer.echo(f"report  {keep_certificate(what, bound)}")
