@@ -114,9 +114,13 @@ class PDE(ABC):
     complex: ClassVar[bool] = False
 
     @property
-    @abstractmethod
     def linear(self) -> bool:
         """Whether without time it is one system of linear equations."""
+        return self.linear_with({})
+
+    @abstractmethod
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """The same with these parameters, which coefficients may name."""
 
     @abstractmethod
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
@@ -171,8 +175,7 @@ class Equation(PDE):
         if self.energy is not None:
             self._check_energy()
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether no coefficient names the solution or its slope, and no energy is given."""
         return self.energy is None and not any(
             _mentions_solution(getattr(self, entry.name))
@@ -240,8 +243,7 @@ class System(PDE):
                 "a system needs equations: {name: {...}, ...}", "problem.equation.equations"
             )
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: it is solved in time."""
         return False
 
@@ -265,8 +267,7 @@ class NavierStokes(PDE):
     kind: Literal["navier_stokes"] = "navier_stokes"
     title: ClassVar[str] = "navier_stokes"
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: the flow carries itself."""
         return False
 
@@ -304,8 +305,7 @@ class Helmholtz(PDE):
     title: ClassVar[str] = "helmholtz"
     complex: ClassVar[bool] = True
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes."""
         return True
 
@@ -330,8 +330,7 @@ class Elasticity(PDE):
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes: deformations are small."""
         return True
 

@@ -206,7 +206,7 @@ class Problem:
     @property
     def linear(self) -> bool:
         """Whether it is a steady linear problem: one system of linear equations."""
-        return self.equation.linear and self.time is None
+        return self.equation.linear_with(self.parameters) and self.time is None
 
     @property
     def periodic(self) -> tuple[bool, ...]:
