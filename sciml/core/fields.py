@@ -108,7 +108,8 @@ def _conductivity(
     hole = hole_on(problem, on)
     found = {}
     for name, entry in named.items():
-        if isinstance(entry, (Real, tuple, list)) or not Equation(K=entry).linear:
+        of_solution = not Equation(K=entry).linear_with(problem.parameters)
+        if isinstance(entry, (Real, tuple, list)) or of_solution:
             continue
         values = values_on(problem, on, entry, "problem.equation.K", hole)
         found[name] = values if hole is None else torch.where(hole, torch.nan, values)
