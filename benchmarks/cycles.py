@@ -10,13 +10,13 @@ import statistics
 
 import torch
 
-from sciml.app.bench_systems import coefficient, contrast, poisson
+from sciml.app.bench import coefficient, contrast, poisson
 from sciml.core.discretize import discretize
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.solve import solve
 from sciml.solvers import CG, Multigrid
+from sciml.solvers.solve import solve
 
 CYCLES = ("auto", "V", "alternating", "W")
 CONTRAST = (

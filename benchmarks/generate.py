@@ -28,7 +28,7 @@ import numpy as np
 import pyamg
 import torch
 
-from sciml.app.families import load_family
+from sciml.app.read import load_family
 from sciml.core.discretize import discretize
 from sciml.core.grid import Box, Grid
 from sciml.datasets.distributions import stream

@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from sciml.app.families import read_family
-from sciml.app.yaml_source import parse_yaml
+from sciml.app.read import read_family
+from sciml.app.yaml import parse_yaml
 from sciml.core.discretize import discretize
 from sciml.core.grid import Grid
 from sciml.core.problem import Problem

@@ -83,7 +83,8 @@ def train(options: argparse.Namespace) -> None:
     """One of our models, trained for the budget and tested."""
     import torch
 
-    from sciml.app.train import load_training, opened
+    from sciml.app.read import load_training
+    from sciml.app.train import opened
     from sciml.core.files import write_json
     from sciml.training import fit
 
@@ -358,10 +359,10 @@ def _multigrid(
     """
     import torch
 
-    from sciml.app.families import dataset_family
+    from sciml.app.read import dataset_family
     from sciml.core.grid import Grid
     from sciml.datasets.store import read_shard
-    from sciml.training.rival import multigrid_time
+    from sciml.training.evaluation import multigrid_time
 
     data = _stored(options, "test")
     numbers = read_shard(data.reader.paths[0]).indices[:CLOCKED].tolist()
@@ -395,7 +396,7 @@ def _draw(found: Mapping[str, list[dict[str, Any]]], options: argparse.Namespace
     import matplotlib
     from matplotlib.figure import Figure
 
-    from sciml.app.plot import STYLE, save
+    from sciml.app.figures import STYLE, save
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.8, 4.4), layout="constrained")

@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sciml.app.bench_systems import coefficient
+from sciml.app.bench import coefficient
 from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid

@@ -25,7 +25,8 @@ from typing import Any
 
 import torch
 
-from sciml.app.train import load_training, opened
+from sciml.app.read import load_training
+from sciml.app.train import opened
 from sciml.core.files import write_json
 from sciml.datasets.loader import OperatorData
 from sciml.training import Training, evaluate, fit

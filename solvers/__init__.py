@@ -5,177 +5,57 @@ Names load on first use (PEP 562), so that importing this package loads no torch
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sciml.core.lazy import attach
 
 if __name__ != "sciml.solvers":
     raise ImportError("import this package as sciml.solvers, not as solvers")
 
 if TYPE_CHECKING:
-    from sciml.solvers.amg import AMG
-    from sciml.solvers.auto import Auto
-    from sciml.solvers.collocation import (
-        PINN,
-        DeepRitz,
-        FunctionDescent,
-        Gaussians,
-        RandomFeatures,
+    from sciml.solvers.amg import AMG as AMG
+    from sciml.solvers.auto import Auto as Auto
+    from sciml.solvers.collocation.deep_ritz import DeepRitz as DeepRitz
+    from sciml.solvers.collocation.function_descent import FunctionDescent as FunctionDescent
+    from sciml.solvers.collocation.gaussians import Gaussians as Gaussians
+    from sciml.solvers.collocation.pinn import PINN as PINN
+    from sciml.solvers.collocation.random_features import RandomFeatures as RandomFeatures
+    from sciml.solvers.deflation import DeflatedCG as DeflatedCG
+    from sciml.solvers.deflation import Deflation as Deflation
+    from sciml.solvers.descent import Continuation as Continuation
+    from sciml.solvers.direct import Direct as Direct
+    from sciml.solvers.fast_poisson import FastPoisson as FastPoisson
+    from sciml.solvers.incomplete import ILU as ILU
+    from sciml.solvers.incomplete import IncompleteCholesky as IncompleteCholesky
+    from sciml.solvers.krylov import CG as CG
+    from sciml.solvers.krylov import FCG as FCG
+    from sciml.solvers.krylov import GMRES as GMRES
+    from sciml.solvers.krylov import MINRES as MINRES
+    from sciml.solvers.krylov import BiCGStab as BiCGStab
+    from sciml.solvers.learned.conjugate_directions import (
+        ConjugateDirections as ConjugateDirections,
     )
-    from sciml.solvers.continuation import Continuation
-    from sciml.solvers.deflation import DeflatedCG, Deflation
-    from sciml.solvers.direct import Direct
-    from sciml.solvers.fast_poisson import FastPoisson
-    from sciml.solvers.incomplete import ILU, IncompleteCholesky
-    from sciml.solvers.jacobi import Jacobi
-    from sciml.solvers.krylov import CG, FCG
-    from sciml.solvers.krylov_indefinite import MINRES
-    from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
-    from sciml.solvers.learned import ConjugateDirections, ConjugateTraining, Surrogate
-    from sciml.solvers.learned.hints import HINTS
-    from sciml.solvers.learned.learn_to_relax import LearnToRelax
-    from sciml.solvers.learned.multigrid import LearnedMultigrid
-    from sciml.solvers.learned.multigrid_training import MultigridTraining
-    from sciml.solvers.learned.neural_ic import NeuralIC
-    from sciml.solvers.learned.neural_ic_training import NeuralICTraining
-    from sciml.solvers.multigrid import Multigrid
-    from sciml.solvers.newton import Newton
-    from sciml.solvers.picard import Picard
-    from sciml.solvers.projection import Projection
-    from sciml.solvers.relaxation import SOR, SSOR
-    from sciml.solvers.shifted_laplacian import ShiftedLaplacian
-    from sciml.solvers.spectral import ETDRK4
-    from sciml.solvers.time_stepping import BDF, IMEX, SDIRK, RungeKutta, Verlet
+    from sciml.solvers.learned.conjugate_directions import ConjugateTraining as ConjugateTraining
+    from sciml.solvers.learned.hints import HINTS as HINTS
+    from sciml.solvers.learned.learn_to_relax import LearnToRelax as LearnToRelax
+    from sciml.solvers.learned.multigrid import LearnedMultigrid as LearnedMultigrid
+    from sciml.solvers.learned.multigrid import MultigridTraining as MultigridTraining
+    from sciml.solvers.learned.neural_ic import NeuralIC as NeuralIC
+    from sciml.solvers.learned.neural_ic import NeuralICTraining as NeuralICTraining
+    from sciml.solvers.learned.surrogate import Surrogate as Surrogate
+    from sciml.solvers.multigrid import Multigrid as Multigrid
+    from sciml.solvers.newton import Newton as Newton
+    from sciml.solvers.newton import Picard as Picard
+    from sciml.solvers.projection import Projection as Projection
+    from sciml.solvers.relaxation import SOR as SOR
+    from sciml.solvers.relaxation import SSOR as SSOR
+    from sciml.solvers.relaxation import Jacobi as Jacobi
+    from sciml.solvers.shifted_laplacian import ShiftedLaplacian as ShiftedLaplacian
+    from sciml.solvers.spectral import ETDRK4 as ETDRK4
+    from sciml.solvers.time_stepping import BDF as BDF
+    from sciml.solvers.time_stepping import IMEX as IMEX
+    from sciml.solvers.time_stepping import SDIRK as SDIRK
+    from sciml.solvers.time_stepping import RungeKutta as RungeKutta
+    from sciml.solvers.time_stepping import Verlet as Verlet
 
-# What may stand as `solver:` in a spec; the loader builds its union from these classes.
-SOLVERS: tuple[str, ...] = (
-    "Auto",
-    "Direct",
-    "CG",
-    "FCG",
-    "DeflatedCG",
-    "MINRES",
-    "BiCGStab",
-    "GMRES",
-    "Multigrid",
-    "AMG",
-    "FastPoisson",
-    "SOR",
-    "LearnToRelax",
-    "HINTS",
-    "Newton",
-    "Picard",
-    "ETDRK4",
-    "Projection",
-    "SDIRK",
-    "BDF",
-    "IMEX",
-    "RungeKutta",
-    "Verlet",
-    "Surrogate",
-    "PINN",
-    "Gaussians",
-    "RandomFeatures",
-    "DeepRitz",
-    "FunctionDescent",
-)
-
-_MODULES = {
-    "AMG": "amg",
-    "Auto": "auto",
-    "BDF": "time_stepping",
-    "BiCGStab": "krylov_nonsymmetric",
-    "CG": "krylov",
-    "ConjugateDirections": "learned",
-    "ConjugateTraining": "learned",
-    "Continuation": "continuation",
-    "DeepRitz": "collocation",
-    "DeflatedCG": "deflation",
-    "Deflation": "deflation",
-    "Direct": "direct",
-    "ETDRK4": "spectral",
-    "FCG": "krylov",
-    "FastPoisson": "fast_poisson",
-    "FunctionDescent": "collocation",
-    "GMRES": "krylov_nonsymmetric",
-    "Gaussians": "collocation",
-    "HINTS": "learned.hints",
-    "ILU": "incomplete",
-    "IMEX": "time_stepping",
-    "IncompleteCholesky": "incomplete",
-    "Jacobi": "jacobi",
-    "LearnToRelax": "learned.learn_to_relax",
-    "MINRES": "krylov_indefinite",
-    "LearnedMultigrid": "learned.multigrid",
-    "Multigrid": "multigrid",
-    "MultigridTraining": "learned.multigrid_training",
-    "NeuralIC": "learned.neural_ic",
-    "NeuralICTraining": "learned.neural_ic_training",
-    "Newton": "newton",
-    "PINN": "collocation",
-    "Picard": "picard",
-    "Projection": "projection",
-    "RandomFeatures": "collocation",
-    "RungeKutta": "time_stepping",
-    "SDIRK": "time_stepping",
-    "SOR": "relaxation",
-    "SSOR": "relaxation",
-    "ShiftedLaplacian": "shifted_laplacian",
-    "Surrogate": "learned",
-    "Verlet": "time_stepping",
-}
-
-__all__ = [
-    "AMG",
-    "BDF",
-    "CG",
-    "ETDRK4",
-    "FCG",
-    "GMRES",
-    "HINTS",
-    "ILU",
-    "IMEX",
-    "MINRES",
-    "PINN",
-    "SDIRK",
-    "SOLVERS",
-    "SOR",
-    "SSOR",
-    "Auto",
-    "BiCGStab",
-    "ConjugateDirections",
-    "ConjugateTraining",
-    "Continuation",
-    "DeepRitz",
-    "DeflatedCG",
-    "Deflation",
-    "Direct",
-    "FastPoisson",
-    "FunctionDescent",
-    "Gaussians",
-    "IncompleteCholesky",
-    "Jacobi",
-    "LearnToRelax",
-    "LearnedMultigrid",
-    "Multigrid",
-    "MultigridTraining",
-    "NeuralIC",
-    "NeuralICTraining",
-    "Newton",
-    "Picard",
-    "Projection",
-    "RandomFeatures",
-    "RungeKutta",
-    "ShiftedLaplacian",
-    "Surrogate",
-    "Verlet",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'sciml.solvers' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"sciml.solvers.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = attach(__name__, __file__)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, replace
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -24,17 +25,14 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, Progress, Solver, lower, with_solver
+from sciml.core.solve import Progress, Solver
 from sciml.core.stencil import Stencil
 from sciml.solvers.amg import AMG
-from sciml.solvers.direct import Direct
-from sciml.solvers.fast_poisson import FastPoisson
-from sciml.solvers.iteration import check_options
-from sciml.solvers.krylov import CG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.direct import SMALL, Direct
+from sciml.solvers.fast_poisson import FastPoisson, recognise
+from sciml.solvers.iteration import LinearSolver, check_options, linear_system
+from sciml.solvers.krylov import CG, GMRES, MINRES
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.separable import recognise
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
 chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")
 
 _RTOL = 1e-8
-_SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 # Complex unknowns up to which SuperLU beats a shifted Laplacian (benchmarks/helmholtz.py).
 _FACTORISED = {2: 300_000, 3: 3_000}
 
@@ -75,7 +72,7 @@ class Auto:
             options = {} if self.rtol is None else {"rtol": self.rtol}
             evolving = getattr(importlib.import_module("sciml.solvers"), name)(**options)
             return AutoState(evolving, evolving.init(problem, on), _note(evolving.kind, reason))
-        system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
+        system = linear_system(problem, on)
         solver, note = choose(system.A.detach(), self.tolerance)
         return AutoState(solver, solver.init(system), note)
 
@@ -86,11 +83,12 @@ class Auto:
         initial: torch.Tensor | None = None,
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
-        **more: Any,
+        frames: str | Path | None = None,
     ) -> Solution:
-        """Run what was chosen; ``more`` is for problems in time, ``frames`` foremost."""
+        """Run what was chosen; ``frames`` is for problems in time."""
+        more = {} if frames is None else {"frames": frames}
         solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress, **more)
-        return with_solver(solution, self, state.note)
+        return replace(solution, solver=self, notes=(*solution.notes, state.note))
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,9 @@ def _for_form(problem: Problem) -> tuple[str, str]:
         return "RungeKutta", "the equation is of second order in time"
     if _is_zero(form.K):
         return "RungeKutta", "the equation has no diffusion"
-    if not form.linear and replace(form, c=0.0, f=0.0, kind="general").linear:
+    if not form.linear_with(problem.parameters) and replace(
+        form, c=0.0, f=0.0, kind="general"
+    ).linear_with(problem.parameters):
         return "IMEX", "diffusion is stiff and reaction is not"
     return "SDIRK", "diffusion is stiff"
 
@@ -147,7 +147,7 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
         return FastPoisson(rtol=rtol), _note(
             "fast_poisson", "the coefficients are constant and every side suits a fast transform"
         )
-    if A.size <= _SMALL:
+    if A.size <= SMALL:
         return Direct(rtol=rtol), _note("direct", f"there are only {A.size} unknowns")
     if isinstance(A, Stencil) and A.dimension == 1:
         return Direct(rtol=rtol), _note("direct", "a one-dimensional stencil is tridiagonal")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sciml.app import bench
-from sciml.app.bench_certificate import certificate_table
+from sciml.app.bench import certificate_table
 from sciml.core.linear import LinearSystem
 
 # The methods stop by recursive residuals, which rounding parts from the true one.

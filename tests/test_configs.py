@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from sciml.app.spec import json_schema, load_spec, read_spec
-from sciml.app.yaml_source import parse_yaml
+from sciml.app.read import json_schema, load_spec, read_spec
+from sciml.app.yaml import parse_yaml
 from sciml.core.equation import Equation
 from sciml.core.expression import parse
 from sciml.core.plain import dump

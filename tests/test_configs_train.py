@@ -10,19 +10,19 @@ import pytest
 import scipy.sparse
 from test_generate import SMALL
 
-from sciml.app.families import generate, load_family
-from sciml.app.learn import is_learning, learn
-from sciml.app.train import Solved, load_training, read_training, train
-from sciml.app.yaml_source import parse_yaml, read_yaml
+from sciml.app.generate import generate
+from sciml.app.read import OPERATOR, kind_of, load_family, load_training, read_training
+from sciml.app.train import train
+from sciml.app.training_spec import Solved
+from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.grid import Grid
 from sciml.core.plain import dump
 from sciml.datasets.family import Family
-from sciml.operators import OPERATORS
-from sciml.operators.operator import Side, Signature
+from sciml.operators.operator import Side, Signature, architectures
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = sorted((ROOT / "configs" / "train").glob("*.yaml"))
-CONFIGS = [path for path in ALL if not is_learning(read_yaml(path))]
+CONFIGS = [path for path in ALL if kind_of(read_yaml(path)) is OPERATOR]
 FAMILIES = sorted((ROOT / "configs" / "datasets").glob("*.yaml"))
 
 
@@ -64,7 +64,7 @@ def test_the_network_can_be_built_on_the_grid_of_its_data(path: Path) -> None:
 
 def test_the_configs_cover_every_architecture_and_what_is_promised() -> None:
     kinds = {type(load_training(path).operator).__name__ for path in CONFIGS}
-    assert kinds == set(OPERATORS)
+    assert kinds == {cls.__name__ for cls in architectures()}
     promised = {"mgno-darcy", "fno-darcy", "unet-darcy", "deeponet-darcy", "pod-deeponet-darcy",
                 "lsm-darcy", "mgno-darcy-211", "mgno-darcy-rough", "lsm-darcy-85",
                 "mgno-navier-stokes", "mgno-darcy-stream"}  # fmt: skip
@@ -144,6 +144,6 @@ def test_every_preconditioner_is_trained_a_little(path: Path, tmp_path: Path) ->
             matrix = scipy.sparse.csr_array(line * (1 + index))
             scipy.sparse.save_npz(tmp_path / f"matrices/{index}.npz", matrix)
         changes.append(f"data.folder={tmp_path / 'matrices'}")
-    facts = learn(read_yaml(path), tmp_path / "run", "cpu", changes)
-    assert facts
+    record = train(load_training(path, changes), tmp_path / "run")
+    assert record is not None and record["weights"] == "weights.safetensors"
     assert (tmp_path / "run" / "weights.safetensors").is_file()

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 import sciml
 from sciml.app.cli import app
-from sciml.app.families import load_family
+from sciml.app.read import load_family
 from sciml.core import files
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import sciml
 from sciml.app.cli import app
-from sciml.app.families import dataset_family, load_family
+from sciml.app.read import dataset_family, load_family
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.mesh import Mesh

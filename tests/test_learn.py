@@ -13,9 +13,9 @@ import scipy.sparse
 from typer.testing import CliRunner, Result
 
 from sciml.app.cli import app
-from sciml.app.learn import is_learning, load_learning, matrices, read_learning
-from sciml.app.train import read_history
-from sciml.app.yaml_source import parse_yaml, read_yaml
+from sciml.app.read import PRECONDITIONER, kind_of, load_training, read_training
+from sciml.app.train import matrices, read_history
+from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.errors import InputError
 from sciml.core.linear import SparseMatrix
 from sciml.core.plain import dump
@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs" / "train").glob("*.yaml"))
-    if is_learning(read_yaml(path))
+    if kind_of(read_yaml(path)) is PRECONDITIONER
 ]
 PROBLEM = """
 problem:
@@ -62,9 +62,9 @@ def run(*words: object) -> Result:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
 def test_every_config_loads_and_comes_back(path: Path) -> None:
-    spec = load_learning(path)
+    spec = load_training(path)
     assert spec.name
-    assert spec == read_learning(parse_yaml(json.dumps(dump(spec)), str(path)))
+    assert spec == read_training(parse_yaml(json.dumps(dump(spec)), str(path)))
 
 
 def test_a_run_leaves_weights_a_record_and_a_report(home: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_run_leaves_weights_a_record_and_a_report(home: Path) -> None:
 def test_the_matrices_of_a_family_have_domains_of_their_own(home: Path) -> None:
     text = SPEC.replace("{kind: problem, spec: problem.yaml}",
                         "{kind: family, family: family.yaml, count: 3, seed: 1}")  # fmt: skip
-    found = matrices(read_learning(parse_yaml(text, str(home / "spec.yaml"))))
+    found = matrices(read_training(parse_yaml(text, str(home / "spec.yaml"))))
     assert list(found) == [f"sample {k} of 'family.yaml'" for k in range(3)]
     assert all(isinstance(A, Stencil) and A.shape == (10, 10) for A in found.values())
     diagonals = [A.diagonal() for A in found.values()]
@@ -108,7 +108,7 @@ def test_matrices_in_files_are_read_in_order(home: Path) -> None:
     text = SPEC.replace("{kind: problem, spec: problem.yaml}",
                         f"{{kind: matrices, folder: '{folder}'}}")  # fmt: skip
     source = parse_yaml(text, str(home / "spec.yaml"))
-    found = matrices(read_learning(source))
+    found = matrices(read_training(source))
     assert all(isinstance(A, SparseMatrix) for A in found.values())
     assert {name: A.size for name, A in found.items()} == {
         f"'{folder / 'a.npz'}'": 3,
@@ -116,7 +116,7 @@ def test_matrices_in_files_are_read_in_order(home: Path) -> None:
     }
     (folder / "c.mtx").write_text("no matrix")
     with pytest.raises(InputError, match="cannot read a matrix from"):
-        matrices(read_learning(source))
+        matrices(read_training(source))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import difflib
 import os
 import re
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,10 @@ import pytest
 from test_docs import blocks_of, run_command
 
 import sciml
-from sciml.app.families import read_family
-from sciml.app.learn import read_learning
-from sciml.app.spec import Spec, read_spec
-from sciml.app.train import read_training
-from sciml.app.yaml_source import parse_yaml
-from sciml.operators import OPERATORS
+from sciml.app.read import read, read_spec
+from sciml.app.spec import Spec
+from sciml.app.yaml import parse_yaml
+from sciml.operators.operator import architectures
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -47,15 +44,6 @@ def every(language: str, pages: list[Path]) -> list[Any]:
         for block in blocks_of(page.read_text())
         if block.kind == language
     ]
-
-
-def reader(data: dict[str, Any]) -> Callable[..., Any]:
-    """Which command a spec is for."""
-    if "dataset" in data:
-        return read_family
-    if "operator" in data:
-        return read_training
-    return read_learning if "preconditioner" in data else read_spec
 
 
 @pytest.fixture
@@ -100,7 +88,7 @@ def test_yaml_is_a_spec_and_what_it_states_is_solved(block: str, folder: Path) -
     if set(source.data) == {"solver"}:
         assert read_spec(parse_yaml(BASE + block)).solver is not None
         return
-    spec = reader(source.data)(source)
+    spec = read(source)
     if isinstance(spec, Spec):
         assert sciml.solve(spec.problem, spec.solver, on=spec.on).converged
 
@@ -135,8 +123,7 @@ def test_formulas_are_such_as_the_site_can_show(page: Path) -> None:
 def test_every_solver_and_operator_has_a_page_and_every_page_is_in_the_table() -> None:
     index = (DOCS / "methods" / "index.md").read_text()
     text = "\n".join(page.read_text() for page in METHODS)
-    for name in (*sciml.solvers.__all__, *OPERATORS):
-        if name != "SOLVERS":
-            assert re.search(rf"\b{name}\b", text), f"no page names {name}"
+    for name in (*sciml.solvers.__all__, *(cls.__name__ for cls in architectures())):
+        assert re.search(rf"\b{name}\b", text), f"no page names {name}"
     for page in METHODS:
         assert page.stem == "index" or f"({page.name})" in index, f"index.md has no {page.name}"

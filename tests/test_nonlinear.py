@@ -16,11 +16,11 @@ from sciml.core.errors import InputError, SolveError
 from sciml.core.fields import values_on
 from sciml.core.grid import SIDES, Box, Grid
 from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Time
-from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil, box_offsets
 from sciml.solvers import CG, GMRES, Auto, Direct, Newton, Picard
-from sciml.solvers.continuation import Continuation
+from sciml.solvers.descent import Continuation
+from sciml.solvers.solve import solve
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"
 ZERO = Condition(dirichlet=0.0)
@@ -507,7 +507,7 @@ BAD = {
                "scalar or diagonal"),
     "energy on cells": (lambda: stated([D] * 4, energy="ux**2"), "cell", "needs a node grid"),
     "solution in a side": (lambda: Problem(box(1), Equation(f="u"), {"left": ZERO,
-                           "right": Condition(neumann="u")}), "node", "may not depend on the sol"),
+                           "right": Condition(dirichlet="u")}), "node", "may not depend on the"),
     "time in a steady problem": (lambda: stated([D] * 4, f="u*t"), "node", "has no time"),
     "a mass in a steady problem": (lambda: stated([D] * 4, f="u", d=1.0), "node", "leave d out"),
     "nonlinear mass": (lambda: Problem(box(1), Equation(d="u"), all_sides(box(1), ZERO), **TIMED),

@@ -137,7 +137,7 @@ def test_a_certificate_shows_itself_in_one_line(batch: sciml.Solution) -> None:
 
 
 def test_a_plot_is_a_picture_without_pyplot(batch: sciml.Solution) -> None:
-    assert batch.plot()._repr_png_().startswith(b"\x89PNG")
+    assert sciml.plot(batch)._repr_png_().startswith(b"\x89PNG")
 
 
 def test_a_family_is_read_and_generated_from_python(tmp_path: Path) -> None:

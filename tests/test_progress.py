@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 import sciml
-from sciml.app.plot_points import plot_trained
-from sciml.app.progress import Watch, training_line
-from sciml.app.run import Setting, answer
-from sciml.app.run_folder import draw_figures
+from sciml.app.console import Watch, training_line
+from sciml.app.figures import plot_trained
+from sciml.app.run import Setting, answer, draw_figures
 from sciml.core.problem import Time
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "pinn.yaml"
@@ -48,7 +47,7 @@ def test_the_training_of_a_run_is_told_and_drawn_with_its_points(tmp_path: Path)
 
     figures = draw_figures(result.solution, {}, tmp_path)
     assert (tmp_path / "residual.png") in figures.values()
-    figure = result.solution.plot(str(tmp_path / "both.png"))
+    figure = sciml.plot(result.solution, tmp_path / "both.png")
     drawn = [collection for axes in figure.axes for collection in axes.collections]
     counts = [len(c.get_offsets()) for c in drawn if c.__class__.__name__ == "PathCollection"]
     assert counts == [100]

@@ -16,12 +16,10 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from sciml.app import cli
-from sciml.app.formula import mathml, number, terms
-from sciml.app.html_page import columns_table, copied, document
-from sciml.app.spec import load_spec
-from sciml.app.stated import statement
-from sciml.app.yaml_source import parse_yaml
-from sciml.app.yaml_text import one_line, to_yaml
+from sciml.app.formula import mathml, number, statement, terms
+from sciml.app.read import load_spec
+from sciml.app.report import columns_table, copied, document
+from sciml.app.yaml import one_line, parse_yaml, to_yaml
 from sciml.core.plain import dump
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 
 import sciml
 from sciml import Status, solvers
+from sciml.app.read import solver_classes
 from sciml.core.errors import InputError, SolveError
 from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
 from sciml.core.stencil import Stencil, cross_offsets
@@ -698,7 +699,6 @@ def test_options_are_a_pydantic_spec() -> None:
         {"kind": "cg", "preconditioner": {"kind": "amg", "method": "smoothed_aggregation"}}
     )
     assert solver == solvers.CG(preconditioner=solvers.AMG(method="smoothed_aggregation"))
-    for name in solvers.SOLVERS:
-        kind = getattr(solvers, name)
-        needed = {"path": "runs/mgno"} if name in ("Surrogate", "HINTS") else {}
+    for kind in solver_classes():
+        needed = {"path": "runs/mgno"} if kind in (solvers.Surrogate, solvers.HINTS) else {}
         assert TypeAdapter(kind).validate_python({"kind": kind.kind, **needed}) == kind(**needed)

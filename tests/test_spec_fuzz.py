@@ -11,8 +11,9 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sciml.app.spec import Spec, explain, read_spec
-from sciml.app.yaml_source import parse_yaml, read_yaml
+from sciml.app.read import explain, read_spec
+from sciml.app.spec import Spec
+from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.errors import InputError
 from sciml.core.points import Points
 

@@ -17,9 +17,9 @@ from sciml.core.equation import Elasticity, Equation, Helmholtz, NavierStokes, S
 from sciml.core.errors import InputError, SolveError
 from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Obstacle, Problem, Time
-from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.solvers import ETDRK4, Auto
+from sciml.solvers.solve import solve
 from sciml.solvers.spectral.exponential import Diagonal, Pair, phi
 from sciml.solvers.spectral.fourier import fourier
 from sciml.solvers.spectral.vorticity import velocity

@@ -11,8 +11,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from sciml.app.cli import app
-from sciml.app.families import dataset_family, load_family
-from sciml.app.train import load_training, opened, read_history
+from sciml.app.read import dataset_family, load_family, load_training
+from sciml.app.train import opened, read_history
 from sciml.core.errors import InputError
 from sciml.operators import load_operator
 

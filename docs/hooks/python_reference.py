@@ -1,7 +1,7 @@
 """The Python reference: a page for each package, with every public name that it exports.
 
-The names are those of ``__all__``, read without importing anything; what stands on the page is
-their signature and docstring, which mkdocstrings reads from the source.
+The names are those that it imports ``as`` themselves, and its own functions; what stands on the
+page is their signature and docstring, which mkdocstrings reads from the source.
 """
 
 from __future__ import annotations
@@ -40,14 +40,13 @@ def page(package: str) -> str:
 
 
 def public(tree: ast.Module) -> set[str]:
-    """The classes and functions in ``__all__``: no constants, no packages."""
-    exported: set[str] = set()
-    made: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sciml."):
-            made |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.FunctionDef):
-            made.add(node.name)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            exported = set(ast.literal_eval(node.value))
-    return exported & made
+    """The classes and functions that a package exports: no constants, no packages."""
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sciml.")
+        for alias in node.names
+        if alias.asname == alias.name
+    }
+    own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return imported | {name for name in own if not name.startswith("_")}

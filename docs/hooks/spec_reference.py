@@ -13,7 +13,7 @@ import json
 import re
 import typing
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,8 @@ _COMMON = {
 # What no YAML names is called by what it is.
 _TITLES = {
     "Spec": "The file",
-    "TrainSpec": "The file, of an operator",
-    "LearnSpec": "The file, of a preconditioner",
+    "OperatorSpec": "The file, of an operator",
+    "PreconditionerSpec": "The file, of a preconditioner",
     "DatasetOptions": "`dataset`",
 }
 _PLAIN = {"number": "number", "integer": "integer", "boolean": "`true` or `false`"}
@@ -89,7 +89,8 @@ def on_files(files: Files, *, config: Any) -> Files:
 
 def solving() -> Book:
     """What ``sciml solve`` reads."""
-    from sciml.app.spec import Spec, solver_classes
+    from sciml.app.read import solver_classes
+    from sciml.app.spec import Spec
 
     schema = json.loads((ROOT / "configs" / "schema.json").read_text())
     defined = schema["$defs"]
@@ -114,6 +115,7 @@ def solving() -> Book:
 
 def generating() -> Book:
     """What ``sciml generate`` reads beyond that, and the distributions."""
+    from sciml.app.read import FAMILY, json_schema
     from sciml.app.schema import distributions
     from sciml.datasets.distributions import FIELDS, SCALARS
     from sciml.datasets.family import DatasetOptions
@@ -121,26 +123,22 @@ def generating() -> Book:
     schema = {"$defs": {**quiet(distributions(False))["$defs"]}}
     classes = dataclasses_below(DatasetOptions, *FIELDS, *SCALARS)
     names = ("DatasetOptions", *schema["$defs"])
-    schema["$defs"]["DatasetOptions"] = made(DatasetOptions, ())
+    schema["$defs"]["DatasetOptions"] = json_schema(FAMILY)["$defs"]["DatasetOptions"]
     return Book(schema, classes, (Chapter("datasets.md", "Datasets", _DATASETS, names),))
 
 
 def training() -> Book:
     """What ``sciml train`` reads: of operators, and of preconditioners."""
-    import sciml.operators
-    from sciml.app.learn import LearnSpec
-    from sciml.app.train import TrainSpec
-    from sciml.solvers import learned
+    from sciml.app.read import OPERATOR, PRECONDITIONER, json_schema
 
-    operators = [getattr(sciml.operators, name) for name in sciml.operators.OPERATORS]
-    trainings = [getattr(learned, name) for name in learned.TRAININGS]
-    schemas = made(TrainSpec, operators), made(LearnSpec, trainings)
+    schemas = json_schema(OPERATOR), json_schema(PRECONDITIONER)
     defined = {name: node for schema in schemas for name, node in schema["$defs"].items()}
-    roots = {"TrainSpec": schemas[0], "LearnSpec": schemas[1]}
+    roots = {"OperatorSpec": schemas[0], "PreconditionerSpec": schemas[1]}
     book = {"$defs": {**defined, **roots}}
     names = (name for root in roots for name in (root, *mentioned(book, roots[root])))
     order = tuple(dict.fromkeys(name for name in names if name != "AnySolver"))
-    classes = dataclasses_below(TrainSpec, LearnSpec, *operators, *trainings)
+    kinds = [kind.parts() for kind in (OPERATOR, PRECONDITIONER)]
+    classes = dataclasses_below(*(cls for root, parts in kinds for cls in (root, *parts)))
     chapter = Chapter("training.md", "Training", _TRAINING, order)
     return Book(book, classes, (chapter,), "one of those below")
 
@@ -179,14 +177,6 @@ def mentioned(schema: Node, start: Any) -> list[str]:
                 waiting.append(schema["$defs"][name])
             waiting += [value for key, value in node.items() if key != "$defs"]
     return names
-
-
-def made(root: type, choices: Iterable[type]) -> Node:
-    """The schema of a dataclass; ``choices`` stand wherever an interface does."""
-    from sciml.app.schema import adapter
-    from sciml.app.spec import solver_classes
-
-    return quiet(adapter(root, tuple(choices) or solver_classes()))
 
 
 def quiet(types: Any) -> Node:

@@ -6,35 +6,33 @@ weight.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import sciml
-from sciml.app.cli_data import export, generate
-from sciml.app.cli_runs import bench, certify, info, plot, report, solve
-from sciml.app.cli_specs import new, schema, validate
-from sciml.app.cli_training import evaluate, train
-from sciml.app.console import reported
-
-# Every command with an example, which its help ends with.
-_COMMANDS: tuple[tuple[Callable[..., Any], str], ...] = (
-    (new, "sciml new darcy --out darcy.yaml"),
-    (solve, "sciml solve configs/poisson.yaml --set grid.shape=[129,129]"),
-    (validate, "sciml validate configs/darcy.yaml"),
-    (report, "sciml report runs/cg runs/pinn --out comparison.html"),
-    (plot, "sciml plot runs/darcy"),
-    (info, "sciml info runs/darcy"),
-    (certify, "sciml certify runs/darcy --steps 5"),
-    (generate, "sciml generate configs/datasets/darcy.yaml --out data/darcy"),
-    (export, "sciml export data/darcy --to npz --out darcy.npz"),
-    (train, "sciml train configs/train/mgno-darcy.yaml --device cuda"),
-    (evaluate, "sciml evaluate runs/mgno-darcy --data data/darcy --certify"),
-    (schema, "sciml schema > schema.json   # completion in editors"),
-    (bench, "sciml bench elliptic --quick"),
+from sciml.app.console import (
+    NOT_SOLVED,
+    Command,
+    Device,
+    Dtype,
+    Overrides,
+    Seed,
+    SpecFile,
+    aligned,
+    as_folder,
+    complain,
+    print_facts,
+    reported,
 )
+from sciml.app.presets import names_starting, preset, presets
+from sciml.core.errors import InputError, did_you_mean
+
+_DATA = (".h5", ".vtu", ".vti", ".pvd")
 
 app = typer.Typer(
     name="sciml",
@@ -68,8 +66,388 @@ def _root(
     pass
 
 
-for _command, _example in _COMMANDS:
-    app.command(epilog=f"Example:  {_example}")(reported(_command))
+def command(example: str) -> Callable[[Command], Command]:
+    """A function as a command, whose help ends with ``example``."""
+
+    def register(function: Command) -> Command:
+        app.command(epilog=f"Example:  {example}")(reported(function))
+        return function
+
+    return register
+
+
+@command("sciml new darcy --out darcy.yaml")
+def new(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="PRESET", help="One of --list.", autocompletion=names_starting),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file; PRESET.yaml by default.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Show the presets.")] = False,
+) -> None:
+    """Write a commented spec to start from; no file is ever overwritten."""
+    if list_ or name is None:
+        print_facts({preset.name: preset.title for preset in presets()})
+        if not list_:
+            raise InputError("name a preset, for example: sciml new poisson")
+        return
+    chosen = preset(name)
+    path = out or Path(f"{chosen.name}.yaml")
+    if path.is_dir():
+        path = path / f"{chosen.name}.yaml"
+    as_folder(path.parent).mkdir(parents=True, exist_ok=True)
+    try:
+        with open(path, "x", encoding="utf-8") as file:
+            file.write(chosen.text)
+    except FileExistsError:
+        raise InputError(f"'{path}' exists and is left as it is; name another with --out") from None
+    typer.echo(f"{path}: {chosen.title}")
+    typer.echo(f"next    {chosen.next_command(path)}")
+
+
+@command("sciml solve configs/poisson.yaml --set grid.shape=[129,129]")
+def solve(
+    spec: SpecFile,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the results go; runs/<name of the spec> by default.")
+    ] = None,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Time classical solvers on the same problem too.")
+    ] = False,
+    device: Device = "cpu",
+    dtype: Dtype = "float64",
+    seed: Seed = 0,
+) -> None:
+    """Solve a spec; write the solution, its plots, and a report."""
+    from sciml.app.console import solving
+    from sciml.app.read import load_spec
+    from sciml.app.report import comparison, facts
+    from sciml.app.run import FRAMES, Setting, add, answer, describe, recorded, write_run
+
+    setting = Setting(device, dtype, seed)
+    problem = load_spec(spec, set_ or ())
+    directory = as_folder(out or Path("runs") / spec.stem)
+    if compare:
+        from sciml.app.compare import baselines, check_comparable
+
+        check_comparable(problem)
+    typer.echo(describe(problem))
+    with solving(problem) as watched:
+        result = answer(problem, setting, watched, directory / FRAMES)
+    paths = write_run(result, directory, set_ or ())
+    for note in result.solution.notes:
+        typer.echo(f"  {note}")
+    print_facts(facts(recorded(result)))
+    if compare:
+        rows = baselines(result)
+        add(directory, baselines=rows)
+        typer.echo(comparison(rows))
+    typer.echo(f"plot    {directory / 'solution.png'}")
+    typer.echo(f"report  {directory / 'report.html'}")
+    typer.echo(f"data    {', '.join(str(path) for path in paths if path.suffix in _DATA)}")
+    status = result.solution.status
+    if not status.success:
+        complain(str(status))
+        raise typer.Exit(NOT_SOLVED)
+
+
+@command("sciml validate configs/darcy.yaml")
+def validate(
+    spec: SpecFile, set_: Overrides = None, device: Device = "cpu", dtype: Dtype = "float64"
+) -> None:
+    """Say which kind of spec it is, check it and its data, estimate the memory; solve nothing."""
+    from sciml.app.run import Setting
+    from sciml.app.validate import validated
+
+    title, notes, facts = validated(spec, set_ or (), Setting(device, dtype))
+    typer.echo(title)
+    for note in notes:
+        typer.echo(f"  {note}")
+    print_facts(facts)
+
+
+@command("sciml report runs/cg runs/pinn --out comparison.html")
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN [RUN]", help="One run's directory, or two.")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The file; RUN/report.html, or comparison.html for two runs."),
+    ] = None,
+) -> None:
+    """Write the report of a run anew, or one that puts two runs side by side."""
+    from sciml.app.report import write_pair
+    from sciml.app.run import rewrite_report
+
+    if len(runs) > 2:
+        raise InputError(f"a report is of one run or two; got {len(runs)}")
+    if out is not None and out.is_dir():
+        raise InputError(f"--out '{out}' is a directory; name a file such as comparison.html")
+    if len(runs) == 1:
+        typer.echo(rewrite_report(runs[0], out))
+        return
+    typer.echo(write_pair(runs[0], runs[1], out or Path("comparison.html")))
+
+
+@command("sciml plot runs/darcy")
+def plot(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory or solution.h5.")],
+    out: Annotated[Path | None, typer.Option(help="Directory for the figures.")] = None,
+) -> None:
+    """Draw the figures of a run again."""
+    from sciml.app import record
+    from sciml.app.run import draw_figures, read_solution
+    from sciml.core.files import load_fields
+
+    solution, fields = read_solution(run), load_fields(run)
+    home = run if run.is_dir() else run.parent
+    known = (home / record.FILE).is_file()
+    title = record.read(home, record.RUN)["title"] if known else ""
+    for path in draw_figures(solution, fields, as_folder(out or home), title).values():
+        typer.echo(path)
+
+
+@command("sciml info runs/darcy")
+def info(
+    what: Annotated[
+        Path, typer.Argument(metavar="WHAT", help="A run, solution.h5, a spec or a dataset.")
+    ],
+) -> None:
+    """Summarise a run, a solution file, a spec or a dataset, and draw a few of its samples."""
+    from sciml.app import record
+
+    if what.suffix in (".yaml", ".yml"):
+        from sciml.app.read import load
+        from sciml.app.validate import describe
+        from sciml.core.plain import dump
+
+        stated = load(what)
+        typer.echo(describe(stated, what))
+        typer.echo(json.dumps(dump(stated), indent=2))
+    elif (what / "manifest.json").is_file():
+        from sciml.app.generate import summarise
+
+        print_facts(summarise(what))
+    elif (what / record.FILE).is_file() or (what / "operator.json").is_file():
+        _print_record(record.read(what, *record.FOLDERS))
+    elif what.is_file() and what.suffix != ".h5":
+        raise InputError(
+            f"'{what}' is none of what info reads: a run's directory, its solution.h5, a spec "
+            "(.yaml), a dataset, a trained network"
+        )
+    else:
+        _print_solution(what)
+
+
+def _print_record(found: Mapping[str, Any]) -> None:
+    from sciml.app import record
+    from sciml.app.report import facts
+    from sciml.app.train import facts as training_facts
+
+    if found["format"] != record.RUN:
+        print_facts(training_facts(found))
+        return
+    typer.echo(found["description"])
+    for note in found["notes"]:
+        typer.echo(f"  {note}")
+    print_facts(facts(found))
+
+
+def _print_solution(path: Path) -> None:
+    from sciml.core.solution import load_solution
+
+    solution = load_solution(path)
+    size = solution.value.abs() if solution.value.is_complex() else solution.value
+    known = size[size.isfinite()]
+    print_facts(
+        {
+            "status": str(solution.status).partition(":")[0],
+            "shape": " x ".join(str(n) for n in solution.value.shape),
+            "range": f"{float(known.min()):.6g} to {float(known.max()):.6g}"
+            if known.numel()
+            else "no finite value",
+            "true relative residual": f"{float(solution.residual.max()):.2e}",
+            "iterations": str(int(solution.stats.iterations.max())),
+            "solver": str(solution.solver),
+        }
+    )
+
+
+@command("sciml certify runs/darcy --steps 5")
+def certify(
+    what: Annotated[
+        Path, typer.Argument(metavar="RUN|SPEC", help="A run's directory, or a spec to solve.")
+    ],
+    set_: Overrides = None,
+    steps: Annotated[int, typer.Option(min=0, help="Conjugate-gradient steps to tighten by.")] = 0,
+) -> None:
+    """Bound the distance to the exact discrete solution from both sides; a run's report tells it.
+
+    The bounds of a run's own spec are written into its record and its report.
+    """
+    from sciml.app.read import explain, load_spec
+    from sciml.app.run import Setting, add, answer, bounds, describe, read_solution, run_spec
+    from sciml.core.place import discrete
+
+    read = run_spec if what.is_dir() else load_spec
+    problem = read(what, set_ or ())
+    if not problem.problem.linear:
+        raise InputError(
+            "a certificate is for steady linear problems; this one is nonlinear or in time"
+        )
+    stored = read_solution(what) if what.is_dir() else answer(problem, Setting()).solution
+    try:
+        # A hole holds no answer; its points are no unknowns, so any number will do there.
+        bound = sciml.certify(
+            stored.value.nan_to_num(0.0), problem.problem, discrete(problem.on), steps=steps
+        )
+    except InputError as error:
+        raise InputError(explain(error, problem)) from None
+    kept = add(what, certificate=bounds(bound)) if what.is_dir() and not set_ else None
+    typer.echo(describe(problem))
+    typer.echo(str(bound))
+    if kept is not None:
+        typer.echo(f"report  {kept}")
+
+
+@command("sciml generate configs/datasets/darcy.yaml --out data/darcy")
+def generate(
+    spec: SpecFile,
+    out: Annotated[Path, typer.Option(help="The dataset's folder; the same command resumes it.")],
+    set_: Overrides = None,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Samples in all, shared out as the spec's splits.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="local, dask://host:port or mpi.")] = "local",
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the local engine.")] = 1,
+    device: Device = "cpu",
+) -> None:
+    """Make a dataset from a family of problems: every sample solved and its residual checked."""
+    from sciml.app.generate import make_dataset
+    from sciml.app.read import load_family
+
+    family = load_family(spec, set_ or ())
+    if count is not None:
+        family = family.with_count(count)
+    make_dataset(family, as_folder(out), engine=engine, workers=workers, device=device)
+
+
+@command("sciml export data/darcy --to npz --out darcy.npz")
+def export(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A dataset's folder.")],
+    to: Annotated[str, typer.Option(help="neuraloperator (.pt pairs) or npz (one archive).")],
+    out: Annotated[
+        Path, typer.Option(help="pairs/darcy makes pairs/darcy_train_64.pt; or the archive's name.")
+    ],
+) -> None:
+    """Write a dataset on a grid for other programs: inputs and outputs, all samples of a split."""
+    from sciml.datasets.export import export_archive, export_pairs
+
+    known = ("neuraloperator", "npz")
+    if to not in known:
+        raise InputError(f"unknown format '{to}'{did_you_mean(to, known)}", "--to")
+    if to == "npz":
+        typer.echo(export_archive(folder, out))
+        return
+    for path in export_pairs(folder, out.parent, out.name):
+        typer.echo(path)
+
+
+@command("sciml train configs/train/mgno-darcy.yaml --device cuda")
+def train(
+    spec: SpecFile,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder, runs/<name of the spec> by default; resumed there."),
+    ] = None,
+    device: Device = "cpu",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Of weights and order of samples; else the spec's.")
+    ] = None,
+) -> None:
+    """Fit a neural operator to data or to problems solved meanwhile, or a preconditioner."""
+    from sciml.app.read import PRECONDITIONER, kind_of, read_training
+    from sciml.app.train import PICTURE, REPORT, facts, train
+    from sciml.app.yaml import read_yaml
+
+    source, directory = read_yaml(spec), as_folder(out or Path("runs") / spec.stem)
+    part = "preconditioner" if kind_of(source) is PRECONDITIONER else "training"
+    overrides = [*(set_ or ()), *([] if seed is None else [f"{part}.seed={seed}"])]
+    record = train(read_training(source, overrides), directory, device, overrides)
+    if record is None:  # one of several processes, of which another tells
+        return
+    print_facts(facts(record))
+    typer.echo(f"plot    {directory / PICTURE}")
+    typer.echo(f"report  {directory / REPORT}")
+    typer.echo(f"weights {directory / record['weights']}")
+
+
+@command("sciml evaluate runs/mgno-darcy --data data/darcy --certify")
+def evaluate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder with a trained operator.")],
+    data: Annotated[
+        list[Path],
+        typer.Option(help="A dataset's folder. Repeatable: further ones stand beside the first."),
+    ],
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    transfer: Annotated[
+        bool, typer.Option("--transfer", help="At every stored resolution too.")
+    ] = False,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Bounds against true errors; iterations saved.")
+    ] = False,
+    samples: Annotated[
+        int, typer.Option(min=1, help="Samples for --transfer and --certify.")
+    ] = 100,
+    frames: Annotated[
+        int | None, typer.Option(min=1, help="In time: predict so many frames, one by one.")
+    ] = None,
+    start: Annotated[int, typer.Option(min=0, help="The last frame given to --frames.")] = 0,
+    batch: Annotated[int, typer.Option(min=1, help="Samples answered at once.")] = 16,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the results go; RUN/evaluation by default.")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Measure a trained operator: errors, resolutions, seconds beside multigrid's, certificates."""
+    from sciml.app.evaluate import Question, measure, tables, write
+
+    home = run if run.is_dir() else run.parent
+    question = Question(
+        run, tuple(data), split, transfer, certify, samples, frames, start, batch, device
+    )
+    findings = measure(question)
+    paths = write(question, findings, out or home / "evaluation")
+    for title, rows in tables(findings):
+        typer.echo(typer.style(title, bold=True))
+        typer.echo(aligned(rows) + "\n")
+    for path in paths:
+        typer.echo(path)
+
+
+@command("sciml schema > schema.json   # completion in editors")
+def schema() -> None:
+    """Print the JSON Schema of a spec for ``sciml solve``."""
+    from sciml.app.read import json_schema
+
+    typer.echo(json.dumps(json_schema(), indent=2))
+
+
+@command("sciml bench elliptic --quick")
+def bench(
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic.")],
+    out: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a first look.")] = False,
+) -> None:
+    """Measure the solvers against SciPy and PyAMG on this machine."""
+    if suite != "elliptic":
+        raise InputError(f"unknown suite '{suite}'{did_you_mean(suite, ('elliptic',))}")
+    from sciml.app.bench import elliptic
+
+    elliptic(out, quick)
 
 
 if __name__ == "__main__":

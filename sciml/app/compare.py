@@ -24,20 +24,14 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem
 from sciml.core.points import Points
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, relative_residual, solve
 from sciml.core.stencil import Stencil
 from sciml.solvers.auto import Auto, choose, choose_for
 from sciml.solvers.inverse import matrices
+from sciml.solvers.iteration import LinearSolver, relative_residual
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.solve import solve
 
-HEAD = ("solver", "iterations", "set-up s", "solve s", "total s", "true residual", "error",
-        "time over this run's")  # fmt: skip
-EXPLAINED = (
-    "Every solver got the same problem and the same tolerance; the least time of up to three runs, "
-    "in turn. The residual is that of the discrete system, recomputed. The error is the relative "
-    "L2 error against the exact solution, where the spec gives one."
-)
 _ROUNDS, _LONG = 3, 2.0  # a method that takes longer than so many seconds runs once
 _LOOSEST = 0.1
 _SAMPLES = 4  # of a batch are solved by those that take one system at a time
@@ -90,31 +84,6 @@ def baselines(result: Answer) -> list[dict[str, Any]]:
         total = None if row.solve is None else (row.setup or 0.0) + row.solve
         shown.append(asdict(replace(row, ratio=None if total is None else total / base)))
     return shown
-
-
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """A row of the table as text, in the order of :data:`HEAD`."""
-    if row["solve"] is None:
-        return [row["name"], row["remark"], *[""] * (len(HEAD) - 2)]
-    total = row["setup"] + row["solve"]
-    return [
-        f"{row['name']} (this run)" if row["own"] else row["name"],
-        str(row["iterations"]),
-        *(f"{seconds:.3g}" for seconds in (row["setup"], row["solve"], total)),
-        "" if row["residual"] is None else f"{row['residual']:.1e}",
-        "" if row["error"] is None else f"{row['error']:.2e}",
-        f"{row['ratio']:.3g}",
-    ]
-
-
-def plain_table(rows: list[dict[str, Any]]) -> str:
-    """The table for a terminal."""
-    lines = [HEAD, *(tuple(cells(row)) for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 def label(solver: Any) -> str:

@@ -14,28 +14,36 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sciml.app.families import dataset_family
-from sciml.app.plot_evaluation import Case, plot_cases, plot_errors, plot_transfer
-from sciml.app.run import versions
+from sciml.app import record
+from sciml.app.figures_learning import Case, plot_cases, plot_errors, plot_transfer
+from sciml.app.read import dataset_family
 from sciml.core.errors import InputError
-from sciml.core.files import write_json
 from sciml.core.grid import Grid
 from sciml.core.problem import Problem
-from sciml.core.solve import solve
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
-from sciml.training.certified import Bracket, Polishing, bracket, polishing
-from sciml.training.evaluation import Evaluation, evaluate, roll_out
+from sciml.solvers.solve import solve
+from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
+from sciml.training.evaluation import (
+    METHODS,
+    Bracket,
+    Evaluation,
+    MultigridTime,
+    Polishing,
+    ResolutionTransfer,
+    bracket,
+    evaluate,
+    multigrid_time,
+    polishing,
+    resolution_transfer,
+    roll_out,
+)
 from sciml.training.residual import problems_of
-from sciml.training.resolution import Transfer, transfer
-from sciml.training.rival import METHODS, MultigridTime, multigrid_time
-from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
 
 if TYPE_CHECKING:
     from sciml.operators.operator import Operator, Signature
 
-FORMAT = "sciml evaluation 1"
 FILE = "evaluation.json"
 _TIMED = 50  # samples of the comparison with multigrid
 _STEPS = 3  # of tightening a certificate by
@@ -70,7 +78,7 @@ class Findings:
     operator: Operator
     evaluations: dict[str, Evaluation]
     rival: tuple[tuple[str, MultigridTime], ...] | str
-    transfer: Transfer | None = None
+    transfer: ResolutionTransfer | None = None
     brackets: tuple[Bracket, ...] = ()
     polishing: Polishing | None = None
     perfect: Polishing | None = None
@@ -95,7 +103,7 @@ def measure(question: Question) -> Findings:
     }
     moved = None
     if question.transfer:
-        moved = transfer(
+        moved = resolution_transfer(
             operator, first, split=question.split, samples=question.samples, times=times
         )
     errors = evaluations[str(first)].relative_l2[:_TIMED]
@@ -199,33 +207,31 @@ def certified(
     )
 
 
-def record(question: Question, findings: Findings) -> dict[str, Any]:
+def recorded(question: Question, findings: Findings) -> dict[str, Any]:
     """The findings as plain data, for ``evaluation.json``."""
     operator, rival = findings.operator, findings.rival
-    return {
-        "format": FORMAT,
-        "run": str(question.run),
-        "kind": operator.options.kind,
-        "trained": list(operator.signature.grid.shape),
-        "provenance": operator.provenance,
-        "split": question.split,
-        "evaluations": {name: e.to_json() for name, e in findings.evaluations.items()},
-        "multigrid": rival
+    return record.made(
+        record.EVALUATION,
+        run=str(question.run),
+        kind=operator.options.kind,
+        trained=list(operator.signature.grid.shape),
+        provenance=operator.provenance,
+        split=question.split,
+        evaluations={name: e.to_json() for name, e in findings.evaluations.items()},
+        multigrid=rival
         if isinstance(rival, str)
         else [{"reference": name, **row.to_json()} for name, row in rival],
-        "transfer": findings.transfer and findings.transfer.to_json(),
-        "certificates": [found.to_json() for found in findings.brackets],
-        "polishing": findings.polishing and findings.polishing.to_json(),
-        "polishing_of_truth": findings.perfect and findings.perfect.to_json(),
-        "versions": versions(),
-    }
+        transfer=findings.transfer and findings.transfer.to_json(),
+        certificates=[found.to_json() for found in findings.brackets],
+        polishing=findings.polishing and findings.polishing.to_json(),
+        polishing_of_truth=findings.perfect and findings.perfect.to_json(),
+    )
 
 
 def write(question: Question, findings: Findings, out: Path) -> list[Path]:
     """Write the record and the figures; returns their paths."""
-    out.mkdir(parents=True, exist_ok=True)
     paths = [out / FILE, out / "cases.png", out / "errors.png"]
-    write_json(paths[0], record(question, findings))
+    record.write(out, recorded(question, findings), FILE)
     first = next(iter(findings.evaluations.values()))
     signature = findings.operator.signature
     times = _times(findings.operator, question)
@@ -313,7 +319,7 @@ def _time_rows(findings: Findings) -> list[Sequence[str]]:
     return rows
 
 
-def transfer_rows(found: Transfer) -> list[Sequence[str]]:
+def transfer_rows(found: ResolutionTransfer) -> list[Sequence[str]]:
     """A row per resolution; the training's own is marked."""
     rows: list[Sequence[str]] = [("grid", "error", "interpolated", "drift")]
     for row in found.rows:
@@ -369,15 +375,6 @@ def polishing_rows(found: dict[str, Polishing]) -> list[Sequence[str]]:
             )
         )
     return rows
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Rows as a text with columns."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -1,28 +1,37 @@
-"""The report of a run: one HTML file with its formulas and pictures inside, that needs no other."""
+"""The report of a run, of a training, or of two runs side by side: one page of HTML.
+
+Its formulas and pictures are inside, so that it needs no other file and asks nobody for anything.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import base64
+import struct
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import SequenceMatcher
+from html import escape
 from pathlib import Path
 from typing import Any
 
-from sciml.app.html_page import (
-    columns_table,
-    copied,
-    document,
-    facts_table,
-    figure,
-    heading,
-    note,
-    notes_list,
-    section,
-    verdict,
-)
-from sciml.app.stated import statement
-from sciml.app.yaml_text import to_yaml
+from sciml.app.console import aligned
+from sciml.app.formula import statement
+from sciml.app.record import RUN, check, read
+from sciml.app.yaml import one_line, to_yaml
+from sciml.core.errors import InputError
+from sciml.core.files import write_text
+from sciml.core.plain import differences
+from sciml.core.solution import load_solution
 
 # What a run's figures are called in its record; the answer stands before everything else.
 SOLUTION = "Solution"
+HEAD = ("solver", "iterations", "set-up s", "solve s", "total s", "true residual", "error",
+        "time over this run's")  # fmt: skip
+EXPLAINED = (
+    "Every solver got the same problem and the same tolerance; the least time of up to three runs, "
+    "in turn. The residual is that of the discrete system, recomputed. The error is the relative "
+    "L2 error against the exact solution, where the spec gives one."
+)
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
@@ -153,13 +162,31 @@ def compared(record: Mapping[str, Any]) -> str:
     rows = record.get("baselines")
     if not rows:
         return ""
-    from sciml.app.compare import EXPLAINED, HEAD, cells
-
     return section(
         "Beside other solvers",
         columns_table(HEAD, [cells(row) for row in rows], [row["own"] for row in rows]),
         note(f"{EXPLAINED} This machine, {record['threads']} thread(s)."),
     )
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """A row of the table as text, in the order of :data:`HEAD`."""
+    if row["solve"] is None:
+        return [row["name"], row["remark"], *[""] * (len(HEAD) - 2)]
+    total = row["setup"] + row["solve"]
+    return [
+        f"{row['name']} (this run)" if row["own"] else row["name"],
+        str(row["iterations"]),
+        *(f"{seconds:.3g}" for seconds in (row["setup"], row["solve"], total)),
+        "" if row["residual"] is None else f"{row['residual']:.1e}",
+        "" if row["error"] is None else f"{row['error']:.2e}",
+        f"{row['ratio']:.3g}",
+    ]
+
+
+def comparison(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The table of the comparison for a terminal."""
+    return aligned([HEAD, *(cells(row) for row in rows)])
 
 
 def _spec(record: Mapping[str, Any]) -> str:
@@ -168,3 +195,258 @@ def _spec(record: Mapping[str, Any]) -> str:
         copied(to_yaml(record["spec"])),
         note(f"Paths are those of the machine that ran it. {record['spec_file']}"),
     )
+
+
+Record = Mapping[str, Any]
+
+
+def write_pair(first: Path, second: Path, out: Path) -> Path:
+    """Write the page that compares two runs' directories; returns its path."""
+    from sciml.app.figures import plot_courses, plot_fields
+
+    if first.resolve() == second.resolve():
+        raise InputError(f"'{first}' is compared with itself; name two runs")
+    paths = _labels(first, second)
+    records = {name: read(path, RUN) for name, path in paths.items()}
+    for name, path in paths.items():
+        check(path, records[name])
+    solutions = {name: load_solution(path) for name, path in paths.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        fields, courses = Path(folder) / "fields.png", Path(folder) / "courses.png"
+        drawn = plot_fields(solutions, fields) is not None
+        plot_courses(solutions, courses)
+        text = _page(records, {
+            "One colour scale for both, and their difference where they share a grid": fields
+        } if drawn else {}, {"Residuals as each solver saw them": courses})  # fmt: skip
+    write_text(out, text)
+    return out
+
+
+def _labels(first: Path, second: Path) -> dict[str, Path]:
+    """Short names that tell the two apart."""
+    if first.name != second.name:
+        return {first.name: first, second.name: second}
+    return {str(first): first, str(second): second}
+
+
+def _page(
+    records: Mapping[str, Record], fields: Mapping[str, Path], courses: Mapping[str, Path]
+) -> str:
+    title = " and ".join(records)
+    a, b = records.values()
+    return document(
+        title,
+        [
+            heading(title, " against ".join(record["description"] for record in records.values())),
+            section("What was solved", _stated(records)),
+            section("The answers", *(figure(name, file) for name, file in fields.items())),
+            section("In numbers", _run_rows(records, {n: facts(r) for n, r in records.items()})),
+            section("Convergence", *(figure(name, file) for name, file in courses.items())),
+            section("Where the specs differ", _spec_differences(a, b, list(records))),
+            section("The specs, every option written out", _specs(records)),
+            section("The runs", _run_rows(records, {n: setting(r) for n, r in records.items()})),
+        ],
+    )
+
+
+def _stated(records: Mapping[str, Record]) -> str:
+    """The problem once where both solved the same, else one beside the other."""
+    texts = {name: statement(record["spec"]["problem"]) for name, record in records.items()}
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values())) + note("Both runs solved this problem.")
+    return _beside({name: text for name, text in texts.items()})
+
+
+def _beside(parts: Mapping[str, str]) -> str:
+    inner = "".join(f"<div>{note(name)}{part}</div>" for name, part in parts.items())
+    return f'<div class="pair">{inner}</div>'
+
+
+def _run_rows(records: Mapping[str, Record], columns: Mapping[str, Mapping[str, str]]) -> str:
+    """A line for every name, a column for every run; lines that differ stand out."""
+    names = list(dict.fromkeys(name for lines in columns.values() for name in lines))
+    rows = [[name, *(lines.get(name, "–") for lines in columns.values())] for name in names]
+    return columns_table(["", *records], rows, [row[1] != row[2] for row in rows], wraps=True)
+
+
+def _spec_differences(a: Record, b: Record, names: list[str]) -> str:
+    found = [
+        [key, *("–" if value is None else one_line(value) for value in pair)]
+        for key, *pair in differences(a["spec"], b["spec"])
+    ]
+    if not found:
+        return note("Nowhere: the specs are equal.")
+    return columns_table(["key", *names], found, [True] * len(found), wraps=True)
+
+
+def _specs(records: Mapping[str, Record]) -> str:
+    texts = [to_yaml(record["spec"]) for record in records.values()]
+    first, second = (text.splitlines() for text in texts)
+    equal = SequenceMatcher(None, first, second, autojunk=False).get_matching_blocks()
+    shared = (
+        {block.a + k for block in equal for k in range(block.size)},
+        {block.b + k for block in equal for k in range(block.size)},
+    )
+    return _beside(
+        {
+            name: copied(text, [k not in kept for k in range(len(text.splitlines()))])
+            for name, text, kept in zip(records, texts, shared, strict=True)
+        }
+    )
+
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1f2933; --soft: #5b6673; --line: #d8dde3;
+  --ground: #fff; --panel: #f4f6f8; --good: #2e8b57; --bad: #c0392b; --mark: #fff3bf; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #9aa5b1; --line: #3a434d;
+  --ground: #14181c; --panel: #1e242a; --good: #57c98a; --bad: #ff7b6b; --mark: #4d4212; } }
+* { box-sizing: border-box; }
+body { background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
+  margin: 0 auto; max-width: 58rem; padding: 1rem; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: .4rem 0 .2rem; overflow-wrap: anywhere; }
+h2 { border-top: 1px solid var(--line); font-size: 1.1rem; margin: 2rem 0 .6rem;
+  padding-top: .9rem; }
+.lead { color: var(--soft); margin: 0; overflow-wrap: anywhere; }
+.verdict { background: var(--panel); border-left: .3rem solid; border-radius: .2rem;
+  margin: 1rem 0; padding: .5rem .8rem; }
+.solved { border-color: var(--good); } .unsolved { border-color: var(--bad); }
+table { border-collapse: collapse; width: 100%; }
+td, th { border-bottom: 1px solid var(--line); padding: .35rem .8rem .35rem 0; text-align: left;
+  vertical-align: top; }
+tr:last-child > td, tr:last-child > th { border-bottom: 0; }
+th { color: var(--soft); font-weight: 500; }
+td { font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
+.facts th, .data th { width: 34%; }
+.data { table-layout: fixed; }
+.wide { overflow-x: auto; overflow-y: hidden; }
+.columns td, .columns th { white-space: nowrap; }
+.columns td:first-child { white-space: normal; min-width: 9rem; overflow-wrap: normal; }
+.wrapped { table-layout: fixed; }
+.wrapped td, .wrapped th { overflow-wrap: anywhere; width: auto; }
+.differs td, mark { background: var(--mark); }
+.equation p, .where p { margin: .4rem 0; overflow-x: auto; overflow-y: hidden;
+  padding: .2rem 0; }
+.equation { font-size: 1.2rem; }
+mark { color: inherit; }
+math { font-size: 1.08em; }
+figure { margin: 1rem auto; max-width: 44rem; }
+img { background: #fff; border-radius: .3rem; display: block; height: auto; max-width: 100%; }
+.broad { overflow-x: auto; } .broad > img { max-width: none; min-width: 42rem; width: 100%; }
+figcaption, .note { color: var(--soft); font-size: .9rem; margin-top: .3rem; }
+ul { padding-left: 1.2rem; } li { overflow-wrap: anywhere; }
+pre { background: var(--panel); border-radius: .3rem; font-size: .82rem; margin: 0;
+  overflow-x: auto; padding: .8rem; }
+details > summary { cursor: pointer; }
+.spec { position: relative; }
+.copy { background: var(--ground); border: 1px solid var(--line); border-radius: .3rem;
+  color: var(--ink); cursor: pointer; font: inherit; font-size: .8rem; padding: .2rem .7rem;
+  position: absolute; right: .5rem; top: .5rem; }
+.pair { display: grid; gap: 0 1.5rem; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); }
+.pair > * { min-width: 0; }
+@media (max-width: 34rem) { body { padding: .8rem; } .equation { font-size: 1.05rem; } }
+"""
+
+_BROAD = 1.8  # times as wide as high
+
+# Without it, and where scripts are off, the button stays hidden and the text can be selected.
+_COPY = """
+for (const button of document.querySelectorAll("button.copy")) {
+  const text = button.parentElement.querySelector("pre");
+  const say = (word) => { button.textContent = word;
+    setTimeout(() => { button.textContent = "Copy"; }, 1500); };
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    try { await navigator.clipboard.writeText(text.textContent); say("Copied"); }
+    catch { const range = document.createRange(); range.selectNodeContents(text);
+      const chosen = getSelection(); chosen.removeAllRanges(); chosen.addRange(range);
+      say("Press Ctrl+C"); }
+  });
+}
+"""
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """A whole page; the empty icon keeps browsers from asking for one."""
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{_STYLE}</style>'
+        f"</head><body>\n{body}\n<script>{_COPY}</script></body></html>\n"
+    )
+
+
+def heading(title: str, description: str) -> str:
+    """The title and one line about it."""
+    return f'<h1>{escape(title)}</h1><p class="lead">{escape(description)}</p>'
+
+
+def verdict(text: str, *, solved: bool) -> str:
+    """One sentence that says how it went."""
+    return f'<p class="verdict {"solved" if solved else "unsolved"}">{escape(text)}</p>'
+
+
+def section(title: str, *parts: str) -> str:
+    """A heading with what belongs to it; nothing where there is nothing."""
+    inner = "".join(parts)
+    return f"<section><h2>{escape(title)}</h2>{inner}</section>" if inner else ""
+
+
+def facts_table(lines: Mapping[str, str]) -> str:
+    """Names and values."""
+    rows = (f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in lines.items())
+    return f'<table class="facts">{"".join(rows)}</table>'
+
+
+def columns_table(
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    marked: Sequence[bool] = (),
+    *,
+    wraps: bool = False,
+) -> str:
+    """A table that scrolls by itself where it is too wide, or ``wraps`` the text of its cells.
+
+    Rows that are ``marked`` stand out.
+    """
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    body = []
+    for index, row in enumerate(rows):
+        kind = ' class="differs"' if index < len(marked) and marked[index] else ""
+        body.append(f"<tr{kind}>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>")
+    layout = "wrapped" if wraps else "columns"
+    return f'<div class="wide"><table class="{layout}"><tr>{top}</tr>{"".join(body)}</table></div>'
+
+
+def notes_list(notes: Sequence[str]) -> str:
+    """Remarks as a list."""
+    items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+    return f"<ul>{items}</ul>" if notes else ""
+
+
+def note(text: str) -> str:
+    """A remark in small type."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def figure(caption: str, file: Path) -> str:
+    """A PNG file inside the page; nothing where it is missing."""
+    if not file.is_file():
+        return ""
+    content, alt = file.read_bytes(), escape(caption)
+    width, height = struct.unpack(">II", content[16:24])  # of a PNG file's header
+    image = f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+    if width > _BROAD * height:  # on a phone it scrolls by itself, to be seen at all
+        image = f'<div class="broad">{image}</div>'
+    return f"<figure>{image}<figcaption>{alt}</figcaption></figure>"
+
+
+def copied(text: str, marked: Sequence[bool] = ()) -> str:
+    """Text to copy, by a button where scripts run; lines that are ``marked`` stand out."""
+    lines = []
+    for index, line in enumerate(text.splitlines()):
+        stands_out = index < len(marked) and marked[index]
+        lines.append(f"<mark>{escape(line)}</mark>" if stands_out else escape(line))
+    button = '<button class="copy" type="button" hidden>Copy</button>'
+    whole = "\n".join(lines)
+    return f'<div class="spec">{button}<pre>{whole}\n</pre></div>'

@@ -1,35 +1,35 @@
-"""One run: a spec answered, measured against what is known, and its record."""
+"""One run: a spec answered, measured against what is known, and the folder that it leaves."""
 
 from __future__ import annotations
 
-import os
-import platform
-import sys
+import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-import sciml
-from sciml.app.progress import Watch
-from sciml.app.spec import Spec, explain
+from sciml.app import record
+from sciml.app.console import Watch
+from sciml.app.read import explain, read_spec
+from sciml.app.report import SOLUTION, html
+from sciml.app.spec import Spec
+from sciml.app.yaml import parse_yaml
 from sciml.core.certificate import Certificate
 from sciml.core.discretize import discretize, memory_estimate
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.fields import beside, exact_on_mesh, hole_on, values_on
+from sciml.core.files import save_solution, write_text
+from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import PLURALS, Mesh
 from sciml.core.place import discrete
-from sciml.core.plain import dump
 from sciml.core.points import Points
 from sciml.core.problem import Problem
-from sciml.core.solution import Solution
+from sciml.core.solution import Solution, load_solution
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _ROUNDED = (
@@ -37,8 +37,13 @@ _ROUNDED = (
     "exact one's by 1e-4 and more on fine grids; use float64 where that matters"
 )
 FRAMES = "frames.h5"
-RECORD_FORMAT = "sciml run 1"
-_PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
+REPORT = "report.html"
+RESIDUAL, CONVERGENCE = "residual", "convergence"
+_CAPTIONS = {
+    "stress": "Von Mises stress",
+    RESIDUAL: "Residual of the discrete equations, relative to the rms of their right-hand side",
+}
+_POINTS = "Residual of the equation, and the points it was trained at"
 
 
 @dataclass(frozen=True)
@@ -200,18 +205,21 @@ def _residual(system: LinearSystem | None, solution: Solution) -> dict[str, torc
 
 def describe(spec: Spec) -> str:
     """One line: what is solved on what, and by what."""
-    on, span = spec.on, spec.problem.time
+    span = spec.problem.time
     title = spec.problem.name or Path(spec.path).stem
-    points = " x ".join(str(n) for n in on.shape)
-    if isinstance(on, Points):
-        what = f"points in {len(on.coordinates())} dimensions"
-    elif isinstance(on, Mesh):
-        what = f"nodes ({len(on.cells)} {on.element} {PLURALS[on.dimension]})"
-    else:
-        what = "nodes" if on.centring == "node" else "cells"
     when = "" if span is None else f", t = {span.start:g} to {span.end:g} in {span.frames} frames"
     kind, solver = spec.problem.equation.kind, spec.solver.kind
-    return f"{title}: {kind} on {points} {what}{when}, solver {solver}"
+    return f"{title}: {kind} on {extent(spec.on)}{when}, solver {solver}"
+
+
+def extent(on: Grid | Mesh | Points) -> str:
+    """A grid, mesh or set of points in words: ``65 x 65 nodes``."""
+    points = " x ".join(str(n) for n in on.shape)
+    if isinstance(on, Points):
+        return f"{points} points in {len(on.coordinates())} dimensions"
+    if isinstance(on, Mesh):
+        return f"{points} nodes ({len(on.cells)} {on.element} {PLURALS[on.dimension]})"
+    return f"{points} {on.centring}s"
 
 
 def memory(spec: Spec, setting: Setting) -> int:
@@ -219,38 +227,32 @@ def memory(spec: Spec, setting: Setting) -> int:
     return memory_estimate(spec.problem, discrete(spec.on), DTYPES[setting.dtype].itemsize)
 
 
-def record(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
+def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
     """What ``run.json`` says: enough to repeat the run and to judge it."""
     solution, spec, setting = result.solution, result.spec, result.setting
-    return {
-        "format": RECORD_FORMAT,
-        "title": spec.problem.name or Path(spec.path).stem,
-        "description": describe(spec),
-        "status": solution.status.name.lower(),
-        "advice": solution.status.value,
-        "statuses": [status.name.lower() for status in solution.statuses],
-        "residual": solution.residual.tolist(),
-        "iterations": solution.stats.iterations.tolist(),
-        "error": None if result.error is None else result.error.tolist(),
-        "defect": None if result.defect is None else result.defect.tolist(),
-        "certificate": None if solution.certificate is None else bounds(solution.certificate),
-        "unknowns": result.unknowns,
-        "times": None if solution.times is None else solution.times.tolist(),
-        "seconds": dict(result.seconds),
-        "notes": list(solution.notes),
-        "spec_file": str(Path(spec.path).resolve()),
-        "overrides": list(overrides),
-        "spec": _absolute(dump(spec)),
-        "device": setting.device,
-        "dtype": setting.dtype,
-        "seed": setting.seed,
-        "threads": torch.get_num_threads(),
-        "processors": os.cpu_count(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "versions": versions(),
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["sciml", *sys.argv[1:]]),
-    }
+    return record.of_spec(
+        record.RUN,
+        spec,
+        title=spec.problem.name or Path(spec.path).stem,
+        description=describe(spec),
+        overrides=overrides,
+        device=setting.device,
+        dtype=setting.dtype,
+        seed=setting.seed,
+        notes=solution.notes,
+        status=solution.status.name.lower(),
+        advice=solution.status.value,
+        statuses=[status.name.lower() for status in solution.statuses],
+        residual=solution.residual.tolist(),
+        iterations=solution.stats.iterations.tolist(),
+        error=None if result.error is None else result.error.tolist(),
+        defect=None if result.defect is None else result.defect.tolist(),
+        certificate=None if solution.certificate is None else bounds(solution.certificate),
+        unknowns=result.unknowns,
+        times=None if solution.times is None else solution.times.tolist(),
+        seconds=dict(result.seconds),
+        baselines=[],
+    )
 
 
 def bounds(found: Certificate) -> dict[str, Any]:
@@ -263,21 +265,80 @@ def bounds(found: Certificate) -> dict[str, Any]:
     }
 
 
-def _absolute(tree: Any) -> Any:
-    """Field files by their absolute path, so that the record can be read from anywhere."""
-    if isinstance(tree, dict):
-        known = tree.keys() <= {"file", "dataset", "element"} and "file" in tree
-        fixed = {"file": str(Path(tree["file"]).resolve())} if known else {}
-        return {key: _absolute(value) for key, value in tree.items()} | fixed
-    return [_absolute(value) for value in tree] if isinstance(tree, list) else tree
+def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> list[Path]:
+    """Write the solution, the record, the figures and the report; returns the paths.
+
+    In this order, so that what was computed is on the disk before anything is drawn.
+    """
+    summary = recorded(result, overrides)
+    solution = result.solution
+    try:
+        paths = list(save_solution(solution, folder, result.fields))
+        (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
+        (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
+        summary["hashes"] = record.hashes(folder, paths[0].name)
+        record.write(folder, summary)
+        figures = draw_figures(solution, result.fields, folder, summary["title"])
+    except OSError as error:
+        raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None
+    report = add(folder, figures={caption: path.name for caption, path in figures.items()})
+    return [*paths, *figures.values(), folder / record.FILE, report]
 
 
-def versions() -> dict[str, str]:
-    """The versions of Python, of this package and of those it stands on."""
-    found = {"python": platform.python_version(), "sciml-pde": sciml.__version__}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def draw_figures(
+    solution: Solution, fields: Mapping[str, torch.Tensor], directory: Path, title: str = ""
+) -> dict[str, Path]:
+    """Draw the answer, its convergence and the fields beside it; files by caption."""
+    from sciml.app.figures import (
+        plot_convergence,
+        plot_field,
+        plot_points,
+        plot_residual,
+        plot_solution,
+    )  # fmt: skip
+
+    figures = {SOLUTION: directory / "solution.png"}
+    plot_solution(solution, figures[SOLUTION], title)
+    figures["Convergence"] = directory / f"{CONVERGENCE}.png"
+    plot_convergence(solution, figures["Convergence"])
+    for name, values in fields.items():
+        assert solution.on is not None
+        path = directory / f"{name}.png"
+        figures[_CAPTIONS.get(name, f"Coefficient {name}")] = path
+        draw = plot_residual if name == RESIDUAL else plot_field
+        draw(values, discrete(solution.on), name, path)
+    if solution.trained is not None and len(solution.trained.form.data.axes) > 1:
+        figures[_POINTS] = directory / f"{RESIDUAL}.png"
+        plot_points(solution.trained, file=figures[_POINTS])
+    elif (directory / f"{RESIDUAL}.png").is_file() and RESIDUAL not in fields:
+        figures[_POINTS] = directory / f"{RESIDUAL}.png"  # drawn when it was trained
+    return figures
+
+
+def read_solution(run: Path) -> Solution:
+    """The solution in a run's folder, which its record vouches for, or in a file."""
+    if run.is_dir() and (run / record.FILE).is_file():
+        record.check(run, record.read(run, record.RUN))
+    return load_solution(run)
+
+
+def run_spec(folder: Path, overrides: Iterable[str] = ()) -> Spec:
+    """The spec that a run recorded."""
+    text = json.dumps(record.read(folder, record.RUN)["spec"])
+    return read_spec(parse_yaml(text, str(folder / record.FILE)), overrides)
+
+
+def rewrite_report(folder: Path, out: Path | None = None) -> Path:
+    """Write the report of a run anew from its record and figures."""
+    summary = record.read(folder, record.RUN)
+    named = summary.get("figures") or {SOLUTION: "solution.png", "Convergence": "convergence.png"}
+    figures = {caption: folder / Path(file).name for caption, file in named.items()}
+    path = out or folder / REPORT
+    write_text(path, html(summary, figures))
+    return path
+
+
+def add(folder: Path, **found: Any) -> Path:
+    """Add what was found later to a run's record and report; returns the report's path."""
+    record.write(folder, {**record.read(folder, record.RUN), **found})
+    return rewrite_report(folder)

@@ -2,8 +2,8 @@
 
 For each dataclass a typed dictionary with the same fields is made, strict and closed, whose last
 step is to call the dataclass. A union of dataclasses is told apart by ``kind``. A field annotated
-by an interface (a protocol, an abstract class, Any) takes every class of ``sciml.solvers``; one
-that only Python can fill (a callable, a tensor) is left out.
+by an interface (a protocol, an abstract class, Any) takes every class of those given; one that only
+Python can fill (a callable, a tensor) is left out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydantic import (
 )
 from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
 
-from sciml.app.coefficients import FIELD_TYPES, UnknownKey, describe
+from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
 from sciml.core.points import Points
@@ -41,11 +41,16 @@ _INSTEAD = {
 }
 
 
-def adapter(root: type, solvers: Sequence[type]) -> TypeAdapter[Any]:
-    """The adapter of the dataclass ``root``; ``solvers`` stand wherever an interface does."""
-    types_ = _Types()
+def adapter(
+    root: type, choices: Sequence[type], types_of: Mapping[tuple[type, str], Any]
+) -> TypeAdapter[Any]:
+    """The adapter of the dataclass ``root``; ``choices`` stand wherever an interface does.
+
+    ``types_of``: by class and field, the types whose annotation says too little.
+    """
+    types_ = _Types(types_of)
     # Pydantic resolves the forward reference that _Types gives an interface to this local.
-    AnySolver = TypeAliasType("AnySolver", types_.union(solvers))  # type: ignore[valid-type]  # noqa: F841
+    AnySolver = TypeAliasType("AnySolver", types_.union(choices))  # type: ignore[valid-type]  # noqa: F841
     return TypeAdapter(types_.dictionary(root))
 
 
@@ -54,7 +59,7 @@ def distributions(scalars_only: bool) -> TypeAdapter[Any]:
     """The adapter of what may stand in the place of a coefficient, or of a parameter."""
     from sciml.datasets.distributions import FIELDS, SCALARS
 
-    return TypeAdapter(_Types().union(SCALARS if scalars_only else (*FIELDS, *SCALARS)))
+    return TypeAdapter(_Types({}).union(SCALARS if scalars_only else (*FIELDS, *SCALARS)))
 
 
 class _NotInYaml(Exception):
@@ -64,7 +69,8 @@ class _NotInYaml(Exception):
 class _Types:
     """Translates annotations; each dataclass once."""
 
-    def __init__(self) -> None:
+    def __init__(self, types_of: Mapping[tuple[type, str], Any]) -> None:
+        self.types_of = types_of
         self.made: dict[type, Any] = {}
 
     def dictionary(self, cls: type) -> Any:
@@ -92,7 +98,7 @@ class _Types:
             if (cls, field.name) in _HIDDEN or not field.metadata.get("yaml", True):
                 continue
             try:
-                hint = FIELD_TYPES.get((cls, field.name)) or self._translate(hints[field.name])
+                hint = self.types_of.get((cls, field.name)) or self._translate(hints[field.name])
             except _NotInYaml:
                 continue
             entries[field.name] = _entry(cls, field, hint)

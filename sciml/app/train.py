@@ -1,124 +1,61 @@
-"""``sciml train``: a YAML file that states data, an operator and how to train it, and its run.
-
-A folder of data is one that ``sciml generate`` wrote, relative to the current directory as its
-``--out`` was; the family of a stream is a spec, relative to the file that names it.
-"""
+"""``sciml train``: an operator fitted to data, or a preconditioner to matrices, and its record."""
 
 from __future__ import annotations
 
 import csv
-import dataclasses
-import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-import torch
+import scipy.io
+import scipy.sparse
 
-from sciml.app.families import dataset_family, load_family
-from sciml.app.progress import Report, clock, training
-from sciml.app.run import Setting, versions
-from sciml.app.spec import check_purpose, explain, first_error, override, tuples
-from sciml.app.yaml_source import Place, Source, SpecError, read_yaml
-from sciml.core.errors import InputError, SolveError
-from sciml.core.files import write_json, write_text
-from sciml.core.plain import dump
-from sciml.datasets.loader import Times
+from sciml.app import record
+from sciml.app.console import Report, clock, training
+from sciml.app.read import dataset_family, explain, load_family, load_spec
+from sciml.app.report import page
+from sciml.app.run import Setting
+from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
+from sciml.core.discretize import discretize
+from sciml.core.errors import InputError
+from sciml.core.files import write_text
+from sciml.core.linear import LinearMap, SparseMatrix
+from sciml.core.place import discrete
 from sciml.operators.losses import needs_equation
-from sciml.training import Files, Fresh, Training, TrainingData, TrainingError, fit, open_data
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-    from sciml.operators import Operator
+from sciml.operators.operator import Operator
+from sciml.training import Files, Fresh, TrainingData, fit, open_data
 
 HISTORY = "history.csv"
-RECORD = "run.json"
-FORMAT = "sciml training 1"
+PICTURE, REPORT = "loss.png", "report.html"
 
 
-@dataclass(frozen=True)
-class Solved:
-    """Problems of a family that are solved while the network trains; no files.
+def train(
+    spec: OperatorSpec | PreconditionerSpec,
+    out: Path,
+    device: str = "cpu",
+    overrides: Iterable[str] = (),
+) -> dict[str, Any] | None:
+    """Train what a spec states, going on where an earlier call was stopped; write a report.
 
-    family: its spec, relative to this one.
-    changes: values of it to replace, such as ``"grid.shape=[33,33]"``.
-    batches: batches in an epoch.
-    seed: of the training samples; the validation samples are other ones.
-    valid: how many validation samples, solved once.
-    times: which frames of a trajectory are input and which output.
+    Returns what ``run.json`` says. Under torchrun the first process alone shows, writes and returns
+    anything. Shows a progress bar, or lines where there is no terminal. Raises SolveError where the
+    loss stops being a number.
     """
-
-    family: str
-    batches: int
-    changes: tuple[str, ...] = ()
-    seed: int = 0
-    valid: int = 100
-    times: Times | None = None
-    kind: Literal["stream"] = "stream"
+    Setting(device)  # checks it
+    if isinstance(spec, PreconditionerSpec):
+        return _train_preconditioner(spec, out, device, overrides)
+    return _train_operator(spec, out, device, overrides)
 
 
-@dataclass(frozen=True)
-class TrainSpec:
-    """Data, an operator to fit to it, and how.
-
-    ``operator`` is one of ``sciml.operators.OPERATORS``. ``source`` is the text it was read from.
-    """
-
-    data: Files | Solved
-    operator: Any
-    training: Training = field(default_factory=Training)
-    name: str = ""
-    source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
-
-    @property
-    def title(self) -> str:
-        """Its name, or that of its file."""
-        return self.name or (Path(self.source.name).stem if self.source else self.operator.kind)
+def facts(found: Mapping[str, Any]) -> dict[str, str]:
+    """The lines of a training's table, by name, from its record."""
+    told = _operator_facts if found["format"] == record.OPERATOR else _preconditioner_facts
+    return told(found)
 
 
-def load_training(path: str | Path, overrides: Iterable[str] = ()) -> TrainSpec:
-    """The training spec in a YAML file; ``overrides`` such as ``"training.epochs=10"``.
-
-    Raises InputError, placed at line and column, for anything that is wrong with it.
-    """
-    return read_training(read_yaml(path), overrides)
-
-
-def read_training(source: Source, overrides: Iterable[str] = ()) -> TrainSpec:
-    """The training spec in YAML that was read before; see :func:`load_training`."""
-    from pydantic import ValidationError
-
-    check_purpose(source, "sciml train")
-    for text in overrides:
-        source = override(source, text)
-    if not isinstance(source.data, dict):
-        place = source.values.get((), Place(source.name, 1, 1))
-        raise SpecError(
-            "a training spec is a mapping with the keys data, operator, training", place
-        )
-    try:
-        spec: TrainSpec = _adapter().validate_python(tuples(source.data))
-    except ValidationError as error:
-        raise first_error(error, source) from None
-    return dataclasses.replace(spec, source=source)
-
-
-@cache
-def _adapter() -> TypeAdapter[Any]:
-    import sciml.operators
-    from sciml.app.schema import adapter
-
-    return adapter(TrainSpec, [getattr(sciml.operators, n) for n in sciml.operators.OPERATORS])
-
-
-def opened(spec: TrainSpec) -> TrainingData:
+def opened(spec: OperatorSpec) -> TrainingData:
     """The data that the spec names, opened; raises InputError placed in the spec."""
     with _placed(spec, "data"):
         if isinstance(spec.data, Files):
@@ -130,29 +67,137 @@ def opened(spec: TrainSpec) -> TrainingData:
         return open_data(Fresh(family, **taken))
 
 
-def train(
-    spec: TrainSpec, out: Path, device: str = "cpu", overrides: Iterable[str] = ()
-) -> dict[str, Any] | None:
-    """Fit the operator, going on where an earlier call was stopped; write it, and a report.
+def matrices(spec: PreconditionerSpec) -> dict[str, LinearMap]:
+    """The matrices that the spec names, by where each is from; InputError where there are none."""
+    home = Path(spec.source.name).parent if spec.source else Path()
+    data = spec.data
+    if isinstance(data, OneProblem):
+        stated = load_spec(home / data.spec, data.changes)
+        return {f"'{data.spec}'": discretize(stated.problem, discrete(stated.on)).A}
+    if isinstance(data, Matrices):
+        return _stored(Path(data.folder))
+    if data.count < 1:
+        raise InputError(f"count must be at least 1; got {data.count}", "data.count")
+    family = load_family(home / data.family, data.changes)
+    found = {}
+    for index in range(data.count):
+        # One at a time: each may have a domain of its own.
+        drawn = {place: value[0] for place, value in family.draw(data.seed, [index]).items()}
+        A = discretize(family.problems(drawn), family.on).A
+        found[f"sample {index} of '{data.family}'"] = A
+    return found
 
-    Returns what ``run.json`` says. Under torchrun the first process alone shows, writes and returns
-    anything. Shows a progress bar, or lines where there is no terminal. Raises SolveError where the
-    loss stops being a number.
-    """
-    Setting(device)  # checks it
+
+def _stored(folder: Path) -> dict[str, LinearMap]:
+    names = (".mtx", ".mtx.gz", ".npz")
+    files = sorted(path for path in folder.glob("*") if path.name.endswith(names))
+    if not files:
+        raise InputError(
+            f"no matrix in '{folder}'; put files there that end in {', '.join(names)}",
+            "data.folder",
+        )
+    found: dict[str, LinearMap] = {}
+    for path in files:
+        try:
+            stored = path.suffix == ".npz"
+            matrix = scipy.sparse.load_npz(path) if stored else scipy.io.mmread(path)
+            found[f"'{path}'"] = SparseMatrix(matrix)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"cannot read a matrix from '{path}': {error}", "data.folder"
+            ) from None
+    return found
+
+
+def _train_operator(
+    spec: OperatorSpec, out: Path, device: str, overrides: Iterable[str]
+) -> dict[str, Any] | None:
     data = opened(spec)
     first = os.environ.get("RANK", "0") == "0"
     bar: AbstractContextManager[Report | None] = nullcontext()
     if first:
         bar = training(spec.training.epochs)
     with bar as progress, _placed(spec):
-        try:
-            operator = fit(
-                spec.operator, data, spec.training, out, device=device, progress=progress
-            )
-        except TrainingError as error:
-            raise SolveError(str(error)) from None
-    return _write_report(spec, operator, out, device, overrides) if first else None
+        operator = fit(spec.operator, data, spec.training, out, device=device, progress=progress)
+    return _keep_operator(spec, operator, out, device, overrides) if first else None
+
+
+def _train_preconditioner(
+    spec: PreconditionerSpec, out: Path, device: str, overrides: Iterable[str]
+) -> dict[str, Any]:
+    options = spec.preconditioner
+    with _placed(spec):
+        given = matrices(spec)
+        with training(rounds(options)) as progress:
+            weights = options.train(given, out, device=device, progress=progress)
+    rows = [{"epoch": k + 1.0, **row} for k, row in enumerate(read_history(out))]
+    sizes = sorted({A.size for A in given.values()})
+    unknowns = " to ".join(f"{size:,}" for size in dict.fromkeys((sizes[0], sizes[-1])))
+    found = record.of_spec(
+        record.PRECONDITIONER,
+        spec,
+        title=spec.title,
+        description=f"{len(given)} of {unknowns} unknowns",
+        overrides=overrides,
+        device=device,
+        dtype="float32",
+        seed=options.seed,
+        epochs=len(rows),
+        last=rows[-1],
+        weights=Path(weights).name,
+    )
+    verdict = "Trained. What it is worth: the iterations it saves on systems of its own."
+    _write(found, rows, options.kind, out, verdict)
+    return found
+
+
+def rounds(options: Any) -> int:
+    """How many epochs, or rounds, a preconditioner's training has: the rows of its history."""
+    total: int = options.epochs if hasattr(options, "epochs") else options.rounds
+    return total
+
+
+def _keep_operator(
+    spec: OperatorSpec, operator: Operator, out: Path, device: str, overrides: Iterable[str]
+) -> dict[str, Any]:
+    rows = read_history(out)
+    # The last epoch need not have been validated.
+    last = {name: value for row in rows for name, value in row.items()}
+    signature = operator.signature
+    grid = " x ".join(map(str, signature.grid.shape))
+    found = record.of_spec(
+        record.OPERATOR,
+        spec,
+        title=spec.title,
+        description=(
+            f"{spec.operator.kind}: {', '.join(signature.inputs)} to "
+            f"{', '.join(signature.outputs[:3])}{', ...' if len(signature.outputs) > 3 else ''} "
+            f"on {grid} {signature.grid.centring}s"
+        ),
+        overrides=overrides,
+        device=device,
+        dtype=spec.training.precision,
+        seed=spec.training.seed,
+        parameters=sum(p.numel() for p in operator.parameters()),
+        epochs=int(last["epoch"]),
+        last=last,
+        weights="operator.json",
+    )
+    verdict = "Trained. What it is worth on samples of its own: sciml evaluate."
+    _write(found, rows, spec.training.loss.kind, out, verdict)
+    return found
+
+
+def _write(
+    found: Mapping[str, Any], rows: list[dict[str, float]], loss: str, out: Path, verdict: str
+) -> None:
+    """The record first, which nothing that is drawn can lose, then the picture and the report."""
+    from sciml.app.figures_learning import plot_training
+
+    record.write(out, found)
+    plot_training(rows, loss, out / PICTURE, found["title"])
+    figures = {"Loss by epoch, and errors where they were validated": out / PICTURE}
+    write_text(out / REPORT, page(found, verdict, facts(found), figures, solved=True))
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
@@ -164,79 +209,36 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         ]
 
 
-def read_record(folder: Path, wanted: str = FORMAT) -> dict[str, Any]:
-    """What ``run.json`` in the folder of a training run says; ``wanted`` is its format."""
-    try:
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"'{folder}' has no record {RECORD} of a finished training") from None
-    if record.get("format") != wanted:
-        raise InputError(f"'{folder / RECORD}' is no record of a training")
-    return record
-
-
-def training_facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """The lines of a training run's table, by name, from its record."""
-    last = record["last"]
+def _operator_facts(found: Mapping[str, Any]) -> dict[str, str]:
+    last = found["last"]
     lines = {
-        "operator": f"{record['spec']['operator']['kind']}, {record['parameters']:,} parameters",
-        "epochs": f"{record['epochs']}",
+        "operator": f"{found['spec']['operator']['kind']}, {found['parameters']:,} parameters",
+        "epochs": f"{found['epochs']}",
         "training loss": f"{last['loss']:.3e}",
     }
     for name, norm in (("valid_l2", "L2"), ("valid_h1", "H1")):
         if name in last:
             lines[f"relative {norm} error"] = f"{last[name]:.3e} (validation samples, mean)"
-    per_epoch = last["seconds"] / record["epochs"]
+    per_epoch = last["seconds"] / found["epochs"]
     lines["time"] = f"{clock(last['seconds'])}, {per_epoch:.3g} s per epoch"
     return lines
 
 
-def _write_report(
-    spec: TrainSpec, operator: Operator, out: Path, device: str, overrides: Iterable[str]
-) -> dict[str, Any]:
-    from sciml.app.plot_training import plot_training
-    from sciml.app.report import page
-
-    rows = read_history(out)
-    # The last epoch need not have been validated.
-    last = {name: value for row in rows for name, value in row.items()}
-    signature = operator.signature
-    grid = " x ".join(map(str, signature.grid.shape))
-    summary = {
-        "format": FORMAT,
-        "title": spec.title,
-        "description": (
-            f"{spec.operator.kind}: {', '.join(signature.inputs)} to "
-            f"{', '.join(signature.outputs[:3])}{', ...' if len(signature.outputs) > 3 else ''} "
-            f"on {grid} {signature.grid.centring}s"
-        ),
-        "parameters": sum(p.numel() for p in operator.parameters()),
-        "epochs": int(last["epoch"]),
-        "last": last,
-        "notes": [],
-        "spec_file": str(Path(spec.source.name).resolve()) if spec.source else "",
-        "overrides": list(overrides),
-        "spec": dump(spec),
-        "device": device,
-        "dtype": spec.training.precision,
-        "seed": spec.training.seed,
-        "threads": torch.get_num_threads(),
-        "versions": versions(),
-        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": " ".join(["sciml", *sys.argv[1:]]),
+def _preconditioner_facts(found: Mapping[str, Any]) -> dict[str, str]:
+    last = found["last"]
+    lines = {
+        "preconditioner": found["spec"]["preconditioner"]["kind"],
+        "matrices": found["description"],
+        "epochs": str(found["epochs"]),
+        "training loss": f"{last['loss']:.3e}",
     }
-    picture = out / "loss.png"
-    plot_training(rows, spec.training.loss.kind, picture, spec.title)
-    verdict = "Trained. What it is worth on samples of its own: sciml evaluate."
-    figures = {"Loss and validation errors": picture}
-    write_json(out / RECORD, summary)
-    text = page(summary, verdict, training_facts(summary), figures, solved=True)
-    write_text(out / "report.html", text)
-    return summary
+    if "valid_loss" in last:
+        lines["validation loss"] = f"{last['valid_loss']:.3e} (on what was not trained on)"
+    return {**lines, "time": clock(last["seconds"])}
 
 
 @contextmanager
-def _placed(spec: TrainSpec, about: str | None = None) -> Iterator[None]:
+def _placed(spec: OperatorSpec | PreconditionerSpec, about: str | None = None) -> Iterator[None]:
     """An InputError raised here is told at its line and column of the spec, or at ``about``."""
     try:
         yield

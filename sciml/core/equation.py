@@ -11,37 +11,35 @@ equation may be given by an energy density e(x, u, grad u), whose integral is ma
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal, get_args
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.reader import FieldFile, Regions, free_names, state_names
+
+__all__ = [
+    "KINDS",
+    "AnyEquation",
+    "Coefficient",
+    "Elasticity",
+    "Equation",
+    "FieldFile",
+    "Helmholtz",
+    "Kind",
+    "Matrix",
+    "NavierStokes",
+    "Regions",
+    "Sponge",
+    "System",
+    "Vector",
+]
 
 
-@dataclass(frozen=True)
-class FieldFile:
-    """Values read from a ``.npy`` file, or from ``dataset`` of an HDF5 file.
-
-    The array's trailing axes are x, y, z; leading axes are batch. Values on the problem's own
-    grid are taken as they are, others are interpolated linearly from a grid that spans the domain.
-    """
-
-    file: str
-    dataset: str | None = None
-
-
-@dataclass(frozen=True)
-class Regions:
-    """On a mesh, one coefficient for each named subdomain."""
-
-    regions: Mapping[str, Any]
-
-
-# A number, an expression of x, y, z, t, u, ux, uy, uz and the parameters, a file, a tensor or
-# array on the grid (batch dimensions lead), or (Python only) a function of the coordinate tensors,
-# which may take the state and the parameters by name after them.
+# A number, an expression of x, y, z, t, u, ux, uy, uz and the parameters, a table, a file, a tensor
+# or array on the grid (batch dimensions lead), or (Python only) a function, which takes by name
+# what it needs: sciml.core.reader.
 Coefficient = Any
 Vector = tuple[Coefficient, ...]
 Matrix = tuple[tuple[Coefficient, ...], ...]
@@ -69,7 +67,7 @@ Kind = Literal[
 ]
 
 COMPONENTS = ("u", "v", "w")  # of a velocity or a displacement
-_SOLUTION = re.compile(r"\bu[xyz]?\b")
+_STATE = frozenset(state_names(("u",)))
 _SLOPE = "(ux**2 + uy**2 + uz**2)"
 # Per preset: the coefficients one may give, and those it brings along.
 _PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
@@ -120,7 +118,7 @@ class PDE(ABC):
 
     @abstractmethod
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
-        """The same with these parameters, which coefficients may name."""
+        """The same with these parameters, among which may be tables of the solution."""
 
     @abstractmethod
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
@@ -178,7 +176,7 @@ class Equation(PDE):
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether no coefficient names the solution or its slope, and no energy is given."""
         return self.energy is None and not any(
-            _mentions_solution(getattr(self, entry.name))
+            free_names(getattr(self, entry.name), parameters) & _STATE
             for entry in fields(self)
             if entry.name != "kind"
         )
@@ -197,12 +195,6 @@ class Equation(PDE):
                     "or write it into the energy",
                     f"problem.equation.{entry.name}",
                 )
-
-
-def _mentions_solution(coefficient: Any) -> bool:
-    if isinstance(coefficient, (tuple, list)):
-        return any(_mentions_solution(entry) for entry in coefficient)
-    return isinstance(coefficient, str) and bool(_SOLUTION.search(coefficient))
 
 
 def _equals(value: Any, default: Any) -> bool:

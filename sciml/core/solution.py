@@ -133,19 +133,6 @@ class Solution:
 
         save_solution(self, directory)
 
-    def plot(self, file: str | None = None) -> Any:
-        """A matplotlib figure of the value; written to ``file`` where one is named.
-
-        Of a trained function with its residual beside it, under the points it was trained at.
-        """
-        import importlib
-
-        # The plots live in the top layer; named here so that the import stays lazy.
-        trained = None if self.function is None else self.trained
-        if trained is not None and len(trained.form.data.axes) > 1:
-            return importlib.import_module("sciml.app.plot_points").plot_trained(self, file)
-        return importlib.import_module("sciml.app.plot").plot_solution(self, file)
-
 
 def load_solution(path: str | Path) -> Solution:
     """The Solution in ``path``, a run's directory or its ``solution.h5``.

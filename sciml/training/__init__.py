@@ -5,87 +5,34 @@ Names load on first use (PEP 562), so that importing this package loads no torch
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from sciml.core.lazy import attach
 
 if TYPE_CHECKING:
-    from sciml.training.certified import Bracket, Polishing, bracket, polishing
-    from sciml.training.data import Files, Fresh, TensorData, TrainingData, open_data
-    from sciml.training.evaluation import Evaluation, evaluate
-    from sciml.training.fitting import fit
-    from sciml.training.options import (
-        Adam,
-        AdamW,
-        Constant,
-        Cosine,
-        OneCycle,
-        Steps,
-        Training,
-        TrainingError,
-    )
-    from sciml.training.resolution import Transfer, transfer
-    from sciml.training.rival import MultigridTime, multigrid_time
+    from sciml.core.training_run import TrainingError as TrainingError
+    from sciml.training.data import Files as Files
+    from sciml.training.data import Fresh as Fresh
+    from sciml.training.data import TensorData as TensorData
+    from sciml.training.data import TrainingData as TrainingData
+    from sciml.training.data import open_data as open_data
+    from sciml.training.evaluation import Bracket as Bracket
+    from sciml.training.evaluation import Evaluation as Evaluation
+    from sciml.training.evaluation import MultigridTime as MultigridTime
+    from sciml.training.evaluation import Polishing as Polishing
+    from sciml.training.evaluation import ResolutionTransfer as ResolutionTransfer
+    from sciml.training.evaluation import bracket as bracket
+    from sciml.training.evaluation import evaluate as evaluate
+    from sciml.training.evaluation import multigrid_time as multigrid_time
+    from sciml.training.evaluation import polishing as polishing
+    from sciml.training.evaluation import resolution_transfer as resolution_transfer
+    from sciml.training.fitting import fit as fit
+    from sciml.training.options import Adam as Adam
+    from sciml.training.options import AdamW as AdamW
+    from sciml.training.options import Constant as Constant
+    from sciml.training.options import Cosine as Cosine
+    from sciml.training.options import OneCycle as OneCycle
+    from sciml.training.options import Steps as Steps
+    from sciml.training.options import Training as Training
 
-_MODULES = {
-    "Adam": "options",
-    "AdamW": "options",
-    "Bracket": "certified",
-    "Constant": "options",
-    "Cosine": "options",
-    "Evaluation": "evaluation",
-    "Files": "data",
-    "Fresh": "data",
-    "MultigridTime": "rival",
-    "OneCycle": "options",
-    "Polishing": "certified",
-    "Steps": "options",
-    "TensorData": "data",
-    "Training": "options",
-    "TrainingData": "data",
-    "TrainingError": "options",
-    "Transfer": "resolution",
-    "bracket": "certified",
-    "evaluate": "evaluation",
-    "fit": "fitting",
-    "multigrid_time": "rival",
-    "open_data": "data",
-    "polishing": "certified",
-    "transfer": "resolution",
-}
-
-__all__ = [
-    "Adam",
-    "AdamW",
-    "Bracket",
-    "Constant",
-    "Cosine",
-    "Evaluation",
-    "Files",
-    "Fresh",
-    "MultigridTime",
-    "OneCycle",
-    "Polishing",
-    "Steps",
-    "TensorData",
-    "Training",
-    "TrainingData",
-    "TrainingError",
-    "Transfer",
-    "bracket",
-    "evaluate",
-    "fit",
-    "multigrid_time",
-    "open_data",
-    "polishing",
-    "transfer",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'sciml.training' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"sciml.training.{_MODULES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = attach(__name__, __file__)

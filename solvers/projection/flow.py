@@ -34,9 +34,8 @@ from sciml.core.grid import SIDES, Grid
 from sciml.core.problem import Condition, Obstacle, Problem
 from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers.fast_poisson import FastPoisson, SpectralInverse
-from sciml.solvers.krylov import CG
+from sciml.solvers.krylov import CG, KrylovState
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.preconditioner import KrylovState
 from sciml.solvers.projection.loops import survey, tendency_u, tendency_v
 from sciml.solvers.projection.staggered import (
     Component,

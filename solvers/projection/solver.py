@@ -116,6 +116,8 @@ class FlowState:
 @flows(NavierStokes, Grid)
 def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[StaggeredFlow, tuple[str, ...]]:
     equation = problem.equation_as(NavierStokes)
+    if on.scheme is not None:
+        raise InputError("projection has a scheme of its own: leave it out", "grid.scheme")
     _check(problem, equation)
     grid, notes = _cells(on.bind(problem.box))
     kinds = ends(problem)
@@ -131,7 +133,10 @@ def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[StaggeredFlow, tu
     )
     openings = faces[0].open, faces[1].open
     batch = tuple(torch.broadcast_shapes(*(p.shape for p in info.parameters.values())))
-    nu = evaluate(equation.viscosity, info.own, info, "problem.equation.viscosity")
+    key = "problem.equation.viscosity"
+    if depends_on(equation.viscosity, info, key):
+        raise InputError("viscosity must not vary in time", key)
+    nu = evaluate(equation.viscosity, info.own, info, key)
     viscosity = _viscosity(nu, batch)
     pressure = pressure_solver(inner, grid, hole, openings)
     sides = Sides(problem, grid, info, batch, openings)

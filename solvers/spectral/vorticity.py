@@ -75,7 +75,7 @@ class Advection:
 
     def _stirring(self, t: float) -> torch.Tensor:
         """The coefficients of the part of g that depends on t."""
-        values = {**self.reader.surroundings, "t": self.reader.instant(t)}
+        values = {**self.reader.parameters, "t": self.reader.instant(t)}
         found = [] if self.source is None else [_coefficients(self.reader, self.source, values)]
         if self.force:
             found.append(_curl(self.reader, self.force, values))
@@ -173,7 +173,7 @@ def _initial(source: Reader) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 def _check_mean(source: Reader, force: tuple[Term, ...]) -> None:
     """Raise InputError for a force that accelerates the whole flow."""
-    values = {**source.surroundings, "t": source.instant(source.start)}
+    values = {**source.parameters, "t": source.instant(source.start)}
     for i, term in enumerate(force):
         there = term.at(values)
         there = there.expand(*there.shape[:-2], *source.fourier.shape)

@@ -46,19 +46,16 @@ from typing import Any, Literal
 import torch
 
 from sciml.core.differentiate import attach
-from sciml.core.discretize.instant import AtTime
+from sciml.core.discretize.affine import AtTime
 from sciml.core.discretize.nonlinear import add_diagonal
 from sciml.core.errors import InputError, SolveError
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.core.solve import LinearSolver
 from sciml.core.stencil import Stencil
 from sciml.solvers.direct import Direct
-from sciml.solvers.fast_poisson import FastPoisson
-from sciml.solvers.iteration import norm, spread
-from sciml.solvers.krylov import CG
-from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.fast_poisson import FastPoisson, recognise
+from sciml.solvers.iteration import LinearSolver, norm, spread
+from sciml.solvers.krylov import CG, GMRES
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.separable import recognise
 from sciml.solvers.time_stepping.march import (
     Integrator,
     Memory,

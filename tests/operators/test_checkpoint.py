@@ -15,16 +15,15 @@ from typing import Any, Literal
 import pytest
 import torch
 
-from sciml import operators
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
-from sciml.operators import MgNO, Operator, PODDeepONet, Signature
+from sciml.core.weights import refuse_pickle
+from sciml.operators import MgNO, Operator, PODDeepONet, Signature, checkpoint
 from sciml.operators.checkpoint import (
     FILE,
     _hash,
     _read_options,
     load_operator,
-    refuse_pickle,
     save_operator,
 )
 
@@ -265,8 +264,7 @@ class Whole:
     ],
 )
 def test_nested_options(data: Any, expected: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators, "OPERATORS", ("Whole",))
-    monkeypatch.setattr(operators, "Whole", Whole, raising=False)
+    monkeypatch.setattr(checkpoint, "architectures", lambda: [Whole])
     data = {**data, "kind": "whole"}
     if isinstance(expected, str):
         with pytest.raises(InputError, match=expected):

@@ -10,7 +10,10 @@ import torch
 from conformance import SMALL, Case
 
 from sciml.core.errors import InputError
-from sciml.operators import FNO, OPERATORS, Operator, load_operator, save_operator
+from sciml.operators import FNO, Operator, load_operator, save_operator
+from sciml.operators.operator import architectures
+
+OPERATORS = [cls.__name__ for cls in architectures()]
 
 CASES = [
     Case(name, shape, boundary, centring)

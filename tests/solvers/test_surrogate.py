@@ -27,8 +27,7 @@ from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.solution import load_solution
 from sciml.operators import MgNO, Operator, Signature, load_operator, save_operator
 from sciml.solvers import CG, FCG, GMRES, Auto, Direct, Multigrid, Surrogate
-from sciml.solvers.learned.inputs import channels, check_same
-from sciml.solvers.learned.surrogate import _best_multiple
+from sciml.solvers.learned.surrogate import _best_multiple, channels, check_same
 
 GRID = Grid((17, 17))
 BOX = Box((0.0, 0.0), (1.0, 1.0))

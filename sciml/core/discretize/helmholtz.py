@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,12 @@ def _taken(value: Any, take: Callable[[Any], Any]) -> Any:
     if not _may_be_complex(value):
         return value
     if callable(value) and not isinstance(value, (torch.Tensor, np.ndarray, FieldFile)):
-        return lambda *x: take(torch.as_tensor(value(*x)).to(torch.complex128))
+        # Called as the function itself is: it tells its arguments by their names.
+        @wraps(value)
+        def part(*placed: Any, **named: Any) -> Any:
+            return take(torch.as_tensor(value(*placed, **named)).to(torch.complex128))
+
+        return part
     return take(value)
 
 

@@ -1,0 +1,863 @@
+"""Figures of a solution and of how it converged, in the way a paper would show them.
+
+One dimension: a line. Two: a colour map with contour lines, equal axes, the hole hatched. Three:
+the three mid-planes. A batch: small multiples of its first nine samples on one colour scale.
+A complex field: its real part, which is the wave at one instant, and its modulus. In time, or of
+several fields: a panel for each instant and field of the first sample, in one dimension the field
+over the (x, t) plane beside a few of its profiles. On a mesh: coloured triangles, or half of a
+solid; values at the nodes are shaded between them, values of elements fill them. A trained
+function: with its residual beside it, under the points that it was trained at. Two runs: beside
+each other on one colour scale, with their difference where they share a grid; of each the first
+sample, the last frame, the first field, the real part, the middle plane.
+
+Everything goes through Figure objects; matplotlib's global state is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+from matplotlib.tri import Triangulation
+from torch import Tensor
+
+from sciml.core.errors import InputError
+from sciml.core.files import atomic_write
+from sciml.core.grid import AXES, Grid
+from sciml.core.mesh import Mesh
+from sciml.core.points import Points
+from sciml.core.solution import Solution
+
+if TYPE_CHECKING:
+    from sciml.solvers.collocation.conditions import Piece
+    from sciml.solvers.collocation.objective import Objective
+
+
+SAMPLES = 9
+# A positive field is coloured by its logarithm where it is that much smaller than its maximum on
+# this share of the points: a pressure that falls to zero at one side is not.
+LOG_RATIO, LOG_SHARE = 100.0, 0.05
+_DECADES = 1e-6
+_RESIDUAL = r"relative residual $\|b - Au\| \,/\, \|b\|$"
+_INK = "#1f2933"
+STYLE: dict[Any, Any] = {
+    "font.size": 11,
+    "axes.titlesize": 11,
+    "axes.labelsize": 11,
+    "axes.edgecolor": _INK,
+    "axes.linewidth": 0.8,
+    "text.color": _INK,
+    "hatch.linewidth": 0.5,
+    "legend.frameon": False,
+    "image.cmap": "viridis",
+    "mathtext.fontset": "cm",
+    "savefig.dpi": 160,
+    "savefig.bbox": "tight",
+    "savefig.pad_inches": 0.08,
+}
+
+
+class Picture(Figure):
+    """A figure that a notebook shows by itself, whether or not pyplot was imported."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = BytesIO()
+        with matplotlib.rc_context(STYLE):
+            self.savefig(buffer, format="png", dpi=self.dpi)
+        return buffer.getvalue()
+
+
+def plot(solution: Solution, file: str | Path | None = None, title: str = "") -> Figure:
+    """A figure of a solution; written to ``file`` where one is named.
+
+    Of a trained function with its residual beside it, under the points it was trained at. Raises
+    InputError for a bare vector, which has no grid to be plotted on.
+    """
+    if solution.trained is not None and len(solution.trained.form.data.axes) > 1:
+        return plot_trained(solution, file, title)
+    return plot_solution(solution, file, title)
+
+
+def plot_solution(solution: Solution, file: str | Path | None = None, title: str = "") -> Figure:
+    """A figure of the value; written to ``file`` where one is named."""
+    if solution.on is None:
+        raise InputError("a bare vector has no grid to be plotted on")
+    if isinstance(solution.on, Points):
+        return plot_scattered(solution, solution.on, file, title)
+    if isinstance(solution.on, Grid) and (solution.times is not None or len(solution.fields) > 1):
+        return plot_frames(solution, solution.on, file, title)
+    if isinstance(solution.on, Mesh):
+        return plot_on_mesh(solution.value, solution.on, solution.fields, file, title)
+    if solution.value.is_complex():
+        return plot_waves(solution.value, solution.on, file, title)
+    return plot_field(solution.value, solution.on, "u", file, title)
+
+
+def plot_field(
+    value: torch.Tensor, on: Grid | Mesh, name: str, file: str | Path | None = None, title: str = ""
+) -> Figure:
+    """A figure of a field (*batch, *grid); its points that are NaN are shown as a hole."""
+    if isinstance(on, Mesh):
+        return plot_on_mesh(value, on, (name,), file, title)
+    samples = value.detach().cpu().double().numpy().reshape(-1, *on.shape)[:SAMPLES]
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(layout="compressed")
+        draw = (_draw_lines, _draw_maps, _draw_slices)[len(on.shape) - 1]
+        draw(figure, samples, on, name)
+        if title and len(figure.axes) <= 2 and len(on.shape) < 3:
+            figure.axes[0].set_title(title, fontsize=13, pad=9)
+        elif title:
+            figure.suptitle(title, fontsize=13)
+        save(figure, file)
+    return figure
+
+
+def plot_residual(
+    value: torch.Tensor, on: Grid | Mesh, name: str, file: str | Path | None = None
+) -> Figure:
+    """A figure of the size of a residual (*batch, *grid), on a logarithmic scale of six decades."""
+    size = value.detach().abs()
+    top = float(size.nan_to_num(0.0).max()) or 1.0
+    return plot_field(size.clamp_min(_DECADES * top), on, name, file)
+
+
+def plot_convergence(solution: Solution, file: str | Path | None = None) -> Figure:
+    """The relative residual by iteration, with the tolerance and the mean contraction factor."""
+    history = solution.stats.residuals.detach().cpu().double().numpy()
+    history = history.reshape(len(history), -1)[:, :SAMPLES]
+    counts = solution.stats.iterations.flatten().tolist()
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        longest = 1
+        for sample, (residuals, count) in enumerate(zip(history.T, counts, strict=False)):
+            shown = residuals[: int(count) + 1]
+            steps = np.flatnonzero(np.isfinite(shown) & (shown > 0))
+            label = _rate_label(shown[steps], steps)
+            label = f"sample {sample}: {label}" if len(counts) > 1 else label
+            marker = "o" if len(steps) <= 60 else ""
+            axes.semilogy(steps, shown[steps], "-", marker=marker, ms=3.5, lw=1.3, label=label)
+            longest = max(longest, int(steps.max(initial=1)))
+        rtol = _tolerance(solution.solver)
+        if rtol is not None:
+            axes.axhline(rtol, color=_INK, lw=0.9, ls="--", label=f"tolerance {rtol:.0e}")
+        in_time = solution.times is not None and solution.function is None
+        axes.set_xlabel("time step" if in_time else "iteration")
+        axes.set_ylabel("relative error or residual of the step" if in_time else _RESIDUAL)
+        axes.set_xlim(-0.02 * longest, 1.02 * longest)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(True, which="major", color="0.88", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=9)
+        save(figure, file)
+    return figure
+
+
+def contraction_factor(residuals: np.ndarray, steps: np.ndarray) -> float:
+    """Geometric mean of the residual's reduction per iteration; NaN with fewer than two values."""
+    if len(steps) < 2:
+        return float("nan")
+    return float((residuals[-1] / residuals[0]) ** (1 / (steps[-1] - steps[0])))
+
+
+def _rate_label(residuals: np.ndarray, steps: np.ndarray) -> str:
+    factor = contraction_factor(residuals, steps)
+    if np.isnan(factor):
+        return "residual"
+    return f"{steps[-1]} iteration{'s' if steps[-1] > 1 else ''}, mean factor {factor:.2g}"
+
+
+def _tolerance(solver: Any) -> float | None:
+    """``rtol`` of a solver, or of its description in a file."""
+    if isinstance(solver, str):
+        _, found, tail = solver.partition("rtol=")
+        text = tail.split(",")[0].split(")")[0]
+        return float(text) if found and text != "None" else None
+    return getattr(solver, "rtol", None)
+
+
+def save(figure: Figure, file: str | Path | None) -> None:
+    """Write a figure, whole or not at all, where a file is named."""
+    if file is not None:
+        with atomic_write(file) as temporary:
+            figure.savefig(temporary)
+
+
+def _draw_lines(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None:
+    figure.set_size_inches(6.4, 4.0)
+    axes = figure.subplots()
+    (x,) = on.axes()
+    for index, values in enumerate(samples):
+        axes.plot(x.numpy(), values, lw=1.6, label=f"sample {index}")
+    axes.set_xlim(on.box.lower[0], on.box.upper[0])
+    axes.set_xlabel("$x$")
+    axes.set_ylabel(f"{symbol(name)}$(x)$")
+    axes.grid(True, color="0.9", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(samples) > 1:
+        axes.legend(fontsize=9)
+
+
+def _draw_maps(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None:
+    columns = int(np.ceil(np.sqrt(len(samples))))
+    rows = int(np.ceil(len(samples) / columns))
+    lower, upper = on.box.lower, on.box.upper
+    aspect = float(np.clip((upper[1] - lower[1]) / (upper[0] - lower[0]), 0.3, 2.5))
+    width = 5.6 if len(samples) == 1 else 2.9 * columns
+    figure.set_size_inches(width + 0.9, width / columns * aspect * rows + 0.9)
+    panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    norm = normalise(samples)
+    for index, (axes, values) in enumerate(zip(panels, samples, strict=False)):
+        image = draw_map(axes, values, on, (0, 1), norm)
+        if len(samples) > 1:
+            axes.set_title(f"sample {index}", fontsize=9)
+        if len(samples) > 1:
+            axes.tick_params(labelsize=8)
+        if index // columns == rows - 1:
+            axes.set_xlabel("$x$")
+        if index % columns == 0:
+            axes.set_ylabel("$y$")
+    for axes in panels[len(samples) :]:
+        axes.set_axis_off()
+    colour_bar(figure, image, list(panels), name)
+
+
+def _draw_slices(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None:
+    samples = samples[:3]
+    figure.set_size_inches(11.5, 3.9 * len(samples))
+    panels = np.atleast_2d(figure.subplots(len(samples), 3))
+    norm = normalise(samples)
+    for row, values in zip(panels, samples, strict=True):
+        for axes, normal in zip(row, (2, 1, 0), strict=True):
+            middle = on.shape[normal] // 2
+            across = tuple(a for a in range(3) if a != normal)
+            plane = np.take(values, middle, axis=normal)
+            image = draw_map(axes, plane, on, across, norm)
+            position = float(on.axes()[normal][middle])
+            axes.set_title(f"${AXES[normal]} = {position:.3g}$")
+            axes.set_xlabel(f"${AXES[across[0]]}$")
+            axes.set_ylabel(f"${AXES[across[1]]}$")
+    colour_bar(figure, image, list(panels.ravel()), name)
+
+
+def draw_map(
+    axes: Axes, values: np.ndarray, on: Grid, across: Sequence[int], norm: Normalize
+) -> Any:
+    """One plane as a colour map with contour lines; NaN is left to the hatched ground."""
+    lower, upper = ([side[a] for a in across] for side in (on.box.lower, on.box.upper))
+    # A pixel is a control volume: around a node it reaches half a spacing past the boundary.
+    reach = [on.spacing[a] / 2 if on.centring == "node" else 0.0 for a in across]
+    extent = (
+        lower[0] - reach[0], upper[0] + reach[0], lower[1] - reach[1], upper[1] + reach[1],
+    )  # fmt: skip
+    if np.isnan(values).any():
+        axes.add_patch(
+            Rectangle(
+                (lower[0], lower[1]), upper[0] - lower[0], upper[1] - lower[1],
+                facecolor="0.9", edgecolor="0.6", hatch="////", lw=0, zorder=-1,
+            )
+        )  # fmt: skip
+    image = axes.imshow(
+        np.ma.masked_invalid(values.T), origin="lower", extent=extent, norm=norm, zorder=0
+    )
+    levels = _levels(norm, values)
+    x, y = (on.axes()[a].numpy() for a in across)
+    if len(levels) and min(values.shape) > 1:
+        axes.contour(
+            x, y, np.ma.masked_invalid(values.T), levels=levels, colors="white",
+            linewidths=0.6, alpha=0.65, linestyles="solid", zorder=1,
+        )  # fmt: skip
+    axes.set_xlim(lower[0], upper[0])
+    axes.set_ylim(lower[1], upper[1])
+    axes.set_aspect("equal")
+    return image
+
+
+def normalise(samples: np.ndarray) -> Normalize:
+    """The colour scale of all samples: logarithmic where a positive field spans decades."""
+    known = samples[np.isfinite(samples)]
+    if not known.size:
+        return Normalize(0, 1)
+    low, high = float(known.min()), float(known.max())
+    if low > 0 and high >= LOG_RATIO * float(np.quantile(known, LOG_SHARE)):
+        return LogNorm(low, high)
+    pad = 0.0 if high > low else max(abs(low), 1.0) * 0.5
+    return Normalize(low - pad, high + pad)
+
+
+def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
+    """Contour levels at round numbers; none on a logarithmic scale, where the fields jump.
+
+    None either on a plane that is as good as flat, where a contour would trace noise.
+    """
+    if isinstance(norm, LogNorm) or norm.vmin is None or norm.vmax is None:
+        return np.array([])
+    known = values[np.isfinite(values)]
+    if not known.size or np.ptp(known) < 1e-3 * (norm.vmax - norm.vmin):
+        return np.array([])
+    inner = np.asarray(MaxNLocator(12).tick_values(norm.vmin, norm.vmax))
+    return inner[(inner > norm.vmin) & (inner < norm.vmax)]
+
+
+def colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> None:
+    """A slim colour bar beside the panels."""
+    single = len(panels) == 1
+    bar = figure.colorbar(
+        image, ax=panels[0] if single else panels, fraction=0.05, pad=0.02, aspect=28
+    )
+    short = len(name) <= 2
+    bar.set_label(symbol(name), rotation=0 if short else 90, labelpad=10 if short else 5)
+    bar.outline.set_linewidth(0.5)
+
+
+def symbol(name: str) -> str:
+    """A field's name as it is set: ``u`` and ``K_x`` as mathematics, a word as a word."""
+    return f"${name}$" if len(name) == 1 or "_" in name else name
+
+
+_WAVES = 3
+
+
+def plot_waves(
+    value: torch.Tensor, on: Grid, file: str | Path | None = None, title: str = ""
+) -> Figure:
+    """A figure of a complex field (*batch, *grid); its points that are NaN are left blank."""
+    samples = value.detach().cpu().numpy().reshape(-1, *on.shape)[:_WAVES]
+    if len(on.shape) == 3:
+        samples = samples[..., on.shape[2] // 2]
+        title = " ".join([title, f"(z = {float(on.axes()[2][on.shape[2] // 2]):.3g})"]).strip()
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(layout="compressed")
+        (_draw_wave_lines if len(on.shape) == 1 else _draw_wave_maps)(figure, samples, on)
+        if title:
+            figure.suptitle(title, fontsize=13)
+        save(figure, file)
+    return figure
+
+
+def _draw_wave_lines(figure: Figure, samples: np.ndarray, on: Grid) -> None:
+    figure.set_size_inches(6.4, 1.0 + 3.0 * len(samples))
+    x = on.axes()[0].numpy()
+    for axes, u in zip(np.atleast_1d(figure.subplots(len(samples))), samples, strict=True):
+        axes.plot(x, u.real, lw=1.4, label=r"$\mathrm{Re}\,u$")
+        axes.plot(x, np.abs(u), lw=1.0, ls="--", label=r"$|u|$")
+        axes.set_xlim(on.box.lower[0], on.box.upper[0])
+        axes.set_xlabel("$x$")
+        axes.grid(True, color="0.9", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=9)
+
+
+def _draw_wave_maps(figure: Figure, samples: np.ndarray, on: Grid) -> None:
+    width, height = (b - a for a, b in zip(on.box.lower[:2], on.box.upper[:2], strict=True))
+    figure.set_size_inches(
+        10.4, 0.9 + 4.3 * float(np.clip(height / width, 0.3, 2.5)) * len(samples)
+    )
+    panels = np.atleast_2d(figure.subplots(len(samples), 2, sharey=True))
+    modulus = np.abs(samples)
+    # A source is far louder than its waves: the scale is that of all but the loudest points.
+    top = float(np.nanquantile(modulus, 0.995)) or 1.0
+    for row, u, size in zip(panels, samples, modulus, strict=True):
+        _draw_wave_map(
+            figure, row[0], u.real, on, "RdBu_r", Normalize(-top, top), r"$\mathrm{Re}\,u$"
+        )
+        _draw_wave_map(figure, row[1], size, on, "magma", Normalize(0.0, top), r"$|u|$")
+        row[0].set_ylabel("$y$")
+
+
+def _draw_wave_map(
+    figure: Figure, axes: Axes, values: np.ndarray, on: Grid, colours: str, norm: Normalize,
+    label: str,
+) -> None:  # fmt: skip
+    reach = [h / 2 if on.centring == "node" else 0.0 for h in on.spacing[:2]]
+    (left, bottom), (right, top) = on.box.lower[:2], on.box.upper[:2]
+    extent = (left - reach[0], right + reach[0], bottom - reach[1], top + reach[1])
+    image = axes.imshow(
+        np.ma.masked_invalid(values.T), origin="lower", extent=extent, cmap=colours, norm=norm
+    )
+    axes.set_facecolor("0.8")
+    axes.set_title(label)
+    axes.set_xlabel("$x$")
+    figure.colorbar(
+        image, ax=axes, fraction=0.05, pad=0.02, aspect=28, extend="max"
+    ).outline.set_linewidth(0.5)
+
+
+def plot_scattered(
+    solution: Solution, on: Points, file: str | Path | None = None, title: str = ""
+) -> Figure:
+    """The value over the first two coordinates, over x in one dimension; in time the last frame."""
+    columns = [c.numpy() for c in on.coordinates()]
+    names = on.box.axes
+    value = solution.last.detach().cpu().double().numpy().reshape(-1, on.count)
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(5.2 * len(value), 4.2), layout="constrained")
+        for axes, u, field in zip(
+            np.atleast_1d(figure.subplots(1, len(value))), value, solution.fields, strict=True
+        ):
+            axes.set_xlabel(f"${names[0]}$")
+            if len(columns) == 1:
+                order = np.argsort(columns[0])
+                axes.plot(columns[0][order], u[order], lw=1.4)
+                axes.set_ylabel(f"${field}$")
+                continue
+            # The largest on top: in many dimensions most points are far from where u is large.
+            order = np.argsort(np.abs(u))
+            shown = axes.scatter(columns[0][order], columns[1][order], c=u[order], s=6)
+            axes.set_ylabel(f"${names[1]}$")
+            figure.colorbar(shown, ax=axes, label=f"${field}$")
+        if title:
+            figure.suptitle(title, fontsize=13)
+        save(figure, file)
+    return figure
+
+
+_INSTANTS = 5
+
+
+def plot_frames(
+    solution: Solution, on: Grid, file: str | Path | None = None, title: str = ""
+) -> Figure:
+    """A figure of the frames and fields of a solution's first sample."""
+    values = _frames_and_fields(solution)
+    times = None if solution.times is None else solution.times.detach().cpu().numpy()
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(layout="constrained")
+        if values.ndim == 3 and times is not None:
+            _draw_space_time(figure, values, times, on, solution.fields)
+        elif values.ndim == 3:
+            _draw_profiles(figure, values, on, solution.fields)
+        else:
+            _draw_frames(figure, values, times, on, solution.fields)
+        if title:
+            figure.suptitle(title, fontsize=13)
+        save(figure, file)
+    return figure
+
+
+def _frames_and_fields(solution: Solution) -> np.ndarray:
+    """The first sample as (frames, fields, *grid)."""
+    value = solution.value.detach().cpu()
+    value = value[(0,) * solution.residual.ndim]
+    if solution.times is None:
+        value = value.unsqueeze(0)
+    if len(solution.fields) == 1:
+        value = value.unsqueeze(1)
+    return value.numpy()
+
+
+def _chosen_instants(count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, count - 1, min(count, _INSTANTS)).round().astype(int))
+
+
+def _draw_space_time(
+    figure: Figure, values: np.ndarray, times: np.ndarray, on: Grid, names: tuple[str, ...]
+) -> None:
+    figure.set_size_inches(10.5, 3.9 * len(names))
+    panels = np.atleast_2d(figure.subplots(len(names), 2))
+    x = on.axes()[0].numpy()
+    for row, name, field in zip(panels, names, values.swapaxes(0, 1), strict=True):
+        image = row[0].pcolormesh(x, times, field, shading="nearest", rasterized=True)
+        row[0].set_xlabel("$x$")
+        row[0].set_ylabel("$t$")
+        colour_bar(figure, image, [row[0]], name)
+        for k in _chosen_instants(len(times)):
+            row[1].plot(x, field[k], lw=1.4, label=f"$t = {times[k]:.3g}$")
+        _finish_profiles(row[1], on, name)
+
+
+def _draw_profiles(figure: Figure, values: np.ndarray, on: Grid, names: tuple[str, ...]) -> None:
+    figure.set_size_inches(6.4, 4.0)
+    axes = figure.subplots()
+    for name, field in zip(names, values[0], strict=True):
+        axes.plot(on.axes()[0].numpy(), field, lw=1.6, label=symbol(name))
+    _finish_profiles(axes, on, ", ".join(names))
+
+
+def _finish_profiles(axes: Any, on: Grid, name: str) -> None:
+    axes.set_xlim(on.box.lower[0], on.box.upper[0])
+    axes.set_xlabel("$x$")
+    axes.set_ylabel(symbol(name))
+    axes.grid(True, color="0.9", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=9)
+
+
+def _draw_frames(
+    figure: Figure,
+    values: np.ndarray,
+    times: np.ndarray | None,
+    on: Grid,
+    names: tuple[str, ...],
+) -> None:
+    if values.ndim == 5:
+        values = values[..., values.shape[-1] // 2]
+    chosen = _chosen_instants(len(values))
+    lower, upper = on.box.lower, on.box.upper
+    aspect = float(np.clip((upper[1] - lower[1]) / (upper[0] - lower[0]), 0.3, 2.5))
+    size = 2.6 if len(chosen) > 2 else 4.2
+    figure.set_size_inches(size * len(chosen) + 1.0, (size * aspect + 0.4) * len(names))
+    panels = np.atleast_1d(figure.subplots(len(names), len(chosen), sharex=True, sharey=True))
+    panels = panels.reshape(len(names), len(chosen))
+    for row, name, field in zip(panels, names, values.swapaxes(0, 1), strict=True):
+        norm = normalise(field[chosen])
+        for axes, k in zip(row, chosen, strict=True):
+            image = draw_map(axes, field[k], on, (0, 1), norm)
+        row[0].set_ylabel("$y$")
+        colour_bar(figure, image, list(row), name)
+    for above, below, k in zip(panels[0], panels[-1], chosen, strict=True):
+        below.set_xlabel("$x$")
+        if times is not None:
+            above.set_title(f"$t = {times[k]:.3g}$", fontsize=10)
+
+
+# The four triangles between the six nodes of a P2 one.
+_QUARTERS = ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5))
+# Up to so many elements their edges are drawn too.
+_EDGES = 3000
+
+
+def plot_on_mesh(
+    value: torch.Tensor,
+    mesh: Mesh,
+    names: tuple[str, ...],
+    file: str | Path | None = None,
+    title: str = "",
+) -> Figure:
+    """A figure of ``value`` (*batch, [fields,] nodes or elements), one panel per field or sample.
+
+    ``names``: the fields', a single one for a value without an axis of fields.
+    """
+    rows = value.detach().cpu().double().reshape(-1, value.shape[-1]).numpy()[:SAMPLES]
+    labels = [names[k % len(names)] for k in range(len(rows))]
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(layout="compressed" if mesh.dimension < 3 else "constrained")
+        if mesh.dimension == 1:
+            _draw_mesh_lines(figure, rows, mesh, labels)
+        else:
+            _draw_mesh_panels(figure, rows, mesh, labels, several=len(names) > 1)
+        if title:
+            figure.suptitle(title, fontsize=13)
+        save(figure, file)
+    return figure
+
+
+def _draw_mesh_lines(figure: Figure, rows: np.ndarray, mesh: Mesh, labels: list[str]) -> None:
+    figure.set_size_inches(6.4, 4.0)
+    axes = figure.subplots()
+    nodal = rows.shape[-1] == len(mesh.nodes)
+    x = mesh.nodes[:, 0] if nodal else mesh.points[mesh.cells].mean(axis=1)[:, 0]
+    order = np.argsort(x)
+    for index, values in enumerate(rows):
+        axes.plot(x[order], values[order], lw=1.6, label=f"sample {index}")
+    axes.set_xlabel("$x$")
+    axes.set_ylabel(f"{symbol(labels[0])}$(x)$")
+    axes.grid(True, color="0.9", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(rows) > 1:
+        axes.legend(fontsize=9)
+
+
+def _draw_mesh_panels(
+    figure: Figure, rows: np.ndarray, mesh: Mesh, labels: list[str], several: bool
+) -> None:
+    columns = int(np.ceil(np.sqrt(len(rows))))
+    lines = int(np.ceil(len(rows) / columns))
+    extent = np.ptp(mesh.points, axis=0)
+    aspect = float(np.clip(extent[1] / extent[0], 0.3, 2.5)) if mesh.dimension == 2 else 0.85
+    width = 5.6 if len(rows) == 1 else 3.9 * columns
+    figure.set_size_inches(width + 0.9, width / columns * aspect * lines + 0.9)
+    options: dict[str, Any] = {"projection": "3d"} if mesh.dimension == 3 else {}
+    panels = np.atleast_1d(figure.subplots(lines, columns, subplot_kw=options)).ravel()
+    shared = normalise(rows)
+    for axes, values, label in zip(panels, rows, labels, strict=False):
+        norm = normalise(values[None]) if several else shared
+        draw = draw_triangles if mesh.dimension == 2 else draw_surface
+        image = draw(axes, values, mesh, norm)
+        axes.set_xlabel("$x$")
+        axes.set_ylabel("$y$")
+        if several:
+            colour_bar(figure, image, [axes], label)
+    if not several:
+        colour_bar(figure, image, list(panels[: len(rows)]), labels[0])
+    for axes in panels[len(rows) :]:
+        axes.set_axis_off()
+
+
+def draw_triangles(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
+    """Values of nodes or elements on a plane mesh; gives what a colour bar is made of."""
+    if len(values) != len(mesh.nodes):
+        drawn = Triangulation(mesh.points[:, 0], mesh.points[:, 1], mesh.cells)
+        image = axes.tripcolor(drawn, facecolors=values, norm=norm)
+    else:
+        cells = mesh.cell_nodes
+        if mesh.degree == 2:
+            cells = np.concatenate([cells[:, part] for part in _QUARTERS])
+        drawn = Triangulation(mesh.nodes[:, 0], mesh.nodes[:, 1], cells)
+        image = axes.tripcolor(drawn, values, norm=norm, shading="gouraud")
+    if len(mesh.cells) <= _EDGES:
+        axes.triplot(*mesh.points.T, mesh.cells, color="white", lw=0.25, alpha=0.5)
+    axes.margins(0.02)
+    axes.set_aspect("equal")
+    return image
+
+
+def draw_surface(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
+    """The surface of the half beyond the middle y, so that the inside is seen."""
+    from matplotlib.cm import ScalarMappable
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
+    depth = mesh.points[mesh.cells].mean(axis=1)[:, 1]
+    kept = depth >= (mesh.points[:, 1].min() + mesh.points[:, 1].max()) / 2
+    first, second = mesh.topology.f2t
+    # A boundary facet has -1 for its second element.
+    inner = kept[first], kept[second] & (second >= 0)
+    outer = np.flatnonzero(inner[0] != inner[1])
+    corners = mesh.topology.facets[:, outer].T
+    if len(values) == len(mesh.nodes):
+        shown = values[mesh.facet_nodes(outer)].mean(axis=1)
+    else:
+        shown = values[np.where(inner[0], first, second)[outer]]
+    image = ScalarMappable(norm)
+    polygons = Poly3DCollection(mesh.points[corners], facecolors=image.to_rgba(shown))
+    if len(corners) <= _EDGES:
+        polygons.set_edgecolor((1, 1, 1, 0.4))
+        polygons.set_linewidth(0.2)
+    axes.add_collection3d(polygons)
+    for k, name in enumerate("xyz"):
+        getattr(axes, f"set_{name}lim")(mesh.points[:, k].min(), mesh.points[:, k].max())
+    axes.set_box_aspect(np.maximum(np.ptp(mesh.points, axis=0), 1e-9))
+    axes.set_zlabel("$z$")
+    image.set_array(shown)
+    return image
+
+
+NODES = 201
+_RESIDUAL_RANGE = 1e6  # below the largest residual by this factor all is one colour
+
+
+def plot_points(
+    objective: Objective,
+    points: Tensor | None = None,
+    file: str | Path | None = None,
+    title: str = "",
+) -> Figure:
+    """|residual| over x and y, or x and t, under ``points`` (N, D), by default those held now.
+
+    In more than two dimensions over the first two coordinates, through the middle of the others.
+    Written to ``file`` where one is named.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(5.2, 4.4), layout="constrained")
+        axes = figure.add_subplot()
+        image = draw_points(axes, objective, points)
+        figure.colorbar(image, ax=axes, label="|residual|")
+        axes.set_title(title)
+        save(figure, file)
+    return figure
+
+
+def plot_trained(solution: Solution, file: str | Path | None = None, title: str = "") -> Figure:
+    """The trained function, its first field, beside its residual under the points (N, D).
+
+    Over the same two coordinates as :func:`plot_points`. Written to ``file`` where one is named.
+    """
+    objective: Objective = solution.trained
+    piece = objective.pieces[0]
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(10.2, 4.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        x, y, cube = _plane(piece, NODES)
+        u = objective.ansatz.value(cube)[:, 0].detach().view(len(x), len(y)).numpy()
+        image = left.pcolormesh(x, y, u.T, shading="gouraud", rasterized=True)
+        figure.colorbar(image, ax=left, label=f"${solution.fields[0]}$")
+        names = objective.form.data.axes
+        left.set(xlabel=f"${names[0]}$", ylabel=f"${names[1]}$")
+        figure.colorbar(draw_points(right, objective), ax=right, label="|residual|")
+        if title:
+            figure.suptitle(title, fontsize=13)
+        save(figure, file)
+    return figure
+
+
+def draw_points(
+    axes: Axes,
+    objective: Objective,
+    points: Tensor | None = None,
+    limits: tuple[float, float] | None = None,
+) -> ScalarMappable:
+    """The same into given axes; ``limits`` of the colours, by default those of the residual.
+
+    Returns what a colour bar is made of. Raises InputError on an interval: it has one axis.
+    """
+    piece = objective.pieces[0]
+    if piece.free < 2:
+        raise InputError("points over the residual are drawn on boxes of at least two axes")
+    if points is None:
+        points = objective.batches[0].points if objective.batches else piece.lower.new_zeros(0, 2)
+    x, y, size = residual_field(objective)
+    top = max(float(size.max()), 1e-300)
+    low, high = limits or (max(float(size.min()), top / _RESIDUAL_RANGE), top)
+    image = axes.pcolormesh(
+        x, y, np.clip(size.T, low, None), norm=LogNorm(low, max(high, 1.001 * low)),
+        shading="gouraud", rasterized=True,
+    )  # fmt: skip
+    axes.scatter(points[:, 0], points[:, 1], s=2.5, c="white", linewidths=0, alpha=0.8)
+    names = objective.form.data.axes
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]), xlabel=names[0], ylabel=names[1])
+    return image
+
+
+def residual_field(
+    objective: Objective, nodes: int = NODES
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Positions along the first two coordinates (n,) each, and |residual| there, (n, n)."""
+    x, y, points = _plane(objective.pieces[0], nodes)
+    with torch.no_grad():
+        size = torch.cat([objective.pointwise(part) for part in points.split(2**14)])
+    return x, y, size.detach().view(nodes, nodes).numpy()
+
+
+def _plane(piece: Piece, nodes: int) -> tuple[np.ndarray, np.ndarray, Tensor]:
+    """Positions along the first two coordinates, and the points there, others at their middle."""
+    ticks = torch.linspace(0.0, 1.0, nodes, dtype=torch.float64)
+    cube = torch.full((nodes * nodes, piece.free), 0.5, dtype=torch.float64)
+    cube[:, :2] = torch.cartesian_prod(ticks, ticks)
+    x, y = ((piece.lower[i] + ticks * (piece.upper[i] - piece.lower[i])).numpy() for i in (0, 1))
+    return x, y, piece.place(cube)
+
+
+Pair = Mapping[str, Solution]
+
+
+def plot_fields(pair: Pair, file: str | Path | None = None) -> Figure | None:
+    """Both fields on one scale; None where they have not the same number of dimensions."""
+    dimensions = {_drawn_dimension(solution) for solution in pair.values()}
+    if len(dimensions) != 1 or 0 in dimensions:
+        return None
+    flat = dimensions == {1}
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(layout="constrained")
+        (_draw_pair_lines if flat else _draw_pair_maps)(figure, pair)
+        save(figure, file)
+    return figure
+
+
+def plot_courses(pair: Pair, file: str | Path | None = None) -> Figure:
+    """The residuals of both by iteration, of a batch the slowest sample's."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for label, solution in pair.items():
+            counts = solution.stats.iterations.flatten()
+            slowest = int(counts.argmax())
+            history = solution.stats.residuals.detach().double()
+            residuals = history.reshape(len(history), -1)[: int(counts[slowest]) + 1, slowest]
+            marker = "o" if len(residuals) <= 60 else ""
+            axes.semilogy(residuals.numpy(), "-", marker=marker, ms=3.5, lw=1.3, label=label)
+        axes.set_xlabel("iteration or step")
+        axes.set_ylabel("relative residual")
+        axes.grid(True, which="major", color="0.88", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=9)
+        save(figure, file)
+    return figure
+
+
+def _drawn_dimension(solution: Solution) -> int:
+    """Of what is drawn; 0 where nothing can be."""
+    on = solution.on
+    if isinstance(on, Mesh):
+        return on.dimension if on.dimension < 3 else 0
+    if isinstance(on, Points):
+        return min(on.box.dimension, 2)
+    return 0 if on is None else min(len(on.shape), 2)
+
+
+def real_field(solution: Solution) -> np.ndarray:
+    """The real field that is drawn: first sample, last frame, first field, middle plane."""
+    value = solution.last.detach().cpu()[(0,) * solution.residual.ndim]
+    if len(solution.fields) > 1:
+        value = value[0]
+    shown = (value.real if value.is_complex() else value).numpy()
+    return shown[..., shown.shape[-1] // 2] if shown.ndim == 3 else shown
+
+
+def _draw_pair_lines(figure: Figure, pair: Pair) -> None:
+    figure.set_size_inches(6.4, 4.0)
+    axes = figure.subplots()
+    for style, (label, solution) in zip(("-", "--"), pair.items(), strict=True):
+        x = _positions_along_x(solution)
+        order = np.argsort(x)
+        axes.plot(x[order], real_field(solution)[order], style, lw=1.6, label=label)
+    axes.set_xlabel("$x$")
+    axes.set_ylabel(symbol(next(iter(pair.values())).fields[0]))
+    axes.grid(True, color="0.9", lw=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=9)
+
+
+def _positions_along_x(solution: Solution) -> np.ndarray:
+    on = solution.on
+    assert on is not None
+    return np.asarray(on.nodes[:, 0] if isinstance(on, Mesh) else on.coordinates()[0].numpy())
+
+
+def _draw_pair_maps(figure: Figure, pair: Pair) -> None:
+    shown = {label: real_field(solution) for label, solution in pair.items()}
+    difference = _difference_of(pair, shown)
+    norm = normalise(np.concatenate([field.ravel() for field in shown.values()]))
+    count = 2 if difference is None else 3
+    figure.set_size_inches(4.4 * count, 4.0)
+    panels = list(figure.subplots(1, count))
+    for axes, (label, solution) in zip(panels, pair.items(), strict=False):
+        image = _draw_field_of(axes, shown[label], solution, norm)
+        axes.set_title(label, fontsize=11)
+        axes.set_xlabel("$x$")
+        axes.set_ylabel("$y$")
+    colour_bar(figure, image, panels[:2], next(iter(pair.values())).fields[0])
+    if difference is not None:
+        top = float(np.nanmax(np.abs(difference))) or 1.0
+        with matplotlib.rc_context({"image.cmap": "RdBu_r"}):
+            image = _draw_field_of(
+                panels[2], difference, next(iter(pair.values())), Normalize(-top, top)
+            )
+        panels[2].set_title("second less first", fontsize=11)
+        panels[2].set_xlabel("$x$")
+        colour_bar(figure, image, panels[2:], "difference")
+
+
+def _difference_of(pair: Pair, shown: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Of the second from the first, where both have the same points."""
+    first, second = pair.values()
+    a, b = shown.values()
+    if type(first.on) is not type(second.on) or a.shape != b.shape:
+        return None
+    assert first.on is not None and second.on is not None
+    same = all(
+        np.array_equal(np.asarray(x), np.asarray(y))
+        for x, y in zip(first.on.coordinates(), second.on.coordinates(), strict=True)
+    )
+    return b - a if same else None
+
+
+def _draw_field_of(axes: Axes, field: np.ndarray, solution: Solution, norm: Normalize) -> Any:
+    on = solution.on
+    if isinstance(on, Mesh):
+        return draw_triangles(axes, field, on, norm)
+    if isinstance(on, Points):
+        columns = [column.numpy() for column in on.coordinates()]
+        return axes.scatter(columns[0], columns[1], c=field, s=6, norm=norm)
+    assert isinstance(on, Grid)
+    return draw_map(axes, field, on, (0, 1), norm)

@@ -1,0 +1,159 @@
+"""What is written about a run, a training or an evaluation: enough to repeat it and to judge it.
+
+A record is one JSON file, written whole or not at all. It has its format, what was asked for with
+every option written out, what came of it, the machine and the versions, and the hashes of the files
+beside it that are read back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sciml
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.files import write_json
+from sciml.core.plain import dump
+
+FILE = "run.json"
+RUN, EVALUATION = "sciml run 1", "sciml evaluation 1"
+OPERATOR, PRECONDITIONER = "sciml training 1", "sciml preconditioner 1"
+FOLDERS = (RUN, OPERATOR, PRECONDITIONER)  # each of a folder of its own
+# What makes a folder with such a record, to tell those who name another.
+_COMMANDS = {RUN: "solve", EVALUATION: "evaluate", OPERATOR: "train", PRECONDITIONER: "train"}
+_PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
+
+
+def made(format_: str, **found: Any) -> dict[str, Any]:
+    """A record of ``found``, and of where, when and with what it was found."""
+    return {
+        "format": format_,
+        **found,
+        "threads": torch.get_num_threads(),
+        "processors": os.cpu_count(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "versions": versions(),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": " ".join(["sciml", *sys.argv[1:]]),
+    }
+
+
+def of_spec(
+    format_: str,
+    spec: Any,
+    *,
+    title: str,
+    description: str,
+    overrides: Iterable[str],
+    device: str,
+    dtype: str,
+    seed: int,
+    notes: Iterable[str] = (),
+    **found: Any,
+) -> dict[str, Any]:
+    """The record of what a spec came to; ``spec`` is its dataclass, which is written out."""
+    return made(
+        format_,
+        title=title,
+        description=description,
+        **found,
+        notes=list(notes),
+        spec_file=str(Path(spec.source.name).resolve()) if spec.source else "",
+        overrides=list(overrides),
+        spec=_absolute(dump(spec)),
+        device=device,
+        dtype=dtype,
+        seed=seed,
+    )
+
+
+def write(folder: Path, record: Mapping[str, Any], file: str = FILE) -> Path:
+    """Write a record into a folder, in place of the one that may be there; its path."""
+    try:
+        write_json(folder / file, record)
+    except OSError as error:
+        raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None
+    return folder / file
+
+
+def read(folder: Path, *formats: str) -> dict[str, Any]:
+    """The record in a folder, of one of ``formats``; raises InputError for another folder."""
+    path, command = folder / FILE, _COMMANDS[formats[0]]
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise InputError(f"'{folder}' {what}; {_neighbours(folder, command)}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"'{folder}' holds no {FILE}; {_neighbours(folder, command)}") from None
+    except OSError as error:
+        raise InputError(f"cannot read '{path}': {error.strerror}") from None
+    except ValueError:
+        raise InputError(f"'{path}' is not JSON; sciml {command} writes it anew") from None
+    kind = found.get("format") if isinstance(found, dict) else None
+    if kind not in formats:
+        by = f"by sciml {_COMMANDS[kind]}" if kind in _COMMANDS else "by another program"
+        raise InputError(f"'{path}' was written {by}; name a folder that sciml {command} wrote")
+    return dict(found)
+
+
+def hashes(folder: Path, *files: str) -> dict[str, str]:
+    """The SHA-256 of files in a folder, by name, for its record."""
+    return {file: _sha256(folder / file) for file in files}
+
+
+def check(folder: Path, record: Mapping[str, Any]) -> None:
+    """Raise InputError where a file of a record is no longer what it was."""
+    for file, hashed in record.get("hashes", {}).items():
+        path = folder / file
+        if not path.is_file():
+            raise InputError(f"'{path}' is missing, which '{folder / FILE}' tells of")
+        if _sha256(path) != hashed:
+            raise InputError(f"'{path}' was damaged or changed since it was written")
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python, of this package and of those it stands on."""
+    found = {"python": platform.python_version(), "sciml-pde": sciml.__version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _neighbours(folder: Path, command: str) -> str:
+    """What to write instead: a run nearby by a similar name, or how runs come to be."""
+    home = folder.parent if folder.parent.is_dir() else Path("runs")
+    runs = [str(path.parent) for path in sorted(home.glob(f"*/{FILE}"))]
+    if not runs:
+        return f"name the directory that sciml {command} wrote, such as runs/darcy"
+    return f"name the directory of a run{did_you_mean(str(folder), runs[:20])}"
+
+
+def _absolute(tree: Any) -> Any:
+    """Field files by their absolute path, so that the record can be read from anywhere."""
+    if isinstance(tree, dict):
+        known = tree.keys() <= {"file", "dataset", "element"} and "file" in tree
+        fixed = {"file": str(Path(tree["file"]).resolve())} if known else {}
+        return {key: _absolute(value) for key, value in tree.items()} | fixed
+    return [_absolute(value) for value in tree] if isinstance(tree, list) else tree
