@@ -35,9 +35,9 @@ from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
 from sciml.solvers import CG, FCG, ConjugateDirections, IncompleteCholesky, Jacobi, Multigrid
-from sciml.solvers.learned.conjugate_directions import linked
-from sciml.solvers.learned.conjugate_training import (
+from sciml.solvers.learned.conjugate_directions import (
     ConjugateTraining,
+    linked,
 )
 
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -15,8 +15,8 @@ from sciml.core.discretize import discretize
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.solve import solve
 from sciml.solvers import CG, Multigrid
+from sciml.solvers.solve import solve
 
 CYCLES = ("auto", "V", "alternating", "W")
 CONTRAST = (

@@ -32,7 +32,6 @@ from sciml.core.files import write_text
 from sciml.core.grid import Box, Grid
 from sciml.core.pointwise import Pointwise
 from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.solve import solve
 from sciml.solvers import Auto
 from sciml.solvers.collocation import (
     PINN,
@@ -42,6 +41,7 @@ from sciml.solvers.collocation import (
     RandomFeatures,
     VariableProjection,
 )
+from sciml.solvers.solve import solve
 
 FRAMES = 11
 SQUARE = Box((-1.0, -1.0), (1.0, 1.0))

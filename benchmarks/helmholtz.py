@@ -24,8 +24,8 @@ from sciml.core.equation import Helmholtz
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Problem
-from sciml.core.solve import solve
 from sciml.solvers import GMRES, ShiftedLaplacian
+from sciml.solvers.solve import solve
 
 RUNS = 3
 RTOL = 1e-8

@@ -29,8 +29,8 @@ from sciml.core.discretize import discretize
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.solve import solve
 from sciml.solvers import CG, LearnedMultigrid, Multigrid
+from sciml.solvers.solve import solve
 
 SHIPPED = "rotated-anisotropy"
 TOLERANCES = (1e-6, 1e-10)

@@ -27,9 +27,10 @@ import torch
 import sciml
 from sciml import solvers
 from sciml.core.equation import Elasticity, Equation
-from sciml.core.mesh import Element, Mesh, determinants, edge_vectors, relative_error
+from sciml.core.mesh import Element, Mesh, determinants, edge_vectors
 from sciml.core.mesh_file import read_mesh
 from sciml.core.problem import Condition, Problem
+from sciml.core.quadrature import relative_error
 
 RTOL = 1e-8
 LIMIT = 300.0  # CPU seconds for one program

@@ -27,7 +27,7 @@ import torch
 from sciml.core.discretize import discretize
 from sciml.core.equation import Equation
 from sciml.core.linear import LinearSystem, SparseMatrix
-from sciml.core.mesh_geometry import Geometry, Hole
+from sciml.core.mesh import Geometry, Hole
 from sciml.core.problem import Condition, Problem
 from sciml.solvers import AMG, CG, ILU, SSOR, BiCGStab, IncompleteCholesky, Jacobi, NeuralIC
 from sciml.solvers.learned.neural_ic import KIND

@@ -16,9 +16,9 @@ from sciml.core.fields import values_on
 from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import solve
 from sciml.solvers import Newton
-from sciml.solvers.continuation import Continuation
+from sciml.solvers.descent import Continuation
+from sciml.solvers.solve import solve
 
 SIZES = (33, 65, 129, 257)
 RADIAL = "-(p - 1)/p*0.5**(1/(p - 1))*(x**2 + y**2)**(p/(2*p - 2))"

@@ -362,7 +362,7 @@ def _multigrid(
     from sciml.app.read import dataset_family
     from sciml.core.grid import Grid
     from sciml.datasets.store import read_shard
-    from sciml.training.rival import multigrid_time
+    from sciml.training.evaluation import multigrid_time
 
     data = _stored(options, "test")
     numbers = read_shard(data.reader.paths[0]).indices[:CLOCKED].tolist()

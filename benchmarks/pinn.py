@@ -48,8 +48,8 @@ from pinn_cases import (
 from sciml.core.files import write_text
 from sciml.core.grid import Grid
 from sciml.core.points import Points
-from sciml.core.solve import solve
 from sciml.solvers import CG, ETDRK4, SDIRK, Multigrid
+from sciml.solvers.solve import solve
 
 
 def run(name: str, seed: int, out: Path) -> None:

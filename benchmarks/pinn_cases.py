@@ -35,10 +35,10 @@ from sciml.core.equation import NavierStokes
 from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.solution import Solution
-from sciml.core.solve import solve
 from sciml.solvers import ETDRK4
 from sciml.solvers.collocation import PINN, RAD, GaussNewton
 from sciml.solvers.collocation.sampling import sobol
+from sciml.solvers.solve import solve
 
 VISCOSITY = 0.01 / math.pi
 REYNOLDS = 100

@@ -22,9 +22,9 @@ import torch
 
 from sciml.core.linear import LinearSystem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, LinearState
 from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers import CG, SSOR, DeflatedCG, IncompleteCholesky, LearnToRelax, Multigrid
+from sciml.solvers.iteration import LinearSolver, LinearState
 
 STEPS, END = 200, 5.0
 SEEDS = (0, 1, 2)

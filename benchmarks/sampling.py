@@ -46,11 +46,11 @@ from sciml.solvers.collocation import (
     Sobol,
     Uniform,
 )
-from sciml.solvers.collocation.adam import Adam
 from sciml.solvers.collocation.adversarial import Flow
+from sciml.solvers.collocation.gradient_methods import AdamDescent
+from sciml.solvers.collocation.minimisation import Sampler
 from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.sampling import sobol
-from sciml.solvers.collocation.training import Sampler
 
 PEAK = "exp(-1000*((x-0.5)**2+(y-0.5)**2))"
 TWIN = "exp(-1000*((x+0.5)**2+(y+0.5)**2))"
@@ -162,7 +162,7 @@ TESTS = {
 SLOWER = {"gauss_newton": 1, "adam": 10}  # iterations of the same cost
 OPTIMISERS: dict[str, Any] = {
     "gauss_newton": GaussNewton(iterations=1_000_000),
-    "adam": Adam(iterations=1_000_000, decay="none"),
+    "adam": AdamDescent(iterations=1_000_000, decay="none"),
 }
 
 

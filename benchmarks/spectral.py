@@ -23,8 +23,8 @@ from sciml.core.files import atomic_write
 from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Problem, Time
 from sciml.core.solution import Solution
-from sciml.core.solve import solve
 from sciml.solvers import ETDRK4
+from sciml.solvers.solve import solve
 
 CIRCLE = Box((0.0,), (2 * math.pi,))
 TORUS = Box((0.0, 0.0), (2 * math.pi, 2 * math.pi))

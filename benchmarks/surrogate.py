@@ -25,8 +25,8 @@ from sciml.app.figures_learning import plot_transfer
 from sciml.core.errors import InputError
 from sciml.core.files import write_text
 from sciml.operators import Operator, load_operator
-from sciml.training import Bracket, Polishing, Transfer, evaluate, transfer
-from sciml.training.stored import at_trained_shape
+from sciml.training import Bracket, Polishing, ResolutionTransfer, evaluate, resolution_transfer
+from sciml.training.data import at_trained_shape
 
 TIMED = 30
 Row = Sequence[str]
@@ -44,7 +44,7 @@ def in_physical_units(operators: dict[str, Operator]) -> dict[str, Operator]:
     return found
 
 
-def transfer_table(found: dict[str, Transfer]) -> str:
+def transfer_table(found: dict[str, ResolutionTransfer]) -> str:
     """A row per run and resolution."""
     rows: list[Row] = [("run", "grid", "error", "interpolated", "drift")]
     for name, moved in found.items():
@@ -124,7 +124,7 @@ def main() -> None:
 
     if options.transfer.is_dir():
         moved = {
-            name: transfer(
+            name: resolution_transfer(
                 operator,
                 options.transfer,
                 [(n,) * operator.signature.dimension for n in options.points],

@@ -31,7 +31,6 @@ from sciml.core.points import Points
 from sciml.core.pointwise import Pointwise
 from sciml.core.problem import Condition, Equation, Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import solve
 from sciml.solvers import CG, Multigrid, Newton
 from sciml.solvers.collocation import (
     DeepRitz,
@@ -40,6 +39,7 @@ from sciml.solvers.collocation import (
     NetworkProjection,
     RandomFeatures,
 )
+from sciml.solvers.solve import solve
 
 UNIT, SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,) * 2, (1.0,) * 2), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"

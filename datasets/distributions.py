@@ -21,15 +21,17 @@ import numpy as np
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.expression import parse
 from sciml.core.grid import AXES, Box, Grid
 from sciml.core.interpolation import interpolate
 from sciml.core.mesh import Mesh
+from sciml.core.reader import Context, compile
 from sciml.datasets import random_fields
 
 Streams = Sequence[np.random.Generator]
 Place = Grid | Mesh
 
+# What the map of a field may name: the field a at a place.
+_THROUGH = Context(AXES, others=("a",))
 # Nodes along each axis of the grid that a mesh's fields are drawn on, by dimension.
 _NODES = {1: 2049, 2: 257, 3: 65}
 
@@ -158,7 +160,7 @@ class GaussianField(Distribution):
             if value is not None and value <= 0:
                 raise InputError(f"gaussian_field: {name} must be positive; got {value:g}")
         if self.through is not None:
-            parse(self.through, ("a", *AXES))
+            compile(self.through, _THROUGH, ".through")
 
     def draw(self, streams: Streams, on: Place, device: torch.device | str = "cpu") -> torch.Tensor:
         """(B, *on.shape)."""
@@ -188,8 +190,8 @@ class GaussianField(Distribution):
 
 
 def _map(through: str, field: torch.Tensor, on: Place) -> torch.Tensor:
-    places = (p.to(field.device) for p in on.coordinates())
-    value = parse(through, ("a", *AXES))(a=field, **dict(zip(AXES, places, strict=False)))
+    places = tuple(p.to(field.device) for p in on.coordinates())
+    value = compile(through, _THROUGH, "through").at(places, {"a": field})
     return value.to(torch.float64).expand(field.shape)
 
 

@@ -13,9 +13,8 @@ import torch
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
-from sciml.core.mesh import Mesh
+from sciml.core.mesh import Geometry, Mesh
 from sciml.core.mesh_file import MeshFile
-from sciml.core.mesh_geometry import Geometry
 from sciml.core.place import check_place, discrete, placed
 from sciml.core.problem import Problem
 from sciml.datasets.distributions import SCALARS, Distribution, stream

@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 
-from sciml.core.equation import Elasticity, Helmholtz, NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.mesh import Mesh
 from sciml.core.plain import differences
@@ -315,11 +314,7 @@ def _check_disk(family: Family, out: Path, manifest: Manifest) -> None:
 
 def _outputs(family: Family) -> int:
     """How many real fields a solution has."""
-    problem, on = family.problem, family.on
-    if isinstance(problem.equation, Elasticity) and isinstance(on, Mesh):
-        return on.dimension
-    if isinstance(problem.equation, System):
-        return len(problem.equation.equations)
-    if isinstance(problem.equation, NavierStokes):
-        return 1 if "vorticity" in problem.first else len(problem.box.lower) + 1
-    return 2 if isinstance(problem.equation, Helmholtz) else 1
+    equation, on = family.problem.equation, family.on
+    dimension = on.dimension if isinstance(on, Mesh) else family.problem.box.dimension
+    count = len(equation.fields(dimension, family.problem.first))
+    return 2 * count if equation.complex else count

@@ -16,12 +16,12 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.mesh import Mesh
 from sciml.core.solution import Solution
-from sciml.core.solve import solve
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
 from sciml.datasets.store import Shard
 from sciml.datasets.unstructured import Unstructured
 from sciml.solvers.auto import Auto
+from sciml.solvers.solve import solve
 
 SPLITS = ("train", "valid", "test")
 _APART = 1_000_000_000  # sample numbers of the splits lie this far apart

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from sciml.operators.checkpoint import load_operator as load_operator
     from sciml.operators.checkpoint import save_operator as save_operator
     from sciml.operators.deeponet import DeepONet as DeepONet
+    from sciml.operators.deeponet import PODDeepONet as PODDeepONet
     from sciml.operators.fno import FNO as FNO
     from sciml.operators.losses import Combined as Combined
     from sciml.operators.losses import RelativeH1 as RelativeH1
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from sciml.operators.mgno import MgNO as MgNO
     from sciml.operators.operator import Operator as Operator
     from sciml.operators.operator import Signature as Signature
-    from sciml.operators.pod import PODDeepONet as PODDeepONet
     from sciml.operators.unet import UNet as UNet
 
 __getattr__, __dir__ = attach(__name__, __file__)

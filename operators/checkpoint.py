@@ -25,15 +25,13 @@ from torch import Tensor
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.files import atomic_write, write_json
+from sciml.core.weights import PICKLES, misfit_of, refuse_pickle
 from sciml.operators.operator import Operator, Options, Signature, architectures
 
 FORMAT = "sciml operator 1"
 FILE = "operator.json"
 _WEIGHTS = "operator-*.safetensors"
 _KEYS = {"format", "options", "signature", "provenance", "weights", "weights_sha256"}
-_PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-# A zip archive, which is what torch.save writes, and the protocols of pickle.
-_PICKLE_STARTS = (b"PK\x03\x04", *(bytes((0x80, protocol)) for protocol in range(1, 6)))
 
 
 def save_operator(operator: Operator, folder: str | Path) -> None:
@@ -89,7 +87,7 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
     try:
         operator.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        misfit = _misfit(operator.state_dict(), tensors) or str(error).splitlines()[-1].strip()
+        misfit = misfit_of(operator.state_dict(), tensors) or str(error).splitlines()[-1].strip()
         raise InputError(f"'{file}': the weights do not fit these options: {misfit}") from None
     return operator.to(device).eval()
 
@@ -104,19 +102,6 @@ def _hash(record: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-def refuse_pickle(path: Path, instead: str = "weights in safetensors") -> None:
-    """Raise InputError for a file that is a pickle by its name or its first bytes."""
-    if path.is_file():
-        with open(path, "rb") as file:
-            start = file.read(9)
-        # The header's length, with which safetensors begin, can look like a pickle's first bytes.
-        looks = start.startswith(_PICKLE_STARTS) and start[8:] != b"{"
-        if looks or path.suffix.lower() in _PICKLES:
-            raise InputError(
-                f"refused: '{path}' is a pickle, and opening one can run any code; give {instead}"
-            )
-
-
 def _read_record(file: Path, given: Path) -> dict[str, Any]:
     """What ``file`` says, checked; ``given`` is what the user named."""
     if not given.exists():
@@ -124,7 +109,7 @@ def _read_record(file: Path, given: Path) -> dict[str, Any]:
             f"no operator at '{given}': there is no such file or folder; sciml train makes one"
         )
     if not file.is_file():
-        pickles = sorted(p.name for p in file.parent.glob("*") if p.suffix.lower() in _PICKLES)
+        pickles = sorted(p.name for p in file.parent.glob("*") if p.suffix.lower() in PICKLES)
         tail = f"; {pickles[0]} is refused, as a pickle can run any code" if pickles else ""
         tail = tail or "; name a folder that sciml train wrote"
         raise InputError(f"no operator at '{given}': '{file}' is missing{tail}")
@@ -154,16 +139,6 @@ def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
         return safetensors.torch.load(data)
     except SafetensorError as error:
         raise InputError(f"'{file}' holds no weights: {error}") from None
-
-
-def _misfit(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:
-    """The first tensor that is missing, too many or of another shape."""
-    for name, value in own.items():
-        if name not in given:
-            return f"{name} is missing"
-        if given[name].shape != value.shape:
-            return f"{name} is {list(given[name].shape)}, not {list(value.shape)}"
-    return next((f"{name} has no place" for name in given if name not in own), None)
 
 
 def _read_options(data: Any, file: Path) -> Options:

@@ -5,12 +5,14 @@
 ``open`` drops the last point of a periodic axis of a node grid, which repeats the first, so that a
 network sees every point once; ``close`` puts it back. Means and deviations are one number per
 channel over all training samples and points, so that one operator takes any resolution.
+
+At other places functions on these grids are interpolated multilinearly, round periodic axes.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
+from sciml.core.interpolation import interpolate
 from sciml.core.lazy import exported
 
 Side = Literal["dirichlet", "neumann", "periodic"]
@@ -257,3 +260,32 @@ def _set_scaling(mean: Tensor, std: Tensor, x: Tensor, *, centred: bool) -> None
         constant = spread <= 1e-6 * centre.abs()
         std[channel] = torch.where(constant, 1.0, spread)
         mean[channel] = centre if centred else 0.0
+
+
+def ticks(signature: Signature, shape: Sequence[int]) -> list[Tensor]:
+    """Positions in [0, 1] along each axis of an opened grid, float64; a lone point is at 0."""
+    cell = signature.grid.centring == "cell"
+    ends = [not cell and side != "periodic" for side in signature.boundary]
+    return [
+        (torch.arange(n, dtype=torch.float64) + 0.5 * cell) / max(n - end, 1)
+        for n, end in zip(shape, ends, strict=True)
+    ]
+
+
+def resample(values: Tensor, signature: Signature, shape: Sequence[int]) -> Tensor:
+    """``values`` (..., *opened grid) on the opened grid of another shape, multilinearly."""
+    places = torch.meshgrid(*ticks(signature, shape), indexing="ij")
+    return at_places(values, signature, [s.to(values.device) for s in places])
+
+
+def at_places(values: Tensor, signature: Signature, places: Sequence[Tensor]) -> Tensor:
+    """``values`` (..., *opened grid) at places in [0, 1] per axis, multilinearly, wrapped round."""
+    grid = values.shape[values.ndim - signature.dimension :]
+    axes = [s.to(values.device) for s in ticks(signature, grid)]
+    for axis, side in enumerate(signature.boundary):
+        if side == "periodic":
+            dim, s = axis - signature.dimension, axes[axis]
+            first, last = values.narrow(dim, 0, 1), values.narrow(dim, -1, 1)
+            values = torch.cat([last, values, first], dim)
+            axes[axis] = torch.cat([s[-1:] - 1, s, s[:1] + 1])
+    return interpolate(values, places, axes)

@@ -11,17 +11,15 @@ from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
-import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.solvers.inverse import Action, PerSample, matrices
-from sciml.solvers.iteration import check_options, iterate_verified, singular_symmetric, stationary
+from sciml.solvers.iteration import StationaryMethod, check_options, singular_symmetric
 
 
 @dataclass(frozen=True)
-class AMG(LinearSolver):
+class AMG(StationaryMethod):
     """V cycles of PyAMG: on their own, or far better as ``CG(preconditioner=AMG())``.
 
     ``setup`` returns the cycle as a LinearMap. Hierarchies are built sample by sample. ``method``
@@ -32,6 +30,7 @@ class AMG(LinearSolver):
     method: Literal["ruge_stuben", "smoothed_aggregation"] | None = None
     rtol: float = 1e-8
     max_iterations: int = 200
+    window = 50
 
     def __post_init__(self) -> None:
         check_options(self.kind, self.rtol, self.max_iterations)
@@ -49,26 +48,6 @@ class AMG(LinearSolver):
         adjoints = actions if A.symmetric else None
         return PerSample(
             A, actions, adjoints, symmetric=A.symmetric, definite=A.symmetric and A.definite
-        )
-
-    def iterate(
-        self,
-        A: LinearMap,
-        prepared: PerSample,
-        b: torch.Tensor,
-        initial: torch.Tensor | None,
-        progress: Progress | None,
-    ) -> Iterate:
-        """Repeat the V cycle on the residual."""
-        return iterate_verified(
-            stationary(A, prepared),
-            A,
-            b,
-            initial,
-            rtol=self.rtol,
-            max_iterations=self.max_iterations,
-            window=50,
-            progress=progress,
         )
 
 

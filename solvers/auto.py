@@ -12,34 +12,36 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass, replace
 from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sciml.core.equation import NavierStokes, System
+from sciml.core.dispatch import Dispatch
+from sciml.core.equation import Equation, NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, Progress, Solver, lower, with_solver
+from sciml.core.solve import Progress, Solver
 from sciml.core.stencil import Stencil
 from sciml.solvers.amg import AMG
-from sciml.solvers.direct import Direct
-from sciml.solvers.fast_poisson import FastPoisson
-from sciml.solvers.iteration import check_options
-from sciml.solvers.krylov import CG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES
+from sciml.solvers.direct import SMALL, Direct
+from sciml.solvers.fast_poisson import FastPoisson, recognise
+from sciml.solvers.iteration import LinearSolver, check_options, linear_system
+from sciml.solvers.krylov import CG, GMRES, MINRES
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.separable import recognise
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:
-    from sciml.core.mesh import Mesh
+    from sciml.core.points import Points
+
+# (problem): the name in ``sciml.solvers``, and why.
+chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")
 
 _RTOL = 1e-8
-_SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 # Complex unknowns up to which SuperLU beats a shifted Laplacian (benchmarks/helmholtz.py).
 _FACTORISED = {2: 300_000, 3: 3_000}
 
@@ -66,11 +68,11 @@ class Auto:
     def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> AutoState:
         """Discretise if need be, choose, and set up what was chosen."""
         if isinstance(problem, Problem) and not problem.linear:
-            name, reason = choose_for(problem)
+            name, reason = choose_for(problem, on)
             options = {} if self.rtol is None else {"rtol": self.rtol}
             evolving = getattr(importlib.import_module("sciml.solvers"), name)(**options)
             return AutoState(evolving, evolving.init(problem, on), _note(evolving.kind, reason))
-        system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
+        system = linear_system(problem, on)
         solver, note = choose(system.A.detach(), self.tolerance)
         return AutoState(solver, solver.init(system), note)
 
@@ -81,11 +83,12 @@ class Auto:
         initial: torch.Tensor | None = None,
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
-        **more: Any,
+        frames: str | Path | None = None,
     ) -> Solution:
-        """Run what was chosen; ``more`` is for problems in time, ``frames`` foremost."""
+        """Run what was chosen; ``frames`` is for problems in time."""
+        more = {} if frames is None else {"frames": frames}
         solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress, **more)
-        return with_solver(solution, self, state.note)
+        return replace(solution, solver=self, notes=(*solution.notes, state.note))
 
 
 @dataclass(frozen=True)
@@ -97,17 +100,27 @@ class AutoState:
     note: str
 
 
-def choose_for(problem: Problem) -> tuple[str, str]:
+def choose_for(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str, str]:
     """The name in ``sciml.solvers`` for a nonlinear problem or one in time, and why."""
-    equation, wraps = problem.equation, all(problem.periodic)
-    if isinstance(equation, NavierStokes):
-        if wraps:
-            return "ETDRK4", "the flow is periodic on all sides"
-        return "Projection", "the flow has walls"
-    if isinstance(equation, System):
-        if wraps:
-            return "ETDRK4", "the system is periodic on all sides"
-        return "IMEX", "the system's diffusion is stiff and its reaction is not"
+    return chooses.look_up(problem.equation, type(on))(problem)
+
+
+@chooses(NavierStokes, Grid)
+def _for_flow(problem: Problem) -> tuple[str, str]:
+    if all(problem.periodic):
+        return "ETDRK4", "the flow is periodic on all sides"
+    return "Projection", "the flow has walls"
+
+
+@chooses(System, Grid)
+def _for_system(problem: Problem) -> tuple[str, str]:
+    if all(problem.periodic):
+        return "ETDRK4", "the system is periodic on all sides"
+    return "IMEX", "the system's diffusion is stiff and its reaction is not"
+
+
+@chooses(Equation, Grid, Mesh)
+def _for_form(problem: Problem) -> tuple[str, str]:
     form = problem.form
     if problem.time is None:
         return "Newton", "the equation is nonlinear"
@@ -117,7 +130,9 @@ def choose_for(problem: Problem) -> tuple[str, str]:
         return "RungeKutta", "the equation is of second order in time"
     if _is_zero(form.K):
         return "RungeKutta", "the equation has no diffusion"
-    if not form.linear and replace(form, c=0.0, f=0.0, kind="general").linear:
+    if not form.linear_with(problem.parameters) and replace(
+        form, c=0.0, f=0.0, kind="general"
+    ).linear_with(problem.parameters):
         return "IMEX", "diffusion is stiff and reaction is not"
     return "SDIRK", "diffusion is stiff"
 
@@ -132,7 +147,7 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
         return FastPoisson(rtol=rtol), _note(
             "fast_poisson", "the coefficients are constant and every side suits a fast transform"
         )
-    if A.size <= _SMALL:
+    if A.size <= SMALL:
         return Direct(rtol=rtol), _note("direct", f"there are only {A.size} unknowns")
     if isinstance(A, Stencil) and A.dimension == 1:
         return Direct(rtol=rtol), _note("direct", "a one-dimensional stencil is tridiagonal")

@@ -46,9 +46,16 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import lower as lower_to_system
 from sciml.core.stencil import Stencil
-from sciml.solvers.iteration import axpy, dot, ratio, remove_mean, singular_symmetric, xpay
+from sciml.solvers.iteration import (
+    axpy,
+    dot,
+    linear_system,
+    ratio,
+    remove_mean,
+    singular_symmetric,
+    xpay,
+)
 from sciml.solvers.multigrid import Multigrid
 
 _CEILING = 1 + 1e-10  # the spectrum's upper end, with room for rounding
@@ -81,7 +88,7 @@ def certify(
     for name, value in (("margin", margin), ("probability", probability)):
         if not 0 < value < 1:
             raise InputError(f"certify: {name} must lie between 0 and 1; got {value:g}")
-    system = problem if isinstance(problem, LinearSystem) else lower_to_system(problem, on)
+    system = linear_system(problem, on)
     A = _definite(system.A)
     x, b = torch.broadcast_tensors(_unknowns(u, system), system.b.double())
     r = b - A.apply(x.contiguous())

@@ -26,17 +26,16 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.solve import Iterate, LinearSolver, LinearState, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import check_options
-from sciml.solvers.krylov import CG
-from sciml.solvers.preconditioner import (
+from sciml.solvers.iteration import LinearSolver, LinearState, Outcome, check_options
+from sciml.solvers.krylov import (
+    CG,
     KrylovState,
-    Preconditioner,
     require_definite,
     require_definite_preconditioner,
-    setup_preconditioner,
 )
+from sciml.solvers.preconditioner import Preconditioner, setup_preconditioner
 
 _DEPENDENT = 1e-12  # singular values below this share of the largest are rounding
 
@@ -161,9 +160,7 @@ class DeflatedCG(LinearSolver):
     max_iterations: int = 10_000
 
     def __post_init__(self) -> None:
-        check_options(self.kind, self.rtol, self.max_iterations)
-        if self.count < 1:
-            raise InputError(f"{self.kind}: count must be at least 1; got {self.count}")
+        check_options(self.kind, self.rtol, self.max_iterations, count=self.count)
 
     def setup(self, A: LinearMap) -> Recycling:
         """Set up the preconditioner; nothing is deflated yet."""
@@ -192,7 +189,7 @@ class DeflatedCG(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Run CG to the tolerance, and remember the answer."""
         products = prepared.refresh(A, self.rtol)
         method = CG(rtol=self.rtol, max_iterations=self.max_iterations)

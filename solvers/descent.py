@@ -1,4 +1,4 @@
-"""The outer iteration that Newton's and Picard's methods share, a batch in lockstep.
+"""How a nonlinear iteration presents itself: F(u) = 0, a batch in lockstep, verified at the end.
 
     u <- u + s d,      s = 1, 1/2, 1/4, ... until the merit falls enough,
 
@@ -6,21 +6,262 @@ the merit being the energy where there is one (Armijo: E(u + s d) <= E(u) + 1e-4
 ||F||. The relative residual is ||F(u)|| / ||P(u) u - F(u)||, P the diffusion linearised at u: the
 denominator is the right-hand side of the linear problem frozen at u, so that for a linear problem
 this is ||b - A u|| / ||b||, whatever the start.
+
+Continuation solves a hard problem by way of easier ones, along a named parameter, which goes from
+``start`` to the problem's own value; every answer starts the next solve. A step that fails is
+halved. Where a branch of solutions turns back, as Bratu's does at its fold, no step succeeds
+beyond, and the last parameter reached is told.
 """
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 
+from sciml.core.differentiate import attach
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
+from sciml.core.linear import LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
+from sciml.core.place import discrete
+from sciml.core.problem import Problem
+from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
-from sciml.solvers.iteration import dot, norm, spread
+from sciml.solvers.direct import Direct, small
+from sciml.solvers.iteration import LinearSolver, dot, norm, spread, verified
+from sciml.solvers.krylov import CG, GMRES
+from sciml.solvers.multigrid import Multigrid
+
+_HALVINGS = 6
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """From ``start`` to the problem's own value of ``parameter``, in ``steps`` equal steps."""
+
+    parameter: str
+    start: float
+    steps: int = 5
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(
+                f"continuation takes at least one step; got {self.steps}",
+                "solver.continuation.steps",
+            )
+
+
+def follow(
+    continuation: Continuation,
+    problem: Problem,
+    system: NonlinearSystem,
+    u: torch.Tensor,
+    solve: Callable[[NonlinearSystem, torch.Tensor], Course],
+) -> tuple[Course, str]:
+    """The last course, and a line on how far the parameter came.
+
+    Where the parameter's own value is not reached the course is that of the failed attempt at it.
+    """
+    from sciml.core.discretize import semidiscretize
+
+    name = continuation.parameter
+    if name not in problem.parameters:
+        raise InputError(
+            f"the problem has no parameter '{name}'{did_you_mean(name, problem.parameters)}",
+            "solver.continuation.parameter",
+        )
+    target = torch.as_tensor(problem.parameters[name], dtype=torch.float64)
+
+    def at(share: float) -> NonlinearSystem:
+        if share == 1:
+            return system
+        value = continuation.start + share * (target - continuation.start)
+        changed = {**problem.parameters, name: value}
+        return semidiscretize(replace(problem, parameters=changed), system.on)
+
+    course = solve(at(0.0), u)
+    share, step, solves = 0.0, 1 / continuation.steps, 1
+    smallest = step / 2**_HALVINGS
+    while course.success and share < 1:
+        ahead = min(1.0, share + step)
+        # A last step must not be a sliver left by rounding.
+        ahead = 1.0 if 1 - ahead < 1e-9 else ahead
+        trial = solve(at(ahead), course.u)
+        solves += 1
+        if trial.success:
+            course, share = trial, ahead
+        elif step / 2 < smallest:
+            reached = _told(continuation.start + share * (target - continuation.start))
+            return trial, f"continuation: no solution found beyond {name} = {reached}"
+        else:
+            step /= 2
+    if not course.success:
+        return course, f"continuation: no solution at the start, {name} = {continuation.start:g}"
+    return course, f"continuation: {name} from {continuation.start:g} in {solves} solves"
+
+
+def _told(value: torch.Tensor) -> str:
+    return ", ".join(f"{v:.6g}" for v in value.flatten().tolist())
+
+
+@dataclass(frozen=True)
+class NonlinearState:
+    """The problem and its discretisation."""
+
+    problem: Problem
+    system: NonlinearSystem
+    setup_seconds: float
+
+
+class NonlinearSolver(ABC):
+    """Interface of the methods for F(u) = 0; a leaf gives ``iterate``.
+
+    ``rtol``: ||F(u)|| relative to the right-hand side of the linear problem frozen at u.
+    """
+
+    kind: str
+    rtol: float
+    max_iterations: int
+    continuation: Continuation | None
+
+    @abstractmethod
+    def iterate(
+        self, system: NonlinearSystem, u: torch.Tensor, progress: Progress | None
+    ) -> tuple[Course, str]:
+        """The iteration from ``u`` (*batch, *shape), and one line on it."""
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> NonlinearState:
+        """Discretise; raises InputError for a problem in time or a linear system."""
+        return prepare(self.kind, problem, on)
+
+    def run(
+        self,
+        state: NonlinearState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
+        progress, notes = counting(progress), [""]
+
+        def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:
+            course, notes[0] = self.iterate(system, u, progress)
+            return course
+
+        return answer(self, state, initial, b, solve, lambda: notes[0])
+
+
+def prepare(kind: str, problem: Problem | LinearSystem, on: Grid | None) -> NonlinearState:
+    """Discretise a steady problem; raises InputError for anything else."""
+    from sciml.core.discretize import semidiscretize
+
+    if not isinstance(problem, Problem):
+        raise InputError(f"{kind} needs a problem; for a linear system use cg or gmres", "solver")
+    if on is None:
+        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    discrete(on)
+    if problem.time is not None:
+        raise InputError(
+            f"{kind} is for steady problems; use sdirk, or leave time and initial out",
+            "solver.kind",
+        )
+    start = time.perf_counter()
+    system = semidiscretize(problem, on)
+    return NonlinearState(problem, system, time.perf_counter() - start)
+
+
+def answer(
+    solver: Any,
+    state: NonlinearState,
+    initial: torch.Tensor | None,
+    b: torch.Tensor | None,
+    solve: Callable[[NonlinearSystem, torch.Tensor], Course],
+    describe: Callable[[], str],
+) -> Solution:
+    """Start, continuation, solution and verification, for every method of ``descent``."""
+    if b is not None:
+        raise InputError(f"{solver.kind} takes no other right-hand side; change f in the problem")
+    system, notes = state.system, []
+    begun = time.perf_counter()
+    with torch.no_grad():
+        u = _start(system, initial)
+        if solver.continuation is None:
+            course = solve(system, u)
+        else:
+            course, remark = follow(solver.continuation, state.problem, system, u, solve)
+            notes.append(remark)
+        seconds = time.perf_counter() - begun
+        last = at(system, course.u)
+    statuses = tuple(
+        verified(status, value, solver.rtol)
+        for status, value in zip(course.statuses, last.relative.flatten().tolist(), strict=True)
+    )
+    if system.potential is not None and not (last.J.definite or bool(course.convex.all())):
+        notes.append("the energy is not convex at the answer, which may be no minimum")
+    return Solution(
+        value=system.lift(_differentiable(system, course.u, last), 0.0),
+        residual=last.relative.cpu(),
+        statuses=statuses,
+        stats=Statistics(course.iterations, course.residuals, state.setup_seconds, seconds),
+        on=system.on,
+        solver=solver,
+        notes=(*system.notes, *system.remarks(course.u, 0.0), describe(), *notes),
+    )
+
+
+def _start(system: NonlinearSystem, initial: torch.Tensor | None) -> torch.Tensor:
+    """The first iterate (*batch, *shape): the user's, the linear guess, or zero."""
+    shape = (*system.batch, *system.shape)
+    if initial is not None:
+        return system.restrict(initial.to(torch.float64)).expand(shape).clone()
+    zero = torch.zeros(shape, dtype=torch.float64)
+    if system.guess is None:
+        return zero
+    A, b = system.guess.A.detach(), system.guess.b.detach()
+    assert isinstance(A, Stencil)
+    # A rough answer will do.
+    solver: LinearSolver = Direct() if small(A) else CG(preconditioner=Multigrid(), rtol=1e-3)
+    found = solver.iterate(A, solver.setup(A), b.expand(shape).contiguous(), None, None).x
+    return found if bool(torch.isfinite(found).all()) else zero
+
+
+def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> torch.Tensor:
+    """u with the graph of F, by the implicit function theorem: one solve with J transposed."""
+    if not torch.is_grad_enabled():
+        return u
+    residual = -system.residual(u, 0.0)
+
+    def adjoint(gradient: torch.Tensor) -> torch.Tensor:
+        A = last.J if last.J.symmetric else last.J.transpose()
+        solver: LinearSolver = GMRES(preconditioner=Multigrid(), rtol=1e-10)
+        solver = Direct() if small(A) else solver
+        return solver.iterate(A, solver.setup(A), gradient, None, None).x
+
+    return attach(u, residual, adjoint)
+
+
+def counting(progress: Progress | None) -> Progress | None:
+    """``progress`` that counts through, over every solve of a continuation."""
+    if progress is None:
+        return None
+    count = 0
+
+    def counted(_: int, relative: float) -> None:
+        nonlocal count
+        count += 1
+        progress(count, relative)
+
+    return counted
+
 
 _STATUSES = tuple(Status)
 _RUNNING = -1

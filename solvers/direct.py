@@ -14,17 +14,17 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
-import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, LinearSolver, Progress
 from sciml.solvers.inverse import Action, PerSample, matrices
-from sciml.solvers.iteration import check_options, direct_solution, iterate_verified
+from sciml.solvers.iteration import DirectMethod, check_options
+
+SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
 
 
 @dataclass(frozen=True)
-class Direct(LinearSolver):
+class Direct(DirectMethod):
     """Sparse LU or Cholesky factorisation, one per sample; also an exact preconditioner.
 
     ``setup`` returns the inverse as a LinearMap; raises InputError for a singular matrix.
@@ -32,9 +32,10 @@ class Direct(LinearSolver):
 
     kind: Literal["direct"] = "direct"
     rtol: float = 1e-8
+    refinements = 1
 
     def __post_init__(self) -> None:
-        check_options(self.kind, self.rtol, 1)
+        check_options(self.kind, self.rtol)
 
     def setup(self, A: LinearMap) -> PerSample:
         """Factorise every sample."""
@@ -43,25 +44,10 @@ class Direct(LinearSolver):
         actions, adjoints = zip(*pairs, strict=True)
         return PerSample(A, actions, adjoints, symmetric=A.symmetric, definite=definite)
 
-    def iterate(
-        self,
-        A: LinearMap,
-        prepared: PerSample,
-        b: torch.Tensor,
-        initial: torch.Tensor | None,
-        progress: Progress | None,
-    ) -> Iterate:
-        """Solve and refine once, more only if need be; the factors make ``initial`` needless."""
-        return iterate_verified(
-            direct_solution(A, prepared, refinements=1),
-            A,
-            b,
-            None,
-            rtol=self.rtol,
-            max_iterations=5,
-            window=5,
-            progress=progress,
-        )
+
+def small(A: LinearMap) -> bool:
+    """Whether a factorisation is the cheapest way to solve with A."""
+    return A.size <= SMALL or len(A.shape) == 1
 
 
 def _inverse(

@@ -31,7 +31,7 @@ from sciml.core.errors import InputError
 from sciml.core.kernels.jit import FAST
 from sciml.core.linear import LinearMap
 from sciml.solvers.inverse import Action, PerSample, matrices
-from sciml.solvers.triangular import Triangle, split
+from sciml.solvers.relaxation import Triangle, split
 
 Ordering = Literal["given", "reverse_cuthill_mckee"]
 _FIRST_SHIFT = 1e-3

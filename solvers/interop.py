@@ -13,11 +13,10 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, solve
-from sciml.solvers.foreign import as_map, as_preconditioner
-from sciml.solvers.guard import Guarded, guard
+from sciml.solvers.iteration import LinearSolver
 from sciml.solvers.krylov import CG, FCG
-from sciml.solvers.probing import check_preconditioner
+from sciml.solvers.safeguard import Guarded, as_map, as_preconditioner, check_preconditioner, guard
+from sciml.solvers.solve import solve
 
 Action = Callable[[np.ndarray], np.ndarray]
 

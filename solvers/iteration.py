@@ -14,14 +14,23 @@ residual of a symmetric system is projected onto vectors of zero mean, and so is
 
 from __future__ import annotations
 
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 
-from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap
-from sciml.core.solve import Iterate, Progress
+from sciml.core.differentiate import attach
+from sciml.core.errors import InputError, SolveError
+from sciml.core.grid import Grid
+from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.mesh import Mesh
+from sciml.core.problem import Problem
+from sciml.core.solution import Solution, Statistics
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 
 _STATUSES = tuple(Status)
@@ -30,6 +39,260 @@ _FALL = 0.99  # a new best residual must be this much smaller to count as progre
 # The growth of the residual above which a first guess is left out: single precision may fail at
 # contrasts of 1e6, and smooth guesses that help have had 2.
 _FARTHEST = 10.0
+_DIVERGED = 1e4  # growth of a residual that a stationary method does not come back from
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a linear method hands back before anything is verified.
+
+    ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
+    ``residuals``: (steps, *batch) relative norms. ``true_residual``: ||b - A x|| / ||b|| of this x,
+    recomputed in float64 as the last thing, or None. ``corrected``: the preconditioner improved the
+    start. ``notes``: remarks for the Solution.
+    """
+
+    x: torch.Tensor
+    statuses: tuple[Status, ...]
+    iterations: torch.Tensor
+    residuals: torch.Tensor
+    work_units: float | None = None
+    true_residual: torch.Tensor | None = None
+    corrected: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LinearState:
+    """A linear solver's set-up: the system, what ``setup`` returned, and how long it took."""
+
+    system: LinearSystem
+    prepared: Any
+    setup_seconds: float
+
+
+class LinearSolver(ABC):
+    """Interface of the solvers of ``A x = b``; a leaf gives ``setup`` and ``iterate``.
+
+    ``rtol`` is the relative residual ||b - A x|| / ||b|| at which a sample has converged.
+    """
+
+    kind: str
+    rtol: float
+
+    @abstractmethod
+    def setup(self, A: LinearMap) -> Any:
+        """Factorise, build a hierarchy, or check the tags; raises InputError if A does not suit."""
+
+    @abstractmethod
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: Any,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Outcome:
+        """Solve for one (batch of) right-hand side(s)."""
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> LinearState:
+        """Discretise if need be, then set up."""
+        system = linear_system(problem, on)
+        start = time.perf_counter()
+        prepared = self.setup(system.A.detach())
+        return LinearState(system, prepared, time.perf_counter() - start)
+
+    def run(
+        self,
+        state: LinearState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Solve, then recompute the residual in float64; ``initial`` is a value on the grid.
+
+        The value is differentiable in whatever A and b are, by one adjoint solve.
+        """
+        system = state.system
+        A, data = system.A.detach(), system.b if b is None else b
+        right = data.detach()
+        guess = None if initial is None else system.restrict(initial).to(right)
+        start = time.perf_counter()
+        result = self.iterate(A, state.prepared, right, guess, progress)
+        seconds = time.perf_counter() - start
+        residual = result.true_residual
+        if residual is None:
+            residual = relative_residual(A, result.x, right)
+        stats = Statistics(
+            result.iterations, result.residuals, state.setup_seconds, seconds, result.work_units
+        )
+        statuses = _all_verified(result.statuses, residual, self.rtol)
+        x = result.x
+        if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
+            gap = data - system.A.apply(x)
+            x = attach(x, gap, lambda gradient: adjoint(self, state, gradient))
+        return Solution(
+            system.lift(x),
+            residual,
+            statuses,
+            stats,
+            system.on,
+            self,
+            (*system.notes, *getattr(state.prepared, "notes", ()), *result.notes),
+            fields=system.fields,
+        )
+
+
+class StationaryMethod(LinearSolver):
+    """Interface of ``x += M (b - A x)``; a leaf gives ``setup``, which returns M, and a window."""
+
+    max_iterations: int
+
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """Iterations without a 1 % fall of the best residual after which a sample stagnates."""
+
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: LinearMap,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Outcome:
+        """Repeat until the tolerance is met."""
+        result = iterate_verified(
+            partial(_stationary, A, prepared),
+            A,
+            b,
+            initial,
+            rtol=self.rtol,
+            max_iterations=self.max_iterations,
+            window=self.window,
+            progress=progress,
+            first_guess=prepared.first_guess,
+        )
+        return counted(result, prepared)
+
+
+class DirectMethod(LinearSolver):
+    """Interface of exact inverses; a leaf gives ``setup``, which returns one, and ``refinements``.
+
+    A first guess is not looked at: the inverse makes it needless.
+    """
+
+    @property
+    @abstractmethod
+    def refinements(self) -> int:
+        """Steps of iterative refinement that are always made; more only where they are needed."""
+
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: LinearMap,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Outcome:
+        """Apply the inverse and refine."""
+        return iterate_verified(
+            partial(_direct, A, prepared, self.refinements),
+            A,
+            b,
+            None,
+            rtol=self.rtol,
+            max_iterations=5,
+            window=5,
+            progress=progress,
+        )
+
+
+def _stationary(
+    A: LinearMap, M: LinearMap, x: torch.Tensor, r: torch.Tensor, ledger: Ledger
+) -> None:
+    singular, dimension = singular_symmetric(A), len(A.shape)
+    while ledger.active:
+        step = precondition(A, M, r)
+        axpy(ledger.running.to(r.dtype), step, x)
+        axpy(-ledger.running.to(r.dtype), A.apply(step), r)
+        if singular:
+            remove_mean(r, dimension)
+        ledger.record(norm(r, dimension))
+        ledger.stop(ledger.history[-1] > _DIVERGED * ledger.history[0], Status.DIVERGED)
+
+
+def _direct(
+    A: LinearMap, M: LinearMap, refinements: int, x: torch.Tensor, r: torch.Tensor, ledger: Ledger
+) -> None:
+    share = ledger.running.to(r.dtype)
+    for _ in range(refinements):
+        step = precondition(A, M, r)
+        axpy(share, step, x)
+        r.sub_(A.apply(step))
+    axpy(share, precondition(A, M, r), x)
+    # Whether it converged is decided on the true residual alone.
+    ledger.record(torch.zeros_like(ledger.scale))
+
+
+def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) -> torch.Tensor:
+    """``A^-H gradient`` by the solver and the set-up that answered the problem itself.
+
+    A nonsymmetric A needs a set-up of its own for its transpose. Raises SolveError where the
+    solver does not converge.
+    """
+    A, prepared = state.system.A.detach(), state.prepared
+    if not A.symmetric:
+        A = A.transpose()
+        prepared = solver.setup(A)
+    right = gradient.conj().resolve_conj()
+    if A.nullspace:
+        # The answer has zero mean whatever the data, so that a constant gradient moves nothing.
+        right = right - right.mean(tuple(range(-len(A.shape), 0)), keepdim=True)
+    result = solver.iterate(A, prepared, right, None, None)
+    residual = relative_residual(A, result.x, right)
+    for status in _all_verified(result.statuses, residual, solver.rtol):
+        if not status.success:
+            raise SolveError(f"the adjoint solve of a gradient: {status}")
+    return result.x.conj().resolve_conj()
+
+
+def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """||b - A x|| / ||b|| per sample, recomputed in float64; ||b|| = 0 counts as 1."""
+    axis = -len(A.shape)
+    gap = b - A.apply(x.to(torch.promote_types(b.dtype, x.dtype)))
+    scale = torch.linalg.vector_norm(b.flatten(axis), dim=-1)
+    size = torch.linalg.vector_norm(gap.flatten(axis), dim=-1)
+    return size / torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def verified(status: Status, residual: float, rtol: float) -> Status:
+    """The status corrected by the true residual: it alone decides what has converged."""
+    if residual <= 1.01 * rtol:
+        return Status.CONVERGED
+    if residual != residual:
+        return Status.NOT_FINITE
+    return Status.RESIDUAL_MISMATCH if status.success else status
+
+
+def _all_verified(
+    statuses: tuple[Status, ...], residual: torch.Tensor, rtol: float
+) -> tuple[Status, ...]:
+    pairs = zip(statuses, residual.flatten().tolist(), strict=True)
+    return tuple(verified(status, value, rtol) for status, value in pairs)
+
+
+def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> LinearSystem:
+    """The problem's discretisation on ``on``, a linear system itself; InputError without a grid."""
+    if isinstance(problem, LinearSystem):
+        return problem
+    if on is None:
+        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    # Those who bring a matrix do not wait for it to load.
+    from sciml.core.discretize import discretize
+
+    return discretize(problem, on)
 
 
 def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:
@@ -72,12 +335,12 @@ def remove_mean(u: torch.Tensor, dimension: int) -> torch.Tensor:
     return u.sub_(u.mean(tuple(range(-dimension, 0)), keepdim=True))
 
 
-def precondition(M: LinearMap | None, r: torch.Tensor, project: bool) -> torch.Tensor:
-    """``z = M r`` in r's dtype, of zero mean where asked; r itself without a preconditioner."""
+def precondition(A: LinearMap, M: LinearMap | None, r: torch.Tensor) -> torch.Tensor:
+    """``z = M r`` in r's dtype, of zero mean where A has a kernel of constants; r without an M."""
     if M is None:
         return r
     z = M.apply(r).to(r.dtype)
-    return remove_mean(z, len(M.shape)) if project else z
+    return remove_mean(z, len(A.shape)) if singular_symmetric(A) else z
 
 
 def singular_symmetric(A: LinearMap) -> bool:
@@ -166,11 +429,11 @@ class Ledger:
         self.verified = torch.where(undecided, relative, self.verified)
         self.history[-1] = torch.where(undecided, relative, self.history[-1])
 
-    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Iterate:
+    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Outcome:
         """The outcome; the caller recomputes the residual of x unless it is given here."""
         statuses = tuple(_STATUSES[code] for code in self.codes.flatten().tolist())
         residuals = torch.stack(self.history).cpu()
-        return Iterate(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
+        return Outcome(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
 
 
 # method(x, r, ledger): improve x and r in place until no sample runs, or until a restart is due.
@@ -189,7 +452,7 @@ def iterate_verified(
     window: int,
     progress: Progress | None,
     first_guess: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
-) -> Iterate:
+) -> Outcome:
     """Run ``method`` from x and r = b - A x until the true residual bears it out.
 
     x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
@@ -250,19 +513,19 @@ def _corrected(
     return torch.where(far, norms, found)
 
 
-def counted(result: Iterate, M: LinearMap | None) -> Iterate:
-    """The result with its work: per iteration a product with A and an application of M.
+def counted(result: Outcome, M: LinearMap | None, products: int = 1) -> Outcome:
+    """The result with its work: per iteration ``products`` with A and applications of M.
 
     A corrected start costs one more product, for its residual. Unknown where M does not count its
     own work.
     """
     iterations = float(result.iterations.max()) if result.iterations.numel() else 0.0
     if M is None:
-        return replace(result, work_units=iterations)
+        return replace(result, work_units=iterations * products)
     if M.work_units is None:
         return result
     start = M.first_guess_units + 1 if result.corrected else 0.0
-    return replace(result, work_units=start + iterations * (1 + M.work_units))
+    return replace(result, work_units=start + iterations * products * (1 + M.work_units))
 
 
 def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:
@@ -285,14 +548,6 @@ def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:
         ) from error
     dtype = torch.promote_types(torch.promote_types(b.dtype, A.dtype), torch.float64)
     return b.to(A.device, dtype).expand(*lead, *A.shape).contiguous()
-
-
-def require_real(kind: str, A: LinearMap, b: torch.Tensor) -> None:
-    """Refuse complex numbers, which these recurrences do not carry."""
-    if b.is_complex() or A.dtype.is_complex:
-        raise InputError(
-            f"{kind} needs real numbers and these are complex; use gmres", "solver.kind"
-        )
 
 
 def _refuse_underflow(right: torch.Tensor, size: torch.Tensor) -> None:
@@ -323,48 +578,10 @@ def _true_residual(
         remove_mean(r, len(A.shape))
 
 
-def stationary(A: LinearMap, M: LinearMap) -> Method:
-    """The method ``x += M (b - A x)``: cycles of multigrid or AMG on their own, or refinement."""
-    singular, dimension = singular_symmetric(A), len(A.shape)
-
-    def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
-        while ledger.active:
-            step = precondition(M, r, singular)
-            axpy(ledger.running.to(r.dtype), step, x)
-            axpy(-ledger.running.to(r.dtype), A.apply(step), r)
-            if singular:
-                remove_mean(r, dimension)
-            ledger.record(norm(r, dimension))
-            ledger.stop(ledger.history[-1] > 1e4 * ledger.history[0], Status.DIVERGED)
-
-    return method
-
-
-def direct_solution(A: LinearMap, M: LinearMap, refinements: int) -> Method:
-    """The method ``x += M r`` of an exact inverse, then so many steps of iterative refinement.
-
-    Zero is recorded as the residual: whether it converged is decided on the true one alone.
-    """
-    singular = singular_symmetric(A)
-
-    def method(x: torch.Tensor, r: torch.Tensor, ledger: Ledger) -> None:
-        share = ledger.running.to(r.dtype)
-        for _ in range(refinements):
-            step = precondition(M, r, singular)
-            axpy(share, step, x)
-            r.sub_(A.apply(step))
-        axpy(share, precondition(M, r, singular), x)
-        ledger.record(torch.zeros_like(ledger.scale))
-
-    return method
-
-
-def check_options(kind: str, rtol: float, max_iterations: int) -> None:
-    """Raise InputError unless 0 < rtol < 1 and max_iterations >= 1."""
+def check_options(kind: str, rtol: float, max_iterations: int = 1, **counts: int) -> None:
+    """Raise InputError unless 0 < rtol < 1 and every count is at least 1."""
     if not 0 < rtol < 1:
         raise InputError(f"{kind}: rtol must lie between 0 and 1; got {rtol:g}", "solver.rtol")
-    if max_iterations < 1:
-        raise InputError(
-            f"{kind}: max_iterations must be at least 1; got {max_iterations}",
-            "solver.max_iterations",
-        )
+    for name, count in {"max_iterations": max_iterations, **counts}.items():
+        if count < 1:
+            raise InputError(f"{kind}: {name} must be at least 1; got {count}", f"solver.{name}")

@@ -1,6 +1,6 @@
-"""Newton's method for nonlinear steady problems.
+"""Newton's and Picard's methods for nonlinear steady problems.
 
-    J(u_k) d = -F(u_k)  to the relative residual eta_k,      u_{k+1} = u_k + s_k d
+    Newton:  J(u_k) d = -F(u_k)  to the relative residual eta_k,      u_{k+1} = u_k + s_k d
 
 with the exact Jacobian as a stencil and the forcing terms of Eisenstat and Walker (1996, choice 2),
 
@@ -9,40 +9,46 @@ with the exact Jacobian as a stencil and the forcing terms of Eisenstat and Walk
 which keep the convergence quadratic without solving early systems better than they deserve. The
 line search is that of ``descent``. Where the problem has an energy and conjugate gradients meet
 negative curvature, their iterate so far is a direction of descent still (Dembo and Steihaug 1983).
+
+    Picard:  P(u_k) d = -F(u_k),      u_{k+1} = u_k + s_k d,
+
+P the diffusion with K(u_k), which for F(u) = P(u) u - b and s = 1 is P(u_k) u_{k+1} = b. It
+converges linearly where it does, and needs no derivative of K: for degenerate equations far from
+the solution, or to start Newton's method.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.linear import LinearMap, LinearSystem
+from sciml.core.linear import LinearMap
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.core.problem import Problem
-from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
-from sciml.solvers.continuation import Continuation
-from sciml.solvers.descent import Course, Iterate, descend
-from sciml.solvers.direct import Direct
-from sciml.solvers.iteration import check_options, iterate_verified, norm, spread
-from sciml.solvers.krylov import CG, conjugate_gradients
-from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.descent import (
+    Continuation,
+    Course,
+    Iterate,
+    NonlinearSolver,
+    descend,
+)
+from sciml.solvers.direct import Direct, small
+from sciml.solvers.iteration import LinearSolver, check_options, iterate_verified, norm, spread
+from sciml.solvers.krylov import CG, GMRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.picard import frozen
-from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
 
 _FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
 _INNER = 300
 
 
 @dataclass(frozen=True)
-class Newton:
+class Newton(NonlinearSolver):
     """Inexact Newton with a line search (Eisenstat and Walker 1996).
 
     ``linear``: the solver of the linearised systems, its rtol set by the method; by default a
@@ -65,40 +71,23 @@ class Newton:
         if self.picard < 0:
             raise InputError(f"newton: picard counts steps; got {self.picard}", "solver.picard")
 
-    def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> NonlinearState:
-        """Discretise; raises InputError for a problem in time or a linear system."""
-        return prepare(self.kind, problem, on)
-
-    def run(
-        self,
-        state: NonlinearState,
-        *,
-        initial: torch.Tensor | None = None,
-        b: torch.Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Solution:
-        """Solve from ``initial``, a value on the grid; else from zero or a linear answer."""
-        inners: list[Correction] = []
-        progress = counting(progress)
-
-        def solve(system: NonlinearSystem, u: torch.Tensor) -> Course:
-            inner = Correction(system, self)
-            inners.append(inner)
-            course = None
-            if self.picard and system.guess is not None and system.potential is None:
-                course = frozen(system, u, self.rtol, self.picard, progress)
-                u = course.u
-            last = descend(
-                system,
-                u,
-                inner.direction,
-                rtol=self.rtol,
-                max_iterations=self.max_iterations,
-                progress=progress,
-            )
-            return last if course is None else course.then(last)
-
-        return answer(self, state, initial, b, solve, lambda: inners[-1].note)
+    def iterate(
+        self, system: NonlinearSystem, u: torch.Tensor, progress: Progress | None
+    ) -> tuple[Course, str]:
+        """Some steps of Picard's method where they help, then Newton's."""
+        inner, before = Correction(system, self), None
+        if self.picard and system.guess is not None and system.potential is None:
+            before = frozen(system, u, self.rtol, self.picard, progress)
+            u = before.u
+        last = descend(
+            system,
+            u,
+            inner.direction,
+            rtol=self.rtol,
+            max_iterations=self.max_iterations,
+            progress=progress,
+        )
+        return last if before is None else before.then(last), inner.note
 
 
 class Correction:
@@ -168,7 +157,7 @@ class Correction:
         self, here: Iterate, right: torch.Tensor, eta: float, M: LinearMap
     ) -> tuple[torch.Tensor, torch.Tensor]:
         result = iterate_verified(
-            conjugate_gradients(here.J, M),
+            partial(CG().method, here.J, M),
             here.J,
             right,
             None,
@@ -186,3 +175,60 @@ class Correction:
         # Curvature met in the very first direction leaves d = 0: take that direction itself.
         empty = spread(curved & (norm(result.x, d) == 0), d)
         return torch.where(empty, M.apply(right), result.x), curved
+
+
+_FORCING = 0.01
+# Where the full step overshoots, ||F|| falls a little for ever: a shorter one is worth its trial.
+_SUFFICIENT = 0.3
+
+
+@dataclass(frozen=True)
+class Picard(NonlinearSolver):
+    """Fixed-point iteration on the coefficients, with a line search.
+
+    ``rtol`` and ``continuation`` as for Newton.
+    """
+
+    kind: Literal["picard"] = "picard"
+    rtol: float = 1e-8
+    max_iterations: int = 500
+    continuation: Continuation | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self.kind, self.rtol, self.max_iterations)
+
+    def iterate(
+        self, system: NonlinearSystem, u: torch.Tensor, progress: Progress | None
+    ) -> tuple[Course, str]:
+        """Freeze, solve, step."""
+        course = frozen(system, u, self.rtol, self.max_iterations, progress)
+        return course, "picard: coefficients frozen"
+
+
+def frozen(
+    system: NonlinearSystem,
+    u: torch.Tensor,
+    rtol: float,
+    max_iterations: int,
+    progress: Progress | None,
+) -> Course:
+    """Picard's iteration from ``u`` (*batch, *shape)."""
+    return descend(
+        system,
+        u,
+        frozen_direction,
+        rtol=rtol,
+        max_iterations=max_iterations,
+        progress=progress,
+        sufficient=_SUFFICIENT,
+    )
+
+
+def frozen_direction(here: Iterate, running: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """d, and nowhere a direction of negative curvature."""
+    right = -here.F * spread(running.to(here.F.dtype), len(here.P.shape))
+    solver: LinearSolver = Direct()
+    if not small(here.P):
+        solver = CG(preconditioner=Multigrid(), rtol=_FORCING)
+    found = solver.iterate(here.P, solver.setup(here.P), right, None, None)
+    return found.x, torch.zeros_like(running)

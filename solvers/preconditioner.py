@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,12 +13,11 @@ from sciml.solvers.amg import AMG
 from sciml.solvers.direct import Direct
 from sciml.solvers.fast_poisson import FastPoisson
 from sciml.solvers.incomplete import ILU, IncompleteCholesky
-from sciml.solvers.jacobi import Jacobi
 from sciml.solvers.learned.conjugate_directions import ConjugateDirections
 from sciml.solvers.learned.multigrid import LearnedMultigrid
 from sciml.solvers.learned.neural_ic import NeuralIC
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.relaxation import SSOR
+from sciml.solvers.relaxation import SSOR, Jacobi
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 Preconditioner: TypeAlias = (
@@ -36,18 +34,6 @@ Preconditioner: TypeAlias = (
     | NeuralIC
     | ShiftedLaplacian
 )
-
-
-@dataclass(frozen=True)
-class KrylovState:
-    """A Krylov method's set-up: the preconditioner's map, or None for the identity."""
-
-    M: LinearMap | None
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the preconditioner's set-up has to say."""
-        return getattr(self.M, "notes", ())
 
 
 def setup_preconditioner(preconditioner: Any, A: LinearMap) -> LinearMap | None:
@@ -89,43 +75,3 @@ def _fitting(M: LinearMap, A: LinearMap) -> LinearMap:
             "solver.preconditioner",
         )
     return M
-
-
-def require_symmetric(kind: str, A: LinearMap) -> None:
-    """Refuse a nonsymmetric operator."""
-    if not A.symmetric:
-        raise InputError(
-            f"{kind} needs a symmetric operator and this one is not; use gmres or bicgstab",
-            "solver.kind",
-        )
-
-
-def require_definite(kind: str, A: LinearMap) -> None:
-    """Refuse an operator that is not symmetric positive definite."""
-    require_symmetric(kind, A)
-    if not A.definite:
-        raise InputError(
-            f"{kind} needs a positive definite operator and this one is not tagged so; use minres",
-            "solver.kind",
-        )
-
-
-def require_linear(kind: str, M: LinearMap | None, instead: str) -> None:
-    """Refuse a preconditioner that is not a fixed linear map."""
-    if M is not None and not M.linear:
-        raise InputError(
-            f"{kind} needs a linear preconditioner and this one is not; use {instead}",
-            "solver.preconditioner",
-        )
-
-
-def require_definite_preconditioner(kind: str, M: LinearMap | None, nonlinear: str) -> None:
-    """Refuse a preconditioner that is not a symmetric positive definite linear map."""
-    require_linear(kind, M, nonlinear)
-    if M is not None and not (M.symmetric and M.definite):
-        trouble = "positive definite" if M.symmetric else "symmetric"
-        raise InputError(
-            f"{kind} needs a symmetric positive definite preconditioner and this one is not "
-            f"{trouble}; use gmres",
-            "solver.preconditioner",
-        )

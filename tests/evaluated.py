@@ -13,12 +13,12 @@ from sciml.core.equation import Equation
 from sciml.core.grid import Box, Grid
 from sciml.core.plain import dump
 from sciml.core.problem import Condition, Problem
-from sciml.core.solve import solve
 from sciml.datasets.distributions import GaussianField
 from sciml.datasets.family import DatasetOptions, Family
 from sciml.datasets.generate import generate
 from sciml.operators.operator import Operator, Side, Signature
 from sciml.solvers import CG, Multigrid
+from sciml.solvers.solve import solve
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 SIDES = ("left", "right", "bottom", "top")

@@ -13,7 +13,7 @@ from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.solution import Solution
 from sciml.core.stencil import Stencil, cross_offsets
-from sciml.solvers.time_stepping.integrator import TimeState
+from sciml.solvers.time_stepping.march import TimeState
 
 Force = Callable[[torch.Tensor, float], torch.Tensor]
 

@@ -12,19 +12,23 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem, Robin, Time
-from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.solvers import Newton
-from sciml.solvers.collocation.adam import Adam
-from sciml.solvers.collocation.energy import Rule, gauss_legendre
+from sciml.solvers.collocation.deep_ritz import (
+    DeepRitz,
+    EnergyObjective,
+    NaturalGradient,
+    Rule,
+    gauss_legendre,
+)
 from sciml.solvers.collocation.function_descent import (
     FunctionDescent,
     Metric,
     NetworkProjection,
     Projector,
 )
-from sciml.solvers.collocation.natural_gradient import NaturalGradient
-from sciml.solvers.collocation.ritz import DeepRitz
+from sciml.solvers.collocation.gradient_methods import AdamDescent
+from sciml.solvers.solve import solve
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"
@@ -66,7 +70,7 @@ def wave(x, y):
 
 
 def placed(problem, count=900, **options):
-    objective = DeepRitz(width=6, **options).init(problem, Points(1)).objective
+    objective = EnergyObjective(DeepRitz(width=6, **options).init(problem, Points(1)).objective)
     rule = Rule(count, 40)
     objective.place(
         rule.points(objective, rule.counts(objective), torch.Generator().manual_seed(0))
@@ -189,11 +193,11 @@ def test_no_function_hides_between_the_points():
 
 
 def test_adam_lowers_the_energy_and_may_come_first():
-    least = DeepRitz(width=8, points=60, optimiser=Adam(iterations=60, rate=1e-2))
+    least = DeepRitz(width=8, points=60, optimiser=AdamDescent(iterations=60, rate=1e-2))
     first = solve(QUARTIC_LINE, least, on=Grid((33,)), throw=False)
     assert float(first.stats.residuals[0]) > 0.1
     both = DeepRitz(
-        width=8, points=60, optimiser=(Adam(iterations=60, rate=1e-2), NaturalGradient(30))
+        width=8, points=60, optimiser=(AdamDescent(iterations=60, rate=1e-2), NaturalGradient(30))
     )
     second = solve(QUARTIC_LINE, both, on=Grid((33,)), throw=False)
     assert len(second.stats.residuals) > 60

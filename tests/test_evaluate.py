@@ -20,9 +20,9 @@ from sciml.core.grid import Box, Grid
 from sciml.core.plain import dump
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import MgNO, Operator, Signature, save_operator
-from sciml.training import Transfer, evaluate
-from sciml.training.resolution import AtResolution
-from sciml.training.stored import at_trained_shape
+from sciml.training import ResolutionTransfer, evaluate
+from sciml.training.data import at_trained_shape
+from sciml.training.evaluation import AtResolution
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 
@@ -192,7 +192,9 @@ def test_resolutions_are_drawn_as_measured() -> None:
         error = torch.full((2,), 1.0 / n, dtype=torch.float64)
         return AtResolution((n, n), error, 2 * error, 3 * error, refused)
 
-    figure = plot_transfer({"mgno": Transfer((17, 17), (row(9), row(17), row(33, "too fine")))})
+    figure = plot_transfer(
+        {"mgno": ResolutionTransfer((17, 17), (row(9), row(17), row(33, "too fine")))}
+    )
     error, interpolated, drift = figure.axes[0].lines[:3]
     np.testing.assert_allclose(error.get_data(), [[9, 17], [1 / 9, 1 / 17]])
     np.testing.assert_allclose(interpolated.get_ydata(), [2 / 9, 2 / 17])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -149,3 +152,59 @@ def test_a_class_in_place_of_its_options_is_named() -> None:
         sciml.solve(matrix, b, solvers.CG)
     with pytest.raises(InputError, match=r"CG\(\)"):
         sciml.init(LinearSystem(SparseMatrix(matrix), torch.from_numpy(b)), solvers.CG)
+
+
+HEAT = sciml.Problem(
+    sciml.Box((0.0,), (1.0,)),
+    sciml.Equation(kind="heat"),
+    {"all": sciml.Condition(dirichlet=0.0)},
+    time=sciml.Time(0.01, frames=3),
+    initial="sin(pi*x)",
+)
+
+
+def test_the_verb_is_written_once_and_shows_its_signature() -> None:
+    shown = inspect.signature(sciml.solve)
+    assert list(shown.parameters)[:2] == ["problem", "arguments"]
+    assert {"solver", "on", "initial", "throw", "progress"} < set(shown.parameters)
+    assert "frames" in (sciml.solve.__doc__ or "")
+    found = [
+        path
+        for folder in ("sciml/core", "solvers", "datasets", "operators", "sciml/training")
+        for path in (ROOT / folder).rglob("*.py")
+        if any(
+            isinstance(node, ast.FunctionDef) and node.name == "solve"
+            for node in ast.parse(path.read_text()).body
+        )
+    ]
+    assert [path.relative_to(ROOT).as_posix() for path in found] == ["solvers/solve.py"]
+
+
+@pytest.mark.parametrize("solver", [solvers.SDIRK(), solvers.Auto(), None])
+def test_frames_are_kept_for_a_problem_in_time(solver: Any, tmp_path: Path) -> None:
+    file = tmp_path / "frames.h5"
+    solution = sciml.solve(HEAT, solver, on=sciml.Grid((17,)), frames=str(file))
+    assert file.is_file() and solution.value.shape == (3, 17)
+    again = sciml.solve(HEAT, solver, on=sciml.Grid((17,)), frames=file)
+    assert torch.equal(solution.value, again.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "message"),
+    [
+        ((solvers.CG(),), {"frames": "f.h5"}, "frames are kept for a problem in time"),
+        ((), {"frames": "f.h5"}, "frames are kept for a problem in time"),
+        ((), {"frame": "f.h5"}, "solve takes no 'frame'; did you mean 'frames'"),
+        ((), {"intial": None}, "solve takes no 'intial'; did you mean 'initial'"),
+        ((), {"b": 1.0}, "solve takes no 'b'"),
+        (("cg",), {}, r"str is no solver such as CG\(\)"),
+        ((solvers.CG(), 3), {}, "solve takes"),
+        ((solvers.CG(),), {"solver": solvers.GMRES()}, "solve takes"),
+    ],
+)
+def test_what_the_verb_does_not_take_is_refused(
+    arguments: tuple[Any, ...], more: dict[str, Any], message: str
+) -> None:
+    matrix, b = _system()
+    with pytest.raises(InputError, match=message):
+        sciml.solve(matrix, b, *arguments, **more)

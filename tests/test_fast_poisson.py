@@ -19,7 +19,7 @@ from sciml import solvers
 from sciml.core.errors import InputError
 from sciml.core.linear import SparseMatrix
 from sciml.core.stencil import Stencil, box_offsets, cross_offsets
-from sciml.solvers.separable import recognise
+from sciml.solvers.fast_poisson import recognise
 
 torch.set_num_threads(1)
 

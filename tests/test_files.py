@@ -16,9 +16,9 @@ import torch
 
 from sciml.core import files
 from sciml.core.errors import InputError
-from sciml.core.files import atomic_write, load_fields, load_solution, save_solution, write_json
+from sciml.core.files import atomic_write, load_fields, save_solution, write_json
 from sciml.core.grid import Box, Grid
-from sciml.core.solution import Solution, Statistics
+from sciml.core.solution import Solution, Statistics, load_solution
 from sciml.core.status import Status
 
 GRIDS = [

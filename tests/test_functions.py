@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,9 @@ import torch
 from sciml import Box, Condition, Equation, Grid, Problem
 from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
-from sciml.core.functions import call_named, named_arguments
 from sciml.core.mesh import Mesh
 from sciml.core.pointwise import Pointwise
+from sciml.core.reader import Context, compile
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 WALLS = dict.fromkeys(SQUARE.sides, Condition(dirichlet=0.0))
@@ -65,8 +66,8 @@ def wrong_name(x: Any, y: Any, contrst: Any) -> Any:
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (wrong_name, "missing a required argument: 'contrst'"),
-        (lambda x: x, "given 2 coordinates"),
+        (wrong_name, "takes 'contrst'.*did you mean 'contrast'"),
+        (lambda x, y, _z: x, "takes '_z', which is neither a name"),
         (lambda x, y, t: x + t, "takes 't': this problem has no time"),
         (lambda x, y, u: u, "takes 'u': the solution cannot stand here"),
     ],
@@ -78,8 +79,57 @@ def test_what_cannot_be_called_is_one_line_with_the_key(function: Callable[..., 
     assert "problem.equation.K" in raised.value.key
 
 
-def test_names_after_the_coordinates():
-    assert named_arguments(lambda x, y, t, *, k: 0, 2) == {"t", "k"}
-    assert named_arguments(lambda *x, k: 0, 3) == {"k"}
-    assert named_arguments(torch.sin, 1) == frozenset()
-    assert call_named(abs, (-3.0,), {"k": 1.0}, {}, "key") == 3.0
+CONTEXT = Context(("x", "y"), True, ("u", "ux"), ("k",), refused=(("v", "there is no v"),))
+
+
+@pytest.mark.parametrize(
+    ("function", "names", "right"),
+    [
+        (lambda x, y, t, *, k: t * k, {"x", "y", "t", "k"}, 20.0),
+        (lambda y, u: y + u, {"y", "u"}, 7.0),
+        (lambda u: u, {"u"}, 4.0),
+        (lambda a, b: a - 2 * b, {"x", "y"}, -5.0),
+        (lambda a, t: a * t, {"x", "t"}, 2.0),
+        (lambda *p, k: p[0] + p[1] * k, {"x", "y", "k"}, 31.0),
+        (lambda x, *rest: len(rest) * x, {"x", "y"}, 1.0),
+        (lambda u, *p: len(p) * u, {"x", "y", "u"}, 8.0),
+        (lambda u, scale=3.0: scale * u, {"u"}, 12.0),
+        (lambda u, v=3.0: v * u, {"u"}, 12.0),
+        (partial(lambda x, q, k: q * k, q=3.0), {"x", "k"}, 30.0),
+        (torch.add, {"x", "y"}, 4.0),
+    ],
+)
+def test_arguments_go_by_their_names_and_the_others_by_their_places(
+    function: Callable[..., Any], names: set[str], right: float
+):
+    x, y, t, u, ux, k = (
+        torch.tensor(v, dtype=torch.float64) for v in (1.0, 3.0, 2.0, 4.0, 5.0, 10.0)
+    )
+    read = compile(function, CONTEXT, "key")
+    assert read.names == names
+    assert float(read.at((x, y), {"t": t, "u": u, "ux": ux, "k": k})) == right
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda v: v, "takes 'v': there is no v"),
+        (lambda u, a: a, "takes 'a', which is neither"),
+        (lambda y, a: a, "takes 'a', which is neither"),
+        (lambda a, b, c: a, "takes 'c', which is neither"),
+        (lambda a, z: a, "takes 'z', which is neither"),
+        (lambda x, *, uk: x, "takes 'uk', which is neither"),
+        (torch.sin, "cannot take the 2 coordinates"),
+        (lambda x: "1", "returned a str"),
+        (lambda x: torch.zeros(3), "returned shape"),
+    ],
+)
+def test_what_a_function_cannot_be_given_is_refused(function: Callable[..., Any], said: str):
+    with pytest.raises(InputError, match=said) as raised:
+        compile(function, CONTEXT, "key").at((torch.ones(5), torch.ones(5)), {})
+    assert raised.value.key == "key"
+
+
+def test_a_number_that_a_function_returns_keeps_its_digits():
+    value = compile(lambda x: 0.1, CONTEXT, "key").at((torch.ones(5), torch.ones(5)), {})
+    assert float(value) == 0.1

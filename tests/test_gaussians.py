@@ -16,9 +16,14 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.jet import coordinates, jet_of
 from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.solvers.collocation.gaussian_layer import GaussianNetwork, Shape
-from sciml.solvers.collocation.gaussian_refinement import contribution, grown, pruned
-from sciml.solvers.collocation.gaussians import Gaussians
+from sciml.solvers.collocation.gaussians import (
+    GaussianNetwork,
+    Gaussians,
+    Shape,
+    contribution,
+    grown,
+    pruned,
+)
 from sciml.solvers.collocation.objective import Objective
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.collocation.variable_projection import Reduced, VariableProjection, Weights

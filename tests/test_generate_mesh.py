@@ -23,8 +23,7 @@ from sciml.app.read import dataset_family, load_family
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.mesh import Mesh
-from sciml.core.mesh_file import MeshFile
-from sciml.core.mesh_store import write_vtu
+from sciml.core.mesh_file import MeshFile, write_vtu
 from sciml.core.plain import dump
 from sciml.core.problem import Condition, Equation, Problem
 from sciml.datasets.distributions import (

@@ -16,10 +16,10 @@ import sciml
 from sciml.core.discretize import discretize
 from sciml.core.equation import Helmholtz, Sponge
 from sciml.core.errors import InputError
-from sciml.core.files import load_solution
 from sciml.core.grid import SIDES, Box, Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Time
+from sciml.core.solution import load_solution
 from sciml.core.stencil import Stencil
 from sciml.solvers import (
     AMG,

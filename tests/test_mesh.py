@@ -28,14 +28,14 @@ from sciml.app.yaml import parse_yaml
 from sciml.core.discretize.elements_elasticity import rigid_motions, stress, von_mises
 from sciml.core.equation import Elasticity, Equation, Regions
 from sciml.core.errors import InputError
-from sciml.core.files import load_solution
 from sciml.core.grid import SIDES, Box
 from sciml.core.linear import SparseMatrix
-from sciml.core.mesh import Mesh, edge_vectors, relative_error
+from sciml.core.mesh import Geometry, Hole, Mesh, edge_vectors
 from sciml.core.mesh_file import read_mesh
-from sciml.core.mesh_geometry import Geometry, Hole
 from sciml.core.plain import dump
 from sciml.core.problem import Condition, Problem, Robin, Time
+from sciml.core.quadrature import relative_error
+from sciml.core.solution import load_solution
 
 Field = Callable[..., torch.Tensor]
 

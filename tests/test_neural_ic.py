@@ -22,22 +22,25 @@ from sciml.core.errors import InputError, SolveError
 from sciml.core.linear import LinearMap, SparseMatrix
 from sciml.core.sparse import PatternMatrix
 from sciml.core.stencil import Stencil
+from sciml.core.training_run import CHECKPOINT, HISTORY
+from sciml.core.weights import write_weights
 from sciml.solvers import CG, IncompleteCholesky, NeuralIC, NeuralICTraining
 from sciml.solvers.incomplete import factorise, reordered
-from sciml.solvers.learned import neural_ic_training
-from sciml.solvers.learned.course import HISTORY, STATE
+from sciml.solvers.learned import neural_ic
 from sciml.solvers.learned.neural_ic import (
     KIND,
+    BlockSystems,
     FactorGraph,
+    FactorLoss,
     FactorModule,
     FactorNetwork,
     corrected,
     learned_factor,
     load_factor,
+    loss_of,
     plain,
 )
-from sciml.solvers.learned.neural_ic_losses import Batch, Loss, loss_of
-from sciml.solvers.learned.weights import FILE, write_weights
+from sciml.solvers.learned.weights import FILE
 
 RCM = "reverse_cuthill_mckee"
 SMALL = NeuralICTraining(channels=4, messages=1, depth=4, rounds=2, steps=4, batch=2, rate=5e-3)
@@ -88,13 +91,13 @@ def dense(M: LinearMap) -> np.ndarray:
     return M.to_scipy().toarray()
 
 
-def batch_of(matrix: scipy.sparse.csr_matrix, seed: int, vectors: int = 2) -> Batch:
+def batch_of(matrix: scipy.sparse.csr_matrix, seed: int, vectors: int = 2) -> BlockSystems:
     _, moved = reordered(matrix)
     b = np.random.default_rng(seed).standard_normal((vectors, matrix.shape[0]))
     x = np.linalg.solve(moved.toarray(), b.T).T
     graph = FactorGraph.of(moved, factorise(moved, 0.9))
     block = torch.zeros(len(b[0]), dtype=torch.int64)
-    return Batch(graph, moved, block, torch.from_numpy(b), torch.from_numpy(x.copy()))
+    return BlockSystems(graph, moved, block, torch.from_numpy(b), torch.from_numpy(x.copy()))
 
 
 # --- the classical factor, relaxed and reordered
@@ -268,9 +271,9 @@ def test_what_is_not_definite_is_refused(tmp_path: Path) -> None:
 # --- the losses
 
 
-@pytest.mark.parametrize("kind", get_args(Loss))
-def test_gradient_of_the_loss_is_that_of_differences(kind: Loss) -> None:
-    batch = Batch.of([batch_of(random_laplacian(50, 6), 0), batch_of(grid_matrix(7), 1)])
+@pytest.mark.parametrize("kind", get_args(FactorLoss))
+def test_gradient_of_the_loss_is_that_of_differences(kind: FactorLoss) -> None:
+    batch = BlockSystems.of([batch_of(random_laplacian(50, 6), 0), batch_of(grid_matrix(7), 1)])
     generator = torch.Generator().manual_seed(0)
     graph = batch.graph
     diagonal = graph.diagonal.clone().requires_grad_()
@@ -310,9 +313,9 @@ def test_energy_left_is_that_of_conjugate_gradients() -> None:
 def test_a_batch_has_the_mean_of_its_parts_losses() -> None:
     parts = [batch_of(random_laplacian(n, n), n) for n in (30, 40, 45)]
     module = noisy(4, 0.3)
-    for kind in get_args(Loss):
+    for kind in get_args(FactorLoss):
         alone = [float(loss_of(kind, p, *corrected(p.graph, *module(p.graph)), 4)) for p in parts]
-        whole = Batch.of([Batch.of(parts[:2]), parts[2]])
+        whole = BlockSystems.of([BlockSystems.of(parts[:2]), parts[2]])
         together = loss_of(kind, whole, *corrected(whole.graph, *module(whole.graph)), 4)
         assert float(together) == pytest.approx(np.mean(alone), rel=1e-4)
 
@@ -324,13 +327,13 @@ def given_matrices(count: int = 3) -> list[LinearMap]:
     return [SparseMatrix(random_laplacian(60, k)) for k in range(count)]
 
 
-@pytest.mark.parametrize("kind", get_args(Loss))
-def test_training_reduces_the_loss(kind: Loss, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", get_args(FactorLoss))
+def test_training_reduces_the_loss(kind: FactorLoss, tmp_path: Path) -> None:
     given: list[LinearMap] = [SparseMatrix(grid_matrix(n)) for n in (9, 11, 12)]
     options = replace(SMALL, loss=kind, depth=6, rounds=2, steps=40, relaxation=0.0, rate=1e-2)
     rows: list[dict] = []
     options.train(given, tmp_path, progress=lambda done, of, row: rows.append(dict(row)))
-    assert [row["round"] for row in rows] == [1, 2]
+    assert [row["epoch"] for row in rows] == [1, 2]
     part = batch_of(grid_matrix(10), 11, vectors=8)
     part = replace(part, graph=FactorGraph.of(part.matrix, factorise(part.matrix)))
 
@@ -353,7 +356,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     SMALL.train(given_matrices(), parts)
     from safetensors.torch import load_file
 
-    for name in (FILE, STATE):
+    for name in (FILE, CHECKPOINT):
         one, other = load_file(whole / name), load_file(parts / name)
         assert one.keys() == other.keys()
         assert all(torch.equal(one[key], other[key]) for key in one)
@@ -373,7 +376,7 @@ def test_a_loss_that_is_no_number_stops_the_run(
         loss = loss_of(*arguments)  # type: ignore[arg-type]
         return loss * float("nan") if len(calls) > 6 else loss
 
-    monkeypatch.setattr(neural_ic_training, "loss_of", spoiled)
+    monkeypatch.setattr(neural_ic, "loss_of", spoiled)
     with pytest.raises(SolveError, match=r"at step 4; the last good state is in .*lower rate"):
         replace(SMALL, steps=1, rounds=9).train(given_matrices(1), tmp_path)
     assert len((tmp_path / HISTORY).read_text().split()) == 1 + 3

@@ -16,11 +16,11 @@ from sciml.core.errors import InputError, SolveError
 from sciml.core.fields import values_on
 from sciml.core.grid import SIDES, Box, Grid
 from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Time
-from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil, box_offsets
 from sciml.solvers import CG, GMRES, Auto, Direct, Newton, Picard
-from sciml.solvers.continuation import Continuation
+from sciml.solvers.descent import Continuation
+from sciml.solvers.solve import solve
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"
 ZERO = Condition(dirichlet=0.0)

@@ -19,15 +19,27 @@ from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.status import Status
 from sciml.core.strong import strong_form
 from sciml.solvers.collocation import PINN, GaussNewton, Sobol
-from sciml.solvers.collocation.adam import Adam, value_and_gradient
 from sciml.solvers.collocation.conditions import Piece, extent
 from sciml.solvers.collocation.gauss_newton import DampedSystem, EnergyNaturalGradient
-from sciml.solvers.collocation.lbfgs import LBFGS, Probe, strong_wolfe, two_loops
+from sciml.solvers.collocation.gradient_methods import (
+    LBFGS,
+    AdamDescent,
+    Probe,
+    strong_wolfe,
+    two_loops,
+    value_and_gradient,
+)
+from sciml.solvers.collocation.minimisation import Minimisation, train
 from sciml.solvers.collocation.networks import Embedding, Perceptron
-from sciml.solvers.collocation.objective import Ansatz, Batch, Objective
-from sciml.solvers.collocation.training import Training, train
+from sciml.solvers.collocation.objective import (
+    Ansatz,
+    Causal,
+    GradientNorm,
+    NeuralTangent,
+    Objective,
+    PlacedPiece,
+)
 from sciml.solvers.collocation.verify import measure
-from sciml.solvers.collocation.weighting import Causal, GradientNorm, NeuralTangent
 from sciml.solvers.collocation.windows import Glued
 
 WALLS = {side: Condition(dirichlet=0.0) for side in ("left", "right", "bottom", "top")}
@@ -86,10 +98,10 @@ def objective_of(solver: PINN, problem: Problem) -> Objective:
     return objective
 
 
-def training(objective: Objective, count: int = 200, **options: object) -> Training:
+def training(objective: Objective, count: int = 200, **options: object) -> Minimisation:
     counts = [count if p.name == "equation" else count // 4 for p in objective.pieces]
     generator = torch.Generator().manual_seed(0)
-    return Training(Sobol(), counts, generator, 0.0, **options)  # type: ignore[arg-type]
+    return Minimisation(Sobol(), counts, generator, 0.0, **options)  # type: ignore[arg-type]
 
 
 NETWORKS = {
@@ -248,7 +260,7 @@ OPTIMISERS = {
     "gauss_newton": (GaussNewton(iterations=25), 3e-4),
     "energy_natural_gradient": (EnergyNaturalGradient(iterations=25), 3e-3),
     "lbfgs": (LBFGS(iterations=250), 1e-2),
-    "adam": (Adam(iterations=400, rate=1e-2), 5e-2),
+    "adam": (AdamDescent(iterations=400, rate=1e-2), 5e-2),
 }
 
 
@@ -298,14 +310,14 @@ class TestOptimisers:
         objective = PINN(width=6, depth=1).init(poisson(), Points(4)).objective
         seen: list[int] = []
         given = training(objective, progress=lambda iteration, _: seen.append(iteration))
-        stages = (Adam(iterations=30, rate=1e-2), GaussNewton(iterations=5))
+        stages = (AdamDescent(iterations=30, rate=1e-2), GaussNewton(iterations=5))
         course = train(stages, objective, given)
         assert seen == list(range(35)) and len(course.losses) == 35
         assert course.losses[-1] < 0.1 * course.losses[29]
 
     def test_rates_fall_as_they_should(self) -> None:
         for decay, middle in (("none", 1.0), ("exponential", 0.1), ("cosine", 0.505)):
-            adam = Adam(iterations=3, rate=2.0, decay=decay, last=1e-2)
+            adam = AdamDescent(iterations=3, rate=2.0, decay=decay, last=1e-2)
             assert adam.rate_at(0) == pytest.approx(2.0)
             assert adam.rate_at(1) == pytest.approx(2.0 * middle)
             assert adam.rate_at(2) == pytest.approx(2.0 if decay == "none" else 0.02)
@@ -314,8 +326,8 @@ class TestOptimisers:
         objectives = [objective_of(PINN(width=4, depth=1), poisson()) for _ in range(2)]
         given = training(objectives[0])
         given.sampler = _Held()
-        Adam(iterations=5, rate=1e-2, decay="none").minimise(objectives[0], given)
-        other = torch.optim.Adam(objectives[1].columns, lr=1e-2)
+        AdamDescent(iterations=5, rate=1e-2, decay="none").minimise(objectives[0], given)
+        other = torch.optim.AdamDescent(objectives[1].columns, lr=1e-2)
         for _ in range(5):
             other.zero_grad()
             objectives[1].loss()[0].backward()
@@ -328,7 +340,7 @@ class TestOptimisers:
         given.sampler = Sobol(every=1)
         first: list[torch.Tensor] = []
         given.progress = lambda *_: first.append(objective.batches[0].points[0])
-        Adam(iterations=3).minimise(objective, given)
+        AdamDescent(iterations=3).minimise(objective, given)
         assert not torch.equal(first[0], first[1]) and not torch.equal(first[1], first[2])
 
 
@@ -361,7 +373,9 @@ class TestRecord:
         total = sum(term**2 for term in given.record["terms"].values())
         assert given.record["loss"] == pytest.approx(total)
 
-    @pytest.mark.parametrize("optimiser", [Adam(), LBFGS(), GaussNewton()], ids=lambda o: o.kind)
+    @pytest.mark.parametrize(
+        "optimiser", [AdamDescent(), LBFGS(), GaussNewton()], ids=lambda o: o.kind
+    )
     def test_stops_at_the_first_nan_and_names_the_term(self, optimiser: object) -> None:
         equation = Equation(K=1.0, f=lambda x, y: torch.where(x > 0.5, torch.nan, 1.0))
         problem = replace(poisson(), equation=equation, exact=None)
@@ -374,12 +388,12 @@ class TestRecord:
     def test_the_next_optimiser_does_not_go_on_from_a_nan(self) -> None:
         equation = Equation(K=1.0, f=lambda x, y: torch.full_like(x, torch.nan))
         problem = replace(poisson(), equation=equation, exact=None)
-        solver = PINN(width=4, depth=1, points=9, optimiser=(Adam(), GaussNewton()))
+        solver = PINN(width=4, depth=1, points=9, optimiser=(AdamDescent(), GaussNewton()))
         solution = sciml.solve(problem, solver, on=Points(5), throw=False)
         assert int(solution.stats.iterations) == 1
 
     def test_time_that_is_over_ends_all_optimisers(self) -> None:
-        solver = PINN(width=4, depth=1, points=9, optimiser=(Adam(), LBFGS()), seconds=0.0)
+        solver = PINN(width=4, depth=1, points=9, optimiser=(AdamDescent(), LBFGS()), seconds=0.0)
         solution = sciml.solve(poisson(), solver, on=Points(5), throw=False)
         assert int(solution.stats.iterations) == 1
         assert solution.status is Status.TRAINING_ENDED
@@ -388,7 +402,7 @@ class TestRecord:
 class TestWeighting:
     def test_causal_weights_are_the_formulas(self) -> None:
         objective = objective_of(PINN(width=4, depth=1), heat())
-        batch: Batch = objective.batches[0]
+        batch: PlacedPiece = objective.batches[0]
         assert Causal(epsilon=0.5, slices=3).weigh(objective, 0, lambda loss: 2.0 * loss**0.5)
         share = objective.batches[0].share
         assert share is not None
@@ -530,8 +544,8 @@ class TestBadOptions:
             (lambda: GaussNewton(damping=0.0), "damping must be positive"),
             (lambda: EnergyNaturalGradient(iterations=0), "iterations must be at least 1"),
             (lambda: LBFGS(memory=0), "memory must be at least 1"),
-            (lambda: Adam(rate=-1.0), "rate must be positive"),
-            (lambda: Adam(momentum=1.0), r"momentum must be in \[0, 1\)"),
+            (lambda: AdamDescent(rate=-1.0), "rate must be positive"),
+            (lambda: AdamDescent(momentum=1.0), r"momentum must be in \[0, 1\)"),
             (lambda: PINN(windows=0), "windows must be at least 1"),
             (lambda: Causal(epsilon=0.0), "epsilon must be positive"),
             (lambda: GradientNorm(every=0), "every must be at least 1"),

@@ -14,16 +14,16 @@ from sciml import Box, Condition, Equation, Grid, Problem, Time, solve
 from sciml.app.spec import Spec
 from sciml.core.equation import System
 from sciml.core.errors import InputError
-from sciml.core.files import load_solution, save_solution
+from sciml.core.files import save_solution
 from sciml.core.points import Points
 from sciml.core.problem import Robin, Unknown
+from sciml.core.solution import load_solution
 from sciml.core.status import Status
 from sciml.core.strong import strong_form
 from sciml.solvers import CG, PINN, FunctionDescent, Gaussians, Multigrid, Newton, RandomFeatures
 from sciml.solvers.collocation import Causal, GaussNewton, Sobol
 from sciml.solvers.collocation.conditions import built_in
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import Objective, objective_of
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 ZERO = {"all": Condition(dirichlet=0.0)}
@@ -72,7 +72,7 @@ def test_the_jacobian_is_the_derivative_of_the_residuals(name: str, hard: bool) 
     """One backward sweep per equation against central differences along random directions."""
     solver = PINN(width=5, depth=2, hard=hard, seed=1)
     weights = {"start": 3.0, "equation": "1 + x"}
-    objective = posed(PROBLEMS[name], solver._network, hard, weights)
+    objective = objective_of(PROBLEMS[name], solver.ansatz, hard, weights)
     generator = torch.Generator().manual_seed(0)
     objective.place(Sobol().points(objective, [8] * len(objective.pieces), generator))
     theta, (r, J) = objective.theta, objective.jacobian()
@@ -115,7 +115,7 @@ def test_the_rate_at_the_start_is_built_in_without_a_graph_too() -> None:
 def test_weights_are_numbers_or_expressions(weight: float | str) -> None:
     solver, points = PINN(width=4, depth=1, hard=False), torch.rand(9, 2, dtype=torch.float64)
     plain, weighed = (
-        posed(POISSON, solver._network, False, weights)
+        objective_of(POISSON, solver.ansatz, False, weights)
         for weights in ({}, {"equation": weight, "left": weight})
     )
     for objective in (plain, weighed):
@@ -125,7 +125,7 @@ def test_weights_are_numbers_or_expressions(weight: float | str) -> None:
 
 
 def test_a_weight_that_depends_on_the_place_goes_with_the_causal_ones() -> None:
-    objective = posed(ROD, PINN(width=4)._network, True, {"equation": "x**2"})
+    objective = objective_of(ROD, PINN(width=4).ansatz, True, {"equation": "x**2"})
     objective.place([torch.rand(20, 2, dtype=torch.float64), *objective_points(objective)])
     batch = objective.batches[0]
     torch.testing.assert_close(batch.share, batch.points[:, 0] ** 2)

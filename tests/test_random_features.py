@@ -13,14 +13,14 @@ from sciml.core.grid import Box, Grid
 from sciml.core.jet import jet_of
 from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem, Robin, Time, Unknown
-from sciml.core.solve import solve
 from sciml.core.strong import strong_form
-from sciml.solvers.collocation.posed import posed
+from sciml.solvers.collocation.objective import objective_of
 from sciml.solvers.collocation.random_features import (
     RandomFeatures,
     least_squares,
     random_network,
 )
+from sciml.solvers.solve import solve
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 WAVE = "sin(pi*x)*sin(pi*y)"
@@ -83,7 +83,7 @@ def test_what_lies_in_the_span_is_found_exactly():
         network.last.weight.copy_(
             torch.randn(1, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         )
-    ansatz = posed(POISSON, lambda form: network, True, {}).ansatz
+    ansatz = objective_of(POISSON, lambda form: network, True, {}).ansatz
 
     def source(x, y):
         points = torch.stack([x.flatten(), y.flatten()], -1)

@@ -31,8 +31,7 @@ from sciml.solvers.collocation import (
     Sobol,
     Uniform,
 )
-from sciml.solvers.collocation.adversarial import Flow, candidates, entropy_loss, trained
-from sciml.solvers.collocation.krnet import KRnet
+from sciml.solvers.collocation.adversarial import Flow, KRnet, candidates, entropy_loss, trained
 from sciml.solvers.collocation.objective import Objective
 
 FLOW = Flow(layers=2, width=8, bins=8, rounds=1, steps=3, batch=50, candidates=200)

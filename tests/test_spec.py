@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.plain import dump
 from sciml.core.problem import Condition, Equation, FieldFile, Problem, Robin
+from sciml.core.table import Table
 
 GOOD = """\
 problem:
@@ -113,8 +115,8 @@ BROKEN = [
     (changed("    f: 1", "    f: 1\n    b: 2"), "s.yaml:7:8: problem.equation.b: ", "a list of 2"),
     (changed("lower: [0, 0]", "lower: [0]"), "s.yaml:2:11: problem.domain: ", "same length"),
     (changed("lower: [0, 0]", "lower: [3, 0]"), "s.yaml:2:11: problem.domain: ", "below"),
-    (changed("lower: [0, 0]", "lower: [0, '0']"),
-     "s.yaml:2:34: problem.domain.lower.1: expected a number; got the text '0'"),
+    (changed("lower: [0, 0]", "lower: [0, 'o']"),
+     "s.yaml:2:34: problem.domain.lower.1: expected a number; got the text 'o'"),
     (changed("lower: [0, 0], ", ""), "s.yaml:2:11: problem.domain: 'lower' is missing"),
     (changed("    left: {dirichlet: 0}\n", ""), "s.yaml:8:5: problem.boundary: ", "on left"),
     (changed("left:", "lfet:"), "s.yaml:8:11: problem.boundary.lfet: ", "did you mean 'left'?"),
@@ -350,3 +352,65 @@ def test_the_schema_names_every_key() -> None:
         place = resolved(schema, schema["properties"][name]["anyOf"][0])
         assert set(place["properties"]) == keys
     assert schema["$defs"]["CG"]["properties"]["rtol"]["default"] == 1e-8
+
+
+def test_numbers_may_be_written_as_expressions_of_numbers() -> None:
+    text = """\
+problem:
+  domain: {kind: box, lower: ["log(0.1)"], upper: ["2*pi"]}
+  equation: {kind: heat, K: "k"}
+  boundary: {left: {dirichlet: 0}, right: {dirichlet: 0}}
+  time: {end: "1/3"}
+  initial: 0
+  parameters: {k: "sqrt(2)", j: [1, "2*e"]}
+grid: {shape: [17]}
+"""
+    problem = spec_of(text).problem
+    assert problem.box == Box((math.log(0.1),), (2 * math.pi,))
+    assert problem.time is not None
+    assert problem.time.end == 1 / 3
+    assert problem.parameters["k"] == pytest.approx(math.sqrt(2), rel=1e-15)
+    assert problem.parameters["j"] == (1.0, 2 * math.e)
+    line = message_of(text.replace("2*pi", "2*x"))
+    assert line.startswith("s.yaml:2:52: problem.domain.upper.0: expected a number; got")
+    assert "unknown name 'x'" in line
+
+
+def tabled(K: str, parameters: str = "{}") -> str:
+    text = changed('K: "1 + k*x"', f"K: {K}").replace("{k: 0.5}", parameters)
+    return text.replace("kind: diffusion", "kind: nonlinear_poisson").replace("cg", "newton")
+
+
+def test_a_table_is_a_coefficient_and_a_parameter(tmp_path: Path) -> None:
+    (tmp_path / "k.csv").write_text("T,k\n0,1\n2,3\n")
+    columns = "{columns: {u: [0, 2], k: [1, 3]}, of: u}"
+    K = spec_of(tabled(columns)).problem.equation.K
+    assert Table(columns={"u": (0.0, 2.0), "k": (1.0, 3.0)}, of="u") == K
+    path = tmp_path / "s.yaml"
+    path.write_text(tabled("k(u)", "{k: {table: k.csv, of: T, outside: hold}}"))
+    spec = load_spec(path)
+    assert spec.problem.parameters["k"] == Table(str(tmp_path / "k.csv"), of="T", outside="hold")
+    assert load_spec(path).problem == spec.problem
+    assert dump(spec)["problem"]["parameters"]["k"]["of"] == "T"
+    at_u = spec_of(tabled("1 + k", f"{{k: {columns}}}"))
+    assert not at_u.problem.linear
+
+
+@pytest.mark.parametrize(
+    ("K", "parameters", "said"),
+    [
+        ("{columns: {T: [0, 1], k: [1, 2]}, of: T}", "{}", "s.yaml:5:46: problem.equation.K.of: "),
+        ("{columns: {u: [0, 0], k: [1, 2]}, of: u}", "{}", "0 occurs twice"),
+        ("{columns: {u: [0, 1], k: [1]}, of: u}", "{}", "columns are equally long"),
+        ("{table: nowhere.csv, of: u}", "{}", "s.yaml:5:16: problem.equation.K.table: cannot find"),
+        ("{table: k.csv, off: u}", "{}", "unknown key 'off'; did you mean 'of'?"),
+        ("{columns: {u: [0, 1], k: [1, 2]}}", "{}", "say what the table is of"),
+        ("{columns: {u: [0, 1], k: [1, 2]}, of: u, outside: clip}", "{}", "refuse or hold"),
+        ("k", "{k: {columns: {T: [0, 1], k: [1, 2]}, of: T}}", "write k(...)"),
+        ("k(u, x)", "{k: {columns: {T: [0, 1], k: [1, 2]}, of: T}}", "takes 1 argument"),
+        ("tabel(u)", "{table: {columns: {T: [0, 1], k: [1, 2]}, of: T}}", "did you mean 'table'?"),
+        ("{file: k.npy, centering: cell}", "{}", "did you mean 'centring'?"),
+    ],
+)
+def test_a_fault_in_a_table_is_named_in_its_place(K: str, parameters: str, said: str) -> None:
+    assert said in message_of(tabled(K, parameters))

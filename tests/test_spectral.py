@@ -17,9 +17,9 @@ from sciml.core.equation import Elasticity, Equation, Helmholtz, NavierStokes, S
 from sciml.core.errors import InputError, SolveError
 from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Obstacle, Problem, Time
-from sciml.core.solve import solve
 from sciml.core.status import Status
 from sciml.solvers import ETDRK4, Auto
+from sciml.solvers.solve import solve
 from sciml.solvers.spectral.exponential import Diagonal, Pair, phi
 from sciml.solvers.spectral.fourier import fourier
 from sciml.solvers.spectral.vorticity import velocity
@@ -368,7 +368,7 @@ def test_a_batch_taken_in_pieces_is_the_batch(monkeypatch: pytest.MonkeyPatch) -
     data = torch.stack([torch.sin(x + 0.3 * i) for i in range(5)])
     stated = problem(CIRCLE, Equation(kind="klein_gordon", f="-u**3"), data, 1.0, frames=3)
     whole = answer(stated, (33,), step=0.05, rtol=0.1)
-    monkeypatch.setattr("sciml.solvers.spectral.course._CACHED", 130)
+    monkeypatch.setattr("sciml.solvers.spectral.etdrk4._CACHED", 130)
     calls: list[tuple[int, float]] = []
     solver = ETDRK4(step=0.05, rtol=0.1)
     state = solver.init(stated, Grid((33,)))

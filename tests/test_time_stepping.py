@@ -20,7 +20,8 @@ from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.status import Status
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 from sciml.solvers.auto import choose_for
-from sciml.solvers.time_stepping import stability, tableaux
+from sciml.solvers.time_stepping import tableaux
+from sciml.solvers.time_stepping.explicit import largest_step, spectral_bounds
 from tests.evolution import (
     decay,
     decayed,
@@ -375,9 +376,7 @@ def test_a_step_beyond_stability_is_refused_by_name(
 def test_the_bound_is_where_runs_turn_unstable() -> None:
     problem = on_line(WAVE, "dirichlet", 20.0, {"u": "exp(-300*(x - 0.4)**2)"})
     system = semidiscretize(problem, Grid((33,)))
-    h = stability.largest_step(
-        tableaux.BOGACKI_SHAMPINE.stability, *stability.spectral_bounds(system, 0.0)
-    )
+    h = largest_step(tableaux.BOGACKI_SHAMPINE.stability, *spectral_bounds(system, 0.0))
     scheme = RungeKutta(method="bogacki_shampine").scheme(system, 0.0)
     sizes = []
     for step in (0.98 * h, 1.04 * h):
@@ -575,5 +574,5 @@ def test_the_automatic_choice_splits_where_only_the_rest_is_nonlinear() -> None:
         (Equation(kind="klein_gordon"), "runge_kutta"),
         (Equation(kind="advection", b=(1.0,)), "runge_kutta"),
     ):
-        name, _ = choose_for(on_line(equation, "periodic", 0.1, "sin(2*pi*x)"))
+        name, _ = choose_for(on_line(equation, "periodic", 0.1, "sin(2*pi*x)"), Grid((33,)))
         assert getattr(sciml.solvers, name)().kind == kind

@@ -38,10 +38,11 @@ from sciml.core.files import atomic_write
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.solve import relative_residual, solve
 from sciml.core.stencil import Stencil
 from sciml.solvers import CG, FastPoisson, Multigrid
 from sciml.solvers.certify import certify
+from sciml.solvers.iteration import relative_residual
+from sciml.solvers.solve import solve
 
 RTOL = 1e-8
 OURS = "sciml CG + multigrid"

@@ -256,7 +256,7 @@ def _print_record(found: Mapping[str, Any]) -> None:
 
 
 def _print_solution(path: Path) -> None:
-    from sciml.core.files import load_solution
+    from sciml.core.solution import load_solution
 
     solution = load_solution(path)
     size = solution.value.abs() if solution.value.is_complex() else solution.value

@@ -1,7 +1,8 @@
 """What a spec may write for a coefficient, checked where it stands.
 
-A coefficient is a number, an expression of the coordinates and parameters, or a field file; K may
-be a list of d of them (diagonal) or d lists of d (full tensor), b a list of d.
+A coefficient is a number, an expression of the coordinates and parameters, a table, or a field
+file; where a plain number stands, it may be an expression without names such as ``2*pi``. K may be
+a list of d of them (diagonal) or d lists of d (full tensor), b a list of d.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ from pydantic import PlainValidator, ValidationError, ValidationInfo, WithJsonSc
 from typing_extensions import TypeAliasType
 
 from sciml.app.yaml import UnknownKey, describe
-from sciml.core.equation import Elasticity, Equation, FieldFile, Helmholtz, NavierStokes, Regions
+from sciml.core.equation import Elasticity, Equation, Helmholtz, NavierStokes, Sponge
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
-from sciml.core.grid import AXES, axis_names
+from sciml.core.grid import AXES, Box, axis_names
 from sciml.core.mesh_file import SUFFIXES, MeshFile
-from sciml.core.problem import Condition, Obstacle, Problem, Robin, Unknown
+from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
+from sciml.core.reader import Context, FieldFile, Regions, Unknown, compile, state_names
+from sciml.core.reader import expression as read_text
+from sciml.core.table import Table, curve
 
 # The solution and its derivatives, in an equation's coefficients.
-SOLUTION = ("u", "ux", "uy", "uz")
+SOLUTION = state_names(("u",))
 RESERVED = (*AXES, "t", "ut", *SOLUTION, *CONSTANTS, *FUNCTIONS)
 _NO_TIME = "the problem has no time: {end: ...}"
 _DATA_ONLY = "only an equation's coefficients may depend on the solution"
 _SUFFIXES = (".npy", ".h5", ".hdf5")
+# What only a table has.
+_OF_TABLES = {"table", "columns", "of"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Scope:
 
     ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
     known. ``meshed``: the dimension is the mesh's, known only once that is read.
-    ``random``: distributions are admitted, as in a family.
+    ``random``: distributions are admitted, as in a family. ``tables``: those among the parameters.
     """
 
     folder: Path
@@ -47,26 +53,50 @@ class Scope:
     timed: bool = False
     meshed: bool = False
     random: bool = False
+    tables: tuple[tuple[str, Table], ...] = ()
 
-    def expression(self, text: str, of_solution: bool = False) -> Expression:
-        """``text`` parsed; raises InputError for a name that does not exist here."""
+    def context(self, of_solution: bool = False) -> Context:
+        """Which names mean what here."""
         axes = axis_names(self.dimension)
         absent = f"the domain has only the coordinates {', '.join(axes)}"
         refused = {name: absent for name in AXES if name not in axes}
-        known = (*axes, *self.parameters, *(("t",) if self.timed else ()))
-        if of_solution:
-            known = (*known, *self.solution)
-        else:
-            refused |= dict.fromkeys(self.solution, _DATA_ONLY)
-        if not self.timed:
-            refused["t"] = _NO_TIME
+        refused |= dict.fromkeys(self.solution, _DATA_ONLY) | {"t": _NO_TIME}
+        tables = dict(self.tables)
+        return Context(
+            axes,
+            self.timed,
+            self.solution if of_solution else (),
+            tuple(name for name in self.parameters if name not in tables),
+            tables=self.tables,
+            refused=tuple(refused.items()),
+        )
+
+    def expression(self, text: str, of_solution: bool = False) -> Expression:
+        """``text`` parsed; raises InputError for a name that does not exist here."""
         if text.strip().lower().endswith(_SUFFIXES):
             raise InputError(f"values from a file are {{file: {text.strip()[:60]}}}; got a text")
-        return parse(text, known, refused)
+        return read_text(text, self.context(of_solution))
 
 
-def number(value: Any) -> float:
-    """A real number; a boolean or a text that looks like a number is none."""
+def tables_of(parameters: Any, folder: Path) -> tuple[tuple[str, Table], ...]:
+    """The tables among a spec's parameters, as far as they say what they are of."""
+    found = []
+    for name, value in parameters.items() if isinstance(parameters, Mapping) else ():
+        if isinstance(value, Mapping) and "of" in value:
+            try:
+                found.append((str(name), _table(value, folder)))
+            except InputError:
+                continue
+    return tuple(found)
+
+
+def number(value: Any, scope: Scope | None = None) -> float:
+    """A real number, or an expression without names; a boolean is none."""
+    if isinstance(value, str):
+        try:
+            value = float(parse(value, ())())
+        except InputError as error:
+            raise InputError(f"expected a number; got {describe(value)}: {error}") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"expected a number; got {describe(value)}")
     if not math.isfinite(value):
@@ -74,9 +104,16 @@ def number(value: Any) -> float:
     return float(value)
 
 
+def numbers(value: Any, scope: Scope) -> tuple[float, ...]:
+    """A list of numbers."""
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"expected a list of numbers; got {describe(value)}")
+    return tuple(_at(f".{i}", number, entry) for i, entry in enumerate(value))
+
+
 def scalar(
     value: Any, scope: Scope, of_solution: bool = False
-) -> float | str | FieldFile | Regions:
+) -> float | str | FieldFile | Table | Regions:
     """A coefficient with one value per point; ``of_solution``: it may depend on u and its slope."""
     if isinstance(value, str):
         if scope.expression(value, of_solution).is_mask:
@@ -87,15 +124,20 @@ def scalar(
     if isinstance(value, Mapping):
         if "kind" in value:
             return _distribution(value, scope)
+        if value.keys() & _OF_TABLES:
+            table = _table(value, scope.folder)
+            _at(".of", compile, table, scope.context(of_solution), "")
+            return table
         return _regions(value, scope) if "regions" in value else _field_file(value, scope)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(
-            "expected a number, an expression or {file: name.npy}; got " + describe(value)
+            "expected a number, an expression, {file: name.npy} or {table: name.csv, of: ...}; got "
+            + describe(value)
         )
     return number(value)
 
 
-def of_solution(value: Any, scope: Scope) -> float | str | FieldFile | Regions:
+def of_solution(value: Any, scope: Scope) -> float | str | FieldFile | Table | Regions:
     """A coefficient that may depend on the solution."""
     return scalar(value, scope, of_solution=True)
 
@@ -109,7 +151,7 @@ def scalar_or_vector(value: Any, scope: Scope) -> Any:
 
 def by_name(value: Any, scope: Scope) -> Any:
     """One coefficient, or a mapping of the fields' names to theirs."""
-    if not isinstance(value, Mapping) or {"file", "regions", "kind"} & value.keys():
+    if not isinstance(value, Mapping) or {"file", "regions", "kind", *_OF_TABLES} & value.keys():
         return scalar(value, scope)
     return {name: _at(f".{name}", scalar_or_vector, v, scope) for name, v in value.items()}
 
@@ -239,6 +281,8 @@ def _parameter(name: str, value: Any, scope: Scope) -> Any:
         raise InputError(f"'{name}' is no name; use letters, digits and _, a letter first")
     if isinstance(value, Mapping) and "kind" in value:
         return _distribution(value, scope, scalars_only=True)
+    if isinstance(value, Mapping) and value.keys() & _OF_TABLES:
+        return _table(value, scope.folder)
     if isinstance(value, Mapping) and value.keys() == {"unknown"}:
         return Unknown(_at(".unknown", number, value["unknown"]))
     if isinstance(value, (list, tuple)):
@@ -288,12 +332,8 @@ def _regions(value: Mapping[str, Any], scope: Scope) -> Regions:
 
 
 def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
-    for key in value:
-        if key not in ("file", "dataset"):
-            raise UnknownKey(
-                f"unknown key '{key}'{did_you_mean(key, ('file', 'dataset'))}", f".{key}"
-            )
-    name, dataset = value.get("file"), value.get("dataset")
+    _check_keys(value, ("file", "dataset", "centring"))
+    name, dataset, centring = (value.get(key) for key in ("file", "dataset", "centring"))
     if not isinstance(name, str) or not name:
         raise InputError(f"a field is {{file: name.npy}}; got {describe(name)} for file")
     if dataset is not None and not isinstance(dataset, str):
@@ -307,7 +347,38 @@ def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
         raise InputError(f"name the dataset in '{name}': {{file: {name}, dataset: ...}}")
     if "\0" in name or not path.is_file():
         raise InputError(f"cannot find the file '{name}' in '{scope.folder}'", ".file")
-    return FieldFile(str(path), dataset)
+    if centring not in (None, "node", "cell"):
+        raise InputError(f"centring is node or cell; got {describe(centring)}", ".centring")
+    return FieldFile(str(path), dataset, centring)
+
+
+def _table(value: Mapping[str, Any], folder: Path) -> Table:
+    """A table of one variable, its file found relative to the spec."""
+    _check_keys(value, ("table", "columns", "of", "column", "outside"))
+    for key in ("table", "of", "column", "outside"):
+        if key in value and not isinstance(value[key], str):
+            raise InputError(f"expected a name; got {describe(value[key])}", f".{key}")
+    file, columns = value.get("table"), value.get("columns")
+    if file is not None:
+        path = folder / file
+        if "\0" in file or not path.is_file():
+            raise InputError(f"cannot find the file '{file}' in '{folder}'", ".table")
+        file = str(path)
+    if columns is not None:
+        if not isinstance(columns, Mapping):
+            raise InputError(f"expected columns by name; got {describe(columns)}", ".columns")
+        columns = {n: _at(".columns", _column, n, v, columns) for n, v in columns.items()}
+    table = Table(
+        file, columns, value.get("of", ""), value.get("column"), value.get("outside", "refuse")
+    )
+    curve(table)
+    return table
+
+
+def _check_keys(value: Mapping[str, Any], known: tuple[str, ...]) -> None:
+    for key in value:
+        if key not in known:
+            raise UnknownKey(f"unknown key '{key}'{did_you_mean(key, known)}", f".{key}")
 
 
 def _at(suffix: str, check: Callable[..., Any], *arguments: Any) -> Any:
@@ -321,8 +392,26 @@ def _at(suffix: str, check: Callable[..., Any], *arguments: Any) -> Any:
 _FIELD = {
     "type": "object",
     "description": "Values in a .npy file, or in a dataset of an HDF5 file.",
-    "properties": {"file": {"type": "string"}, "dataset": {"type": "string"}},
+    "properties": {
+        "file": {"type": "string"},
+        "dataset": {"type": "string"},
+        "centring": {"enum": ["node", "cell"]},
+    },
     "required": ["file"],
+    "additionalProperties": False,
+}
+_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
+_TABLE = {
+    "type": "object",
+    "description": "A table of one variable, in a CSV file or in columns, interpolated.",
+    "properties": {
+        "table": {"type": "string"},
+        "columns": {"type": "object", "additionalProperties": _NUMBERS},
+        "of": {"type": "string"},
+        "column": {"type": "string"},
+        "outside": {"enum": ["refuse", "hold"], "default": "refuse"},
+    },
+    "required": ["of"],
     "additionalProperties": False,
 }
 _NUMBER_OR_TEXT = [
@@ -338,18 +427,24 @@ _REGIONS = {
     "required": ["regions"],
     "additionalProperties": False,
 }
-_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _REGIONS]}
+_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _TABLE, _REGIONS]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
 _OR_NULL = {**_LIST, "items": {"anyOf": [_SCALAR, {"type": "null"}]}}
 _MATRIX = {"type": "array", "items": _LIST, "minItems": 1, "maxItems": 3}
+_CONSTANT = {
+    "anyOf": [
+        {"type": "number"},
+        {"type": "string", "description": "An expression of numbers, such as 2*pi."},
+    ]
+}
+_CONSTANTS = {"type": "array", "items": _CONSTANT, "minItems": 1}
 _UNKNOWN = {
     "type": "object",
     "description": "To be found from the observations, from this first guess.",
-    "properties": {"unknown": {"type": "number"}},
+    "properties": {"unknown": _CONSTANT},
     "required": ["unknown"],
     "additionalProperties": False,
 }
-_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
 _COLUMNS = {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": _NUMBERS}]}
 
 
@@ -365,6 +460,8 @@ Scalar = _type("Coefficient", scalar, _SCALAR)
 _NONLINEAR = _type("NonlinearCoefficient", of_solution, _SCALAR)
 _VALUES = _type("Values", scalar_or_vector, {"anyOf": [_SCALAR, _LIST]})
 _FORCE = _type("Force", vector, _LIST)
+_NUMBER = _type("Constant", number, _CONSTANT)
+_BOUNDS = _type("Bounds", numbers, _CONSTANTS)
 _BY_NAME = {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST]}}
 
 # The fields whose annotation in core, Any, admits Python objects that YAML cannot write.
@@ -386,6 +483,9 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Robin, "alpha"): Scalar,
     (Robin, "g"): Scalar,
     (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),
+    **{(Box, name): _BOUNDS for name in ("lower", "upper")},
+    **{(Time, name): _NUMBER for name in ("start", "end")},
+    **{(Sponge, name): _NUMBER for name in ("width", "strength")},
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
     (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
     (Problem, "observations"): _type("Observations", observations, _COLUMNS),
@@ -394,7 +494,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
         parameters,
         {
             "type": "object",
-            "additionalProperties": {"anyOf": [{"type": "number"}, _NUMBERS, _UNKNOWN]},
+            "additionalProperties": {"anyOf": [_CONSTANT, _CONSTANTS, _UNKNOWN, _TABLE]},
         },
     ),
 }

@@ -24,12 +24,13 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem
 from sciml.core.points import Points
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, relative_residual, solve
 from sciml.core.stencil import Stencil
 from sciml.solvers.auto import Auto, choose, choose_for
 from sciml.solvers.inverse import matrices
+from sciml.solvers.iteration import LinearSolver, relative_residual
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.solve import solve
 
 _ROUNDS, _LONG = 3, 2.0  # a method that takes longer than so many seconds runs once
 _LOOSEST = 0.1
@@ -180,7 +181,7 @@ def _evolving(spec: Spec) -> Any:
     """The automatic choice for a nonlinear problem or one in time."""
     import sciml.solvers
 
-    return getattr(sciml.solvers, choose_for(spec.problem)[0])()
+    return getattr(sciml.solvers, choose_for(spec.problem, spec.on)[0])()
 
 
 def _ours(solver: Any, samples: int) -> Method:

@@ -20,16 +20,26 @@ from sciml.app.read import dataset_family
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.problem import Problem
-from sciml.core.solve import solve
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
-from sciml.training.certified import Bracket, Polishing, bracket, polishing
-from sciml.training.evaluation import Evaluation, evaluate, roll_out
+from sciml.solvers.solve import solve
+from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
+from sciml.training.evaluation import (
+    METHODS,
+    Bracket,
+    Evaluation,
+    MultigridTime,
+    Polishing,
+    ResolutionTransfer,
+    bracket,
+    evaluate,
+    multigrid_time,
+    polishing,
+    resolution_transfer,
+    roll_out,
+)
 from sciml.training.residual import problems_of
-from sciml.training.resolution import Transfer, transfer
-from sciml.training.rival import METHODS, MultigridTime, multigrid_time
-from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
 
 if TYPE_CHECKING:
     from sciml.operators.operator import Operator, Signature
@@ -68,7 +78,7 @@ class Findings:
     operator: Operator
     evaluations: dict[str, Evaluation]
     rival: tuple[tuple[str, MultigridTime], ...] | str
-    transfer: Transfer | None = None
+    transfer: ResolutionTransfer | None = None
     brackets: tuple[Bracket, ...] = ()
     polishing: Polishing | None = None
     perfect: Polishing | None = None
@@ -93,7 +103,7 @@ def measure(question: Question) -> Findings:
     }
     moved = None
     if question.transfer:
-        moved = transfer(
+        moved = resolution_transfer(
             operator, first, split=question.split, samples=question.samples, times=times
         )
     errors = evaluations[str(first)].relative_l2[:_TIMED]
@@ -309,7 +319,7 @@ def _time_rows(findings: Findings) -> list[Sequence[str]]:
     return rows
 
 
-def transfer_rows(found: Transfer) -> list[Sequence[str]]:
+def transfer_rows(found: ResolutionTransfer) -> list[Sequence[str]]:
     """A row per resolution; the training's own is marked."""
     rows: list[Sequence[str]] = [("grid", "error", "interpolated", "drift")]
     for row in found.rows:

@@ -22,7 +22,7 @@ from sciml.core.errors import InputError
 from sciml.core.mesh import Mesh
 from sciml.datasets.loader import Reader
 from sciml.datasets.store import read_manifest
-from sciml.training.resolution import Transfer
+from sciml.training.evaluation import ResolutionTransfer
 
 _SAMPLES = 5
 _MOST = 6  # rows of the figure
@@ -273,7 +273,9 @@ def plot_errors(
     return figure
 
 
-def plot_transfer(transfers: Mapping[str, Transfer], file: str | Path | None = None) -> Figure:
+def plot_transfer(
+    transfers: Mapping[str, ResolutionTransfer], file: str | Path | None = None
+) -> Figure:
     """Mean relative L2 against points along the first axis, one colour per operator.
 
     Dashed: what the training's grid and interpolation give. Dotted: the drift.

@@ -89,6 +89,9 @@ def _described(value: Plain) -> str:
     if "file" in value:
         part = f", {value['dataset']}" if value.get("dataset") else ""
         return f"values of {str(value['file']).rpartition('/')[2]}{part}"
+    if "of" in value:
+        source = f", {str(value['table']).rpartition('/')[2]}" if value.get("table") else ""
+        return f"a table of {value['of']}{source}"
     return ", ".join(f"{key} {entry}" for key, entry in value.items())
 
 
@@ -277,14 +280,14 @@ def _initial(problem: Plain) -> Mapping[str, Any]:
     initial = problem.get("initial")
     if initial is None:
         return {}
-    named = isinstance(initial, Mapping) and "file" not in initial
+    named = isinstance(initial, Mapping) and not {"file", "of"} & initial.keys()
     return initial if named else {"u": initial}
 
 
 def _listed(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "<mo>,</mo>".join(mathml(entry) for entry in value)
-    return mathml(value)
+    return _whole(value)
 
 
 def _sides(boundary: Plain) -> Iterator[tuple[str, str]]:

@@ -234,7 +234,7 @@ def explain(error: InputError, source: Spec | Source | None = None) -> str:
 
 def _scope(source: Source, *, random: bool) -> Scope:
     """What the coefficients need to know before anything is checked: axes, names, time."""
-    from sciml.app.coefficients import SOLUTION, Scope
+    from sciml.app.coefficients import SOLUTION, Scope, tables_of
 
     problem = source.data.get("problem")
     stated: dict[str, Any] = problem if isinstance(problem, dict) else {}
@@ -248,7 +248,8 @@ def _scope(source: Source, *, random: bool) -> Scope:
         solution = _unknown_fields(equation, dimension)
     timed = stated.get("time") is not None
     folder, meshed = Path(source.name).parent, not {"grid", "points"} & source.data.keys()
-    return Scope(folder, dimension, parameters, solution, timed, meshed, random)
+    tables = tables_of(names, folder)
+    return Scope(folder, dimension, parameters, solution, timed, meshed, random, tables)
 
 
 def _unknown_fields(equation: dict[str, Any], dimension: int) -> tuple[str, ...]:

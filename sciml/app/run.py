@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +20,16 @@ from sciml.app.spec import Spec
 from sciml.app.yaml import parse_yaml
 from sciml.core.certificate import Certificate
 from sciml.core.discretize import discretize, memory_estimate
-from sciml.core.discretize.elements_elasticity import von_mises
-from sciml.core.equation import Elasticity, Equation
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.fields import exact_on_mesh, hole_on, values_on
-from sciml.core.files import load_solution, save_solution, write_text
+from sciml.core.fields import beside, exact_on_mesh, hole_on, values_on
+from sciml.core.files import save_solution, write_text
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import PLURALS, Mesh
 from sciml.core.place import discrete
 from sciml.core.points import Points
 from sciml.core.problem import Problem
-from sciml.core.solution import Solution
+from sciml.core.solution import Solution, load_solution
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _ROUNDED = (
@@ -117,10 +114,10 @@ def answer(
     try:
         solution = _solve(spec, setting, system, progress, frames)
         spec = _found(spec, solution)
-        fields = _varying_coefficients(spec) | _residual(system, solution)
+        fields = _residual(system, solution)
         solution = _without_hole(solution, spec)
+        fields = beside(spec.problem, spec.on, solution.value) | fields
         error = error_of(solution, spec, system is not None and system.A.nullspace)
-        fields |= _stress(spec, solution)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     seconds["set up"] = solution.stats.setup_seconds
@@ -194,25 +191,6 @@ def _error_on_mesh(
     return solution.error(lambda *x: exact(*x) + shift)
 
 
-def _varying_coefficients(spec: Spec) -> dict[str, torch.Tensor]:
-    """K where it varies: ``K``, or ``K_x``, ``K_y``, ``K_z`` of a diagonal one."""
-    if not isinstance(spec.problem.equation, Equation):
-        return {}
-    K = spec.problem.equation.K
-    if isinstance(K, (tuple, list)):
-        named = {f"K_{axis}": entry for axis, entry in zip("xyz", K, strict=False)}
-    else:
-        named = {"K": K}
-    hole = hole_on(spec.problem, spec.on)
-    fields = {}
-    for name, entry in named.items():
-        if isinstance(entry, (Real, tuple, list)) or not Equation(K=entry).linear:
-            continue
-        value = values_on(spec.problem, spec.on, entry, "problem.equation.K", hole)
-        fields[name] = value if hole is None else torch.where(hole, torch.nan, value)
-    return fields
-
-
 def _residual(system: LinearSystem | None, solution: Solution) -> dict[str, torch.Tensor]:
     """|b - A u| of a single field, relative to the rms of b; zero where u is known."""
     if system is None or len(system.fields) > 1:
@@ -223,13 +201,6 @@ def _residual(system: LinearSystem | None, solution: Solution) -> dict[str, torc
     scale = b.abs().square().mean().sqrt()
     size = (system.lift(gap) - system.lift(torch.zeros_like(gap))).abs()
     return {"residual": (size / scale if scale > 0 else size).detach().cpu()}
-
-
-def _stress(spec: Spec, solution: Solution) -> dict[str, torch.Tensor]:
-    """The von Mises stress of an elastic body's elements."""
-    if not (isinstance(spec.problem.equation, Elasticity) and isinstance(spec.on, Mesh)):
-        return {}
-    return {"stress": von_mises(spec.problem, spec.on, solution.value)}
 
 
 def describe(spec: Spec) -> str:

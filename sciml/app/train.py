@@ -19,13 +19,13 @@ from sciml.app.report import page
 from sciml.app.run import Setting
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
 from sciml.core.discretize import discretize
-from sciml.core.errors import InputError, SolveError
+from sciml.core.errors import InputError
 from sciml.core.files import write_text
 from sciml.core.linear import LinearMap, SparseMatrix
 from sciml.core.place import discrete
 from sciml.operators.losses import needs_equation
 from sciml.operators.operator import Operator
-from sciml.training import Files, Fresh, TrainingData, TrainingError, fit, open_data
+from sciml.training import Files, Fresh, TrainingData, fit, open_data
 
 HISTORY = "history.csv"
 PICTURE, REPORT = "loss.png", "report.html"
@@ -118,12 +118,7 @@ def _train_operator(
     if first:
         bar = training(spec.training.epochs)
     with bar as progress, _placed(spec):
-        try:
-            operator = fit(
-                spec.operator, data, spec.training, out, device=device, progress=progress
-            )
-        except TrainingError as error:
-            raise SolveError(str(error)) from None
+        operator = fit(spec.operator, data, spec.training, out, device=device, progress=progress)
     return _keep_operator(spec, operator, out, device, overrides) if first else None
 
 

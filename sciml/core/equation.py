@@ -11,36 +11,35 @@ equation may be given by an energy density e(x, u, grad u), whose integral is ma
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.reader import FieldFile, Regions, free_names, state_names
+
+__all__ = [
+    "KINDS",
+    "AnyEquation",
+    "Coefficient",
+    "Elasticity",
+    "Equation",
+    "FieldFile",
+    "Helmholtz",
+    "Kind",
+    "Matrix",
+    "NavierStokes",
+    "Regions",
+    "Sponge",
+    "System",
+    "Vector",
+]
 
 
-@dataclass(frozen=True)
-class FieldFile:
-    """Values read from a ``.npy`` file, or from ``dataset`` of an HDF5 file.
-
-    The array's trailing axes are x, y, z; leading axes are batch. Values on the problem's own
-    grid are taken as they are, others are interpolated linearly from a grid that spans the domain.
-    """
-
-    file: str
-    dataset: str | None = None
-
-
-@dataclass(frozen=True)
-class Regions:
-    """On a mesh, one coefficient for each named subdomain."""
-
-    regions: Mapping[str, Any]
-
-
-# A number, an expression of x, y, z, t, u, ux, uy, uz and the parameters, a file, a tensor or
-# array on the grid (batch dimensions lead), or (Python only) a function of the coordinate tensors,
-# which may take the state and the parameters by name after them.
+# A number, an expression of x, y, z, t, u, ux, uy, uz and the parameters, a table, a file, a tensor
+# or array on the grid (batch dimensions lead), or (Python only) a function, which takes by name
+# what it needs: sciml.core.reader.
 Coefficient = Any
 Vector = tuple[Coefficient, ...]
 Matrix = tuple[tuple[Coefficient, ...], ...]
@@ -67,7 +66,8 @@ Kind = Literal[
     "kdv",
 ]
 
-_SOLUTION = re.compile(r"\bu[xyz]?\b")
+COMPONENTS = ("u", "v", "w")  # of a velocity or a displacement
+_STATE = frozenset(state_names(("u",)))
 _SLOPE = "(ux**2 + uy**2 + uz**2)"
 # Per preset: the coefficients one may give, and those it brings along.
 _PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
@@ -100,8 +100,33 @@ _PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
 }
 
 
+class PDE(ABC):
+    """What every type of equation says of itself; a leaf is a frozen dataclass with a ``kind``.
+
+    ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
+    How it is discretised is registered elsewhere: :mod:`sciml.core.dispatch`.
+    """
+
+    kind: str
+    title: ClassVar[str]
+    complex: ClassVar[bool] = False
+
+    @property
+    def linear(self) -> bool:
+        """Whether without time it is one system of linear equations."""
+        return self.linear_with({})
+
+    @abstractmethod
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """The same with these parameters, among which may be tables of the solution."""
+
+    @abstractmethod
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """Names of the answer's functions; ``initial``: of those that are given at the start."""
+
+
 @dataclass(frozen=True)
-class Equation:
+class Equation(PDE):
     """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``, or an energy.
 
     ``K`` is a scalar, a list of d entries (diagonal) or d lists of d (full symmetric tensor);
@@ -122,6 +147,7 @@ class Equation:
     biharmonic: Coefficient = 0.0
     energy: str | None = None
     kind: Kind = "general"
+    title: ClassVar[str] = "the coefficient form"
 
     def __post_init__(self) -> None:
         if self.kind not in _PRESETS:
@@ -147,14 +173,17 @@ class Equation:
         if self.energy is not None:
             self._check_energy()
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether no coefficient names the solution or its slope, and no energy is given."""
         return self.energy is None and not any(
-            _mentions_solution(getattr(self, entry.name))
+            free_names(getattr(self, entry.name), parameters) & _STATE
             for entry in fields(self)
             if entry.name != "kind"
         )
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """u alone."""
+        return ("u",)
 
     def _check_energy(self) -> None:
         for entry in fields(self):
@@ -166,12 +195,6 @@ class Equation:
                     "or write it into the energy",
                     f"problem.equation.{entry.name}",
                 )
-
-
-def _mentions_solution(coefficient: Any) -> bool:
-    if isinstance(coefficient, (tuple, list)):
-        return any(_mentions_solution(entry) for entry in coefficient)
-    return isinstance(coefficient, str) and bool(_SOLUTION.search(coefficient))
 
 
 def _equals(value: Any, default: Any) -> bool:
@@ -187,7 +210,7 @@ _GRAY_SCOTT = {
 
 
 @dataclass(frozen=True)
-class System:
+class System(PDE):
     """Several fields, each with an equation whose coefficients may name all of them.
 
     ``equations`` maps a field's name to its :class:`Equation`; the boundary conditions hold for
@@ -197,6 +220,7 @@ class System:
 
     equations: Mapping[str, Equation] = field(default_factory=dict)
     kind: Literal["system", "gray_scott"] = "system"
+    title: ClassVar[str] = "a system"
 
     def __post_init__(self) -> None:
         if self.kind == "gray_scott" and not self.equations:
@@ -211,9 +235,17 @@ class System:
                 "a system needs equations: {name: {...}, ...}", "problem.equation.equations"
             )
 
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """No: it is solved in time."""
+        return False
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """As the equations are called."""
+        return tuple(self.equations)
+
 
 @dataclass(frozen=True)
-class NavierStokes:
+class NavierStokes(PDE):
     """Incompressible flow in 2-D: u_t + (u . grad) u = -grad p + viscosity Lap u + force.
 
     Periodic on all sides it is solved for the vorticity w = v_x - u_y, to which
@@ -225,6 +257,17 @@ class NavierStokes:
     force: Vector | None = None
     vorticity_source: Coefficient = 0.0
     kind: Literal["navier_stokes"] = "navier_stokes"
+    title: ClassVar[str] = "navier_stokes"
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """No: the flow carries itself."""
+        return False
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The velocity and p; of a flow that starts from its vorticity, that."""
+        if "vorticity" in initial:
+            return ("vorticity",)
+        return (*COMPONENTS[:dimension], "p")
 
 
 @dataclass(frozen=True)
@@ -239,7 +282,7 @@ class Sponge:
 
 
 @dataclass(frozen=True)
-class Helmholtz:
+class Helmholtz(PDE):
     """``-div(K grad u) - wavenumber^2 u = f`` for a complex field u, waves as exp(-i omega t).
 
     A side with ``absorbing: true`` lets waves out: n . K grad u = i wavenumber sqrt(K) u,
@@ -251,10 +294,20 @@ class Helmholtz:
     K: Coefficient = 1.0
     sponge: Sponge | None = None
     kind: Literal["helmholtz"] = "helmholtz"
+    title: ClassVar[str] = "helmholtz"
+    complex: ClassVar[bool] = True
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Yes."""
+        return True
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """u alone."""
+        return ("u",)
 
 
 @dataclass(frozen=True)
-class Elasticity:
+class Elasticity(PDE):
     """Small deformations of a solid on a mesh: -div sigma(u) = force, sigma = C : sym(grad u).
 
     ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
@@ -267,6 +320,15 @@ class Elasticity:
     force: Vector | None = None
     plane: Literal["strain", "stress"] = "strain"
     kind: Literal["elasticity"] = "elasticity"
+    title: ClassVar[str] = "elasticity"
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Yes: deformations are small."""
+        return True
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The displacement's components."""
+        return COMPONENTS[:dimension]
 
 
 AnyEquation = Equation | System | NavierStokes | Helmholtz | Elasticity

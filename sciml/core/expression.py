@@ -20,13 +20,15 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import TYPE_CHECKING, Any, Union
 
 from sciml.core.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
+
+    from sciml.core.table import Curve
 
 MAX_LENGTH = 10_000
 MAX_DEPTH = 200
@@ -57,6 +59,9 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "**": operator.pow, "<": operator.lt, "<=": operator.le, ">": operator.gt,
     ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
 }  # fmt: skip
+
+# Of a value that jumps, the derivative says nothing of the jump.
+JUMPS = frozenset({"sign", "floor", "round", "step", "where", "mod", *_MASKS})
 
 _FOREIGN = re.compile(r"[^A-Za-z0-9_.+\-*/%()<>=!,\s]")
 _INSTEAD = {
@@ -89,7 +94,16 @@ class Call:
     arguments: tuple[Node, ...]
 
 
-Node = Union[Number, Name, Call]  # noqa: UP007  (evaluated at import, on Python 3.10 too)
+@dataclass(frozen=True)
+class Lookup:
+    """A value of the table called ``name``, for the argument."""
+
+    name: str
+    curve: Any
+    argument: Node
+
+
+Node = Union[Number, Name, Call, Lookup]  # noqa: UP007  (evaluated at import, on Python 3.10 too)
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,16 @@ class Expression:
     def is_mask(self) -> bool:
         """Whether the value is true or false rather than a number."""
         return _is_mask(self.root)
+
+    @property
+    def jumps(self) -> frozenset[str]:
+        """What occurs in it whose value may jump: where, step, sign, floor, a comparison, ..."""
+        return _called(self.root) & JUMPS
+
+    @property
+    def curves(self) -> tuple[Curve, ...]:
+        """The tables that it looks into."""
+        return _looked_up(self.root)
 
     def __call__(self, **values: torch.Tensor | float) -> torch.Tensor:
         """The value for tensors or numbers that broadcast together; differentiable.
@@ -131,20 +155,43 @@ class Expression:
 
 
 def parse(
-    text: str, names: Iterable[str] = ("x", "y", "z"), refused: Mapping[str, str] | None = None
+    text: str,
+    names: Iterable[str] = ("x", "y", "z"),
+    refused: Mapping[str, str] | None = None,
+    tables: Mapping[str, Any] | None = None,
 ) -> Expression:
     """Parse ``text``, in which ``names`` may occur besides the functions, ``pi`` and ``e``.
 
     ``refused`` maps names that are understood but not admitted here to the reason why not.
+    ``tables`` may stand alone, for their value at their own variable, or be called: ``k(T + 20)``;
+    only what they are ``of`` is asked before the expression is.
     Raises InputError, with the column, for anything that is not in the white list.
     """
     if not isinstance(text, str):
         raise InputError(f"an expression is a string; got {type(text).__name__}")
     line = re.sub(r"\s", " ", text)
     _scan(line)
-    reader = _Reader(line, frozenset(names), refused or {})
+    reader = _Reader(line, frozenset(names), refused or {}, tables or {})
     root = reader.read(_syntax_tree(line), 1)
     return Expression(text, frozenset(reader.used), root)
+
+
+@lru_cache(maxsize=512)
+def names_in(text: str) -> frozenset[str]:
+    """All names that stand in a text, functions that are called aside; none if it is no expression.
+
+    For what must be known before anyone can say what they mean.
+    """
+    line = re.sub(r"\s", " ", text)
+    try:
+        _scan(line)
+        tree = _syntax_tree(line)
+    except InputError:
+        return frozenset()
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return frozenset(
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called
+    )
 
 
 def level_set(expression: Expression) -> Expression:
@@ -207,10 +254,17 @@ def _syntax_tree(line: str) -> ast.expr:
 class _Reader:
     """Translates a syntax tree into ours; anything not named here is refused."""
 
-    def __init__(self, line: str, names: frozenset[str], refused: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        line: str,
+        names: frozenset[str],
+        refused: Mapping[str, str],
+        tables: Mapping[str, Any],
+    ) -> None:
         self.line = line
         self.names = names
         self.refused = refused
+        self.tables = tables
         self.used: set[str] = set()
         self.count = 0
 
@@ -260,14 +314,27 @@ class _Reader:
         if name in self.names:
             self.used.add(name)
             return Name(name)
+        if name in self.tables:
+            return self._table(name, column)
         if name in CONSTANTS:
             return Number(CONSTANTS[name])
         if name in self.refused:
             raise InputError(f"'{name}' at column {column}: {self.refused[name]}")
         if name in _ARITY:
             raise InputError(f"'{name}' at column {column} is a function: write {name}(...)")
-        known = (*self.names, *CONSTANTS, *FUNCTIONS)
+        known = (*self.names, *self.tables, *CONSTANTS, *FUNCTIONS)
         raise InputError(f"unknown name '{name}' at column {column}{did_you_mean(name, known)}")
+
+    def _table(self, name: str, column: int) -> Node:
+        variable = self.tables[name].of
+        if variable not in self.names:
+            why = self.refused.get(variable, "it is unknown here")
+            raise InputError(
+                f"'{name}' at column {column} is a table of '{variable}' ({why}); "
+                f"write {name}(...) with what to look up"
+            )
+        self.used.add(variable)
+        return Lookup(name, self.tables[name], Name(variable))
 
     def _call(self, node: ast.Call, depth: int) -> Node:
         column = node.col_offset
@@ -276,21 +343,24 @@ class _Reader:
                 f"a number at column {column} is called as a function; write * between"
             )
         name = node.func.id
-        if name not in _ARITY:
+        if name not in _ARITY and name not in self.tables:
             if name in self.names or name in CONSTANTS:
                 raise InputError(f"'{name}' at column {column} is no function; write {name}*(...)")
             raise InputError(
-                f"unknown function '{name}' at column {column}{did_you_mean(name, FUNCTIONS)}"
+                f"unknown function '{name}' at column {column}"
+                + did_you_mean(name, (*FUNCTIONS, *self.tables))
             )
         if node.keywords or any(isinstance(a, ast.Starred) for a in node.args):
             raise InputError(f"'{name}' at column {column} takes plain arguments only")
-        least, most = _ARITY[name]
+        least, most = (1, 1) if name in self.tables else _ARITY[name]
         if not least <= len(node.args) <= most:
             wanted = str(least) if least == most else f"{least} or more"
             raise InputError(
                 f"'{name}' at column {column} takes {wanted} argument{'s'[: least != 1]}; "
                 f"got {len(node.args)}"
             )
+        if name in self.tables:
+            return Lookup(name, self.tables[name], self.read(node.args[0], depth + 1))
         if name == "where":
             rest = [self.read(a, depth + 1) for a in node.args[1:]]
             return Call(name, (self._mask(node.args[0], name, depth), *rest))
@@ -328,6 +398,21 @@ def _is_mask(node: Node) -> bool:
     return isinstance(node, Call) and node.function in _MASKS
 
 
+def _called(node: Node) -> frozenset[str]:
+    if isinstance(node, Lookup):
+        return _called(node.argument)
+    if not isinstance(node, Call):
+        return frozenset()
+    return frozenset({node.function}).union(*map(_called, node.arguments))
+
+
+def _looked_up(node: Node) -> tuple[Curve, ...]:
+    if isinstance(node, Lookup):
+        return (node.curve, *_looked_up(node.argument))
+    arguments = node.arguments if isinstance(node, Call) else ()
+    return tuple(curve for argument in arguments for curve in _looked_up(argument))
+
+
 def _signed(node: Node, text: str) -> Node:
     if isinstance(node, Call):
         match node.function:
@@ -353,6 +438,9 @@ def _evaluate(node: Node, values: Mapping[str, torch.Tensor], like: torch.Tensor
         return node.value
     if isinstance(node, Name):
         return values[node.name]
+    if isinstance(node, Lookup):
+        argument = _numeric(_evaluate(node.argument, values, like), like)
+        return node.curve(_tensor(argument, like))
     arguments = [_evaluate(argument, values, like) for argument in node.arguments]
     if node.function in _LOGIC or node.function == "where":
         return _logic(node.function, [_tensor(a, like) for a in arguments], like)

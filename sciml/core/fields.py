@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Real
 
 import numpy as np
 import torch
@@ -15,14 +16,15 @@ import torch
 from sciml.core.discretize.coefficients import Data, call, data, evaluate, expression
 from sciml.core.discretize.elements_data import evaluate as on_elements
 from sciml.core.discretize.elements_data import mesh_data
-from sciml.core.discretize.elements_tables import at_nodes, whole
 from sciml.core.discretize.layout import layout
-from sciml.core.equation import Regions
+from sciml.core.dispatch import accompanies
+from sciml.core.equation import Equation, Regions
 from sciml.core.grid import Grid
 from sciml.core.mesh import Mesh
 from sciml.core.points import Points
 from sciml.core.pointwise import Pointwise, numeric_parameters
 from sciml.core.problem import Coefficient, Problem
+from sciml.core.quadrature import at_nodes, whole
 
 
 def values_on(
@@ -82,6 +84,36 @@ def exact_on_mesh(problem: Problem, mesh: Mesh) -> Callable[..., torch.Tensor]:
         return value.expand(torch.broadcast_shapes(value.shape, points[0].shape))
 
     return function
+
+
+def beside(
+    problem: Problem, on: Grid | Mesh | Points, value: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Named arrays on the place that go with an answer ``value``: coefficients, stresses."""
+    if not accompanies.knows(problem.equation, type(on)):
+        return {}
+    return accompanies.look_up(problem.equation, type(on))(problem, on, value)
+
+
+@accompanies(Equation, Grid, Mesh, Points)
+def _conductivity(
+    problem: Problem, on: Grid | Mesh | Points, value: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """K where it varies: ``K``, or ``K_x``, ``K_y``, ``K_z`` of a diagonal one."""
+    K = problem.form.K
+    if isinstance(K, (tuple, list)):
+        named = {f"K_{axis}": entry for axis, entry in zip("xyz", K, strict=False)}
+    else:
+        named = {"K": K}
+    hole = hole_on(problem, on)
+    found = {}
+    for name, entry in named.items():
+        of_solution = not Equation(K=entry).linear_with(problem.parameters)
+        if isinstance(entry, (Real, tuple, list)) or of_solution:
+            continue
+        values = values_on(problem, on, entry, "problem.equation.K", hole)
+        found[name] = values if hole is None else torch.where(hole, torch.nan, values)
+    return found
 
 
 def hole_on(problem: Problem, on: Grid | Mesh | Points) -> torch.Tensor | None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import meshio
@@ -31,10 +31,12 @@ from sciml.core.certificate import Certificate
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.mesh import Mesh
-from sciml.core.mesh_store import read_mesh_group, write_mesh_group, write_vtu
+from sciml.core.mesh_file import read_mesh_group, write_mesh_group, write_vtu
 from sciml.core.points import Points
-from sciml.core.solution import Solution, Statistics
 from sciml.core.status import Status
+
+if TYPE_CHECKING:
+    from sciml.core.solution import Solution
 
 FORMAT = "sciml solution 1"
 VTU_POINTS = 1_000_000
@@ -184,11 +186,10 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
             file[f"fields/{name}"] = _array(values)
 
 
-def load_solution(path: str | Path) -> Solution:
-    """The Solution in ``path``, a run's directory or its ``solution.h5``.
+def read_solution(path: str | Path) -> dict[str, Any]:
+    """What ``load_solution`` makes a Solution of, by the names of its parts.
 
-    Equal to the one saved in value, grid, residual, statuses, statistics and notes; ``solver`` is
-    its description as text. Raises InputError for a missing or foreign file.
+    Raises InputError for a missing or foreign file.
     """
     path = Path(path)
     path = path / "solution.h5" if path.is_dir() else path
@@ -206,14 +207,12 @@ def load_solution(path: str | Path) -> Solution:
             box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
             shape = tuple(value.shape[-len(box.lower) :])
             grid = Grid(shape, str(u.attrs["centring"]), box)  # type: ignore[arg-type]
-        statistics = Statistics(
-            _tensor(stats["iterations"]),
-            _tensor(stats["residuals"]),
-            float(stats.attrs["setup_seconds"]),
-            float(stats.attrs["solve_seconds"]),
-            float(stats.attrs["work_units"]) if "work_units" in stats.attrs else None,
-        )
-        return Solution(
+        statistics = {
+            "iterations": _tensor(stats["iterations"]),
+            "residuals": _tensor(stats["residuals"]),
+            **{name: float(number) for name, number in stats.attrs.items()},
+        }
+        return dict(
             value=value,
             residual=residual,
             statuses=tuple(Status[name.decode()] for name in file["statuses"][()]),

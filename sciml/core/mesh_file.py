@@ -1,7 +1,7 @@
-"""Meshes from files: Gmsh's ``.msh`` (2.2 and 4.1), ``.vtu`` and ``.xdmf``, read by meshio.
+"""Meshes in files: Gmsh's, VTK's and XDMF's, read by meshio, and those beside a solution.
 
-Cells of the highest dimension are the elements, those of one dimension less the boundaries. Groups
-of either have names:
+Of ``.msh`` (2.2 and 4.1), ``.vtu`` and ``.xdmf`` the cells of the highest dimension are the
+elements, those of one dimension less the boundaries. Groups of either have names:
 
 * ``.msh``: the physical groups' own names; a group without one is called ``tag_7`` by its number;
 * ``.vtu`` and ``.xdmf`` know no names, so integer cell arrays make the groups: cells where the
@@ -9,20 +9,25 @@ of either have names:
   ``part`` is 3 are ``part_3``; 0 means none.
 
 Points that no element uses are left out. Quadratic cells give their corners, if they are straight.
+A solution's mesh is a group of its HDF5 file, and VTK's unstructured grid for ParaView.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sciml.core.errors import InputError
 from sciml.core.mesh import Element, Mesh
+
+if TYPE_CHECKING:
+    import h5py
 
 SUFFIXES = (".msh", ".vtu", ".xdmf")
 # Cells by meshio's name: dimension and number of corners. Vertices are read and left alone.
@@ -191,3 +196,61 @@ def _flat(points: np.ndarray, d: int, path: Path) -> np.ndarray:
         kind = "triangles must lie in a plane z = const" if d == 2 else "lines must lie along x"
         raise InputError(f"{path.name}: {kind}", "mesh.file")
     return np.ascontiguousarray(points[:, :d])
+
+
+# Per dimension and degree VTK's cell, and where its nodes stand in ours.
+_CELLS: dict[tuple[int, int], tuple[str, list[int]]] = {
+    (1, 1): ("line", [0, 1]),
+    (1, 2): ("line3", [0, 1, 2]),
+    (2, 1): ("triangle", [0, 1, 2]),
+    (2, 2): ("triangle6", [0, 1, 2, 3, 4, 5]),
+    (3, 1): ("tetra", [0, 1, 2, 3]),
+    (3, 2): ("tetra10", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+}
+
+
+def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
+    """``points``, ``cells``, ``subdomains``, ``boundaries`` with their names, and ``element``."""
+    group.attrs["element"] = mesh.element
+    group["points"], group["cells"] = mesh.points, mesh.cells
+    for kind, named in (("subdomains", mesh.subdomains), ("boundaries", mesh.boundaries)):
+        inner = group.create_group(kind)
+        # Links would split a name at its slashes.
+        inner.attrs["names"] = list(named)
+        for number, members in enumerate(named.values()):
+            inner[str(number)] = np.asarray(members, dtype=np.int64)
+
+
+def read_mesh_group(group: h5py.Group) -> Mesh:
+    """The mesh that :func:`write_mesh_group` wrote."""
+    named = {
+        kind: {
+            str(name): group[f"{kind}/{number}"][()]
+            for number, name in enumerate(group[kind].attrs["names"])
+        }
+        for kind in ("subdomains", "boundaries")
+    }
+    element: Element = "P2" if group.attrs["element"] == "P2" else "P1"
+    return Mesh(group["points"][()], group["cells"][()], **named, element=element)
+
+
+def write_vtu(path: Path, mesh: Mesh, arrays: Mapping[str, np.ndarray]) -> None:
+    """The mesh with ``arrays`` of a value per node or per element; (3, nodes) is a vector.
+
+    Named subdomains go along as cell arrays of 0 and 1, as ``read_mesh`` takes them.
+    """
+    import meshio
+
+    kind, order = _CELLS[mesh.dimension, mesh.degree]
+    points = np.zeros((len(mesh.nodes), 3))
+    points[:, : mesh.dimension] = mesh.nodes
+    at_nodes = {k: v.T.copy() for k, v in arrays.items() if v.shape[-1] == len(points)}
+    at_cells = {k: [v] for k, v in arrays.items() if k not in at_nodes}
+    for name, members in mesh.subdomains.items():
+        mask = np.zeros(len(mesh.cells), dtype=np.int32)
+        mask[members] = 1
+        at_cells.setdefault(name, [mask])
+    out = meshio.Mesh(
+        points, [(kind, mesh.cell_nodes[:, order])], point_data=at_nodes, cell_data=at_cells
+    )
+    meshio.write(path, out, file_format="vtu", compression=None)

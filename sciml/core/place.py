@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
-from sciml.core.mesh import Mesh
+from sciml.core.mesh import Geometry, Mesh
 from sciml.core.mesh_file import MeshFile
-from sciml.core.mesh_geometry import Geometry
 from sciml.core.points import Points
 from sciml.core.problem import Problem
 

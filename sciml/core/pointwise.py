@@ -8,43 +8,50 @@ linearly, and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from numbers import Real
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.core.discretize.coefficients import load
-from sciml.core.equation import FieldFile
 from sciml.core.errors import InputError
-from sciml.core.expression import Call, Expression, Node, parse
-from sciml.core.functions import call_named, named_arguments
-from sciml.core.interpolation import interpolate
-from sciml.core.problem import Problem, Unknown
+from sciml.core.grid import AXES
+from sciml.core.interpolation import on_box
+from sciml.core.problem import Problem
+from sciml.core.reader import (
+    Compiled,
+    Context,
+    FieldFile,
+    Unknown,
+    compile,
+    is_array,
+    names_of,
+    outside,
+    read_parameters,
+    short,
+    state_names,
+)
+from sciml.core.table import Curve, Table
 
-# Derivatives of these vanish almost everywhere and say nothing of the jumps between.
-_JUMPS = frozenset({"sign", "floor", "round", "step", "where", "mod", "<", "<=", ">", ">="})
-_ABSENT = {
-    "t": "this problem has no time; give it time: {end: ...} and initial:, or leave t out",
-    "u": "the solution cannot stand here",
-}
+_NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 
 
 @dataclass(frozen=True)
 class Pointwise:
     """Evaluates a problem's coefficients at points (N, D), time last where there is one.
 
-    ``parameters``: numbers, or tensors that broadcast to (N,). ``fields``: names of the solution's
-    functions, which a coefficient may use with their slopes (``u``, ``ux``; ``v``, ``vy``).
+    ``parameters``: numbers, or tensors that broadcast to (N,); ``tables`` among them. ``fields``:
+    names of the solution's functions, which a coefficient may use with their slopes (``u``,
+    ``ux``; ``v``, ``vy``). ``files``: what has been read of them.
     """
 
     problem: Problem
     fields: tuple[str, ...] = ("u",)
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    files: dict[FieldFile, Compiled] = field(default_factory=dict, compare=False)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -61,34 +68,39 @@ class Pointwise:
             for i, axis in enumerate(self.problem.box.axes)
         }
 
+    def context(self, solved: bool = True) -> Context:
+        """Which names mean what at points; the solution where it is known."""
+        return _context(
+            self.problem.box.axes,
+            self.problem.time is not None,
+            self.fields,
+            tuple(self.parameters),
+            _tables(self.problem),
+            solved,
+        )
+
     def names(self, coefficient: Any, key: str) -> frozenset[str]:
         """Which coordinates, fields and slopes a coefficient, or one of a list, depends on."""
-        if isinstance(coefficient, (list, tuple)):
-            parts = [self.names(c, f"{key}[{i}]") for i, c in enumerate(coefficient)]
-            return frozenset().union(*parts)
-        if isinstance(coefficient, str):
-            return self._expression(coefficient, key).names
-        if callable(coefficient):
-            names = named_arguments(coefficient, len(self.problem.box.axes))
-            return names | frozenset(self.axes)
-        return frozenset(self.axes) if _is_field(coefficient) else frozenset()
+        return names_of(coefficient, self.context(), key)
 
     def smooth(self, coefficient: Any, key: str) -> None:
         """Raise InputError where a coefficient's derivatives are needed but say nothing."""
         if isinstance(coefficient, (list, tuple)):
             for i, entry in enumerate(coefficient):
                 self.smooth(entry, f"{key}[{i}]")
-        elif _is_field(coefficient):
-            raise InputError(
-                "the equation at a point needs this coefficient's derivatives, which values on a "
-                "grid do not have; give an expression, or use a solver on the grid such as cg",
-                key,
-            )
-        elif isinstance(coefficient, str):
-            jumps = _functions(self._expression(coefficient, key).root) & _JUMPS
-            if jumps:
+        elif not isinstance(coefficient, Real):
+            read = compile(coefficient, self.context(), key)
+            array = isinstance(coefficient, FieldFile) or is_array(coefficient)
+            if array and not read.constant:
                 raise InputError(
-                    f"'{sorted(jumps)[0]}' jumps, and the equation at a point needs this "
+                    "the equation at a point needs this coefficient's derivatives, which values on "
+                    "a grid do not have; give an expression, or use a solver on the grid such as "
+                    "cg",
+                    key,
+                )
+            if read.jumps:
+                raise InputError(
+                    f"'{sorted(read.jumps)[0]}' jumps, and the equation at a point needs this "
                     "coefficient's derivatives; smooth it, e.g. by tanh, or use a solver on a grid",
                     key,
                 )
@@ -106,72 +118,92 @@ class Pointwise:
         ``values`` (N, F) and ``slopes`` (D, N, F) are those of the solution. Raises InputError for
         a kind that is none of the known ones.
         """
-        if isinstance(coefficient, Real):
-            return points.new_tensor(float(coefficient))
-        if isinstance(coefficient, str):
-            known = self._known(points, values, slopes)
-            return self._expression(coefficient, key)(**known).to(points.dtype)
-        if _is_field(coefficient):
-            return self._interpolated(coefficient, key, points)
-        if callable(coefficient):
-            d = len(self.problem.box.axes)
-            known = self._known(points, values, slopes)
-            places = points.unbind(1)[:d]
-            value = call_named(coefficient, places, known, _ABSENT, key)
-            return torch.as_tensor(value).to(points.dtype)
-        raise InputError(
-            "must be a number, an expression, a field or a function; "
-            f"got {type(coefficient).__name__}",
-            key,
-        )
+        read = self._read(coefficient, key, values is not None)
+        known = self._known(read.names, points, values, slopes)
+        places = points.unbind(1)[: self.problem.box.dimension]
+        value = read.at(places, known, self._interpolated)
+        if value.ndim > 1 or value.is_complex():
+            raise InputError(
+                f"{short(key)} must be one real number per point; it has the shape "
+                f"{list(value.shape)} at {len(points)} points",
+                key,
+            )
+        if read.curves and values is None and not bool(torch.isfinite(value).all()):
+            raise InputError(f"{short(key)} is not finite{outside(read)}", key)
+        return value.to(points.dtype)
+
+    def _read(self, coefficient: Any, key: str, solved: bool) -> Compiled:
+        if not isinstance(coefficient, FieldFile):
+            return compile(coefficient, self.context(solved), key)
+        if coefficient not in self.files:
+            self.files[coefficient] = compile(coefficient, self.context(solved), key)
+        return self.files[coefficient]
 
     def _known(
-        self, points: Tensor, values: Tensor | None, slopes: Tensor | None
+        self, names: frozenset[str], points: Tensor, values: Tensor | None, slopes: Tensor | None
     ) -> dict[str, Tensor]:
-        known = dict(zip(self.axes, points.unbind(1), strict=True))
-        known |= {name: torch.as_tensor(p).to(points) for name, p in self.parameters.items()}
+        known = {
+            name: torch.as_tensor(p).to(points)
+            for name, p in self.parameters.items()
+            if name in names and not isinstance(p, Table)
+        }
+        if "t" in names:
+            known["t"] = points[:, -1]
         if values is not None:
-            known |= dict(zip(self.fields, values.unbind(1), strict=True))
-            # Slopes along axes that the box lacks are zero, as on grids.
-            known |= {
-                f"{name}{axis}": points.new_zeros(()) for name in self.fields for axis in "xyz"
-            }
+            for k, name in enumerate(self.fields):
+                known[name] = values[:, k]
+                # Slopes along axes that the box lacks are zero, as on grids.
+                known |= {f"{name}{a}": points.new_zeros(()) for a in AXES if f"{name}{a}" in names}
         if slopes is not None:
-            known |= {name: slopes[i, :, k] for name, (k, i) in self.slopes.items()}
+            here = self.slopes
+            known |= {n: slopes[here[n][1], :, here[n][0]] for n in names & here.keys()}
         return known
 
-    def _expression(self, text: str, key: str) -> Expression:
-        state = [f"{name}{axis}" for name in self.fields for axis in ("", *"xyz")]
-        known = dict.fromkeys((*self.axes, *self.parameters, *self.fields, *state, *self.slopes))
-        try:
-            return _parsed(text, tuple(known))
-        except InputError as error:
-            raise InputError(error.message, error.key or key) from None
-
-    def _interpolated(self, coefficient: Any, key: str, points: Tensor) -> Tensor:
-        if isinstance(coefficient, FieldFile):
-            coefficient = load(coefficient, key)
-        values = torch.as_tensor(coefficient).to(points)
+    def _interpolated(
+        self, values: Tensor, centring: str | None, points: Sequence[Tensor], key: str
+    ) -> Tensor:
         box = self.problem.box
-        if values.ndim == 0:
-            return values
         if values.ndim != box.dimension or min(values.shape) < 2:
             raise InputError(
                 f"values on a grid must have the domain's {box.dimension} axes, at least 2 points "
                 f"each; got shape {list(values.shape)}",
                 key,
             )
-        ticks = tuple(
-            torch.linspace(a, b, n, dtype=points.dtype)
-            for a, b, n in zip(box.lower, box.upper, values.shape, strict=True)
-        )
-        return interpolate(values, points.unbind(1)[: box.dimension], ticks)
+        periodic = self.problem.periodic
+        return on_box(values.to(points[0]), points, box.lower, box.upper, centring, periodic)
+
+
+@lru_cache(maxsize=256)
+def _context(
+    axes: tuple[str, ...],
+    timed: bool,
+    fields: tuple[str, ...],
+    parameters: tuple[str, ...],
+    tables: tuple[tuple[str, Curve], ...],
+    solved: bool,
+) -> Context:
+    state = tuple(dict.fromkeys((*state_names(fields), *state_names(fields, axes))))
+    refused = {"t": _NO_TIME, **dict.fromkeys(("u", *state), "the solution cannot stand here")}
+    numbers = tuple(name for name in parameters if name not in dict(tables))
+    return Context(
+        axes, timed, state if solved else (), numbers, (), tables, tuple(refused.items())
+    )
+
+
+def _tables(problem: Problem) -> tuple[tuple[str, Curve], ...]:
+    tables = {name: p for name, p in problem.parameters.items() if isinstance(p, Table)}
+    return tuple(read_parameters(tables, ())[1].items()) if tables else ()
 
 
 def numeric_parameters(problem: Problem) -> dict[str, Any]:
-    """The parameters as numbers, of unknown ones the guess; InputError for a batch of them."""
+    """The parameters as numbers, of unknown ones the guess; InputError for a batch of them.
+
+    Tables are not among them.
+    """
     found = {}
     for name, value in problem.parameters.items():
+        if isinstance(value, Table):
+            continue
         try:
             found[name] = float(value.unknown if isinstance(value, Unknown) else value)
         except (TypeError, ValueError):
@@ -180,18 +212,3 @@ def numeric_parameters(problem: Problem) -> dict[str, Any]:
                 f"problem.parameters.{name}",
             ) from None
     return found
-
-
-@lru_cache(maxsize=256)
-def _parsed(text: str, known: tuple[str, ...]) -> Expression:
-    return parse(text, known, {k: why for k, why in _ABSENT.items() if k not in known})
-
-
-def _is_field(coefficient: Any) -> bool:
-    return isinstance(coefficient, (FieldFile, Tensor, np.ndarray))
-
-
-def _functions(node: Node) -> frozenset[str]:
-    if not isinstance(node, Call):
-        return frozenset()
-    return frozenset({node.function}).union(*(_functions(a) for a in node.arguments))

@@ -8,21 +8,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from math import isfinite
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from sciml.core.equation import (
+    PDE,
     AnyEquation,
     Coefficient,
-    Elasticity,
     Equation,
     FieldFile,
-    Helmholtz,
     Matrix,
     Regions,
     Vector,
 )
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Box
+from sciml.core.reader import Unknown
 
 __all__ = [
     "Coefficient",
@@ -38,6 +38,8 @@ __all__ = [
     "Unknown",
     "Vector",
 ]
+
+_Type = TypeVar("_Type", bound=PDE)
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,6 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Unknown:
-    """A parameter that is to be found, from this first guess, such that observations are met."""
-
-    unknown: float
-
-
-@dataclass(frozen=True)
 class Problem:
     """A boundary-value problem, in time too, free of grids, devices and solvers.
 
@@ -188,22 +183,24 @@ class Problem:
             )
         return self.domain
 
-    @property
-    def form(self) -> Equation:
-        """The equation where it is of the coefficient form; raises InputError for another."""
-        if not isinstance(self.equation, Equation):
+    def equation_as(self, kind: type[_Type]) -> _Type:
+        """The equation where it is of that type; raises InputError for another."""
+        if type(self.equation) is not kind:
             raise InputError(
-                f"'{self.equation.kind}' is not of the coefficient form that this solver takes",
+                f"'{self.equation.kind}' is not of {kind.title} that this solver takes",
                 "problem.equation.kind",
             )
         return self.equation
 
     @property
+    def form(self) -> Equation:
+        """The equation where it is of the coefficient form; raises InputError for another."""
+        return self.equation_as(Equation)
+
+    @property
     def linear(self) -> bool:
         """Whether it is a steady linear problem: one system of linear equations."""
-        known = isinstance(self.equation, (Helmholtz, Elasticity))
-        known |= isinstance(self.equation, Equation) and self.equation.linear
-        return known and self.time is None
+        return self.time is None and self.equation.linear_with(self.parameters)
 
     @property
     def periodic(self) -> tuple[bool, ...]:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sciml.core.mesh import Mesh, relative_error, sample
+from sciml.core.grid import Grid
+from sciml.core.interpolation import interpolate
+from sciml.core.mesh import Mesh, sample
+from sciml.core.quadrature import relative_error
 from sciml.core.status import Status
 
 if TYPE_CHECKING:
     from sciml.core.certificate import Certificate
-    from sciml.core.grid import Grid
     from sciml.core.points import Points
 
 
@@ -96,7 +99,7 @@ class Solution:
         """Relative L2 error per sample against a function of x, y, z or values on the grid.
 
         In time the last frame is compared. Points with a NaN value (inside obstacles) are left out.
-        On a mesh by quadrature, between the nodes too: :func:`sciml.core.mesh.relative_error`.
+        On a mesh by quadrature, between the nodes too: see :mod:`sciml.core.quadrature`.
         """
         if isinstance(self.on, Mesh):
             return relative_error(self.on, self.value, exact, self.residual.ndim)
@@ -116,9 +119,6 @@ class Solution:
 
         Interpolated linearly on a grid, the finite element function itself on a mesh.
         """
-        from sciml.core.grid import Grid
-        from sciml.core.interpolation import interpolate
-
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
         if isinstance(self.on, Mesh):
@@ -132,3 +132,15 @@ class Solution:
         from sciml.core.files import save_solution
 
         save_solution(self, directory)
+
+
+def load_solution(path: str | Path) -> Solution:
+    """The Solution in ``path``, a run's directory or its ``solution.h5``.
+
+    Equal to the one saved in value, grid, residual, statuses, statistics and notes; ``solver`` is
+    its description as text. Raises InputError for a missing or foreign file.
+    """
+    from sciml.core.files import read_solution
+
+    found = read_solution(path)
+    return Solution(**{**found, "stats": Statistics(**found["stats"])})

@@ -23,9 +23,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml.core.dispatch import states_at_points
 from sciml.core.equation import Equation, NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.jet import Jet, Pairs
+from sciml.core.points import Points
 from sciml.core.pointwise import Pointwise, numeric_parameters
 from sciml.core.problem import Problem
 
@@ -37,12 +39,13 @@ class StrongForm:
     """A problem's equations at points (N, D), time last; see :func:`strong_form`.
 
     ``pairs``: the second derivatives that a jet must hold. ``fields``: the unknown functions.
-    ``equations``: the coefficient forms, one per field, or a flow.
+    ``equations``: the coefficient forms, one per field; none of a ``flow``.
     """
 
     data: Pointwise
     pairs: Pairs
-    equations: tuple[Equation, ...] | NavierStokes
+    equations: tuple[Equation, ...]
+    flow: NavierStokes | None = None
 
     @property
     def problem(self) -> Problem:
@@ -60,8 +63,8 @@ class StrongForm:
 
     def terms(self, points: Tensor, jet: Jet) -> list[Tensor]:
         """What adds up to the residual, (N, E) each: its size without cancellation."""
-        if isinstance(self.equations, NavierStokes):
-            return self._flow(self.equations, points, jet)
+        if self.flow is not None:
+            return self._flow(self.flow, points, jet)
         columns = [self._scalar(e, k, points, jet) for k, e in enumerate(self.equations)]
         zero = torch.zeros_like(jet.value[:, 0])
         length = max(map(len, columns))
@@ -72,7 +75,7 @@ class StrongForm:
 
     def flux(self, points: Tensor, jet: Jet) -> Tensor:
         """q = K grad u of every field, (d, N, F)."""
-        if isinstance(self.equations, NavierStokes):
+        if self.flow is not None:
             raise InputError("a flow's sides take dirichlet alone here", "problem.boundary")
         d = self.problem.box.dimension
         parts = [
@@ -168,38 +171,40 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
     InputError for derivatives above the second, coefficients without derivatives where these are
     needed, obstacles, batches, and equations of another form.
     """
-    equation, box = problem.equation, problem.box
     if problem.obstacle is not None:
         raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
-    if isinstance(equation, NavierStokes):
-        return _flow_form(problem, equation, parameters)
-    if isinstance(equation, System):
-        names, forms = tuple(equation.equations), tuple(equation.equations.values())
-    elif isinstance(equation, Equation):
-        names, forms = ("u",), (equation,)
-    else:
-        raise InputError(
-            f"'{equation.kind}' is not of the coefficient form that is solved at points",
-            f"{_KEY}.kind",
-        )
     numbers = numeric_parameters(problem) if parameters is None else parameters
-    data = Pointwise(problem, names, numbers)
+    return states_at_points.look_up(problem.equation, Points)(problem, numbers)
+
+
+@states_at_points(Equation, Points)
+def _single(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+    return _forms(problem, {"u": problem.form}, parameters)
+
+
+@states_at_points(System, Points)
+def _several(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+    return _forms(problem, problem.equation_as(System).equations, parameters)
+
+
+def _forms(
+    problem: Problem, equations: Mapping[str, Equation], parameters: Mapping[str, Any]
+) -> StrongForm:
+    names, forms = tuple(equations), tuple(equations.values())
+    data = Pointwise(problem, names, parameters)
     wanted: set[tuple[int, int]] = set()
-    for name, form in zip(names, forms, strict=True):
-        wanted |= _second_derivatives(data, form, _path(forms, name), box.dimension)
+    for name, form in equations.items():
+        wanted |= _second_derivatives(data, form, _path(forms, name), problem.box.dimension)
     return StrongForm(data, tuple(sorted(wanted)), forms)
 
 
-def _flow_form(
-    problem: Problem, equation: NavierStokes, parameters: Mapping[str, Any] | None
-) -> StrongForm:
+@states_at_points(NavierStokes, Points)
+def _flow(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+    equation, d = problem.equation_as(NavierStokes), problem.box.dimension
     if not _zero(equation.vorticity_source):
         raise InputError("give the force, not its curl", f"{_KEY}.vorticity_source")
-    d = problem.box.dimension
-    names = (*("u", "v", "w")[:d], "p")
-    numbers = numeric_parameters(problem) if parameters is None else parameters
     pairs = tuple((i, i) for i in range(d))
-    return StrongForm(Pointwise(problem, names, numbers), pairs, equation)
+    return StrongForm(Pointwise(problem, equation.fields(d), parameters), pairs, (), equation)
 
 
 def _second_derivatives(

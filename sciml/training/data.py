@@ -1,20 +1,30 @@
-"""What an operator is trained on: stored samples, tensors, or problems solved meanwhile.
+"""What an operator is trained and measured on: stored samples, tensors, problems solved meanwhile.
 
 ``open_data`` turns the options of a spec into :class:`TrainingData`: samples to learn from, samples
-to validate on, and the signature of an operator between them.
+to validate on, and the signature of an operator between them. ``open_split`` gives an operator that
+is there its functions, at the resolutions stored.
+
+The batches of every epoch are a function of (seed, epoch) and of nothing else. Samples lie in one
+tensor on the device where they fit into half of its free memory, else in the host's memory, else
+they are read from their files by worker processes, one batch ahead. The three give the same
+batches. Those of a stream are solved when they are asked for: batch k, counted through all epochs,
+has the numbers from 2 B k on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any, Literal, Union
+from typing import Any, Literal, Protocol, Union
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from sciml.core.errors import InputError
 from sciml.core.grid import SIDES, Box, Grid
@@ -25,7 +35,7 @@ from sciml.datasets.samples import attempt, numbers
 from sciml.datasets.store import MANIFEST, Manifest, read_manifest
 from sciml.datasets.stream import Stream
 from sciml.operators.operator import Side, Signature
-from sciml.training.stored import resolutions, source
+from sciml.training.distributed import World
 
 
 @dataclass(frozen=True)
@@ -109,7 +119,7 @@ class TensorData:
         return {**sample, "points": self.points if self.points.ndim == 2 else self.points[index]}
 
 
-Stored = Union[OperatorData, PointData, TensorData, Subset[dict[str, Tensor]]]  # noqa: UP007
+StoredSamples = Union[OperatorData, PointData, TensorData, Subset[dict[str, Tensor]]]  # noqa: UP007
 
 
 @dataclass(frozen=True)
@@ -121,7 +131,7 @@ class TrainingData:
     valid is on the grid.
     """
 
-    train: Stored | Stream
+    train: StoredSamples | Stream
     valid: OperatorData | TensorData | Subset[dict[str, Tensor]] | None
     signature: Signature
     places: Mapping[str, str] = field(default_factory=dict)
@@ -147,7 +157,7 @@ def _stored(options: Files, family: Family | None) -> TrainingData:
     train, valid = (_split(options, home, manifest, centring, s) for s in ("train", "valid"))
     if train is None:
         raise InputError(f"'{options.folder}' has no split 'train'", "data.folder")
-    samples: Stored = train
+    samples: StoredSamples = train
     if options.points is not None or not options.aligned:
         samples = PointData(train, options.points, options.aligned)
         if samples.frames > 1:
@@ -258,7 +268,7 @@ def _fresh(options: Fresh) -> TrainingData:
     )
 
 
-def stacked(data: Stored, count: int) -> TensorData:
+def stacked(data: StoredSamples, count: int) -> TensorData:
     """The first ``count`` samples in memory."""
     if isinstance(data, TensorData):
         points = data.points
@@ -283,13 +293,325 @@ def _points_of(data: Any) -> PointData:
     return found
 
 
-def on_grid(data: Stored) -> Stored:
+def on_grid(data: StoredSamples) -> StoredSamples:
     """The same samples with their outputs on the grid, where these are stored."""
     if isinstance(data, Subset) and isinstance(data.dataset, PointData):
         return Subset(data.dataset.data, data.indices)
     return data.data if isinstance(data, PointData) else data
 
 
-def sample_bytes(data: Stored) -> int:
+def sample_bytes(data: StoredSamples) -> int:
     """What one sample takes in memory."""
     return sum(4 * prod(value.shape) for value in data[0].values())
+
+
+Shape = tuple[int, ...]
+_POINTS = 2_000_000  # of one batch of inputs, which bounds the memory
+
+
+def resolutions(folder: str | Path, split: str) -> dict[Shape, Path]:
+    """The stored resolutions of a dataset that have ``split``, from coarse to fine."""
+    folder = Path(folder)
+    own = OperatorData(folder, split).shape
+    found = {own: folder}
+    for place in folder.glob("at-*"):
+        shape = tuple(int(n) for n in place.name.removeprefix("at-").split("x") if n.isdigit())
+        if len(shape) == len(own) and (place / "data" / split).is_dir():
+            found[shape] = place
+    return dict(sorted(found.items(), key=lambda pair: prod(pair[0])))
+
+
+def source(
+    stored: Mapping[Shape, Path], shape: Shape, centring: str, key: str | None = None
+) -> tuple[Path, int]:
+    """The folder that gives functions at ``shape``, and every how many of its points.
+
+    Raises InputError, naming what is stored, where there is none.
+    """
+    if shape in stored:
+        return stored[shape], 1
+    for fine, place in stored.items():
+        step = _step(fine, shape, centring)
+        if step is not None:
+            return place, step
+    known = ", ".join(str(list(s)) for s in stored)
+    raise InputError(
+        f"there is no resolution {list(shape)}; stored: {known}, and what every so many of their "
+        "points give",
+        key,
+    )
+
+
+def _step(points: Shape, wanted: Shape, centring: str) -> int | None:
+    """Every how many of the points make a grid of ``wanted`` on the same box.
+
+    Both ends of nodes are kept, and of cells the middle ones, which an even number has not.
+    """
+    ends = int(centring == "node")
+    if len(points) != len(wanted) or min(wanted) <= ends:
+        return None
+    steps = {divmod(n - ends, m - ends) for n, m in zip(points, wanted, strict=True)}
+    step, rest = steps.pop()
+    fits = not steps and not rest and step >= 1 and (ends or step % 2)
+    return step if fits else None
+
+
+def open_split(
+    signature: Signature,
+    folder: str | Path,
+    split: str,
+    times: Times | None = None,
+    subsample: int = 1,
+) -> OperatorData:
+    """The functions of a split that an operator takes and gives, at the folder's resolution.
+
+    ``times``: first frame in, last one out, if left out. Raises InputError where the dataset lacks
+    one of the operator's fields, gives other channels, or lives on another box.
+    """
+    inputs, outputs = _fields(signature.inputs), _fields(signature.outputs)
+    data = OperatorData(folder, split, inputs, outputs, subsample, times=times)
+    _check_box(signature, data)
+    if len(data.input_channels) != len(signature.inputs):
+        raise InputError(
+            f"'{folder}' gives the inputs {', '.join(data.input_channels)}; the operator takes "
+            f"{', '.join(signature.inputs)}"
+        )
+    return data
+
+
+def at_trained_shape(
+    signature: Signature, folder: str | Path, split: str, times: Times | None = None
+) -> OperatorData:
+    """The split at the resolution of the training: stored, or every so many points.
+
+    Raises InputError, naming what is stored, where it is neither.
+    """
+    grid = signature.grid
+    place, step = source(resolutions(folder, split), grid.shape, grid.centring)
+    return open_split(signature, place, split, times, step)
+
+
+def batches(
+    data: OperatorData, batch: int, device: torch.device | str = "cpu"
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Inputs and outputs (B, C, *grid) in order, on ``device``."""
+    size = max(1, min(batch, _POINTS // prod(data.shape)))
+    for start in range(0, len(data), size):
+        yield _stacked(data, range(start, min(start + size, len(data))), device)
+
+
+def first_samples(
+    data: OperatorData, count: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Inputs and outputs of the first ``count`` samples, on ``device``."""
+    return _stacked(data, range(min(count, len(data))), device)
+
+
+def _stacked(data: OperatorData, which: range, device: torch.device | str) -> tuple[Tensor, Tensor]:
+    samples = [data[i] for i in which]
+    x, y = (torch.stack([sample[name] for sample in samples]) for name in ("x", "y"))
+    return x.to(device), y.to(device)
+
+
+def _fields(channels: Sequence[str]) -> tuple[str, ...]:
+    """The fields that channels such as velocity.0 belong to."""
+    return tuple(dict.fromkeys(channel.partition(".")[0] for channel in channels))
+
+
+def _check_box(signature: Signature, data: OperatorData) -> None:
+    """Raise InputError unless the data's points span the operator's box."""
+    box = signature.grid.box
+    if len(data.axes) != box.dimension:
+        raise InputError(
+            f"'{data.folder}' has {len(data.axes)} space axes and the operator was trained on "
+            f"{box.dimension}"
+        )
+    cells = signature.grid.centring == "cell"
+    for axis, low, high in zip(data.axes, box.lower, box.upper, strict=True):
+        half = (axis[-1] - axis[0]) / (len(axis) - 1) / 2 if cells else 0.0
+        gap = max(abs(axis[0] - half - low), abs(axis[-1] + half - high))
+        if gap > 1e-5 * (high - low):
+            raise InputError(
+                f"'{data.folder}' spans {axis[0] - half:.6g} to {axis[-1] + half:.6g} and the "
+                f"operator was trained on {low:.6g} to {high:.6g}"
+            )
+
+
+_HOST = torch.device("cpu")
+_STATISTICS = 2**31  # bytes of samples that statistics are taken of; the same on every machine
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's part of a batch; ``total`` counts the samples of all parts.
+
+    samples: their numbers in the data; where x has more rows than there are numbers, the others do
+    not count. points: where y is given, if not on the grid.
+    """
+
+    x: Tensor
+    y: Tensor
+    points: Tensor | None
+    samples: Tensor
+    total: int
+
+
+class Batches(Protocol):
+    """A source of batches."""
+
+    @property
+    def per_epoch(self) -> int:
+        """How many there are in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """Those of an epoch from number ``first`` on."""
+        ...
+
+    def first(self) -> TensorData:
+        """Samples in memory to take statistics of."""
+        ...
+
+
+def open_batches(
+    data: TrainingData, batch: int, seed: int, dtype: torch.dtype, world: World
+) -> Batches:
+    """The source of batches for these data; see the module."""
+    if isinstance(data.train, Stream):
+        return Solving(data.train, batch, data.batches, dtype, world)
+    held = hold(data.train, dtype, world.device)
+    fields = on_grid(data.train)
+    return Sampling(held, held if fields is data.train else fields, batch, seed, dtype, world)
+
+
+def order(seed: int, epoch: int, count: int) -> Tensor:
+    """A permutation of ``count`` samples; the same for ever."""
+    generator = np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, epoch))))
+    return torch.from_numpy(generator.permutation(count))
+
+
+def hold(data: StoredSamples, dtype: torch.dtype, device: torch.device) -> StoredSamples:
+    """``data`` as tensors on the device or in the host's memory, as it is where it fits neither."""
+    need = len(data) * sample_bytes(data) * (2 if dtype == torch.float64 else 1)
+    places = [p for p in dict.fromkeys((device, _HOST)) if need <= free_bytes(p) // 2]
+    if not (places or isinstance(data, TensorData)):
+        return data
+    place, held = (places or [_HOST])[0], stacked(data, len(data))
+    points = None if held.points is None else held.points.to(place, dtype)
+    return TensorData(held.x.to(place, dtype), held.y.to(place, dtype), points)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU, or of the host within the limit of this control group."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return max(0, min(_free_of_host(), _free_of_group()))
+
+
+def _free_of_group() -> int:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
+    except (OSError, ValueError):  # no such system, or the limit is the word max
+        return sys.maxsize
+    return limit - used
+
+
+def _free_of_host() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(1024 * int(line.split()[1]) for line in lines if line[:12] == "MemAvailable")
+    except (OSError, StopIteration):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+class Sampling:
+    """StoredSamples samples in a new order every epoch."""
+
+    def __init__(
+        self,
+        data: StoredSamples,
+        fields: StoredSamples,
+        batch: int,
+        seed: int,
+        dtype: torch.dtype,
+        world: World,
+    ) -> None:
+        self.data, self.fields = data, fields
+        self.batch, self.seed, self.dtype, self.world = batch, seed, dtype, world
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch, the last of them perhaps smaller."""
+        return -(-len(self.data) // self.batch)
+
+    def first(self) -> TensorData:
+        """The first samples, of at most 2 GiB, on the grid where possible."""
+        fit = _STATISTICS // sample_bytes(self.fields)
+        return stacked(self.fields, max(1, min(len(self.fields), fit)))
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """Batches of this epoch from number ``first`` on."""
+        whole = order(self.seed, epoch, len(self.data)).split(self.batch)[first:]
+        own = [part[self.world.share(len(part))] for part in whole]
+        # DDP wants every process to compute something in every step.
+        read = self._read([part if len(part) else part.new_zeros(1) for part in own])
+        for part, chosen, (x, y, points) in zip(whole, own, read, strict=True):
+            yield Batch(x, y, points, chosen, len(part))
+
+    def _read(self, chosen: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+        device = self.world.device
+        if isinstance(self.data, TensorData):
+            x, y, points = self.data.x, self.data.y, self.data.points
+            for part in chosen:
+                index = part.to(x.device)
+                at = points[index] if points is not None and points.ndim == 3 else points
+                at = at if at is None else at.to(device)
+                yield x[index].to(device), y[index].to(device), at
+            return
+        workers = min(4, max(1, len(os.sched_getaffinity(0)) - 1))
+        loader: DataLoader[dict[str, Tensor]] = DataLoader(
+            self.data,
+            batch_sampler=[part.tolist() for part in chosen],
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+            generator=torch.Generator(),  # the global one is part of a run's state
+        )
+        for found in loader:
+            moved = {k: v.to(device, self.dtype, non_blocking=True) for k, v in found.items()}
+            yield moved["x"], moved["y"], moved.get("points")
+
+
+class Solving:
+    """Fresh samples; batch k of B begins at number 2 B k, which leaves as many for rejects."""
+
+    def __init__(
+        self, stream: Stream, batch: int, batches: int, dtype: torch.dtype, world: World
+    ) -> None:
+        self.stream, self.batch, self.dtype, self.world = stream, batch, dtype, world
+        self.per_epoch = batches
+        if batch < world.size:
+            raise InputError(
+                f"{world.size} processes need batches of at least so many; got {batch}",
+                "training.batch",
+            )
+
+    def first(self) -> TensorData:
+        """The first 64 samples, or batch where that is larger."""
+        found = self._solve(0, max(64, self.batch), _HOST)
+        return TensorData(found["x"], found["y"])
+
+    def epoch(self, epoch: int, first: int) -> Iterator[Batch]:
+        """Batches of this epoch from number ``first`` on."""
+        share = self.world.share(self.batch)
+        count = share.stop - share.start
+        for k in range(epoch * self.per_epoch + first, (epoch + 1) * self.per_epoch):
+            start = 2 * self.batch * k + share.start
+            found = self._solve(start, count, self.world.device)
+            x, y = (found[name].to(self.dtype) for name in ("x", "y"))
+            yield Batch(x, y, None, torch.arange(start, start + count), self.batch)
+
+    def _solve(self, first: int, count: int, device: torch.device) -> dict[str, Tensor]:
+        stream = self.stream
+        fresh = Stream(stream.family, stream.seed, count, str(device), 1, first, times=stream.times)
+        return next(iter(fresh))

@@ -25,10 +25,6 @@ from sciml.core.errors import InputError
 from sciml.operators.losses import Loss, RelativeL2
 
 
-class TrainingError(RuntimeError):
-    """Raised where the loss or a weight stops being a number; says when and on which samples."""
-
-
 def _positive(value: float, name: str) -> None:
     if not (math.isfinite(value) and value > 0):
         raise InputError(f"{name.rpartition('.')[2]} must be positive; got {value:g}", name)

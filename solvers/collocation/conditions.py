@@ -22,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError
 from sciml.core.jet import Jet, Pairs, jet_of
 from sciml.core.problem import Condition
@@ -31,7 +30,7 @@ from sciml.core.strong import StrongForm
 _AGREEMENT = 1e-6
 # (N, D) to (N, F): the value of every field, NaN for those that are free.
 Data = Callable[[Tensor], Tensor]
-Residual = Callable[[Tensor, Jet], Tensor]
+PointResidual = Callable[[Tensor, Jet], Tensor]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Piece:
     name: str
     lower: Tensor
     upper: Tensor
-    residual: Residual
+    residual: PointResidual
     twins: Tensor | None = None
     flux: bool = False
     fixed: Tensor | None = None
@@ -250,7 +249,7 @@ def _moved(x: Tensor, axis: int, value: float) -> Tensor:
 
 def _values(form: StrongForm, given: Any, key: str) -> list[Any]:
     """A side's value per field: a list for a velocity, else the same for all; None where free."""
-    if isinstance(form.equations, NavierStokes):
+    if form.flow is not None:
         d = form.problem.box.dimension
         listed = list(given) if isinstance(given, (list, tuple)) else [given] * d
         if len(listed) != d:
@@ -301,7 +300,7 @@ def _initial(form: StrongForm, suffix: str) -> Data:
     return _evaluated(form, values, "problem.initial")
 
 
-def _start(form: StrongForm) -> Residual:
+def _start(form: StrongForm) -> PointResidual:
     value, known = _initial(form, ""), _started(form)
     rate = _initial(form, "t") if second_order(form) else None
     axis = form.problem.box.dimension
@@ -317,7 +316,7 @@ def _start(form: StrongForm) -> Residual:
 
 def _condition(
     form: StrongForm, condition: Condition, side: str, axis: int, outward: float
-) -> Residual:
+) -> PointResidual:
     key = f"problem.boundary.{side}"
     if condition.kind == "absorbing":
         raise InputError("absorbing sides are for the Helmholtz equation on grids", key)

@@ -31,20 +31,26 @@ from sciml.core.linear import LinearSystem
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Condition, Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import LinearSolver, Progress
+from sciml.core.solve import Progress
 from sciml.core.status import Status
 from sciml.core.stencil import Stencil
 from sciml.core.strong import StrongForm
-from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, perceptron
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed
-from sciml.solvers.continuation import Continuation
-from sciml.solvers.descent import Course, Iterate, descend
-from sciml.solvers.direct import Direct
-from sciml.solvers.iteration import check_options, spread
+from sciml.solvers.collocation.networks import Activation, Perceptron, Tape, derivatives, perceptron
+from sciml.solvers.collocation.objective import Objective, objective_of
+from sciml.solvers.descent import (
+    Continuation,
+    Course,
+    Iterate,
+    NonlinearState,
+    answer,
+    counting,
+    descend,
+    prepare,
+)
+from sciml.solvers.direct import Direct, small
+from sciml.solvers.iteration import LinearSolver, check_options, spread
 from sciml.solvers.krylov import CG
 from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.steady import NonlinearState, answer, counting, prepare, small
 
 _INNER = 1e-3  # relative residual of the preconditioner's solves
 _PATIENCE = 10  # projected steps without a tenth's fall of the residual, and it has stagnated
@@ -188,7 +194,7 @@ class Projector:
         def network(form: StrongForm) -> Perceptron:
             return perceptron(form, options.seed, options.width, options.depth, options.activation)
 
-        self.objective: Objective = posed(state.problem, network, True, {})
+        self.objective: Objective = objective_of(state.problem, network, True, {})
         columns = state.system.on.coordinates()
         self.points = torch.stack(
             [state.system.restrict(column.to(torch.float64)).flatten() for column in columns], -1
@@ -255,11 +261,7 @@ class Projector:
             u = ansatz.jet(self.points, (), self.known, tape).value[:, 0]
             deltas = torch.autograd.grad(u.sum(), [out for _, _, out in tape])
         with torch.no_grad():
-            rows = {
-                id(block): block.jacobian(given.detach(), delta)
-                for (block, given, _), delta in zip(tape, deltas, strict=True)
-            }
-            J = torch.cat([rows[id(block)] for block in ansatz.network.blocks()], 1)
+            J = derivatives(tape, deltas, ansatz.network.blocks())
         return u.detach().reshape(self.M.shape), J
 
 

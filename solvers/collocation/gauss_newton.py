@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
+from sciml.solvers.collocation.minimisation import Minimisation, OptimiserResult
 from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.training import Course, Training
 
 _FLOOR = 0.1  # of a column's scale, over the largest
 _FACTOR = 4.0  # between the dampings that are tried
@@ -55,21 +55,21 @@ class GaussNewton:
                 f"damping must be positive; got {self.damping:g}", "solver.optimiser.damping"
             )
 
-    def minimise(self, objective: Objective, training: Training) -> Course:
-        """Lower the objective's loss until the training ends it."""
+    def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the objective's loss until the minimisation ends it."""
         theta, mu = objective.theta, self.damping
         for _ in range(self.iterations):
-            training.exchange(objective)
+            minimisation.exchange(objective)
             r, J = objective.jacobian()
             before = float(r @ r)
-            if training.ended(before, objective):
+            if minimisation.ended(before, objective):
                 break
             found = _Search(objective, theta, r, J).best(mu, before)
             objective.assign(theta if found is None else found.theta)
             if found is None:
-                return training.stalled()
+                return minimisation.stalled()
             theta, mu = found.theta, found.mu
-        return training.course()
+        return minimisation.result()
 
 
 @dataclass(frozen=True)
@@ -87,24 +87,24 @@ class EnergyNaturalGradient:
     def __post_init__(self) -> None:
         _counted(self.iterations)
 
-    def minimise(self, objective: Objective, training: Training) -> Course:
-        """Lower the objective's loss until the training ends it."""
+    def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the objective's loss until the minimisation ends it."""
         theta = objective.theta
         for _ in range(self.iterations):
-            training.exchange(objective)
+            minimisation.exchange(objective)
             r, J = objective.jacobian()
             before = float(r @ r)
-            if training.ended(before, objective):
+            if minimisation.ended(before, objective):
                 break
             step = self._step(r, J)
             trials = [_trial(objective, theta + 0.5**k * step, 0.0) for k in range(_HALVINGS)]
             found = min(trials, key=lambda trial: trial.loss)
             if not found.loss < before:
                 objective.assign(theta)
-                return training.stalled()
+                return minimisation.stalled()
             theta = found.theta
             objective.assign(theta)
-        return training.course()
+        return minimisation.result()
 
     def _step(self, r: Tensor, J: Tensor) -> Tensor:
         wide = J.shape[0] < J.shape[1]

@@ -15,7 +15,7 @@ network mixes two encodings of the input into every layer (Wang, Teng, Perdikari
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Protocol
@@ -39,6 +39,16 @@ class Block(Protocol):
 
     def jacobian(self, given: Tensor, delta: Tensor) -> Tensor:
         """(N, P) from the input's jet (C, N, in) and delta (C, N, out)."""
+
+
+@torch.no_grad()
+def derivatives(tape: Tape, deltas: Sequence[Tensor], blocks: Sequence[Any]) -> Tensor:
+    """The rows (N, P) by the parameters of ``blocks``, from the deltas at a tape's outputs."""
+    found = {
+        id(block): block.jacobian(given, delta)
+        for (block, given, _), delta in zip(tape, deltas, strict=True)
+    }
+    return torch.cat([found[id(block)] for block in blocks], 1)
 
 
 class Dense(nn.Module):

@@ -20,35 +20,24 @@ decides B.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
 from sciml.core.jet import Jet, Pairs
-from sciml.core.linear import LinearSystem
-from sciml.core.mesh import Mesh
-from sciml.core.points import Points
-from sciml.core.problem import Problem
-from sciml.core.solution import Solution
-from sciml.core.solve import Progress
 from sciml.core.strong import StrongForm
 from sciml.solvers.collocation.conditions import extent
+from sciml.solvers.collocation.minimisation import Budget, Minimisation, OptimiserResult
 from sciml.solvers.collocation.networks import Activation, Dense, Embedding, Tape
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.posed import posed, stated
-from sciml.solvers.collocation.samplers import AnySampler
-from sciml.solvers.collocation.sampling import Sobol
-from sciml.solvers.collocation.trained import refuse
-from sciml.solvers.collocation.training import Course, Training
-from sciml.solvers.collocation.verify import Polish, answered, measure, scales_of
+from sciml.solvers.collocation.objective import Ansatz, Objective
+from sciml.solvers.collocation.solver import Collocation, at_least
+from sciml.solvers.collocation.verify import measure, scales_of
 
 _PER_FEATURE = 3  # points inside for each unknown weight
-_PER_SIDE = 10  # points inside for each on a side with a soft condition
 _BALANCE = 200  # points from which the conditions' scales are read
 _HELD_OUT = 1000
 _LEAST = 1e-13  # a fall of the residual to this share of the first is rounding
@@ -59,128 +48,91 @@ Bandwidth = float | tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class RandomFeatures:
+class RandomFeatures(Collocation):
     """Least squares, and Newton's method, on ``count`` random features a field; float64.
 
     ``bandwidths``: candidates for the largest frequency, radians per half side of the box, one for
     all axes or one for each (time last); of several candidates, the one with the least residual at
     held-out points of a run with half the features.
-    ``points`` inside (default 3 a weight), ``boundary_points`` on every side with a soft condition
-    and at the start (default a tenth). ``hard``: build Dirichlet data and the start in.
-    ``weights``: of the soft conditions relative to the equation's, by side, or ``start``.
-    ``polish``: a solver that goes on from the answer on the grid.
-    ``rtol``: the relative residual at fresh points (see ``collocation.verify``) that counts as
-    converged; the residual is made as small as it gets in any case. Time 2 N M^2 a step and memory
+    ``points`` inside: None, 3 a weight. ``weights``: relative to rows as long as the equation's.
+    ``rtol``: as in ``Collocation``; the residual is made as small as it gets in any case. The
+    others: see ``Collocation``. Time 2 N M^2 a step and memory
     8 (1 + D + second derivatives) N M bytes, for N points and M features.
     """
 
     count: int = 600
     activation: Activation = "sin"
     bandwidths: tuple[Bandwidth, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
-    hard: bool = True
-    points: int | None = None
-    boundary_points: int | None = None
-    sampler: AnySampler = field(default_factory=Sobol)
-    weights: Mapping[str, float] = field(default_factory=dict)
-    rtol: float = 1e-6
     max_iterations: int = 30
-    polish: Polish | None = None
-    seed: int = 0
     kind: Literal["random_features"] = "random_features"
-    reads_problem: ClassVar[bool] = True  # itself, not its discretisation
+    _: KW_ONLY
+    rtol: float = 1e-6
 
-    def __post_init__(self) -> None:
-        for name in ("count", "points", "boundary_points", "max_iterations"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise InputError(f"{name} must be at least 1; got {value}", f"solver.{name}")
-        if not self.bandwidths or min(min(_per_axis(b, 1)) for b in self.bandwidths) <= 0:
+    def check(self) -> None:
+        """Raise InputError for an option that is out of range."""
+        at_least(self, 1, "count", "points", "max_iterations")
+        if not self.bandwidths or not min(min(_per_axis(b, 1)) for b in self.bandwidths) > 0:
             raise InputError(
                 f"bandwidths must be one or more positive numbers; got {list(self.bandwidths)}",
                 "solver.bandwidths",
             )
 
-    def init(
-        self, problem: Problem | LinearSystem, on: Grid | Mesh | Points | None = None
-    ) -> RandomFeaturesState:
-        """Read the equation off the problem."""
-        start = time.perf_counter()
-        state = RandomFeaturesState(*stated(problem, on), 0.0)
-        self._objective(state, self.bandwidths[0], 1)
-        return replace(state, setup_seconds=time.perf_counter() - start)
+    def ansatz(self, form: StrongForm) -> RandomNetwork:
+        """One feature, to begin with."""
+        return random_network(form, 1, self.bandwidths[0], self.activation, self.seed)
 
-    def run(
-        self,
-        state: RandomFeaturesState,
-        *,
-        initial: Tensor | None = None,
-        b: Tensor | None = None,
-        progress: Progress | None = None,
-        frames: Any = None,
-    ) -> Solution:
-        """Choose the bandwidth, fit, and verify at fresh points and on the grid."""
-        refuse(initial, b)
-        begun = time.perf_counter()
-        bandwidth, note = self._bandwidth(state)
-        objective, course = self._fitted(state, bandwidth, self.count, progress)
-        course = Course(
-            course.losses, course.status, time.perf_counter() - begun, (*course.notes, note)
-        )
-        return answered(self, objective, course, state.on, state.setup_seconds, self.rtol)
+    def minimise(self, objective: Objective, budget: Budget) -> OptimiserResult:
+        """Choose the bandwidth, then fit."""
+        begun, left = time.perf_counter(), budget.seconds
+        bandwidth, note = self._bandwidth(objective, left)
+        if left is not None:
+            left = max(left - (time.perf_counter() - begun), 0.0)
+        result = self._fit(objective, bandwidth, self.count, replace(budget, seconds=left))
+        return replace(result, seconds=time.perf_counter() - begun, notes=(*result.notes, note))
 
-    def _bandwidth(self, state: RandomFeaturesState) -> tuple[Bandwidth, str]:
+    def _bandwidth(self, objective: Objective, seconds: float | None) -> tuple[Bandwidth, str]:
         """The candidate with the least residual at held-out points, and what to say of it."""
         if len(self.bandwidths) == 1:
             return self.bandwidths[0], f"bandwidth {_written(self.bandwidths[0])}"
         found = {}
+        share = Budget(None if seconds is None else seconds / (1 + len(self.bandwidths)))
         for bandwidth in self.bandwidths:
-            objective, _ = self._fitted(state, bandwidth, max(1, self.count // 2), None)
-            total = sum(measure(objective, _HELD_OUT, self.seed + 1).values())
+            unknown = {
+                name: nn.Parameter(p.detach().clone()) for name, p in objective.unknown.items()
+            }
+            trial = replace(objective, unknown=unknown, batches=[])
+            self._fit(trial, bandwidth, max(1, self.count // 2), share)
+            total = sum(measure(trial, _HELD_OUT, self.seed + 1).values())
             found[bandwidth] = total if total == total else float("inf")
         best = min(found, key=lambda bandwidth: found[bandwidth])
         tried = ", ".join(f"{_written(each)}: {total:.1e}" for each, total in found.items())
         return best, f"bandwidth {_written(best)}; residuals with half the features {tried}"
 
-    def _fitted(
-        self,
-        state: RandomFeaturesState,
-        bandwidth: Bandwidth,
-        count: int,
-        progress: Progress | None,
-    ) -> tuple[Objective, Course]:
+    def _fit(
+        self, objective: Objective, bandwidth: Bandwidth, count: int, budget: Budget
+    ) -> OptimiserResult:
         """The least residual on ``count`` features."""
-        objective = self._objective(state, bandwidth, count)
+        network = random_network(objective.form, count, bandwidth, self.activation, self.seed)
+        objective.ansatz = Ansatz(network, objective.ansatz.built_in)
         generator = torch.Generator().manual_seed(self.seed)
         objective.weights = _balanced(objective, generator)
-        counts = self._counts(objective, count)
-        training = Training(self.sampler, counts, generator, 0.0, progress=progress)
-        # Without a source, and with soft conditions, every term of the first iterate is zero.
-        scale = scales_of(objective).equation or 1.0
-        training.relative = lambda loss: loss**0.5 / scale
-        return objective, newton(objective, training, self.max_iterations)
-
-    def _objective(self, state: RandomFeaturesState, bandwidth: Bandwidth, count: int) -> Objective:
-        def network(form: StrongForm) -> RandomNetwork:
-            return random_network(form, count, bandwidth, self.activation, self.seed)
-
-        return posed(state.problem, network, self.hard, self.weights)
-
-    def _counts(self, objective: Objective, count: int) -> list[int]:
         inside = _PER_FEATURE * (count + 1)
         if self.points is not None:
             # As many points for each feature in the trial runs as in the last.
             inside = max(1, self.points * count // self.count)
-        side = self.boundary_points or max(2, inside // _PER_SIDE)
-        return [inside if piece.name == "equation" else side for piece in objective.pieces]
-
-
-@dataclass(frozen=True)
-class RandomFeaturesState:
-    """The problem, and where its answer is wanted."""
-
-    problem: Problem
-    on: Grid | Points
-    setup_seconds: float
+        counts = self.counts(objective, inside)
+        minimisation = Minimisation(
+            self.sampler,
+            counts,
+            generator,
+            tolerance=0.0,
+            seconds=budget.seconds,
+            progress=budget.progress,
+        )
+        # Without a source, and with soft conditions, every term of the first iterate is zero.
+        scale = scales_of(objective).equation or 1.0
+        minimisation.relative = lambda loss: loss**0.5 / scale
+        return newton(objective, minimisation, self.max_iterations)
 
 
 class RandomNetwork:
@@ -279,7 +231,9 @@ def _written(bandwidth: Bandwidth) -> str:
     return " x ".join(f"{b:g}" for b in _per_axis(bandwidth, 1))
 
 
-def newton(objective: Objective, training: Training, max_iterations: int) -> Course:
+def newton(
+    objective: Objective, minimisation: Minimisation, max_iterations: int
+) -> OptimiserResult:
     """Newton's method on the weights: a least-squares problem a step, the residual falling.
 
     Of a linear equation the first step is the last. Ends where a step's linear model has left at
@@ -287,28 +241,28 @@ def newton(objective: Objective, training: Training, max_iterations: int) -> Cou
     """
     theta, first = objective.theta, None
     for _ in range(max_iterations):
-        exchanged = training.exchange(objective)
+        exchanged = minimisation.exchange(objective)
         r, J = objective.jacobian()
         size = float(r.norm())
         first = size if first is None else first
-        if training.ended(size**2, objective):
-            return training.course()
+        if minimisation.ended(size**2, objective):
+            return minimisation.result()
         # Where a parameter multiplies the weights, large ones that cancel do harm.
         step = least_squares(J, -r, shortest=bool(objective.unknown))
         taken = _line_search(objective, theta, step, size)
         if taken is None:
             objective.assign(theta)
-            return training.stalled()
+            return minimisation.stalled()
         length, after = taken
         theta = theta + length * step
         left, promised = float(after.norm()), r + J @ step
         kept = length == 1.0 and float((after - promised).norm()) <= _KEPT * left
         # A parameter may have had no influence yet, where the weights were zero.
         over = (kept and not objective.unknown) or left <= _LEAST * first or left > _FALL * size
-        if over and not (training.sampler.every and exchanged):
-            training.ended(left**2, objective)
-            return training.stalled()
-    return training.course()
+        if over and not (minimisation.sampler.every and exchanged):
+            minimisation.ended(left**2, objective)
+            return minimisation.stalled()
+    return minimisation.result()
 
 
 def least_squares(A: Tensor, b: Tensor, shortest: bool = False) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sciml.solvers.collocation.adversarial import DASG, DASR, AdversarialSampling
-from sciml.solvers.collocation.residual_sampling import R3, RAD, RAR
-from sciml.solvers.collocation.sampling import LatinHypercube, Sobol, Uniform
+from sciml.solvers.collocation.sampling import R3, RAD, RAR, LatinHypercube, Sobol, Uniform
 
 AnySampler = Uniform | Sobol | LatinHypercube | RAR | RAD | R3 | AdversarialSampling | DASG | DASR

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
+from sciml.solvers.collocation.minimisation import Minimisation, OptimiserResult
 from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.training import Course, Training
 
 _ROUNDING = 1e-13  # of the Tikhonov term, relative to a column's norm
 _LARGEST, _LEAST = 1e8, 1e-13  # damping, relative to the largest diagonal
@@ -51,15 +51,15 @@ class VariableProjection:
                 "solver.optimiser.iterations",
             )
 
-    def minimise(self, objective: Objective, training: Training) -> Course:
-        """Lower the objective's loss until the training ends it."""
+    def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the objective's loss until the minimisation ends it."""
         weights, mu, growth = Weights.of(objective), self.damping, 2.0
         for k in range(self.iterations + 1):
-            if training.exchange(objective) or k == 0:
+            if minimisation.exchange(objective) or k == 0:
                 weights.solve()
             r = objective.vector()
             before = float(r @ r)
-            if training.ended(before, objective) or k == self.iterations:
+            if minimisation.ended(before, objective) or k == self.iterations:
                 break
             r, J = objective.jacobian()
             reduced = Reduced(r, J, weights.columns)
@@ -68,9 +68,9 @@ class VariableProjection:
                 mu, growth = mu * growth, 2 * growth
                 if mu > _LARGEST:
                     objective.assign(theta)
-                    return training.stalled()
+                    return minimisation.stalled()
             mu, growth = max(mu * max(1 / 3, 1 - (2 * gain - 1) ** 3), _LEAST), 2.0
-        return training.course()
+        return minimisation.result()
 
 
 def _try(

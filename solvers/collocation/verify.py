@@ -24,19 +24,16 @@ from sciml.core.grid import Grid
 from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
-from sciml.core.solve import relative_residual
 from sciml.core.status import Status
 from sciml.solvers.amg import AMG
 from sciml.solvers.certify import certify
 from sciml.solvers.collocation.conditions import Piece
-from sciml.solvers.collocation.objective import Ansatz, Objective
-from sciml.solvers.collocation.posed import OBSERVED
+from sciml.solvers.collocation.minimisation import OptimiserResult
+from sciml.solvers.collocation.objective import OBSERVED, Ansatz, Objective
 from sciml.solvers.collocation.sampling import sobol
-from sciml.solvers.collocation.training import Course
 from sciml.solvers.descent import at
-from sciml.solvers.krylov import CG, FCG
-from sciml.solvers.krylov_indefinite import MINRES
-from sciml.solvers.krylov_nonsymmetric import GMRES, BiCGStab
+from sciml.solvers.iteration import relative_residual
+from sciml.solvers.krylov import CG, FCG, GMRES, MINRES, BiCGStab
 from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.newton import Newton
 
@@ -105,7 +102,7 @@ def scales_of(objective: Objective, count: int = 2000) -> Scales:
 def answered(
     solver: Any,
     objective: Objective,
-    course: Course,
+    course: OptimiserResult,
     on: Grid | Points,
     setup_seconds: float,
     rtol: float,
@@ -140,7 +137,7 @@ def answered(
         parameters=objective.found,
         trained=objective,
     )
-    polish = getattr(solver, "polish", None)
+    polish = solver.polish
     if polish is not None:
         solution = _polished(solution, problem, on, polish)
     return _on_grid(solution, problem, on)

@@ -18,12 +18,12 @@ from sciml.core.jet import Jet, Pairs
 from sciml.core.problem import Problem, Time
 from sciml.core.status import Status
 from sciml.solvers.collocation.conditions import Piece, extent, second_order
+from sciml.solvers.collocation.minimisation import OptimiserResult
 from sciml.solvers.collocation.networks import Tape
 from sciml.solvers.collocation.objective import Ansatz, Objective
-from sciml.solvers.collocation.training import Course
 
 # Of an objective, the windows that are left with it, and the iterations before it.
-Train = Callable[[Objective, int, int], Course]
+Train = Callable[[Objective, int, int], OptimiserResult]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Glued:
 
 def in_windows(
     whole: Objective, count: int, pose: Callable[[Problem], Objective], train: Train, hard: bool
-) -> tuple[Objective, Course]:
+) -> tuple[Objective, OptimiserResult]:
     """The objective of the glued function, and the courses as one.
 
     ``pose`` makes an objective of the problem of a window. Ends early where a loss is not finite.
@@ -67,7 +67,7 @@ def in_windows(
     step = (span.end - span.start) / count
     ends = [span.start + k * step for k in range(count)] + [span.end]
     windows: list[Objective] = []
-    courses: list[Course] = []
+    courses: list[OptimiserResult] = []
     for k in range(count):
         stated = replace(problem, time=Time(ends[k + 1], ends[k]))
         if windows:
@@ -132,9 +132,9 @@ def differentiable(ansatz: Ansatz, points: Tensor) -> Tensor:
     return ansatz.built_in.extension(points) + ansatz.built_in.distance(points) * value
 
 
-def _joined(courses: Sequence[Course]) -> Course:
+def _joined(courses: Sequence[OptimiserResult]) -> OptimiserResult:
     """One after the other; the first that did not converge says why."""
     status = next((c.status for c in courses if not c.status.success), Status.CONVERGED)
     notes = [f"window {k + 1}: {note}" for k, course in enumerate(courses) for note in course.notes]
     losses = [loss for course in courses for loss in course.losses]
-    return Course(tuple(losses), status, sum(c.seconds for c in courses), tuple(notes))
+    return OptimiserResult(tuple(losses), status, sum(c.seconds for c in courses), tuple(notes))

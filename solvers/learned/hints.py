@@ -29,23 +29,23 @@ from sciml.core.linear import LinearMap, LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
-from sciml.core.solve import Iterate, LinearSolver, LinearState, Progress, lower
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import Inverse
 from sciml.solvers.iteration import (
+    LinearSolver,
+    LinearState,
+    StationaryMethod,
     check_options,
     dot,
-    iterate_verified,
+    linear_system,
     norm,
     ratio,
     remove_mean,
     singular_symmetric,
     spread,
-    stationary,
 )
-from sciml.solvers.krylov import FCG
-from sciml.solvers.krylov_nonsymmetric import GMRES
-from sciml.solvers.learned.inputs import channels, check_same
-from sciml.solvers.preconditioner import KrylovState
+from sciml.solvers.krylov import FCG, GMRES
+from sciml.solvers.learned.surrogate import channels, check_same
 from sciml.solvers.relaxation import check_omega, sor, splittings
 
 if TYPE_CHECKING:
@@ -83,70 +83,59 @@ class HINTS:
                 f"{self.kind}: every must be at least 1; got {self.every}", "solver.every"
             )
 
-    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> LinearState:
+    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> HINTSState:
         """Discretise, load the network, and read its inputs off the problem.
 
         Raises InputError where the network takes no source or was trained on another problem.
         """
-        system = problem if isinstance(problem, LinearSystem) else lower(problem, on)
+        system = linear_system(problem, on)
         start = time.perf_counter()
         operator = _load(self.path, system.A.device)
         correction = network_correction(operator, system, self.path)
         period = Period(system.A.detach(), correction, self.every, self.omega)
-        state = self._inner(period).init(system)
-        return replace(state, setup_seconds=time.perf_counter() - start)
+        solver = self._method(period)
+        inner = solver.init(system)
+        return HINTSState(solver, replace(inner, setup_seconds=time.perf_counter() - start))
 
     def run(
         self,
-        state: LinearState,
+        state: HINTSState,
         *,
         initial: torch.Tensor | None = None,
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
     ) -> Solution:
         """Solve for one right-hand side, that of the problem unless ``b`` is given."""
-        inner = self._inner(state.prepared.M)
-        solution = inner.run(state, initial=initial, b=b, progress=progress)
+        solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress)
         work = float(solution.stats.iterations.max()) * (self.every + 1)
         return replace(solution, solver=self, stats=replace(solution.stats, work_units=work))
 
-    def _inner(self, period: LinearMap) -> LinearSolver:
+    def _method(self, period: LinearMap) -> LinearSolver:
         kinds: dict[str, Any] = {"stationary": Stationary, "fcg": FCG, "gmres": GMRES}
         return kinds[self.method](period, rtol=self.rtol, max_iterations=self.max_iterations)
 
 
 @dataclass(frozen=True)
-class Stationary(LinearSolver):
+class Stationary(StationaryMethod):
     """``x += M (b - A x)`` for a map M, for Python only."""
 
     M: LinearMap
     kind: Literal["stationary"] = "stationary"
     rtol: float = 1e-8
     max_iterations: int = 10_000
+    window = 200
 
-    def setup(self, A: LinearMap) -> KrylovState:
+    def setup(self, A: LinearMap) -> LinearMap:
         """The map itself."""
-        return KrylovState(self.M)
+        return self.M
 
-    def iterate(
-        self,
-        A: LinearMap,
-        prepared: KrylovState,
-        b: torch.Tensor,
-        initial: torch.Tensor | None,
-        progress: Progress | None,
-    ) -> Iterate:
-        """Repeat until the tolerance is met."""
-        return iterate_verified(
-            stationary(A, self.M),
-            A,
-            b,
-            initial,
-            rtol=self.rtol,
-            max_iterations=self.max_iterations,
-            window=200,
-            progress=progress,
-        )
+
+@dataclass(frozen=True)
+class HINTSState:
+    """The method that repeats or takes the period, and its own state."""
+
+    solver: LinearSolver
+    inner: LinearState
 
 
 class Period(Inverse):

@@ -5,26 +5,180 @@ context Tsallis-INF comes near the best fixed omega; with one, such as the diago
 A + c I or the time step, ChebCB comes near the best omega for each context (Khodak, Chow, Balcan
 and Talwalkar 2024, theorems 2.3 and 3.2). The answer to each system is what CG or SOR gives at that
 omega, to its tolerance: learning changes the cost and nothing else.
+
+*Bandits* choose one of d arms again and again, seeing only the cost of the arm chosen.
+
+Tsallis-INF (Zimmert and Seldin 2021, algorithm 1) plays arm i at round t with probability
+
+    w_i = 4 / (eta_t (L_i - x))^2,    x such that sum w_i = 1,    eta_t = 4 / sqrt(t),
+
+L the sum of the reduced-variance estimates of the costs, in [0, 1],
+
+    (l - B_i) [i = chosen] / w_i + B_i,      B_i = 1/2 where w_i >= eta_t^2, else 0.
+
+Its regret is O(sqrt(d t)) whoever sets the costs, and O(log t) where they are drawn alike.
+
+ChebCB (Khodak, Chow, Balcan and Talwalkar 2024, arXiv 2310.02246, algorithm 3) knows a number c
+before every choice. It fits the costs of each arm by a Chebyshev series in c, of bounded
+coefficients as those of a Lipschitz function are, and plays by SquareCB (Foster and Rakhlin 2020):
+
+    w_i = 1 / (d + gamma_t (y_i(c) - min y)),  the rest of the probability to the arm of least y,
+
+with gamma_t = 2 t sqrt(d t / (sum of squared errors of prediction + 2 alpha^2 t)) growing with t,
+alpha the error of the series.
+
+Costs are scaled by what was seen: to [0, 1] between the least and the greatest.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
+from numpy.polynomial.chebyshev import chebvander
+from scipy.optimize import lsq_linear
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.solve import Iterate, LinearSolver, LinearState, Progress
+from sciml.core.solve import Progress
 from sciml.solvers.inverse import PerSample
-from sciml.solvers.iteration import check_options
-from sciml.solvers.krylov import CG
-from sciml.solvers.learned.bandit import Bandit, ChebCB, TsallisINF
-from sciml.solvers.preconditioner import KrylovState, require_definite
-from sciml.solvers.relaxation import SOR, check_omega, sor, splittings, ssor
-from sciml.solvers.triangular import Splitting
+from sciml.solvers.iteration import LinearSolver, LinearState, Outcome, check_options
+from sciml.solvers.krylov import CG, KrylovState, require_definite
+from sciml.solvers.relaxation import SOR, Splitting, check_omega, sor, splittings, ssor
+
+_NEWTON_STEPS = 60
+
+
+class Bandit(Protocol):
+    """Chooses an arm, then learns what it cost."""
+
+    def choose(self, context: float | None = None) -> int:
+        """The arm of this round."""
+
+    def learn(self, cost: float) -> None:
+        """Take in the cost of the arm chosen last."""
+
+
+class TsallisINF:
+    """Tsallis-INF with reduced-variance estimates over ``arms`` arms, for costs of any scale."""
+
+    def __init__(self, arms: int, seed: int = 0) -> None:
+        self.arms, self.random = arms, np.random.default_rng(seed)
+        self.chosen: list[int] = []
+        self.costs: list[float] = []
+        self.weights = np.full(arms, 1 / arms)
+        self.arm = 0
+        # Sums over the rounds of cost / w, of 1 / w and of what holds no cost: L for any scale.
+        self.paid, self.inverse, self.centres = np.zeros(arms), np.zeros(arms), np.zeros(arms)
+
+    def choose(self, context: float | None = None) -> int:
+        """Draw the arm of this round; a context is not looked at."""
+        self.weights = tsallis_weights(self._losses(), 4 / np.sqrt(len(self.costs) + 1))
+        self.arm = int(self.random.choice(self.arms, p=self.weights))
+        return self.arm
+
+    def learn(self, cost: float) -> None:
+        """Take in the cost of the arm chosen last."""
+        arm, own = self.arm, self.weights[self.arm]
+        centre = np.where(self.weights >= 16 / (len(self.costs) + 1), 0.5, 0.0)
+        self.paid[arm] += cost / own
+        self.inverse[arm] += 1 / own
+        self.centres += centre
+        self.centres[arm] -= centre[arm] / own
+        self.chosen.append(arm)
+        self.costs.append(float(cost))
+
+    def _losses(self) -> np.ndarray:
+        """L, the costs of all rounds scaled by the range seen so far."""
+        low, high = min(self.costs, default=0.0), max(self.costs, default=0.0)
+        if not high > low:
+            return self.centres
+        return (self.paid - low * self.inverse) / (high - low) + self.centres
+
+
+class ChebCB:
+    """Chebyshev regression on a context in ``interval``, ``terms`` coefficients per arm."""
+
+    def __init__(
+        self, arms: int, interval: tuple[float, float], terms: int = 4, seed: int = 0
+    ) -> None:
+        self.arms, self.interval, self.terms = arms, interval, terms
+        self.random = np.random.default_rng(seed)
+        self.coefficients = np.zeros((arms, terms))
+        self.chosen: list[int] = []
+        self.costs: list[float] = []
+        self.features: list[np.ndarray] = []
+        self.predicted: list[float] = []
+        self.exploration = 0.0
+        self.round: tuple[int, np.ndarray, float] = (0, np.zeros(terms), 0.0)
+
+    def choose(self, context: float | None = None) -> int:
+        """Draw the arm of this round; raises InputError without a context in the interval."""
+        low, high = self.interval
+        if context is None or not low <= context <= high:
+            raise InputError(
+                f"the context must be a number between {low:g} and {high:g}; got {context}",
+                "solver.contexts",
+            )
+        features = chebvander(2 * (context - low) / (high - low) - 1, self.terms - 1).ravel()
+        expected = self.coefficients @ features
+        best = int(expected.argmin())
+        weights = 1 / (self.arms + self.exploration * (expected - expected[best]))
+        weights[best] += 1 - weights.sum()
+        arm = int(self.random.choice(self.arms, p=weights))
+        self.round = arm, features, float(expected[arm])
+        return arm
+
+    def learn(self, cost: float) -> None:
+        """Take in the cost of the arm chosen last; fit it again, and all where the scale moved."""
+        moved = not self.costs or not min(self.costs) <= cost <= max(self.costs)
+        chosen, known, predicted = self.round
+        self.chosen.append(chosen)
+        self.features.append(known)
+        self.predicted.append(predicted)
+        self.costs.append(float(cost))
+        costs, features = _scaled(self.costs), np.stack(self.features)
+        # |coefficient j| <= 2 L / j (Trefethen 2013, theorem 7.1); L, as in the paper's program, is
+        # the range, 1, over the interval's length, 2.
+        orders = np.arange(1, self.terms)
+        bounds = np.concatenate([[1.0], 1 / orders])
+        for arm in range(self.arms):
+            own = np.array(self.chosen) == arm
+            if own[-1] or (moved and own.any()):
+                self.coefficients[arm] = _fit(features[own], costs[own], bounds)
+        t = len(costs)
+        alpha = (np.pi + 2 / np.pi * np.log(2 * self.terms + 1)) / (2 * (self.terms + 1))
+        missed = float(np.square(np.array(self.predicted) - costs).sum())
+        self.exploration = 2 * t * np.sqrt(self.arms * t / (missed + 2 * alpha**2 * t))
+
+
+def tsallis_weights(losses: np.ndarray, eta: float) -> np.ndarray:
+    """``4 / (eta (losses - x))^2``, of sum one; by Newton's method on x."""
+    # Right of the root, where the sum is at least one; convex and rising, so that x only falls.
+    gaps = losses - losses.min() + 2 / eta
+    for _ in range(_NEWTON_STEPS):
+        weights = 4 / np.square(eta * gaps)
+        excess = weights.sum() - 1
+        if excess <= 1e-12:
+            break
+        gaps = gaps + excess / (eta * (weights**1.5).sum())
+    return weights / weights.sum()
+
+
+def _scaled(costs: list[float]) -> np.ndarray:
+    known = np.array(costs)
+    low, high = known.min(), known.max()
+    return (known - low) / (high - low) if high > low else np.zeros_like(known)
+
+
+def _fit(features: np.ndarray, costs: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """The least-squares coefficients of least norm, within bounds."""
+    free = np.linalg.lstsq(features, costs, rcond=1e-10)[0]
+    if (np.abs(free) <= bounds).all():
+        return free
+    return lsq_linear(features, costs, (-bounds, bounds)).x
 
 
 @dataclass(frozen=True)
@@ -97,7 +251,7 @@ class LearnToRelax(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         """Choose an omega, solve, learn from the iterations it took."""
         omega = float(self.grid[prepared.bandit.choose(prepared.context)])
         result = self._solve(A, prepared.parts, omega, b, initial, progress)
@@ -112,7 +266,7 @@ class LearnToRelax(LinearSolver):
         b: torch.Tensor,
         initial: torch.Tensor | None,
         progress: Progress | None,
-    ) -> Iterate:
+    ) -> Outcome:
         options = {"rtol": self.rtol, "max_iterations": self.max_iterations}
         if self.method == "cg":
             M: PerSample = ssor(A, parts, omega)

@@ -16,20 +16,50 @@ All that the network sees is free of units, so that B(s A) = B(A) / s; of the or
 it knows only which end of an entry comes first, as C does. A sparse factor from a graph network:
 Haeusner et al. 2023 (NeuralIF, arXiv 2305.16368); one that corrects a classical factor: Trifonov et
 al. 2024 (arXiv 2405.15557).
+
+*Losses*: the error that conjugate gradients leave, or distances. Preconditioned by M = L L^T, k
+steps of CG from zero leave the error e_k = p(M^-1 A) e_0, where the polynomial p of degree k, p(0)
+= 1, is the one that makes its energy norm least. The loss
+
+    energy:     mean (||e_k||_A / ||e_0||_A)^(1/k), the factor per step,
+
+has therefore the gradient that it has with CG's step lengths held: p is stationary, so that its own
+change does not matter to first order. Through what is left, linear recurrences, go
+
+    z = M^-1 r,    g = dloss/dz:    dloss/dr = h,    dloss/dL_ij = -(h_i y_j + z_i q_j),
+
+with y = L^-1 r, q = L^-1 g and h = L^-T q. The others are mean ||(M - A) w||^2 / ||A w||^2, in the
+norm of D^-1, D the diagonal of A, with
+
+    frobenius:  w = D^-1/2 n, n of N(0, 1)   (Haeusner et al. 2023, arXiv 2305.16368),
+    solutions:  w = A^-1 b, b of N(0, 1)     (Trifonov et al. 2024, arXiv 2405.15557).
+
+*Training* on any symmetric positive definite matrices:
+
+    minimise  mean loss(L, A, b),    b of N(0, 1),
+
+over the weights of the network that gives L. Each matrix is factorised once, exactly, for the
+solutions of a few right-hand sides. Every eighth matrix is not trained on; its loss chooses the
+round whose weights are kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap
+from sciml.core.training_run import EpochProgress, seeded
+from sciml.core.weights import load_into
 from sciml.solvers.incomplete import (
     CholeskyFactor,
     OrderedFactor,
@@ -38,8 +68,17 @@ from sciml.solvers.incomplete import (
     reordered,
 )
 from sciml.solvers.inverse import PerSample, matrices
-from sciml.solvers.learned.weights import load_into, read_stored
-from sciml.solvers.triangular import Triangle, split
+from sciml.solvers.inverse import matrices as samples
+from sciml.solvers.learned.preconditioner_training import (
+    Matrices,
+    PreconditionerTask,
+    check_training,
+    falling,
+    symmetric_matrices,
+    unfit,
+)
+from sciml.solvers.learned.weights import read_stored
+from sciml.solvers.relaxation import Triangle, split
 
 KIND = "neural_ic"
 TRIAL = 1000  # unknowns on which both factors are tried
@@ -271,3 +310,287 @@ def load_factor(path: str) -> FactorModule:
 def plain(options: FactorNetwork) -> dict[str, Any]:
     """The options as they are written beside weights."""
     return asdict(options)
+
+
+FactorLoss = Literal["energy", "frobenius", "solutions"]
+_LEAST = 1e-20  # of an error's squared norm, below which it is rounding
+
+
+@dataclass(frozen=True, eq=False)
+class BlockSystems:
+    """Several matrices as one block-diagonal one.
+
+    ``block`` (n,): to which each unknown belongs. ``b``, ``x`` (vectors, n), float64: A x = b.
+    """
+
+    graph: FactorGraph
+    matrix: scipy.sparse.csr_matrix
+    block: Tensor
+    b: Tensor
+    x: Tensor
+
+    @classmethod
+    def of(cls, parts: Sequence[BlockSystems]) -> BlockSystems:
+        """All blocks of ``parts``, which have equally many vectors."""
+        if len(parts) == 1:
+            return parts[0]
+        counts = [int(part.block[-1]) + 1 for part in parts]
+        return cls(
+            _joined([part.graph for part in parts]),
+            scipy.sparse.block_diag([part.matrix for part in parts], format="csr"),
+            torch.cat([p.block + at for p, at in zip(parts, _starts(counts), strict=True)]),
+            torch.cat([part.b for part in parts], 1),
+            torch.cat([part.x for part in parts], 1),
+        )
+
+    def dot(self, u: Tensor, v: Tensor) -> Tensor:
+        """<u, v> per vector and block, (vectors, blocks)."""
+        zero = u.new_zeros(u.shape[0], int(self.block[-1]) + 1)
+        return zero.index_add(1, self.block, u * v)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A number per block, (vectors, blocks), for each of its unknowns."""
+        return values[:, self.block]
+
+
+def loss_of(
+    kind: FactorLoss, batch: BlockSystems, diagonal: Tensor, lower: Tensor, steps: int
+) -> Tensor:
+    """The loss of L, diagonal (n,) and the entries below it (m,), float64; a scalar."""
+    if kind == "energy":
+        return energy_left(batch, diagonal, lower, steps)
+    square = torch.from_numpy(batch.matrix.diagonal())
+    w = batch.x if kind == "solutions" else batch.b * square.rsqrt()
+    graph, image = batch.graph, _Product.apply(w, batch.matrix)
+    below = (diagonal * w).index_add(1, graph.columns, lower * w[:, graph.rows])
+    product = (diagonal * below).index_add(1, graph.rows, lower * below[:, graph.columns])
+    gap = product - image
+    return (batch.dot(gap, gap / square) / batch.dot(image, image / square)).mean()
+
+
+def energy_left(batch: BlockSystems, diagonal: Tensor, lower: Tensor, steps: int) -> Tensor:
+    """The mean of (||e_k||_A / ||e_0||_A)^(1/k) after k = ``steps`` steps of CG."""
+    factor = _factor(batch.graph, diagonal, lower)
+    r, x = batch.b, torch.zeros_like(batch.b)
+    p, rho = x, torch.ones_like(batch.dot(r, r))
+    for _ in range(steps):
+        z = _Solve.apply(r, diagonal, lower, factor, batch.graph)
+        before, rho = rho, batch.dot(r.detach(), z.detach())
+        p = z + batch.spread(rho / before) * p
+        q = _Product.apply(p, batch.matrix)
+        alpha = batch.spread(rho / batch.dot(p.detach(), q.detach()))
+        x, r = x + alpha * p, r - alpha * q
+    error = batch.x - x
+    left = batch.dot(error, _Product.apply(error, batch.matrix)) / batch.dot(batch.x, batch.b)
+    return (left.clamp(min=_LEAST) ** (0.5 / steps)).mean()
+
+
+class _Solve(torch.autograd.Function):
+    """z = (L L^T)^-1 r for rows r (vectors, n)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, r: Tensor, diagonal: Tensor, lower: Tensor, factor: Any, graph: FactorGraph
+    ) -> Tensor:
+        y = r.detach().clone()
+        factor.lower.solve(factor.pivots, y.numpy())
+        z = y.clone()
+        factor.upper.solve(factor.pivots, z.numpy())
+        ctx.factor, ctx.graph, ctx.found = factor, graph, (y, z)
+        return z
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        (y, z), factor, graph = ctx.found, ctx.factor, ctx.graph
+        q = gradients[0].clone()
+        factor.lower.solve(factor.pivots, q.numpy())
+        h = q.clone()
+        factor.upper.solve(factor.pivots, h.numpy())
+        i, j = graph.rows, graph.columns
+        on_lower = -(h[:, i] * y[:, j] + z[:, i] * q[:, j]).sum(0)
+        return h, -(h * y + z * q).sum(0), on_lower, None, None
+
+
+class _Product(torch.autograd.Function):
+    """A u for rows u (vectors, n) and a symmetric matrix A."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, matrix: scipy.sparse.csr_matrix) -> Tensor:
+        ctx.matrix = matrix
+        return _times(matrix, u)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _times(ctx.matrix, gradients[0]), None
+
+
+def _times(matrix: scipy.sparse.csr_matrix, u: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray((matrix @ u.detach().numpy().T).T))
+
+
+def _factor(graph: FactorGraph, diagonal: Tensor, lower: Tensor) -> CholeskyFactor:
+    n = len(graph.diagonal)
+    counts = np.bincount(graph.rows.numpy(), minlength=n)
+    starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    columns = graph.columns.numpy().astype(np.int32)
+    triangle = Triangle(starts, columns, lower.detach().numpy(), upper=False)
+    return CholeskyFactor(triangle, triangle.transpose(), 1 / diagonal.detach().numpy(), 0.0)
+
+
+def _joined(graphs: Sequence[FactorGraph]) -> FactorGraph:
+    """The graphs beside each other."""
+    starts = _starts([len(graph.diagonal) for graph in graphs])
+    return FactorGraph(
+        torch.cat([graph.nodes for graph in graphs]),
+        torch.cat([graph.edges for graph in graphs]),
+        torch.cat([graph.rows + at for graph, at in zip(graphs, starts, strict=True)]),
+        torch.cat([graph.columns + at for graph, at in zip(graphs, starts, strict=True)]),
+        torch.cat([graph.diagonal for graph in graphs]),
+        torch.cat([graph.lower for graph in graphs]),
+    )
+
+
+def _starts(counts: Sequence[int]) -> list[int]:
+    return [sum(counts[:k]) for k in range(len(counts))]
+
+
+_SIDES = 16  # right-hand sides per matrix
+_HELD_OUT = 8
+
+
+@dataclass(frozen=True)
+class NeuralICTraining:
+    """How to train a network for :class:`NeuralIC`.
+
+    ``channels``, ``messages``, ``relaxation``: of the network, see :class:`FactorNetwork`.
+    ``loss``: what is left of the error's energy norm after ``depth`` steps of CG, or a distance of
+    L L^T from A. ``vectors``: right-hand sides per matrix and step. ``rounds`` of ``steps`` of
+    ``batch`` matrices; the state is saved with every round. ``rate``: Adam's, falling linearly.
+    """
+
+    channels: int = 12
+    messages: int = 2
+    relaxation: float = 0.98
+    loss: FactorLoss = "energy"
+    depth: int = 10
+    vectors: int = 2
+    rounds: int = 12
+    steps: int = 100
+    batch: int = 4
+    rate: float = 2e-3
+    seed: int = 0
+    kind: Literal["neural_ic"] = "neural_ic"
+
+    def __post_init__(self) -> None:
+        check_training(self, ("depth", "vectors", "rounds", "steps", "batch"))
+        if self.vectors > _SIDES:
+            raise InputError(
+                f"vectors must be at most {_SIDES}; got {self.vectors}", "preconditioner.vectors"
+            )
+        self.network()  # checks its options
+
+    def network(self) -> FactorNetwork:
+        """The options of the network."""
+        return FactorNetwork(self.channels, self.messages, self.relaxation)
+
+    def train(
+        self,
+        matrices: Matrices,
+        out: str | Path,
+        *,
+        device: torch.device | str = "cpu",
+        progress: EpochProgress | None = None,
+    ) -> Path:
+        """Train on ``matrices`` of any sizes; the file of weights in the folder ``out``.
+
+        The weights of the best round are there from the first one on; the same call goes on where
+        one was stopped, to the same bits. Raises InputError for matrices that are not real,
+        symmetric and positive definite, for a device other than the CPU, and for a folder with
+        another run, and TrainingError where the loss is no longer a number.
+        """
+        if torch.device(device).type != "cpu":
+            raise InputError(f"{KIND} is trained on the CPU: triangular systems are sequential")
+        parts = _prepared(self, matrices)
+        unknowns = sum(part.matrix.shape[0] for part in parts)
+        settings = {**asdict(self), "matrices": len(parts), "unknowns": unknowns}
+        described = self.network()
+        with seeded(self.seed):
+            network = FactorModule(described)
+        held = parts[_HELD_OUT - 1 :: _HELD_OUT] or parts
+        kept = [part for k, part in enumerate(parts, 1) if k % _HELD_OUT]
+
+        def valid_loss() -> dict[str, float]:
+            return {"valid_loss": float(np.mean([float(_loss(self, [p], network)) for p in held]))}
+
+        task = PreconditionerTask(
+            KIND,
+            Path(out),
+            settings,
+            plain(described),
+            network,
+            self.steps,
+            lambda step: (_loss(self, _chosen(self, kept, step), network),),
+            lambda step: falling(self.rate, step, self.rounds * self.steps),
+            valid_loss,
+            validated=("valid_loss",),
+        )
+        return task.train(self.rounds, progress, clip=1.0)
+
+
+def _chosen(
+    options: NeuralICTraining, parts: Sequence[BlockSystems], step: int
+) -> list[BlockSystems]:
+    """The matrices and right-hand sides of a step."""
+    random = np.random.default_rng((options.seed, 1, step))
+    chosen = random.choice(len(parts), min(options.batch, len(parts)), replace=False)
+    return [_some(parts[k], random, options.vectors) for k in chosen]
+
+
+def _loss(options: NeuralICTraining, parts: Sequence[BlockSystems], network: nn.Module) -> Tensor:
+    batch = BlockSystems.of(parts)
+    factor = corrected(batch.graph, *network(batch.graph))
+    return loss_of(options.loss, batch, *factor, options.depth)
+
+
+def _some(part: BlockSystems, random: np.random.Generator, count: int) -> BlockSystems:
+    """The same matrix with ``count`` of its right-hand sides."""
+    sides = torch.from_numpy(random.choice(len(part.b), count, replace=False))
+    return BlockSystems(part.graph, part.matrix, part.block, part.b[sides], part.x[sides])
+
+
+def _prepared(options: NeuralICTraining, matrices: Matrices) -> list[BlockSystems]:
+    """Every sample of every matrix with its graph and solutions; InputError where one is unfit."""
+    parts = []
+    for number, (name, A) in enumerate(symmetric_matrices(KIND, matrices).items(), 1):
+        if A.nullspace:
+            raise unfit(KIND, name, A, "singular")
+        for index, matrix in enumerate(samples(A)):
+            _, moved = reordered(matrix)
+            random = np.random.default_rng((options.seed, 0, number, index))
+            b = random.standard_normal((_SIDES, A.size))
+            x = _solved(moved, b)
+            if x is None:
+                raise unfit(KIND, name, A, "not positive definite")
+            graph = FactorGraph.of(moved, factorise(moved, options.relaxation))
+            block = torch.zeros(A.size, dtype=torch.int64)
+            parts.append(
+                BlockSystems(graph, moved, block, torch.from_numpy(b), torch.from_numpy(x))
+            )
+    return parts
+
+
+def _solved(matrix: scipy.sparse.csr_matrix, b: np.ndarray) -> np.ndarray | None:
+    """A^-1 b by L D L^T; None where a pivot says that A is not definite. b (vectors, n)."""
+    try:
+        factors = scipy.sparse.linalg.splu(
+            matrix.tocsc(),
+            permc_spec="MMD_AT_PLUS_A",
+            diag_pivot_thresh=0.0,
+            options={"SymmetricMode": True},
+        )
+    except RuntimeError:
+        return None
+    moved = not np.array_equal(factors.perm_r, factors.perm_c)
+    if moved or not (factors.U.diagonal() > 0).all():
+        return None
+    return np.ascontiguousarray(factors.solve(b.T).T)

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from sciml.solvers.multigrid.solver import Multigrid
+from sciml.solvers.multigrid.cycle import Multigrid
 
 __all__ = ["Multigrid"]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
-from sciml.core.equation import Equation, NavierStokes, System
+from sciml.core.dispatch import Dispatch
+from sciml.core.equation import Equation, System
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
 from sciml.core.problem import Problem
@@ -44,32 +45,46 @@ class Evolution:
     notes: tuple[str, ...] = ()
 
 
+# (problem, Fourier): its evolution.
+evolves: Dispatch[Evolution] = Dispatch("solved by Fourier modes")
+
+
 def evolution(problem: Problem, grid: Grid, device: torch.device) -> Evolution:
     """The evolution of a problem on a grid; raises InputError for what has no Fourier symbol."""
-    from sciml.solvers.spectral.vorticity import vorticity
-
     space = fourier(problem, grid.bind(problem.box), device)
-    if isinstance(problem.equation, NavierStokes):
-        return vorticity(problem, space)
-    if isinstance(problem.equation, System):
-        return _first_order(problem, space, problem.equation.equations)
-    inertia = reader(problem, space, ("u",)).constant(problem.form.m, "problem.equation.m")
+    return evolves.look_up(problem.equation, Grid)(problem, space)
+
+
+@evolves(Equation, Grid)
+def _of_form(problem: Problem, space: Fourier) -> Evolution:
+    key = "problem.equation"
+    inertia = reader(problem, space, ("u",)).constant(problem.form.m, f"{key}.m")
     if bool(inertia.any()):
         return _second_order(problem, space, inertia)
-    return _first_order(problem, space, {"u": problem.form})
+    return _first_order(problem, space, {"u": (problem.form, key)})
 
 
-def _first_order(problem: Problem, space: Fourier, equations: Mapping[str, Equation]) -> Evolution:
+@evolves(System, Grid)
+def _of_system(problem: Problem, space: Fourier) -> Evolution:
+    key, equations = "problem.equation.equations", problem.equation_as(System).equations
+    source = reader(problem, space, tuple(equations))
+    for name, equation in equations.items():
+        if bool(source.constant(equation.m, f"{key}.{name}.m").any()):
+            raise InputError(
+                "etdrk4 takes inertia m in one equation, not in a system", f"{key}.{name}"
+            )
+    return _first_order(problem, space, {n: (e, f"{key}.{n}") for n, e in equations.items()})
+
+
+def _first_order(
+    problem: Problem, space: Fourier, equations: Mapping[str, tuple[Equation, str]]
+) -> Evolution:
+    """Of each field its equation, and where that stands in the spec."""
     names = tuple(equations)
     source = reader(problem, space, names)
     first = initial_values(source, names)
     parts = []
-    for index, (name, equation) in enumerate(equations.items()):
-        key = "problem.equation"
-        if isinstance(problem.equation, System):
-            key = f"{key}.equations.{name}"
-            if bool(source.constant(equation.m, f"{key}.m").any()):
-                raise InputError("etdrk4 takes inertia m in one equation, not in a system", key)
+    for index, (equation, key) in enumerate(equations.values()):
         lead = _positive(source.constant(equation.d, f"{key}.d"), f"{key}.d")
         parts.append(split(source, equation, index, lead, first, key))
     symbols = torch.broadcast_tensors(*(part.symbol for part in parts))

@@ -103,7 +103,7 @@ class Products:
     def _values(self, U: torch.Tensor, t: float) -> Values:
         """All names that the terms read, the fields and slopes limited by the 2/3 rule."""
         space, d = self.source.fourier, self.source.fourier.dimension
-        values = {**self.source.surroundings, "t": self.source.instant(t)}
+        values = {**self.source.parameters, "t": self.source.instant(t)}
         if self._wanted:
             fields = U.unbind(-d - 1)
             rows = [fields[index] * factor for index, factor in self._wanted.values()]
@@ -215,7 +215,7 @@ def _midway(source: Reader, K: Term, first: torch.Tensor) -> torch.Tensor:
     """Halfway between the extremes of K at the start, (*batch, 1, ..., 1)."""
     space, d = source.fourier, source.fourier.dimension
     U = space.forward(first)
-    values = dict(source.surroundings)
+    values = dict(source.parameters)
     values["t"] = source.instant(source.start)
     for name in K.names - {"t"}:
         index, axis = source.slopes[name]

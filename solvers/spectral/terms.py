@@ -10,22 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from numbers import Real
-from typing import Any
 
-import numpy as np
 import torch
 
 from sciml.core.discretize.coefficients import data
 from sciml.core.discretize.layout import layout
 from sciml.core.errors import InputError
-from sciml.core.expression import parse
 from sciml.core.fields import values_on
 from sciml.core.grid import AXES
 from sciml.core.problem import Coefficient, Problem
+from sciml.core.reader import Context, compile, outside
+from sciml.core.table import Curve
 from sciml.solvers.spectral.fourier import Fourier
 
-# Values by name: coordinates, t, parameters, fields and their slopes, which broadcast together.
+# Values by name: t, parameters, fields and their slopes, which broadcast together.
 Values = Mapping[str, torch.Tensor]
 
 
@@ -67,13 +65,15 @@ class Term:
 class Reader:
     """Reads a problem's coefficients; ``slopes`` maps u, ux, ... to field and axis (None: none).
 
-    ``parameters``: (*batch, 1, ..., 1) on the device, one trailing axis per space dimension.
+    ``parameters``: (*batch, 1, ..., 1) on the device, one trailing axis per space dimension;
+    ``tables`` are those among them.
     """
 
     problem: Problem
     fourier: Fourier
     parameters: Values
     slopes: Mapping[str, tuple[int, int | None]]
+    tables: Mapping[str, Curve]
 
     @property
     def start(self) -> float:
@@ -85,34 +85,31 @@ class Reader:
         return torch.full((), t, dtype=torch.float64, device=self.fourier.device)
 
     @cached_property
-    def surroundings(self) -> Values:
-        """The values that stay the same throughout a run: coordinates and parameters."""
-        return {**dict(zip(AXES, self.fourier.points, strict=False)), **self.parameters}
+    def context(self) -> Context:
+        """Which names mean what: all of them have a value at every stage."""
+        return Context(
+            AXES[: self.fourier.dimension],
+            True,
+            tuple(self.slopes),
+            tuple(self.parameters),
+            tables=tuple(self.tables.items()),
+        )
 
     def read(self, coefficient: Coefficient, key: str) -> Term:
         """The coefficient as a Term; raises InputError where it cannot be evaluated."""
-        ones = (1,) * self.fourier.dimension
-        if isinstance(coefficient, Real) or _is_number(coefficient):
-            number = torch.as_tensor(coefficient, dtype=torch.float64, device=self.fourier.device)
-            return _fixed(number.reshape(ones), constant=True)
-        if not isinstance(coefficient, str):
-            return _fixed(self.values(coefficient, key), constant=False)
-        axes = AXES[: self.fourier.dimension]
-        known = (*axes, *self.parameters, "t", *self.slopes)
-        try:
-            expression = parse(coefficient, known)
-        except InputError as error:
-            raise InputError(error.message, error.key or key) from None
-        changing = expression.names & {"t", *self.slopes}
+        found, points = compile(coefficient, self.context, key), self.fourier.points
+        changing = found.names & {"t", *self.slopes}
         if changing:
-            return Term(lambda values: expression(**values), False, frozenset(changing))
-        if expression.names & set(axes):
+            return Term(lambda values: found.at(points, values), False, changing)
+        if not found.constant:
             return _fixed(self.values(coefficient, key), constant=False)
-        value = expression(**self.parameters)
+        value = found.at(points, self.parameters)
         if not torch.isfinite(value).all():
-            raise InputError(f"'{coefficient}' must be finite; it is not", key)
+            raise InputError(f"'{coefficient}' must be finite; it is not{outside(found)}", key)
+        ones = (1,) * self.fourier.dimension
         return _fixed(
-            value.to(self.fourier.device).reshape(*value.shape[: -len(ones)], *ones), True
+            value.to(self.fourier.device, torch.float64).reshape(*value.shape[: -len(ones)], *ones),
+            True,
         )
 
     def values(self, coefficient: Coefficient, key: str) -> torch.Tensor:
@@ -143,17 +140,13 @@ def reader(problem: Problem, fourier: Fourier, fields: tuple[str, ...]) -> Reade
         name: value.to(fourier.device).reshape(*value.shape, *(1,) * d)
         for name, value in context.parameters.items()
     }
-    for name in parameters:
+    for name in problem.parameters:
         if name in slopes or name == "t":
             raise InputError(
                 f"a parameter cannot be called '{name}': the name is taken",
                 f"problem.parameters.{name}",
             )
-    return Reader(problem, fourier, parameters, slopes)
-
-
-def _is_number(coefficient: Any) -> bool:
-    return isinstance(coefficient, (torch.Tensor, np.ndarray)) and coefficient.ndim == 0
+    return Reader(problem, fourier, parameters, slopes, context.tables)
 
 
 def _fixed(value: torch.Tensor, constant: bool) -> Term:

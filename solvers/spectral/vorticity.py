@@ -20,8 +20,9 @@ import torch
 
 from sciml.core.equation import NavierStokes
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
 from sciml.core.problem import Problem
-from sciml.solvers.spectral.evolution import Evolution, assembled
+from sciml.solvers.spectral.evolution import Evolution, assembled, evolves
 from sciml.solvers.spectral.exponential import Diagonal
 from sciml.solvers.spectral.fourier import Fourier
 from sciml.solvers.spectral.terms import Reader, Term, reader
@@ -74,7 +75,7 @@ class Advection:
 
     def _stirring(self, t: float) -> torch.Tensor:
         """The coefficients of the part of g that depends on t."""
-        values = {**self.reader.surroundings, "t": self.reader.instant(t)}
+        values = {**self.reader.parameters, "t": self.reader.instant(t)}
         found = [] if self.source is None else [_coefficients(self.reader, self.source, values)]
         if self.force:
             found.append(_curl(self.reader, self.force, values))
@@ -93,10 +94,10 @@ def velocity(space: Fourier, W: torch.Tensor) -> torch.Tensor:
     return torch.stack([space.backward(factor * W) for factor in _velocity_symbols(space)])
 
 
+@evolves(NavierStokes, Grid)
 def vorticity(problem: Problem, space: Fourier) -> Evolution:
     """The evolution of the vorticity; raises InputError outside two dimensions."""
-    equation = problem.equation
-    assert isinstance(equation, NavierStokes)
+    equation = problem.equation_as(NavierStokes)
     if space.dimension != 2:
         raise InputError(
             f"the vorticity form is for two dimensions; the domain has {space.dimension}",
@@ -172,7 +173,7 @@ def _initial(source: Reader) -> tuple[torch.Tensor, torch.Tensor | None]:
 
 def _check_mean(source: Reader, force: tuple[Term, ...]) -> None:
     """Raise InputError for a force that accelerates the whole flow."""
-    values = {**source.surroundings, "t": source.instant(source.start)}
+    values = {**source.parameters, "t": source.instant(source.start)}
     for i, term in enumerate(force):
         there = term.at(values)
         there = there.expand(*there.shape[:-2], *source.fourier.shape)

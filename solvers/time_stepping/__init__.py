@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from sciml.solvers.time_stepping.additive import IMEX
 from sciml.solvers.time_stepping.explicit import RungeKutta, Verlet
-from sciml.solvers.time_stepping.implicit import SDIRK
-from sciml.solvers.time_stepping.multistep import BDF
+from sciml.solvers.time_stepping.implicit import BDF, IMEX, SDIRK
 
 __all__ = ["BDF", "IMEX", "SDIRK", "RungeKutta", "Verlet"]

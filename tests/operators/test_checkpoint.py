@@ -17,13 +17,13 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
+from sciml.core.weights import refuse_pickle
 from sciml.operators import MgNO, Operator, PODDeepONet, Signature, checkpoint
 from sciml.operators.checkpoint import (
     FILE,
     _hash,
     _read_options,
     load_operator,
-    refuse_pickle,
     save_operator,
 )
 

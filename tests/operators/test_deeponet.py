@@ -13,8 +13,7 @@ from torch import Tensor
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.operators import DeepONet, Operator, PODDeepONet, Signature
-from sciml.operators.interpolation import at_places, resample, ticks
-from sciml.operators.operator import Side
+from sciml.operators.operator import Side, at_places, resample, ticks
 
 BOXES = (Box((0.0,), (2.0,)), Box((0.0, -1.0), (2.0, 1.0)), Box((0.0, -1.0, 3.0), (2.0, 1.0, 4.0)))
 

@@ -9,7 +9,8 @@ from torch import Tensor
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.operators import Operator, PODDeepONet, Signature
-from sciml.operators.pod import PODNetwork
+from sciml.operators.deeponet import PODNetwork
+from sciml.operators.operator import ticks
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 ON = Signature(("a",), ("u", "v"), Grid((9, 8), "node", BOX), ("dirichlet", "periodic"))
@@ -110,3 +111,15 @@ def test_outputs_on_another_grid_are_no_basis() -> None:
 def test_energy_is_a_share(energy: float) -> None:
     with pytest.raises(InputError, match="a share above 0"):
         PODDeepONet(energy=energy)
+
+
+def test_answers_are_the_sum_of_the_modes_over_the_root_of_their_number() -> None:
+    """G = m + sum_k b_k phi_k / sqrt(p), p the modes asked for, on the grid and at its points."""
+    network = prepared(drawn(12, *OPENED), modes=6).double()
+    coefficients = drawn(3, 6, seed=2)
+    network.branch.forward = lambda z: coefficients  # type: ignore[method-assign]
+    expected = network.mean + torch.tensordot(coefficients, network.basis, dims=1) / 6**0.5
+    z = drawn(3, 1, *OPENED[1:])
+    torch.testing.assert_close(network(z), expected)
+    nodes = torch.stack(torch.meshgrid(*ticks(ON, OPENED[1:]), indexing="ij"), -1).flatten(0, 1)
+    torch.testing.assert_close(network(z, nodes), expected.flatten(2))

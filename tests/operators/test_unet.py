@@ -10,6 +10,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.operators import Operator, Signature, UNet
+from sciml.operators.unet import Block
 
 
 def signature(n: int, side: Any = "dirichlet") -> Signature:
@@ -42,3 +43,48 @@ def test_options_out_of_range_are_refused(options, key) -> None:
 def test_grids_too_small_for_the_levels_are_refused() -> None:
     with pytest.raises(InputError, match="4 levels need at least 9 points"):
         UNet(levels=4).build(signature(8))
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(4, 4), (5, 1), (6, 2), (12, 4), (16, 8), (32, 8), (48, 8)]
+)
+@pytest.mark.parametrize("layer", ["first", "second"])
+def test_each_group_of_channels_is_normalised_by_itself(channels, groups, layer) -> None:
+    """Channels scaled alike change nothing where, and only where, they are whole groups.
+
+    A normalisation divides out what all of a group's channels have in common. Fewer groups would
+    see a scaled group beside others, more would not see the scaling of a part of one.
+    """
+    torch.manual_seed(0)
+    block = Block(signature(7), 3, channels).double()
+    convolution = block.get_submodule(layer)
+    convolution.weight.data *= 1e3  # the normalisation's eps is nothing
+    x = torch.randn(2, 3, 7, 7, dtype=torch.float64)
+    size = channels // groups
+
+    def change(scaled: slice) -> float:
+        with torch.no_grad():
+            before, kept = block(x), convolution.weight.clone()
+            convolution.weight[scaled] *= 1.5
+            after = block(x)
+            convolution.weight.copy_(kept)
+        return float((after - before).abs().max())
+
+    for group in range(groups):
+        first = group * size
+        assert change(slice(first, first + size)) < 1e-4
+        if size > 1:
+            assert change(slice(first, first + 1)) > 1e-2
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_what_a_block_normalises_has_mean_zero_and_deviation_one(layer) -> None:
+    """Of every sample and group, over its channels and all points."""
+    torch.manual_seed(0)
+    block, seen = Block(signature(9), 2, 12).double(), []
+    block.norms[layer].register_forward_hook(lambda module, given, found: seen.append(found))
+    block(5 + 100 * torch.randn(3, 2, 9, 9, dtype=torch.float64))
+    parts = seen[0].reshape(3, 4, -1)
+    zero, one = torch.zeros(3, 4).double(), torch.ones(3, 4).double()
+    torch.testing.assert_close(parts.mean(-1), zero, rtol=0, atol=1e-10)
+    torch.testing.assert_close(parts.var(-1, unbiased=False), one, rtol=0, atol=1e-3)

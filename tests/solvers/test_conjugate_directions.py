@@ -19,6 +19,7 @@ from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
 from sciml.core.stencil import Stencil
+from sciml.core.weights import write_weights
 from sciml.solvers import CG, FCG
 from sciml.solvers.interop import as_scipy
 from sciml.solvers.learned.conjugate_directions import (
@@ -32,7 +33,7 @@ from sciml.solvers.learned.conjugate_directions import (
     linked,
     plain,
 )
-from sciml.solvers.learned.weights import FILE, write_weights
+from sciml.solvers.learned.weights import FILE
 
 BOXES = {2: Box((0.0,) * 2, (1.0,) * 2), 3: Box((0.0,) * 3, (1.0,) * 3)}
 DISC = {2: "(x - 0.4)**2 + (y - 0.6)**2 < 0.04", 3: "(x-0.4)**2 + (y-0.6)**2 + (z-0.5)**2 < 0.06"}

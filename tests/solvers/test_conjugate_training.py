@@ -18,14 +18,14 @@ from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem, SparseMatrix
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
 from sciml.core.stencil import Stencil, cross_offsets
+from sciml.core.training_run import CHECKPOINT
 from sciml.solvers import CG, FCG
-from sciml.solvers.learned import conjugate_training
-from sciml.solvers.learned.conjugate_directions import ConjugateDirections
-from sciml.solvers.learned.conjugate_training import (
+from sciml.solvers.learned import conjugate_directions
+from sciml.solvers.learned.conjugate_directions import (
+    ConjugateDirections,
     ConjugateTraining,
     line_searched_loss,
 )
-from sciml.solvers.learned.course import STATE
 from sciml.solvers.learned.weights import FILE, read_stored
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
@@ -45,7 +45,7 @@ def system(n: int = 10, inside: str = "(x - 0.4)**2 + (y - 0.6)**2 < 0.03") -> L
 
 
 def weights(folder: Path) -> torch.Tensor:
-    tensors = read_stored(folder / STATE, "conjugate_directions training").tensors
+    tensors = read_stored(folder / CHECKPOINT, "training run").tensors
     return torch.cat([v.flatten().double() for _, v in sorted(tensors.items())])
 
 
@@ -97,7 +97,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
     class Killed(Exception):
         pass
 
-    loss, calls = conjugate_training.line_searched_loss, []
+    loss, calls = conjugate_directions.line_searched_loss, []
 
     def killing(*arguments: torch.Tensor) -> torch.Tensor:
         calls.append(1)
@@ -107,7 +107,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(
 
     stopped = replace(SMALL, checkpoint=0.0)
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(conjugate_training, "line_searched_loss", killing)
+        patched.setattr(conjugate_directions, "line_searched_loss", killing)
         stopped.train([A], tmp_path / "parts")
     assert (tmp_path / "parts" / FILE).is_file()  # of the first epoch
     stopped.train([A], tmp_path / "parts")

@@ -25,7 +25,7 @@ from sciml.core.linear import LinearSystem, SparseMatrix
 from sciml.core.stencil import Stencil, box_offsets, cross_offsets
 from sciml.core.stencil_matrix import stencil_of
 from sciml.solvers import AMG, CG, FCG, GMRES, MINRES, Auto, Jacobi, Multigrid
-from sciml.solvers.foreign import as_map, as_preconditioner
+from sciml.solvers.safeguard import as_map, as_preconditioner
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 16

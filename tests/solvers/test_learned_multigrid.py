@@ -21,36 +21,35 @@ from sciml.core.grid import Box, Grid
 from sciml.core.kernels import reference
 from sciml.core.linear import LinearSystem
 from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.solve import solve
 from sciml.core.stencil import Stencil, box_offsets
+from sciml.core.training_run import CHECKPOINT
+from sciml.core.weights import write_weights
 from sciml.solvers import CG, FCG, LearnedMultigrid, Multigrid, MultigridTraining
 from sciml.solvers.interop import as_scipy
-from sciml.solvers.learned.course import STATE
 from sciml.solvers.learned.multigrid import (
     KIND,
     CoarseningModule,
     CoarseningNetwork,
     LearnedCoarsening,
     coarsened,
+    energy,
     entries,
+    error_after,
     formula_weights,
+    fully_coarsened,
     galerkin_product,
+    hierarchy,
     iterations_per_digit,
     load_coarsening,
     most_bend,
     plain,
     uniform,
 )
-from sciml.solvers.learned.multigrid_training import (
-    energy,
-    error_after,
-    fully_coarsened,
-    hierarchy,
-)
-from sciml.solvers.learned.weights import FILE, read_stored, write_weights
+from sciml.solvers.learned.weights import FILE, read_stored
 from sciml.solvers.multigrid.cycle import MultigridCycle
 from sciml.solvers.multigrid.hierarchy import build
-from sciml.solvers.probing import check_preconditioner
+from sciml.solvers.safeguard import check_preconditioner
+from sciml.solvers.solve import solve
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 SMALL = MultigridTraining(width=4, points=15, vectors=1, power=2, rounds=2, steps=3, batch=2)
@@ -342,7 +341,7 @@ def test_training_resumes_to_the_same_bits(tmp_path: Path) -> None:
     ours, theirs = (read_stored(path, KIND) for path in (whole, again))
     assert all(torch.equal(value, theirs.tensors[name]) for name, value in ours.tensors.items())
     assert any(value.any() for name, value in ours.tensors.items() if name.startswith("last"))
-    assert (tmp_path / "parts" / STATE).is_file()
+    assert (tmp_path / "parts" / CHECKPOINT).is_file()
     with pytest.raises(InputError, match="steps was 3, now 4"):
         replace(SMALL, steps=4).train(A, tmp_path / "parts")
 

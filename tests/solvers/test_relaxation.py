@@ -20,7 +20,7 @@ from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
 from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers.deflation import principal_directions
 from sciml.solvers.incomplete import factorise
-from sciml.solvers.learned.bandit import ChebCB, TsallisINF, tsallis_weights
+from sciml.solvers.learned.learn_to_relax import ChebCB, TsallisINF, tsallis_weights
 
 torch.set_num_threads(1)
 

@@ -20,14 +20,14 @@ from sciml.app import cli
 from sciml.core.discretize import discretize
 from sciml.core.equation import FieldFile, Helmholtz
 from sciml.core.errors import InputError
-from sciml.core.files import load_solution, save_solution
+from sciml.core.files import save_solution
 from sciml.core.grid import Box, Grid
 from sciml.core.plain import dump
 from sciml.core.problem import Condition, Equation, Problem, Time
+from sciml.core.solution import load_solution
 from sciml.operators import MgNO, Operator, Signature, load_operator, save_operator
 from sciml.solvers import CG, FCG, GMRES, Auto, Direct, Multigrid, Surrogate
-from sciml.solvers.learned.inputs import channels, check_same
-from sciml.solvers.learned.surrogate import _best_multiple
+from sciml.solvers.learned.surrogate import _best_multiple, channels, check_same
 
 GRID = Grid((17, 17))
 BOX = Box((0.0, 0.0), (1.0, 1.0))

@@ -11,8 +11,9 @@ from waves import data, family, samples, signature
 from sciml.core.errors import InputError
 from sciml.datasets.loader import OperatorData
 from sciml.datasets.stream import Stream
-from sciml.training import Files, Fresh, TensorData, TrainingData, batches, open_data
-from sciml.training.batches import Batch, Sampling, Solving, open_batches, order
+from sciml.training import Files, Fresh, TensorData, TrainingData, open_data
+from sciml.training import data as training_data
+from sciml.training.data import Batch, Sampling, Solving, open_batches, order
 from sciml.training.distributed import World
 
 CPU = torch.device("cpu")
@@ -60,7 +61,7 @@ def test_memory_and_files_give_the_same_batches(
     dataset(tmp_path)
     stored = TrainingData(OperatorData(tmp_path, "train"), None, signature(9, 2))
     held = open_batches(stored, 2, 0, torch.float32, ALONE)
-    monkeypatch.setattr(batches, "free_bytes", lambda device: 100)
+    monkeypatch.setattr(training_data, "free_bytes", lambda device: 100)
     read = open_batches(stored, 2, 0, torch.float32, ALONE)
     assert isinstance(held, Sampling) and isinstance(held.data, TensorData)
     assert isinstance(read, Sampling) and isinstance(read.data, OperatorData)
@@ -76,7 +77,7 @@ def test_values_at_points(tmp_path: Path, aligned: bool, monkeypatch: pytest.Mon
     opened = open_data(Files(str(tmp_path), points=7, aligned=aligned))
     held = open_batches(opened, 2, 0, torch.float32, ALONE)
     assert held.first().y.shape == (5, 1, 9, 5)
-    monkeypatch.setattr(batches, "free_bytes", lambda device: 100)
+    monkeypatch.setattr(training_data, "free_bytes", lambda device: 100)
     read = open_batches(opened, 2, 0, torch.float32, ALONE)
     assert isinstance(read, Sampling) and not isinstance(read.data, TensorData)
     for ours, theirs in zip(held.epoch(0, 0), read.epoch(0, 0), strict=True):

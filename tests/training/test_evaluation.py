@@ -18,14 +18,13 @@ from torch import Tensor
 from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
-from sciml.core.solve import relative_residual
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import Signature
-from sciml.training import evaluate, transfer
-from sciml.training.evaluation import roll_out, spread
+from sciml.solvers.iteration import relative_residual
+from sciml.training import evaluate, resolution_transfer
+from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
+from sciml.training.evaluation import on_shape, roll_out, spread
 from sciml.training.residual import problems_of
-from sciml.training.resolution import resample
-from sciml.training.stored import at_trained_shape, first_samples, open_split, resolutions
 
 POINTWISE = {"square": torch.square, "affine": lambda z: 3 * z - 1, "sine": torch.sin}
 
@@ -176,7 +175,7 @@ def test_resampling_is_of_second_order() -> None:
     gaps = []
     for n in (17, 33, 65):
         coarse = torch.sin(3 * torch.linspace(0, 1, n, dtype=torch.float64))
-        gaps.append(float((resample(signature, coarse, (1601,)) - torch.sin(3 * fine)).abs().max()))
+        gaps.append(float((on_shape(signature, coarse, (1601,)) - torch.sin(3 * fine)).abs().max()))
     orders = np.log2(np.divide(gaps[:-1], gaps[1:]))
     assert np.abs(orders - 2).max() < 0.1
 
@@ -185,7 +184,7 @@ def test_resampling_to_a_grid_within_takes_its_points() -> None:
     signature = operator(torch.sin, (9, 9)).signature
     values = torch.randn(2, 1, 33, 33, dtype=torch.float64)
     expected = values[..., ::4, ::4]
-    torch.testing.assert_close(resample(signature, values, (9, 9)), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(on_shape(signature, values, (9, 9)), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("centring", ["node", "cell"])
@@ -196,7 +195,7 @@ def test_resampling_on_a_ring_commutes_with_shifts(centring: Literal["node", "ce
     ends = int(centring == "node")
 
     def finer(opened: Tensor) -> Tensor:
-        found = resample(signature, signature.close(opened), (16 + ends,))
+        found = on_shape(signature, signature.close(opened), (16 + ends,))
         assert not ends or found[0] == found[-1]
         return signature.open(found)
 
@@ -207,7 +206,7 @@ def test_drift_on_a_ring_counts_every_point_once(tmp_path: Path) -> None:
     """f(a) = a plus its mean, which is another one on other points."""
     dataset(tmp_path, grid=(9,))
     f = operator(lambda z: z + z.mean(-1, keepdim=True), (5,), side="periodic")
-    (row,) = transfer(f, tmp_path).rows
+    (row,) = resolution_transfer(f, tmp_path).rows
     for i, sample in enumerate(OperatorData(tmp_path, "test")[k]["x"][0] for k in range(2)):
         fine = sample[:-1].double().numpy()
         coarse = fine[::2]
@@ -220,7 +219,7 @@ def test_drift_on_a_ring_counts_every_point_once(tmp_path: Path) -> None:
 def test_a_pointwise_operator_does_not_drift(
     folder: Path, function: Callable[[Tensor], Tensor]
 ) -> None:
-    found = transfer(operator(function), folder)
+    found = resolution_transfer(operator(function), folder)
     assert [row.shape for row in found.rows] == sorted(SHAPES) and found.trained == (17, 17)
     for row in found.rows:
         assert float(row.drift.max()) < 1e-6 and len(row.drift) == 4
@@ -240,7 +239,7 @@ def test_a_kernel_in_pixels_drifts() -> None:
 
 
 def test_errors_of_a_solver_as_an_operator_are_of_second_order(folder: Path) -> None:
-    found = transfer(operator(solving, (33, 33)), folder, samples=3)
+    found = resolution_transfer(operator(solving, (33, 33)), folder, samples=3)
     errors = torch.stack([row.error for row in found.rows])
     # The truth is the solution on 65 points, whose own error is a known share of these.
     factor = (16**-2 - 64**-2) / (32**-2 - 64**-2)
@@ -251,10 +250,10 @@ def test_errors_of_a_solver_as_an_operator_are_of_second_order(folder: Path) -> 
 
 def test_resolutions_asked_for_are_kept_and_others_refused(folder: Path) -> None:
     f = operator(torch.sin)
-    rows = transfer(f, folder, [(33, 33), (9, 9)], samples=2).rows
+    rows = resolution_transfer(f, folder, [(33, 33), (9, 9)], samples=2).rows
     assert [row.shape for row in rows] == [(9, 9), (33, 33)] and len(rows[0].error) == 2
     with pytest.raises(InputError, match=r"not stored at \[10, 10\]"):
-        transfer(f, folder, [(10, 10)])
+        resolution_transfer(f, folder, [(10, 10)])
 
 
 def test_a_grid_that_the_network_refuses_is_reported(folder: Path) -> None:
@@ -263,7 +262,7 @@ def test_a_grid_that_the_network_refuses_is_reported(folder: Path) -> None:
             raise InputError("this network takes at most 20 points")
         return z
 
-    rows = transfer(operator(even), folder).rows
+    rows = resolution_transfer(operator(even), folder).rows
     assert [bool(row.refused) for row in rows] == [False, False, True]
     assert "at most 20 points" in rows[-1].to_json()["refused"]
 

@@ -12,6 +12,7 @@ import torch
 from waves import data, samples, signature
 
 from sciml.core.errors import InputError
+from sciml.core.training_run import TrainingError
 from sciml.operators import FNO, DeepONet, MgNO, RelativeH1, RelativeL2, load_operator
 from sciml.operators.operator import Signature
 from sciml.training import (
@@ -21,10 +22,9 @@ from sciml.training import (
     TensorData,
     Training,
     TrainingData,
-    TrainingError,
     fit,
 )
-from sciml.training.batches import order
+from sciml.training.data import order
 
 NET = FNO(modes=4, width=6, layers=2)
 QUICK = Training(epochs=2, batch=5)
@@ -238,12 +238,18 @@ def test_another_run_in_the_folder_is_refused(tmp_path: Path) -> None:
     fit(NET, data(), replace(QUICK, checkpoint=1.0), tmp_path)
 
 
-@pytest.mark.parametrize("damage", ["cut", "foreign"])
+@pytest.mark.parametrize("damage", ["cut", "foreign", "weight", "header"])
 def test_a_damaged_state_is_told(tmp_path: Path, damage: str) -> None:
     fit(NET, data(), QUICK, tmp_path)
     path = tmp_path / "checkpoint.safetensors"
     whole = path.read_bytes()
-    path.write_bytes(whole[: len(whole) // 2] if damage == "cut" else b"no such thing")
+    changed = {
+        "cut": whole[: len(whole) // 2],
+        "foreign": b"no such thing",
+        "weight": whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:],
+        "header": whole.replace(b"cpu_seconds", b"cpu_secondz", 1),
+    }[damage]
+    path.write_bytes(changed)
     with pytest.raises(InputError, match="is damaged, or no state of a training run"):
         fit(NET, data(), QUICK, tmp_path)
 

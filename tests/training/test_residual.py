@@ -14,11 +14,12 @@ from sciml.core.equation import Equation, Helmholtz
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
-from sciml.core.solve import relative_residual, solve
 from sciml.datasets.distributions import Blocks, GaussianField, Uniform
 from sciml.datasets.family import DatasetOptions, Family
 from sciml.operators import Residual, Signature
 from sciml.solvers import Direct
+from sciml.solvers.iteration import relative_residual
+from sciml.solvers.solve import solve
 from sciml.training.residual import residual_of
 
 SQUARE = Box((0.0, 0.0), (1.0, 2.0))

@@ -16,7 +16,7 @@ from sciml.core.grid import Box, Grid
 from sciml.core.problem import Problem
 from sciml.solvers import CG, Direct, Multigrid
 from sciml.training import bracket, multigrid_time, polishing
-from sciml.training.rival import METHODS, Method
+from sciml.training.evaluation import METHODS, Method
 
 COUNT = 3
 GRID = Grid((33, 33), domain=Box((0.0, 0.0), (1.0, 1.0)))

@@ -11,11 +11,12 @@ import torch
 from sciml.core.equation import Equation
 from sciml.core.grid import Box, Grid
 from sciml.core.problem import Condition, Problem
+from sciml.core.training_run import TrainingRun
 from sciml.datasets.distributions import GaussianField
 from sciml.datasets.family import Family
 from sciml.operators.operator import Signature
 from sciml.solvers import CG
-from sciml.training import TensorData, TrainingData, fit, fitting
+from sciml.training import TensorData, TrainingData, fit
 
 
 def signature(n: int = 9, dimension: int = 1) -> Signature:
@@ -61,15 +62,15 @@ class Stop(Exception):
 
 def stopped_after(saves: int, patch: pytest.MonkeyPatch, *call: Any) -> None:
     """Run ``fit`` until so many checkpoints are written."""
-    left, save = [saves], fitting.save_state
+    left, save = [saves], TrainingRun.save
 
-    def counted(*state: Any) -> None:
-        save(*state)
+    def counted(run: TrainingRun) -> None:
+        save(run)
         left[0] -= 1
         if left[0] == 0:
             raise Stop
 
     with patch.context() as inner:
-        inner.setattr(fitting, "save_state", counted)
+        inner.setattr(TrainingRun, "save", counted)
         with pytest.raises(Stop):
             fit(*call)

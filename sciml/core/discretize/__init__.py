@@ -1,6 +1,7 @@
 """From a problem and a grid to a linear system, by second-order finite volumes.
 
-(On a mesh by finite elements: ``elements``.)
+(On a mesh by finite elements: ``elements``.) Which function does so is looked up by the types of
+equation and place: :mod:`sciml.core.dispatch`.
 
 The equation is integrated over the control volume C_i of every unknown,
 
@@ -17,12 +18,21 @@ from dataclasses import replace
 
 import torch
 
-from sciml.core.discretize.assemble import discretize as _discretize_on_grid
+# Loaded for what they register.
+from sciml.core.discretize import (  # noqa: F401
+    assemble,
+    elements,
+    elements_elasticity,
+    helmholtz,
+    nonlinear,
+    systems,
+)
 from sciml.core.discretize.memory import memory_estimate
-from sciml.core.discretize.nonlinear import semidiscretize
+from sciml.core.dispatch import discretises, semidiscretises
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
+from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
 
 __all__ = ["discretize", "memory_estimate", "semidiscretize"]
@@ -43,10 +53,22 @@ def discretize(
     the one with zero mean over the unknowns. Both are differentiable in tensor coefficients. Raises
     InputError for coefficients, data or sizes that make no well-posed system.
     """
-    if isinstance(on, Mesh):
-        from sciml.core.discretize.elements import discretize_on_mesh
-
-        system = discretize_on_mesh(problem, on, dtype=dtype, device=device)
-    else:
-        system = _discretize_on_grid(problem, on, dtype=dtype, device=device)
+    lower = discretises.look_up(problem.equation, type(on))
+    system = lower(problem, on, dtype=dtype, device=torch.device(device))
     return replace(system, problem=problem)
+
+
+def semidiscretize(
+    problem: Problem,
+    on: Grid,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> NonlinearSystem:
+    """Lower a problem in time, or a nonlinear one, to ``inertia u'' + mass u' + F(u, t) = 0``.
+
+    Arrays are in ``dtype`` on ``device``; see :class:`NonlinearSystem` for their shapes. A steady
+    problem has no mass. Raises InputError for coefficients or data that do not go together.
+    """
+    lower = semidiscretises.look_up(problem.equation, type(on))
+    return lower(problem, on, dtype=dtype, device=torch.device(device))

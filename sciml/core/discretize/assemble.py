@@ -16,7 +16,8 @@ from sciml.core.discretize.faces import Faces, Upwinding
 from sciml.core.discretize.layout import Layout, Transfer, high_faces, layout, low_faces
 from sciml.core.discretize.memory import check_memory, is_matrix
 from sciml.core.discretize.obstacle import Cut, RimTerms
-from sciml.core.equation import Helmholtz
+from sciml.core.dispatch import discretises
+from sciml.core.equation import Equation
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
@@ -26,12 +27,9 @@ from sciml.core.stencil import Stencil, box_offsets, cross_offsets
 _KEY = "problem.equation"
 
 
+@discretises(Equation, Grid)
 def discretize(
-    problem: Problem,
-    on: Grid,
-    *,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    problem: Problem, on: Grid, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
     """Lower a steady linear problem to ``A x = b`` on a grid.
 
@@ -42,12 +40,6 @@ def discretize(
     differentiable in tensor coefficients. Raises InputError for coefficients, data or sizes that
     make no well-posed system.
     """
-    device = torch.device(device)
-    if isinstance(problem.equation, Helmholtz):
-        # It builds on this function, hence no import above.
-        from sciml.core.discretize import helmholtz
-
-        return helmholtz.discretize(problem, on, dtype=dtype, device=device)
     grid = on.bind(problem.box)
     check_steady(problem)
     check_form(problem, grid)

@@ -1,40 +1,44 @@
-"""Coefficients as tensors: numbers, expressions, functions, arrays and files.
+"""Coefficients on grids: what :mod:`sciml.core.reader` reads, at a layout's points.
 
 Everything is evaluated at ``points``, coordinate tensors that broadcast against one another, and
 comes back in a shape ``(*batch, ...)`` that broadcasts against them: a number costs one number,
-a function of x alone one vector. Where the time and the solution are known, expressions may name
-t, u, ux, uy and uz. A function may have arguments of these names, and of the parameters', after its
-coordinates.
+a function of x alone one vector. Arrays are values at the grid's own points, at the unknowns of
+one of its sides, or on a grid that spans the domain, between whose points they are interpolated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from numbers import Real
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
+from sciml.core import reader
 from sciml.core.discretize.layout import Layout, Points
 from sciml.core.errors import InputError
-from sciml.core.expression import Expression, parse
-from sciml.core.functions import call_named, named_arguments
+from sciml.core.expression import Expression
 from sciml.core.grid import AXES
-from sciml.core.interpolation import interpolate
-from sciml.core.problem import Coefficient, FieldFile, Problem, Unknown
+from sciml.core.interpolation import interpolate, on_box
+from sciml.core.problem import Coefficient, FieldFile, Problem
+from sciml.core.reader import (
+    NORMAL,
+    Compiled,
+    Context,
+    compile,
+    names_of,
+    outside,
+    read_parameters,
+    short,
+    state_names,
+)
+from sciml.core.table import Curve
 
 SLOPES = ("ux", "uy", "uz")
 STATE = ("u", *SLOPES)
-_REFUSED = {
-    "t": "this problem has no time; give it time: {end: ...} and initial:, or leave t out",
-    **dict.fromkeys(
-        STATE, "the solution cannot stand here, or the equation is nonlinear: use newton or auto"
-    ),
-}
+_NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
+_NO_STATE = "the solution cannot stand here, or the equation is nonlinear: use newton or auto"
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,10 @@ class Data:
     """What evaluation needs to know; ``parameters`` are tensors of shape batch.
 
     ``notes`` collects remarks for the user. ``own`` are the points of the grid itself, at which
-    arrays on the grid are taken as they are. ``variables``: the time, and the solution and its
-    slopes at the points of evaluation, (*batch, *points), as far as they are known.
+    arrays on the grid are taken as they are. ``variables``: the time, the solution and its slopes
+    at the points of evaluation, (*batch, *points), and whatever else may be named there, as far as
+    it is known. ``tables``: those among the parameters. ``fields``: the solution's. ``files``:
+    what has been read of them. ``left``: ranges of tables that an iterate has been outside.
     """
 
     layout: Layout
@@ -53,6 +59,10 @@ class Data:
     own: Points
     notes: list[str] = field(default_factory=list)
     variables: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    tables: Mapping[str, Curve] = field(default_factory=dict)
+    fields: tuple[str, ...] = ("u",)
+    files: dict[FieldFile, Compiled] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
 
     def at_time(self, t: float) -> Data:
         """The same at time t."""
@@ -73,66 +83,86 @@ class Data:
             },
         )
 
+    @property
+    def context(self) -> Context:
+        """Which names mean what where these are the data."""
+        tables = tuple(self.tables.items()) if self.tables else ()
+        names = (tuple(self.variables), tuple(self.parameters))
+        return _context(self.layout.dimension, *names, self.fields, tables, False)
+
+    @property
+    def every(self) -> Context:
+        """The same where the solution is known too, and the time if the problem has one."""
+        tables = tuple(self.tables.items()) if self.tables else ()
+        names = (tuple(self.variables), tuple(self.parameters))
+        return _context(self.layout.dimension, *names, self.fields, tables, True)
+
+
+@lru_cache(maxsize=256)
+def _context(
+    dimension: int,
+    variables: tuple[str, ...],
+    parameters: tuple[str, ...],
+    fields: tuple[str, ...],
+    tables: tuple[tuple[str, Curve], ...],
+    solved: bool,
+) -> Context:
+    state = state_names(fields, AXES)
+    known = tuple(name for name in state if solved or name in variables)
+    others = tuple(name for name in variables if name != "t" and name not in state)
+    axes = AXES[:dimension]
+    refused = {"t": _NO_TIME, **dict.fromkeys(state, _NO_STATE)}
+    return Context(
+        axes, "t" in variables, known, parameters, others, tables, tuple(refused.items())
+    )
+
 
 def data(problem: Problem, layout: Layout, dtype: torch.dtype, device: torch.device) -> Data:
     """The evaluation context, at the start of a problem in time.
 
     Raises InputError for a parameter that is not numeric.
     """
-    parameters = {}
-    for name, value in problem.parameters.items():
-        key = f"problem.parameters.{name}"
-        if isinstance(value, Unknown):
-            raise InputError(f"'{name}' is unknown: solvers that find it are pinn, gaussians", key)
-        try:
-            tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(
-                f"parameter '{name}' must be a number or a list of numbers; got {value!r}", key
-            ) from None
-        if name in (*AXES[: problem.box.dimension], *_REFUSED):
-            raise InputError(f"a parameter cannot be called '{name}': the name is taken", key)
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"parameter '{name}' must be finite; got {value!r}", key)
-        parameters[name] = tensor
-    batches = {name: tuple(p.shape) for name, p in parameters.items() if p.ndim}
-    try:
-        torch.broadcast_shapes(*batches.values())
-    except RuntimeError:
-        counts = ", ".join(f"{name} has {list(shape)}" for name, shape in batches.items())
-        raise InputError(
-            f"parameters given as lists must be equally long: {counts}", "problem.parameters"
-        ) from None
-    context = Data(layout, parameters, dtype, device, layout.grid_points())
+    taken = (*AXES[: problem.box.dimension], "t", *STATE)
+    parameters, tables = read_parameters(problem.parameters, taken, device)
+    context = Data(layout, parameters, dtype, device, layout.grid_points(), tables=tables)
     return context if problem.time is None else context.at_time(problem.time.start)
+
+
+def compiled(coefficient: Any, data: Data, key: str) -> Compiled:
+    """A coefficient, read where these data are known; files once for all time."""
+    if isinstance(coefficient, FieldFile):
+        if coefficient not in data.files:
+            data.files[coefficient] = compile(coefficient, data.context, key)
+        return data.files[coefficient]
+    return compile(coefficient, data.context, key)
 
 
 def expression(text: str, data: Data, key: str) -> Expression:
     """Parse an expression of what the context knows; errors carry the key."""
-    known = (*AXES[: data.layout.dimension], *data.parameters, *data.variables)
     try:
-        return _parsed(text, known)
+        return reader.expression(text, data.context)
     except InputError as error:
         raise InputError(error.message, error.key or key) from None
 
 
-@lru_cache(maxsize=256)
-def _parsed(text: str, known: tuple[str, ...]) -> Expression:
-    return parse(text, known, {k: v for k, v in _REFUSED.items() if k not in known})
-
-
 def depends_on(coefficient: Any, data: Data, key: str) -> frozenset[str]:
-    """Which of t, u, ux, uy, uz a coefficient, or one of a list of them, depends on."""
+    """Which of t, the fields and their slopes a coefficient, or one of a list, depends on."""
+    context = data.every
+    fixed = (*context.axes, *context.parameters, *NORMAL)
+    return names_of(coefficient, context, key).difference(fixed)
+
+
+def jumps(coefficient: Any, data: Data, key: str) -> bool | None:
+    """Whether a coefficient, or one of a list of them, may jump between points close together.
+
+    A text does where it has a comparison, ``where``, ``step``, ``sign``, ``floor``, ``round`` or
+    ``mod``. None where nobody can say: of a function, of an array.
+    """
     if isinstance(coefficient, (list, tuple)):
-        return frozenset().union(*(depends_on(entry, data, key) for entry in coefficient))
-    if isinstance(coefficient, str):
-        every = {**dict.fromkeys(STATE, torch.zeros(())), **data.variables}
-        found = expression(coefficient, replace(data, variables=every), key).names
-    elif callable(coefficient):
-        found = named_arguments(coefficient, data.layout.dimension)
-    else:
-        return frozenset()
-    return found & {"t", *STATE}
+        found = [jumps(entry, data, key) for entry in coefficient]
+        return True if True in found else None if None in found else False
+    words = compile(coefficient, data.every, key).jumps
+    return None if words is None else bool(words)
 
 
 def evaluate(
@@ -149,9 +179,16 @@ def evaluate(
     InputError where it is none of the known kinds, has a wrong shape or a value that is NaN or
     infinite, and says at which point.
     """
-    value = _raw(coefficient, points, data, key)
-    if not torch.is_floating_point(value):
-        value = value.to(data.dtype)
+    read = compiled(coefficient, data, key)
+
+    def locate(
+        values: torch.Tensor, centring: str | None, points: Sequence[torch.Tensor], key: str
+    ) -> torch.Tensor:
+        return _field(values, centring, tuple(points), data, key)
+
+    value = read.at(points, _known(read.names, points, data), locate)
+    if value.is_complex():
+        raise InputError(f"{short(key)} must be real; it is complex", key)
     value = value.to(device=data.device, dtype=data.dtype)
     missing = points[0].ndim - value.ndim
     if missing > 0:
@@ -159,89 +196,69 @@ def evaluate(
     if unused is not None:
         value = torch.where(unused, value.new_full((), fill), value)
     # An iteration may pass through states where a coefficient is not finite; it sees that itself.
-    if "u" not in data.variables:
-        require(value, points, key, finite=True)
+    solving = not data.variables.keys().isdisjoint(data.fields)
+    if not solving or (read.curves and read.names.isdisjoint(state_names(data.fields))):
+        try:
+            require(value, points, key, finite=True)
+        except InputError as error:
+            raise InputError(error.message + outside(read), key) from None
+    elif read.curves and bool(value.detach().isnan().any()):
+        data.left.update(curve.range for curve in read.curves)
     return value
-
-
-def _raw(coefficient: Coefficient, points: Points, data: Data, key: str) -> torch.Tensor:
-    if isinstance(coefficient, Real):
-        return torch.tensor(float(coefficient), dtype=data.dtype, device=data.device)
-    if isinstance(coefficient, str):
-        return call(expression(coefficient, data, key), points, data)
-    if isinstance(coefficient, FieldFile):
-        coefficient = load(coefficient, key)
-    if isinstance(coefficient, (torch.Tensor, np.ndarray)):
-        return _field(torch.as_tensor(coefficient), points, data, key)
-    if callable(coefficient):
-        return _call_function(coefficient, points, data, key)
-    raise InputError(
-        f"{_name(key)} must be a number, an expression, a field or a function; "
-        f"got {type(coefficient).__name__}",
-        key,
-    )
 
 
 def call(expression: Expression, points: Points, data: Data) -> torch.Tensor:
     """An expression at points; parameters lead as batch dimensions."""
-    return expression(**dict(zip(AXES, points, strict=False)), **_known(points, data))
+    values = _known(expression.names, points, data)
+    return expression(**dict(zip(AXES, points, strict=False)), **values)
 
 
-def _known(points: Points, data: Data) -> dict[str, torch.Tensor]:
-    """Parameters and variables, as they broadcast against the points."""
+def _known(names: frozenset[str], points: Points, data: Data) -> Mapping[str, torch.Tensor]:
+    """Variables, and the parameters that are named, as they broadcast against the points."""
+    if names.isdisjoint(data.parameters):
+        return data.variables
     trailing = (1,) * points[0].ndim
     values = {
-        name: p.reshape(*p.shape, *trailing) if p.ndim else p for name, p in data.parameters.items()
+        name: p.reshape(*p.shape, *trailing) if p.ndim else p
+        for name, p in data.parameters.items()
+        if name in names
     }
     return {**values, **data.variables}
 
 
-def _call_function(
-    function: Callable[..., Any], points: Points, data: Data, key: str
+def _field(
+    values: torch.Tensor, centring: str | None, points: Points, data: Data, key: str
 ) -> torch.Tensor:
-    shape = torch.broadcast_shapes(*(p.shape for p in points))
-    places = [p.expand(shape) for p in points]
-    value = torch.as_tensor(
-        call_named(function, places, _known(points, data), _REFUSED, key), device=data.device
-    )
-    tail = value.shape[-len(shape) :]
-    if any(size not in (1, n) for size, n in zip(reversed(tail), reversed(shape), strict=False)):
-        raise InputError(
-            f"the function for {_name(key)} returned shape {list(value.shape)} for coordinates of "
-            f"shape {list(shape)}; it must return one value per point, batch dimensions first",
-            key,
-        )
-    return value
+    """An array at points: as it is on its own grid, else interpolated linearly.
 
-
-def _field(values: torch.Tensor, points: Points, data: Data, key: str) -> torch.Tensor:
-    """An array at points: as it is on its own grid, else interpolated linearly."""
-    if values.ndim == 0:
-        return values
+    An array of the grid's own shape is the grid's own, one of n cells between the n + 1 nodes of
+    the grid the cells'; others are at nodes unless ``centring`` says cells.
+    """
     values = values.to(device=data.device)
-    d, shape = data.layout.dimension, data.layout.grid.shape
-    if values.ndim >= d and tuple(values.shape[-d:]) == shape:
+    layout, d, shape = data.layout, data.layout.dimension, data.layout.grid.shape
+    own = "cell" if layout.cells else "node"
+    trailing = tuple(values.shape[max(0, values.ndim - d) :])
+    if trailing == shape and centring in (None, own):
         if points is data.own:
             return values
-        return interpolate(values, points, tuple(axis.points for axis in data.layout.axes))
-    if points[0].ndim == d and (side := _side_values(values, points, data.layout)) is not None:
+        return interpolate(values, points, tuple(axis.points for axis in layout.axes))
+    if points[0].ndim == d and (side := _side_values(values, points, layout)) is not None:
         return side
-    if values.ndim < d or min(values.shape[-d:]) < 2:
+    if len(trailing) < d or min(trailing) < 2:
         raise InputError(
-            f"{_name(key)} has shape {list(values.shape)}; it must end in the grid's shape "
+            f"{short(key)} has shape {list(values.shape)}; it must end in the grid's shape "
             f"{list(shape)} (or a coarser or finer one that spans the domain), batch first",
             key,
         )
-    sizes = tuple(values.shape[-d:])
-    note = f"{_name(key)}: interpolated linearly from {_times(sizes)} to {_times(shape)} points"
+    if centring is None and own == "node" and trailing == tuple(n - 1 for n in shape):
+        centring = "cell"
+    note = f"{short(key)}: interpolated linearly from {_times(trailing)} to {_times(shape)} points"
+    if centring == "cell":
+        note += f", {_times(trailing)} the centres of cells"
     if note not in data.notes:
         data.notes.append(note)
-    box = data.layout.grid.box
-    ticks = tuple(
-        torch.linspace(a, b, n, dtype=torch.float64, device=data.device)
-        for a, b, n in zip(box.lower, box.upper, sizes, strict=True)
-    )
-    return interpolate(values, points, ticks)
+    box = layout.grid.box
+    return on_box(values, points, box.lower, box.upper, centring, layout.periodic)
 
 
 def _side_values(values: torch.Tensor, points: Points, layout: Layout) -> torch.Tensor | None:
@@ -258,44 +275,6 @@ def _side_values(values: torch.Tensor, points: Points, layout: Layout) -> torch.
     # Fluxes are wanted at the unknowns alone, Dirichlet values on the whole side.
     own = values if there == values.shape[-len(shape) :] else layout.to_unknowns(values)
     return own if tuple(own.shape[-len(shape) :]) == there else None
-
-
-def load(source: FieldFile, key: str) -> np.ndarray:
-    """The array of a field file; raises InputError where there is none."""
-    path = Path(source.file)
-    if not path.is_file():
-        raise InputError(f"file not found: {source.file}", key)
-    try:
-        if path.suffix == ".npy":
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        else:
-            array = _load_hdf5(path, source, key)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        reason = "numpy.save did not write it" if path.suffix == ".npy" else error
-        raise InputError(f"cannot read {source.file}: {reason}", key) from None
-    if array.dtype.kind not in "fiu":
-        raise InputError(f"{source.file} holds {array.dtype}; it must hold real numbers", key)
-    # A private copy: the map is read-only and torch tensors are not.
-    return np.array(array, dtype=np.float64)
-
-
-def _load_hdf5(path: Path, source: FieldFile, key: str) -> np.ndarray:
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        names: list[str] = []
-        file.visititems(lambda n, o: names.append(n) if isinstance(o, h5py.Dataset) else None)
-        wanted = source.dataset or (names[0] if len(names) == 1 else None)
-        if wanted is None or wanted.strip("/") not in names:
-            raise InputError(
-                f"{source.file} has no dataset '{source.dataset}'; name one of: {', '.join(names)}"
-                if source.dataset
-                else f"name the dataset of {source.file}: one of {', '.join(names)}",
-                key,
-            )
-        return np.asarray(file[wanted][...])
 
 
 def require(
@@ -322,11 +301,7 @@ def describe(value: torch.Tensor, bad: torch.Tensor, points: Points, key: str) -
         index = tuple(i if n > 1 else 0 for i, n in zip(place, p.shape, strict=True))
         where.append(f"{name} = {float(p[index]):.6g}")
     sample = f" in sample {list(batch) if len(batch) > 1 else batch[0]}" if batch else ""
-    return f"{_name(key)} = {float(value[first]):.6g} at {', '.join(where)}{sample}"
-
-
-def _name(key: str) -> str:
-    return key.removeprefix("problem.").removeprefix("equation.")
+    return f"{short(key)} = {float(value[first]):.6g} at {', '.join(where)}{sample}"
 
 
 def _times(shape: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ says so.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -30,63 +31,31 @@ from sciml.core.discretize.elements_boundary import (
     system_of,
 )
 from sciml.core.discretize.elements_data import MeshData, evaluate, mesh_data
-from sciml.core.discretize.elements_tables import Part, advection, load, mass, stiffness, whole
-from sciml.core.equation import Elasticity, Equation
+from sciml.core.dispatch import discretises, estimates_memory, semidiscretises
+from sciml.core.equation import Equation
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
+from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
+from sciml.core.quadrature import Part, advection, load, mass, stiffness, whole
 from sciml.core.sparse import PatternMatrix
 
 _KEY = "problem.equation"
 
 
+@discretises(Equation, Mesh)
 def discretize_on_mesh(
-    problem: Problem,
-    mesh: Mesh,
-    *,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
-    """Lower a steady linear problem, or one of elasticity, to ``A x = b`` on a mesh.
+    """Lower a steady linear problem to ``A x = b`` on a mesh.
 
     ``A`` is a :class:`PatternMatrix` of batch (*A.batch), ``b`` has shape (*batch, unknowns);
     assembled in float64, then in ``dtype`` on ``device``. Both are differentiable in tensor
-    coefficients, sources and boundary values. ``lift`` gives (*batch, nodes), of elasticity
-    (*batch, d, nodes). Raises InputError for data that make no well-posed system.
+    coefficients, sources and boundary values. ``lift`` gives (*batch, nodes). Raises InputError for
+    data that make no well-posed system.
     """
-    if problem.domain is not None:
-        raise InputError(
-            "a problem on a mesh has no domain: the mesh is the domain", "problem.domain"
-        )
-    if problem.time is not None:
-        raise InputError("problems in time are not solved on meshes; use a grid", "problem.time")
-    if problem.obstacle is not None:
-        raise InputError("a mesh has its holes itself: leave the obstacle out", "problem.obstacle")
-    if isinstance(problem.equation, Elasticity):
-        from sciml.core.discretize.elements_elasticity import elasticity_system
-
-        system = elasticity_system(problem, mesh)
-    elif isinstance(problem.equation, Equation):
-        system = _scalar_system(problem, mesh)
-    else:
-        raise InputError(
-            f"'{problem.equation.kind}' is not solved on meshes; the coefficient form and "
-            "elasticity are",
-            f"{_KEY}.kind",
-        )
-    return _placed(system, dtype, torch.device(device))
-
-
-def memory_on_mesh(problem: Problem, mesh: Mesh) -> int:
-    """Bytes at the peak of ``discretize``: local matrices, their places and the pattern."""
-    d = mesh.dimension if isinstance(problem.equation, Elasticity) else 1
-    count = mesh.cell_nodes.shape[1]
-    local = len(mesh.cells) * count**2
-    return int(local * (16 * d * d + 24) + len(mesh.cells) * (mesh.dimension**2 * 32 + 200))
-
-
-def _scalar_system(problem: Problem, mesh: Mesh) -> LinearSystem:
+    check_on_mesh(problem)
     _check_form(problem.form, mesh.dimension)
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
@@ -119,7 +88,42 @@ def _scalar_system(problem: Problem, mesh: Mesh) -> LinearSystem:
         )
 
     A, right = eliminate(Whole(places.ids, values, b), fixed, build)
-    return system_of(A, right, Embedding(fixed, mesh.shape), data, ("u",), defect)
+    system = system_of(A, right, Embedding(fixed, mesh.shape), data, ("u",), defect)
+    return placed(system, dtype, device)
+
+
+@semidiscretises(Equation, Mesh)
+def _refuse(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> NonlinearSystem:
+    raise InputError(
+        "on a mesh only steady linear problems are solved; this one needs domain: and grid:",
+        "problem.domain",
+    )
+
+
+@estimates_memory(Equation, Mesh)
+def _memory(problem: Problem, mesh: Mesh, itemsize: int) -> int:
+    return memory_on_mesh(mesh, 1)
+
+
+def memory_on_mesh(mesh: Mesh, components: int) -> int:
+    """Bytes at the peak of ``discretize``: local matrices, their places and the pattern."""
+    local = len(mesh.cells) * mesh.cell_nodes.shape[1] ** 2
+    assembly = local * (16 * components**2 + 24)
+    return int(assembly + len(mesh.cells) * (mesh.dimension**2 * 32 + 200))
+
+
+def check_on_mesh(problem: Problem) -> None:
+    """Raise InputError for what no problem on a mesh has: a domain, time, an obstacle."""
+    if problem.domain is not None:
+        raise InputError(
+            "a problem on a mesh has no domain: the mesh is the domain", "problem.domain"
+        )
+    if problem.time is not None:
+        raise InputError("problems in time are not solved on meshes; use a grid", "problem.time")
+    if problem.obstacle is not None:
+        raise InputError("a mesh has its holes itself: leave the obstacle out", "problem.obstacle")
 
 
 def _local(
@@ -293,10 +297,8 @@ def _check_form(equation: Equation, d: int) -> None:
         raise InputError(f"b must be a list of {d} entries", f"{_KEY}.b")
 
 
-def _placed(system: LinearSystem, dtype: torch.dtype, device: torch.device) -> LinearSystem:
+def placed(system: LinearSystem, dtype: torch.dtype, device: torch.device) -> LinearSystem:
     """The system in another dtype or on another device."""
-    from dataclasses import replace
-
     A = system.A
     assert isinstance(A, PatternMatrix)
     if dtype == A.dtype and device == A.device:

@@ -15,14 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 import torch
-from scipy.sparse.csgraph import connected_components
 
 from sciml.core.discretize.elements_data import MeshData
-from sciml.core.discretize.elements_tables import Part, at_nodes, on_facets
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Condition, Problem
+from sciml.core.quadrature import Part, at_nodes, on_facets
 from sciml.core.sparse import PatternMatrix
 
 
@@ -230,6 +229,9 @@ def system_of(
 
 def parts_of(mesh: Mesh) -> np.ndarray:
     """For every node, the number of the connected part of the mesh that it belongs to."""
+    # Most of what loads this module has no mesh.
+    from scipy.sparse.csgraph import connected_components
+
     nodes = mesh.cell_nodes
     rows = np.repeat(nodes[:, 0], nodes.shape[1] - 1)
     links = scipy.sparse.coo_matrix(

@@ -1,33 +1,39 @@
-"""A problem's data on a mesh: coefficients at points of elements, facets and nodes.
+"""Coefficients on a mesh: what :mod:`sciml.core.reader` reads, at points of elements and facets.
 
-A coefficient is a number, an expression, a function of the coordinates, an array with a value per
-node or per element, a file of such an array, or one of these for every named subdomain.
+Arrays are a value per node or per element; besides, a coefficient may be one for every named
+subdomain.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
-from sciml.core.discretize.coefficients import load, require
-from sciml.core.discretize.elements_tables import Part
-from sciml.core.equation import FieldFile, Regions
+from sciml.core.discretize.coefficients import require
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.expression import parse
-from sciml.core.functions import call_named
 from sciml.core.grid import AXES
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Coefficient, Problem
+from sciml.core.quadrature import Part
+from sciml.core.reader import (
+    Context,
+    Regions,
+    compile,
+    outside,
+    read_parameters,
+    short,
+    state_names,
+)
+from sciml.core.table import Curve
 
 _REFUSED = {
     "t": "problems in time are not solved on meshes: leave t out",
     **dict.fromkeys(
-        ("u", "ux", "uy", "uz"),
+        state_names(("u",)),
         "nonlinear problems are not solved on meshes: leave the solution out",
     ),
 }
@@ -35,35 +41,30 @@ _REFUSED = {
 
 @dataclass(frozen=True)
 class MeshData:
-    """The mesh, the parameters (tensors of shape batch), and remarks for the user."""
+    """The mesh, the parameters (tensors of shape batch, and tables), and remarks for the user."""
 
     mesh: Mesh
     parameters: Mapping[str, torch.Tensor]
     notes: list[str] = field(default_factory=list)
+    tables: Mapping[str, Curve] = field(default_factory=dict)
+
+    @property
+    def context(self) -> Context:
+        """Which names mean what on the mesh."""
+        axes = AXES[: self.mesh.dimension]
+        return Context(
+            axes,
+            parameters=tuple(self.parameters),
+            tables=tuple(self.tables.items()),
+            refused=tuple(_REFUSED.items()),
+        )
 
 
 def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
     """The evaluation context; raises InputError for a parameter that is not numeric."""
-    named: dict[str, torch.Tensor] = {}
-    for name, value in problem.parameters.items():
-        key = f"problem.parameters.{name}"
-        try:
-            named[name] = torch.as_tensor(value, dtype=torch.float64)
-        except (TypeError, ValueError, RuntimeError):
-            raise InputError(
-                f"parameter '{name}' must be a number or a list of numbers; got {value!r}", key
-            ) from None
-        if name in (*AXES[: mesh.dimension], *_REFUSED):
-            raise InputError(f"a parameter cannot be called '{name}': the name is taken", key)
-        if not torch.isfinite(named[name]).all():
-            raise InputError(f"parameter '{name}' must be finite; got {value!r}", key)
-    try:
-        torch.broadcast_shapes(*(p.shape for p in named.values()))
-    except RuntimeError:
-        raise InputError(
-            "parameters given as lists must be equally long", "problem.parameters"
-        ) from None
-    return MeshData(mesh, named)
+    taken = (*AXES[: mesh.dimension], *_REFUSED)
+    parameters, tables = read_parameters(problem.parameters, taken)
+    return MeshData(mesh, parameters, tables=tables)
 
 
 def evaluate(
@@ -77,62 +78,45 @@ def evaluate(
     if isinstance(coefficient, Regions):
         value = _by_region(coefficient, part, data, key)
     else:
-        value = _plain(coefficient, part, data, key).to(torch.float64)
+        value = _plain(coefficient, part, data, key)
     require(value, part.points, key, finite=True, positive=positive)
     return value
 
 
 def _plain(coefficient: Coefficient, part: Part, data: MeshData, key: str) -> torch.Tensor:
-    if isinstance(coefficient, Real):
-        return torch.full((1, 1), float(coefficient), dtype=torch.float64)
-    if isinstance(coefficient, str):
-        return _expression(coefficient, part, data, key)
-    if isinstance(coefficient, FieldFile):
-        coefficient = load(coefficient, key)
-    if isinstance(coefficient, (torch.Tensor, np.ndarray)):
-        return _array(torch.as_tensor(coefficient), part, data, key)
-    if callable(coefficient):
-        shape = part.points[0].shape
-        value = torch.as_tensor(
-            call_named(coefficient, part.points, _named(data), _REFUSED, key), dtype=torch.float64
-        )
+    read = compile(coefficient, data.context, key)
+    known = {
+        name: p[..., None, None] if p.ndim else p
+        for name, p in data.parameters.items()
+        if name in read.names
+    }
+
+    def locate(
+        values: torch.Tensor, centring: str | None, points: Sequence[torch.Tensor], key: str
+    ) -> torch.Tensor:
+        return _array(values, centring, part, data, key)
+
+    value = read.at(part.points, known, locate)
+    if value.is_complex():
+        raise InputError(f"{short(key)} must be real; it is complex", key)
+    value = value.to(torch.float64)
+    if read.curves:
         try:
-            return value.expand(torch.broadcast_shapes(value.shape, shape))
-        except RuntimeError:
-            raise InputError(
-                f"the function returned shape {list(value.shape)} for coordinates of shape "
-                f"{list(shape)}; it must return one value per point, batch dimensions first",
-                key,
-            ) from None
-    raise InputError(
-        "a coefficient is a number, an expression, values at the nodes or elements, or a "
-        f"function; got {type(coefficient).__name__}",
-        key,
-    )
-
-
-def _expression(text: str, part: Part, data: MeshData, key: str) -> torch.Tensor:
-    try:
-        parsed = parse(text, (*AXES[: data.mesh.dimension], *data.parameters), _REFUSED)
-    except InputError as error:
-        raise InputError(error.message, error.key or key) from None
-    value = parsed(**dict(zip(AXES, part.points, strict=False)), **_named(data))
+            require(value.reshape(1, 1) if value.ndim == 0 else value, part.points, key,
+                    finite=True)  # fmt: skip
+        except InputError as error:
+            raise InputError(error.message + outside(read), key) from None
     return value.reshape(1, 1) if value.ndim == 0 else value
 
 
-def _named(data: MeshData) -> dict[str, torch.Tensor]:
-    """The parameters, as they broadcast against a part's points."""
-    return {name: p[..., None, None] if p.ndim else p for name, p in data.parameters.items()}
-
-
-def _array(values: torch.Tensor, part: Part, data: MeshData, key: str) -> torch.Tensor:
+def _array(
+    values: torch.Tensor, centring: str | None, part: Part, data: MeshData, key: str
+) -> torch.Tensor:
     """A value per node, or per element where the part is the elements."""
-    if values.ndim == 0:
-        return values.reshape(1, 1)
     nodes, cells = data.mesh.shape[0], len(data.mesh.cells)
-    if values.shape[-1] == nodes:
+    if values.shape[-1] == nodes and centring != "cell":
         return part.at_points(values.to(torch.float64))
-    if values.shape[-1] == cells and part.inverse is not None:
+    if values.shape[-1] == cells and centring != "node" and part.inverse is not None:
         return values[..., None]
     raise InputError(
         f"the values have shape {list(values.shape)}; they must end in the {nodes} nodes"

@@ -16,6 +16,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from sciml.core.discretize.elements import check_on_mesh, memory_on_mesh, placed
 from sciml.core.discretize.elements_boundary import (
     Embedding,
     Fixed,
@@ -30,22 +31,25 @@ from sciml.core.discretize.elements_boundary import (
     system_of,
 )
 from sciml.core.discretize.elements_data import MeshData, evaluate, mesh_data
-from sciml.core.discretize.elements_tables import Part, gradients, load, slopes, whole
+from sciml.core.dispatch import accompanies, discretises, estimates_memory
 from sciml.core.equation import Elasticity
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
+from sciml.core.quadrature import Part, gradients, load, slopes, whole
 from sciml.core.sparse import PatternMatrix
 
 _KEY = "problem.equation"
-FIELDS = ("u", "v", "w")
 
 
-def elasticity_system(problem: Problem, mesh: Mesh) -> LinearSystem:
-    """``A x = b`` for the displacement; see ``discretize_on_mesh``."""
-    equation, d = problem.equation, mesh.dimension
-    assert isinstance(equation, Elasticity)
+@discretises(Elasticity, Mesh)
+def elasticity_system(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> LinearSystem:
+    """``A x = b`` for the displacement, ``lift`` (*batch, d, nodes); see ``discretize_on_mesh``."""
+    check_on_mesh(problem)
+    equation, d = problem.equation_as(Elasticity), mesh.dimension
     if d == 1:
         raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")
     data = mesh_data(problem, mesh)
@@ -75,7 +79,13 @@ def elasticity_system(problem: Problem, mesh: Mesh) -> LinearSystem:
             block=d if whole_nodes else 1,
         ),
     )
-    return system_of(A, right, Embedding(fixed, (d, mesh.shape[0])), data, FIELDS[:d])
+    embedding = Embedding(fixed, (d, mesh.shape[0]))
+    return placed(system_of(A, right, embedding, data, equation.fields(d)), dtype, device)
+
+
+@estimates_memory(Elasticity, Mesh)
+def _memory(problem: Problem, mesh: Mesh, itemsize: int) -> int:
+    return memory_on_mesh(mesh, mesh.dimension)
 
 
 def lame(equation: Elasticity, part: Part, data: MeshData) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,8 +105,7 @@ def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
 
     ``value``: displacements (*batch, d, nodes).
     """
-    equation = problem.equation
-    assert isinstance(equation, Elasticity)
+    equation = problem.equation_as(Elasticity)
     cells = whole(mesh, 2 * mesh.degree)
     first, second = lame(equation, cells, mesh_data(problem, mesh))
     # (*batch, component, axis, k, Q) to (*batch, k, Q, component, axis)
@@ -114,8 +123,7 @@ def von_mises(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor
 
     In plane strain with sigma_zz = nu (sigma_xx + sigma_yy); in plane stress with 0.
     """
-    equation = problem.equation
-    assert isinstance(equation, Elasticity)
+    equation = problem.equation_as(Elasticity)
     sigma = stress(problem, mesh, value)
     if mesh.dimension == 2:
         sigma = torch.nn.functional.pad(sigma, (0, 1, 0, 1))
@@ -127,6 +135,11 @@ def von_mises(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor
     mean = sigma.diagonal(dim1=-2, dim2=-1).mean(-1)
     deviator = sigma - mean[..., None, None] * torch.eye(3, dtype=torch.float64)
     return (1.5 * deviator.square().sum((-2, -1))).sqrt()
+
+
+@accompanies(Elasticity, Mesh)
+def _stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"stress": von_mises(problem, mesh, value)}
 
 
 def rigid_motions(mesh: Mesh) -> np.ndarray:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import wraps
 from typing import Any
 
 import numpy as np
@@ -30,8 +31,9 @@ import torch
 from sciml.core.discretize import assemble, obstacle
 from sciml.core.discretize.coefficients import Data, data, evaluate, require
 from sciml.core.discretize.layout import Layout, at_end, layout
-from sciml.core.discretize.memory import check_memory
+from sciml.core.discretize.memory import check_memory, samples
 from sciml.core.discretize.obstacle import Cut
+from sciml.core.dispatch import discretises, estimates_memory
 from sciml.core.equation import Equation, FieldFile, Helmholtz, Sponge
 from sciml.core.errors import InputError
 from sciml.core.grid import SIDES, Grid
@@ -44,6 +46,7 @@ _FEWEST_POINTS = 10.0
 COMPLEX = {torch.float64: torch.complex128, torch.float32: torch.complex64}
 
 
+@discretises(Helmholtz, Grid)
 def discretize(
     problem: Problem, on: Grid, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
@@ -78,9 +81,16 @@ def discretize(
     return LinearSystem(A, b, grid, lift, real.restrict, notes)
 
 
+@estimates_memory(Helmholtz, Grid)
+def memory(problem: Problem, on: Grid, itemsize: int) -> int:
+    """Bytes at the peak of ``discretize``: real planes, then complex ones of twice the size."""
+    equation, d = problem.equation_as(Helmholtz), len(on.shape)
+    batch = samples(problem, (equation.wavenumber, equation.K, equation.f), d)
+    return math.prod(on.shape) * batch * 3 * (2 * d + 7) * itemsize
+
+
 def _checked(problem: Problem) -> Helmholtz:
-    equation = problem.equation
-    assert isinstance(equation, Helmholtz)
+    equation = problem.equation_as(Helmholtz)
     if problem.time is not None:
         raise InputError(
             "the Helmholtz equation is one of frequency and has no time: leave time and initial "
@@ -153,8 +163,7 @@ def _given(problem: Problem) -> list[Any]:
         conditions.append(problem.obstacle.boundary)
     values = [value for c in conditions for value in (c.dirichlet, c.neumann)]
     values += [c.robin.g for c in conditions if c.robin is not None]
-    equation: Any = problem.equation
-    return [equation.f, *values]
+    return [problem.equation_as(Helmholtz).f, *values]
 
 
 def _may_be_complex(value: Any) -> bool:
@@ -176,13 +185,18 @@ def _taken(value: Any, take: Callable[[Any], Any]) -> Any:
     if not _may_be_complex(value):
         return value
     if callable(value) and not isinstance(value, (torch.Tensor, np.ndarray, FieldFile)):
-        return lambda *x: take(torch.as_tensor(value(*x)).to(torch.complex128))
+        # Called as the function itself is: it tells its arguments by their names.
+        @wraps(value)
+        def part(*placed: Any, **named: Any) -> Any:
+            return take(torch.as_tensor(value(*placed, **named)).to(torch.complex128))
+
+        return part
     return take(value)
 
 
 def _part(problem: Problem, c: torch.Tensor, take: Callable[[Any], Any]) -> Problem:
     """The real problem whose data are one part of the complex ones."""
-    equation: Any = problem.equation
+    equation = problem.equation_as(Helmholtz)
     hole = problem.obstacle
     if hole is not None:
         hole = Obstacle(hole.inside, _condition(hole.boundary, take))
@@ -260,14 +274,13 @@ def _robin(
     if robin is not None:
         alpha = _complex(robin.alpha, points, info, f"{key}.alpha")
         return alpha, _complex(robin.g, points, info, f"{key}.g")
-    equation: Any = problem.equation
+    equation = problem.equation_as(Helmholtz)
     k = evaluate(equation.wavenumber, points, info, f"{_KEY}.wavenumber")
     return -1j * k * _conductivity(problem, points, info).sqrt(), None
 
 
 def _conductivity(problem: Problem, points: tuple[torch.Tensor, ...], info: Data) -> torch.Tensor:
-    equation: Any = problem.equation
-    K = evaluate(equation.K, points, info, f"{_KEY}.K")
+    K = evaluate(problem.equation_as(Helmholtz).K, points, info, f"{_KEY}.K")
     require(K, points, f"{_KEY}.K", positive=True)
     return K
 
@@ -335,9 +348,8 @@ def _resolution(
     problem: Problem, k: torch.Tensor, lay: Layout, info: Data, hole: Cut | None
 ) -> list[str]:
     """How many points the shortest wavelength has, and how far the phase drifts."""
-    equation: Any = problem.equation
     unused = hole.unused if hole is not None else None
-    K = evaluate(equation.K, info.own, info, f"{_KEY}.K", unused, fill=1.0)
+    K = evaluate(problem.equation_as(Helmholtz).K, info.own, info, f"{_KEY}.K", unused, fill=1.0)
     local = (k / K.sqrt()).detach()
     if unused is not None:
         local = torch.where(unused, 0.0, local)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from sciml.core.equation import Helmholtz
+from sciml.core.dispatch import estimates_memory
+from sciml.core.equation import Equation
 from sciml.core.errors import InputError
 from sciml.core.grid import Grid
 from sciml.core.mesh import Mesh
@@ -25,26 +27,25 @@ def memory_estimate(problem: Problem, on: Grid | Mesh, itemsize: int = 8) -> int
     ``itemsize`` is that of the dtype. Parameters and arrays in memory count with their batch;
     files are not opened.
     """
-    if isinstance(on, Mesh):
-        from sciml.core.discretize.elements import memory_on_mesh
+    return estimates_memory.look_up(problem.equation, type(on))(problem, on, itemsize)
 
-        return memory_on_mesh(problem, on)
-    d = len(on.shape)
-    if isinstance(problem.equation, Helmholtz):
-        # Real planes, then complex ones of twice the size.
-        return math.prod(on.shape) * _batch(problem, d) * 3 * (2 * d + 7) * itemsize
+
+@estimates_memory(Equation, Grid)
+def _of_stencils(problem: Problem, on: Grid, itemsize: int) -> int:
+    d, operator = len(on.shape), _operator_entries(problem.form)
+    batch = samples(problem, (*operator, problem.form.f), d)
     entries = 3**d if is_matrix(problem.form.K) else 2 * d + 1
     constant = (
         on.centring == "node"
         and problem.obstacle is None
         and all(c.kind in ("dirichlet", "periodic") for c in problem.boundary.values())
-        and all(isinstance(value, (int, float)) for value in _operator_entries(problem))
+        and all(isinstance(value, (int, float)) for value in operator)
     )
     words = 4 if constant else entries + 6
-    if not problem.form.linear:
+    if not problem.form.linear_with(problem.parameters):
         # The Jacobian, its multigrid, and the residual's temporaries.
         words = 3 * 3**d + 40
-    return math.prod(on.shape) * _batch(problem, d) * words * itemsize
+    return math.prod(on.shape) * batch * words * itemsize
 
 
 def check_memory(problem: Problem, on: Grid, dtype: torch.dtype, device: torch.device) -> None:
@@ -74,10 +75,7 @@ def is_matrix(K: Any) -> bool:
     )
 
 
-def _operator_entries(problem: Problem) -> list[Any]:
-    if isinstance(problem.equation, Helmholtz):
-        return [problem.equation.wavenumber, problem.equation.K]
-    equation = problem.form
+def _operator_entries(equation: Equation) -> list[Any]:
     entries: list[Any] = [equation.c]
     for value in (equation.K, equation.b):
         rows = value if isinstance(value, (list, tuple)) else [0.0 if value is None else value]
@@ -86,13 +84,10 @@ def _operator_entries(problem: Problem) -> list[Any]:
     return entries
 
 
-def _batch(problem: Problem, d: int) -> int:
-    """Samples implied by the parameters and by arrays on the grid."""
+def samples(problem: Problem, coefficients: Iterable[Any], d: int) -> int:
+    """How many the parameters, and coefficients that are arrays on a grid of d axes, stand for."""
     shapes = [np.shape(value) for value in problem.parameters.values()]
-    equation = problem.equation
-    source = equation.f if isinstance(equation, Helmholtz) else problem.form.f
-    values = [*_operator_entries(problem), source]
-    for value in values:
+    for value in coefficients:
         if not isinstance(value, FieldFile) and hasattr(value, "shape"):
             shapes.append(tuple(value.shape[: max(0, len(value.shape) - d)]))
     try:

@@ -26,6 +26,7 @@ from sciml.core.discretize.jacobian import box_jacobian
 from sciml.core.discretize.layout import Transfer, layout
 from sciml.core.discretize.memory import check_memory, is_matrix
 from sciml.core.discretize.obstacle import Cut
+from sciml.core.dispatch import semidiscretises
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
@@ -36,19 +37,11 @@ from sciml.core.stencil import Stencil, box_offsets
 _KEY = "problem.equation"
 
 
+@semidiscretises(Equation, Grid)
 def semidiscretize(
-    problem: Problem,
-    on: Grid,
-    *,
-    dtype: torch.dtype = torch.float64,
-    device: torch.device | str = "cpu",
+    problem: Problem, on: Grid, *, dtype: torch.dtype, device: torch.device
 ) -> NonlinearSystem:
-    """Lower a problem of the coefficient form, or one given by an energy, to a system of ODEs.
-
-    Arrays are in ``dtype`` on ``device``; see :class:`NonlinearSystem` for their shapes. A steady
-    problem has no mass. Raises InputError for coefficients or data that do not go together.
-    """
-    device = torch.device(device)
+    """Lower a problem of the coefficient form, or one given by an energy, to a system of ODEs."""
     grid = on.bind(problem.box)
     check_form(problem, grid)
     check_memory(problem, grid, dtype, device)
@@ -56,10 +49,17 @@ def semidiscretize(
     info = data(problem, lay, dtype, device)
     _check_data(problem, info)
     if problem.form.energy is not None:
-        return energy_system(problem, info)
-    if _quasilinear(problem, info):
-        return flux_system(problem, info)
-    return _semilinear(problem, info)
+        system = energy_system(problem, info)
+    elif _quasilinear(problem, info):
+        system = flux_system(problem, info)
+    else:
+        system = _semilinear(problem, info)
+
+    def remarks(u: torch.Tensor, t: float) -> tuple[str, ...]:
+        left = (f"an iterate was outside: {r}; outside: hold keeps its ends" for r in info.left)
+        return (*system.remarks(u, t), *sorted(left))
+
+    return replace(system, remarks=remarks)
 
 
 def _quasilinear(problem: Problem, info: Data) -> bool:

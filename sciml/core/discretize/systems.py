@@ -14,17 +14,20 @@ from typing import Any
 
 import torch
 
-from sciml.core.discretize.coefficients import Data, data, evaluate, expression
+from sciml.core.discretize.coefficients import Data, data, depends_on, evaluate
 from sciml.core.discretize.layout import layout
 from sciml.core.discretize.nonlinear import add_diagonal, semidiscretize
+from sciml.core.dispatch import semidiscretises
 from sciml.core.equation import Equation, System
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
+from sciml.core.reader import state_names
 from sciml.core.stencil import Stencil
 
 _KEY = "problem.equation.equations"
+_COEFFICIENTS = ("m", "d", "K", "b", "c", "f")
 
 
 @dataclass(frozen=True)
@@ -36,29 +39,42 @@ class _Field:
     f: Any
 
 
-def semidiscretize_fields(problem: Problem, on: Grid) -> NonlinearSystem:
-    """Lower a :class:`System` in time to one system of ODEs, float64.
+@semidiscretises(System, Grid)
+def semidiscretize_fields(
+    problem: Problem, on: Grid, *, dtype: torch.dtype, device: torch.device
+) -> NonlinearSystem:
+    """Lower a :class:`System` in time to one system of ODEs.
 
     Its batch is (*batch, fields) and ``fields`` their names. ``linearise`` leaves the coupling
     between fields out. Raises InputError for an obstacle, for K or b that depend on a field, and
     for fields without initial data.
     """
-    equation = problem.equation
-    if not isinstance(equation, System):
-        raise InputError("this is no system of equations", "problem.equation.kind")
+    equation = problem.equation_as(System)
     if problem.obstacle is not None:
         raise InputError(
             "systems of several fields are solved without obstacles", "problem.obstacle"
         )
     names = tuple(equation.equations)
+    if problem.time is None:
+        raise InputError(
+            "a system is solved in time: give time: {end: ...} and initial: "
+            f"{{{', '.join(f'{name}: ...' for name in names)}}}",
+            "problem.time",
+        )
     _check_initial(problem, names)
     first = next(iter(equation.equations.values()))
     info = data(
         _alone(problem, first, names[0]),
-        layout(problem, on.bind(problem.box), torch.float64, "cpu"),
-        torch.float64,
-        torch.device("cpu"),
+        layout(problem, on.bind(problem.box), dtype, device),
+        dtype,
+        device,
     )
+    for name in set(state_names(names)) & set(problem.parameters):
+        raise InputError(
+            f"a parameter cannot be called '{name}': the name is taken",
+            f"problem.parameters.{name}",
+        )
+    info = replace(info, fields=names)
     fields = {name: _field(problem, name, on, info, names) for name in names}
     return _Coupled(fields, info).system(on.bind(problem.box))
 
@@ -87,35 +103,31 @@ def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
 
 
 def _field(problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, ...]) -> _Field:
-    assert isinstance(problem.equation, System)
-    equation = problem.equation.equations[name]
-    for entry in ("K", "b"):
-        if _coupled(getattr(equation, entry), info, names, f"{_KEY}.{name}.{entry}"):
+    equation = problem.equation_as(System).equations[name]
+    own: dict[str, Any] = {}
+    for entry in _COEFFICIENTS:
+        key, coefficient = f"{_KEY}.{name}.{entry}", getattr(equation, entry)
+        used = depends_on(coefficient, info, key) - {"t"}
+        if used and entry not in ("c", "f"):
             raise InputError(
-                f"{entry} may depend on the coordinates and t, not on a field",
-                f"{_KEY}.{name}.{entry}",
+                f"{entry} may depend on the coordinates and t, not on {sorted(used)[0]}", key
             )
-    own: dict[str, Any] = {
-        entry: getattr(equation, entry)
-        for entry in ("c", "f")
-        if _coupled(getattr(equation, entry), info, names, f"{_KEY}.{name}.{entry}")
-    }
+        if used - set(names):
+            raise InputError(
+                f"{entry} may depend on the fields {', '.join(names)}, not on their slopes: "
+                f"not on {sorted(used - set(names))[0]}",
+                key,
+            )
+        if used:
+            own[entry] = coefficient
     rest: dict[str, Any] = dict.fromkeys(own, 0.0)
     uncoupled = replace(equation, kind="general", **rest)
-    system = semidiscretize(_alone(problem, uncoupled, name), on)
+    system = semidiscretize(
+        _alone(problem, uncoupled, name), on, dtype=info.dtype, device=info.device
+    )
     if system.inertia is not None or system.mass is None:
         raise InputError("every field needs d (before its u_t) and no m", f"{_KEY}.{name}.d")
     return _Field(system, own.get("c"), own.get("f"))
-
-
-def _coupled(coefficient: Any, info: Data, names: tuple[str, ...], key: str) -> bool:
-    if isinstance(coefficient, (list, tuple)):
-        return any(_coupled(entry, info, names, key) for entry in coefficient)
-    if not isinstance(coefficient, str):
-        return False
-    zero = torch.zeros(())
-    known = replace(info, variables={**info.variables, **dict.fromkeys(names, zero)})
-    return bool(expression(coefficient, known, key).names & set(names))
 
 
 class _Coupled:

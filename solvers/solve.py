@@ -1,0 +1,116 @@
+"""The verb: ``solve(problem, solver, on=grid)``, which is ``run . init`` of the solver.
+
+``init`` does the set-up that many right-hand sides can share, ``run`` answers one of them (as in
+CommonSolve.jl and lineax). What the verb needs is imported when it is used, so that
+``from sciml import solve`` loads no torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+    from sciml.core.grid import Grid
+    from sciml.core.mesh import Mesh
+    from sciml.core.points import Points
+    from sciml.core.solution import Solution
+    from sciml.core.solve import Progress, Solver
+
+_FORMS = "solve takes (problem, solver, on=grid) or (A, b, solver)"
+_OWN = ("solver", "on", "initial", "throw", "progress")
+
+
+def solve(
+    problem: Any,
+    *arguments: Any,
+    solver: Solver | None = None,
+    on: Grid | Mesh | Points | None = None,
+    initial: torch.Tensor | None = None,
+    throw: bool = True,
+    progress: Progress | None = None,
+    **more: Any,
+) -> Solution:
+    """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``; ``Auto()`` by default.
+
+    ``problem``: a Problem or a LinearSystem; ``A``: a LinearMap or a SciPy sparse matrix, ``b`` a
+    vector. ``initial``: a first guess on the grid. ``throw=True`` raises SolveError where a sample
+    has not converged; with False the Solution says so. ``progress(iteration, residual)`` is called
+    once per iteration, ``progress(step, t)`` once per step in time. ``more``: what the solver's
+    ``run`` takes besides; of a problem in time ``frames``, the file that keeps its frames while
+    they come, and from which the same call goes on after an interruption. Values are float64 of
+    shape (*batch, [frames], [fields], *grid). Raises InputError for arguments that do not fit.
+    """
+    from sciml.core.errors import SolveError
+
+    problem, solver = _stated(problem, arguments, solver)
+    more = _wanted(more, problem, solver)
+    solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
+    if throw and not solution.status.success:
+        worst = float(solution.residual.max())
+        raise SolveError(f"{solution.status} (worst relative residual {worst:.2e})")
+    return solution
+
+
+def init(problem: Any, solver: Solver | None = None, on: Grid | Mesh | Points | None = None) -> Any:
+    """Set-up once for many right-hand sides, with ``Auto()`` by default.
+
+    Answer them with ``solver.run(state, b=...)``.
+    """
+    return _chosen(solver).init(problem, on)
+
+
+def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any) -> tuple[Any, Solver]:
+    """The problem, a matrix and its right-hand side as a system, and the solver."""
+    import scipy.sparse
+    import torch
+
+    from sciml.core.errors import InputError
+    from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
+    from sciml.core.solve import Solver
+
+    rest = list(arguments)
+    if isinstance(problem, LinearMap) or scipy.sparse.issparse(problem):
+        if not rest or isinstance(rest[0], Solver):
+            raise InputError("solve(A, b, solver) needs the right-hand side b after the matrix")
+        A = problem if isinstance(problem, LinearMap) else SparseMatrix(problem)
+        b = torch.as_tensor(rest.pop(0))
+        problem = LinearSystem(A, b.to(torch.promote_types(b.dtype, torch.float64)))
+    if len(rest) > 1 or (rest and solver is not None):
+        raise InputError(_FORMS)
+    return problem, _chosen(rest[0] if rest else solver)
+
+
+def _chosen(solver: Any) -> Solver:
+    """The solver itself, ``Auto()`` for None; InputError for what is none."""
+    from sciml.core.errors import InputError
+    from sciml.core.solve import Solver
+
+    if solver is None:
+        from sciml.solvers.auto import Auto
+
+        return Auto()
+    if isinstance(solver, type):
+        name = solver.__name__
+        raise InputError(f"pass {name}(), a solver with its options, not the class {name}")
+    if not isinstance(solver, Solver):
+        raise InputError(f"{type(solver).__name__} is no solver such as CG(); {_FORMS}")
+    return solver
+
+
+def _wanted(more: Mapping[str, Any], problem: Any, solver: Solver) -> dict[str, Any]:
+    """What of ``more`` was given; InputError for what the solver or the problem has no use for."""
+    from sciml.core.errors import InputError, did_you_mean
+    from sciml.core.problem import Problem
+
+    taken = inspect.signature(solver.run).parameters
+    for name in more:
+        if name != "frames" and (name not in taken or name in ("state", "b")):
+            raise InputError(f"solve takes no '{name}'{did_you_mean(name, (*_OWN, 'frames'))}")
+    in_time = isinstance(problem, Problem) and problem.time is not None
+    if more.get("frames") is not None and not in_time:
+        raise InputError("frames are kept for a problem in time; this one has no time")
+    return {name: value for name, value in more.items() if value is not None}
