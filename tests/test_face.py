@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,7 @@ import sciml
 from sciml import solvers
 from sciml.app.read import solver_classes
 from sciml.core.errors import InputError
+from sciml.core.lazy import exported
 from sciml.core.linear import LinearSystem, SparseMatrix
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -60,6 +63,50 @@ def test_every_solver_resolves(name: str) -> None:
 def test_solvers_are_named_after_their_class() -> None:
     for cls in solver_classes():
         assert cls.kind.replace("_", "") == cls.__name__.lower()
+
+
+PACKAGES = ("sciml", "sciml.solvers", "sciml.solvers.collocation", "sciml.operators",
+            "sciml.datasets", "sciml.training")  # fmt: skip
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_lists_each_name_once_and_gives_them_all(package: str) -> None:
+    module = importlib.import_module(package)
+    text = Path(str(module.__file__)).read_text().partition("\ndef ")[0]
+    listed = re.findall(r"^    from sciml\S* import (\w+)(?: as (\w+))?$", text, re.M)
+    assert listed and all(name == again for name, again in listed)
+    assert len(module.__all__) == len(set(module.__all__)) >= len(listed)
+    assert {name for name, _ in listed} <= set(module.__all__) == set(dir(module))
+    names: dict[str, object] = {}
+    exec(f"from {package} import *", names)
+    assert set(module.__all__) <= names.keys()
+    assert all(names[name] is getattr(module, name) for name in module.__all__)
+
+
+def test_a_class_in_the_list_of_a_package_is_all_that_a_new_solver_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "__init__.py").write_text(
+        "from typing import TYPE_CHECKING\nfrom sciml.core.lazy import attach\n"
+        "if TYPE_CHECKING:\n"
+        "    from house import rooms as rooms\n"
+        "    from house.rooms import Kitchen as Kitchen\n"
+        "    from house.rooms import Cellar as Cellar\n"
+        "    from house.rooms import Hidden\n"
+        "__getattr__, __dir__ = attach(__name__, __file__)\n"
+    )
+    (tmp_path / "house" / "rooms.py").write_text(
+        "class Kitchen:\n    def run(self): ...\nclass Cellar: ...\nHidden = Cellar\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    house = importlib.import_module("house")
+    assert "house.rooms" not in sys.modules
+    assert house.__all__ == ["rooms", "Kitchen", "Cellar"]
+    assert exported(house, "run") == [house.Kitchen]
+    assert house.rooms is sys.modules["house.rooms"]
+    with pytest.raises(AttributeError, match="no attribute 'Hidden'"):
+        house.Hidden  # noqa: B018
 
 
 @pytest.mark.parametrize("module", [sciml, solvers])

@@ -1,16 +1,18 @@
 """What all commands share: their options, how a mistake and progress are told, and the exit codes.
 
-Exit codes: 0 solved, 1 not solved, 2 bad input, 130 interrupted. Progress goes to standard error: a
-live bar on a terminal, else a line every few seconds. Nothing of weight is loaded here.
+Exit codes: 0 solved, 1 not solved, 2 bad input, 130 interrupted, 141 nobody reads the output.
+Progress goes to standard error: a live bar on a terminal, else a line every few seconds. Nothing of
+weight is loaded here.
 """
 
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from sciml.core.problem import Time
 
 
-NOT_SOLVED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+NOT_SOLVED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A problem stated in YAML.")]
@@ -57,6 +59,10 @@ def reported(command: Command) -> Command:
         except MemoryError:
             complain("out of memory: use a coarser grid or a smaller batch")
             raise typer.Exit(BAD_INPUT) from None
+        except BrokenPipeError:
+            # Whoever read the output has left; results are on the disk before they are told.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(CLOSED_PIPE) from None
         except OSError as error:
             if error.filename is None:
                 raise
@@ -72,6 +78,12 @@ def reported(command: Command) -> Command:
 def complain(message: str) -> None:
     """One line on standard error."""
     typer.secho(f"sciml: {message}", err=True, fg="red" if sys.stderr.isatty() else None)
+
+
+def progress_line(line: str) -> None:
+    """One line on standard error; that nobody reads it any more stops no computation."""
+    with suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def print_facts(lines: Mapping[str, str]) -> None:
@@ -147,7 +159,7 @@ def solving(spec: Spec) -> Iterator[Watch]:
         nonlocal last
         if time.monotonic() - last >= _PLAIN_SECONDS:
             last = time.monotonic()
-            console.print(line, highlight=False, soft_wrap=True)
+            progress_line(line)
 
     yield Watch(show, span)
 
@@ -206,7 +218,7 @@ def training(epochs: int) -> Iterator[Report]:
         last = now
         left = (now - begun) / (epoch - before) * (epochs - epoch)
         line = f"epoch {epoch} of {epochs}, {_epoch_line(record)}, {clock(left)} left"
-        console.print(line, highlight=False)
+        progress_line(line)
 
     yield report
 

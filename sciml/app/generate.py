@@ -9,6 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sciml.app.console import progress_line
 from sciml.app.record import versions
 from sciml.core.errors import InputError
 from sciml.core.mesh import PLURALS
@@ -81,13 +82,13 @@ def make_dataset(family: Family, out: Path, *, engine: str, workers: int, device
             line = f"{rate:.3g} samples/s, {rejects} rejected"
             bar.update(task, completed=stored, description=line)
             if not console.is_terminal:
-                console.print(f"{stored} of {wanted}, {line}", highlight=False)
+                progress_line(f"{stored} of {wanted}, {line}")
 
         manifest = generate(
             family, out, engine=engine, workers=workers, device=device, progress=report
         )
     line = f"{count_stored(manifest)} samples in {out}; {len(manifest.rejects)} rejected"
-    console.print(line, highlight=False)
+    progress_line(line)
 
 
 def _plain(family: Family) -> dict[str, Any]:
