@@ -318,8 +318,9 @@ def _product(A: Stencil, u: torch.Tensor | np.ndarray) -> np.ndarray:
             elif step:
                 here[axis] = slice(max(0, -step), -step if step > 0 else None)
                 there[axis] = slice(max(0, step), step if step < 0 else None)
-        at: tuple[Any, ...] = (..., *here)
-        total[at] += plane[at] * moved[(..., *there)]
+        at: Any = (..., *here)
+        from_there: Any = (..., *there)
+        total[at] += plane[at] * moved[from_there]
     return total
 
 
