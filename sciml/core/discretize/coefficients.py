@@ -29,12 +29,14 @@ from sciml.core.problem import Coefficient, FieldFile, Problem, Unknown
 
 SLOPES = ("ux", "uy", "uz")
 STATE = ("u", *SLOPES)
+NORMAL = ("nx", "ny", "nz")
 _JUMPS = {"<", "<=", ">", ">=", "==", "!=", "step", "sign", "floor", "round", "mod", "where"}
 _REFUSED = {
     "t": "this problem has no time; give it time: {end: ...} and initial:, or leave t out",
     **dict.fromkeys(
         STATE, "the solution cannot stand here, or the equation is nonlinear: use newton or auto"
     ),
+    **dict.fromkeys(NORMAL, "the outward normal is known in the data of a side or a rim only"),
 }
 
 

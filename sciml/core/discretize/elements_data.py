@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.core.discretize.coefficients import load, require
+from sciml.core.discretize.coefficients import NORMAL, load, require
 from sciml.core.discretize.elements_tables import Part
 from sciml.core.equation import FieldFile, Regions
 from sciml.core.errors import InputError, did_you_mean
@@ -29,6 +29,9 @@ _REFUSED = {
     **dict.fromkeys(
         ("u", "ux", "uy", "uz"),
         "nonlinear problems are not solved on meshes: leave the solution out",
+    ),
+    **dict.fromkeys(
+        NORMAL, "the outward normal is known in neumann and robin data of a boundary only"
     ),
 }
 
@@ -94,7 +97,8 @@ def _plain(coefficient: Coefficient, part: Part, data: MeshData, key: str) -> to
     if callable(coefficient):
         shape = part.points[0].shape
         value = torch.as_tensor(
-            call_named(coefficient, part.points, _named(data), _REFUSED, key), dtype=torch.float64
+            call_named(coefficient, part.points, _named(part, data), _REFUSED, key),
+            dtype=torch.float64,
         )
         try:
             return value.expand(torch.broadcast_shapes(value.shape, shape))
@@ -113,16 +117,18 @@ def _plain(coefficient: Coefficient, part: Part, data: MeshData, key: str) -> to
 
 def _expression(text: str, part: Part, data: MeshData, key: str) -> torch.Tensor:
     try:
-        parsed = parse(text, (*AXES[: data.mesh.dimension], *data.parameters), _REFUSED)
+        known = (*AXES[: data.mesh.dimension], *data.parameters, *part.normal)
+        parsed = parse(text, known, _REFUSED)
     except InputError as error:
         raise InputError(error.message, error.key or key) from None
-    value = parsed(**dict(zip(AXES, part.points, strict=False)), **_named(data))
+    value = parsed(**dict(zip(AXES, part.points, strict=False)), **_named(part, data))
     return value.reshape(1, 1) if value.ndim == 0 else value
 
 
-def _named(data: MeshData) -> dict[str, torch.Tensor]:
-    """The parameters, as they broadcast against a part's points."""
-    return {name: p[..., None, None] if p.ndim else p for name, p in data.parameters.items()}
+def _named(part: Part, data: MeshData) -> dict[str, torch.Tensor]:
+    """The parameters and the part's normal, as they broadcast against its points."""
+    named = {name: p[..., None, None] if p.ndim else p for name, p in data.parameters.items()}
+    return {**named, **part.normal}
 
 
 def _array(values: torch.Tensor, part: Part, data: MeshData, key: str) -> torch.Tensor:
