@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from test_mesh import unit_mesh
 
 from sciml import solve
 from sciml.core.discretize import discretize, semidiscretize
@@ -16,12 +17,12 @@ from sciml.core.discretize.coefficients import data
 from sciml.core.discretize.fluxes import SCHEMES
 from sciml.core.discretize.layout import layout
 from sciml.core.discretize.quasilinear import Quasilinear
-from sciml.core.equation import System
+from sciml.core.equation import NavierStokes, System
 from sciml.core.errors import InputError
 from sciml.core.fields import values_on
 from sciml.core.grid import SIDES, Box, Grid
 from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Time
-from sciml.solvers import BDF, IMEX, SDIRK, Newton, RungeKutta
+from sciml.solvers import BDF, ETDRK4, IMEX, SDIRK, Newton, Projection, RungeKutta
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"
 CONDITIONS = {
@@ -500,3 +501,61 @@ def test_normals_point_out_of_the_fluid_on_sides_and_rims():
         value = solve(problem, on=grid).value
         gap = (value - grid.coordinates()[0])[~value.isnan()]
         assert float(gap.abs().max()) < 2e-3
+
+
+@pytest.mark.parametrize("d", (1, 2, 3))
+def test_normals_point_out_of_a_mesh(d):
+    """A linear u is met to rounding by its flux, n . grad u, through all boundaries but one."""
+    slope = (2.0, -3.0, 0.5)[:d]
+    u = " + ".join(f"({s})*{a}" for s, a in zip(slope, "xyz", strict=False))
+    g = " + ".join(f"({s})*n{a}" for s, a in zip(slope, "xyz", strict=False))
+    for element in ("P1", "P2"):
+        mesh = unit_mesh(3, d, element, jitter=0.1)
+        sides = dict.fromkeys(mesh.boundaries, Condition(neumann=g))
+        sides["left"] = Condition(dirichlet=u)
+        sides["right"] = Condition(robin=Robin(1.5, f"1.5*({u}) + {g}"))
+        solution = solve(Problem(None, Equation(), sides, exact=u), on=mesh)
+        points = [torch.from_numpy(p) for p in mesh.nodes.T]
+        exact = sum(s * p for s, p in zip(slope, points, strict=True))
+        torch.testing.assert_close(solution.value, exact, rtol=0, atol=1e-7)
+    with pytest.raises(InputError, match="time are not solved on meshes"):
+        solve(Problem(None, Equation(), {**sides, "right": Condition(neumann="t")}), on=mesh)
+    with pytest.raises(InputError, match="outward normal is known in"):
+        solve(Problem(None, Equation(f="nx"), sides), on=mesh)
+
+
+def test_a_quasilinear_jacobian_is_that_of_the_flux_without_its_limiter():
+    """Burgers in time: compact, and exact for what it leaves in."""
+    problem = Problem(
+        box(2), Equation(d=1.0, K="0.01 + 0.01*u**2", b=("u", "1 - u")),
+        {"left": CONDITIONS[D], "right": CONDITIONS[N], "bottom": CONDITIONS[R],
+         "top": CONDITIONS[R]},
+        time=Time(1.0), initial="x",
+    )  # fmt: skip
+    for centring in ("node", "cell"):
+        grid = Grid((6, 7), centring).bind(problem.box)
+        info = data(problem, layout(problem, grid, torch.float64, "cpu"), torch.float64, "cpu")
+        fluxes = Quasilinear(problem, info.at_time(0.0))
+        system = semidiscretize(problem, grid)
+        u = random(system.shape)
+        J = jacobian(lambda v, F=fluxes: F.residual(v, 0.0, compact=True), u)
+        torch.testing.assert_close(dense(system.linearise(u, 0.0)), J)
+        gap = system.residual(u, 0.0) - fluxes.residual(u, 0.0, compact=True)
+        assert float(gap.abs().max()) > 1e-4
+
+
+@pytest.mark.parametrize("solver", (ETDRK4(), Projection()), ids=lambda s: s.kind)
+def test_solvers_without_these_fluxes_refuse_a_scheme(solver):
+    walls = {"all": CONDITIONS[P] if solver.kind == "etdrk4" else Condition(dirichlet=(0.0, 0.0))}
+    equation = Equation(d=1.0) if solver.kind == "etdrk4" else NavierStokes(viscosity=0.1)
+    initial = 0.0 if solver.kind == "etdrk4" else {"u": 0.0, "v": 0.0}
+    problem = Problem(Box((0.0, 0.0), (1.0, 1.0)), equation, walls, time=Time(0.1), initial=initial)
+    with pytest.raises(InputError) as caught:
+        solve(problem, solver, on=Grid((9, 9), scheme="central"))
+    assert caught.value.key == "grid.scheme"
+
+
+def test_a_parameter_cannot_take_the_name_of_the_normal():
+    problem = Problem(box(1), Equation(), {"all": Condition(dirichlet=0)}, parameters={"nx": 1.0})
+    with pytest.raises(InputError, match="the name is taken"):
+        discretize(problem, Grid((9,)))

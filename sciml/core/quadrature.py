@@ -12,13 +12,14 @@ linear, and differentiable, in the coefficient.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from sciml.core.grid import AXES
 from sciml.core.mesh import Mesh, edge_vectors, reference
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ class Part:
     """k elements, facets or nodes of a mesh, with where and how to integrate over them.
 
     ``nodes`` (k, N) int64; ``scale`` (k,): |det J|; ``inverse`` (k, d, d): J^-1, of elements only;
-    ``points``: x, y, z of the quadrature points, (k, Q) each.
+    ``points``: x, y, z of the quadrature points, (k, Q) each. ``normal``: of facets the unit normal
+    out of the mesh, (k, 1) each, by its names nx, ny, nz.
     """
 
     tables: Tables
@@ -53,6 +55,7 @@ class Part:
     scale: torch.Tensor
     points: tuple[torch.Tensor, ...]
     inverse: torch.Tensor | None = None
+    normal: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def measure(self) -> torch.Tensor:
@@ -105,7 +108,8 @@ def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Part:
     if mesh.dimension == 1:
         one = torch.ones(1, dtype=torch.float64)
         entries = Tables(one[:, None][:, :0], one, one[:, None], one[:, None, None][..., :0])
-        return Part(entries, nodes, torch.ones(len(nodes), dtype=torch.float64), (start,))
+        scale = torch.ones(len(nodes), dtype=torch.float64)
+        return Part(entries, nodes, scale, (start,), normal=_normal(mesh, facets, start, None))
     kinds = {
         2: (skfem.ElementLineP1, skfem.ElementLineP2),
         3: (skfem.ElementTriP1, skfem.ElementTriP2),
@@ -113,7 +117,28 @@ def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Part:
     entries = tables(kinds[mesh.degree - 1](), degree)
     J = torch.from_numpy(edge_vectors(mesh.points, corners))
     scale = torch.linalg.det(J.mT @ J).sqrt()
-    return Part(entries, nodes, scale, _mapped(start, J, entries.points))
+    normal = _normal(mesh, facets, start, J)
+    return Part(entries, nodes, scale, _mapped(start, J, entries.points), normal=normal)
+
+
+def _normal(
+    mesh: Mesh, facets: np.ndarray, start: torch.Tensor, J: torch.Tensor | None
+) -> dict[str, torch.Tensor]:
+    """The unit normals of facets, out of the element that each belongs to first.
+
+    ``start`` (k, d) a corner of each, ``J`` (k, d, d - 1) the edges from there.
+    """
+    if J is None:
+        normal = torch.ones_like(start)
+    elif J.shape[-1] == 1:
+        normal = torch.stack([J[:, 1, 0], -J[:, 0, 0]], -1)
+    else:
+        normal = torch.linalg.cross(J[..., 0], J[..., 1])
+    cells = mesh.topology.t[:, mesh.topology.f2t[0, facets]]
+    middle = torch.from_numpy(mesh.points[cells].mean(0))
+    outward = ((start - middle) * normal).sum(-1, keepdim=True).sign()
+    normal = outward * normal / normal.norm(dim=-1, keepdim=True)
+    return {f"n{axis}": n[:, None] for axis, n in zip(AXES, normal.unbind(-1), strict=False)}
 
 
 def at_nodes(mesh: Mesh, nodes: np.ndarray) -> Part:

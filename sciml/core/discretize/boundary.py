@@ -27,14 +27,21 @@ from typing import Any
 import torch
 
 from sciml.core.discretize.averages import over_faces
-from sciml.core.discretize.coefficients import SLOPES, STATE, Data, depends_on, describe, evaluate
+from sciml.core.discretize.coefficients import (
+    NORMAL,
+    SLOPES,
+    STATE,
+    Data,
+    depends_on,
+    describe,
+    evaluate,
+)
 from sciml.core.discretize.fluxes import Faces, effective_outflow
 from sciml.core.discretize.layout import Layout, Points, at_end, lie_along
 from sciml.core.errors import InputError
 from sciml.core.grid import SIDES
 from sciml.core.problem import Condition, Problem, Robin
 
-NORMALS = ("nx", "ny", "nz")
 _SETTLED, _STEPS = 1e-14, 60
 
 End = tuple[int, int]  # axis, and 0 or 1 for its low or high end
@@ -47,7 +54,7 @@ def facing(info: Data, normal: Sequence[torch.Tensor | float]) -> Data:
     """The context where the outward normal is known, one value or tensor per axis."""
     known = {
         name: n if isinstance(n, torch.Tensor) else _scalar(n, info.dtype, info.device)
-        for name, n in zip(NORMALS, normal, strict=False)
+        for name, n in zip(NORMAL, normal, strict=False)
     }
     return replace(info, variables={**info.variables, **known})
 

@@ -39,7 +39,7 @@ SLOPES = ("ux", "uy", "uz")
 STATE = ("u", *SLOPES)
 _NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 _NO_STATE = "the solution cannot stand here, or the equation is nonlinear: use newton or auto"
-_NO_NORMAL = "the outward normal is known on a side only"
+_NO_NORMAL = "the outward normal is known in the data of a side or a rim only"
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def data(problem: Problem, layout: Layout, dtype: torch.dtype, device: torch.dev
 
     Raises InputError for a parameter that is not numeric.
     """
-    taken = (*AXES[: problem.box.dimension], "t", *STATE)
+    taken = (*AXES[: problem.box.dimension], "t", *STATE, *NORMAL)
     parameters, tables = read_parameters(problem.parameters, taken, device)
     context = Data(layout, parameters, dtype, device, layout.grid_points(), tables=tables)
     return context if problem.time is None else context.at_time(problem.time.start)

@@ -20,6 +20,7 @@ from sciml.core.mesh import Mesh
 from sciml.core.problem import Coefficient, Problem
 from sciml.core.quadrature import Part
 from sciml.core.reader import (
+    NORMAL,
     Context,
     Regions,
     compile,
@@ -36,6 +37,9 @@ _REFUSED = {
         state_names(("u",)),
         "nonlinear problems are not solved on meshes: leave the solution out",
     ),
+    **dict.fromkeys(
+        NORMAL, "the outward normal is known in neumann and robin data of a boundary only"
+    ),
 }
 
 
@@ -48,13 +52,13 @@ class MeshData:
     notes: list[str] = field(default_factory=list)
     tables: Mapping[str, Curve] = field(default_factory=dict)
 
-    @property
-    def context(self) -> Context:
-        """Which names mean what on the mesh."""
+    def context(self, part: Part) -> Context:
+        """Which names mean what on a part of the mesh."""
         axes = AXES[: self.mesh.dimension]
         return Context(
             axes,
             parameters=tuple(self.parameters),
+            others=tuple(part.normal),
             tables=tuple(self.tables.items()),
             refused=tuple(_REFUSED.items()),
         )
@@ -84,12 +88,12 @@ def evaluate(
 
 
 def _plain(coefficient: Coefficient, part: Part, data: MeshData, key: str) -> torch.Tensor:
-    read = compile(coefficient, data.context, key)
+    read = compile(coefficient, data.context(part), key)
     known = {
         name: p[..., None, None] if p.ndim else p
         for name, p in data.parameters.items()
         if name in read.names
-    }
+    } | dict(part.normal)
 
     def locate(
         values: torch.Tensor, centring: str | None, points: Sequence[torch.Tensor], key: str
