@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sciml.app.record import versions
 from sciml.core.errors import InputError
 from sciml.core.mesh import PLURALS
-from sciml.core.plain import dump
+from sciml.core.serialise import dump
 from sciml.datasets.loader import Reader
 from sciml.datasets.samples import SPLITS
 from sciml.datasets.statistics import FILE as STATISTICS
