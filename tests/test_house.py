@@ -144,8 +144,6 @@ def circles(edges: Mapping[str, set[str]]) -> set[frozenset[str]]:
 
 # Circles that are still to be cut. None may be added.
 KNOWN_CIRCLES = {
-    frozenset({"sciml.core.discretize.elements_tables", "sciml.core.mesh"}),
-    frozenset({"sciml.core.files", "sciml.core.solution"}),
     frozenset(
         {
             "sciml.core.kernels",
@@ -154,8 +152,6 @@ KNOWN_CIRCLES = {
             "sciml.core.stencil",
         }
     ),
-    frozenset({"sciml.core.discretize.assemble", "sciml.core.discretize.helmholtz"}),
-    frozenset({"sciml.solvers.spectral.evolution", "sciml.solvers.spectral.vorticity"}),
 }
 
 

@@ -4,8 +4,8 @@ Of the coefficient form, divided by d, the parts with constant coefficients make
 
     L(k) = (-k . K k - i b . k - c + i beta k^3 - gamma |k|^4) / d,
 
-all else is evaluated on the grid and makes N. With
-inertia, m u_tt + d u_t = ..., the pair (u, u_t) evolves, and L is a 2 x 2 matrix per mode.
+all else is evaluated on the grid and makes N. With inertia, m u_tt + d u_t = ..., the pair (u, u_t)
+evolves, and L is a 2 x 2 matrix per mode.
 
 A diffusivity that varies is split, K = K_0 + (K - K_0), with K_0 midway between its extremes at the
 start: the linear symbol takes the stiff part, and N what is left. Fields and slopes are limited to
