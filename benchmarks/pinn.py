@@ -46,8 +46,7 @@ from pinn_cases import (
 )
 
 from sciml.core.files import write_text
-from sciml.core.grid import Grid
-from sciml.core.points import Points
+from sciml.core.grid import Grid, Points
 from sciml.solvers import CG, ETDRK4, SDIRK, Multigrid
 from sciml.solvers.solve import solve
 

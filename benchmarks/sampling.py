@@ -31,8 +31,7 @@ from sciml.app.figures import STYLE, draw_points, residual_field
 from sciml.core.equation import Equation
 from sciml.core.fields import values_on
 from sciml.core.files import atomic_write, write_text
-from sciml.core.grid import Box, Grid
-from sciml.core.points import Points
+from sciml.core.grid import Box, Grid, Points
 from sciml.core.problem import Condition, Problem
 from sciml.solvers.collocation import (
     DASG,

@@ -26,8 +26,7 @@ from torch import Tensor
 
 from sciml.core.fields import values_on
 from sciml.core.files import write_text
-from sciml.core.grid import Box, Grid
-from sciml.core.points import Points
+from sciml.core.grid import Box, Grid, Points
 from sciml.core.pointwise import Pointwise
 from sciml.core.problem import Condition, Equation, Problem
 from sciml.core.solution import Solution

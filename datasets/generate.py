@@ -27,7 +27,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.mesh import Mesh
-from sciml.core.plain import differences
+from sciml.core.serialise import differences
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.engines import executor
 from sciml.datasets.family import Family

@@ -36,7 +36,7 @@ from sciml.solvers.multigrid import Multigrid
 from sciml.solvers.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:
-    from sciml.core.points import Points
+    from sciml.core.grid import Points
 
 # (problem): the name in ``sciml.solvers``, and why.
 chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from sciml.core.grid import Grid
+    from sciml.core.grid import Grid, Points
     from sciml.core.mesh import Mesh
-    from sciml.core.points import Points
     from sciml.core.solution import Solution
     from sciml.core.solve import Progress, Solver
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from sciml.core.equation import Equation
 from sciml.core.grid import Box, Grid
-from sciml.core.plain import dump
 from sciml.core.problem import Condition, Problem
+from sciml.core.serialise import dump
 from sciml.datasets.distributions import GaussianField
 from sciml.datasets.family import DatasetOptions, Family
 from sciml.datasets.generate import generate

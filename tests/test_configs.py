@@ -13,8 +13,8 @@ from sciml.app.read import json_schema, load_spec, read_spec
 from sciml.app.yaml import parse_yaml
 from sciml.core.equation import Equation
 from sciml.core.expression import parse
-from sciml.core.plain import dump
 from sciml.core.problem import Problem
+from sciml.core.serialise import dump
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

@@ -16,7 +16,7 @@ from sciml.app.train import train
 from sciml.app.training_spec import Solved
 from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.grid import Grid
-from sciml.core.plain import dump
+from sciml.core.serialise import dump
 from sciml.datasets.family import Family
 from sciml.operators.operator import Side, Signature, architectures
 

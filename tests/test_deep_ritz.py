@@ -9,8 +9,7 @@ import torch
 
 from sciml.core.equation import Equation
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.points import Points
+from sciml.core.grid import Box, Grid, Points
 from sciml.core.problem import Condition, Problem, Robin, Time
 from sciml.core.status import Status
 from sciml.solvers import Newton

@@ -17,7 +17,7 @@ from sciml.app.console import aligned
 from sciml.app.evaluate import FILE, markdown
 from sciml.app.figures_learning import Case, plot_cases, plot_errors, plot_transfer
 from sciml.core.grid import Box, Grid
-from sciml.core.plain import dump
+from sciml.core.serialise import dump
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import MgNO, Operator, Signature, save_operator
 from sciml.training import ResolutionTransfer, evaluate

@@ -24,8 +24,8 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.mesh import Mesh
 from sciml.core.mesh_file import MeshFile, write_vtu
-from sciml.core.plain import dump
 from sciml.core.problem import Condition, Equation, Problem
+from sciml.core.serialise import dump
 from sciml.datasets.distributions import (
     Blocks,
     Distribution,

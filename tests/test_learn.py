@@ -18,7 +18,7 @@ from sciml.app.train import matrices, read_history
 from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.errors import InputError
 from sciml.core.linear import SparseMatrix
-from sciml.core.plain import dump
+from sciml.core.serialise import dump
 from sciml.core.stencil import Stencil
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -32,9 +32,9 @@ from sciml.core.grid import SIDES, Box
 from sciml.core.linear import SparseMatrix
 from sciml.core.mesh import Geometry, Hole, Mesh, edge_vectors
 from sciml.core.mesh_file import read_mesh
-from sciml.core.plain import dump
 from sciml.core.problem import Condition, Problem, Robin, Time
 from sciml.core.quadrature import relative_error
+from sciml.core.serialise import dump
 from sciml.core.solution import load_solution
 
 Field = Callable[..., torch.Tensor]

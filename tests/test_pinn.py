@@ -13,8 +13,7 @@ import torch
 
 import sciml
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.points import Points
+from sciml.core.grid import Box, Grid, Points
 from sciml.core.problem import Condition, Equation, Problem, Time
 from sciml.core.status import Status
 from sciml.core.strong import strong_form

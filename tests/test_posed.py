@@ -15,7 +15,7 @@ from sciml.app.spec import Spec
 from sciml.core.equation import System
 from sciml.core.errors import InputError
 from sciml.core.files import save_solution
-from sciml.core.points import Points
+from sciml.core.grid import Points
 from sciml.core.problem import Robin, Unknown
 from sciml.core.solution import load_solution
 from sciml.core.status import Status

@@ -9,9 +9,8 @@ import torch
 
 from sciml.core.equation import Equation, System
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.grid import Box, Grid, Points
 from sciml.core.jet import jet_of
-from sciml.core.points import Points
 from sciml.core.problem import Condition, Problem, Robin, Time, Unknown
 from sciml.core.strong import strong_form
 from sciml.solvers.collocation.objective import objective_of

@@ -16,8 +16,8 @@ from sciml.app.spec import Spec
 from sciml.app.yaml import SpecError, parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
-from sciml.core.plain import dump
 from sciml.core.problem import Condition, Equation, FieldFile, Problem, Robin
+from sciml.core.serialise import dump
 from sciml.core.table import Table
 
 GOOD = """\

@@ -221,7 +221,7 @@ def info(
     if what.suffix in (".yaml", ".yml"):
         from sciml.app.read import load
         from sciml.app.validate import describe
-        from sciml.core.plain import dump
+        from sciml.core.serialise import dump
 
         stated = load(what)
         typer.echo(describe(stated, what))

@@ -21,8 +21,8 @@ import torch
 from sciml.app.run import Answer, Setting, error_of, lower
 from sciml.app.spec import Spec
 from sciml.core.errors import InputError
+from sciml.core.grid import Points
 from sciml.core.linear import LinearSystem
-from sciml.core.points import Points
 from sciml.core.solution import Solution
 from sciml.core.stencil import Stencil
 from sciml.solvers.auto import Auto, choose, choose_for

@@ -34,9 +34,8 @@ from torch import Tensor
 
 from sciml.core.errors import InputError
 from sciml.core.files import atomic_write
-from sciml.core.grid import AXES, Grid
+from sciml.core.grid import AXES, Grid, Points
 from sciml.core.mesh import Mesh
-from sciml.core.points import Points
 from sciml.core.solution import Solution
 
 if TYPE_CHECKING:

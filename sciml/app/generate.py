@@ -13,7 +13,7 @@ from sciml.app.console import progress_line
 from sciml.app.record import versions
 from sciml.core.errors import InputError
 from sciml.core.mesh import PLURALS
-from sciml.core.plain import dump
+from sciml.core.serialise import dump
 from sciml.datasets.loader import Reader
 from sciml.datasets.samples import SPLITS
 from sciml.datasets.statistics import FILE as STATISTICS

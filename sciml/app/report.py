@@ -20,7 +20,7 @@ from sciml.app.record import RUN, check, read
 from sciml.app.yaml import one_line, to_yaml
 from sciml.core.errors import InputError
 from sciml.core.files import write_text
-from sciml.core.plain import differences
+from sciml.core.serialise import differences
 from sciml.core.solution import load_solution
 
 # What a run's figures are called in its record; the answer stands before everything else.

@@ -23,11 +23,10 @@ from sciml.core.discretize import discretize, memory_estimate
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.fields import beside, exact_on_mesh, hole_on, values_on
 from sciml.core.files import save_solution, write_text
-from sciml.core.grid import Grid
+from sciml.core.grid import Grid, Points
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import PLURALS, Mesh
 from sciml.core.place import discrete
-from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, load_solution
 

@@ -8,11 +8,10 @@ from typing import Any
 
 from sciml.app.yaml import Source, SpecError, path_of
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
+from sciml.core.grid import Grid, Points
 from sciml.core.mesh import Geometry, Mesh
 from sciml.core.mesh_file import MeshFile
 from sciml.core.place import check_place, placed
-from sciml.core.points import Points
 from sciml.core.problem import Problem
 
 

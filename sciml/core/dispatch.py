@@ -18,11 +18,10 @@ import torch
 
 from sciml.core.equation import PDE
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
+from sciml.core.grid import Grid, Points
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.nonlinear import NonlinearSystem
-from sciml.core.points import Points
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -19,9 +19,8 @@ from sciml.core.discretize.elements_data import mesh_data
 from sciml.core.discretize.layout import layout
 from sciml.core.dispatch import accompanies
 from sciml.core.equation import Equation, Regions
-from sciml.core.grid import Grid
+from sciml.core.grid import Grid, Points
 from sciml.core.mesh import Mesh
-from sciml.core.points import Points
 from sciml.core.pointwise import Pointwise, numeric_parameters
 from sciml.core.problem import Coefficient, Problem
 from sciml.core.quadrature import at_nodes, whole

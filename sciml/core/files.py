@@ -29,10 +29,9 @@ import torch
 
 from sciml.core.certificate import Certificate
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.grid import Box, Grid, Points
 from sciml.core.mesh import Mesh
 from sciml.core.mesh_file import read_mesh_group, write_mesh_group, write_vtu
-from sciml.core.points import Points
 from sciml.core.status import Status
 
 if TYPE_CHECKING:

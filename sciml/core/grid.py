@@ -1,8 +1,9 @@
-"""Uniform tensor grids in one, two and three dimensions.
+"""Where an answer lives without a mesh: on uniform tensor grids, or at scattered points of a box.
 
 Axis order is ``x, y, z``: axis 0 of an array is x, so ``value[i, j]`` is u(x_i, y_j). Node grids
 include the boundary nodes (x_i = lower + i h, h = (upper - lower) / (n - 1)); cell grids hold the
-cell centres (x_i = lower + (i + 1/2) h, h = (upper - lower) / n).
+cell centres (x_i = lower + (i + 1/2) h, h = (upper - lower) / n). Grids have one to three
+dimensions, scattered points up to ten.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from sciml.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch
+
 
 AXES = ("x", "y", "z")
 SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
@@ -131,3 +133,45 @@ class Grid:
         import torch
 
         return tuple(torch.meshgrid(*self.axes(), indexing="ij"))
+
+
+@dataclass(frozen=True)
+class Points:
+    """``count`` points of Sobol's sequence, scrambled by ``seed``, inside the problem's box.
+
+    For problems that no grid can hold: in ten dimensions a grid of 9 points per axis has 3.5e9.
+    """
+
+    count: int
+    seed: int = 0
+    domain: Box | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"count must be at least 1; got {self.count}", "points.count")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One axis: the points."""
+        return (self.count,)
+
+    @property
+    def box(self) -> Box:
+        """The domain; raises InputError while the points are not bound to one."""
+        if self.domain is None:
+            raise InputError("these points have no domain yet: use points.bind(problem.domain)")
+        return self.domain
+
+    def bind(self, domain: Box) -> Points:
+        """These points in ``domain``."""
+        return self if self.domain is not None else replace(self, domain=domain)
+
+    def coordinates(self) -> tuple[torch.Tensor, ...]:
+        """One tensor (count,) per axis, float64."""
+        import torch
+
+        box = self.box
+        engine = torch.quasirandom.SobolEngine(box.dimension, scramble=True, seed=self.seed)
+        cube = engine.draw(self.count, dtype=torch.float64)
+        low, high = (torch.tensor(c, dtype=torch.float64) for c in (box.lower, box.upper))
+        return tuple((low + cube * (high - low)).unbind(1))

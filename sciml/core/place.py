@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
+from sciml.core.grid import Grid, Points
 from sciml.core.mesh import Geometry, Mesh
 from sciml.core.mesh_file import MeshFile
-from sciml.core.points import Points
 from sciml.core.problem import Problem
 
 

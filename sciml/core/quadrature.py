@@ -42,7 +42,7 @@ class Tables:
 
 
 @dataclass(frozen=True)
-class Part:
+class Quadrature:
     """k elements, facets or nodes of a mesh, with where and how to integrate over them.
 
     ``nodes`` (k, N) int64; ``scale`` (k,): |det J|; ``inverse`` (k, d, d): J^-1, of elements only;
@@ -84,12 +84,12 @@ def tables(element: skfem.Element, degree: int) -> Tables:
     )
 
 
-def whole(mesh: Mesh, degree: int) -> Part:
+def whole(mesh: Mesh, degree: int) -> Quadrature:
     """All elements of the mesh."""
     entries = tables(reference(mesh), degree)
     J = torch.from_numpy(edge_vectors(mesh.points, mesh.cells))
     start = torch.from_numpy(mesh.points[mesh.cells[:, 0]])
-    return Part(
+    return Quadrature(
         entries,
         torch.from_numpy(mesh.cell_nodes.astype(np.int64)),
         torch.linalg.det(J).abs(),
@@ -98,7 +98,7 @@ def whole(mesh: Mesh, degree: int) -> Part:
     )
 
 
-def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Part:
+def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Quadrature:
     """Numbered facets: points, edges or triangles."""
     import skfem
 
@@ -109,7 +109,9 @@ def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Part:
         one = torch.ones(1, dtype=torch.float64)
         entries = Tables(one[:, None][:, :0], one, one[:, None], one[:, None, None][..., :0])
         scale = torch.ones(len(nodes), dtype=torch.float64)
-        return Part(entries, nodes, scale, (start,), normal=_normal(mesh, facets, start, None))
+        return Quadrature(
+            entries, nodes, scale, (start,), normal=_normal(mesh, facets, start, None)
+        )
     kinds = {
         2: (skfem.ElementLineP1, skfem.ElementLineP2),
         3: (skfem.ElementTriP1, skfem.ElementTriP2),
@@ -118,7 +120,7 @@ def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Part:
     J = torch.from_numpy(edge_vectors(mesh.points, corners))
     scale = torch.linalg.det(J.mT @ J).sqrt()
     normal = _normal(mesh, facets, start, J)
-    return Part(entries, nodes, scale, _mapped(start, J, entries.points), normal=normal)
+    return Quadrature(entries, nodes, scale, _mapped(start, J, entries.points), normal=normal)
 
 
 def _normal(
@@ -141,14 +143,14 @@ def _normal(
     return {f"n{axis}": n[:, None] for axis, n in zip(AXES, normal.unbind(-1), strict=False)}
 
 
-def at_nodes(mesh: Mesh, nodes: np.ndarray) -> Part:
+def at_nodes(mesh: Mesh, nodes: np.ndarray) -> Quadrature:
     """Numbered nodes, one point each."""
     one = torch.ones(1, dtype=torch.float64)
     entries = Tables(one[:, None][:, :0], one, one[:, None], one[:, None, None][..., :0])
     where = torch.from_numpy(mesh.nodes[nodes])
     index = torch.from_numpy(np.asarray(nodes, dtype=np.int64))[:, None]
     ones = torch.ones(len(nodes), dtype=torch.float64)
-    return Part(entries, index, ones, tuple(axis[:, None] for axis in where.T))
+    return Quadrature(entries, index, ones, tuple(axis[:, None] for axis in where.T))
 
 
 def _mapped(start: torch.Tensor, J: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -158,19 +160,19 @@ def _mapped(start: torch.Tensor, J: torch.Tensor, points: torch.Tensor) -> tuple
     )
 
 
-def load(part: Part, f: torch.Tensor) -> torch.Tensor:
+def load(part: Quadrature, f: torch.Tensor) -> torch.Tensor:
     """int f phi_i for f (*batch, k, Q) or broadcastable: (*batch, k, N)."""
     return (f * part.measure) @ part.tables.values
 
 
-def mass(part: Part, c: torch.Tensor) -> torch.Tensor:
+def mass(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
     """int c phi_i phi_j for c (*batch, k, Q) or broadcastable: (*batch, k, N, N)."""
     entries = part.tables
     table = torch.einsum("qi,qj->qij", entries.values, entries.values)
     return _product((c * part.measure), table)
 
 
-def stiffness(part: Part, K: torch.Tensor) -> torch.Tensor:
+def stiffness(part: Quadrature, K: torch.Tensor) -> torch.Tensor:
     """int (K grad phi_j) . grad phi_i: (*batch, k, N, N).
 
     K is (*batch, k, Q, 1, 1) times the identity, or (*batch, k, Q, d, d); k and Q may be 1.
@@ -184,7 +186,7 @@ def stiffness(part: Part, K: torch.Tensor) -> torch.Tensor:
     return _product(metric, table)
 
 
-def advection(part: Part, b: torch.Tensor) -> torch.Tensor:
+def advection(part: Quadrature, b: torch.Tensor) -> torch.Tensor:
     """int (b . grad phi_j) phi_i for b (*batch, k, Q, d): (*batch, k, N, N)."""
     assert part.inverse is not None
     entries = part.tables
@@ -193,7 +195,7 @@ def advection(part: Part, b: torch.Tensor) -> torch.Tensor:
     return _product(speed, table)
 
 
-def gradients(part: Part, c: torch.Tensor) -> torch.Tensor:
+def gradients(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
     """int c (d phi_i / d x_a) (d phi_j / d x_b), (*batch, k, N, d, N, d), for c (*batch, k, Q)."""
     assert part.inverse is not None
     entries, (count, d) = part.tables, part.tables.slopes.shape[1:]
@@ -250,7 +252,7 @@ def relative_error(
     return ((part.measure * (found - truth).square()).sum(dims) / size).sqrt()
 
 
-def slopes(part: Part, value: torch.Tensor) -> torch.Tensor:
+def slopes(part: Quadrature, value: torch.Tensor) -> torch.Tensor:
     """grad u at the elements' quadrature points, (*lead, d, k, Q), of values (*lead, nodes)."""
     local = value[..., part.nodes]
     on_reference = torch.einsum("...ki,qil->...klq", local, part.tables.slopes)

@@ -17,7 +17,7 @@ from sciml.core.status import Status
 
 if TYPE_CHECKING:
     from sciml.core.certificate import Certificate
-    from sciml.core.points import Points
+    from sciml.core.grid import Points
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from torch import Tensor
 from sciml.core.dispatch import states_at_points
 from sciml.core.equation import Equation, NavierStokes, System
 from sciml.core.errors import InputError
+from sciml.core.grid import Points
 from sciml.core.jet import Jet, Pairs
-from sciml.core.points import Points
 from sciml.core.pointwise import Pointwise, numeric_parameters
 from sciml.core.problem import Problem
 

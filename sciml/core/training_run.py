@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from sciml.core.errors import InputError, SolveError
 from sciml.core.files import write_text
-from sciml.core.plain import differences
+from sciml.core.serialise import differences
 from sciml.core.weights import read_file, write_weights
 
 CHECKPOINT = "checkpoint.safetensors"

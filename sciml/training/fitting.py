@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.plain import dump
+from sciml.core.serialise import dump
 from sciml.core.training_run import EpochProgress, Step, TrainingRun, claimed, seeded
 from sciml.datasets.stream import Stream
 from sciml.operators.checkpoint import save_operator

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
+from sciml.core.grid import Grid, Points
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
-from sciml.core.points import Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from sciml.core.discretize import discretize, semidiscretize
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.points import Points
+from sciml.core.grid import Grid, Points
 from sciml.core.problem import Problem
 from sciml.core.solution import Solution, Statistics
 from sciml.core.status import Status

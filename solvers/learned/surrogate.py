@@ -37,8 +37,8 @@ from sciml.core.fields import values_on
 from sciml.core.grid import Grid
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
-from sciml.core.plain import differences, dump
 from sciml.core.problem import Problem
+from sciml.core.serialise import differences, dump
 from sciml.core.solution import Solution, Statistics
 from sciml.core.solve import Progress
 from sciml.core.status import Status

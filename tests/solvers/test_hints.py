@@ -14,8 +14,8 @@ from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearSystem
-from sciml.core.plain import dump
 from sciml.core.problem import Condition, Equation, Problem
+from sciml.core.serialise import dump
 from sciml.operators import DeepONet, Operator, Signature, save_operator
 from sciml.solvers import CG, FCG, HINTS, SOR, Direct
 from sciml.solvers.learned.hints import Period, Stationary

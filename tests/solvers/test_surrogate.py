@@ -22,8 +22,8 @@ from sciml.core.equation import FieldFile, Helmholtz
 from sciml.core.errors import InputError
 from sciml.core.files import save_solution
 from sciml.core.grid import Box, Grid
-from sciml.core.plain import dump
 from sciml.core.problem import Condition, Equation, Problem, Time
+from sciml.core.serialise import dump
 from sciml.core.solution import load_solution
 from sciml.operators import MgNO, Operator, Signature, load_operator, save_operator
 from sciml.solvers import CG, FCG, GMRES, Auto, Direct, Multigrid, Surrogate

@@ -38,7 +38,7 @@ from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
-from sciml.core.quadrature import Part, advection, load, mass, stiffness, whole
+from sciml.core.quadrature import Quadrature, advection, load, mass, stiffness, whole
 from sciml.core.sparse import PatternMatrix
 
 _KEY = "problem.equation"
@@ -127,7 +127,7 @@ def check_on_mesh(problem: Problem) -> None:
 
 
 def _local(
-    equation: Equation, cells: Part, data: MeshData
+    equation: Equation, cells: Quadrature, data: MeshData
 ) -> tuple[torch.Tensor, bool, bool | None]:
     """Local matrices, whether they are symmetric, and c: False where 0, None where negative."""
     K = _conductivity(equation.K, cells, data)
@@ -147,7 +147,7 @@ def _local(
     return local, symmetric, reaction
 
 
-def _conductivity(K: Any, cells: Part, data: MeshData) -> torch.Tensor:
+def _conductivity(K: Any, cells: Quadrature, data: MeshData) -> torch.Tensor:
     """K at the quadrature points, (*batch, k, Q, 1, 1), or (..., d, d) where it is no scalar."""
     key, d = f"{_KEY}.K", data.mesh.dimension
     if not isinstance(K, (list, tuple)):
@@ -173,7 +173,7 @@ def _stack(entries: list[torch.Tensor], depth: int = 0) -> torch.Tensor:
     return torch.stack(list(torch.broadcast_tensors(*entries)), dim=-1 - depth)
 
 
-def _note_peclet(cells: Part, K: torch.Tensor, speed: torch.Tensor, data: MeshData) -> None:
+def _note_peclet(cells: Quadrature, K: torch.Tensor, speed: torch.Tensor, data: MeshData) -> None:
     """Say where h |b| > 2 K, h the element's size."""
     d = data.mesh.dimension
     size = (cells.scale ** (1 / d))[:, None]
@@ -253,7 +253,7 @@ def _is_singular(mesh: Mesh, fixed: Fixed, boundary: list[Side], anchored: bool)
 
 
 def _compatible(
-    cells: Part, b: torch.Tensor, mesh: Mesh, data: MeshData
+    cells: Quadrature, b: torch.Tensor, mesh: Mesh, data: MeshData
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``b`` less its mean over the volume, and the defect |sum b| / sum |b| that this removes."""
     one = torch.ones(1, 1, dtype=torch.float64)

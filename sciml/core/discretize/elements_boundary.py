@@ -21,7 +21,7 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Condition, Problem
-from sciml.core.quadrature import Part, at_nodes, on_facets
+from sciml.core.quadrature import Quadrature, at_nodes, on_facets
 from sciml.core.sparse import PatternMatrix
 
 
@@ -31,8 +31,8 @@ class Side:
 
     name: str
     condition: Condition
-    facets: Part
-    nodes: Part
+    facets: Quadrature
+    nodes: Quadrature
 
     @property
     def key(self) -> str:

@@ -18,7 +18,7 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import AXES
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Coefficient, Problem
-from sciml.core.quadrature import Part
+from sciml.core.quadrature import Quadrature
 from sciml.core.reader import (
     NORMAL,
     Context,
@@ -52,7 +52,7 @@ class MeshData:
     notes: list[str] = field(default_factory=list)
     tables: Mapping[str, Curve] = field(default_factory=dict)
 
-    def context(self, part: Part) -> Context:
+    def context(self, part: Quadrature) -> Context:
         """Which names mean what on a part of the mesh."""
         axes = AXES[: self.mesh.dimension]
         return Context(
@@ -72,7 +72,7 @@ def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
 
 
 def evaluate(
-    coefficient: Coefficient, part: Part, data: MeshData, key: str, *, positive: bool = False
+    coefficient: Coefficient, part: Quadrature, data: MeshData, key: str, *, positive: bool = False
 ) -> torch.Tensor:
     """The coefficient at a part's points, float64 (*batch, k, Q); k and Q are 1 where constant.
 
@@ -87,7 +87,7 @@ def evaluate(
     return value
 
 
-def _plain(coefficient: Coefficient, part: Part, data: MeshData, key: str) -> torch.Tensor:
+def _plain(coefficient: Coefficient, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:
     read = compile(coefficient, data.context(part), key)
     known = {
         name: p[..., None, None] if p.ndim else p
@@ -114,7 +114,7 @@ def _plain(coefficient: Coefficient, part: Part, data: MeshData, key: str) -> to
 
 
 def _array(
-    values: torch.Tensor, centring: str | None, part: Part, data: MeshData, key: str
+    values: torch.Tensor, centring: str | None, part: Quadrature, data: MeshData, key: str
 ) -> torch.Tensor:
     """A value per node, or per element where the part is the elements."""
     nodes, cells = data.mesh.shape[0], len(data.mesh.cells)
@@ -130,7 +130,7 @@ def _array(
     )
 
 
-def _by_region(coefficient: Regions, part: Part, data: MeshData, key: str) -> torch.Tensor:
+def _by_region(coefficient: Regions, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:
     known = data.mesh.subdomains
     if part.inverse is None:
         raise InputError("regions give a coefficient of the equation, not of a boundary", key)
@@ -168,11 +168,13 @@ def _by_region(coefficient: Regions, part: Part, data: MeshData, key: str) -> to
     return out
 
 
-def _subset(part: Part, members: np.ndarray) -> Part:
+def _subset(part: Quadrature, members: np.ndarray) -> Quadrature:
     assert part.inverse is not None
     index = torch.from_numpy(np.asarray(members, dtype=np.int64))
     points = tuple(axis[index] for axis in part.points)
-    return Part(part.tables, part.nodes[index], part.scale[index], points, part.inverse[index])
+    return Quadrature(
+        part.tables, part.nodes[index], part.scale[index], points, part.inverse[index]
+    )
 
 
 def _guess(name: str, known: Mapping[str, Any]) -> str:

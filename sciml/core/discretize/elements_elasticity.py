@@ -37,7 +37,7 @@ from sciml.core.errors import InputError
 from sciml.core.linear import LinearSystem
 from sciml.core.mesh import Mesh
 from sciml.core.problem import Problem
-from sciml.core.quadrature import Part, gradients, load, slopes, whole
+from sciml.core.quadrature import Quadrature, gradients, load, slopes, whole
 from sciml.core.sparse import PatternMatrix
 
 _KEY = "problem.equation"
@@ -88,7 +88,9 @@ def _memory(problem: Problem, mesh: Mesh, itemsize: int) -> int:
     return memory_on_mesh(mesh, mesh.dimension)
 
 
-def lame(equation: Elasticity, part: Part, data: MeshData) -> tuple[torch.Tensor, torch.Tensor]:
+def lame(
+    equation: Elasticity, part: Quadrature, data: MeshData
+) -> tuple[torch.Tensor, torch.Tensor]:
     """lambda and mu at the quadrature points, (*batch, k, Q); InputError for unphysical moduli."""
     E = evaluate(equation.young, part, data, f"{_KEY}.young", positive=True)
     nu = evaluate(equation.poisson_ratio, part, data, f"{_KEY}.poisson_ratio")
@@ -156,7 +158,7 @@ def rigid_motions(mesh: Mesh) -> np.ndarray:
     return np.stack([mode.ravel() for mode in modes], axis=1)
 
 
-def _local(cells: Part, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def _local(cells: Quadrature, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     """Local matrices (*batch, k, N, d, N, d): lambda d_a d_b + mu (d_b d_a + delta_ab grad . grad).
 
     With d_a d_b the integral of (d phi_i / d x_a)(d phi_j / d x_b) at [i, a, j, b].
@@ -179,13 +181,15 @@ def _block_pattern(places: Pattern, d: int) -> scipy.sparse.csr_matrix:
     return scipy.sparse.bsr_matrix((numbers, ids.indices, ids.indptr)).tocsr()
 
 
-def _block_entries(places: Pattern, cells: Part, d: int) -> torch.Tensor:
+def _block_entries(places: Pattern, cells: Quadrature, d: int) -> torch.Tensor:
     """Where the entries of local matrices go, (k, N, d, N, d) int64."""
     inside = torch.arange(d * d).reshape(d, 1, d)
     return places.entries(cells.nodes)[..., None, :, None] * (d * d) + inside
 
 
-def _loads(equation: Elasticity, boundary: list[Side], cells: Part, data: MeshData) -> torch.Tensor:
+def _loads(
+    equation: Elasticity, boundary: list[Side], cells: Quadrature, data: MeshData
+) -> torch.Tensor:
     """The body force and the tractions, (*batch, nodes d)."""
     d, count = data.mesh.dimension, data.mesh.shape[0]
     force = equation.force if equation.force is not None else (0.0,) * d
