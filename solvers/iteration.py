@@ -291,6 +291,10 @@ def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> Li
     """The problem's discretisation on ``on``, a linear system itself; InputError without a grid."""
     if isinstance(problem, LinearSystem):
         return problem
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"a solver takes a Problem or a LinearSystem(A, b); got {type(problem).__name__}"
+        )
     if on is None:
         raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
     # Those who bring a matrix do not wait for it to load.

@@ -208,3 +208,11 @@ def test_what_the_verb_does_not_take_is_refused(
     matrix, b = _system()
     with pytest.raises(InputError, match=message):
         sciml.solve(matrix, b, *arguments, **more)
+
+
+@pytest.mark.parametrize("solver", [None, solvers.CG(), solvers.Auto()])
+@pytest.mark.parametrize("on", [None, sciml.Grid((9,))])
+def test_what_is_no_problem_is_named(solver: Any, on: Any) -> None:
+    for given, name in ((None, "NoneType"), (SparseMatrix(np.eye(3)), "SparseMatrix")):
+        with pytest.raises(InputError, match=rf"a Problem or a LinearSystem.*{name}"):
+            sciml.init(given, solver, on)

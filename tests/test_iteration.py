@@ -166,7 +166,8 @@ def test_an_untrusted_map_that_suits_is_taken() -> None:
 class Scripted(KrylovMethod):
     """For A = 1: the residual is multiplied by each of ``factors`` in turn, the last for ever.
 
-    ``spoil``: the step at which r alone becomes NaN; ``lie``: r says zero, x stays.
+    ``spoil``: the step at which r alone becomes NaN. ``lie``: r says zero, x stays; x is NaN where
+    that is spoilt.
     """
 
     factors: tuple[tuple[float, ...], ...] = ()
@@ -191,7 +192,7 @@ class Scripted(KrylovMethod):
                 x.add_((1 - factor) * r)
                 r.mul_(factor)
             if ledger.count + 1 == self.spoil:
-                r.fill_(torch.nan)
+                (x if self.lie else r).fill_(torch.nan)
             ledger.record(norm(r, 1))
 
 
@@ -249,6 +250,12 @@ def test_a_claim_that_the_true_residual_denies_ends_at_the_first_restart() -> No
     assert solution.status is Status.STAGNATED
     assert int(solution.stats.iterations) == 1
     assert float(solution.residual) == 1.0
+
+
+def test_a_nan_in_an_answer_that_claims_to_have_converged_is_told() -> None:
+    A, solver = SparseMatrix(np.eye(4)), Scripted(factors=((0.5,),), spoil=1, lie=True)
+    outcome = solver.iterate(A, solver.setup(A), torch.ones(4), None, None)
+    assert outcome.statuses == (Status.NOT_FINITE,)
 
 
 @dataclass(frozen=True)
