@@ -1,4 +1,8 @@
-"""What every iterative method shares: batched vector algebra, and who has finished and why.
+"""How a linear solver presents itself: set-up, iteration in lockstep, verification, gradients.
+
+Interfaces first: of all solvers of A x = b, of stationary and of direct methods (Krylov methods
+have theirs in ``krylov``). Then the loop around a method, the ledger of who has finished and why,
+and the vector algebra of batches.
 
 A batch is iterated in lockstep, but each sample has its own scalars, count and status. A sample
 that has finished is frozen: its step lengths are zero, so that nothing of it is touched again.
@@ -295,154 +299,9 @@ def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> Li
     return discretize(problem, on)
 
 
-def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:
-    """<u, v> over the last ``dimension`` axes; shape batch."""
-    return torch.linalg.vecdot(u.flatten(-dimension), v.flatten(-dimension))
-
-
-def norm(u: torch.Tensor, dimension: int) -> torch.Tensor:
-    """Euclidean norm over the last ``dimension`` axes; shape batch."""
-    return torch.linalg.vector_norm(u.flatten(-dimension), dim=-1)
-
-
-def spread(scalars: torch.Tensor, dimension: int) -> torch.Tensor:
-    """Per-sample scalars shaped to multiply arrays (*batch, *shape)."""
-    return scalars[(..., *(None,) * dimension)]
-
-
-def axpy(alpha: torch.Tensor, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """``x += alpha p`` in place, alpha per sample; returns x."""
-    if alpha.ndim == 0 and x.device.type == "cpu":
-        return x.add_(p, alpha=alpha.item())
-    return x.addcmul_(p, spread(alpha, x.ndim - alpha.ndim))
-
-
-def xpay(z: torch.Tensor, beta: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
-    """``p = z + beta p`` in place, beta per sample; returns p."""
-    if beta.ndim == 0 and p.device.type == "cpu":
-        return torch.add(z, p, alpha=beta.item(), out=p)
-    return torch.addcmul(z, p, spread(beta, p.ndim - beta.ndim), out=p)
-
-
-def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    """``a / b`` for the samples in ``where`` with b != 0, and zero for the others."""
-    usable = where & (b != 0)
-    return torch.where(usable, a / torch.where(usable, b, torch.ones_like(b)), 0.0)
-
-
-def remove_mean(u: torch.Tensor, dimension: int) -> torch.Tensor:
-    """Subtract each sample's mean in place; returns u."""
-    return u.sub_(u.mean(tuple(range(-dimension, 0)), keepdim=True))
-
-
-def precondition(A: LinearMap, M: LinearMap | None, r: torch.Tensor) -> torch.Tensor:
-    """``z = M r`` in r's dtype, of zero mean where A has a kernel of constants; r without an M."""
-    if M is None:
-        return r
-    z = M.apply(r).to(r.dtype)
-    return remove_mean(z, len(A.shape)) if singular_symmetric(A) else z
-
-
-def singular_symmetric(A: LinearMap) -> bool:
-    """Whether residuals have zero mean: constants span the kernel of A and of its transpose."""
-    return A.nullspace and A.symmetric
-
-
-class Ledger:
-    """Who is still running: per-sample status, iteration count and residual history.
-
-    ``scale``: ||b|| per sample, with 1 for 0. ``window``: iterations without a 1 % fall of the
-    best residual after which a sample has stagnated.
-    """
-
-    def __init__(
-        self,
-        scale: torch.Tensor,
-        rtol: float,
-        max_iterations: int,
-        window: int,
-        progress: Progress | None,
-    ) -> None:
-        self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-        self.rtol, self.max_iterations, self.window = rtol, max_iterations, window
-        self.progress = progress
-        self.codes = torch.full_like(scale, _RUNNING, dtype=torch.int64)
-        self.iterations = torch.zeros_like(self.codes)
-        self.count = 0
-        self.history: list[torch.Tensor] = []
-        self.best = torch.full_like(scale, torch.inf)
-        self.best_at = torch.zeros_like(self.codes)
-        self.verified = self.best.clone()
-
-    @property
-    def running(self) -> torch.Tensor:
-        """Mask of the samples that still iterate, shape batch."""
-        return self.codes == _RUNNING
-
-    @property
-    def active(self) -> bool:
-        """Whether any sample still iterates."""
-        return bool(self.running.any())
-
-    def stop(self, where: torch.Tensor, status: Status) -> None:
-        """End the running samples in ``where``."""
-        self.codes = torch.where(self.running & where, _STATUSES.index(status), self.codes)
-
-    def start(self, norms: torch.Tensor) -> None:
-        """Take in the true residual norms before the first iteration."""
-        relative = norms / self.scale
-        self.history.append(relative)
-        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
-        self.stop(relative <= self.rtol, Status.CONVERGED)
-        self.best, self.verified = relative, relative
-
-    def record(self, norms: torch.Tensor) -> None:
-        """Take in the residual norms after one iteration and decide who goes on."""
-        running = self.running
-        relative = torch.where(running, norms / self.scale, self.history[-1])
-        self.history.append(relative)
-        self.count += 1
-        self.iterations = self.iterations + running
-        fell = running & (relative < _FALL * self.best)
-        self.best = torch.where(fell, relative, self.best)
-        self.best_at = torch.where(fell, self.count, self.best_at)
-        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
-        self.codes = torch.where(self.running & (relative <= self.rtol), _CLAIMED, self.codes)
-        if self.count >= self.max_iterations:
-            self.stop(running, Status.MAX_ITERATIONS)
-        self.stop(self.count - self.best_at >= self.window, Status.STAGNATED)
-        if self.progress is not None:
-            self.progress(self.count, float(relative.max()))
-
-    def verify(self, norms: torch.Tensor) -> None:
-        """Grant or refuse the claims of convergence on the true residual norms."""
-        relative = norms / self.scale
-        claimed = self.codes == _CLAIMED
-        undecided = claimed | self.running
-        improved = relative <= 0.5 * self.verified
-        self.codes = torch.where(undecided, _RUNNING, self.codes)
-        self.stop(relative <= self.rtol, Status.CONVERGED)
-        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
-        self.stop(claimed & ~improved, Status.STAGNATED)
-        if self.count >= self.max_iterations:
-            self.stop(self.running, Status.MAX_ITERATIONS)
-        self.verified = torch.where(undecided, relative, self.verified)
-        self.history[-1] = torch.where(undecided, relative, self.history[-1])
-
-    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Outcome:
-        """The outcome; the caller recomputes the residual of x unless it is given here."""
-        statuses = tuple(_STATUSES[code] for code in self.codes.flatten().tolist())
-        residuals = torch.stack(self.history).cpu()
-        return Outcome(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
-
-
-# method(x, r, ledger): improve x and r in place until no sample runs, or until a restart is due.
-Method = Callable[[torch.Tensor, torch.Tensor, Ledger], None]
-
-
 @torch.no_grad()
 def iterate_verified(
-    method: Method,
+    method: Callable[[torch.Tensor, torch.Tensor, Ledger], None],
     A: LinearMap,
     b: torch.Tensor,
     initial: torch.Tensor | None,
@@ -455,6 +314,7 @@ def iterate_verified(
 ) -> Outcome:
     """Run ``method`` from x and r = b - A x until the true residual bears it out.
 
+    ``method(x, r, ledger)`` improves x and r in place until no sample runs, or a restart is due.
     x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
     """
     dimension = len(A.shape)
@@ -585,3 +445,144 @@ def check_options(kind: str, rtol: float, max_iterations: int = 1, **counts: int
     for name, count in {"max_iterations": max_iterations, **counts}.items():
         if count < 1:
             raise InputError(f"{kind}: {name} must be at least 1; got {count}", f"solver.{name}")
+
+
+class Ledger:
+    """Who is still running: per-sample status, iteration count and residual history.
+
+    ``scale``: ||b|| per sample, with 1 for 0. ``window``: iterations without a 1 % fall of the
+    best residual after which a sample has stagnated.
+    """
+
+    def __init__(
+        self,
+        scale: torch.Tensor,
+        rtol: float,
+        max_iterations: int,
+        window: int,
+        progress: Progress | None,
+    ) -> None:
+        self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        self.rtol, self.max_iterations, self.window = rtol, max_iterations, window
+        self.progress = progress
+        self.codes = torch.full_like(scale, _RUNNING, dtype=torch.int64)
+        self.iterations = torch.zeros_like(self.codes)
+        self.count = 0
+        self.history: list[torch.Tensor] = []
+        self.best = torch.full_like(scale, torch.inf)
+        self.best_at = torch.zeros_like(self.codes)
+        self.verified = self.best.clone()
+
+    @property
+    def running(self) -> torch.Tensor:
+        """Mask of the samples that still iterate, shape batch."""
+        return self.codes == _RUNNING
+
+    @property
+    def active(self) -> bool:
+        """Whether any sample still iterates."""
+        return bool(self.running.any())
+
+    def stop(self, where: torch.Tensor, status: Status) -> None:
+        """End the running samples in ``where``."""
+        self.codes = torch.where(self.running & where, _STATUSES.index(status), self.codes)
+
+    def start(self, norms: torch.Tensor) -> None:
+        """Take in the true residual norms before the first iteration."""
+        relative = norms / self.scale
+        self.history.append(relative)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.stop(relative <= self.rtol, Status.CONVERGED)
+        self.best, self.verified = relative, relative
+
+    def record(self, norms: torch.Tensor) -> None:
+        """Take in the residual norms after one iteration and decide who goes on."""
+        running = self.running
+        relative = torch.where(running, norms / self.scale, self.history[-1])
+        self.history.append(relative)
+        self.count += 1
+        self.iterations = self.iterations + running
+        fell = running & (relative < _FALL * self.best)
+        self.best = torch.where(fell, relative, self.best)
+        self.best_at = torch.where(fell, self.count, self.best_at)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.codes = torch.where(self.running & (relative <= self.rtol), _CLAIMED, self.codes)
+        if self.count >= self.max_iterations:
+            self.stop(running, Status.MAX_ITERATIONS)
+        self.stop(self.count - self.best_at >= self.window, Status.STAGNATED)
+        if self.progress is not None:
+            self.progress(self.count, float(relative.max()))
+
+    def verify(self, norms: torch.Tensor) -> None:
+        """Grant or refuse the claims of convergence on the true residual norms."""
+        relative = norms / self.scale
+        claimed = self.codes == _CLAIMED
+        undecided = claimed | self.running
+        improved = relative <= 0.5 * self.verified
+        self.codes = torch.where(undecided, _RUNNING, self.codes)
+        self.stop(relative <= self.rtol, Status.CONVERGED)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.stop(claimed & ~improved, Status.STAGNATED)
+        if self.count >= self.max_iterations:
+            self.stop(self.running, Status.MAX_ITERATIONS)
+        self.verified = torch.where(undecided, relative, self.verified)
+        self.history[-1] = torch.where(undecided, relative, self.history[-1])
+
+    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Outcome:
+        """The outcome; the caller recomputes the residual of x unless it is given here."""
+        statuses = tuple(_STATUSES[code] for code in self.codes.flatten().tolist())
+        residuals = torch.stack(self.history).cpu()
+        return Outcome(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
+
+
+def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:
+    """<u, v> over the last ``dimension`` axes; shape batch."""
+    return torch.linalg.vecdot(u.flatten(-dimension), v.flatten(-dimension))
+
+
+def norm(u: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Euclidean norm over the last ``dimension`` axes; shape batch."""
+    return torch.linalg.vector_norm(u.flatten(-dimension), dim=-1)
+
+
+def spread(scalars: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Per-sample scalars shaped to multiply arrays (*batch, *shape)."""
+    return scalars[(..., *(None,) * dimension)]
+
+
+def axpy(alpha: torch.Tensor, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``x += alpha p`` in place, alpha per sample; returns x."""
+    if alpha.ndim == 0 and x.device.type == "cpu":
+        return x.add_(p, alpha=alpha.item())
+    return x.addcmul_(p, spread(alpha, x.ndim - alpha.ndim))
+
+
+def xpay(z: torch.Tensor, beta: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """``p = z + beta p`` in place, beta per sample; returns p."""
+    if beta.ndim == 0 and p.device.type == "cpu":
+        return torch.add(z, p, alpha=beta.item(), out=p)
+    return torch.addcmul(z, p, spread(beta, p.ndim - beta.ndim), out=p)
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """``a / b`` for the samples in ``where`` with b != 0, and zero for the others."""
+    usable = where & (b != 0)
+    return torch.where(usable, a / torch.where(usable, b, torch.ones_like(b)), 0.0)
+
+
+def remove_mean(u: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Subtract each sample's mean in place; returns u."""
+    return u.sub_(u.mean(tuple(range(-dimension, 0)), keepdim=True))
+
+
+def precondition(A: LinearMap, M: LinearMap | None, r: torch.Tensor) -> torch.Tensor:
+    """``z = M r`` in r's dtype, of zero mean where A has a kernel of constants; r without an M."""
+    if M is None:
+        return r
+    z = M.apply(r).to(r.dtype)
+    return remove_mean(z, len(A.shape)) if singular_symmetric(A) else z
+
+
+def singular_symmetric(A: LinearMap) -> bool:
+    """Whether residuals have zero mean: constants span the kernel of A and of its transpose."""
+    return A.nullspace and A.symmetric

@@ -1,4 +1,4 @@
-"""Which solvers may stand as a preconditioner, and what each Krylov method asks of one."""
+"""Which options may stand as a preconditioner, and the map M ~ A^-1 that they set up."""
 
 from __future__ import annotations
 

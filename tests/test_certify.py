@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
+from itertools import islice
+
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,8 +17,10 @@ import sciml
 from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearSystem, SparseMatrix
+from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
+from sciml.core.stencil import Stencil
+from sciml.core.stencil_matrix import stencil_of
 from sciml.solvers import Direct, certify
 
 ROUNDING = 1e-6  # of a bound that has closed in on the error
@@ -201,3 +208,163 @@ def test_refusals_name_the_reason() -> None:
     matrix = SparseMatrix(discretize(plain, grid).A.to_scipy())
     with pytest.raises(InputError, match="stencil"):
         sciml.certify(torch.zeros(49), LinearSystem(matrix, torch.ones(49)))
+
+
+# Rounding.
+
+
+def exact_energy(A: scipy.sparse.csr_matrix, b: np.ndarray) -> float:
+    """||A^{-1} b||_A of the matrix as it is stored: Gaussian elimination in rational arithmetic."""
+    n, band = A.shape[0], int(max(abs(A.tocoo().row - A.tocoo().col)))
+    rows = [{j: Fraction(float(v)) for j, v in zip(r.indices, r.data, strict=True)} for r in A]
+    y, square = [Fraction(float(v)) for v in b], Fraction(0)
+    for k in range(n):
+        square += y[k] ** 2 / rows[k][k]
+        for i in range(k + 1, min(n, k + band + 1)):
+            if factor := rows[i].get(k):
+                factor /= rows[k][k]
+                for j, value in rows[k].items():
+                    if j > k:
+                        rows[i][j] = rows[i].get(j, Fraction(0)) - factor * value
+                y[i] -= factor * y[k]
+    # b . A^{-1} b = y . D^{-1} y with b = L y.
+    return math.sqrt(square)
+
+
+def striped(n: int, c: float, contrast: float = 1e6) -> LinearSystem:
+    K = np.ones((n, n))
+    K[:, ::2] = contrast
+    box = Box((0.0, 0.0), (1.0, 1.0))
+    boundary = {side: Condition(neumann=0.0) for side in box.sides}
+    problem = Problem(box, Equation(K=torch.as_tensor(K), c=c, f=1.0), boundary)
+    return discretize(problem, Grid((n, n), "cell"))
+
+
+def flat(aspect: float, c: float) -> LinearSystem:
+    box = Box((0.0, 0.0), (1.0, aspect))
+    boundary = {side: Condition(neumann=0.0) for side in box.sides}
+    return discretize(Problem(box, Equation(c=c, f=1.0), boundary), Grid((6, 5), "cell"))
+
+
+@pytest.mark.parametrize(
+    ("system", "bounded"),
+    [
+        (striped(6, 1e-2), True),
+        (striped(6, 1e-6), True),
+        (striped(6, 1e-8), False),
+        (flat(1e-3, 1e-4), True),
+        (flat(1e-6, 1e-3), False),
+    ],
+    ids=["1e10", "1e14", "1e16", "flat", "flatter"],
+)
+def test_ill_conditioned_intervals_hold_the_truth(system: LinearSystem, bounded: bool) -> None:
+    """Conditions from 1e10 to 1e16; more steps never make an interval wrong."""
+    truth = exact_energy(system.A.to_scipy(), system.b.flatten().numpy())
+    for steps in (0, 3, 60):
+        found = certify.certify(torch.zeros(system.A.shape), system, steps=steps)
+        assert float(found.lower) <= truth <= float(found.upper)
+        assert float(found.relative_lower) <= 1 <= float(found.relative_upper)
+        if not torch.isfinite(found.upper):
+            assert found.reason
+            assert found.reason in str(found)
+        if bounded:
+            assert float(found.upper) < 1.05 * truth
+            assert float(found.lower) > 0.95 * truth
+
+
+def laplacian_minus(shift: float, n: int = 31) -> LinearSystem:
+    one = scipy.sparse.diags([-np.ones(n - 1), 2 * np.ones(n), -np.ones(n - 1)], [-1, 0, 1])
+    eye = scipy.sparse.eye(n)
+    A = scipy.sparse.kron(one, eye) + scipy.sparse.kron(eye, one)
+    matrix = SparseMatrix(A - shift * scipy.sparse.eye(n * n), definite=True)
+    return LinearSystem(stencil_of(matrix, (n, n)), torch.ones(n, n, dtype=torch.float64))
+
+
+LOWEST = 4 - 4 * math.cos(math.pi / 32)
+
+
+@pytest.mark.parametrize("shift", [1.0, 1.5 * LOWEST, (1 + 1e-3) * LOWEST, (1 + 1e-9) * LOWEST])
+def test_an_indefinite_operator_is_refused_whatever_its_tag(shift: float) -> None:
+    with pytest.raises(InputError, match=r"this one is not: a (coarse|direction)"):
+        certify.certify(torch.zeros(31, 31), laplacian_minus(shift))
+
+
+def test_a_nearly_singular_definite_operator_is_not_refused() -> None:
+    assert bool(
+        torch.isfinite(
+            certify.certify(torch.zeros(31, 31), laplacian_minus((1 - 1e-6) * LOWEST)).upper
+        )
+    )
+
+
+def test_a_nan_in_the_operator_is_refused() -> None:
+    system = diffusion(1.0, (9, 9))
+    planes = system.A.coefficients.clone()
+    planes[0, 3, 3] = torch.nan
+    A = Stencil(planes, system.A.offsets, symmetric=True, definite=True)
+    with pytest.raises(InputError, match="NaN"):
+        certify.certify(torch.zeros(9, 9), LinearSystem(A, torch.ones(9, 9)))
+
+
+# The probability.
+
+
+class Known(LinearMap):
+    """B of a diagonal A, such that B A has a given spectrum."""
+
+    def __init__(self, A: Stencil, spectrum: torch.Tensor) -> None:
+        self.shape, self.batch, self.dtype, self.device = A.shape, A.batch, A.dtype, A.device
+        self.symmetric, self.definite, self.nullspace = True, True, False
+        self.values = spectrum / A.diagonal()
+
+    def apply(self, u: torch.Tensor) -> torch.Tensor:
+        return self.values * u
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        return self.values * u
+
+    def diagonal(self) -> torch.Tensor:
+        return self.values
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        return scipy.sparse.diags(self.values).tocsr()
+
+
+def failures(rest: torch.Tensor, probability: float, starts: int) -> int:
+    """Starts after which, at any of the first six steps, the bound lies above the spectrum."""
+    spectrum = torch.cat([torch.ones(1), rest]).double()
+    planes = torch.zeros(3, len(spectrum), dtype=torch.float64)
+    planes[0] = torch.linspace(1, 3, len(spectrum))
+    size = starts // 10
+    A = Stencil(
+        planes.expand(size, *planes.shape), ((0,), (-1,), (1,)), symmetric=True, definite=True
+    )
+    failed = 0
+    for seed in range(10):
+        slopes, alphas, wrong = [], [], np.zeros(size, dtype=bool)
+        process = certify._conjugate_gradients(
+            A, Known(A, spectrum), certify._random_start(A, seed), False
+        )
+        for now in islice(process, 6):
+            slopes.append(now.slope)
+            alphas.append(now.alpha)
+            if len(slopes) > 1:
+                known = certify._columns(slopes), certify._columns(alphas)
+                wrong |= certify._probable_bounds(*known, probability)[0] > 1 + 1e-12
+        failed += int(wrong.sum())
+    return failed
+
+
+@pytest.mark.parametrize(
+    "rest", [10 + torch.linspace(0, 1e-5, 20), torch.linspace(5, 10, 20)], ids=["sharp", "spread"]
+)
+@pytest.mark.parametrize("probability", [1e-3, 0.05])
+def test_the_stated_probability_of_failure(rest: torch.Tensor, probability: float) -> None:
+    """At most the stated one, within four deviations; in the sharp case that."""
+    starts = 20_000 if probability < 0.01 else 5_000
+    failed, expected = failures(rest, probability, starts), probability * starts
+    assert failed <= expected + 4 * math.sqrt(expected)
+    if rest[-1] - rest[0] < 1e-3:
+        assert failed >= expected - 4 * math.sqrt(expected)
+    # Without the term, p = sqrt(2 / pi), more than half of the starts fail.
+    assert failures(rest, math.sqrt(2 / math.pi), 1000) > 500

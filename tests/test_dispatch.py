@@ -7,10 +7,10 @@ pendulums, u_tt + sin u = 0 at every point, to be stepped in time.
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pytest
@@ -49,8 +49,7 @@ class Beam(PDE):
     kind: Literal["beam"] = "beam"
     title: ClassVar[str] = "beam"
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         return True
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
@@ -92,8 +91,7 @@ class Pendulums(PDE):
     kind: Literal["pendulums"] = "pendulums"
     title: ClassVar[str] = "pendulums"
 
-    @property
-    def linear(self) -> bool:
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         return False
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:

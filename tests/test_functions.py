@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ import torch
 
 from sciml import Box, Condition, Equation, Grid, Problem
 from sciml.core.discretize import discretize
+from sciml.core.discretize.coefficients import data, depends_on, evaluate
+from sciml.core.discretize.layout import layout
 from sciml.core.errors import InputError
 from sciml.core.mesh import Mesh
 from sciml.core.pointwise import Pointwise
@@ -133,3 +136,17 @@ def test_what_a_function_cannot_be_given_is_refused(function: Callable[..., Any]
 def test_a_number_that_a_function_returns_keeps_its_digits():
     value = compile(lambda x: 0.1, CONTEXT, "key").at((torch.ones(5), torch.ones(5)), {})
     assert float(value) == 0.1
+
+
+def test_further_names_may_be_known_at_a_place():
+    problem = Problem(SQUARE, Equation(), WALLS)
+    lay = layout(problem, GRID.bind(SQUARE), torch.float64, "cpu")
+    info = data(problem, lay, torch.float64, torch.device("cpu"))
+    side = replace(info, variables={"nx": torch.tensor(-1.0), "w": info.own[0]})
+    for coefficient in ("nx*w + y", lambda x, y, nx, w: nx * w + y, lambda w, y, *, nx: nx * w + y):
+        value = evaluate(coefficient, info.own, side, "problem.boundary.left.neumann")
+        torch.testing.assert_close(value, info.own[1] - info.own[0], rtol=0, atol=0)
+        assert depends_on(coefficient, side, "key") == {"w"}
+        assert "nx" in compile(coefficient, side.context, "key").names
+    with pytest.raises(InputError, match="normal is known on a side only"):
+        evaluate("nx", info.own, info, "problem.equation.K")

@@ -507,7 +507,7 @@ BAD = {
                "scalar or diagonal"),
     "energy on cells": (lambda: stated([D] * 4, energy="ux**2"), "cell", "needs a node grid"),
     "solution in a side": (lambda: Problem(box(1), Equation(f="u"), {"left": ZERO,
-                           "right": Condition(neumann="u")}), "node", "may not depend on the sol"),
+                           "right": Condition(dirichlet="u")}), "node", "may not depend on the"),
     "time in a steady problem": (lambda: stated([D] * 4, f="u*t"), "node", "has no time"),
     "a mass in a steady problem": (lambda: stated([D] * 4, f="u", d=1.0), "node", "leave d out"),
     "nonlinear mass": (lambda: Problem(box(1), Equation(d="u"), all_sides(box(1), ZERO), **TIMED),

@@ -309,6 +309,8 @@ def certify(
         raise InputError(explain(error, problem)) from None
     kept = add(what, certificate=bounds(bound)) if what.is_dir() and not set_ else None
     typer.echo(describe(problem))
+    if not stored.converged:
+        typer.echo(f"note: the solve beneath did not converge ({stored.status.name.lower()})")
     typer.echo(str(bound))
     if kept is not None:
         typer.echo(f"report  {kept}")

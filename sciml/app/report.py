@@ -144,7 +144,7 @@ def certificate(record: Mapping[str, Any]) -> str:
         facts_table(
             {
                 "error at least": f"{low:.3g} %",
-                "error at most": f"{high:.3g} %",
+                "error at most": bounds.get("reason") or f"{high:.3g} %",
                 "that fails with probability": f"at most {bounds['probability']:.1g}",
                 "tightened by": f"{steps} step{'' if steps == 1 else 's'} of multigrid-CG",
             }

@@ -262,6 +262,7 @@ def bounds(found: Certificate) -> dict[str, Any]:
         "upper": found.relative_upper.tolist(),
         "probability": found.probability,
         "steps": found.steps,
+        "reason": found.reason,
     }
 
 

@@ -14,7 +14,8 @@ class Certificate:
     ``relative_lower``, ``relative_upper`` are relative to ||u*||_A. ``contraction``: the rho used
     in them. ``margin``: the largest share by which 1 - rho was lowered below its estimate.
     ``probability``: a bound on the probability, per operator, that this was too little and
-    ``upper`` is no bound; ``lower`` always is one, up to rounding. ``steps``: of multigrid-CG.
+    ``upper`` is no bound; ``lower`` always is one. Both make room for rounding. ``steps``: of
+    multigrid-CG. ``reason``: why ``upper`` is infinite, where it is; "" elsewhere.
     """
 
     lower: torch.Tensor
@@ -25,6 +26,7 @@ class Certificate:
     margin: float
     probability: float
     steps: int
+    reason: str = ""
 
     def __repr__(self) -> str:
         low, high = float(self.relative_lower.min()), float(self.relative_upper.max())
@@ -36,6 +38,13 @@ class Certificate:
     def __str__(self) -> str:
         samples = self.lower.numel()
         which = "The" if samples == 1 else f"In each of {samples} samples the"
+        if self.reason:
+            return (
+                f"{which} energy-norm distance to the discrete solution (not to that of the "
+                f"differential equation) is at least {float(self.lower.min()):.3g}, that is "
+                f"{100 * float(self.relative_lower.min()):.3g} % of the solution's own norm. "
+                f"There is no upper bound: {self.reason}."
+            )
         return (
             f"{which} energy-norm distance to the discrete solution (not to that of the "
             f"differential equation) is between {_span(self.lower, self.upper)}, that is "

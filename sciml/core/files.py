@@ -238,7 +238,11 @@ def _read_certificate(group: h5py.Group) -> Certificate:
     bounds = {name: _tensor(group[name]) for name in group}
     margin, probability = float(group.attrs["margin"]), float(group.attrs["probability"])
     return Certificate(
-        **bounds, margin=margin, probability=probability, steps=int(group.attrs["steps"])
+        **bounds,
+        margin=margin,
+        probability=probability,
+        steps=int(group.attrs["steps"]),
+        reason=str(group.attrs.get("reason", "")),
     )
 
 

@@ -72,12 +72,16 @@ class Box:
 class Grid:
     """A uniform tensor grid; ``shape`` counts nodes, or cells with ``centring="cell"``.
 
-    ``domain`` may be left out: the problem's own is taken when the two meet.
+    ``domain`` may be left out: the problem's own is taken when the two meet. ``scheme`` names the
+    fluxes of advection by finite volumes: ``central``, ``upwind``, ``hybrid`` (central where the
+    cell Peclet number allows, the default of steady problems) or ``limited`` (of second order
+    without oscillations, the default in time).
     """
 
     shape: tuple[int, ...]
     centring: Literal["node", "cell"] = "node"
     domain: Box | None = None
+    scheme: str | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.shape) <= 3 or any(n < 3 for n in self.shape):

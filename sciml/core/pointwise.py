@@ -22,7 +22,6 @@ from sciml.core.grid import AXES
 from sciml.core.interpolation import on_box
 from sciml.core.problem import Problem
 from sciml.core.reader import (
-    Compiled,
     Context,
     FieldFile,
     Unknown,
@@ -51,7 +50,7 @@ class Pointwise:
     problem: Problem
     fields: tuple[str, ...] = ("u",)
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    files: dict[FieldFile, Compiled] = field(default_factory=dict, compare=False)
+    files: dict[FieldFile, Tensor] = field(default_factory=dict, compare=False)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -118,7 +117,7 @@ class Pointwise:
         ``values`` (N, F) and ``slopes`` (D, N, F) are those of the solution. Raises InputError for
         a kind that is none of the known ones.
         """
-        read = self._read(coefficient, key, values is not None)
+        read = compile(coefficient, self.context(values is not None), key, self.files)
         known = self._known(read.names, points, values, slopes)
         places = points.unbind(1)[: self.problem.box.dimension]
         value = read.at(places, known, self._interpolated)
@@ -130,14 +129,7 @@ class Pointwise:
             )
         if read.curves and values is None and not bool(torch.isfinite(value).all()):
             raise InputError(f"{short(key)} is not finite{outside(read)}", key)
-        return value.to(points.dtype)
-
-    def _read(self, coefficient: Any, key: str, solved: bool) -> Compiled:
-        if not isinstance(coefficient, FieldFile):
-            return compile(coefficient, self.context(solved), key)
-        if coefficient not in self.files:
-            self.files[coefficient] = compile(coefficient, self.context(solved), key)
-        return self.files[coefficient]
+        return value.to(points)
 
     def _known(
         self, names: frozenset[str], points: Tensor, values: Tensor | None, slopes: Tensor | None

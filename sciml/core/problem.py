@@ -22,7 +22,7 @@ from sciml.core.equation import (
 )
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Box
-from sciml.core.reader import Unknown
+from sciml.core.reader import Unknown, free_names
 
 __all__ = [
     "Coefficient",
@@ -200,7 +200,15 @@ class Problem:
     @property
     def linear(self) -> bool:
         """Whether it is a steady linear problem: one system of linear equations."""
-        return self.time is None and self.equation.linear_with(self.parameters)
+        linear = self.time is None and self.equation.linear_with(self.parameters)
+        return linear and not self.nonlinear_sides
+
+    @property
+    def nonlinear_sides(self) -> bool:
+        """Whether a Neumann or Robin condition names the solution."""
+        values = [c.neumann for c in self.boundary.values()]
+        values += [v for c in self.boundary.values() if c.robin for v in (c.robin.alpha, c.robin.g)]
+        return any("u" in free_names(value, self.parameters) for value in values)
 
     @property
     def periodic(self) -> tuple[bool, ...]:

@@ -131,8 +131,16 @@ class Compiled:
         return value if value.is_floating_point() or value.is_complex() else value.double()
 
 
-def compile(coefficient: Any, context: Context, key: str) -> Compiled:
-    """Read a coefficient; raises InputError, with ``key``, for what means nothing here."""
+def compile(
+    coefficient: Any,
+    context: Context,
+    key: str,
+    files: dict[FieldFile, torch.Tensor] | None = None,
+) -> Compiled:
+    """Read a coefficient; raises InputError, with ``key``, for what means nothing here.
+
+    ``files`` keeps the arrays of files, so that each is loaded once.
+    """
     if isinstance(coefficient, str):
         return _text(coefficient, context, key)
     if isinstance(coefficient, Real):
@@ -140,7 +148,7 @@ def compile(coefficient: Any, context: Context, key: str) -> Compiled:
     if isinstance(coefficient, Table):
         return _table(coefficient, context, key)
     if isinstance(coefficient, FieldFile):
-        return _file(coefficient, context, key)
+        return _file(coefficient, context, key, {} if files is None else files)
     if isinstance(coefficient, Regions):
         raise InputError(
             "regions are the named parts of a mesh; elsewhere write where(condition, a, b)", key
@@ -349,14 +357,15 @@ def _curve(table: Table, key: str) -> Curve:
         raise InputError(error.message, key + (error.key or "")) from None
 
 
-def _file(source: FieldFile, context: Context, key: str) -> Compiled:
-    """A file, read when its values are first wanted."""
-    found: list[torch.Tensor] = []
+def _file(
+    source: FieldFile, context: Context, key: str, files: dict[FieldFile, torch.Tensor]
+) -> Compiled:
+    """A file, loaded when its values are first wanted."""
 
     def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
-        if not found:
-            found.append(load(source, key))
-        return _located(found[0], source.centring, points, locate, key)
+        if source not in files:
+            files[source] = load(source, key)
+        return _located(files[source], source.centring, points, locate, key)
 
     return Compiled(frozenset(context.axes), False, None, value)
 

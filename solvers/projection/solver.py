@@ -116,6 +116,8 @@ class FlowState:
 @flows(NavierStokes, Grid)
 def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[StaggeredFlow, tuple[str, ...]]:
     equation = problem.equation_as(NavierStokes)
+    if on.scheme is not None:
+        raise InputError("projection has a scheme of its own: leave it out", "grid.scheme")
     _check(problem, equation)
     grid, notes = _cells(on.bind(problem.box))
     kinds = ends(problem)

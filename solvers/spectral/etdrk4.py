@@ -256,6 +256,11 @@ class ETDRK4:
             raise InputError("etdrk4 solves a problem in time, not a linear system", "solver.kind")
         if not isinstance(on, Grid):
             raise InputError("etdrk4 needs a grid to solve on: pass on=Grid((129, 129))", "grid")
+        if on.scheme is not None:
+            raise InputError(
+                "etdrk4 takes derivatives by Fourier transforms and has no scheme: leave it out",
+                "grid.scheme",
+            )
         if problem.time is None:
             raise InputError(
                 "etdrk4 integrates in time: give time: {end: ...} and initial: ...", "problem.time"

@@ -46,7 +46,7 @@ from typing import Any, Literal
 import torch
 
 from sciml.core.differentiate import attach
-from sciml.core.discretize.instant import AtTime
+from sciml.core.discretize.affine import AtTime
 from sciml.core.discretize.nonlinear import add_diagonal
 from sciml.core.errors import InputError, SolveError
 from sciml.core.nonlinear import NonlinearSystem

@@ -5,7 +5,7 @@ import importlib.util
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
@@ -48,6 +48,38 @@ class LineNetwork(torch.nn.Module):
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         inside = (z.abs().amax((1, 2), keepdim=True) < 6).to(z.dtype)
         return self.layer(z) * inside / inside
+
+
+class Watched(LineNetwork):
+    """Records the type that its convolution answers in."""
+
+    types: ClassVar[set[torch.dtype]] = set()
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        y = self.layer(z)
+        if self.training:
+            self.types.add(y.dtype)
+        return y
+
+
+@dataclass(frozen=True)
+class WatchedLine:
+    """A network that says what it was computed in."""
+
+    kind: Literal["watched"] = "watched"
+
+    def build(self, signature: Signature) -> torch.nn.Module:
+        return Watched()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float64"])
+def test_the_network_is_computed_in_the_precision_asked_for(precision: Any) -> None:
+    """Its weights are kept in it too, but in single for half."""
+    Watched.types.clear()
+    operator = fit(WatchedLine(), data(6), Training(epochs=1, batch=3, precision=precision))
+    assert Watched.types == {getattr(torch, precision)}
+    kept = torch.float64 if precision == "float64" else torch.float32
+    assert {value.dtype for value in operator.parameters()} == {kept}
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -7,7 +7,9 @@ depend on t are kept too.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 
@@ -18,12 +20,30 @@ from sciml.core.discretize.assemble import (
     integrated_source,
     right,
 )
+from sciml.core.discretize.boundary import Names, names_of, names_of_sides
 from sciml.core.discretize.coefficients import Data, depends_on
-from sciml.core.discretize.instant import AtTime
 from sciml.core.errors import InputError
-from sciml.core.problem import Condition, Problem
+from sciml.core.problem import Problem
 
 _KEY = "problem.equation"
+Value = TypeVar("Value")
+
+
+class AtTime(Generic[Value]):
+    """What depends on the time alone, kept until another time is asked for.
+
+    Where a graph is recorded it is made anew: a graph serves one pass, and a value made without a
+    graph would otherwise stand in for one with it, and its gradient be lost.
+    """
+
+    def __init__(self) -> None:
+        self._last: tuple[float, Value] | None = None
+
+    def get(self, t: float, make: Callable[[], Value]) -> Value:
+        """The value at ``t``, by ``make`` where it is not at hand."""
+        if torch.is_grad_enabled() or self._last is None or self._last[0] != t:
+            self._last = (t, make())
+        return self._last[1]
 
 
 @dataclass(frozen=True)
@@ -47,9 +67,10 @@ class Affine:
             raise InputError("an obstacle cannot move: leave t out", "problem.obstacle.inside")
         self.problem, self.info = problem, info
         operator = depends_on((form.K, form.b or (), form.c), info, _KEY)
-        self.moving = "t" in operator | _of_operator(problem, info)
+        sides, rim = names_of_sides(problem, info), _names_of_rim(problem, info)
+        self.moving = "t" in operator | sides.alpha | rim.alpha | rim.data
         self._source_moves = self.moving or "t" in depends_on(form.f, info, f"{_KEY}.f")
-        self._sides_move = self.moving or "t" in _of_sides(problem, info)
+        self._sides_move = self.moving or "t" in sides.data
         parts = assemble(problem, info)
         self._source = integrated_source(problem, parts, info)
         b = right(problem, parts, info, self._source)
@@ -76,30 +97,7 @@ class Affine:
         return Instant(parts, right(self.problem, parts, info, source))
 
 
-def _data(condition: Condition) -> tuple[object, ...]:
-    if condition.robin is not None:
-        return (condition.robin.g,)
-    return tuple(v for v in (condition.dirichlet, condition.neumann) if v is not None)
-
-
-def _of_sides(problem: Problem, info: Data) -> frozenset[str]:
-    """What the sides' data depend on."""
-    found: frozenset[str] = frozenset()
-    for name, condition in problem.boundary.items():
-        found |= depends_on(_data(condition), info, f"problem.boundary.{name}.{condition.kind}")
-    return found
-
-
-def _of_operator(problem: Problem, info: Data) -> frozenset[str]:
-    """What the Robin coefficients and the rim's data depend on."""
-    found: frozenset[str] = frozenset()
-    for name, condition in problem.boundary.items():
-        if condition.robin is not None:
-            key = f"problem.boundary.{name}.robin.alpha"
-            found |= depends_on(condition.robin.alpha, info, key)
-    if problem.obstacle is not None:
-        rim = problem.obstacle.boundary
-        found |= depends_on(_data(rim), info, "problem.obstacle.boundary")
-        if rim.robin is not None:
-            found |= depends_on(rim.robin.alpha, info, "problem.obstacle.boundary.robin.alpha")
-    return found
+def _names_of_rim(problem: Problem, info: Data) -> Names:
+    if problem.obstacle is None:
+        return Names(frozenset(), frozenset())
+    return names_of(problem.obstacle.boundary, info, "problem.obstacle.boundary")

@@ -9,12 +9,21 @@ from typing import Any
 
 import torch
 
-from sciml.core.discretize import boundary, faces, obstacle, tensor
-from sciml.core.discretize.checks import check_form, check_steady
+from sciml.core.discretize import boundary, obstacle, tensor
+from sciml.core.discretize.averages import over_volumes
 from sciml.core.discretize.coefficients import Data, data, evaluate, require
-from sciml.core.discretize.faces import Faces, Upwinding
-from sciml.core.discretize.layout import Layout, Transfer, high_faces, layout, low_faces
-from sciml.core.discretize.memory import check_memory, is_matrix
+from sciml.core.discretize.fluxes import (
+    Faces,
+    Limited,
+    diagonal_entries,
+    faces_of,
+    links,
+    remark,
+    scheme_of,
+    with_mean,
+)
+from sciml.core.discretize.layout import Embedding, Layout, high_faces, layout, low_faces
+from sciml.core.discretize.memory import check_form, check_memory, check_steady, is_matrix
 from sciml.core.discretize.obstacle import Cut, RimTerms
 from sciml.core.dispatch import discretises
 from sciml.core.equation import Equation
@@ -51,8 +60,8 @@ def discretize(
     defect = None
     if A.nullspace:
         b, defect = compatible(b, parts, info)
-    transfer = parts.transfer
-    return LinearSystem(A, b, grid, transfer.lift, transfer.restrict, tuple(info.notes), defect)
+    embedding = parts.embedding
+    return LinearSystem(A, b, grid, embedding.lift, embedding.restrict, tuple(info.notes), defect)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,8 @@ class Assembly:
     """A with what the right-hand side needs from it.
 
     ``cross`` is None for a full tensor; ``K`` is its diagonal on the unknowns, per axis.
-    ``volume``: the control volumes, without their solid parts.
+    ``volume``: the control volumes, without their solid parts. ``limited``: per axis what a limiter
+    adds to A's fluxes, or None.
     """
 
     A: Stencil
@@ -71,18 +81,24 @@ class Assembly:
     layout: Layout
     hole: Cut | None
     volume: float | torch.Tensor
+    scheme: str
+    limited: tuple[Limited | None, ...]
 
     @property
-    def transfer(self) -> Transfer:
+    def embedding(self) -> Embedding:
         """Between the unknowns and the value on the whole grid."""
         hole = self.hole
         mask = hole.unused if hole is not None and hole.volumes is not None else None
-        return Transfer(self.layout, tuple(self.terms.known), mask)
+        return Embedding(self.layout, tuple(self.terms.known), mask)
+
+    @property
+    def openings(self) -> Sequence[torch.Tensor] | None:
+        """Per axis the share of each face that an obstacle leaves open."""
+        return self.hole.openings if self.hole is not None else None
 
     def at_time(self, problem: Problem, info: Data) -> Assembly:
         """The same with the sides' data at the time of ``info``; A and the rim do not change."""
-        openings = self.hole.openings if self.hole is not None else None
-        terms = boundary.sides(problem, self.layout, info, self.cross, self.K, openings)
+        terms = boundary.sides(problem, info, self.cross, self.K, self.openings, self.scheme)
         return replace(self, terms=terms)
 
 
@@ -90,7 +106,7 @@ def assemble(problem: Problem, info: Data) -> Assembly:
     """The operator of a problem at the time of ``info``."""
     lay = info.layout
     hole = obstacle.cut(problem, lay, info)
-    c = _on_unknowns(problem.form.c, "c", lay, info, hole)
+    c = over_volumes(problem.form.c, info, f"{_KEY}.c", hole)
     volume = lay.measure()
     if hole is not None and hole.volumes is not None:
         volume = volume * hole.volumes
@@ -98,34 +114,21 @@ def assemble(problem: Problem, info: Data) -> Assembly:
     return _operator(problem, lay, info, hole, reaction, volume)
 
 
-def _on_unknowns(
-    coefficient: Any, name: str, lay: Layout, info: Data, hole: Cut | None
-) -> torch.Tensor:
-    unused = hole.unused if hole is not None else None
-    value = evaluate(coefficient, info.own, info, f"{_KEY}.{name}", unused)
-    return lay.to_unknowns(value)
-
-
 def _conductivity(problem: Problem, info: Data, hole: Cut | None) -> list[torch.Tensor]:
     """K's diagonal at the grid's points, one tensor per axis; raises where it is not positive."""
     K, d = problem.form.K, problem.box.dimension
     unused = hole.unused if hole is not None else None
+    entries = diagonal_entries(K, d)
     if not isinstance(K, (list, tuple)):
         return [_positive(K, f"{_KEY}.K", info, unused)] * d
-    entries = [row[a] if isinstance(row, (list, tuple)) else row for a, row in enumerate(K)]
-    return [_positive(k, f"{_KEY}.K[{a}]", info, unused) for a, k in enumerate(entries)]
+    return [_positive(k, f"{_KEY}.K{end}", info, unused) for k, end in entries]
 
 
 def _positive(coefficient: Any, key: str, info: Data, unused: torch.Tensor | None) -> torch.Tensor:
     value = evaluate(coefficient, info.own, info, key, unused, fill=1.0)
     require(value, info.own, key, positive=True)
-    if unused is not None:
-        # Holes take the fluid's mean, so that their rows are scaled like the others.
-        fluid = ~unused.expand(torch.broadcast_shapes(unused.shape, value.shape))
-        every = tuple(range(-info.layout.dimension, 0))
-        mean = (value * fluid).sum(every, keepdim=True) / fluid.sum(every, keepdim=True)
-        value = torch.where(fluid, value, mean)
-    return value
+    # Holes take the fluid's mean, so that their rows are scaled like the others.
+    return value if unused is None else with_mean(value, unused)
 
 
 def _velocity(problem: Problem) -> Sequence[Any] | None:
@@ -136,39 +139,24 @@ def _velocity(problem: Problem) -> Sequence[Any] | None:
 
 
 def _cross_faces(
-    problem: Problem, K: Sequence[torch.Tensor], lay: Layout, info: Data
+    problem: Problem, K: Sequence[torch.Tensor], scheme: str, info: Data, hole: Cut | None
 ) -> list[Faces]:
     """The faces of every axis, with advection where there is one."""
     b = _velocity(problem)
     result, counts = [], []
-    half_resistance = [-0.5 / K[0]]
-    half_resistance += [half_resistance[0] if k is K[0] else -0.5 / k for k in K[1:]]
-    for axis, r in enumerate(half_resistance):
-        off = faces.diffusion(r, lay, axis)
+    kept: dict[int, torch.Tensor] = {}
+    for axis, (entry, end) in enumerate(diagonal_entries(problem.form.K, len(K))):
+        off = links(entry, K[axis], axis, info, f"{_KEY}.K{end}", hole, kept)
         if b is None:
             result.append(Faces(off, off, off))
         else:
-            face, count = faces.advection(off, b[axis], lay, axis, info)
+            face, count = faces_of(b[axis], off, scheme, axis, info)
             result.append(face)
             counts.append(count)
-    _note_upwinding(counts, lay, info)
+    note = remark(scheme, counts, info.layout.grid.shape, refine=True)
+    if note is not None:
+        info.notes.append(note)
     return result
-
-
-def _note_upwinding(counts: Sequence[Upwinding], lay: Layout, info: Data) -> None:
-    upwinded = sum(count.upwinded for count in counts)
-    if not upwinded:
-        return
-    share = 100 * upwinded / sum(count.faces for count in counts)
-    sizes = [
-        int(n * max(1.0, count.peclet / 2)) + 1
-        for n, count in zip(lay.grid.shape, counts, strict=True)
-    ]
-    peclet = max(count.peclet for count in counts)
-    info.notes.append(
-        f"upwind on {share:.2g} % of the faces: the cell Peclet number reaches {peclet:.3g}; "
-        f"refine to {' x '.join(map(str, sizes))} for central differences"
-    )
 
 
 def _operator(
@@ -179,28 +167,30 @@ def _operator(
     reaction: torch.Tensor | None,
     volume: float | torch.Tensor,
 ) -> Assembly:
+    scheme = scheme_of(problem, lay.grid)
     if is_matrix(problem.form.K):
-        return _tensor_operator(problem, lay, info, reaction, volume)
+        return _tensor_operator(problem, lay, info, reaction, volume, scheme)
     K = _conductivity(problem, info, hole)
     inner = [lay.to_unknowns(k) for k in K]
-    whole = _cross_faces(problem, K, lay, info)
+    whole = _cross_faces(problem, K, scheme, info, hole)
     cross, rim = whole, None
     if hole is not None and hole.openings is None:
         cross, rim = obstacle.cut_links(hole, whole, lay, info, inner)
     elif hole is not None and hole.openings is not None:
-        cross = [_times(f, o) for f, o in zip(whole, hole.openings, strict=True)]
+        cross = [f.opened(o) for f, o in zip(whole, hole.openings, strict=True)]
         rim = obstacle.flux_rim(hole, lay, info, inner)
     openings = hole.openings if hole is not None else None
-    terms = boundary.sides(problem, lay, info, cross, inner, openings)
+    terms = boundary.sides(problem, info, cross, inner, openings, scheme)
     grounded = terms.grounded or reaction is not None or (rim is not None and rim.grounded)
     joined = hole is not None and hole.openings is not None and not grounded
     if joined and hole is not None:
-        cross = [_times(f, o) for f, o in zip(whole, obstacle.join_holes(hole, lay), strict=True)]
+        cross = [f.opened(o) for f, o in zip(whole, obstacle.join_holes(hole, lay), strict=True)]
     planes = _cross_planes(cross, reaction, terms, rim, lay)
     if hole is not None and not joined:
         planes = _decouple(planes, whole, hole, lay)
     A = Stencil(planes, cross_offsets(lay.dimension), **_tags(problem, reaction, grounded, lay))
-    return Assembly(A, cross, terms, rim, inner, lay, hole, volume)
+    limited = tuple(face.limited for face in cross)
+    return Assembly(A, cross, terms, rim, inner, lay, hole, volume, scheme, limited)
 
 
 def _tags(
@@ -214,11 +204,6 @@ def _tags(
         "definite": symmetric and positive,
         "nullspace": not grounded,
     }
-
-
-def _times(face: Faces, opening: torch.Tensor) -> Faces:
-    share = opening.to(face.up.dtype)
-    return Faces(face.up * share, face.down * share, face.diffusive * share)
 
 
 def _cross_planes(
@@ -282,13 +267,17 @@ def _tensor_operator(
     info: Data,
     reaction: torch.Tensor | None,
     volume: float | torch.Tensor,
+    scheme: str,
 ) -> Assembly:
     d = lay.dimension
     offsets = box_offsets(d)
     planes, _ = tensor.diffusion(problem.form.K, lay, info)
-    terms = boundary.sides(problem, lay, info, None, None, None)
+    terms = boundary.sides(problem, info, None, None, None, scheme)
     added = [] if reaction is None else [((0,) * d, reaction)]
-    added += _tensor_advection(problem, lay, info)
+    cross: Sequence[Faces] = ()
+    if _velocity(problem) is not None:
+        cross = _cross_faces(problem, _conductivity(problem, info, None), scheme, info, None)
+        added += _advective(cross, d)
     leads = [v.shape[:-d] for _, v in added] + [v.shape[:-d] for _, _, v in terms.diagonal]
     batch = torch.broadcast_shapes(planes.shape[: -d - 1], *leads)
     constant = max(planes.shape[-d:]) == 1 and all(max(v.shape[-d:]) == 1 for _, v in added)
@@ -302,17 +291,12 @@ def _tensor_operator(
     planes = planes.expand(*batch, len(offsets), *lay.shape)
     grounded = terms.grounded or reaction is not None
     A = Stencil(planes, offsets, **_tags(problem, reaction, grounded, lay))
-    return Assembly(A, None, terms, None, None, lay, None, volume)
+    limited = tuple(face.limited for face in cross) or (None,) * d
+    return Assembly(A, None, terms, None, None, lay, None, volume, scheme, limited)
 
 
-def _tensor_advection(
-    problem: Problem, lay: Layout, info: Data
-) -> list[tuple[tuple[int, ...], torch.Tensor]]:
-    """(offset, values) that advection adds to the planes of a full tensor."""
-    if _velocity(problem) is None:
-        return []
-    d = lay.dimension
-    cross = _cross_faces(problem, _conductivity(problem, info, None), lay, info)
+def _advective(cross: Sequence[Faces], d: int) -> list[tuple[tuple[int, ...], torch.Tensor]]:
+    """(offset, values) that advection alone adds to the planes of a box."""
     added = []
     for k, face in enumerate(cross):
         low = low_faces(face.down - face.diffusive, k, d)
@@ -325,7 +309,7 @@ def _tensor_advection(
 
 def integrated_source(problem: Problem, parts: Assembly, info: Data) -> torch.Tensor:
     """f times the control volumes; sizes of 1 stay."""
-    f = _on_unknowns(problem.form.f, "f", parts.layout, info, parts.hole)
+    f = over_volumes(problem.form.f, info, f"{_KEY}.f", parts.hole)
     return (f * parts.volume).to(info.dtype)
 
 
@@ -340,11 +324,7 @@ def right(
     known = tensor.known_values(A.coefficients, terms.known, lay) if parts.cross is None else None
     inside = None
     if hole is not None and hole.openings is None:
-        key = "problem.obstacle.boundary.dirichlet"
-        fluid = ~hole.unused
-        inside = lay.to_unknowns(
-            evaluate(hole.obstacle.boundary.dirichlet, info.own, info, key, fluid)
-        )
+        inside = lay.to_unknowns(obstacle.rim_value(hole, info.own, info, ~hole.unused))
     leads = [f.shape[:-d], A.batch, *(v.shape[:-d] for _, _, v in terms.right)]
     leads += [v.shape[:-1] for _, v in scattered]
     leads += [v.shape[:-d] for v in (known, inside) if v is not None]

@@ -39,6 +39,7 @@ SLOPES = ("ux", "uy", "uz")
 STATE = ("u", *SLOPES)
 _NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 _NO_STATE = "the solution cannot stand here, or the equation is nonlinear: use newton or auto"
+_NO_NORMAL = "the outward normal is known on a side only"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Data:
     variables: Mapping[str, torch.Tensor] = field(default_factory=dict)
     tables: Mapping[str, Curve] = field(default_factory=dict)
     fields: tuple[str, ...] = ("u",)
-    files: dict[FieldFile, Compiled] = field(default_factory=dict)
+    files: dict[FieldFile, torch.Tensor] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
 
     def at_time(self, t: float) -> Data:
@@ -92,7 +93,7 @@ class Data:
 
     @property
     def every(self) -> Context:
-        """The same where the solution is known too, and the time if the problem has one."""
+        """The same where the solution and a side's normal are known too."""
         tables = tuple(self.tables.items()) if self.tables else ()
         names = (tuple(self.variables), tuple(self.parameters))
         return _context(self.layout.dimension, *names, self.fields, tables, True)
@@ -110,8 +111,11 @@ def _context(
     state = state_names(fields, AXES)
     known = tuple(name for name in state if solved or name in variables)
     others = tuple(name for name in variables if name != "t" and name not in state)
+    if solved:
+        others = tuple(dict.fromkeys((*others, *NORMAL[:dimension])))
     axes = AXES[:dimension]
     refused = {"t": _NO_TIME, **dict.fromkeys(state, _NO_STATE)}
+    refused |= dict.fromkeys(NORMAL[:dimension], _NO_NORMAL)
     return Context(
         axes, "t" in variables, known, parameters, others, tables, tuple(refused.items())
     )
@@ -129,12 +133,8 @@ def data(problem: Problem, layout: Layout, dtype: torch.dtype, device: torch.dev
 
 
 def compiled(coefficient: Any, data: Data, key: str) -> Compiled:
-    """A coefficient, read where these data are known; files once for all time."""
-    if isinstance(coefficient, FieldFile):
-        if coefficient not in data.files:
-            data.files[coefficient] = compile(coefficient, data.context, key)
-        return data.files[coefficient]
-    return compile(coefficient, data.context, key)
+    """A coefficient, read where these data are known."""
+    return compile(coefficient, data.context, key, data.files)
 
 
 def expression(text: str, data: Data, key: str) -> Expression:
@@ -254,7 +254,7 @@ def _field(
         centring = "cell"
     note = f"{short(key)}: interpolated linearly from {_times(trailing)} to {_times(shape)} points"
     if centring == "cell":
-        note += f", {_times(trailing)} the centres of cells"
+        note += ", as values at the centres of cells"
     if note not in data.notes:
         data.notes.append(note)
     box = layout.grid.box

@@ -17,10 +17,10 @@ from itertools import product
 
 import torch
 
+from sciml.core.discretize.affine import AtTime
+from sciml.core.discretize.boundary import SideData, ends_of_state, joined, side_data
 from sciml.core.discretize.coefficients import Data, evaluate
-from sciml.core.discretize.instant import AtTime
 from sciml.core.discretize.layout import Layout, Points, at_end
-from sciml.core.discretize.padding import Sides, joined, side_data
 from sciml.core.errors import InputError
 from sciml.core.problem import Problem
 from sciml.core.stencil import Stencil, box_offsets
@@ -52,6 +52,10 @@ class Energy:
             raise InputError("an energy needs a node grid: use centring: node", "grid.centring")
         if problem.obstacle is not None:
             raise InputError("an energy does not go with an obstacle", "problem.obstacle")
+        if ends_of_state(problem, info):
+            raise InputError(
+                "beside an energy boundary data may not depend on the solution", "problem.boundary"
+            )
         self.problem, self.info, self.lay = problem, info, lay
         self.spacing = [axis.spacing for axis in lay.axes]
         self.corners = tuple(product((0, 1), repeat=lay.dimension))
@@ -60,13 +64,13 @@ class Energy:
             for shares in product(_GAUSS, repeat=lay.dimension)
         ]
         self.weight = math.prod(self.spacing) / len(self.quadrature)
-        self._sides: AtTime[Sides] = AtTime()
+        self._sides: AtTime[SideData] = AtTime()
 
     def at_time(self, t: float) -> Data:
         """The evaluation context at time t."""
         return self.info if self.problem.time is None else self.info.at_time(t)
 
-    def sides(self, t: float) -> Sides:
+    def sides(self, t: float) -> SideData:
         """The sides' data at time t."""
         return self._sides.get(t, lambda: side_data(self.problem, self.at_time(t)))
 
@@ -194,7 +198,7 @@ def _quadrature_point(
     return QuadraturePoint(lay.points(places), tuple(shares), B)
 
 
-def all_nodes(u: torch.Tensor, sides: Sides, lay: Layout) -> torch.Tensor:
+def all_nodes(u: torch.Tensor, sides: SideData, lay: Layout) -> torch.Tensor:
     """``u`` with the boundary nodes whose values are known, or those that wrap, in place."""
     d, result = lay.dimension, u
     known = {(axis, end): whole for axis, end, whole in sides.known}

@@ -1,354 +1,509 @@
-"""Quasilinear residuals: K and b may depend on u and its slopes, c and f on the slopes too.
+"""Numerical fluxes through the faces of the control volumes: one function a scheme.
 
-With u given beyond its ends by the sides (``padding``), the flux through a face of area |f| is
+Integrated over the control volume C_i, with u_j the neighbour across face f of area |f|,
 
-    K(x_f, u_f, grad u_f) |f| (u_j - u_i) / l_f,
+    int -div(K grad u) + b . grad u  ~  sum_f -D_f (u_j - u_i) + F_f (u_f - u_i),
+    D_f = K_f |f| / l_f,      F_f = |f| b_f . n.
 
-u_f the mean of the two points, grad u_f the normal difference with the means of the tangential
-differences. A K that does not depend on u is a harmonic mean, as in the linear scheme. Advection is
-b_f . n |f| (u_f - u_i), central where the face Peclet number is at most 2, else as far upwind as
-keeps the signs of the coefficients; in time lifted to second order again (``limited``).
+K_f is the harmonic mean of the two points' values (exact in 1-D for K that jumps at the face);
+where K may jump at the points themselves, that of two values inside the cells, averaged along the
+face.
+
+A scheme says how far u_f lies from the point upstream of the face towards the one downstream,
+
+    u_f = u_up + w (u_down - u_up) + (m - w) psi,
+
+m being the weight of linear interpolation, 1/2 between two unknowns. ``w`` does not depend on u and
+gives the stencil's entries; psi, where a scheme has it, is a limited jump and makes the scheme
+nonlinear. A new scheme is one function of a :class:`FaceFlow` and its line in ``SCHEMES``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from numbers import Real
-from typing import Any
+from math import isfinite, prod
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sciml.core.discretize import faces
-from sciml.core.discretize.coefficients import STATE, Data, depends_on, evaluate, require
-from sciml.core.discretize.instant import AtTime
-from sciml.core.discretize.layout import Layout, at_end, high_faces, lie_along, low_faces
-from sciml.core.discretize.limited import limited_jump
-from sciml.core.discretize.padding import (
-    Sides,
-    difference,
-    extended,
-    outward_difference,
-    padded,
-    side_data,
-    with_end,
-)
+from sciml.core.discretize.averages import may_jump, over_faces
+from sciml.core.discretize.coefficients import Data, evaluate, require
+from sciml.core.discretize.layout import Layout, at_end, lie_along
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.grid import Grid
 from sciml.core.problem import Problem
-from sciml.core.stencil import Stencil, cross_offsets
 
-_KEY = "problem.equation"
+if TYPE_CHECKING:
+    from sciml.core.discretize.obstacle import Cut
+
+Weight = torch.Tensor | float
+
+# --- Schemes --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class FaceState:
-    """The solution at the faces 0 .. m of one axis: the jump u_j - u_i, u_f and grad u_f."""
+class FaceFlow:
+    """What crosses the faces 0 .. m of one axis; tensors (*batch, *faces), sizes of 1 stay.
 
-    jump: torch.Tensor
-    u: torch.Tensor
-    slopes: tuple[torch.Tensor, ...]
+    ``flow``: F along the axis, zero where a condition closes the face. ``conductance``: D, zero or
+    positive. ``linear``: m, the weight of the point downstream in linear interpolation.
+    """
+
+    flow: torch.Tensor
+    conductance: torch.Tensor
+    linear: Weight
 
 
-class Fluxes:
-    """The residual of a quasilinear problem without obstacle, on the unknowns."""
+def central(face: FaceFlow) -> Weight:
+    """Linear interpolation: second order; oscillates where the cell Peclet number exceeds 2."""
+    return face.linear
 
-    def __init__(self, problem: Problem, info: Data) -> None:
-        self.problem, self.info, self.lay = problem, info, info.layout
-        d = self.lay.dimension
-        K, b = problem.form.K, problem.form.b
-        self.K: tuple[Any, ...] = tuple(K) if isinstance(K, (list, tuple)) else (K,) * d
-        self.b: tuple[Any, ...] = tuple(b) if b is not None else (0.0,) * d
-        self.carried = [not (isinstance(v, Real) and v == 0) for v in self.b]
-        self.K = tuple(k[a] if isinstance(k, (list, tuple)) else k for a, k in enumerate(self.K))
-        self.state_K = [bool(depends_on(k, info, f"{_KEY}.K") & set(STATE)) for k in self.K]
-        self.volume = self.lay.measure()
-        self._sides: AtTime[Sides] = AtTime()
-        self._kept: dict[Any, AtTime[torch.Tensor]] = {}
 
-    def at_time(self, t: float) -> Data:
-        """The evaluation context at time t."""
-        return self.info if self.problem.time is None else self.info.at_time(t)
+def upwind(face: FaceFlow) -> Weight:
+    """The value upstream: first order, monotone."""
+    return 0.0
 
-    def sides(self, t: float) -> Sides:
-        """The sides' data at time t."""
-        return self._sides.get(t, lambda: side_data(self.problem, self.at_time(t)))
 
-    def _keep(
-        self, name: Any, coefficient: Any, info: Data, make: Callable[[], torch.Tensor]
-    ) -> torch.Tensor:
-        """What ``make`` gives, made anew only where the coefficient depends on t and t is new."""
-        moving = "t" in depends_on(coefficient, info, _KEY)
-        t = float(info.variables["t"]) if moving else 0.0
-        return self._kept.setdefault(name, AtTime()).get(t, make)
+def hybrid(face: FaceFlow) -> Weight:
+    """Central, but only as far as the entry downstream keeps its sign: |F| w <= D (Spalding 1972).
 
-    def residual(self, u: torch.Tensor, t: float, compact: bool = False) -> torch.Tensor:
-        """F(u, t) for u (*batch, *shape); ``compact``: of nearest neighbours only."""
-        lay, info, sides = self.lay, self.at_time(t), self.sides(t)
-        d = lay.dimension
-        whole = padded(u, sides, self.lay)
-        total = self.volume * self.reaction(u, whole, info)
-        for axis in range(d):
-            state = face_state(whole, axis, self.lay)
-            conductance = self.conductance(state, axis, info)
-            levels = self.levels(u, sides, axis, info)
-            flux = self._with_conditions(conductance * state.jump, levels, sides, axis)
-            total = total - high_faces(flux, axis, d) + low_faces(flux, axis, d)
-            if self.carried[axis]:
-                if lay.cells:
-                    state = _with_levels(state, levels, u, axis)
-                below, above, central = self.advection(state, conductance, axis, info)
-                total = total + high_faces(below * state.jump, axis, d)
-                total = total + low_faces(above * state.jump, axis, d)
-                if not compact and self.problem.time is not None:
-                    flux = self._second_order(state.jump, below, above, central, axis)
-                    total = total + high_faces(flux, axis, d) - low_faces(flux, axis, d)
-        return total
+    Central where the cell Peclet number |b| h / K is at most 2; the flux is continuous in F.
+    """
+    size = face.flow.abs()
+    over = size * face.linear > face.conductance
+    if not bool(over.any()):
+        return face.linear
+    return torch.where(over, face.conductance / torch.where(over, size, 1.0), face.linear)
 
-    def _second_order(
-        self,
-        jump: torch.Tensor,
-        below: torch.Tensor,
-        above: torch.Tensor,
-        central: torch.Tensor,
-        axis: int,
-    ) -> torch.Tensor:
-        """What lifts upwind fluxes to second order, for solutions that move through the grid."""
-        share, _ = neighbour_share(self.lay, axis, self.info)
-        wraps = self.lay.axes[axis].ends[0] == "wrap"
-        psi = limited_jump(jump, central > 0, axis, self.lay.dimension, wraps)
-        return torch.where(share == 0.5, (above - below) / 2, 0.0) * psi
 
-    def reaction(self, u: torch.Tensor, whole: torch.Tensor, info: Data) -> torch.Tensor:
-        """``c u - f`` at the unknowns."""
-        form, lay = self.problem.form, self.lay
-        slopes = [difference(whole, axis, lay) for axis in range(lay.dimension)]
-        here = info.with_state(u, [inner(s, lay, k) for k, s in enumerate(slopes)])
-        value = torch.zeros_like(u)
-        for name in ("c", "f"):
-            coefficient, key = getattr(form, name), f"{_KEY}.{name}"
-            if depends_on(coefficient, info, key) & set(STATE):
-                found = evaluate(coefficient, lay.points(), here, key)
-            else:
-                make = partial(evaluate, coefficient, info.own, info, key)
-                found = lay.to_unknowns(self._keep(name, coefficient, info, make))
-            value = value + found * u if name == "c" else value - found
-        return value
+def van_albada(upstream: torch.Tensor, here: torch.Tensor, smooth: torch.Tensor) -> torch.Tensor:
+    """psi = ((b^2 + eps) a + (a^2 + eps) b) / (a^2 + b^2 + 2 eps), of jumps a upstream, b here.
 
-    def conductance(self, state: FaceState, axis: int, info: Data) -> torch.Tensor:
-        """``K |f| / l_f`` on the faces; on closed ends what the formula gives there."""
-        lay, key = self.lay, f"{_KEY}.K"
-        line = lay.axes[axis]
-        if not self.state_K[axis]:
-            K = self.K[axis]
-            return self._keep(axis, K, info, lambda: harmonic(K, lay, axis, info))
-        points = lay.points({axis: line.edges})
-        K = evaluate(self.K[axis], points, info.with_state(state.u, state.slopes), key)
-        lengths = lie_along(line.lengths, axis, lay.dimension).to(info.dtype)
-        return K * lay.measure(without=axis) / lengths
+    The mean of both where the solution is smooth, which is Fromm's scheme, next to nothing where it
+    jumps (van Albada, van Leer and Roberts 1982). ``smooth``, eps, keeps smooth extrema from being
+    clipped (Venkatakrishnan 1995).
+    """
+    a, b = upstream.square() + smooth, here.square() + smooth
+    total = a + b
+    return (b * upstream + a * here) / torch.where(total > 0, total, 1.0)
 
-    def levels(
-        self, u: torch.Tensor, sides: Sides, axis: int, info: Data
-    ) -> dict[int, torch.Tensor]:
-        """u on the closed ends of an axis.
 
-        That of the node there; beside a cell u_f with k (u_f - u_i) = g - alpha u_f, k = 2 K / h.
-        """
-        lay, found = self.lay, {}
-        d, line = lay.dimension, lay.axes[axis]
-        for end, kind in enumerate(line.ends):
-            if kind != "closed":
-                continue
-            found[end] = own = at_end(u, axis, d, end)
-            if not lay.cells:
-                continue
-            alpha, g = sides.flux[axis, end]
-            slopes = [
-                outward_difference(u, axis, end, lay)
-                if other == axis
-                else difference(extended(own, other, lay), other, lay)
-                for other in range(d)
-            ]
-            here = info.with_state(own, slopes)
-            K = evaluate(self.K[axis], sides.inside[axis, end], here, f"{_KEY}.K")
-            k = 2 / line.spacing * K
-            total = alpha + k
-            some = total > 0
-            found[end] = torch.where(some, (k * own + g) / torch.where(some, total, 1.0), own)
-        return found
+@dataclass(frozen=True)
+class FluxScheme:
+    """The weight w, and the limiter that gives psi, if any."""
 
-    def _with_conditions(
-        self, flux: torch.Tensor, levels: dict[int, torch.Tensor], sides: Sides, axis: int
-    ) -> torch.Tensor:
-        """The fluxes with those of Neumann and Robin sides in place: n . K grad u = g - alpha u."""
-        for end, u in levels.items():
-            alpha, g = sides.flux[axis, end]
-            outward = (g - alpha * u) * self.lay.measure(without=axis) * (1 if end else -1)
-            flux = with_end(flux, outward, axis, end, self.lay.dimension)
-        return flux
+    weight: Callable[[FaceFlow], Weight]
+    limiter: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
-    def advection(
-        self, state: FaceState, conductance: torch.Tensor, axis: int, info: Data
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """What multiplies the jump in the rows below and above each face, and centrally."""
-        lay = self.lay
-        points = lay.points({axis: lay.axes[axis].edges})
-        here = info.with_state(state.u, state.slopes)
-        flow = evaluate(self.b[axis], points, here, f"{_KEY}.b[{axis}]")
-        flow = flow * lay.measure(without=axis)
-        share, outward = neighbour_share(lay, axis, info)
-        # Where the flow leaves through a closed side faster than it diffuses, u_f is u_i.
-        flow = torch.where((outward * flow > conductance) & (outward != 0), 0.0, flow)
-        central = flow * share
-        # Just as much upwind as keeps the coefficients' signs, so that the flux is continuous in u.
-        size = central.abs()
-        blend = torch.where(size > conductance, conductance / torch.where(size > 0, size, 1.0), 1.0)
-        below, above = (v * (share > 0) for v in (flow.clamp(max=0.0), flow.clamp(min=0.0)))
-        return below + blend * (central - below), above + blend * (central - above), central
 
-    def remarks(self, u: torch.Tensor, t: float) -> tuple[str, ...]:
-        """A line where the scheme is upwind at this state."""
-        info = self.at_time(t)
-        whole = padded(u, self.sides(t), self.lay)
-        ratios = []
-        for axis in range(self.lay.dimension):
-            if self.carried[axis]:
-                state = face_state(whole, axis, self.lay)
-                conductance = self.conductance(state, axis, info)
-                size = self.advection(state, conductance, axis, info)[2].abs()
-                ratios.append(torch.where(size == 0, 0.0, size / conductance).flatten())
-        if not ratios or not bool((torch.cat(ratios) > 1).any()):
-            return ()
-        every = torch.cat(ratios)
-        share, peclet = 100 * float((every > 1).double().mean()), 2 * float(every.max())
-        how = "of first order" if self.problem.time is None else "limited to second order"
-        return (
-            f"upwind, {how}, on {share:.2g} % of the faces: the cell Peclet number "
-            f"reaches {peclet:.3g}",
+SCHEMES = {
+    "central": FluxScheme(central),
+    "upwind": FluxScheme(upwind),
+    "hybrid": FluxScheme(hybrid),
+    "limited": FluxScheme(hybrid, van_albada),
+}
+
+
+def scheme_of(problem: Problem, grid: Grid) -> str:
+    """The name of a problem's scheme on a grid: ``limited`` in time, else ``hybrid``, by default.
+
+    Raises InputError for a name that is none, and for a limiter in a steady problem.
+    """
+    name = grid.scheme or ("hybrid" if problem.time is None else "limited")
+    if name not in SCHEMES:
+        raise InputError(f"unknown scheme '{name}'{did_you_mean(name, SCHEMES)}", "grid.scheme")
+    if problem.time is None and SCHEMES[name].limiter is not None:
+        linear = ", ".join(other for other, scheme in SCHEMES.items() if scheme.limiter is None)
+        raise InputError(
+            f"{name} fluxes are for problems in time; a steady one takes one of: {linear}",
+            "grid.scheme",
         )
-
-    def frozen(self, u: torch.Tensor, t: float) -> Stencil:
-        """Diffusion with K as it is at u, sides included: symmetric and definite."""
-        lay, d, info, sides = self.lay, self.lay.dimension, self.at_time(t), self.sides(t)
-        whole = padded(u, sides, lay)
-        every = [
-            self.conductance(face_state(whole, axis, lay), axis, info).clamp(min=0.0)
-            for axis in range(d)
-        ]
-        batch = torch.broadcast_shapes(u.shape[:-d], *(c.shape[:-d] for c in every))
-        planes = u.new_zeros(*batch, 2 * d + 1, *lay.shape)
-        grounded = False
-        for axis, found in enumerate(every):
-            sizes = [n + (k == axis) for k, n in enumerate(lay.shape)]
-            links = found.expand(*found.shape[:-d], *sizes).clone()
-            for end, kind in enumerate(lay.axes[axis].ends):
-                grounded |= kind == "value"
-                if kind == "closed":
-                    alpha = sides.flux[axis, end][0] * lay.measure(without=axis)
-                    link = at_end(links, axis, d, end)
-                    if lay.cells:
-                        held = alpha * link / (alpha + link).clamp(min=torch.finfo(u.dtype).tiny)
-                    else:
-                        held = alpha
-                    link.zero_()
-                    grounded |= bool((alpha > 0).any())
-                    at_end(planes.select(-d - 1, 0), axis, d, end).add_(held)
-            low, high = low_faces(links, axis, d), high_faces(links, axis, d)
-            planes.select(-d - 1, 2 * axis + 1).copy_(-low)
-            planes.select(-d - 1, 2 * axis + 2).copy_(-high)
-            planes.select(-d - 1, 0).add_(low + high)
-        definite = bool((planes.select(-d - 1, 0) > 0).all())
-        return Stencil(
-            planes,
-            cross_offsets(d),
-            periodic=lay.periodic,
-            symmetric=True,
-            definite=definite,
-            nullspace=not grounded,
-        )
+    return name
 
 
-def harmonic(K: Any, lay: Layout, axis: int, info: Data) -> torch.Tensor:
-    """``K |f| / l_f`` by harmonic means, for a K that does not depend on u; K may be zero."""
-    value = evaluate(K, info.own, info, f"{_KEY}.K")
-    if not bool((value != 0).any()):
-        return torch.zeros_like(value)
-    require(value, info.own, f"{_KEY}.K", positive=True)
-    links = -faces.diffusion(-0.5 / value, lay, axis)
-    if not lay.cells or "closed" not in lay.axes[axis].ends:
-        return links
-    d, dim = lay.dimension, axis - lay.dimension
-    scale = 2 / lay.axes[axis].spacing * lay.measure(without=axis)
-    parts = [links.narrow(dim, 1, links.shape[dim] - 2)]
-    for end, kind in enumerate(lay.axes[axis].ends):
-        own = at_end(value, axis, d, end) * scale
-        slab = own.expand(at_end(links, axis, d, end).shape)
-        parts.insert(
-            0 if end == 0 else len(parts), slab if kind == "closed" else at_end(links, axis, d, end)
-        )
-    return torch.cat(parts, dim)
+# --- Diffusion ------------------------------------------------------------------------------------
 
 
-def face_state(whole: torch.Tensor, axis: int, lay: Layout) -> FaceState:
-    """The solution at the faces of an axis, from its padded values."""
-    d, line = lay.dimension, lay.axes[axis]
-    dim = axis - d
-    n = whole.shape[dim] - 1
-    rows = inner(whole, lay, axis)
-    low, high = rows.narrow(dim, 0, n), rows.narrow(dim, 1, n)
-    weight = _low_weight(lay, axis, whole)
-    slopes = []
-    for other in range(d):
-        if other == axis:
-            slopes.append((high - low) / lie_along(line.lengths, axis, d).to(whole.dtype))
+def diagonal_entries(K: Any, dimension: int) -> list[tuple[Any, str]]:
+    """K's diagonal, one coefficient per axis, each with the end of its key."""
+    if not isinstance(K, (list, tuple)):
+        return [(K, "")] * dimension
+    return [
+        (row[a] if isinstance(row, (list, tuple)) else row, f"[{a}]") for a, row in enumerate(K)
+    ]
+
+
+def links(
+    K: Any,
+    at_points: torch.Tensor,
+    axis: int,
+    info: Data,
+    key: str,
+    cut: Cut | None = None,
+    kept: dict[int, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """``-K_f |f| / l_f`` on the faces 0 .. m of an axis; zero on closed ends.
+
+    ``at_points``: K at the grid's points, positive. ``kept``: what axes with the same K share.
+    """
+    kept = {} if kept is None else kept
+    shared = kept.get(id(at_points))
+    if not info.layout.cells and may_jump(K, info, key):
+        shared = _in_parts(K, info, key, cut) if shared is None else shared
+        kept[id(at_points)] = shared
+        return _by_parts(shared, info.layout, axis)
+    shared = -0.5 / at_points if shared is None else shared
+    kept[id(at_points)] = shared
+    return _harmonic(shared, info.layout, axis)
+
+
+def _harmonic(half_resistance: torch.Tensor, layout: Layout, axis: int) -> torch.Tensor:
+    """The links from -1 / (2 K) at the grid's points.
+
+    The harmonic mean of K is minus the reciprocal of the sum of two of them.
+    """
+    line, dim = layout.axes[axis], axis - layout.dimension
+    area = layout.measure(without=axis)
+    r = layout.to_unknowns(half_resistance, skip=axis)
+    plain = not layout.cells and "closed" not in line.ends
+    if r.shape[dim] == 1:
+        if plain:
+            return 0.5 / r * (area / line.spacing)
+        r = r.expand([len(line.points) if k == dim % r.ndim else n for k, n in enumerate(r.shape)])
+    if line.ends[0] == "wrap":
+        r = r.narrow(dim, 0, line.count)
+        r = torch.cat([r.narrow(dim, -1, 1), r, r.narrow(dim, 0, 1)], dim)
+    n = r.shape[dim]
+    inner = r.narrow(dim, 0, n - 1) + r.narrow(dim, 1, n - 1)
+    # In place on fresh tensors: half the memory traffic, and autograd allows it.
+    if isinstance(area, float):
+        if area != line.spacing:
+            inner.mul_(line.spacing / area)
+        inner.reciprocal_()
+    else:
+        inner = inner.reciprocal_() * (area / line.spacing)
+    if plain or line.ends[0] == "wrap":
+        return inner
+    return torch.cat(_with_ends(inner, r, layout, axis, area / line.spacing), dim)
+
+
+def _with_ends(
+    inner: torch.Tensor, r: torch.Tensor, layout: Layout, axis: int, scale: float | torch.Tensor
+) -> list[torch.Tensor]:
+    """The inner faces between those of the two ends, where the array of faces needs them.
+
+    On node grids a Dirichlet end's face is an inner one already.
+    """
+    parts = [inner]
+    for end, kind in enumerate(layout.axes[axis].ends):
+        if kind == "value" and not layout.cells:
             continue
-        slope = inner(difference(whole, other, lay), lay, axis, other)
-        slopes.append(weight * slope.narrow(dim, 0, n) + (1 - weight) * slope.narrow(dim, 1, n))
-    return FaceState(high - low, weight * low + (1 - weight) * high, tuple(slopes))
+        face = at_end(inner, axis, layout.dimension, end)
+        slab = torch.zeros_like(face)
+        if kind == "value":
+            # l_f = h / 2, and K is that of the cell.
+            slab = at_end(r, axis, layout.dimension, end).reciprocal() * scale
+        parts.insert(0 if end == 0 else len(parts), slab)
+    return parts
 
 
-def _with_levels(
-    state: FaceState, levels: dict[int, torch.Tensor], u: torch.Tensor, axis: int
-) -> FaceState:
-    """The state with u on the closed ends of an axis of cells as the conditions say."""
-    d = len(state.slopes)
-    for end, level in levels.items():
-        jump = (level - at_end(u, axis, d, end)) * (1 if end else -1)
-        state = FaceState(
-            with_end(state.jump, jump, axis, end, d), with_end(state.u, level, axis, end, d),
-            state.slopes,
-        )  # fmt: skip
-    return state
+def _in_parts(K: Any, info: Data, key: str, cut: Cut | None) -> torch.Tensor:
+    """K in the middles of the halves between neighbouring nodes, 2 (n - 1) along an axis.
+
+    Those of unused nodes have the mean of the others.
+    """
+    axes = info.layout.axes
+    quarters = [(a.points[:-1, None] + a.spacing * _quarters(a.points)).flatten() for a in axes]
+    points = tuple(lie_along(q, k, len(axes)) for k, q in enumerate(quarters))
+    unused = None
+    if cut is not None:
+        # Every node has the halves on both of its sides.
+        unused = cut.unused
+        for k in range(len(axes)):
+            unused = unused.repeat_interleave(2, k).narrow(k, 1, 2 * unused.shape[k] - 2)
+    value = evaluate(K, points, info, key, unused, fill=1.0)
+    require(value, points, key, positive=True)
+    return value if unused is None else with_mean(value, unused)
 
 
-def inner(value: torch.Tensor, lay: Layout, *whole: int) -> torch.Tensor:
-    """Padded values without their ends, but for the axes ``whole``."""
-    for axis in range(lay.dimension):
-        if axis not in whole:
-            value = value.narrow(axis - lay.dimension, 1, lay.shape[axis])
-    return value
+def _quarters(like: torch.Tensor) -> torch.Tensor:
+    return torch.tensor((0.25, 0.75), dtype=like.dtype, device=like.device)
 
 
-def _low_weight(lay: Layout, axis: int, like: torch.Tensor) -> torch.Tensor:
-    """Weight of the lower point in a face's mean; a side's own point stands for its face."""
-    line = lay.axes[axis]
+def with_mean(value: torch.Tensor, unused: torch.Tensor) -> torch.Tensor:
+    """``value`` with its mean over the points in use where ``unused`` holds."""
+    fluid = ~unused.expand(torch.broadcast_shapes(unused.shape, value.shape))
+    every = tuple(range(-unused.ndim, 0))
+    mean = (value * fluid).sum(every, keepdim=True) / fluid.sum(every, keepdim=True)
+    return torch.where(fluid, value, mean)
+
+
+def _by_parts(parts: torch.Tensor, layout: Layout, axis: int) -> torch.Tensor:
+    """The links from K in the halves: harmonic along the axis, the mean along the face."""
+    d = layout.dimension
+    for k, line in enumerate(layout.axes):
+        dim, wraps = k - d, line.ends[0] == "wrap"
+        if k == axis:
+            sizes = list(parts.shape)
+            sizes[dim] = 2 * (len(line.points) - 1)
+            low, high = _pairs(parts.expand(sizes), dim)
+            between = 2 * low * high / (low + high)
+            closed = torch.zeros_like(between.narrow(dim, 0, 1))
+            first = [between.narrow(dim, -1, 1)] if wraps else [closed][: line.ends[0] == "closed"]
+            parts = torch.cat([*first, between, *[closed][: line.ends[1] == "closed"]], dim)
+        elif parts.shape[dim] > 1:
+            ends = [at_end(parts, k, d, 1 - end if wraps else end) for end in (0, 1)]
+            low, high = _pairs(torch.cat([ends[0], parts, ends[1]], dim), dim)
+            parts = ((low + high) / 2).narrow(dim, line.start, line.count)
+    return -parts * (layout.measure(without=axis) / layout.axes[axis].spacing)
+
+
+def _pairs(value: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The even and the odd entries along an axis ``dim`` counted from the end."""
+    pairs = value.unflatten(dim, (-1, 2))
+    return pairs.select(dim, 0), pairs.select(dim, 1)
+
+
+# --- Advection ------------------------------------------------------------------------------------
+
+
+def linear_weight(layout: Layout, axis: int, dtype: torch.dtype) -> torch.Tensor:
+    """Weight of the upper point in a face's linear mean; a side's own point stands for its face.
+
+    On a closed end of a node grid that is the unknown there; beside a cell what lies beyond it.
+    """
+    line = layout.axes[axis]
     weights = torch.full_like(line.edges, 0.5)
     for place, kind, first in ((0, line.ends[0], True), (-1, line.ends[1], False)):
-        if kind != "wrap" and lay.cells:
-            weights[place] = 1.0 if first else 0.0
-        elif kind == "closed":
+        if kind != "wrap" and layout.cells:
             weights[place] = 0.0 if first else 1.0
-    return lie_along(weights, axis, lay.dimension).to(like.dtype)
+        elif kind == "closed":
+            weights[place] = 1.0 if first else 0.0
+    return lie_along(weights, axis, layout.dimension).to(dtype)
 
 
-def neighbour_share(lay: Layout, axis: int, info: Data) -> tuple[torch.Tensor, torch.Tensor]:
-    """Weight of the neighbour in u_f on the faces, and the sign of n on closed sides of cells."""
-    line = lay.axes[axis]
-    share, outward = torch.full_like(line.edges, 0.5), torch.zeros_like(line.edges)
+def face_flow(
+    velocity: Any,
+    conductance: torch.Tensor,
+    axis: int,
+    info: Data,
+    key: str,
+    beyond: bool = False,
+) -> FaceFlow:
+    """What the velocity, taken at the faces' middles, carries through them.
+
+    ``beyond``: whether closed faces beside cells have a value of u and the conductance of the half
+    cell. Where the flow leaves there faster than it diffuses, u_f is u_i, and nothing is carried.
+    """
+    lay = info.layout
+    line, d = lay.axes[axis], lay.dimension
+    flow = over_faces(velocity, axis, line.edges, info, key) * lay.measure(without=axis)
+    if not lay.cells and "closed" not in line.ends:
+        return FaceFlow(flow, conductance, 0.5)
+    open_faces, outward = torch.ones_like(line.edges), torch.zeros_like(line.edges)
     for place, kind, sign in ((0, line.ends[0], -1.0), (-1, line.ends[1], 1.0)):
         if kind == "closed":
-            share[place] = 1.0 if lay.cells else 0.0
-            outward[place] = sign if lay.cells else 0.0
-        elif kind == "value" and lay.cells:
-            share[place] = 1.0
-    d = lay.dimension
-    return lie_along(share, axis, d).to(info.dtype), lie_along(outward, axis, d).to(info.dtype)
+            # Through a closed end u_f - u_i is left to the boundary condition.
+            open_faces[place] = float(lay.cells and beyond)
+            outward[place] = sign
+    flow = flow * lie_along(open_faces, axis, d).to(flow.dtype)
+    if lay.cells and beyond:
+        outward = lie_along(outward, axis, d).to(flow.dtype)
+        flow = torch.where((outward * flow > conductance) & (outward != 0), 0.0, flow)
+    upper = linear_weight(lay, axis, info.dtype)
+    return FaceFlow(flow, conductance, torch.where(flow > 0, upper, 1 - upper))
+
+
+def carried(face: FaceFlow, weight: Weight) -> tuple[torch.Tensor, torch.Tensor]:
+    """``below`` and ``above``: what multiplies the jump across a face in the two rows beside it.
+
+    F (u_f - u_i) = below (u_above - u_below) in the row below the face, above (u_above - u_below)
+    in the row above it, of the part of u_f that is linear in u.
+    """
+    down = face.flow * weight
+    if isinstance(weight, float) and weight == 0.5:
+        return down, down
+    up = face.flow - down
+    forward = face.flow > 0
+    return torch.where(forward, down, up), torch.where(forward, up, down)
+
+
+@dataclass(frozen=True)
+class Limited:
+    """The part of a scheme's flux that a limiter makes: ``strength`` psi, F (m - w) in size.
+
+    ``forward``: where the flow runs along the axis; ``open_faces``: those whose jumps count, or
+    None. Both (*batch, *faces).
+    """
+
+    strength: torch.Tensor
+    forward: torch.Tensor
+    open_faces: torch.Tensor | None = None
+
+
+def limited(face: FaceFlow, weight: Weight, layout: Layout, axis: int) -> Limited:
+    """What a limiter has to make up: on the faces between unknowns, none at a side of cells."""
+    strength = face.flow.abs() * (face.linear - weight)
+    if layout.cells and layout.axes[axis].ends[0] != "wrap":
+        inner = linear_weight(layout, axis, strength.dtype) == 0.5
+        strength = torch.where(inner, strength, 0.0)
+    return Limited(strength, face.flow > 0)
+
+
+def limited_flux(
+    part: Limited,
+    jump: torch.Tensor,
+    limiter: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor],
+    layout: Layout,
+    axis: int,
+) -> torch.Tensor:
+    """The flux along the axis that a limiter adds, from the jumps of u (*batch, *faces).
+
+    Zero where there is no face upstream. The limiter's eps is 16 times the mean square of the jumps
+    over their number: a step transported over 200 points overshoots by one per cent.
+    """
+    d, line = layout.dimension, layout.axes[axis]
+    dim = axis - d
+    m = jump.shape[dim] - 1
+    if layout.cells and line.ends[0] != "wrap":
+        # A side of cells is half as far away as another cell.
+        jump = jump * lie_along(line.spacing / line.lengths, axis, d).to(jump.dtype)
+    if part.open_faces is not None:
+        jump = jump * part.open_faces
+    first, last = jump.narrow(dim, 0, m), jump.narrow(dim, 1, m)
+    if line.ends[0] == "wrap":
+        # Faces 0 and m are the same one.
+        below = torch.cat([first.narrow(dim, m - 1, 1), first], dim)
+        above = torch.cat([last, last.narrow(dim, 0, 1)], dim)
+    else:
+        end = torch.zeros_like(jump.narrow(dim, 0, 1))
+        below, above = torch.cat([end, first], dim), torch.cat([last, end], dim)
+    smooth = jump.square().mean(tuple(range(-d, 0)), keepdim=True) * 16 / m
+    psi = limiter(torch.where(part.forward, below, above), jump, smooth)
+    if line.ends[0] != "wrap":
+        inward = torch.zeros(m + 1, dtype=torch.int8, device=psi.device)
+        inward[0], inward[-1] = 1, -1
+        inward = lie_along(inward, axis, d)
+        entering = torch.where(part.forward, inward == 1, inward == -1)
+        psi = torch.where(entering, 0.0, psi)
+    return part.strength * psi
+
+
+# --- The stencil's entries ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Off-diagonal entries of the faces 0 .. m of one axis, shape (*batch, ..., m + 1, ...).
+
+    ``up``, in the row below a face, and ``down``, in the row above it, differ only by advection;
+    ``diffusive`` is their symmetric part. Axes on which nothing varies have size 1. ``limited``:
+    what a limiter adds to the flux, nonlinear in u, or None.
+    """
+
+    up: torch.Tensor
+    down: torch.Tensor
+    diffusive: torch.Tensor
+    limited: Limited | None = None
+
+    def opened(self, share: torch.Tensor) -> Faces:
+        """The same where only a share of every face is open."""
+        share = share.to(self.up.dtype)
+        part = self.limited
+        if part is not None:
+            part = Limited(part.strength * share, part.forward, share > 0)
+        return Faces(self.up * share, self.down * share, self.diffusive * share, part)
+
+
+@dataclass(frozen=True)
+class Upwinding:
+    """How many faces lie upwind of the linear mean, of how many, and the largest Peclet number."""
+
+    upwinded: int
+    faces: int
+    peclet: float
+
+
+def faces_of(
+    velocity: Any, off: torch.Tensor, scheme: str, axis: int, info: Data
+) -> tuple[Faces, Upwinding]:
+    """The faces' entries with ``b . grad u`` added to those of diffusion, ``off``."""
+    lay = info.layout
+    face = face_flow(velocity, -off, axis, info, f"problem.equation.b[{axis}]")
+    weight = SCHEMES[scheme].weight(face)
+    below, above = carried(face, weight)
+    part = None
+    if SCHEMES[scheme].limiter is not None and weight is not face.linear:
+        part = limited(face, weight, lay, axis)
+        part = part if bool((part.strength > 0).any()) else None
+    # One number stands for all faces where nothing varies along an axis.
+    sizes = torch.broadcast_shapes(off.shape, face.flow.shape)
+    repeat = prod(n + (k == axis) for k, n in enumerate(lay.shape) if sizes[k - lay.dimension] == 1)
+    return Faces(off + below, off - above, off, part), counted(face, weight, repeat)
+
+
+def counted(face: FaceFlow, weight: Weight, repeat: int = 1) -> Upwinding:
+    """How far a scheme is from linear interpolation, on the faces that carry something.
+
+    The Peclet number counts as zero where it is at most 2 throughout.
+    """
+    flow, link = face.flow.detach(), face.conductance.detach()
+    size, linear = flow.abs() * face.linear, face.linear
+    away = linear - (weight.detach() if isinstance(weight, torch.Tensor) else weight)
+    if weight is linear and not bool((size > link).any()):
+        return Upwinding(0, repeat * torch.broadcast_shapes(size.shape, link.shape).numel(), 0.0)
+    size, link, away = torch.broadcast_tensors(size, link, torch.as_tensor(away).to(size))
+    # Where the flow comes in through a side of cells there is nothing to choose.
+    some = ((link > 0) | (size > 0)) & (torch.as_tensor(linear, device=size.device) > 0)
+    if not bool(some.any()):
+        return Upwinding(0, int(some.numel()) * repeat, 0.0)
+    upwinded = int((away * size > 0)[some].sum()) * repeat
+    peclet = 2.0 * float((size[some] / link[some]).max())
+    return Upwinding(upwinded, int(some.sum()) * repeat, peclet)
+
+
+def remark(
+    scheme: str, counts: Sequence[Upwinding], shape: Sequence[int], refine: bool
+) -> str | None:
+    """A line where a scheme is not of second order, or may oscillate; None where neither.
+
+    ``refine``: whether to say which grid would be fine enough.
+    """
+    peclet = max((count.peclet for count in counts), default=0.0)
+    upwinded = sum(count.upwinded for count in counts)
+    if not upwinded and peclet <= 2:
+        return None
+    reached = f"the cell Peclet number reaches {peclet:.3g}"
+    finer = ""
+    if refine and isfinite(peclet):
+        sizes = zip(shape, counts, strict=True)
+        finer = " x ".join(str(int(n * max(1.0, c.peclet / 2)) + 1) for n, c in sizes)
+        finer = f"; refine to {finer}"
+    if not upwinded:
+        return f"{scheme} differences may oscillate: {reached}, more than 2{finer}"
+    share = 100 * upwinded / sum(count.faces for count in counts)
+    if SCHEMES[scheme].limiter is not None:
+        return f"upwind, limited to second order, on {share:.2g} % of the faces: {reached}"
+    finer = f"{finer} for central differences" if finer and scheme == "hybrid" else ""
+    return f"upwind on {share:.2g} % of the faces: {reached}{finer}"
+
+
+def effective_outflow(
+    velocity: Any,
+    link: torch.Tensor,
+    scheme: str,
+    axis: int,
+    end: int,
+    info: Data,
+) -> torch.Tensor:
+    """What multiplies u_f - u_i in a cell beside a closed side: n . b as far as a scheme takes u_f.
+
+    ``link``: 2 K / h. Zero where the flow leaves faster than it diffuses.
+    """
+    edge = info.layout.axes[axis].edges[[0, -1]][end : end + 1]
+    flow = over_faces(velocity, axis, edge, info, f"problem.equation.b[{axis}]")
+    flow = flow if end else -flow
+    flow = torch.where(flow > link, 0.0, flow)
+    face = FaceFlow(flow, link, (flow > 0).to(flow.dtype))
+    return carried(face, SCHEMES[scheme].weight(face))[0]

@@ -209,7 +209,7 @@ def at_end(value: torch.Tensor, axis: int, dimension: int, end: int) -> torch.Te
 
 
 @dataclass(frozen=True)
-class Transfer:
+class Embedding:
     """Between the unknowns and the value on the whole grid.
 
     ``known``: per Dirichlet side of a node grid, (axis, end, values on the side).

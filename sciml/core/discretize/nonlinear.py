@@ -16,16 +16,26 @@ from typing import Any
 
 import torch
 
-from sciml.core.discretize.affine import Affine
+from sciml.core.discretize.affine import Affine, AtTime
 from sciml.core.discretize.assemble import Assembly, assemble, right
-from sciml.core.discretize.checks import check_form
+from sciml.core.discretize.averages import over_volumes
+from sciml.core.discretize.boundary import (
+    SideData,
+    ends_of_state,
+    insulated,
+    names_of_sides,
+    padded,
+    side_data,
+    state_residual,
+)
 from sciml.core.discretize.coefficients import SLOPES, STATE, Data, data, depends_on, evaluate
 from sciml.core.discretize.energy import Energy
-from sciml.core.discretize.fluxes import Fluxes
+from sciml.core.discretize.fluxes import SCHEMES, limited_flux
 from sciml.core.discretize.jacobian import box_jacobian
-from sciml.core.discretize.layout import Transfer, layout
-from sciml.core.discretize.memory import check_memory, is_matrix
+from sciml.core.discretize.layout import Embedding, high_faces, layout, low_faces
+from sciml.core.discretize.memory import check_form, check_memory, is_matrix
 from sciml.core.discretize.obstacle import Cut
+from sciml.core.discretize.quasilinear import Quasilinear, face_jump
 from sciml.core.dispatch import semidiscretises
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import Grid
@@ -71,7 +81,7 @@ def _quasilinear(problem: Problem, info: Data) -> bool:
 
 
 def _check_data(problem: Problem, info: Data) -> None:
-    """Refuse the solution in boundary data, and time in the mass."""
+    """Refuse time and the solution in the mass."""
     for name in ("m", "d"):
         key = f"{_KEY}.{name}"
         value = getattr(problem.form, name)
@@ -81,44 +91,48 @@ def _check_data(problem: Problem, info: Data) -> None:
             raise InputError(
                 f"the equation depends on time: give time: and initial:, or leave {name} out", key
             )
-    for name, condition in problem.boundary.items():
-        robin = condition.robin
-        values = [condition.dirichlet, condition.neumann]
-        values += [robin.alpha, robin.g] if robin is not None else []
-        key = f"problem.boundary.{name}.{condition.kind}"
-        if depends_on(values, info, key) & set(STATE):
-            raise InputError("boundary data may not depend on the solution", key)
 
 
 def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
-    """c and f may depend on u; K and b on the coordinates and t."""
-    form = problem.form
+    """c, f and conditions may depend on u; K and b on the coordinates and t."""
+    form, lay = problem.form, info.layout
     nonlinear = {
         name: "u" in depends_on(getattr(form, name), info, f"{_KEY}.{name}") for name in ("c", "f")
     }
     dropped: dict[str, Any] = {name: 0.0 for name, found in nonlinear.items() if found}
     bare: dict[str, Any] = {"m": 0.0, "d": 0.0, "kind": "general"}
-    affine = Affine(
-        replace(problem, equation=replace(form, **dropped, **bare)), info, balanced=not dropped
-    )
+    ends = ends_of_state(problem, info)
+    pointwise = bool(dropped or ends)
+    linear = insulated(replace(problem, equation=replace(form, **dropped, **bare)), ends)
+    affine = Affine(linear, info, balanced=not pointwise)
     plain = affine
     if form.b is not None or not (isinstance(form.c, Real) and form.c == 0):
         stripped = replace(form, c=0.0, f=0.0, b=None, **bare)
-        plain = Affine(replace(problem, equation=stripped), info, balanced=False)
+        plain = Affine(replace(linear, equation=stripped), info, balanced=False)
     parts = affine.at(_start(problem)).parts
     weights = _weights(parts)
-    shape = info.layout.shape
+    shape = lay.shape
+    # A limiter that has nothing to do now may have where the operator changes.
+    limiting = any(part is not None for part in parts.limited) or (
+        affine.moving and form.b is not None and SCHEMES[parts.scheme].limiter is not None
+    )
+    limiter = Limiter(linear, affine) if limiting else None
+
+    def at_time(t: float) -> Data:
+        return info if problem.time is None else info.at_time(t)
 
     def reaction(u: torch.Tensor, t: float) -> torch.Tensor:
-        """V (c u - f), of what depends on u."""
-        here = (info if problem.time is None else info.at_time(t)).with_state(u)
-        points = info.layout.points()
+        """V (c u - f) and the sides' fluxes, of what depends on u."""
+        here = at_time(t)
         total = torch.zeros_like(u)
         if nonlinear["c"]:
-            total = total + evaluate(form.c, points, here, f"{_KEY}.c") * u
+            total = total + over_volumes(form.c, here.with_state(u), f"{_KEY}.c", parts.hole) * u
         if nonlinear["f"]:
-            total = total - evaluate(form.f, points, here, f"{_KEY}.f")
-        return weights * total
+            total = total - over_volumes(form.f, here.with_state(u), f"{_KEY}.f", parts.hole)
+        total = weights * total
+        if ends:
+            total = total + state_residual(problem, ends, u, here, parts.scheme, parts.openings)
+        return total
 
     def slope(u: torch.Tensor, t: float) -> torch.Tensor:
         return torch.func.jvp(lambda v: reaction(v, t), (u,), (torch.ones_like(u),))[1]
@@ -126,20 +140,18 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
     def residual(u: torch.Tensor, t: float) -> torch.Tensor:
         instant = affine.at(t)
         value = instant.parts.A.apply(_spread(u, instant.parts.A)) - instant.b
-        return value + reaction(u, t) if dropped else value
+        value = value + reaction(u, t) if pointwise else value
+        return value if limiter is None else value + limiter.residual(u, t)
 
     def linearise(u: torch.Tensor, t: float) -> Stencil:
         A = affine.at(t).parts.A
-        return add_diagonal(A, slope(u, t)) if dropped else A
+        return add_diagonal(A, slope(u, t)) if pointwise else A
 
     def diffusion(u: torch.Tensor, t: float) -> Stencil:
         D = plain.at(t).parts.A
-        lift = slope(u, t) if dropped else torch.zeros((), dtype=u.dtype, device=u.device)
+        lift = slope(u, t) if pointwise else torch.zeros((), dtype=u.dtype, device=u.device)
         if not nonlinear["c"]:
-            here = info if problem.time is None else info.at_time(t)
-            unused = parts.hole.unused if parts.hole is not None else None
-            c = evaluate(form.c, info.own, here, f"{_KEY}.c", unused)
-            lift = lift + weights * info.layout.to_unknowns(c)
+            lift = lift + weights * over_volumes(form.c, at_time(t), f"{_KEY}.c", parts.hole)
         # Without a level of its own D borrows one, whatever the sign.
         lift = lift.abs() if D.nullspace else lift.clamp(min=0)
         return add_diagonal(D, lift) if bool((lift > 0).any()) else D
@@ -149,25 +161,52 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
     first = initial(problem, info, parts.hole, held)
     mass, inertia = masses(problem, info, parts.volume, parts.hole)
     leads = [instant.b.shape, parts.A.batch + shape]
-    if dropped:
-        leads.append(reaction(torch.zeros(shape, dtype=info.dtype, device=info.device), 0.0).shape)
+    zero = torch.zeros(shape, dtype=info.dtype, device=info.device)
+    if pointwise:
+        leads.append(reaction(zero, _start(problem)).shape)
+    moving = affine.moving or any(_in_reaction(problem, info, nonlinear))
+    if ends:
+        names = names_of_sides(problem, info)
+        moving |= "t" in names.data | names.alpha
     return NonlinearSystem(
         residual=residual,
         linearise=linearise,
         diffusion=diffusion,
         shape=shape,
         batch=batch_of(info, *leads, *(v.shape for v in first), mass, inertia),
-        on=info.layout.grid,
-        lift=lambda u, t: affine.at(t).parts.transfer.lift(u),
-        restrict=parts.transfer.restrict,
+        on=lay.grid,
+        lift=lambda u, t: affine.at(t).parts.embedding.lift(u),
+        restrict=parts.embedding.restrict,
         first=first,
         mass=mass,
         inertia=inertia,
-        affine=not dropped,
-        steady=not (affine.moving or any(_in_reaction(problem, info, nonlinear))),
+        affine=not pointwise and limiter is None,
+        steady=not moving,
         symmetric=parts.A.symmetric,
         notes=tuple(info.notes),
     )
+
+
+class Limiter:
+    """The fluxes that a limiter adds to those of the linear part."""
+
+    def __init__(self, problem: Problem, affine: Affine) -> None:
+        self.problem, self.affine = problem, affine
+        self._sides: AtTime[SideData] = AtTime()
+
+    def residual(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        """Their balance over the control volumes, (*batch, *shape)."""
+        parts, lay = self.affine.at(t).parts, self.affine.info.layout
+        limiter = SCHEMES[parts.scheme].limiter
+        assert limiter is not None
+        sides = self._sides.get(t, lambda: side_data(self.problem, self.affine.info.at_time(t)))
+        whole, d = padded(u, sides, lay), lay.dimension
+        total = torch.zeros_like(u)
+        for axis, part in enumerate(parts.limited):
+            if part is not None:
+                flux = limited_flux(part, face_jump(whole, axis, lay), limiter, lay, axis)
+                total = total + high_faces(flux, axis, d) - low_faces(flux, axis, d)
+        return total
 
 
 def _in_reaction(problem: Problem, info: Data, nonlinear: dict[str, bool]) -> list[bool]:
@@ -227,11 +266,8 @@ def masses(
         volume = torch.where(hole.solid, torch.as_tensor(lay.measure()), torch.as_tensor(volume))
     found = []
     for name in ("d", "m"):
-        unused = None if hole is None else hole.unused
         value = getattr(problem.form, name)
-        value = lay.to_unknowns(
-            evaluate(value, info.own, info, f"{_KEY}.{name}", unused, fill=1.0 if value else 0.0)
-        )
+        value = over_volumes(value, info, f"{_KEY}.{name}", hole, fill=1.0 if value else 0.0)
         present = bool((value != 0).any()) and problem.time is not None
         found.append((value * volume).to(info.dtype) if present else None)
     return found[0], found[1]
@@ -282,11 +318,16 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
             "a full tensor K may not depend on the solution; use a scalar or diagonal K",
             f"{_KEY}.K",
         )
-    fluxes = Fluxes(problem, info)
+    fluxes = Quasilinear(problem, info)
     shape, lay = info.layout.shape, info.layout
     found = depends_on((form.K, form.b or (), form.c, form.f), info, _KEY)
-    affine = not (found & set(STATE) or (problem.time is not None and any(fluxes.carried)))
-    steady = "t" not in found - depends_on(form.f, info, _KEY) | _of_alpha(problem, info)
+    limited = any(fluxes.carried) and SCHEMES[fluxes.scheme].limiter is not None
+    affine = not (found & set(STATE) or limited or fluxes.state_ends)
+    sides = names_of_sides(problem, info)
+    of_sides = sides.alpha | sides.data if fluxes.state_ends else sides.alpha
+    source = depends_on(form.f, info, _KEY)
+    operator = depends_on((form.K, form.b or (), form.c), info, _KEY)
+    steady = "t" not in operator | of_sides | (source if source & set(STATE) else frozenset())
     start = _start(problem)
     first = initial(problem, info)
     mass, inertia = masses(problem, info, fluxes.volume)
@@ -295,7 +336,9 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass, inertia
     )
     # Without a level in the equation or at a side the kernel of dF/du holds the constants.
-    levelled = "u" in found or not (isinstance(form.c, Real) and form.c == 0)
+    levelled = (
+        "u" in found or bool(fluxes.state_ends) or not (isinstance(form.c, Real) and form.c == 0)
+    )
     floating = not levelled and fluxes.frozen(zero, start).nullspace
     kept: list[Stencil] = []
 
@@ -315,8 +358,8 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         shape=shape,
         batch=batch,
         on=lay.grid,
-        lift=lambda u, t: Transfer(lay, fluxes.sides(t).known, None).lift(u),
-        restrict=Transfer(lay, (), None).restrict,
+        lift=lambda u, t: Embedding(lay, fluxes.sides(t).known, None).lift(u),
+        restrict=Embedding(lay, (), None).restrict,
         first=first,
         mass=mass,
         inertia=inertia,
@@ -337,7 +380,8 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
     zero = torch.zeros(lay.shape, dtype=info.dtype, device=info.device)
     each = energy.value(zero, start).shape + lay.shape
     batch = batch_of(info, each, *(v.shape for v in first), mass, inertia)
-    moving = depends_on(problem.form.energy, info, f"{_KEY}.energy") | _of_alpha(problem, info)
+    moving = depends_on(problem.form.energy, info, f"{_KEY}.energy")
+    moving |= names_of_sides(problem, info).alpha
 
     def whole(u: torch.Tensor) -> torch.Tensor:
         return u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *lay.shape)
@@ -349,8 +393,8 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
         shape=lay.shape,
         batch=batch,
         on=lay.grid,
-        lift=lambda u, t: Transfer(lay, energy.sides(t).known, None).lift(u),
-        restrict=Transfer(lay, (), None).restrict,
+        lift=lambda u, t: Embedding(lay, energy.sides(t).known, None).lift(u),
+        restrict=Embedding(lay, (), None).restrict,
         first=first,
         mass=mass,
         inertia=inertia,
@@ -371,16 +415,11 @@ def guess(problem: Problem, info: Data) -> LinearSystem | None:
         return None
     f = problem.form.f
     source = 0.0 if depends_on(f, info, f"{_KEY}.f") else f
-    simple = replace(problem, equation=Equation(f=source))
+    simple = insulated(replace(problem, equation=Equation(f=source)), ends_of_state(problem, info))
     parts = assemble(simple, replace(info, notes=[]))
     if parts.A.nullspace:
         return None
     return LinearSystem(parts.A, right(simple, parts, info), info.layout.grid)
-
-
-def _of_alpha(problem: Problem, info: Data) -> frozenset[str]:
-    alphas = [c.robin.alpha for c in problem.boundary.values() if c.robin is not None]
-    return depends_on(alphas, info, "problem.boundary")
 
 
 def batch_of(info: Data, *given: Sequence[int] | torch.Tensor | None) -> tuple[int, ...]:

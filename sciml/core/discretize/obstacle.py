@@ -23,9 +23,9 @@ from math import prod
 
 import torch
 
-from sciml.core.discretize.boundary import flux_condition, nonnegative_alpha
+from sciml.core.discretize.boundary import facing, flux_data
 from sciml.core.discretize.coefficients import Data, call, evaluate, expression
-from sciml.core.discretize.faces import Faces
+from sciml.core.discretize.fluxes import Faces, Limited
 from sciml.core.discretize.layout import (
     Layout,
     Points,
@@ -257,11 +257,11 @@ def flux_rim(obstacle: Cut, layout: Layout, data: Data, K: Sequence[torch.Tensor
     points = tuple(axis.positions[i] for axis, i in zip(layout.axes, index, strict=True))
     nearest = _nearest(obstacle.level, points, layout)
     condition = obstacle.obstacle.boundary
-    robin = flux_condition(condition)
     key = f"{_KEY}.boundary.{condition.kind}"
-    alpha = evaluate(robin.alpha, nearest, data, f"{key}.alpha")
-    nonnegative_alpha(alpha, nearest, f"{key}.alpha")
-    g = evaluate(robin.g, nearest, data, f"{key}.g" if condition.kind == "robin" else key)
+    here = facing(data, _normal(obstacle.level, nearest, layout))
+    alpha, g = flux_data(
+        condition, nearest, key, lambda value, name: evaluate(value, nearest, here, name)
+    )
     gaps = torch.stack([a - b for a, b in zip(points, nearest, strict=True)])
     distance = gaps.square().sum(0).sqrt() * obstacle.level(points).sign()
     # n . K n, for a diagonal K.
@@ -297,11 +297,7 @@ def _nearest(level: Level, points: Points, layout: Layout) -> Points:
     """The points' projections onto the rim, by Newton steps along the gradient of phi."""
     place = points
     for _ in range(4):
-        slopes = []
-        for k, axis in enumerate(layout.axes):
-            step = torch.full_like(place[k], 1e-4 * axis.spacing)
-            rise = level(_moved(place, k, step)) - level(_moved(place, k, -step))
-            slopes.append(rise / (2e-4 * axis.spacing))
+        slopes = _slopes(level, place, layout)
         steep = torch.stack(slopes).square().sum(0)
         way = torch.where(steep > 0, level(place) / torch.where(steep > 0, steep, 1.0), 0.0)
         # A point near where phi is flat must not leave its neighbourhood.
@@ -310,6 +306,32 @@ def _nearest(level: Level, points: Points, layout: Layout) -> Points:
             for p, s, axis in zip(place, slopes, layout.axes, strict=True)
         )
     return place
+
+
+def _slopes(level: Level, place: Points, layout: Layout) -> list[torch.Tensor]:
+    """The gradient of phi by central differences."""
+    slopes = []
+    for k, axis in enumerate(layout.axes):
+        step = torch.full_like(place[k], 1e-4 * axis.spacing)
+        rise = level(_moved(place, k, step)) - level(_moved(place, k, -step))
+        slopes.append(rise / (2e-4 * axis.spacing))
+    return slopes
+
+
+def _normal(level: Level, place: Points, layout: Layout) -> list[torch.Tensor]:
+    """The unit normal out of the fluid, into the hole, where phi falls."""
+    slopes = _slopes(level, place, layout)
+    size = torch.stack(slopes).square().sum(0).sqrt()
+    return [-s / torch.where(size > 0, size, 1.0) for s in slopes]
+
+
+def rim_value(
+    obstacle: Cut, points: Points, data: Data, unused: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The Dirichlet value of the rim, carried on beyond it; zero where ``unused`` holds."""
+    here = facing(data, _normal(obstacle.level, points, data.layout))
+    value = obstacle.obstacle.boundary.dirichlet
+    return evaluate(value, points, here, f"{_KEY}.boundary.dirichlet", unused)
 
 
 def cut_links(
@@ -335,8 +357,10 @@ def cut_links(
             f.expand(*f.shape[:-d], *below.shape) for f in (face.up, face.down, face.diffusive)
         )
         for fluid_below, entries in ((True, up), (False, down)):
-            here, there = (below, above) if fluid_below else (above, below)
-            index = (~here & there & _belongs(layout, axis, fluid_below)).nonzero(as_tuple=True)
+            own_side, beyond = (below, above) if fluid_below else (above, below)
+            index = (~own_side & beyond & _belongs(layout, axis, fluid_below)).nonzero(
+                as_tuple=True
+            )
             index = _conducting(index, diffusive)
             if not index[0].numel():
                 continue
@@ -347,9 +371,7 @@ def cut_links(
             length = line.lengths[index[axis]]
             theta = meeting(obstacle.level, start, axis, length if fluid_below else -length)
             place = _moved(start, axis, theta * (length if fluid_below else -length))
-            g = evaluate(
-                obstacle.obstacle.boundary.dirichlet, place, data, f"{_KEY}.boundary.dirichlet"
-            )
+            g = rim_value(obstacle, place, data)
             area = layout.measure(without=axis)
             if isinstance(area, torch.Tensor):
                 area = _gather(area, own, layout).to(data.dtype)
@@ -360,7 +382,11 @@ def cut_links(
             diagonal.append((flat, link))
             right.append((flat, link * g))
         closed = below | above
-        result.append(Faces(*(f.masked_fill(closed, 0.0) for f in (up, down, diffusive))))
+        up, down, diffusive = (f.masked_fill(closed, 0.0) for f in (up, down, diffusive))
+        part = face.limited
+        if part is not None:
+            part = Limited(torch.where(closed, 0.0, part.strength), part.forward, ~closed)
+        result.append(Faces(up, down, diffusive, part))
     return result, RimTerms(diagonal, right, True)
 
 

@@ -14,13 +14,22 @@ from typing import Any
 
 import torch
 
-from sciml.core.discretize.coefficients import Data, data, depends_on, evaluate
+from sciml.core.discretize.averages import over_volumes
+from sciml.core.discretize.boundary import (
+    End,
+    facing,
+    flux_condition,
+    insulated,
+    state_residual,
+)
+from sciml.core.discretize.coefficients import Data, data, depends_on
+from sciml.core.discretize.fluxes import scheme_of
 from sciml.core.discretize.layout import layout
 from sciml.core.discretize.nonlinear import add_diagonal, semidiscretize
 from sciml.core.dispatch import semidiscretises
 from sciml.core.equation import Equation, System
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.grid import Grid
+from sciml.core.grid import SIDES, Grid
 from sciml.core.nonlinear import NonlinearSystem
 from sciml.core.problem import Problem
 from sciml.core.reader import state_names
@@ -32,9 +41,10 @@ _COEFFICIENTS = ("m", "d", "K", "b", "c", "f")
 
 @dataclass(frozen=True)
 class _Field:
-    """One field: its uncoupled part, and c and f where they name other fields or itself."""
+    """One field: its uncoupled part and problem, and c and f where they name a field."""
 
     system: NonlinearSystem
+    problem: Problem
     c: Any
     f: Any
 
@@ -75,8 +85,27 @@ def semidiscretize_fields(
             f"problem.parameters.{name}",
         )
     info = replace(info, fields=names)
-    fields = {name: _field(problem, name, on, info, names) for name in names}
-    return _Coupled(fields, info).system(on.bind(problem.box))
+    ends = _ends(problem, info)
+    fields = {name: _field(problem, name, on, info, names, ends) for name in names}
+    return _Coupled(fields, info, ends).system(on.bind(problem.box))
+
+
+def _ends(problem: Problem, info: Data) -> tuple[End, ...]:
+    """The sides whose data name a field; InputError for a Dirichlet value that does."""
+    found = []
+    here = facing(info, [0.0] * info.layout.dimension)
+    for axis, line in enumerate(info.layout.axes):
+        for end, kind in enumerate(line.ends):
+            side = SIDES[axis][end]
+            condition, key = problem.boundary[side], f"problem.boundary.{side}"
+            key = f"{key}.{condition.kind}"
+            if kind == "value" and depends_on(condition.dirichlet, here, key) - {"t"}:
+                raise InputError("a Dirichlet value may not depend on the solution", key)
+            if kind == "closed":
+                robin = flux_condition(condition)
+                if depends_on([robin.alpha, robin.g], here, key) - {"t"}:
+                    found.append((axis, end))
+    return tuple(found)
 
 
 def _check_initial(problem: Problem, names: tuple[str, ...]) -> None:
@@ -102,7 +131,14 @@ def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
     return replace(problem, equation=bare, initial=problem.first[name], exact=None)
 
 
-def _field(problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, ...]) -> _Field:
+def _field(
+    problem: Problem,
+    name: str,
+    on: Grid,
+    info: Data,
+    names: tuple[str, ...],
+    ends: tuple[End, ...],
+) -> _Field:
     equation = problem.equation_as(System).equations[name]
     own: dict[str, Any] = {}
     for entry in _COEFFICIENTS:
@@ -122,19 +158,18 @@ def _field(problem: Problem, name: str, on: Grid, info: Data, names: tuple[str, 
             own[entry] = coefficient
     rest: dict[str, Any] = dict.fromkeys(own, 0.0)
     uncoupled = replace(equation, kind="general", **rest)
-    system = semidiscretize(
-        _alone(problem, uncoupled, name), on, dtype=info.dtype, device=info.device
-    )
+    alone = _alone(problem, uncoupled, name)
+    system = semidiscretize(insulated(alone, ends), on, dtype=info.dtype, device=info.device)
     if system.inertia is not None or system.mass is None:
         raise InputError("every field needs d (before its u_t) and no m", f"{_KEY}.{name}.d")
-    return _Field(system, own.get("c"), own.get("f"))
+    return _Field(system, alone, own.get("c"), own.get("f"))
 
 
 class _Coupled:
     """The residual of all fields, and the parts of it by field."""
 
-    def __init__(self, fields: dict[str, _Field], info: Data) -> None:
-        self.fields, self.info = fields, info
+    def __init__(self, fields: dict[str, _Field], info: Data, ends: tuple[End, ...]) -> None:
+        self.fields, self.info, self.ends = fields, info, ends
         self.names, self.dimension = tuple(fields), info.layout.dimension
         self.volume = info.layout.measure()
 
@@ -147,18 +182,24 @@ class _Coupled:
         return torch.stack(torch.broadcast_tensors(*values), -self.dimension - 1)
 
     def reaction(self, u: torch.Tensor, t: float) -> torch.Tensor:
-        """V (c u - f) of what names a field."""
+        """V (c u - f) and the sides' fluxes, of what names a field."""
         states = dict(zip(self.names, u.unbind(-self.dimension - 1), strict=True))
-        here = self.info.at_time(t)
-        here = replace(here, variables={**here.variables, **states})
-        points, values = self.info.layout.points(), []
+        now = self.info.at_time(t)
+        here = replace(now, variables={**now.variables, **states})
+        values = []
         for name, field in self.fields.items():
             total = torch.zeros_like(states[name])
             if field.c is not None:
-                total = total + evaluate(field.c, points, here, f"{_KEY}.{name}.c") * states[name]
+                total = total + over_volumes(field.c, here, f"{_KEY}.{name}.c") * states[name]
             if field.f is not None:
-                total = total - evaluate(field.f, points, here, f"{_KEY}.{name}.f")
-            values.append(self.volume * total)
+                total = total - over_volumes(field.f, here, f"{_KEY}.{name}.f")
+            total = self.volume * total
+            if self.ends:
+                scheme = scheme_of(field.problem, self.info.layout.grid)
+                total = total + state_residual(
+                    field.problem, self.ends, states[name], now, scheme, fields=states, own=name
+                )
+            values.append(total)
         return self._each(values)
 
     def residual(self, u: torch.Tensor, t: float) -> torch.Tensor:
