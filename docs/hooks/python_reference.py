@@ -7,19 +7,16 @@ page is their signature and docstring, which mkdocstrings reads from the source.
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = (
-    "sciml",
-    "sciml.solvers",
-    "sciml.solvers.collocation",
-    "sciml.operators",
-    "sciml.datasets",
-    "sciml.training",
+# Those that the navigation names.
+PACKAGES = tuple(
+    re.findall(r"- (sciml[\w.]*): reference/python/", (ROOT / "mkdocs.yml").read_text("utf-8"))
 )
 
 

@@ -230,8 +230,10 @@ def info(
         from sciml.app.generate import summarise
 
         print_facts(summarise(what))
-    elif (what / record.FILE).is_file() or (what / "operator.json").is_file():
+    elif (what / record.FILE).is_file():
         _print_record(record.read(what, *record.FOLDERS))
+    elif (what / "operator.json").is_file():
+        record.read(what, record.OPERATOR)  # tells that its record is missing
     elif what.is_file() and what.suffix != ".h5":
         raise InputError(
             f"'{what}' is none of what info reads: a run's directory, its solution.h5, a spec "

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NOT_SOLVED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A problem stated in YAML.")]
+SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec in YAML.")]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
