@@ -312,7 +312,8 @@ def _product(A: Stencil, u: torch.Tensor | np.ndarray) -> np.ndarray:
                 here[axis] = slice(max(0, -step), -step if step > 0 else None)
                 there[axis] = slice(max(0, step), step if step < 0 else None)
         at: tuple[Any, ...] = (..., *here)
-        total[at] += plane[at] * moved[(..., *there)]
+        source: tuple[Any, ...] = (..., *there)
+        total[at] += plane[at] * moved[source]
     return total
 
 

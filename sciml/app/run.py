@@ -296,7 +296,7 @@ def bounds(found: Certificate) -> dict[str, Any]:
 def _absolute(tree: Any) -> Any:
     """Field files by their absolute path, so that the record can be read from anywhere."""
     if isinstance(tree, dict):
-        known = tree.keys() <= {"file", "dataset", "element"} and "file" in tree
+        known = tree.keys() <= {"file", "dataset", "element", "merge"} and "file" in tree
         fixed = {"file": str(Path(tree["file"]).resolve())} if known else {}
         return {key: _absolute(value) for key, value in tree.items()} | fixed
     return [_absolute(value) for value in tree] if isinstance(tree, list) else tree

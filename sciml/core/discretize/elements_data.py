@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
 from numbers import Real
 from typing import Any
 
@@ -21,7 +22,7 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.expression import parse
 from sciml.core.functions import call_named
 from sciml.core.grid import AXES
-from sciml.core.mesh import Mesh
+from sciml.core.mesh import Mesh, seams
 from sciml.core.problem import Coefficient, Problem
 
 _REFUSED = {
@@ -63,7 +64,7 @@ def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
         raise InputError(
             "parameters given as lists must be equally long", "problem.parameters"
         ) from None
-    return MeshData(mesh, named)
+    return MeshData(mesh, named, list(seams(mesh)))
 
 
 def evaluate(
@@ -163,7 +164,7 @@ def _by_region(coefficient: Regions, part: Part, data: MeshData, key: str) -> to
             f"{len(bare)} elements are in none of the regions"
             + (f"; {', '.join(sorted(missing))} is missing" if missing else "")
             if len(bare)
-            else "the regions overlap: an element has two coefficients",
+            else _overlap({name: known[name] for name in coefficient.regions}, len(times)),
             f"{key}.regions",
         )
     values = [
@@ -190,3 +191,16 @@ def _subset(part: Part, members: np.ndarray) -> Part:
 def _guess(name: str, known: Mapping[str, Any]) -> str:
     tail = did_you_mean(name, known)
     return tail if "did you mean" in tail else ""
+
+
+def _overlap(regions: Mapping[str, np.ndarray], cells: int) -> str:
+    """Which two regions share elements, and how many."""
+    shared = (
+        (one, other, len(np.intersect1d(regions[one], regions[other])))
+        for one, other in combinations(regions, 2)
+    )
+    one, other, count = next(found for found in shared if found[2])
+    return (
+        f"regions '{one}' and '{other}' share {count} of {cells} elements, which would have two "
+        "coefficients: the regions must not overlap"
+    )
