@@ -440,8 +440,8 @@ TWO = np.array([[0, 1, 2], [0, 2, 3]])
     ("make", "message"),
     [
         (
-            lambda: Mesh(SQUARE, [[0, 1, 2], [0, 3, 2]]),
-            "element 1 .* is inverted: its area is -0.5",
+            lambda: Mesh([*SQUARE[:3], [0.9, 0.5]], TWO),
+            "1 facets have two on the same side, the first at x = 0.5, y = 0.5",
         ),
         (lambda: Mesh(SQUARE, [*TWO, [2, 0, 1]]), "elements 0 and 2 have the same vertices"),
         (lambda: Mesh(SQUARE * [1, 0], TWO), "has no area"),
@@ -921,3 +921,271 @@ def test_a_geometry_in_a_spec(tmp_path: Path) -> None:
     result = answer(spec, Setting())
     assert result.solution.converged
     assert result.solution.value.shape == (2, *result.spec.on.shape)
+
+
+# Meshes of other people.
+
+MSH2 = """$MeshFormat
+2.2 0 8
+$EndMeshFormat
+{before}$Nodes
+4
+1 0 0 {z}
+2 1 0 0
+3 1 1 0
+4 0 1 0
+$EndNodes
+$Elements
+{count}
+{elements}
+$EndElements
+{after}"""
+NAMES = """$PhysicalNames
+5
+1 1 "rim"
+1 2 "left"
+2 1 "all"
+2 2 "half"
+2 3 "rim"
+$EndPhysicalNames
+"""
+RIM = ["1 1 2 1 1 1 2", "2 1 2 1 2 2 3", "3 1 2 1 3 3 4", "4 1 2 1 4 4 1", "5 1 2 2 4 4 1"]
+INSIDE = ["6 2 2 1 1 1 2 3", "7 2 2 1 1 1 3 4", "8 2 2 2 1 1 3 4", "9 2 2 3 1 1 3 4"]
+
+
+def msh2(
+    path: Path, elements: list[str], before: str = "", after: str = NAMES, z: float = 0
+) -> Path:
+    text = MSH2.format(
+        before=before, after=after, z=z, count=len(elements), elements="\n".join(elements)
+    )
+    path.write_text(text)
+    return path
+
+
+MSH4 = """$MeshFormat
+4.1 0 8
+$EndMeshFormat
+$Elements
+6 6 1 6
+1 1 1 1
+1 1 2
+1 2 1 1
+2 2 3
+1 3 1 1
+3 3 4
+1 4 1 1
+4 4 1
+2 1 2 1
+5 1 2 3
+2 2 2 1
+6 1 3 4
+$EndElements
+$Nodes
+1 4 1 4
+2 1 0 4
+1
+2
+3
+4
+0 0 0
+1 0 0
+1 1 0
+0 1 0
+$EndNodes
+$Entities
+0 4 2 0
+1 0 0 0 1 0 0 1 1 0
+2 0 0 0 1 0 0 1 1 0
+3 0 0 0 1 0 0 1 1 0
+4 0 0 0 1 0 0 2 1 2 0
+1 0 0 0 1 0 0 {saved} 0
+2 0 0 0 1 0 0 3 1 2 3 0
+$EndEntities
+{names}"""
+
+
+@pytest.mark.parametrize("version", ["2.2", "2.2 names first", "4.1"])
+def test_a_cell_and_a_facet_belong_to_several_groups(version: str, tmp_path: Path) -> None:
+    """Whatever the order of the statements; one name for lines and surfaces stands for both."""
+    path = tmp_path / "m.msh"
+    if version == "4.1":
+        path.write_text(MSH4.format(saved="1 1", names=NAMES))
+    else:
+        first = {"before": NAMES, "after": ""} if "first" in version else {}
+        msh2(path, RIM + INSIDE, **first)
+    mesh = read_mesh(path, "P2")
+    assert len(mesh.cells) == 2
+    assert {k: v.tolist() for k, v in mesh.subdomains.items()} == {
+        "all": [0, 1],
+        "half": [1],
+        "rim": [1],
+    }
+    assert {k: len(v) for k, v in mesh.facets.items()} == {"rim": 4, "left": 1}
+    boundary = {"rim": Condition(dirichlet=0.0)}
+    assert sciml.solve(Problem(None, Equation(f=1.0), boundary), on=mesh).converged
+    K = Regions({"all": 1.0, "half": 2.0})
+    with pytest.raises(InputError, match="'all' and 'half' share 1 of 2 elements") as caught:
+        sciml.solve(Problem(None, Equation(K=K, f=1.0), boundary), on=mesh)
+    assert caught.value.key == "problem.equation.K.regions"
+
+
+def test_elements_saved_without_a_group(tmp_path: Path) -> None:
+    """Mesh.SaveAll: entities without a physical group among those that have one."""
+    path = tmp_path / "m.msh"
+    path.write_text(MSH4.format(saved="0", names=NAMES))
+    mesh = read_mesh(path)
+    assert len(mesh.cells) == 2
+    assert mesh.subdomains["all"].tolist() == [1]
+
+
+def test_gmsh_4_0(tmp_path: Path) -> None:
+    text = MSH4.format(saved="1 1", names=NAMES).replace("4.1 0 8", "4.0 0 8")
+    text = text.replace("6 6 1 6", "6 6").replace(
+        "1 4 1 4\n2 1 0 4\n1\n2\n3\n4\n", "1 4\n1 2 0 4\n"
+    )
+    for number, old in enumerate(("0 0 0\n1 0 0", "1 0 0\n1 1 0", "1 1 0\n0 1 0"), start=1):
+        text = text.replace(old, f"{number} {old}")
+    text = text.replace("\n0 1 0\n$End", "\n4 0 1 0\n$End")
+    swapped = [("1 2 1 1", "2 1 1 1"), ("1 3 1 1", "3 1 1 1"), ("1 4 1 1", "4 1 1 1")]
+    for new, old in [*swapped, ("2 1 2 1", "1 2 2 1")]:
+        text = text.replace(f"\n{new}\n", f"\n{old}\n", 1)
+    (tmp_path / "m.msh").write_text(text)
+    mesh = read_mesh(tmp_path / "m.msh")
+    assert mesh.subdomains["half"].tolist() == [1]
+    assert len(mesh.facets["rim"]) == 4
+
+
+def test_noise_and_inverted_simplices(tmp_path: Path) -> None:
+    turned = [*RIM, "6 2 2 1 1 1 3 2", "7 2 2 1 1 1 3 4"]
+    mesh = read_mesh(msh2(tmp_path / "m.msh", turned, z=1e-9))
+    assert mesh.dimension == 2
+    assert (np.linalg.det(edge_vectors(mesh.points, mesh.cells)) > 0).all()
+
+
+def test_a_boundary_without_its_surface_names_the_statement(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'add Physical Surface\("domain"\) = \{1\};'):
+        read_mesh(msh2(tmp_path / "m.msh", RIM))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("6 2 2 1 1 1 2 3", "6 2 2 1 1 1 2 0", "names node 0, which does not exist"),
+        ("6 2 2 1 1 1 2 3", "6 2 2 1 1 1 2 9", "names node 9, which does not exist"),
+        ("6 2 2 1 1 1 2 3", "6 2 2 1 1 1 2 -3", "names node -3, which does not exist"),
+        ("2 1 0 0", "1 1 0 0", "node 1 stands twice"),
+        ("2 1 0 0", "2 1 x 0", "no number"),
+        ("2 1 0 0", "2 1 nan 0", "not finite"),
+        ("$EndElements", "", "does not end"),
+        ("2.2 0 8", "2.2 0 7", "save it as 4.1"),
+        ("6 2 2 1 1", "6 77 2 1 1", "type 77"),
+        ("$Nodes\n4", "$Nodes\n40000000000", "no number|too early"),
+    ],
+)
+def test_damaged_gmsh_files(old: str, new: str, message: str, tmp_path: Path) -> None:
+    path = msh2(tmp_path / "m.msh", RIM + INSIDE)
+    assert path.read_text().count(old)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=message) as caught:
+        read_mesh(path)
+    assert caught.value.key in ("mesh", "mesh.file")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".vtu", ".xdmf"])
+@pytest.mark.parametrize("number", [-1, 4])
+def test_points_that_do_not_exist(suffix: str, number: int, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    flat = np.pad(SQUARE, ((0, 0), (0, 1)))
+    cells = [("triangle", np.array([[0, 1, 2], [0, 2, number]]))]
+    meshio.write(path, meshio.Mesh(flat, cells))
+    with pytest.raises(InputError, match=f"names point {number}; there are 4"):
+        read_mesh(path)
+
+
+def two_squares(tmp_path: Path, gap: float = 0.0) -> Path:
+    """Two unit squares side by side, meshed apart."""
+    one = unit_mesh(4, 2)
+    points = np.concatenate([one.points, one.points + np.array([1 + gap, 0])])
+    sides = {"left": one.boundaries["left"], "right": one.boundaries["right"] + len(one.points)}
+    cells = np.concatenate([one.cells, one.cells + len(one.points)])
+    path = tmp_path / "m.msh"
+    meshio.write(path, as_meshio(Mesh(points, cells, {}, sides), "physical"), file_format="gmsh22")
+    return path
+
+
+def test_parts_that_do_not_touch_are_noted_and_joined(tmp_path: Path) -> None:
+    path = two_squares(tmp_path)
+    boundary = {"left": Condition(dirichlet=0.0), "right": Condition(dirichlet=1.0)}
+    problem = Problem(None, Equation(), boundary)
+    apart = sciml.solve(problem, on=read_mesh(path))
+    assert any("2 parts that share no point" in note for note in apart.notes)
+    assert any("5 pairs of the mesh's points lie in the same place" in n for n in apart.notes)
+    mesh = read_mesh(path, merge=1e-9)
+    assert len(mesh.points) == 45
+    whole = sciml.solve(problem, on=mesh)
+    assert not any("pairs" in note or "parts" in note for note in whole.notes)
+    seam = np.abs(mesh.points[:, 0] - 1) < 1e-12
+    np.testing.assert_allclose(whole.value[seam], 0.5, atol=1e-8)
+    with pytest.raises(InputError, match="too far"):
+        read_mesh(path, merge=0.3)
+
+
+def test_merge_in_a_spec(tmp_path: Path) -> None:
+    two_squares(tmp_path, gap=1e-10)
+    path = tmp_path / "spec.yaml"
+    path.write_text(
+        "problem:\n  equation: {f: 0}\n"
+        "  boundary: {left: {dirichlet: 0}, right: {dirichlet: 1}}\n"
+        "mesh: {file: m.msh, merge: 1.0e-9}\n"
+    )
+    spec = sciml.load_spec(path)
+    assert spec == read_spec(parse_yaml(json.dumps(dump(spec)), str(path)))
+    assert len(spec.on.points) == 45
+    path.write_text(path.read_text().replace("1.0e-9", "-1"))
+    with pytest.raises(InputError, match="merge is a positive length"):
+        sciml.load_spec(path)
+
+
+def test_groups_survive_gmsh_to_vtu(tmp_path: Path) -> None:
+    path = msh2(tmp_path / "m.msh", RIM[:4] + INSIDE[:2])
+    meshio.write(tmp_path / "m.vtu", meshio.read(path))
+    mesh = read_mesh(tmp_path / "m.vtu")
+    assert len(mesh.facets["tag_1"]) == 4
+    assert mesh.subdomains["tag_1"].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("suffix", [".vtk", ".inp", ".bdf", ".mesh", ".med"])
+def test_other_formats_are_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"m{suffix}"
+    raw = meshio.Mesh(np.pad(SQUARE, ((0, 0), (0, 1))), [("triangle", TWO)])
+    meshio.write(path, raw)
+    np.testing.assert_array_equal(read_mesh(path).cells, TWO)
+
+
+def test_data_outside_the_folder_are_refused(tmp_path: Path) -> None:
+    import h5py
+
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    raw = meshio.Mesh(np.pad(SQUARE, ((0, 0), (0, 1))), [("triangle", TWO)])
+    meshio.write(folder / "m.xdmf", raw)
+    text = (folder / "m.xdmf").read_text()
+    (folder / "m.h5").rename(tmp_path / "m.h5")
+    (folder / "m.xdmf").write_text(text.replace("m.h5:", "../m.h5:"))
+    with pytest.raises(InputError, match="outside its folder"):
+        read_mesh(folder / "m.xdmf")
+    (folder / "m.xdmf").write_text(text)
+    np.zeros(12).tofile(tmp_path / "secret")
+    with h5py.File(folder / "m.h5", "w") as file:
+        file.create_dataset(
+            "data0", (4, 3), dtype="f8", external=[(str(tmp_path / "secret"), 0, 96)]
+        )
+        file["data1"] = TWO
+    with pytest.raises(InputError, match="lie in another file"):
+        read_mesh(folder / "m.xdmf")
+    with h5py.File(folder / "m.h5", "w") as file:
+        file["data0"] = h5py.ExternalLink(str(tmp_path / "m.h5"), "data0")
+    with pytest.raises(InputError, match="links to another file"):
+        read_mesh(folder / "m.xdmf")

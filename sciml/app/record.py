@@ -150,10 +150,20 @@ def _neighbours(folder: Path, command: str) -> str:
     return f"name the directory of a run{did_you_mean(str(folder), runs[:20])}"
 
 
+# By the key that names a file, what else may stand beside it.
+_FILES = {
+    "file": {"file", "dataset", "centring", "element", "merge"},
+    "table": {"table", "of", "column", "outside"},
+}
+
+
 def _absolute(tree: Any) -> Any:
-    """Field files by their absolute path, so that the record can be read from anywhere."""
+    """Files of data by their absolute path, so that the record can be read from anywhere."""
     if isinstance(tree, dict):
-        known = tree.keys() <= {"file", "dataset", "element"} and "file" in tree
-        fixed = {"file": str(Path(tree["file"]).resolve())} if known else {}
+        fixed = {
+            name: str(Path(tree[name]).resolve())
+            for name, known in _FILES.items()
+            if name in tree and tree.keys() <= known
+        }
         return {key: _absolute(value) for key, value in tree.items()} | fixed
     return [_absolute(value) for value in tree] if isinstance(tree, list) else tree

@@ -13,6 +13,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -38,8 +39,8 @@ class Mesh:
     ``points``: (n, d) float64. ``cells``: (m, d + 1) indices of points. ``subdomains``: indices of
     cells by name. ``boundaries``: by name the vertices (k, d) of the facets; those that were not
     named at all, where nothing is, are called ``boundary``. ``element``: P1 or P2. Elements
-    numbered clockwise throughout are turned round. Raises InputError for inverted, flat or repeated
-    elements, for facets with more than two elements, and for facets that are no element's.
+    numbered clockwise are turned round. Raises InputError for flat or repeated elements, for facets
+    with more than two elements or two on the same side, and for facets that are no element's.
     """
 
     points: np.ndarray
@@ -74,8 +75,31 @@ class Mesh:
                 f"{location(points, corners)}: elements overlap",
                 "mesh",
             )
+        self._check_sides()
         if not all(len(numbers) for numbers in self.facets.values()):
             raise InputError("a boundary is named but has no facets", "mesh")
+
+    def _check_sides(self) -> None:
+        """InputError where two elements lie on the same side of the facet they share."""
+        d, cells = self.dimension, self.cells.T
+        sides = np.zeros(self.topology.facets.shape[1])
+        for corners, numbers in zip(
+            self.topology.elem.refdom.facets, self.topology.t2f, strict=True
+        ):
+            omitted = d * (d + 1) // 2 - sum(corners)
+            # The facet as this element's orientation has it, against the sorted one.
+            turns = np.full(cells.shape[1], omitted)
+            for a, b in combinations(corners, 2):
+                turns += cells[a] > cells[b]
+            np.add.at(sides, numbers, 1.0 - 2.0 * (turns % 2))
+        folded = np.flatnonzero(np.abs(sides) > 1)
+        if len(folded):
+            where = location(self.points, self.topology.facets[:, folded[0]])
+            raise InputError(
+                f"elements overlap: {len(folded)} facets have two on the same side, the first "
+                f"{where}",
+                "mesh",
+            )
 
     @property
     def dimension(self) -> int:
@@ -269,18 +293,68 @@ def _oriented(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
             f"({len(flat)} such elements)",
             "mesh",
         )
-    inverted = np.flatnonzero(volume < 0)
-    if 0 < len(inverted) < len(cells):
-        first = inverted[0]
-        raise InputError(
-            f"element {first} {location(points, cells[first])} is inverted: its {MEASURES[d]} is "
-            f"{volume[first] / [1, 2, 6][d - 1]:.3g} ({len(inverted)} such elements)",
-            "mesh",
-        )
-    if len(inverted):
+    inverted = volume < 0
+    if inverted.any():
         cells = cells.copy()
-        cells[:, [0, 1]] = cells[:, [1, 0]]
+        cells[inverted, :2] = cells[inverted, 1::-1]
     return cells
+
+
+def joined(
+    points: np.ndarray, cells: np.ndarray, boundaries: Mapping[str, np.ndarray], distance: float
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Points nearer to each other than ``distance`` made one; the facets named, once each.
+
+    A named facet that lies between two elements afterwards stays named.
+    """
+    import scipy.sparse
+    from scipy.spatial import cKDTree
+
+    pairs = cKDTree(points).query_pairs(distance, output_type="ndarray")
+    near = scipy.sparse.coo_matrix(
+        (np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(points), len(points))
+    )
+    count, owner = scipy.sparse.csgraph.connected_components(near, directed=False)
+    _, first = np.unique(owner, return_index=True)
+    place_of = np.argsort(np.argsort(first))[owner]
+    kept = points[np.sort(first)]
+    assert len(kept) == count
+    cells = place_of[cells]
+    spent = np.sort(cells, axis=1)
+    if (spent[:, 1:] == spent[:, :-1]).any():
+        raise InputError(
+            f"merge: {distance:g} is too far: it makes two corners of an element one", "mesh.merge"
+        )
+    named = {
+        name: np.unique(np.sort(place_of[facets], axis=1), axis=0)
+        for name, facets in boundaries.items()
+    }
+    return kept, cells, named
+
+
+def seams(mesh: Mesh) -> tuple[str, ...]:
+    """Remarks on parts that do not touch and on points that lie twice."""
+    import scipy.sparse
+    from scipy.spatial import cKDTree
+
+    n, (m, k) = len(mesh.points), mesh.cells.shape
+    links = scipy.sparse.coo_matrix(
+        (np.ones(m * (k - 1)), (np.repeat(mesh.cells[:, 0], k - 1), mesh.cells[:, 1:].ravel())),
+        shape=(n, n),
+    )
+    parts, _ = scipy.sparse.csgraph.connected_components(links, directed=False)
+    rim = np.unique(mesh.topology.facets[:, mesh.topology.boundary_facets()])
+    size = float(np.ptp(mesh.points, axis=0).max())
+    twice = len(cKDTree(mesh.points[rim]).query_pairs(1e-9 * size, output_type="ndarray"))
+    notes = []
+    if parts > 1:
+        notes.append(f"the mesh has {parts} parts that share no point: nothing passes between them")
+    if twice:
+        notes.append(
+            f"{twice} pairs of the mesh's points lie in the same place and are two all the same; "
+            f"mesh: {{merge: {1e-9 * size:.1g}}} makes them one"
+        )
+    return tuple(notes)
 
 
 _INSTALL = "geometry: needs gmsh, which is not installed: pip install sciml-pde[gmsh]"

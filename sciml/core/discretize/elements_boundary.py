@@ -81,7 +81,9 @@ def _check_names(
                 + (guess if "did you mean" in guess else ""),
                 f"problem.boundary.{name}",
             )
-    missing = [n for n, f in known.items() if n not in given and np.isin(f, outer).any()]
+    # A facet of several groups needs one condition, not one for each of them.
+    bare = np.setdiff1d(outer, np.concatenate([*(known[name] for name in given), []]))
+    missing = [n for n, f in known.items() if n not in given and np.isin(f, bare).any()]
     if missing:
         raise InputError(
             f"no boundary condition on {', '.join(sorted(missing))}; give each boundary of the "

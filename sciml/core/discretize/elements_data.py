@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from sciml.core.discretize.coefficients import require
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.grid import AXES
-from sciml.core.mesh import Mesh
+from sciml.core.mesh import Mesh, seams
 from sciml.core.problem import Coefficient, Problem
 from sciml.core.quadrature import Quadrature
 from sciml.core.reader import (
@@ -68,7 +69,7 @@ def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
     """The evaluation context; raises InputError for a parameter that is not numeric."""
     taken = (*AXES[: mesh.dimension], *_REFUSED)
     parameters, tables = read_parameters(problem.parameters, taken)
-    return MeshData(mesh, parameters, tables=tables)
+    return MeshData(mesh, parameters, list(seams(mesh)), tables)
 
 
 def evaluate(
@@ -151,7 +152,7 @@ def _by_region(coefficient: Regions, part: Quadrature, data: MeshData, key: str)
             f"{len(bare)} elements are in none of the regions"
             + (f"; {', '.join(sorted(missing))} is missing" if missing else "")
             if len(bare)
-            else "the regions overlap: an element has two coefficients",
+            else _overlap({name: known[name] for name in coefficient.regions}, len(times)),
             f"{key}.regions",
         )
     values = [
@@ -180,3 +181,16 @@ def _subset(part: Quadrature, members: np.ndarray) -> Quadrature:
 def _guess(name: str, known: Mapping[str, Any]) -> str:
     tail = did_you_mean(name, known)
     return tail if "did you mean" in tail else ""
+
+
+def _overlap(regions: Mapping[str, np.ndarray], cells: int) -> str:
+    """Which two regions share elements, and how many."""
+    shared = (
+        (one, other, len(np.intersect1d(regions[one], regions[other])))
+        for one, other in combinations(regions, 2)
+    )
+    one, other, count = next(found for found in shared if found[2])
+    return (
+        f"regions '{one}' and '{other}' share {count} of {cells} elements, which would have two "
+        "coefficients: the regions must not overlap"
+    )

@@ -1,0 +1,175 @@
+"""Attack the reader of meshes: files damaged at random.
+
+    python benchmarks/attack_meshes.py [--tried 500]
+
+Bytes, numbers, names and lines of small meshes in every format are changed, moved or taken away.
+Each must give one line that says what is wrong, or a mesh. A mesh that is given must be sound:
+elements with a volume that fill the union of what they cover once, every group of elements and
+facets that exist, and, where only numbers of coordinates were left alone, the same volume as before
+or fewer elements than before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import traceback
+from collections import Counter
+from math import factorial
+from pathlib import Path
+
+import meshio
+import numpy as np
+
+from sciml.core.errors import InputError
+from sciml.core.mesh import Mesh, determinants, edge_vectors
+from sciml.core.mesh_file import read_mesh
+
+
+def written(folder: Path) -> list[Path]:
+    """The meshes to be damaged: a square of eight triangles in two regions, with its sides."""
+    ticks = np.linspace(0, 1, 3)
+    x, y = np.meshgrid(ticks, ticks, indexing="ij")
+    points = np.stack([x.ravel(), y.ravel(), 0 * x.ravel()], axis=1)
+    cells = []
+    for i in range(2):
+        for j in range(2):
+            a, b, c, d = 3 * i + j, 3 * i + j + 3, 3 * i + j + 4, 3 * i + j + 1
+            cells += [[a, b, c], [a, c, d]]
+    sides = [[0, 3], [3, 6], [6, 7], [7, 8], [8, 5], [5, 2], [2, 1], [1, 0]]
+    blocks = [("triangle", np.array(cells)), ("line", np.array(sides))]
+    tags = [np.array([1, 1, 1, 1, 2, 2, 2, 2]), np.array([3, 3, 4, 4, 5, 5, 6, 6])]
+    names = {"one": [1, 2], "two": [2, 2], "bottom": [3, 1], "right": [4, 1]}
+    named = {k: np.array(v) for k, v in names.items()}
+    data = {"gmsh:physical": tags, "gmsh:geometrical": tags}
+    made = []
+    for name, kind, options in (
+        ("text.msh", "gmsh22", {"binary": False}),
+        ("binary.msh", "gmsh22", {"binary": True}),
+        ("four.msh", "gmsh", {"binary": False}),
+        ("fourbinary.msh", "gmsh", {"binary": True}),
+        ("m.vtu", "vtu", {"binary": False}),
+        ("b.vtu", "vtu", {}),
+        ("m.xdmf", "xdmf", {"data_format": "XML"}),
+        ("h.xdmf", "xdmf", {}),
+        ("m.vtk", "vtk", {"binary": False}),
+        ("m.inp", "abaqus", {}),
+        ("m.bdf", "nastran", {}),
+    ):
+        mesh = meshio.Mesh(points, blocks, cell_data=data, field_data=named)
+        if kind == "gmsh":
+            mesh.point_data["gmsh:dim_tags"] = np.array([[2, 1 + (k > 4)] for k in range(9)])
+            whole = [np.full(8, 1), np.full(8, 3)]
+            mesh.cell_data = {"gmsh:physical": whole, "gmsh:geometrical": whole}
+        try:
+            meshio.write(folder / name, mesh, file_format=kind, **options)
+        except Exception as error:
+            print(f"{name} is not written: {error}")
+            continue
+        made.append(folder / name)
+    return made
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
+    """The data with one fault, and its kind."""
+    kind = str(rng.choice(["bytes", "number", "word", "line", "cut", "swap"]))
+    raw = bytearray(data)
+    if kind == "bytes":
+        for place in rng.integers(len(raw), size=int(rng.integers(1, 6))):
+            raw[place] = int(rng.integers(256))
+        return bytes(raw), kind
+    if kind == "cut":
+        return bytes(raw[: int(rng.integers(len(raw)))]), kind
+    lines = data.split(b"\n")
+    k = int(rng.integers(len(lines)))
+    if kind == "line":
+        lines[k : k + 1] = [] if rng.random() < 0.5 else [lines[k], lines[k]]
+    elif kind == "swap":
+        j = int(rng.integers(len(lines)))
+        lines[k], lines[j] = lines[j], lines[k]
+    else:
+        words = lines[k].split(b" ")
+        place = int(rng.integers(len(words)))
+        choices = (
+            [b"-1", b"0", b"3", b"99", b"1e308", b"nan", b"-2147483649", b"99999999999999999999"]
+            if kind == "number"
+            else [b"", b"$End", b"\xff\xfe", b"<", b'"', b"left", b"'"]
+        )
+        words[place] = choices[int(rng.integers(len(choices)))]
+        lines[k] = b" ".join(words)
+    return b"\n".join(lines), kind
+
+
+def unsound(mesh: Mesh) -> str:
+    """What is wrong with a mesh that was accepted; nothing where it is sound."""
+    volumes = determinants(edge_vectors(mesh.points, mesh.cells)) / factorial(mesh.dimension)
+    if not (volumes > 0).all():
+        return "an element without volume"
+    if any(len(np.unique(v)) != len(v) for v in mesh.subdomains.values()):
+        return "a group names an element twice"
+    if mesh.dimension == 2:
+        outer = mesh.topology.facets[:, mesh.topology.boundary_facets()].T
+        ends = mesh.points[outer]
+        # Gauss: the area from the rim, each facet as its one element has it.
+        owner = mesh.cells[mesh.topology.f2t[0, mesh.topology.boundary_facets()]]
+        inner = mesh.points[owner].mean(axis=1)
+        edge, normal = ends[:, 1] - ends[:, 0], None
+        normal = np.stack([edge[:, 1], -edge[:, 0]], axis=1)
+        middle = ends.mean(axis=1)
+        normal *= np.sign(((middle - inner) * normal).sum(axis=1))[:, None]
+        area = float((middle * normal).sum() / 2)
+        if abs(area - volumes.sum()) > 1e-9 * abs(volumes).sum():
+            return "the elements do not fill what their rim encloses"
+    return ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tried", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    rng, counts = np.random.default_rng(chosen.seed), Counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = written(folder)
+        whole = {file: read_mesh(file) for file in files}
+        for number in range(chosen.tried):
+            file = files[number % len(files)]
+            data, kind = damaged(file.read_bytes(), rng)
+            place = folder / "damaged"
+            place.mkdir(exist_ok=True)
+            for companion in folder.glob("*.h5"):
+                (place / companion.name).write_bytes(companion.read_bytes())
+            path = place / file.name
+            path.write_bytes(data)
+            try:
+                mesh = read_mesh(path)
+            except InputError as error:
+                counts[kind, "refused"] += 1
+                if "\n" in str(error):
+                    counts[kind, "not one line"] += 1
+                    print(file.name, kind, str(error)[:200])
+                continue
+            except BaseException:
+                counts[kind, "traceback"] += 1
+                print(file.name, kind)
+                traceback.print_exc()
+                continue
+            counts[kind, "read"] += 1
+            fault = unsound(mesh)
+            before = whole[file]
+            if not fault and len(mesh.cells) > len(before.cells):
+                fault = "more elements than before"
+            if fault:
+                counts[kind, "wrong"] += 1
+                print(file.name, kind, fault)
+                (Path("/tmp") / f"wrong-{number}{file.suffix}").write_bytes(data)
+    kinds = sorted({kind for kind, _ in counts})
+    columns = ("refused", "read", "wrong", "traceback", "not one line")
+    print("| fault | " + " | ".join(columns) + " |\n|---" * 1 + "|---" * len(columns) + "|")
+    for kind in kinds:
+        print(f"| {kind} | " + " | ".join(str(counts[kind, c]) for c in columns) + " |")
+
+
+if __name__ == "__main__":
+    main()
