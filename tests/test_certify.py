@@ -201,3 +201,33 @@ def test_refusals_name_the_reason() -> None:
     matrix = SparseMatrix(discretize(plain, grid).A.to_scipy())
     with pytest.raises(InputError, match="stencil"):
         sciml.certify(torch.zeros(49), LinearSystem(matrix, torch.ones(49)))
+
+
+def lanczos(spectrum: np.ndarray, r: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes and step lengths of CG for a diagonal matrix, without a preconditioner."""
+    p, slopes, alphas = r.copy(), [r @ r], []
+    for _ in range(count):
+        alphas.append(slopes[-1] / (p @ (spectrum * p)))
+        r = r - alphas[-1] * spectrum * p
+        slopes.append(r @ r)
+        p = r + slopes[-1] / slopes[-2] * p
+    return np.array(slopes), np.array(alphas)
+
+
+@pytest.mark.parametrize("probability", [1e-1, 1e-3, 1e-6])
+def test_the_probability_is_that_of_a_start_with_a_small_component(probability: float) -> None:
+    """The bound allows for the component that a normal number is below with that probability.
+
+    A start with this component hides the smallest eigenvalue for a while; a start that was sure to
+    have the component 1 would not, and one told so gets a bound above the eigenvalue.
+    """
+    spectrum = np.concatenate([[0.01], np.linspace(0.5, 1.0, 20)])
+    start = np.ones_like(spectrum)
+    start[0] = np.sqrt(np.pi / 2) * probability
+    sure = 1 / np.sqrt(np.pi / 2)
+    hidden = 0
+    for count in range(2, 12):
+        process = lanczos(spectrum, start, count)
+        assert certify._probable_bound(*process, probability)[0] <= spectrum[0] * (1 + 1e-9)
+        hidden += certify._probable_bound(*process, sure)[0] > 1.1 * spectrum[0]
+    assert hidden
