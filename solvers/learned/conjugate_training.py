@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
+from sciml.core.kernels.reference import shifted
 from sciml.core.linear import LinearMap
-from sciml.core.stencil import Stencil, shifted
+from sciml.core.stencil import Stencil
 from sciml.solvers.iteration import dot, spread
 from sciml.solvers.learned.conjugate_directions import (
     KIND,
