@@ -20,7 +20,7 @@ from sciml.app.plot import STYLE, normalise, save, symbol
 from sciml.app.plot_mesh import draw_surface, draw_triangles
 from sciml.core.errors import InputError
 from sciml.core.mesh import PLURALS, Mesh
-from sciml.datasets.loader import Reader
+from sciml.datasets.loader import Shards
 from sciml.datasets.samples import SPLITS
 from sciml.datasets.statistics import FILE as STATISTICS
 from sciml.datasets.statistics import Normaliser
@@ -63,7 +63,7 @@ def describe_dataset(folder: Path) -> dict[str, str]:
     splits: Counter[str] = Counter({split: 0 for split in SPLITS})
     for entry in own:
         splits[entry.split] += entry.samples
-    reader = Reader(folder, own[0].split)
+    reader = Shards(folder, own[0].split)
     header = reader.header
     facts = {
         "dataset": header.name,
@@ -88,7 +88,7 @@ def describe_dataset(folder: Path) -> dict[str, str]:
     return facts
 
 
-def _place(folder: Path, reader: Reader) -> dict[str, str]:
+def _place(folder: Path, reader: Shards) -> dict[str, str]:
     """The resolutions, or the mesh."""
     if reader.mesh is not None:
         mesh = reader.mesh.mesh
@@ -119,7 +119,7 @@ def plot_samples(folder: Path, file: str | Path | None = None) -> Figure:
     """A figure of the first few samples; written to ``file`` where one is named."""
     manifest = read_manifest(folder)
     splits = [] if manifest is None else [entry.split for entry in manifest.shards if entry.samples]
-    reader = Reader(folder, "train" if "train" in splits or not splits else splits[0])
+    reader = Shards(folder, "train" if "train" in splits or not splits else splits[0])
     rows = _rows(reader)
     samples = len(rows[0].values)
     mesh = None if reader.mesh is None else reader.mesh.mesh
@@ -145,7 +145,7 @@ def plot_samples(folder: Path, file: str | Path | None = None) -> Figure:
     return figure
 
 
-def _rows(reader: Reader) -> list[Row]:
+def _rows(reader: Shards) -> list[Row]:
     header, rows = reader.header, []
     last = len(reader.time) - 1
     names = dict.fromkeys((*header.inputs, *header.outputs))
