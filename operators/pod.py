@@ -130,7 +130,8 @@ class PODNetwork(nn.Module):
         mean, basis = self.mean, self.basis
         if shape != self.signature.opened:
             mean, basis = (resample(field, self.signature, shape) for field in (mean, basis))
-        return mean + torch.tensordot(coefficients, basis, dims=1)
+        found: Tensor = torch.tensordot(coefficients, basis, dims=1)
+        return mean + found
 
 
 def _signs(vectors: Tensor) -> Tensor:
