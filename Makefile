@@ -18,7 +18,7 @@ demo: $(VENV)/installed
 	$(BIN)/sciml solve configs/darcy.yaml --out runs/darcy
 
 test: $(VENV)/developer
-	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS)
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
 
 mutants: $(VENV)/developer
 	$(BIN)/python tests/mutants.py
