@@ -3,6 +3,7 @@
 #   make test   runs the tests
 #   make docs   builds the documentation into site/, with warnings as errors
 #   make notebooks   runs the notebooks from nothing
+#   make mutants   puts thirty faults into the code, one by one, and says whether the tests catch them
 #   make test-interop   opens our datasets with The Well's, xarray's and neuraloperator's readers
 PYTHON ?= python3
 VENV := .venv
@@ -11,13 +12,16 @@ BIN := $(VENV)/bin
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: demo test test-interop docs notebooks lint clean
+.PHONY: demo test mutants test-interop docs notebooks lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/sciml solve configs/darcy.yaml --out runs/darcy
 
 test: $(VENV)/developer
-	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS)
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+
+mutants: $(VENV)/developer
+	$(BIN)/python tests/mutants.py
 
 INTEROP := tests/interop
 test-interop: $(VENV)/developer

@@ -154,7 +154,7 @@ class Family:
             parameters[name] = drawn[place]
             return name
 
-        problem = _replaced(self.problem, "problem", value)
+        problem: Problem = _replaced(self.problem, "problem", value)
         return dataclasses.replace(problem, parameters={**problem.parameters, **parameters})
 
     def sample(

@@ -15,11 +15,21 @@ import fcntl
 import os
 import re
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    wait,
+)
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +39,6 @@ from sciml.core.errors import InputError
 from sciml.core.mesh import Mesh
 from sciml.core.serialise import differences
 from sciml.datasets.distributions import SCALARS
-from sciml.datasets.engines import executor
 from sciml.datasets.family import Family
 from sciml.datasets.samples import (
     attempt,
@@ -40,8 +49,15 @@ from sciml.datasets.samples import (
     subsampled,
 )
 from sciml.datasets.statistics import write_statistics
-from sciml.datasets.store import Entry, Manifest, digest, read_manifest, read_shard, write_shard
-from sciml.datasets.unstructured import Unstructured
+from sciml.datasets.store import (
+    Entry,
+    Manifest,
+    Unstructured,
+    digest,
+    read_manifest,
+    read_shard,
+    write_shard,
+)
 
 # What atomic_write leaves when its process is killed.
 _TEMPORARY = re.compile(r"\.(manifest|stats|\d{5})\.\d+\.(json|yaml|hdf5)")
@@ -318,3 +334,67 @@ def _outputs(family: Family) -> int:
     dimension = on.dimension if isinstance(on, Mesh) else family.problem.box.dimension
     count = len(equation.fields(dimension, family.problem.first))
     return 2 * count if equation.complex else count
+
+
+# Where shards are made: executors of the standard library's kind; nothing here schedules.
+
+
+@contextmanager
+def executor(engine: str, workers: int) -> Iterator[Executor | None]:
+    """``local``, ``dask://host:port`` or ``mpi``; None stands for this process.
+
+    Raises InputError for another engine, or one whose package is missing.
+    """
+    if engine == "local" and workers == 1:
+        yield None
+    elif engine == "local":
+        others = set(active_children())
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_attend) as pool:
+            try:
+                yield pool
+            except KeyboardInterrupt:
+                for worker in set(active_children()) - others:
+                    worker.terminate()
+                raise
+    elif engine.startswith("dask://"):
+        with _dask(engine) as pool:
+            yield pool
+    elif engine == "mpi":
+        with _mpi() as pool:
+            yield pool
+    else:
+        raise InputError(f"unknown engine '{engine}'; write local, dask://host:port or mpi")
+
+
+def _attend() -> None:
+    """A worker dies with its parent, which may be killed, and leaves Ctrl-C to it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def _dask(engine: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("--engine dask:// needs pip install distributed") from None
+    with Client("tcp://" + engine.removeprefix("dask://")) as client:
+        yield client.get_executor()
+
+
+@contextmanager
+def _mpi() -> Iterator[Executor]:
+    try:
+        from mpi4py.futures import MPIPoolExecutor
+    except ImportError:
+        raise InputError("--engine mpi needs pip install mpi4py") from None
+    with MPIPoolExecutor() as pool:
+        yield pool

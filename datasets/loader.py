@@ -32,8 +32,8 @@ from sciml.datasets.store import (
     open_shard,
     read_header,
     read_manifest,
+    read_unstructured,
 )
-from sciml.datasets.unstructured import read_unstructured
 
 _OPEN = 128  # files that a process keeps open
 
@@ -80,7 +80,7 @@ class Channel:
         return ".".join((self.field, *map(str, self.component)))
 
 
-class Reader:
+class Shards:
     """The shards of one split, read sample by sample; raises InputError for a damaged one."""
 
     def __init__(self, folder: Path, split: str) -> None:
@@ -158,7 +158,7 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         times: Times | None = None,
     ) -> None:
         self.folder = Path(folder)
-        self.reader = Reader(self.folder, split)
+        self.reader = Shards(self.folder, split)
         header = self.reader.header
         self.time = self.reader.time
         self.times = (times or Times()).resolved(len(self.time))

@@ -102,7 +102,8 @@ def shell_noise(stream: np.random.Generator, counts: tuple[int, ...]) -> np.ndar
 
     Modes that a smaller array has too get the same numbers there.
     """
-    return stream.standard_normal(max(counts) ** len(counts))[_turns(counts)]
+    noise: np.ndarray = stream.standard_normal(max(counts) ** len(counts))[_turns(counts)]
+    return noise
 
 
 @lru_cache(maxsize=8)
@@ -142,10 +143,13 @@ def synthesise(modes: torch.Tensor, dim: int, on: Grid, axis: int, kind: Kind) -
 
 def _half_waves(a: torch.Tensor, cells: int, shift: float) -> torch.Tensor:
     """sum_k a_k exp(-i pi k (i + shift) / cells), from i = 0 on."""
+    total: torch.Tensor
     if shift == 0:
-        return torch.fft.rfft(a, n=2 * cells)
-    k = torch.arange(a.shape[-1], dtype=torch.float64, device=a.device)
-    return torch.fft.fft(a * torch.exp(-1j * math.pi * k * shift / cells), n=2 * cells)
+        total = torch.fft.rfft(a, n=2 * cells)
+    else:
+        k = torch.arange(a.shape[-1], dtype=torch.float64, device=a.device)
+        total = torch.fft.fft(a * torch.exp(-1j * math.pi * k * shift / cells), n=2 * cells)
+    return total
 
 
 def _periodic_sum(a: torch.Tensor, cells: int, shift: float) -> torch.Tensor:
@@ -155,7 +159,8 @@ def _periodic_sum(a: torch.Tensor, cells: int, shift: float) -> torch.Tensor:
     phase = torch.exp(-2j * math.pi * k * shift / cells)
     wave = (cosine + 1j * sine) * phase * math.sqrt(2.0)
     whole = torch.cat([a[..., :1].to(wave.dtype), wave], dim=-1)
-    return torch.fft.fft(whole, n=cells).real
+    total: torch.Tensor = torch.fft.fft(whole, n=cells)
+    return total.real
 
 
 def covariance(
@@ -181,10 +186,13 @@ def covariance(
 def _mode_values(count: int, place: float, kind: Kind) -> np.ndarray:
     """The modes of the unit interval at one place."""
     k = np.arange(count)
+    values: np.ndarray
     if kind == "neumann":
-        return np.where(k > 0, math.sqrt(2.0), 1.0) * np.cos(math.pi * k * place)
-    if kind == "dirichlet":
-        return math.sqrt(2.0) * np.sin(math.pi * k * place)
-    angle = 2 * math.pi * ((k + 1) // 2) * place
-    wave = np.where(k % 2 == 1, np.cos(angle), np.sin(angle))
-    return np.where(k > 0, math.sqrt(2.0) * wave, 1.0)
+        values = np.where(k > 0, math.sqrt(2.0), 1.0) * np.cos(math.pi * k * place)
+    elif kind == "dirichlet":
+        values = math.sqrt(2.0) * np.sin(math.pi * k * place)
+    else:
+        angle = 2 * math.pi * ((k + 1) // 2) * place
+        wave = np.where(k % 2 == 1, np.cos(angle), np.sin(angle))
+        values = np.where(k > 0, math.sqrt(2.0) * wave, 1.0)
+    return values

@@ -18,8 +18,7 @@ from sciml.core.mesh import Mesh
 from sciml.core.solution import Solution
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
-from sciml.datasets.store import Shard
-from sciml.datasets.unstructured import Unstructured
+from sciml.datasets.store import Shard, Unstructured
 from sciml.solvers.auto import Auto
 from sciml.solvers.solve import solve
 
@@ -30,7 +29,7 @@ _BATCH_UNKNOWNS = 90_000  # on a CPU larger batches leave the cache and gain not
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Samples:
     """What became of some samples: those accepted (None if there are none), rejects and why."""
 
     accepted: Shard | None
@@ -43,7 +42,7 @@ def numbers(split: str, first: int, count: int) -> range:
     return range(start, start + count)
 
 
-def attempt(family: Family, seed: int, indices: Sequence[int], device: str = "cpu") -> Attempt:
+def attempt(family: Family, seed: int, indices: Sequence[int], device: str = "cpu") -> Samples:
     """Draw and solve the samples ``indices``, and keep those whose residual meets the tolerance.
 
     They are solved in batches that depend on nothing but the family and the device. Raises
@@ -64,7 +63,7 @@ def attempt(family: Family, seed: int, indices: Sequence[int], device: str = "cp
                 rejects[batch[k]] = status.name.lower()
         if kept:
             parts.append(_shard(family, drawn, solution, batch, kept))
-    return Attempt(_joined(parts) if parts else None, rejects)
+    return Samples(_joined(parts) if parts else None, rejects)
 
 
 def check_yield(rejects: Mapping[Any, str], kept: int) -> None:

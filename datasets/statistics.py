@@ -165,12 +165,14 @@ class Normaliser:
     def encode(self, values: Array, channels: Sequence[str], axis: int = 0) -> Array:
         """``values`` with the axis of ``channels`` at ``axis``, made of mean 0, deviation 1."""
         mean, std = self._like(values, channels, axis)
-        return (values - mean) / std
+        encoded: Array = (values - mean) / std
+        return encoded
 
     def decode(self, values: Array, channels: Sequence[str], axis: int = 0) -> Array:
         """The inverse of ``encode``."""
         mean, std = self._like(values, channels, axis)
-        return values * std + mean
+        decoded: Array = values * std + mean
+        return decoded
 
     def _like(self, values: Array, channels: Sequence[str], axis: int) -> tuple[Any, Any]:
         if values.shape[axis] != len(channels):

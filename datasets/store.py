@@ -5,8 +5,13 @@ One shard holds consecutive samples of one split. Groups ``t0_fields`` (scalars)
 without the axis time where a field does not vary in it; group ``scalars`` has one number per
 sample. The coordinates stand at the root as dimension scales, which is what xarray reads, with
 links to them in ``dimensions``; links ``tensor`` and ``nu`` are what PDEBench calls the first
-output and the first input. On a mesh one axis ``node`` is in the place of x, y, z (see
-``unstructured``).
+output and the first input.
+
+On a mesh ``grid_type`` is ``unstructured``: The Well's layout has no such grids; this is what lies
+closest. A field is (sample, [time,] node, *components); ``dimensions`` holds ``points`` (node, d)
+float64, where the values live, and ``cells`` (m, k) int64, the nodes of every element: its d + 1
+corners first, for P2 then the middles of its edges. A boundary's group has a mask over the nodes
+and, since the name of a group cannot hold all that a mesh's name can, its ``name``.
 
 A damaged shard is an error, never wrong data: every array has checksums (Fletcher), and so has
 the metadata of HDF5 1.10's format. Only texts of variable length have none. So a reader here takes
@@ -18,12 +23,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -31,7 +37,9 @@ import numpy as np
 from sciml.core.errors import InputError
 from sciml.core.files import atomic_write, write_json
 from sciml.core.grid import AXES, SIDES
-from sciml.datasets.unstructured import Unstructured, read_unstructured, write_unstructured
+
+if TYPE_CHECKING:
+    from sciml.core.mesh import Element, Mesh
 
 FORMAT = "sciml dataset 1"
 MANIFEST = "manifest.json"
@@ -44,6 +52,39 @@ _CHUNK_BYTES = 16_000_000
 _TEXT = h5py.string_dtype()
 # What h5py raises on damaged files.
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
+
+
+@dataclass(frozen=True, eq=False)
+class Unstructured:
+    """``points`` (n, d) float64, ``cells`` (m, k) int64, and by boundary the nodes on it."""
+
+    points: np.ndarray
+    cells: np.ndarray
+    sides: Mapping[str, np.ndarray]
+
+    @classmethod
+    def of(cls, mesh: Mesh) -> Unstructured:
+        """The nodes and elements of a mesh."""
+        sides = {name: np.unique(mesh.facet_nodes(part)) for name, part in mesh.facets.items()}
+        return cls(mesh.nodes, mesh.cell_nodes.astype(np.int64), sides)
+
+    @property
+    def dimension(self) -> int:
+        """Number of space dimensions."""
+        return int(self.points.shape[1])
+
+    @property
+    def mesh(self) -> Mesh:
+        """The mesh again, without the names of its boundaries."""
+        from sciml.core.mesh import Mesh
+
+        corners = self.cells[:, : self.dimension + 1]
+        element: Element = "P1" if self.cells.shape[1] == self.dimension + 1 else "P2"
+        return Mesh(self.points[: corners.max() + 1], corners, element=element)
+
+    def same(self, other: Unstructured) -> bool:
+        """Whether nodes and elements are the very same."""
+        return np.array_equal(self.points, other.points) and np.array_equal(self.cells, other.cells)
 
 
 @dataclass(frozen=True)
@@ -285,6 +326,61 @@ def _write_boundary(file: h5py.File, boundary: Mapping[str, str], names: tuple[s
             entry["mask"].dims[0].attach_scale(file[name])
             entry["values"] = np.zeros(1, dtype=np.float32)
             entry["values"].make_scale("values")
+
+
+def write_unstructured(
+    file: h5py.File, place: Unstructured, kinds: Mapping[str, str], well: Mapping[str, str]
+) -> None:
+    """Points, cells and boundaries, whose conditions are ``kinds``; ``well``: The Well's names."""
+    n, d = place.points.shape
+    _scale(file, "node", n)
+    _scale(file, "cell", len(place.cells))
+    _scale(file, f"corner_{place.cells.shape[1]}", place.cells.shape[1])
+    _scale(file, f"component_{d}", d)
+    _array(file, "points", place.points.astype(np.float64), ("node", f"component_{d}"))
+    corners = f"corner_{place.cells.shape[1]}"
+    _array(file, "cells", place.cells.astype(np.int64), ("cell", corners))
+    group = file.create_group("dimensions")
+    group.attrs["spatial_dims"] = ["points"]
+    for name in ("time", "points", "cells"):
+        group[name] = file[name]
+        group[name].attrs.update(sample_varying=False, time_varying=False)
+    group = file.create_group("boundary_conditions")
+    for number, (name, nodes) in enumerate(place.sides.items()):
+        entry = group.create_group(f"{number}_" + re.sub(r"\W", "_", name))
+        entry.attrs["name"] = np.bytes_(name.encode())
+        entry.attrs["associated_dims"] = ["node"]
+        entry.attrs["associated_fields"] = np.array([], dtype=h5py.string_dtype())
+        entry.attrs["bc_type"] = well.get(kinds.get(name, ""), "WALL")
+        entry.attrs["exact_type"] = kinds.get(name, "neumann")
+        entry.attrs.update(sample_varying=False, time_varying=False)
+        mask = np.zeros(n, dtype=bool)
+        mask[nodes] = True
+        entry.create_dataset("mask", data=mask, chunks=mask.shape, fletcher32=True)
+        entry["mask"].dims[0].attach_scale(file["node"])
+
+
+def read_unstructured(file: h5py.File) -> Unstructured | None:
+    """The mesh of an open shard; None for one on a grid."""
+    if "cells" not in file:
+        return None
+    sides = {
+        bytes(entry.attrs["name"]).decode(): np.flatnonzero(entry["mask"][()])
+        for entry in file["boundary_conditions"].values()
+    }
+    return Unstructured(file["points"][()], file["cells"][()], sides)
+
+
+def _scale(file: h5py.File, name: str, count: int) -> None:
+    if name not in file:
+        file.create_dataset(name, data=np.arange(count), chunks=(count,), fletcher32=True)
+        file[name].make_scale(name)
+
+
+def _array(file: h5py.File, name: str, values: np.ndarray, scales: tuple[str, ...]) -> None:
+    entry = file.create_dataset(name, data=values, chunks=values.shape, fletcher32=True)
+    for position, scale in enumerate(scales):
+        entry.dims[position].attach_scale(file[scale])
 
 
 def _write_fields(file: h5py.File, shard: Shard, header: Header) -> None:

@@ -128,18 +128,19 @@ class DeepONetNetwork(nn.Module):
         if points is None:
             shape = tuple(z.shape[2:])
             places = self.signature.coordinates(shape).to(z).flatten(1).T
-            return self.evaluate(coefficients, places).unflatten(2, shape)
+            found: Tensor = self.evaluate(coefficients, places).unflatten(2, shape)
+            return found
         check_points(points, len(z))
         return self.evaluate(coefficients, points)
 
     def evaluate(self, coefficients: Tensor, places: Tensor) -> Tensor:
         """The sum of products: (B, C, p) and (P, d) or (B, P, d) to (B, C, P)."""
         functions = self.trunk(places) / math.sqrt(coefficients.shape[-1])
-        value = coefficients @ functions.mT + self.bias[:, None]
+        value: Tensor = coefficients @ functions.mT + self.bias[:, None]
         if not self.hard:
             return value
         s = places[..., self.hard]
-        bubble = (4 * s * (1 - s)).prod(-1)
+        bubble: Tensor = (4 * s * (1 - s)).prod(-1)
         return value * (bubble if places.ndim == 2 else bubble[:, None])
 
     def prepare(self, z: Tensor) -> None:
@@ -386,7 +387,8 @@ class PODNetwork(nn.Module):
         mean, basis = self.mean, self.basis
         if shape != self.signature.opened:
             mean, basis = (resample(field, self.signature, shape) for field in (mean, basis))
-        return mean + torch.tensordot(coefficients, basis, dims=1)
+        found: Tensor = torch.tensordot(coefficients, basis, dims=1)
+        return mean + found
 
 
 def _signs(vectors: Tensor) -> Tensor:

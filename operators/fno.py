@@ -101,7 +101,8 @@ class FNONetwork(nn.Module):
             v = layer(v, transform)
         for axis, n in enumerate(shape):
             v = v.narrow(axis, 0, n)
-        return self.projection(v).movedim((-2, -1), (0, 1))
+        projected: Tensor = self.projection(v)
+        return projected.movedim((-2, -1), (0, 1))
 
     def _pad(self, v: Tensor) -> Tensor:
         boundary = self.signature.boundary

@@ -169,7 +169,8 @@ def _precise(u: Tensor) -> Tensor:
 
 def _size(*parts: Tensor) -> Tensor:
     """The norm of several (B, ...) together, (B,)."""
-    return torch.linalg.vector_norm(torch.cat([part.flatten(1) for part in parts], 1), dim=1)
+    size: Tensor = torch.linalg.vector_norm(torch.cat([p.flatten(1) for p in parts], 1), dim=1)
+    return size
 
 
 def _ratio(error: Tensor, truth: Tensor) -> Tensor:
@@ -204,7 +205,8 @@ def _fourier(u: Tensor, h: float) -> Tensor:
     k = 2 * math.pi * torch.fft.rfftfreq(n, h, dtype=u.dtype, device=u.device)
     if n % 2 == 0:
         k[-1] = 0
-    return torch.fft.irfft(1j * k * modes, n=n)
+    slope: Tensor = torch.fft.irfft(1j * k * modes, n=n)
+    return slope
 
 
 def _odd_nodes(u: Tensor, h: float) -> Tensor:

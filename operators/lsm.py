@@ -178,7 +178,8 @@ class SpectralBlock(nn.Module):
 
     def _heads(self, points: Tensor) -> Tensor:
         """(patches, points, heads x channels) to (patches, heads, points, channels)."""
-        return points.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = points.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)
 
     def _cut(self, v: Tensor) -> Tensor:
         """(B, width, *grid) to (B x patches, points of a patch, width)."""

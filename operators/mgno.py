@@ -119,7 +119,7 @@ class Cycle(nn.Module):
 
     def forward(self, f: Tensor, ratio: Ratio = None) -> Tensor:
         """V f; ``ratio`` as in Convolution."""
-        u = channels_last(self.first(f, ratio))
+        u: Tensor = channels_last(self.first(f, ratio))
         kept = []
         for restrict_u, restrict_f, smooth in zip(
             self.restrict_u, self.restrict_f, self.smooth, strict=True

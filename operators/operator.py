@@ -222,7 +222,9 @@ class Operator(nn.Module):
         z = self.signature.open(x).to(self.input_mean.dtype)
         z = (z - self._column(self.input_mean)) / self._column(self.input_std)
         if points is None:
-            y = self.network(z) * self._column(self.output_std) + self._column(self.output_mean)
+            y: Tensor = self.network(z) * self._column(self.output_std) + self._column(
+                self.output_mean
+            )
             return self.signature.close(y)
         y = self.network(z, self._scaled(points))
         return y * self.output_std[:, None] + self.output_mean[:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from shards import shard
 from typer.testing import CliRunner
 
 import sciml
@@ -33,7 +35,7 @@ from sciml.datasets import generate as module
 from sciml.datasets.distributions import GaussianField, Uniform
 from sciml.datasets.family import DatasetOptions, Family
 from sciml.datasets.generate import count_stored, generate
-from sciml.datasets.samples import attempt, numbers
+from sciml.datasets.samples import attempt, numbers, subsampled
 from sciml.datasets.store import Manifest, read_manifest, read_shard
 from sciml.datasets.stream import Stream
 from sciml.solvers import CG, Jacobi, Multigrid
@@ -458,6 +460,19 @@ def test_resolutions_must_be_within_the_grid(tmp_path: Path, shapes: Any, centri
     family = Family(problem, grid, CG(), DatasetOptions(shapes=shapes, splits={"train": 1}))
     with pytest.raises(InputError, match="is no resolution within"):
         make(family, tmp_path)
+
+
+def test_resolutions_of_cells_are_their_middle_ones() -> None:
+    """A coarse cell keeps the fine one at its centre: the axes are those of the coarse grid."""
+    fine, coarse = Grid((9, 15), "cell").bind(UNIT), Grid((3, 5), "cell").bind(UNIT)
+    axes = tuple(axis.numpy() for axis in fine.axes())
+    ramp = 2 * axes[0][:, None] - axes[1]
+    whole = dataclasses.replace(shard(2, (9, 15)), axes=axes, fields={"u": np.stack([[ramp]] * 2)})
+    kept = subsampled(whole, fine, (3, 5))
+    x, y = (axis.numpy() for axis in coarse.axes())
+    np.testing.assert_allclose(kept.axes[0], x)
+    np.testing.assert_allclose(kept.axes[1], y)
+    np.testing.assert_allclose(kept.fields["u"][1, 0], 2 * x[:, None] - y)
 
 
 def test_splits_share_a_count_and_no_samples() -> None:

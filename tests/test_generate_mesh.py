@@ -41,9 +41,8 @@ from sciml.datasets.generate import generate
 from sciml.datasets.loader import OperatorData, PointData
 from sciml.datasets.samples import attempt
 from sciml.datasets.statistics import Normaliser
-from sciml.datasets.store import Manifest, Shard, read_shard, write_shard
+from sciml.datasets.store import Manifest, Shard, Unstructured, read_shard, write_shard
 from sciml.datasets.stream import Stream
-from sciml.datasets.unstructured import Unstructured
 from sciml.solvers import AMG, CG, Direct
 
 Wall = Condition(dirichlet=0.0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -34,6 +35,15 @@ CASES = {
     "volume": dict(grid=(3, 5, 4), vectors=True),
     "one sample": dict(samples=1),
 }
+
+
+def test_a_hash_is_that_of_the_whole_file(tmp_path: Path) -> None:
+    """Of a file of several blocks too, and of one that ends with a whole one."""
+    path = tmp_path / "large"
+    for size in (0, 1, 1 << 20, (2 << 20) + 17):
+        content = np.random.default_rng(size).bytes(size)
+        path.write_bytes(content)
+        assert digest(path) == hashlib.sha256(content).hexdigest()
 
 
 def assert_same(one: Shard, other: Shard) -> None:

@@ -20,7 +20,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 from sciml.app.figures import STYLE, draw_surface, draw_triangles, normalise, save, symbol
 from sciml.core.errors import InputError
 from sciml.core.mesh import Mesh
-from sciml.datasets.loader import Reader
+from sciml.datasets.loader import Shards
 from sciml.datasets.store import read_manifest
 from sciml.training.evaluation import ResolutionTransfer
 
@@ -40,7 +40,7 @@ def plot_samples(folder: Path, file: str | Path | None = None) -> Figure:
     """A figure of the first few samples; written to ``file`` where one is named."""
     manifest = read_manifest(folder)
     splits = [] if manifest is None else [entry.split for entry in manifest.shards if entry.samples]
-    reader = Reader(folder, "train" if "train" in splits or not splits else splits[0])
+    reader = Shards(folder, "train" if "train" in splits or not splits else splits[0])
     rows = _sample_rows(reader)
     samples = len(rows[0].values)
     mesh = None if reader.mesh is None else reader.mesh.mesh
@@ -66,7 +66,7 @@ def plot_samples(folder: Path, file: str | Path | None = None) -> Figure:
     return figure
 
 
-def _sample_rows(reader: Reader) -> list[SampleRow]:
+def _sample_rows(reader: Shards) -> list[SampleRow]:
     header, rows = reader.header, []
     last = len(reader.time) - 1
     names = dict.fromkeys((*header.inputs, *header.outputs))

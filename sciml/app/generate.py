@@ -14,7 +14,7 @@ from sciml.app.record import versions
 from sciml.core.errors import InputError
 from sciml.core.mesh import PLURALS
 from sciml.core.serialise import dump
-from sciml.datasets.loader import Reader
+from sciml.datasets.loader import Shards
 from sciml.datasets.samples import SPLITS
 from sciml.datasets.statistics import FILE as STATISTICS
 from sciml.datasets.statistics import Normaliser
@@ -127,7 +127,7 @@ def describe_dataset(folder: Path) -> dict[str, str]:
     splits: Counter[str] = Counter({split: 0 for split in SPLITS})
     for entry in own:
         splits[entry.split] += entry.samples
-    reader = Reader(folder, own[0].split)
+    reader = Shards(folder, own[0].split)
     header = reader.header
     facts = {
         "dataset": header.name,
@@ -152,7 +152,7 @@ def describe_dataset(folder: Path) -> dict[str, str]:
     return facts
 
 
-def _place(folder: Path, reader: Reader) -> dict[str, str]:
+def _place(folder: Path, reader: Shards) -> dict[str, str]:
     """The resolutions, or the mesh."""
     if reader.mesh is not None:
         mesh = reader.mesh.mesh

@@ -49,5 +49,5 @@ def attach(x: torch.Tensor, residual: torch.Tensor, adjoint: Adjoint) -> torch.T
     """
     if not residual.requires_grad:
         return x
-    result: torch.Tensor = _Implicit.apply(residual, x.detach(), adjoint)
-    return result
+    implicit: Callable[..., torch.Tensor] = _Implicit.apply
+    return implicit(residual, x.detach(), adjoint)

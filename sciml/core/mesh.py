@@ -166,7 +166,7 @@ class Mesh:
 
     def facet_nodes(self, facets: np.ndarray) -> np.ndarray:
         """The nodes of numbered facets, (k, nodes per facet), in scikit-fem's order."""
-        corners = self.topology.facets[:, facets].T
+        corners: np.ndarray = self.topology.facets[:, facets].T
         if self.degree == 1 or self.dimension == 1:
             return corners
         if self.dimension == 2:
@@ -198,7 +198,8 @@ class Mesh:
         """The two ends of every edge, (2, edges), in the order of the P2 nodes."""
         if self.dimension == 1:
             return self.cells.T
-        return self.topology.facets if self.dimension == 2 else self.topology.edges
+        ends: np.ndarray = self.topology.facets if self.dimension == 2 else self.topology.edges
+        return ends
 
 
 def reference(mesh: Mesh) -> skfem.Element:
@@ -244,11 +245,14 @@ def edge_vectors(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
 
 def determinants(J: np.ndarray) -> np.ndarray:
     """det J of (m, d, d), written out: LAPACK would take one small matrix at a time."""
+    determinant: np.ndarray
     if J.shape[-1] == 1:
-        return J[:, 0, 0]
-    if J.shape[-1] == 2:
-        return J[:, 0, 0] * J[:, 1, 1] - J[:, 0, 1] * J[:, 1, 0]
-    return np.einsum("ma,ma->m", J[:, :, 0], np.cross(J[:, :, 1], J[:, :, 2]))
+        determinant = J[:, 0, 0]
+    elif J.shape[-1] == 2:
+        determinant = J[:, 0, 0] * J[:, 1, 1] - J[:, 0, 1] * J[:, 1, 0]
+    else:
+        determinant = np.einsum("ma,ma->m", J[:, :, 0], np.cross(J[:, :, 1], J[:, :, 2]))
+    return determinant
 
 
 def _check_cells(points: np.ndarray, cells: np.ndarray) -> None:

@@ -208,7 +208,9 @@ def gradients(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
         span = slice(first, first + _CHUNK)
         slope = (points @ part.inverse[span, None]).flatten(-2)
         done.append((slope * weighted[..., span, :, None]).mT @ slope)
-    return torch.cat(done, dim=-3).unflatten(-1, (count, d)).unflatten(-3, (count, d))
+    whole: torch.Tensor = torch.cat(done, dim=-3).unflatten(-1, (count, d))
+    found: torch.Tensor = whole.unflatten(-3, (count, d))
+    return found
 
 
 def _product(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -219,7 +221,8 @@ def _product(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
         table = table.sum(0, keepdim=True)
     count = table.shape[-1]
     flat = varying.reshape(*lead, -1) @ table.reshape(-1, count * count)
-    return flat.unflatten(-1, (count, count))
+    found: torch.Tensor = flat.unflatten(-1, (count, count))
+    return found
 
 
 def relative_error(

@@ -126,7 +126,7 @@ class PatternMatrix(LinearMap):
         terms = self.values * u[..., source]
         return terms.new_zeros(*terms.shape[:-1], self.size).index_add(-1, to, terms)
 
-    def _loop(self, products: list, u: torch.Tensor) -> torch.Tensor:
+    def _loop(self, products: list[scipy.sparse.csr_matrix], u: torch.Tensor) -> torch.Tensor:
         if not self.batch:
             flat = u.detach().reshape(-1, self.size).numpy()
             result = products[0](flat[0]) if len(flat) == 1 else products[0](flat.T).T

@@ -15,10 +15,11 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from sciml.core import kernels
 from sciml.core.errors import InputError
+from sciml.core.kernels.reference import shifted
 from sciml.core.linear import LinearMap
-
-Offset = tuple[int, ...]
+from sciml.core.transfer import Offset
 
 
 def cross_offsets(dimension: int) -> tuple[Offset, ...]:
@@ -84,21 +85,22 @@ class Stencil(LinearMap):
         for axis in range(-self.dimension, 0):
             if stored.stride(axis) == 0:
                 stored = stored.narrow(axis, 0, 1)
-        return self._like(stored.to(dtype).expand(self.coefficients.shape))
+        return self.like(stored.to(dtype).expand(self.coefficients.shape))
 
     def detach(self) -> Stencil:
         """The same stencil without a graph."""
-        return self._like(self.coefficients.detach()) if self.requires_grad else self
+        return self.like(self.coefficients.detach()) if self.requires_grad else self
 
     @property
     def requires_grad(self) -> bool:
         """Whether a gradient is wanted with respect to the coefficients."""
         return self.coefficients.requires_grad
 
-    def _like(self, coefficients: torch.Tensor) -> Stencil:
+    def like(self, coefficients: torch.Tensor, offsets: Sequence[Offset] | None = None) -> Stencil:
+        """A stencil with the same tags and other coefficients, of these offsets or the same."""
         return Stencil(
             coefficients,
-            self.offsets,
+            self.offsets if offsets is None else offsets,
             periodic=self.periodic,
             symmetric=self.symmetric,
             definite=self.definite,
@@ -107,13 +109,12 @@ class Stencil(LinearMap):
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``A u`` for u of shape (*batch, *shape)."""
-        from sciml.core import kernels
-
         # A gradient may be wanted with respect to A as well as to u; a complex A wants complex u.
         decisive = self.coefficients if self.coefficients.requires_grad else u
         if self.dtype.is_complex and not u.is_complex():
             u = u.to(self.dtype)
-        return kernels.of(decisive).apply(self, u)
+        image: torch.Tensor = kernels.of(decisive).apply(self, u)
+        return image
 
     def transpose(self) -> Stencil:
         """The transpose as a stencil, not conjugated: a^T_k[i] = a_{-k}[i + o_k]."""
@@ -121,14 +122,7 @@ class Stencil(LinearMap):
         for offset in self.offsets:
             mirror = tuple(-s for s in offset)
             planes.append(shifted(self.entry(mirror), offset, self.periodic))
-        return Stencil(
-            torch.stack(planes, dim=-self.dimension - 1),
-            self.offsets,
-            periodic=self.periodic,
-            symmetric=self.symmetric,
-            definite=self.definite,
-            nullspace=self.nullspace,
-        )
+        return self.like(torch.stack(planes, dim=-self.dimension - 1))
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``A^T u``, the conjugate transpose ``A^H u`` where A is complex."""
@@ -163,18 +157,3 @@ class Stencil(LinearMap):
         matrix = scipy.sparse.csr_matrix(triplet, shape=(self.size, self.size))
         matrix.eliminate_zeros()
         return matrix
-
-
-def shifted(u: torch.Tensor, offset: Offset, periodic: Sequence[bool]) -> torch.Tensor:
-    """``u[i + offset]`` on the trailing axes, zero outside or wrapped on periodic axes."""
-    dimension = len(offset)
-    axes = tuple(range(-dimension, 0))
-    moved = torch.roll(u, tuple(-s for s in offset), dims=axes) if any(offset) else u
-    for axis, step in zip(axes, offset, strict=True):
-        if step and not periodic[axis]:
-            edge = [slice(None)] * u.ndim
-            edge[axis] = slice(-1, None) if step > 0 else slice(0, 1)
-            moved = moved.index_fill(
-                axis, torch.tensor([u.shape[axis] - 1 if step > 0 else 0], device=u.device), 0.0
-            )
-    return moved

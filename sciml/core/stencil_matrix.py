@@ -17,7 +17,8 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import SparseMatrix
-from sciml.core.stencil import Offset, Stencil, box_offsets, cross_offsets
+from sciml.core.stencil import Stencil, box_offsets, cross_offsets
+from sciml.core.transfer import Offset
 
 _ROUNDING = 1e-12  # row sums that small beside the diagonal are zero
 

@@ -174,7 +174,8 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
     if problem.obstacle is not None:
         raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
     numbers = numeric_parameters(problem) if parameters is None else parameters
-    return states_at_points.look_up(problem.equation, Points)(problem, numbers)
+    form: StrongForm = states_at_points.look_up(problem.equation, Points)(problem, numbers)
+    return form
 
 
 @states_at_points(Equation, Points)

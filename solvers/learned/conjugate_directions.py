@@ -49,8 +49,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sciml.core.errors import InputError
+from sciml.core.kernels.reference import shifted
 from sciml.core.linear import LinearMap
-from sciml.core.stencil import Stencil, shifted
+from sciml.core.stencil import Stencil
 from sciml.core.training_run import EpochProgress, seeded
 from sciml.core.weights import load_into
 from sciml.solvers.inverse import Inverse

@@ -145,16 +145,9 @@ def _coarsen_constant(
     shape = coarse_shape(A.shape, factors)
     centre = _PATCH[d] // 2
     middle: tuple[Any, ...] = (..., *(slice(centre // f, centre // f + 1) for f in factors))
-    coarse = Stencil(
-        product.coefficients[middle].expand(*product.coefficients.shape[:-d], *shape),
-        product.offsets,
-        periodic=A.periodic,
-        symmetric=A.symmetric,
-        definite=A.definite,
-        nullspace=A.nullspace,
-    )
+    planes = product.coefficients[middle].expand(*product.coefficients.shape[:-d], *shape)
     weights = P.weights[middle].expand(*P.weights.shape[:-d], *shape)
-    return Transfer(weights, factors, A.periodic, A.shape), coarse
+    return Transfer(weights, factors, A.periodic, A.shape), A.like(planes, product.offsets)
 
 
 def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, ...]:
@@ -180,7 +173,8 @@ def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, .
 
 def _inverse(matrices: torch.Tensor) -> torch.Tensor:
     if matrices.device.type != "cpu":
-        return torch.linalg.inv(matrices)
+        inverses: torch.Tensor = torch.linalg.inv(matrices)
+        return inverses
     # One by one: torch's batched inverse was seen to fail under several threads (test_threads.py).
     single = matrices.reshape(-1, *matrices.shape[-2:])
     return torch.stack([torch.linalg.inv(matrix) for matrix in single]).reshape(matrices.shape)
@@ -197,14 +191,4 @@ def _regular(matrix: scipy.sparse.csr_matrix, nullspace: bool) -> scipy.sparse.c
 def samples(A: Stencil) -> list[Stencil]:
     """The stencils of a batch, one by one."""
     flat = A.coefficients.reshape(-1, *A.coefficients.shape[-A.dimension - 1 :])
-    return [
-        Stencil(
-            c,
-            A.offsets,
-            periodic=A.periodic,
-            symmetric=A.symmetric,
-            definite=A.definite,
-            nullspace=A.nullspace,
-        )
-        for c in flat
-    ]
+    return [A.like(c) for c in flat]

@@ -26,9 +26,9 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from numba import njit
 
-from sciml.core.kernels.jit import FAST, wrap
+from sciml.core.kernels.jit import fast, wrap
+from sciml.core.kernels.rows import Ring
 from sciml.core.stencil import Stencil
 from sciml.core.transfer import padded
 
@@ -132,8 +132,8 @@ def _starts(lengths: tuple[np.ndarray, ...]) -> torch.Tensor:
     return torch.from_numpy(np.cumsum(np.concatenate([[0], *lengths])).astype(np.int64))
 
 
-@njit(cache=True, **FAST)
-def _any_weak(a, centre, links, periodic, theta):
+@fast(cache=True)
+def _any_weak(a: np.ndarray, centre: int, links: np.ndarray, periodic: Ring, theta: float) -> bool:
     """Whether some link is weak; an operator without one has no islands."""
     nb, _, nz, ny, nx = a.shape
     for row in range(nb * nz * ny):
@@ -152,16 +152,18 @@ def _any_weak(a, centre, links, periodic, theta):
     return False
 
 
-@njit(cache=True, **FAST)
-def _root(parents, i):
+@fast(cache=True)
+def _root(parents: np.ndarray, i: int) -> int:
     while parents[i] != i:
         parents[i] = parents[parents[i]]
         i = parents[i]
     return i
 
 
-@njit(cache=True, **FAST)
-def _label(a, centre, links, periodic, theta):
+@fast(cache=True)
+def _label(
+    a: np.ndarray, centre: int, links: np.ndarray, periodic: Ring, theta: float
+) -> np.ndarray:
     """Per point, the first point of its strongly connected component (union-find); one sample."""
     _, nz, ny, nx = a.shape
     parents = np.empty(nz * ny * nx, np.int32)
@@ -192,8 +194,8 @@ def _label(a, centre, links, periodic, theta):
     return parents
 
 
-@njit(cache=True, **FAST)
-def _candidates(roots, largest):
+@fast(cache=True)
+def _candidates(roots: np.ndarray, largest: int) -> tuple[np.ndarray, np.ndarray]:
     """A number per point's component of 2 to ``largest`` points, else -1; and the components."""
     counts = np.zeros(roots.shape[0], np.int32)
     for i in range(roots.shape[0]):
@@ -212,8 +214,18 @@ def _candidates(roots, largest):
     return numbers, sizes
 
 
-@njit(cache=True, **FAST)
-def _row(a, centre, links, periodic, numbers, i, columns, values, at):
+@fast(cache=True)
+def _row(
+    a: np.ndarray,
+    centre: int,
+    links: np.ndarray,
+    periodic: Ring,
+    numbers: np.ndarray,
+    i: int,
+    columns: np.ndarray,
+    values: np.ndarray,
+    at: int,
+) -> int:
     """Append the row of R A that point i brings: what stays inside first, then each link out.
 
     Returns the end of the row.
@@ -236,8 +248,17 @@ def _row(a, centre, links, periodic, numbers, i, columns, values, at):
     return end
 
 
-@njit(cache=True, **FAST)
-def _select(a, centre, links, periodic, roots, largest, slow, rounding):
+@fast(cache=True)
+def _select(
+    a: np.ndarray,
+    centre: int,
+    links: np.ndarray,
+    periodic: Ring,
+    roots: np.ndarray,
+    largest: int,
+    slow: float,
+    rounding: float,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Islands of one sample: points and counts; columns, values and counts of R A; energies.
 
     A component is an island if its indicator's energy is below ``slow`` of its diagonal and above
@@ -281,8 +302,17 @@ def _select(a, centre, links, periodic, roots, largest, slow, rounding):
     )
 
 
-@njit(cache=True, **FAST)
-def _correct(x, b, points, point_starts, columns, values, column_starts, inverse):
+@fast(cache=True)
+def _correct(
+    x: np.ndarray,
+    b: np.ndarray,
+    points: np.ndarray,
+    point_starts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    column_starts: np.ndarray,
+    inverse: np.ndarray,
+) -> None:
     """x += R^T (R A R^T)^-1 R (b - A x); x, b (samples, unknowns)."""
     for s in range(x.shape[0]):
         for k in range(inverse.shape[0]):

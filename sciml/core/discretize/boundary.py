@@ -28,7 +28,6 @@ import torch
 
 from sciml.core.discretize.averages import over_faces
 from sciml.core.discretize.coefficients import (
-    NORMAL,
     SLOPES,
     STATE,
     Data,
@@ -41,6 +40,7 @@ from sciml.core.discretize.layout import Layout, Points, at_end, lie_along
 from sciml.core.errors import InputError
 from sciml.core.grid import SIDES
 from sciml.core.problem import Condition, Problem, Robin
+from sciml.core.reader import NORMAL
 
 _SETTLED, _STEPS = 1e-14, 60
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 import torch
 
 from sciml.core.discretize.layout import lie_along
-from sciml.core.stencil import Offset, box_offsets, shifted
+from sciml.core.kernels.reference import shifted
+from sciml.core.stencil import box_offsets
+from sciml.core.transfer import Offset
 
 Function = Callable[[torch.Tensor], torch.Tensor]
 

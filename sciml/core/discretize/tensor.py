@@ -22,7 +22,9 @@ import torch
 from sciml.core.discretize.coefficients import Data, describe, evaluate
 from sciml.core.discretize.layout import Layout, Points, at_end
 from sciml.core.errors import InputError
-from sciml.core.stencil import Offset, box_offsets, shifted
+from sciml.core.kernels.reference import shifted
+from sciml.core.stencil import box_offsets
+from sciml.core.transfer import Offset
 
 Corner = tuple[int, ...]
 _KEY = "problem.equation.K"

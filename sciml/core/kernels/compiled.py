@@ -12,9 +12,9 @@ import numba
 import numpy as np
 import torch
 
-from sciml.core.kernels import loops, setup_loops, transfer_loops, vector_loops
+from sciml.core.kernels import loops
+from sciml.core.kernels.reference import Operator, StencilOperator
 from sciml.core.kernels.rows import RowShape, row_shape
-from sciml.core.stencil import Stencil, box_offsets
 from sciml.core.transfer import (
     Transfer,
     coarse_shape,
@@ -42,11 +42,12 @@ class Packed:
     @cached_property
     def inverse(self) -> np.ndarray:
         """1 / diagonal, (batch, z, y, x)."""
-        return np.reciprocal(self.coefficients[:, self.centre])
+        inverse: np.ndarray = np.reciprocal(self.coefficients[:, self.centre])
+        return inverse
 
 
 def spread(values: Sequence[Any], fill: Any) -> tuple[Any, Any, Any]:
-    """One value for each of the axes z, y, x of the loops in ``loops`` and ``transfer_loops``.
+    """One value for each of the axes z, y, x of the loops; see ``leading`` for those of the set-up.
 
     A grid of one axis has x, one of two has z and x: threads share the planes along z.
     """
@@ -74,17 +75,17 @@ def stored(planes: torch.Tensor, dimension: int, *, keep_last: bool = False) -> 
 
 def packed_weights(P: Transfer) -> np.ndarray:
     """A transfer's weights as (batch, plane, z, y, x), made once and kept with it."""
-    weights = P.__dict__.get("_packed")
+    weights: np.ndarray | None = vars(P).get("_packed")
     if weights is None:
         planes = stored(P.weights, len(P.factors), keep_last=True)
         weights = planes.reshape(*planes.shape[:2], *spread(planes.shape[2:], 1)).numpy()
-        P.__dict__["_packed"] = weights
+        vars(P)["_packed"] = weights
     return weights
 
 
-def pack(A: Stencil) -> Packed:
+def pack(A: StencilOperator) -> Packed:
     """The stencil's packed form, made once and kept with it."""
-    packed = A.__dict__.get("_packed")
+    packed: Packed | None = vars(A).get("_packed")
     if packed is None:
         planes = stored(A.coefficients, A.dimension)
         coefficients = planes.reshape(*planes.shape[:2], *spread(planes.shape[2:], 1)).numpy()
@@ -95,7 +96,7 @@ def pack(A: Stencil) -> Packed:
         )
         centre = A.offsets.index((0,) * A.dimension)
         packed = Packed(coefficients, shape, half, centre, spread(A.periodic, False))
-        A.__dict__["_packed"] = packed
+        vars(A)["_packed"] = packed
     return packed
 
 
@@ -136,14 +137,14 @@ def threads() -> int:
     Starting numba's threads resets OpenMP's count, which is torch's too; it is put back.
     """
     most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set when imported
-    wanted = min(torch.get_num_threads(), most)
+    wanted: int = min(torch.get_num_threads(), most)
     if wanted > 1 and numba.get_num_threads() != wanted:
         numba.set_num_threads(wanted)
         torch.set_num_threads(wanted)
     return wanted
 
 
-def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
+def apply(A: StencilOperator, u: torch.Tensor) -> torch.Tensor:
     """``A u`` for u of shape (*batch, *shape) in A's dtype."""
     u = u.expand(torch.broadcast_shapes(u.shape, (*A.batch, *A.shape))).contiguous()
     out = torch.empty_like(u)
@@ -151,7 +152,7 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def apply_dot(A: Stencil, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def apply_dot(A: StencilOperator, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """``out = A u`` and <u, A u> per sample, in one pass; u (*batch, *shape)."""
     packed, d = pack(A), A.dimension
     sums = _partial_sums(u, d)
@@ -175,7 +176,7 @@ def step(
     """``x += alpha p``, ``r -= alpha q`` in place, alpha per sample; returns <r, r>."""
     d = x.ndim - alpha.ndim
     sums = _partial_sums(x, d)
-    vector_loops.step_rows(
+    loops.step_rows(
         threads(),
         x.numel(),
         *(_flat(u, d) for u in (x, r, p, q)),
@@ -189,7 +190,7 @@ def step(
 def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
     """``out = factor u``, factor per sample; the two may differ in precision."""
     d = u.ndim - factor.ndim
-    vector_loops.scale_rows(
+    loops.scale_rows(
         threads(), u.numel(), _flat(out, d), _flat(u, d), factor.reshape(-1).numpy(), threads()
     )
 
@@ -197,7 +198,7 @@ def scale(u: torch.Tensor, factor: torch.Tensor, out: torch.Tensor) -> None:
 def inner(r: torch.Tensor, z: torch.Tensor, dimension: int) -> torch.Tensor:
     """<r, z> per sample in float64; the two may differ in precision."""
     sums = _partial_sums(r, dimension)
-    vector_loops.inner_rows(
+    loops.inner_rows(
         threads(), r.numel(), _flat(r, dimension), _flat(z, dimension), sums, sums.shape[1]
     )
     return _total(sums, r, dimension)
@@ -207,7 +208,7 @@ def turn(p: torch.Tensor, z: torch.Tensor, factor: torch.Tensor, beta: torch.Ten
     """``p = factor z + beta p`` in place, scalars per sample; z may be of lower precision."""
     d = p.ndim - beta.ndim
     scalars = (factor.reshape(-1).numpy(), beta.reshape(-1).numpy())
-    vector_loops.turn_rows(threads(), p.numel(), _flat(p, d), _flat(z, d), *scalars, threads())
+    loops.turn_rows(threads(), p.numel(), _flat(p, d), _flat(z, d), *scalars, threads())
 
 
 def _flat(u: torch.Tensor, dimension: int) -> np.ndarray:
@@ -224,7 +225,7 @@ def _total(sums: np.ndarray, u: torch.Tensor, dimension: int) -> torch.Tensor:
 
 
 def sweep(
-    A: Stencil,
+    A: StencilOperator,
     x: torch.Tensor,
     b: torch.Tensor,
     *,
@@ -255,11 +256,11 @@ def sweep(
 
 
 def restrict_residual(
-    A: Stencil, P: Transfer, x: torch.Tensor, b: torch.Tensor, out: torch.Tensor
+    A: StencilOperator, P: Transfer, x: torch.Tensor, b: torch.Tensor, out: torch.Tensor
 ) -> None:
     """out = P^T (b - A x)."""
     packed, d = pack(A), A.dimension
-    transfer_loops.restrict_rows(
+    loops.restrict_rows(
         threads(),
         x.numel(),
         field(out, d),
@@ -277,7 +278,7 @@ def restrict_residual(
 def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
     """x += P coarse."""
     d = len(P.factors)
-    transfer_loops.prolong_rows(
+    loops.prolong_rows(
         threads(),
         x.numel(),
         field(x, d),
@@ -289,7 +290,7 @@ def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
     )
 
 
-def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
+def interpolate(A: StencilOperator, factors: tuple[int, ...]) -> Transfer:
     """The operator-dependent prolongation of ``sciml.core.transfer``."""
     d = A.dimension
     offsets = transfer_offsets(factors)
@@ -297,7 +298,7 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
     weights = torch.empty((*A.batch, len(offsets), *shape), dtype=A.dtype)
     weights.select(-d - 1, offsets.index((0,) * d)).fill_(1.0)
     rows, starts = interpolation_table(A.offsets, factors)
-    setup_loops.interpolate_rows(
+    loops.interpolate_rows(
         threads(),
         A.size,
         _whole(weights, d),
@@ -310,16 +311,16 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
     return Transfer(weights, factors, A.periodic, A.shape)
 
 
-def galerkin(A: Stencil, P: Transfer) -> Stencil:
+def galerkin(A: Operator, P: Transfer) -> Operator:
     """P^T A P as a box stencil."""
     d = A.dimension
-    offsets = box_offsets(d)
+    offsets = transfer_offsets((2,) * d)
     planes = torch.empty((*A.batch, len(offsets), *P.shape), dtype=A.dtype)
     out, periodic = _whole(planes, d), leading(A.periodic, False)
     table = galerkin_table(A.offsets, P.factors, offsets)
     if A.symmetric:
         table = table[table[:, 0] >= len(offsets) // 2]
-    setup_loops.galerkin_rows(
+    loops.galerkin_rows(
         threads(),
         A.size,
         out,
@@ -330,15 +331,8 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
         periodic,
     )
     if A.symmetric:
-        setup_loops.mirror_rows(threads(), A.size, out, mirror_table(offsets), periodic)
-    return Stencil(
-        planes,
-        offsets,
-        periodic=A.periodic,
-        symmetric=A.symmetric,
-        definite=A.definite,
-        nullspace=A.nullspace,
-    )
+        loops.mirror_rows(threads(), A.size, out, mirror_table(offsets), periodic)
+    return A.like(planes, offsets)
 
 
 def _whole(planes: torch.Tensor, dimension: int) -> np.ndarray:

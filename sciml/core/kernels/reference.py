@@ -5,13 +5,14 @@ Batched, differentiable (but for the in-place ``sweep`` and ``prolong_add``), on
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from sciml.core.stencil import Offset, Stencil, box_offsets, shifted
 from sciml.core.transfer import (
+    Offset,
     Transfer,
     coarse_shape,
     galerkin_terms,
@@ -19,8 +20,55 @@ from sciml.core.transfer import (
     transfer_offsets,
 )
 
+Operator = TypeVar("Operator", bound="StencilOperator")
 
-def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
+
+class StencilOperator(Protocol):
+    """What the kernels see of a stencil: :class:`sciml.core.stencil.Stencil`."""
+
+    coefficients: torch.Tensor
+    offsets: tuple[Offset, ...]
+    shape: tuple[int, ...]
+    batch: tuple[int, ...]
+    periodic: tuple[bool, ...]
+    dtype: torch.dtype
+    device: torch.device
+    symmetric: bool
+
+    @property
+    def dimension(self) -> int:
+        """Number of grid axes."""
+
+    @property
+    def size(self) -> int:
+        """Number of unknowns of one sample."""
+
+    def entry(self, offset: Offset) -> torch.Tensor:
+        """The coefficient plane of one offset."""
+
+    def diagonal(self) -> torch.Tensor:
+        """The centre plane."""
+
+    def like(
+        self: Operator, coefficients: torch.Tensor, offsets: Sequence[Offset] | None = None
+    ) -> Operator:
+        """A stencil with the same tags and other coefficients."""
+
+
+def shifted(u: torch.Tensor, offset: Offset, periodic: Sequence[bool]) -> torch.Tensor:
+    """``u[i + offset]`` on the trailing axes, zero outside or wrapped on periodic axes."""
+    dimension = len(offset)
+    axes = tuple(range(-dimension, 0))
+    moved = torch.roll(u, tuple(-s for s in offset), dims=axes) if any(offset) else u
+    for axis, step in zip(axes, offset, strict=True):
+        if step and not periodic[axis]:
+            moved = moved.index_fill(
+                axis, torch.tensor([u.shape[axis] - 1 if step > 0 else 0], device=u.device), 0.0
+            )
+    return moved
+
+
+def apply(A: StencilOperator, u: torch.Tensor) -> torch.Tensor:
     """``sum_k a_k[i] u[i + o_k]``; u (*batch, *shape)."""
     total = torch.zeros_like(u)
     for offset in A.offsets:
@@ -28,7 +76,7 @@ def apply(A: Stencil, u: torch.Tensor) -> torch.Tensor:
     return total
 
 
-def apply_dot(A: Stencil, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def apply_dot(A: StencilOperator, u: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """``out = A u`` and <u, A u> per sample."""
     out.copy_(apply(A, u))
     return (u * out).flatten(-A.dimension).sum(-1)
@@ -71,7 +119,7 @@ def colours(shape: tuple[int, ...], periodic: tuple[bool, ...]) -> list[tuple[sl
 
 
 def sweep(
-    A: Stencil,
+    A: StencilOperator,
     x: torch.Tensor,
     b: torch.Tensor,
     *,
@@ -90,7 +138,7 @@ def sweep(
 
 
 def restrict_residual(
-    A: Stencil, P: Transfer, x: torch.Tensor, b: torch.Tensor, out: torch.Tensor
+    A: StencilOperator, P: Transfer, x: torch.Tensor, b: torch.Tensor, out: torch.Tensor
 ) -> None:
     """out = P^T (b - A x)."""
     residual = b - apply(A, x)
@@ -109,7 +157,7 @@ def prolong_add(P: Transfer, x: torch.Tensor, coarse: torch.Tensor) -> None:
         x += shifted(spread, tuple(-s for s in d), P.periodic)
 
 
-def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
+def interpolate(A: StencilOperator, factors: tuple[int, ...]) -> Transfer:
     """The operator-dependent prolongation of ``sciml.core.transfer``."""
     weights: dict[int, torch.Tensor] = {}
     offsets = transfer_offsets(factors)
@@ -132,10 +180,10 @@ def interpolate(A: Stencil, factors: tuple[int, ...]) -> Transfer:
     return Transfer(stacked, factors, A.periodic, A.shape)
 
 
-def galerkin(A: Stencil, P: Transfer) -> Stencil:
+def galerkin(A: Operator, P: Transfer) -> Operator:
     """P^T A P as a box stencil."""
     dimension = len(P.factors)
-    offsets = box_offsets(dimension)
+    offsets = transfer_offsets((2,) * dimension)
     planes: list[torch.Tensor] = [P.weights.new_zeros(())] * len(offsets)
     for out, k, left, right, d, e in galerkin_terms(A.offsets, P.factors, offsets):
         a = at_coarse(A.entry(A.offsets[k]), d, P.factors, P.periodic)
@@ -145,14 +193,7 @@ def galerkin(A: Stencil, P: Transfer) -> Stencil:
         )
     shape = (*P.weights.shape[: -dimension - 1], *P.shape)
     stacked = torch.stack([p.expand(shape) for p in planes], dim=-dimension - 1)
-    return Stencil(
-        stacked,
-        offsets,
-        periodic=A.periodic,
-        symmetric=A.symmetric,
-        definite=A.definite,
-        nullspace=A.nullspace,
-    )
+    return A.like(stacked, offsets)
 
 
 def at_coarse(

@@ -21,40 +21,58 @@ from itertools import count
 from string import Template
 from typing import Any
 
-from numba import njit
+import numpy as np
 
-from sciml.core.kernels.jit import FAST, INLINED, ONE, U, wrap
+from sciml.core.kernels.jit import ONE, U, fast, wrap
 
 Offset = tuple[int, int, int]
+Ring = tuple[bool, ...]  # whether the axes z, y, x are periodic
 _CENTRE = (0, 0)
 _INSIDE = {-1: "j - ONE", 0: "j", 1: "j + ONE"}  # the columns j + dx by dx
 _AT_END = {-1: "left", 0: "j", 1: "right"}
 
 
-@njit(**FAST)
-def _colour(i, n, ring):
+@fast()
+def _colour(i: int, n: int, ring: bool) -> int:
     """The parity of i; an odd periodic axis has a third colour, its last index."""
     return 2 if ring and n % 2 == 1 and i == n - 1 else i % 2
 
 
-@njit(**FAST)
-def rank(z, y, u, ring, reverse):
+@fast()
+def rank(z: int, y: int, u: np.ndarray, ring: Ring, reverse: bool) -> int:
     """When the row (z, y) is relaxed: rows of a lower rank come before it."""
     place = 3 * _colour(z, u.shape[1], ring[0]) + _colour(y, u.shape[2], ring[1])
     return 8 - place if reverse else place
 
 
-def product(t, u, a, s, z, y, ring):
+def product(
+    t: np.ndarray, u: np.ndarray, a: np.ndarray, s: int, z: int, y: int, ring: Ring
+) -> float:
     """t = A u on the row (z, y) of sample s, returned <t, u> on it; a (batch, plane, z, y, x)."""
     raise NotImplementedError("generated for each shape")
 
 
-def residual(t, b, u, a, s, z, y, ring):
+def residual(
+    t: np.ndarray, b: np.ndarray, u: np.ndarray, a: np.ndarray, s: int, z: int, y: int, ring: Ring
+) -> None:
     """t = b - A u on the row, t of one axis."""
     raise NotImplementedError("generated for each shape")
 
 
-def relax(t, v, u, b, a, inverse, s, z, y, ring, reverse, known):
+def relax(
+    t: np.ndarray,
+    v: np.ndarray,
+    u: np.ndarray,
+    b: np.ndarray,
+    a: np.ndarray,
+    inverse: np.ndarray,
+    s: int,
+    z: int,
+    y: int,
+    ring: Ring,
+    reverse: bool,
+    known: int,
+) -> None:
     """One sweep of u over the row; t and v are workspace, ``inverse`` is 1 / diagonal.
 
     Rows of rank ``known`` and above count as zero, none where it is negative.
@@ -172,7 +190,9 @@ class RowShape:
         """``product``, ``residual`` and ``relax``, to be called from compiled loops."""
         space = dict(_COMMON)
         exec(self.source(), space)
-        named = {name: njit(**INLINED)(space[name]) for name in ("product", "residual", "relax")}
+        named = {
+            name: fast(forceinline=True)(space[name]) for name in ("product", "residual", "relax")
+        }
         return {**named, "rank": rank}
 
     def source(self) -> str:
