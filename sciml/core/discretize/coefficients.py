@@ -148,8 +148,11 @@ def jumps(coefficient: Any, data: Data, key: str) -> bool | None:
         found = [jumps(entry, data, key) for entry in coefficient]
         return True if True in found else None if None in found else False
     if isinstance(coefficient, str):
-        every = {**dict.fromkeys(STATE, torch.zeros(())), **data.variables}
-        return _jumps(expression(coefficient, replace(data, variables=every), key))
+        every = (*AXES[: data.layout.dimension], *data.parameters, *data.variables)
+        try:
+            return _jumps(_parsed(coefficient, (*every, *(n for n in STATE if n not in every))))
+        except InputError as error:
+            raise InputError(error.message, error.key or key) from None
     return False if isinstance(coefficient, Real) else None
 
 
