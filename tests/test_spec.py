@@ -344,7 +344,7 @@ def test_the_schema_names_every_key() -> None:
     assert "general" in equation["properties"]["kind"]["enum"]
     assert equation["description"]
     places = {
-        "grid": {"shape", "centring"},
+        "grid": {"shape", "centring", "scheme"},
         "mesh": {"file", "element"},
         "points": {"count", "seed"},
     }
