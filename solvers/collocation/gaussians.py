@@ -48,11 +48,11 @@ from sciml.core.errors import InputError
 from sciml.core.jet import Jet, Pairs, coordinates
 from sciml.core.status import Status
 from sciml.core.strong import StrongForm
+from sciml.solvers.collocation.choices import AnyOptimiser
 from sciml.solvers.collocation.conditions import extent
 from sciml.solvers.collocation.minimisation import Budget, OptimiserResult
 from sciml.solvers.collocation.networks import ACTIVATIONS, Dense, Tape
 from sciml.solvers.collocation.objective import Ansatz, Objective
-from sciml.solvers.collocation.pinn import AnyOptimiser
 from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.collocation.solver import Collocation, at_least
 from sciml.solvers.collocation.variable_projection import VariableProjection, Weights

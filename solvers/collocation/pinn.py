@@ -14,14 +14,12 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.strong import StrongForm
-from sciml.solvers.collocation.gauss_newton import EnergyNaturalGradient, GaussNewton
-from sciml.solvers.collocation.gradient_methods import LBFGS, AdamDescent
+from sciml.solvers.collocation.choices import AnyOptimiser
+from sciml.solvers.collocation.gauss_newton import GaussNewton
 from sciml.solvers.collocation.minimisation import Budget, OptimiserResult, train
 from sciml.solvers.collocation.networks import Activation, Perceptron, perceptron
 from sciml.solvers.collocation.objective import AnyBalance, Causal, Objective
 from sciml.solvers.collocation.solver import Collocation, at_least
-
-AnyOptimiser = GaussNewton | EnergyNaturalGradient | LBFGS | AdamDescent
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from sciml.core.problem import Problem
 from sciml.core.solution import Solution
 from sciml.core.solve import Progress
 from sciml.core.strong import StrongForm
+from sciml.solvers.collocation.choices import AnySampler
 from sciml.solvers.collocation.minimisation import (
     Budget,
     Minimisation,
@@ -31,7 +32,6 @@ from sciml.solvers.collocation.minimisation import (
     Weighting,
 )
 from sciml.solvers.collocation.objective import Network, Objective, objective_of
-from sciml.solvers.collocation.samplers import AnySampler
 from sciml.solvers.collocation.sampling import Sobol, sobol
 from sciml.solvers.collocation.verify import Polish, answered, largest, measure, scales_of
 from sciml.solvers.collocation.windows import in_windows
