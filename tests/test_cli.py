@@ -295,6 +295,18 @@ def test_certify_brackets_the_distance_to_the_direct_solution(run: Path) -> None
     assert 0.99 * distance <= high <= 1.5 * distance
 
 
+def test_certify_says_when_the_solve_beneath_did_not_converge(tmp_path: Path) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        "problem:\n  domain: {kind: box, lower: [0, 0], upper: [1, 1]}\n"
+        "  equation: {kind: poisson, f: 1}\n"
+        "  boundary: {all: {dirichlet: 0}}\ngrid: {shape: [17, 17]}\n"
+        "solver: {kind: cg, rtol: 1.0e-12, max_iterations: 2}\n"
+    )
+    result = sciml_run("certify", spec)
+    assert "the solve beneath did not converge (max_iterations)" in result.output
+
+
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = sciml_run(command, "--help")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
 import torch
 
@@ -57,4 +58,7 @@ class Certificate:
 
 
 def _span(low: torch.Tensor, high: torch.Tensor) -> str:
-    return f"{float(low.min()):.3g} and {float(high.max()):.3g}"
+    """Three digits, rounded outward."""
+    ends = (float(low.min()), ROUND_FLOOR), (float(high.max()), ROUND_CEILING)
+    digits = [Context(3, way).create_decimal_from_float(value) for value, way in ends]
+    return " and ".join(f"{float(value):.3g}" for value in digits)

@@ -377,6 +377,7 @@ def _part(found: Certificate, k: int, finite: torch.Tensor) -> Certificate:
         relative_lower=own(found.relative_lower),
         relative_upper=own(found.relative_upper),
         contraction=found.contraction.cpu(),
+        reason=found.reason if bool(torch.isinf(found.upper[k]).any()) else "",
     )
 
 
