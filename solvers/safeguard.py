@@ -33,8 +33,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.linear import LinearMap, SparseMatrix
-from sciml.core.stencil import Stencil
-from sciml.core.stencil_matrix import stencil_of
+from sciml.core.stencil import Stencil, stencil_of
 from sciml.solvers.inverse import Inverse
 from sciml.solvers.iteration import Ledger, Outcome, dot, norm, spread
 from sciml.solvers.multigrid import Multigrid

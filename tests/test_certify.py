@@ -19,8 +19,7 @@ from sciml.core.errors import InputError
 from sciml.core.grid import Box, Grid
 from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
 from sciml.core.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.stencil import Stencil
-from sciml.core.stencil_matrix import stencil_of
+from sciml.core.stencil import Stencil, stencil_of
 from sciml.solvers import Direct, certify
 from sciml.solvers.multigrid import hierarchy
 

@@ -22,8 +22,7 @@ from hypothesis import strategies as st
 import sciml
 from sciml.core.errors import InputError, SolveError
 from sciml.core.linear import LinearSystem, SparseMatrix
-from sciml.core.stencil import Stencil, box_offsets, cross_offsets
-from sciml.core.stencil_matrix import stencil_of
+from sciml.core.stencil import Stencil, box_offsets, cross_offsets, stencil_of
 from sciml.solvers import AMG, CG, FCG, GMRES, MINRES, Auto, Jacobi, Multigrid
 from sciml.solvers.safeguard import as_map, as_preconditioner
 
