@@ -30,11 +30,11 @@ import scipy.sparse.linalg as spl
 import torch
 
 import sciml
+from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError, SolveError
-from sciml.core.linear import LinearMap
 from sciml.solvers import GMRES, MINRES, BiCGStab, Jacobi, Multigrid
-from sciml.solvers.inverse import Inverse
-from sciml.solvers.safeguard import as_map, as_preconditioner
+from sciml.solvers.linear.inverse import Inverse
+from sciml.solvers.linear.safeguard import as_map, as_preconditioner
 
 RTOL, ITERATIONS = 1e-7, 600
 FINE = ("definite", "jumps", "single precision", "integers")

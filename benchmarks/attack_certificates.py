@@ -21,13 +21,13 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.stencil import Stencil
-from sciml.solvers import certify
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.discretization import discretize
+from sciml.solvers.linear import certify
 
 EXTENDED = np.longdouble
 DECADES = (1e4, 1e8, 1e12, 1e14, 1e15, 1e17)

@@ -22,8 +22,8 @@ import meshio
 import numpy as np
 
 from sciml.core.errors import InputError
-from sciml.core.mesh import Mesh, determinants, edge_vectors
-from sciml.core.mesh_file import read_mesh
+from sciml.core.problem.mesh import Mesh, determinants, edge_vectors
+from sciml.core.problem.mesh_file import read_mesh
 
 
 def written(folder: Path) -> list[Path]:

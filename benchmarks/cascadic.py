@@ -23,9 +23,9 @@ from torch.nn.functional import avg_pool2d, interpolate
 
 import sciml
 from sciml.app.bench import darcy_batch
-from sciml.core.discretize import discretize
-from sciml.core.grid import Grid
-from sciml.core.linear import LinearSystem
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.problem.grid import Grid
+from sciml.discretization import discretize
 from sciml.solvers import CG, Multigrid
 
 LEVELS, SWEEPS, CHECK, CHANGE = 4, 30_000, 1_000, 1e-6

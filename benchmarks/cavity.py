@@ -17,10 +17,10 @@ import torch
 from scipy.interpolate import RectBivariateSpline
 
 import sciml
-from sciml.core.equation import NavierStokes
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Problem, Time
-from sciml.core.solution import Solution
+from sciml.core.problem.equation import NavierStokes
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem, Time
+from sciml.core.run.solution import Solution
 from sciml.solvers import Projection
 
 # u on x = 1/2 (their table I) and v on y = 1/2 (table II), walls left out.

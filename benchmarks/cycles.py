@@ -11,10 +11,10 @@ import statistics
 import torch
 
 from sciml.app.bench import coefficient, contrast, poisson
-from sciml.core.discretize import discretize
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Equation, Problem
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.discretization import discretize
 from sciml.solvers import CG, Multigrid
 from sciml.solvers.solve import solve
 

@@ -17,10 +17,10 @@ import torch
 from scipy.interpolate import RegularGridInterpolator
 
 import sciml
-from sciml.core.equation import NavierStokes
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Obstacle, Problem, Time
-from sciml.core.solution import Solution
+from sciml.core.problem.equation import NavierStokes
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
+from sciml.core.run.solution import Solution
 from sciml.solvers import Projection
 
 NU = 0.02

@@ -28,12 +28,13 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from sciml.core.files import write_text
-from sciml.core.grid import Box, Grid
-from sciml.core.pointwise import Pointwise
-from sciml.core.problem import Condition, Equation, Problem, Time
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.files import write_text
+from sciml.discretization.points.pointwise import Pointwise
 from sciml.solvers import Auto
-from sciml.solvers.collocation import (
+from sciml.solvers.solve import solve
+from sciml.solvers.trained import (
     PINN,
     RAD,
     Gaussians,
@@ -41,7 +42,6 @@ from sciml.solvers.collocation import (
     RandomFeatures,
     VariableProjection,
 )
-from sciml.solvers.solve import solve
 
 FRAMES = 11
 SQUARE = Box((-1.0, -1.0), (1.0, 1.0))

@@ -29,13 +29,13 @@ import pyamg
 import torch
 
 from sciml.app.read import load_family
-from sciml.core.discretize import discretize
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.datasets.distributions import stream
 from sciml.datasets.family import Family
 from sciml.datasets.generate import generate
 from sciml.datasets.random_fields import covariance, gaussian_field
 from sciml.datasets.store import read_manifest
+from sciml.discretization import discretize
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs" / "datasets"

@@ -16,8 +16,8 @@ import time
 import torch
 
 from sciml.app.bench import darcy_batch
-from sciml.core.discretize import discretize
-from sciml.core.linear import LinearSystem
+from sciml.core.algebra.maps import LinearSystem
+from sciml.discretization import discretize
 from sciml.solvers import CG, Multigrid
 
 

@@ -18,9 +18,9 @@ from collections.abc import Callable
 import torch
 
 import sciml
-from sciml.core.discretize import discretize
-from sciml.core.linear import LinearSystem
-from sciml.core.stencil import Stencil
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil
+from sciml.discretization import discretize
 from sciml.solvers import CG, Multigrid
 
 try:

@@ -19,11 +19,11 @@ import numpy as np
 import scipy.sparse.linalg
 import torch
 
-from sciml.core.discretize import discretize
-from sciml.core.equation import Helmholtz
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Problem
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.problem.equation import Helmholtz
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem
+from sciml.discretization import discretize
 from sciml.solvers import GMRES, ShiftedLaplacian
 from sciml.solvers.solve import solve
 

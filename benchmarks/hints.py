@@ -23,9 +23,9 @@ import torch
 
 from sciml.app.read import read_family
 from sciml.app.yaml import parse_yaml
-from sciml.core.discretize import discretize
-from sciml.core.grid import Grid
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.problem import Problem
+from sciml.discretization import discretize
 from sciml.operators import DeepONet
 from sciml.solvers import CG, HINTS, SOR, SSOR, Multigrid
 from sciml.training import Adam, Fresh, OneCycle, Training, fit, open_data

@@ -25,10 +25,10 @@ import pyamg
 import torch
 
 from sciml.app.bench import coefficient, contrast
-from sciml.core.discretize import discretize
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.problem import Condition, Equation, Problem
+from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.discretization import discretize
 from sciml.solvers import CG, LearnedMultigrid, Multigrid
 from sciml.solvers.solve import solve
 

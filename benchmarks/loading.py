@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from sciml.core.grid import SIDES
+from sciml.core.problem.grid import SIDES
 from sciml.datasets.loader import OperatorData
 from sciml.datasets.statistics import Normaliser, write_statistics
 from sciml.datasets.store import Entry, Manifest, Shard, digest, write_shard

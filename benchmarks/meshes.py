@@ -26,11 +26,11 @@ import torch
 
 import sciml
 from sciml import solvers
-from sciml.core.equation import Elasticity, Equation
-from sciml.core.mesh import Element, Mesh, determinants, edge_vectors
-from sciml.core.mesh_file import read_mesh
-from sciml.core.problem import Condition, Problem
-from sciml.core.quadrature import relative_error
+from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.mesh import Element, Mesh, determinants, edge_vectors
+from sciml.core.problem.mesh_file import read_mesh
+from sciml.core.problem.problem import Condition, Problem
+from sciml.core.problem.quadrature import relative_error
 
 RTOL = 1e-8
 LIMIT = 300.0  # CPU seconds for one program

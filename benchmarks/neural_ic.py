@@ -24,11 +24,11 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from sciml.core.discretize import discretize
-from sciml.core.equation import Equation
-from sciml.core.linear import LinearSystem, SparseMatrix
-from sciml.core.mesh import Geometry, Hole
-from sciml.core.problem import Condition, Problem
+from sciml.core.algebra.maps import LinearSystem, SparseMatrix
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.mesh import Geometry, Hole
+from sciml.core.problem.problem import Condition, Problem
+from sciml.discretization import discretize
 from sciml.solvers import AMG, CG, ILU, SSOR, BiCGStab, IncompleteCholesky, Jacobi, NeuralIC
 from sciml.solvers.learned.neural_ic import KIND
 from sciml.solvers.learned.weights import read_stored

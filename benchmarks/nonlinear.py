@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import torch
 
-from sciml.core.equation import Equation
-from sciml.core.fields import values_on
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Problem
-from sciml.core.solution import Solution
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem
+from sciml.core.run.solution import Solution
+from sciml.discretization.fields import values_on
 from sciml.solvers import Newton
-from sciml.solvers.descent import Continuation
+from sciml.solvers.nonlinear.descent import Continuation
 from sciml.solvers.solve import solve
 
 SIZES = (33, 65, 129, 257)

@@ -85,7 +85,7 @@ def train(options: argparse.Namespace) -> None:
 
     from sciml.app.read import load_training
     from sciml.app.train import opened
-    from sciml.core.files import write_json
+    from sciml.core.run.files import write_json
     from sciml.training import fit
 
     torch.set_num_threads(1)
@@ -130,7 +130,7 @@ def train(options: argparse.Namespace) -> None:
 def _plan(folder: Path, spec: Any, budget: float) -> dict[str, Any]:
     """How many epochs the budget is good for; kept, so that a resumed run has the same."""
     from sciml.app.train import opened
-    from sciml.core.files import write_json
+    from sciml.core.run.files import write_json
     from sciml.training import fit
 
     file = folder / "plan.json"
@@ -184,7 +184,7 @@ def peer(options: argparse.Namespace) -> None:
         raise SystemExit("the peer needs --script (its program) and --python (its environment)")
     import numpy as np
 
-    from sciml.core.files import write_json
+    from sciml.core.run.files import write_json
 
     file = home(options) / "darcy.npz"
     if not file.is_file():
@@ -239,7 +239,7 @@ def _export(options: argparse.Namespace, file: Path) -> None:
     """The same samples for the peer; whole or not at all, as two jobs may write it."""
     import numpy as np
 
-    from sciml.core.files import atomic_write
+    from sciml.core.run.files import atomic_write
 
     arrays = {}
     for split, count in (("train", TRAIN), ("test", TEST)):
@@ -360,7 +360,7 @@ def _multigrid(
     import torch
 
     from sciml.app.read import dataset_family
-    from sciml.core.grid import Grid
+    from sciml.core.problem.grid import Grid
     from sciml.datasets.store import read_shard
     from sciml.training.evaluation import multigrid_time
 

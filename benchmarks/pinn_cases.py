@@ -31,14 +31,14 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import BarycentricInterpolator
 from torch import Tensor
 
-from sciml.core.equation import NavierStokes
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.solution import Solution
+from sciml.core.problem.equation import NavierStokes
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.solution import Solution
 from sciml.solvers import ETDRK4
-from sciml.solvers.collocation import PINN, RAD, GaussNewton
-from sciml.solvers.collocation.sampling import sobol
 from sciml.solvers.solve import solve
+from sciml.solvers.trained import PINN, RAD, GaussNewton
+from sciml.solvers.trained.sampling import sobol
 
 VISCOSITY = 0.01 / math.pi
 REYNOLDS = 100

@@ -22,12 +22,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from sciml.app.bench import coefficient
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.stencil import Stencil
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
+from sciml.discretization import discretize
 from sciml.solvers import (
     AMG,
     CG,
@@ -40,12 +40,12 @@ from sciml.solvers import (
     LearnedMultigrid,
     Multigrid,
 )
-from sciml.solvers.deflation import principal_directions
-from sciml.solvers.inverse import Inverse
 from sciml.solvers.learned.conjugate_directions import KIND as DIRECTIONS
 from sciml.solvers.learned.conjugate_directions import linked
 from sciml.solvers.learned.multigrid import KIND as MULTIGRID
 from sciml.solvers.learned.weights import read_stored
+from sciml.solvers.linear.deflation import principal_directions
+from sciml.solvers.linear.inverse import Inverse
 
 TOLERANCES = (1e-6, 1e-10)
 EARLIER = 10  # solutions that deflation knows

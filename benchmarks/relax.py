@@ -20,11 +20,11 @@ from typing import Any
 
 import torch
 
-from sciml.core.linear import LinearSystem
-from sciml.core.solution import Solution
-from sciml.core.stencil import Stencil, cross_offsets
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil, cross_offsets
+from sciml.core.run.solution import Solution
 from sciml.solvers import CG, SSOR, DeflatedCG, IncompleteCholesky, LearnToRelax, Multigrid
-from sciml.solvers.iteration import LinearSolver, LinearState
+from sciml.solvers.linear.iteration import LinearSolver, LinearState
 
 STEPS, END = 200, 5.0
 SEEDS = (0, 1, 2)

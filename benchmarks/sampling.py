@@ -28,12 +28,12 @@ from torch import Tensor
 
 from sciml import solve
 from sciml.app.figures import STYLE, draw_points, residual_field
-from sciml.core.equation import Equation
-from sciml.core.fields import values_on
-from sciml.core.files import atomic_write, write_text
-from sciml.core.grid import Box, Grid, Points
-from sciml.core.problem import Condition, Problem
-from sciml.solvers.collocation import (
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.grid import Box, Grid, Points
+from sciml.core.problem.problem import Condition, Problem
+from sciml.core.run.files import atomic_write, write_text
+from sciml.discretization.fields import values_on
+from sciml.solvers.trained import (
     DASG,
     DASR,
     PINN,
@@ -45,11 +45,11 @@ from sciml.solvers.collocation import (
     Sobol,
     Uniform,
 )
-from sciml.solvers.collocation.adversarial import Flow
-from sciml.solvers.collocation.gradient_methods import AdamDescent
-from sciml.solvers.collocation.minimisation import Sampler
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.sampling import sobol
+from sciml.solvers.trained.adversarial import Flow
+from sciml.solvers.trained.gradient_methods import AdamDescent
+from sciml.solvers.trained.minimisation import Sampler
+from sciml.solvers.trained.objective import Objective
+from sciml.solvers.trained.sampling import sobol
 
 PEAK = "exp(-1000*((x-0.5)**2+(y-0.5)**2))"
 TWIN = "exp(-1000*((x+0.5)**2+(y+0.5)**2))"

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.core.equation import Equation, NavierStokes, System
-from sciml.core.files import atomic_write
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Problem, Time
-from sciml.core.solution import Solution
+from sciml.core.problem.equation import Equation, NavierStokes, System
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem, Time
+from sciml.core.run.files import atomic_write
+from sciml.core.run.solution import Solution
 from sciml.solvers import ETDRK4
 from sciml.solvers.solve import solve
 

@@ -17,9 +17,9 @@ import numpy as np
 import scipy.integrate
 import torch
 
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.solution import Solution
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.solution import Solution
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
 LINE, INTERVAL = Box((0.0,), (1.0,)), Box((-1.0,), (1.0,))
@@ -247,7 +247,7 @@ def cost() -> None:
 
 def _scipy_rows(problem: Problem, n: int, exact: torch.Tensor) -> list[list[str]]:
     """The same ODEs by SciPy with the sparse Jacobian of the same discretisation."""
-    from sciml.core.discretize import semidiscretize
+    from sciml.discretization import semidiscretize
 
     system = semidiscretize(problem, Grid((n, n)))
     mass = system.mass.expand(system.shape)  # type: ignore[union-attr]

@@ -26,7 +26,7 @@ def train(folder: Path, checkpoint: float) -> None:
     import torch
 
     torch.set_num_threads(1)
-    from sciml.core.grid import Box, Grid
+    from sciml.core.problem.grid import Box, Grid
     from sciml.operators import MgNO
     from sciml.operators.operator import Signature
     from sciml.training import TensorData, Training, TrainingData, fit
@@ -49,7 +49,7 @@ def weights(folder: Path) -> bytes:
 
 def steps_done(folder: Path) -> int:
     """Steps in the state on the disk, which must be readable after every kill."""
-    from sciml.core.weights import read_file
+    from sciml.core.run.weights import read_file
 
     path = folder / "checkpoint.safetensors"
     if not path.is_file():

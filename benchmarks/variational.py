@@ -24,21 +24,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sciml.core.fields import values_on
-from sciml.core.files import write_text
-from sciml.core.grid import Box, Grid, Points
-from sciml.core.pointwise import Pointwise
-from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.solution import Solution
+from sciml.core.problem.grid import Box, Grid, Points
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.core.run.files import write_text
+from sciml.core.run.solution import Solution
+from sciml.discretization.fields import values_on
+from sciml.discretization.points.pointwise import Pointwise
 from sciml.solvers import CG, Multigrid, Newton
-from sciml.solvers.collocation import (
+from sciml.solvers.solve import solve
+from sciml.solvers.trained import (
     DeepRitz,
     FunctionDescent,
     NaturalGradient,
     NetworkProjection,
     RandomFeatures,
 )
-from sciml.solvers.solve import solve
 
 UNIT, SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,) * 2, (1.0,) * 2), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"

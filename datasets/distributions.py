@@ -21,10 +21,10 @@ import numpy as np
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.grid import AXES, Box, Grid
-from sciml.core.interpolation import interpolate
-from sciml.core.mesh import Mesh
-from sciml.core.reader import Context, compile
+from sciml.core.problem.grid import AXES, Box, Grid
+from sciml.core.problem.interpolation import interpolate
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.reader import Context, compile
 from sciml.datasets import random_fields
 
 Streams = Sequence[np.random.Generator]

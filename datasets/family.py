@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.grid import Grid
-from sciml.core.mesh import Geometry, Mesh
-from sciml.core.mesh_file import MeshFile
-from sciml.core.place import check_place, discrete, placed
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Geometry, Mesh
+from sciml.core.problem.mesh_file import MeshFile
+from sciml.core.problem.place import check_place, discrete, placed
+from sciml.core.problem.problem import Problem
 from sciml.datasets.distributions import SCALARS, Distribution, stream
 
 _PARAMETERS = "problem.parameters."

@@ -36,8 +36,8 @@ from typing import Any
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.mesh import Mesh
-from sciml.core.serialise import differences
+from sciml.core.problem.mesh import Mesh
+from sciml.core.run.serialise import differences
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
 from sciml.datasets.samples import (

@@ -22,7 +22,7 @@ import torch
 from torch.utils.data import Dataset
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.grid import AXES
+from sciml.core.problem.grid import AXES
 from sciml.datasets.statistics import Normaliser
 from sciml.datasets.store import (
     MANIFEST,

@@ -24,7 +24,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sciml.core.grid import Grid
+from sciml.core.problem.grid import Grid
 
 Kind = Literal["neumann", "dirichlet", "periodic"]
 

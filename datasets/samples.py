@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.mesh import Mesh
-from sciml.core.solution import Solution
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.run.solution import Solution
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
 from sciml.datasets.store import Shard, Unstructured

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.files import write_text
+from sciml.core.run.files import write_text
 from sciml.datasets.store import explained, open_shard, read_header
 
 FILE = "stats.yaml"

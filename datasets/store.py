@@ -35,11 +35,11 @@ import h5py
 import numpy as np
 
 from sciml.core.errors import InputError
-from sciml.core.files import atomic_write, write_json
-from sciml.core.grid import AXES, SIDES
+from sciml.core.problem.grid import AXES, SIDES
+from sciml.core.run.files import atomic_write, write_json
 
 if TYPE_CHECKING:
-    from sciml.core.mesh import Element, Mesh
+    from sciml.core.problem.mesh import Element, Mesh
 
 FORMAT = "sciml dataset 1"
 MANIFEST = "manifest.json"
@@ -76,7 +76,7 @@ class Unstructured:
     @property
     def mesh(self) -> Mesh:
         """The mesh again, without the names of its boundaries."""
-        from sciml.core.mesh import Mesh
+        from sciml.core.problem.mesh import Mesh
 
         corners = self.cells[:, : self.dimension + 1]
         element: Element = "P1" if self.cells.shape[1] == self.dimension + 1 else "P2"

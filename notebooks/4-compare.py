@@ -14,7 +14,7 @@ from matplotlib.colors import LogNorm
 
 import sciml
 from sciml.solvers import CG, PINN, DeepRitz, Gaussians, Multigrid
-from sciml.solvers.collocation import (
+from sciml.solvers.trained import (
     AdversarialSampling,
     GaussNewton,
     NaturalGradient,

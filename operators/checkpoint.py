@@ -24,8 +24,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.files import atomic_write, write_json
-from sciml.core.weights import PICKLES, misfit_of, refuse_pickle
+from sciml.core.run.files import atomic_write, write_json
+from sciml.core.run.weights import PICKLES, misfit_of, refuse_pickle
 from sciml.operators.operator import Operator, Options, Signature, architectures
 
 FORMAT = "sciml operator 1"

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.interpolation import interpolate
 from sciml.core.lazy import exported
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.interpolation import interpolate
 
 Side = Literal["dirichlet", "neumann", "periodic"]
 SIDES = ("dirichlet", "neumann", "periodic")

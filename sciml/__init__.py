@@ -17,38 +17,38 @@ if TYPE_CHECKING:
     from sciml.app.generate import generate as generate
     from sciml.app.read import load_family as load_family
     from sciml.app.read import load_spec as load_spec
-    from sciml.core.discretize import discretize as discretize
-    from sciml.core.discretize.elements_elasticity import stress as stress
-    from sciml.core.discretize.elements_elasticity import von_mises as von_mises
-    from sciml.core.equation import Elasticity as Elasticity
-    from sciml.core.equation import Equation as Equation
-    from sciml.core.equation import Helmholtz as Helmholtz
-    from sciml.core.equation import NavierStokes as NavierStokes
-    from sciml.core.equation import Sponge as Sponge
-    from sciml.core.equation import System as System
-    from sciml.core.grid import Box as Box
-    from sciml.core.grid import Grid as Grid
-    from sciml.core.linear import LinearMap as LinearMap
-    from sciml.core.linear import LinearSystem as LinearSystem
-    from sciml.core.mesh import Geometry as Geometry
-    from sciml.core.mesh import Mesh as Mesh
-    from sciml.core.mesh_file import read_mesh as read_mesh
-    from sciml.core.problem import Condition as Condition
-    from sciml.core.problem import Obstacle as Obstacle
-    from sciml.core.problem import Problem as Problem
-    from sciml.core.problem import Robin as Robin
-    from sciml.core.problem import Time as Time
-    from sciml.core.reader import FieldFile as FieldFile
-    from sciml.core.reader import Regions as Regions
-    from sciml.core.solution import Solution as Solution
-    from sciml.core.status import Status as Status
-    from sciml.core.table import Table as Table
-    from sciml.solvers.certify import certify as certify
-    from sciml.solvers.interop import as_petsc as as_petsc
-    from sciml.solvers.interop import as_scipy as as_scipy
-    from sciml.solvers.interop import cg as cg
-    from sciml.solvers.interop import fcg as fcg
-    from sciml.solvers.safeguard import check_preconditioner as check_preconditioner
+    from sciml.core.algebra.maps import LinearMap as LinearMap
+    from sciml.core.algebra.maps import LinearSystem as LinearSystem
+    from sciml.core.problem.equation import Elasticity as Elasticity
+    from sciml.core.problem.equation import Equation as Equation
+    from sciml.core.problem.equation import Helmholtz as Helmholtz
+    from sciml.core.problem.equation import NavierStokes as NavierStokes
+    from sciml.core.problem.equation import Sponge as Sponge
+    from sciml.core.problem.equation import System as System
+    from sciml.core.problem.grid import Box as Box
+    from sciml.core.problem.grid import Grid as Grid
+    from sciml.core.problem.mesh import Geometry as Geometry
+    from sciml.core.problem.mesh import Mesh as Mesh
+    from sciml.core.problem.mesh_file import read_mesh as read_mesh
+    from sciml.core.problem.problem import Condition as Condition
+    from sciml.core.problem.problem import Obstacle as Obstacle
+    from sciml.core.problem.problem import Problem as Problem
+    from sciml.core.problem.problem import Robin as Robin
+    from sciml.core.problem.problem import Time as Time
+    from sciml.core.problem.reader import FieldFile as FieldFile
+    from sciml.core.problem.reader import Regions as Regions
+    from sciml.core.problem.table import Table as Table
+    from sciml.core.run.solution import Solution as Solution
+    from sciml.core.run.status import Status as Status
+    from sciml.discretization import discretize as discretize
+    from sciml.discretization.elements.elasticity import stress as stress
+    from sciml.discretization.elements.elasticity import von_mises as von_mises
+    from sciml.solvers.linear.certify import certify as certify
+    from sciml.solvers.linear.interop import as_petsc as as_petsc
+    from sciml.solvers.linear.interop import as_scipy as as_scipy
+    from sciml.solvers.linear.interop import cg as cg
+    from sciml.solvers.linear.interop import fcg as fcg
+    from sciml.solvers.linear.safeguard import check_preconditioner as check_preconditioner
     from sciml.solvers.solve import init as init
     from sciml.solvers.solve import solve as solve
 

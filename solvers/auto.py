@@ -17,26 +17,26 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from sciml.core.dispatch import Dispatch
-from sciml.core.equation import Equation, NavierStokes, System
+from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.mesh import Mesh
-from sciml.core.problem import Problem
-from sciml.core.solution import Solution
-from sciml.core.solve import Progress, Solver
-from sciml.core.stencil import Stencil
-from sciml.solvers.amg import AMG
-from sciml.solvers.direct import SMALL, Direct
-from sciml.solvers.fast_poisson import FastPoisson, recognise
-from sciml.solvers.iteration import LinearSolver, check_options, linear_system
-from sciml.solvers.krylov import CG, GMRES, MINRES
-from sciml.solvers.multigrid import Multigrid
-from sciml.solvers.shifted_laplacian import ShiftedLaplacian
+from sciml.core.problem.dispatch import Dispatch
+from sciml.core.problem.equation import Equation, NavierStokes, System
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+from sciml.core.run.solution import Solution
+from sciml.core.run.solve import Progress, Solver
+from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.direct import SMALL, Direct
+from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
+from sciml.solvers.linear.iteration import LinearSolver, check_options, linear_system
+from sciml.solvers.linear.krylov import CG, GMRES, MINRES
+from sciml.solvers.linear.multigrid import Multigrid
+from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:
-    from sciml.core.grid import Points
+    from sciml.core.problem.grid import Points
 
 # (problem): the name in ``sciml.solvers``, and why.
 chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")

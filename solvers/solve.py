@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-    from sciml.core.grid import Grid, Points
-    from sciml.core.mesh import Mesh
-    from sciml.core.solution import Solution
-    from sciml.core.solve import Progress, Solver
+    from sciml.core.problem.grid import Grid, Points
+    from sciml.core.problem.mesh import Mesh
+    from sciml.core.run.solution import Solution
+    from sciml.core.run.solve import Progress, Solver
 
 _FORMS = "solve takes (problem, solver, on=grid) or (A, b, solver)"
 _OWN = ("solver", "on", "initial", "throw", "progress")
@@ -67,9 +67,9 @@ def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any) -> tuple[Any,
     import scipy.sparse
     import torch
 
+    from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
     from sciml.core.errors import InputError
-    from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
-    from sciml.core.solve import Solver
+    from sciml.core.run.solve import Solver
 
     rest = list(arguments)
     if isinstance(problem, LinearMap) or scipy.sparse.issparse(problem):
@@ -86,7 +86,7 @@ def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any) -> tuple[Any,
 def _chosen(solver: Any) -> Solver:
     """The solver itself, ``Auto()`` for None; InputError for what is none."""
     from sciml.core.errors import InputError
-    from sciml.core.solve import Solver
+    from sciml.core.run.solve import Solver
 
     if solver is None:
         from sciml.solvers.auto import Auto
@@ -103,7 +103,7 @@ def _chosen(solver: Any) -> Solver:
 def _wanted(more: Mapping[str, Any], problem: Any, solver: Solver) -> dict[str, Any]:
     """What of ``more`` was given; InputError for what the solver or the problem has no use for."""
     from sciml.core.errors import InputError, did_you_mean
-    from sciml.core.problem import Problem
+    from sciml.core.problem.problem import Problem
 
     taken = inspect.signature(solver.run).parameters
     for name in more:

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sciml.core.equation import Equation
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Problem
-from sciml.core.serialise import dump
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem
+from sciml.core.run.serialise import dump
 from sciml.datasets.distributions import GaussianField
 from sciml.datasets.family import DatasetOptions, Family
 from sciml.datasets.generate import generate

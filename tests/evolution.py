@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from sciml.core.grid import Box, Grid
-from sciml.core.nonlinear import NonlinearSystem
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.solution import Solution
-from sciml.core.stencil import Stencil, cross_offsets
-from sciml.solvers.time_stepping.march import TimeState
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.stencil import Stencil, cross_offsets
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.solution import Solution
+from sciml.solvers.time.march import TimeState
 
 Force = Callable[[torch.Tensor, float], torch.Tensor]
 

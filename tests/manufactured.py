@@ -9,10 +9,10 @@ import numpy as np
 import scipy.sparse.linalg
 import torch
 
-from sciml.core.discretize import discretize
-from sciml.core.grid import SIDES, Box, Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.problem.grid import SIDES, Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem, Robin
+from sciml.discretization import discretize
 
 Function = Callable[..., torch.Tensor]
 

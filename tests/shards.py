@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sciml.core.grid import SIDES
+from sciml.core.problem.grid import SIDES
 from sciml.datasets.statistics import write_statistics
 from sciml.datasets.store import Entry, Manifest, Shard, write_shard
 

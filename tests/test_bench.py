@@ -12,7 +12,7 @@ import torch
 
 from sciml.app import bench
 from sciml.app.bench import certificate_table
-from sciml.core.linear import LinearSystem
+from sciml.core.algebra.maps import LinearSystem
 
 # The methods stop by recursive residuals, which rounding parts from the true one.
 REACHED = 1.01 * bench.RTOL

@@ -14,14 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sciml
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
+from sciml.core.algebra.stencil import Stencil, stencil_of
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
-from sciml.core.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.stencil import Stencil, stencil_of
-from sciml.solvers import Direct, certify
-from sciml.solvers.multigrid import hierarchy
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
+from sciml.discretization import discretize
+from sciml.solvers import Direct
+from sciml.solvers.linear import certify
+from sciml.solvers.linear.multigrid import hierarchy
 
 ROUNDING = 1e-6  # of a bound that has closed in on the error
 

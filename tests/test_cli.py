@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 import sciml
 from sciml.app import cli
 from sciml.app.run import Setting, answer
-from sciml.core.solution import load_solution
+from sciml.core.run.solution import load_solution
 
 COMMANDS = {command.callback.__name__ for command in cli.app.registered_commands}
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))

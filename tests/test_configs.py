@@ -11,10 +11,10 @@ import torch
 
 from sciml.app.read import json_schema, load_spec, read_spec
 from sciml.app.yaml import parse_yaml
-from sciml.core.equation import Equation
-from sciml.core.expression import parse
-from sciml.core.problem import Problem
-from sciml.core.serialise import dump
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.expression import parse
+from sciml.core.problem.problem import Problem
+from sciml.core.run.serialise import dump
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 

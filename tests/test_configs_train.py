@@ -15,8 +15,8 @@ from sciml.app.read import OPERATOR, kind_of, load_family, load_training, read_t
 from sciml.app.train import train
 from sciml.app.training_spec import Solved
 from sciml.app.yaml import parse_yaml, read_yaml
-from sciml.core.grid import Grid
-from sciml.core.serialise import dump
+from sciml.core.problem.grid import Grid
+from sciml.core.run.serialise import dump
 from sciml.datasets.family import Family
 from sciml.operators.operator import Side, Signature, architectures
 

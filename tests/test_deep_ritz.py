@@ -7,27 +7,27 @@ import math
 import pytest
 import torch
 
-from sciml.core.equation import Equation
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid, Points
-from sciml.core.problem import Condition, Problem, Robin, Time
-from sciml.core.status import Status
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.grid import Box, Grid, Points
+from sciml.core.problem.problem import Condition, Problem, Robin, Time
+from sciml.core.run.status import Status
 from sciml.solvers import Newton
-from sciml.solvers.collocation.deep_ritz import (
+from sciml.solvers.solve import solve
+from sciml.solvers.trained.deep_ritz import (
     DeepRitz,
     EnergyObjective,
     NaturalGradient,
     Rule,
     gauss_legendre,
 )
-from sciml.solvers.collocation.function_descent import (
+from sciml.solvers.trained.function_descent import (
     FunctionDescent,
     Metric,
     NetworkProjection,
     Projector,
 )
-from sciml.solvers.collocation.gradient_methods import AdamDescent
-from sciml.solvers.solve import solve
+from sciml.solvers.trained.gradient_methods import AdamDescent
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"

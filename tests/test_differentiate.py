@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import sciml
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import SolveError
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Equation, Problem, Robin
-from sciml.core.solve import Solver
-from sciml.core.stencil import Stencil
+from sciml.core.problem.problem import Condition, Equation, Problem, Robin
+from sciml.core.run.solve import Solver
+from sciml.discretization import discretize
 from sciml.solvers import CG, FCG, GMRES, MINRES, Auto, BiCGStab, Direct, FastPoisson, Multigrid
 
 SQUARE = sciml.Box((0.0, 0.0), (1.0, 1.0))

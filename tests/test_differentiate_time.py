@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import sciml
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.solve import Solver
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.solve import Solver
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
 LINE = sciml.Box((0.0,), (1.0,))

@@ -17,9 +17,9 @@ from manufactured import (
     waves,
 )
 
-from sciml.core.discretize import discretize
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem, Robin
+from sciml.discretization import discretize
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"
 SIZES = {1: (129, 257), 2: (33, 65), 3: (11, 21)}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, FieldFile, Obstacle, Problem, Robin
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, FieldFile, Obstacle, Problem, Robin
+from sciml.discretization import discretize
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 ZERO = Condition(dirichlet=0)

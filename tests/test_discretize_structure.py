@@ -9,10 +9,10 @@ import scipy.linalg
 import torch
 from manufactured import solve_directly
 
-from sciml.core.discretize import discretize, memory_estimate
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, FieldFile, Obstacle, Problem, Robin
-from sciml.core.stencil import Stencil
+from sciml.core.algebra.stencil import Stencil
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, FieldFile, Obstacle, Problem, Robin
+from sciml.discretization import discretize, memory_estimate
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.5))
 DIRICHLET = Condition(dirichlet="1 + x*y")

@@ -19,19 +19,19 @@ import torch
 from scipy.special import ellipk
 
 import sciml
-from sciml.core import equation as equations
-from sciml.core.discretize import discretize, semidiscretize
-from sciml.core.dispatch import Dispatch, accompanies, discretises, semidiscretises
-from sciml.core.equation import PDE, Elasticity, Equation, Helmholtz, NavierStokes, System
+from sciml.core.algebra.maps import LinearSystem, SparseMatrix
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError
-from sciml.core.fields import beside
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearSystem, SparseMatrix
-from sciml.core.mesh import Mesh
-from sciml.core.nonlinear import NonlinearSystem
-from sciml.core.problem import Condition, Problem, Time
-from sciml.core.stencil import Stencil, cross_offsets
-from sciml.core.strong import strong_form
+from sciml.core.problem import equation as equations
+from sciml.core.problem.dispatch import Dispatch, accompanies, discretises, semidiscretises
+from sciml.core.problem.equation import PDE, Elasticity, Equation, Helmholtz, NavierStokes, System
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Condition, Problem, Time
+from sciml.discretization import discretize, semidiscretize
+from sciml.discretization.fields import beside
+from sciml.discretization.points.strong import strong_form
 from sciml.solvers import CG, Auto, Direct, Newton, RungeKutta
 from sciml.solvers.auto import chooses
 
@@ -252,8 +252,7 @@ def test_what_equations_say_of_themselves(equation, initial, fields, linear, com
 
 
 def test_every_equation_of_the_house_is_solved_somewhere() -> None:
-    from sciml.solvers import projection, spectral  # noqa: F401
-    from sciml.solvers.projection.solver import flows
+    from sciml.solvers.flow.solver import flows
 
     known = {e for asked in (discretises, semidiscretises, flows) for e, _ in asked.functions}
     assert {Equation, System, NavierStokes, Helmholtz, Elasticity} <= known

@@ -16,8 +16,8 @@ from sciml.app import cli
 from sciml.app.console import aligned
 from sciml.app.evaluate import FILE, markdown
 from sciml.app.figures_learning import Case, plot_cases, plot_errors, plot_transfer
-from sciml.core.grid import Box, Grid
-from sciml.core.serialise import dump
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.run.serialise import dump
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import MgNO, Operator, Signature, save_operator
 from sciml.training import ResolutionTransfer, evaluate
@@ -140,7 +140,7 @@ def test_mistakes_are_told_in_one_line(
 def test_a_dataset_of_another_problem_is_not_certified(run: Path, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from sciml.core.equation import Equation
+    from sciml.core.problem.equation import Equation
     from sciml.datasets.generate import generate
 
     other = family(((9, 9),), 1)

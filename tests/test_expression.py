@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciml.core.errors import InputError
-from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
+from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 
 POINTS = np.linspace(-1.7, 1.9, 23)
 VALUES = {"x": POINTS, "y": POINTS[::-1] ** 2 - 0.3, "k": 0.37}

@@ -19,9 +19,9 @@ import torch
 import sciml
 from sciml import solvers
 from sciml.app.read import solver_classes
+from sciml.core.algebra.maps import LinearSystem, SparseMatrix
 from sciml.core.errors import InputError
 from sciml.core.lazy import exported
-from sciml.core.linear import LinearSystem, SparseMatrix
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,7 +65,7 @@ def test_solvers_are_named_after_their_class() -> None:
         assert cls.kind.replace("_", "") == cls.__name__.lower()
 
 
-PACKAGES = ("sciml", "sciml.solvers", "sciml.solvers.collocation", "sciml.operators",
+PACKAGES = ("sciml", "sciml.solvers", "sciml.solvers.trained", "sciml.operators",
             "sciml.datasets", "sciml.training")  # fmt: skip
 
 

@@ -16,10 +16,10 @@ import torch
 
 import sciml
 from sciml import solvers
+from sciml.core.algebra.maps import SparseMatrix
+from sciml.core.algebra.stencil import Stencil, box_offsets, cross_offsets
 from sciml.core.errors import InputError
-from sciml.core.linear import SparseMatrix
-from sciml.core.stencil import Stencil, box_offsets, cross_offsets
-from sciml.solvers.fast_poisson import recognise
+from sciml.solvers.linear.fast_poisson import recognise
 
 torch.set_num_threads(1)
 

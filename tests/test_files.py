@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from sciml.core import files
 from sciml.core.errors import InputError
-from sciml.core.files import atomic_write, load_fields, save_solution, write_json
-from sciml.core.grid import Box, Grid
-from sciml.core.solution import Solution, Statistics, load_solution
-from sciml.core.status import Status
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.run import files
+from sciml.core.run.files import atomic_write, load_fields, save_solution, write_json
+from sciml.core.run.solution import Solution, Statistics, load_solution
+from sciml.core.run.status import Status
 
 GRIDS = [
     Grid((5,), "node", Box((0.0,), (1.0,))),
@@ -161,7 +161,7 @@ def test_a_process_killed_while_writing_leaves_the_old_file_whole(tmp_path: Path
     save_solution(before, tmp_path)
     code = (
         "import sys, time, h5py\n"
-        "from sciml.core.files import atomic_write\n"
+        "from sciml.core.run.files import atomic_write\n"
         f"with atomic_write({str(tmp_path / 'solution.h5')!r}) as part:\n"
         "    file = h5py.File(part, 'w')\n"
         "    file['u'] = [1.0]\n"

@@ -11,17 +11,17 @@ import torch
 from test_mesh import unit_mesh
 
 from sciml import solve
-from sciml.core.discretize import discretize, semidiscretize
-from sciml.core.discretize.assemble import assemble
-from sciml.core.discretize.coefficients import data
-from sciml.core.discretize.fluxes import SCHEMES
-from sciml.core.discretize.layout import layout
-from sciml.core.discretize.quasilinear import Quasilinear
-from sciml.core.equation import NavierStokes, System
 from sciml.core.errors import InputError
-from sciml.core.fields import values_on
-from sciml.core.grid import SIDES, Box, Grid
-from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Time
+from sciml.core.problem.equation import NavierStokes, System
+from sciml.core.problem.grid import SIDES, Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem, Robin, Time
+from sciml.discretization import discretize, semidiscretize
+from sciml.discretization.fields import values_on
+from sciml.discretization.volumes.assemble import assemble
+from sciml.discretization.volumes.coefficients import data
+from sciml.discretization.volumes.fluxes import SCHEMES
+from sciml.discretization.volumes.layout import layout
+from sciml.discretization.volumes.quasilinear import Quasilinear
 from sciml.solvers import BDF, ETDRK4, IMEX, SDIRK, Newton, Projection, RungeKutta
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"

@@ -17,9 +17,9 @@ import pytest
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.frames import Frames, fingerprint
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, Problem, Time
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.frames import Frames, fingerprint
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
 TIMES = (0.0, 0.5, 1.0, 1.5)
@@ -130,7 +130,7 @@ def test_a_second_process_may_not_write_the_same_file(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "from sciml.core.errors import InputError\n"
-        "from sciml.core.frames import Frames\n"
+        "from sciml.core.run.frames import Frames\n"
         "try:\n    Frames((0.0, 0.5, 1.0, 1.5), sys.argv[1], 'this run')\n"
         "except InputError as error:\n    print(error.message)\n"
     )

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from sciml import Box, Condition, Equation, Grid, Problem
-from sciml.core.discretize import discretize
-from sciml.core.discretize.coefficients import data, depends_on, evaluate
-from sciml.core.discretize.layout import layout
 from sciml.core.errors import InputError
-from sciml.core.mesh import Mesh
-from sciml.core.pointwise import Pointwise
-from sciml.core.reader import Context, compile
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.reader import Context, compile
+from sciml.discretization import discretize
+from sciml.discretization.points.pointwise import Pointwise
+from sciml.discretization.volumes.coefficients import data, depends_on, evaluate
+from sciml.discretization.volumes.layout import layout
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 WALLS = dict.fromkeys(SQUARE.sides, Condition(dirichlet=0.0))

@@ -13,10 +13,10 @@ from torch import Tensor
 
 import sciml
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.jet import coordinates, jet_of
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.solvers.collocation.gaussians import (
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.discretization.points.jet import coordinates, jet_of
+from sciml.solvers.trained.gaussians import (
     GaussianNetwork,
     Gaussians,
     Shape,
@@ -24,9 +24,9 @@ from sciml.solvers.collocation.gaussians import (
     grown,
     pruned,
 )
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.sampling import sobol
-from sciml.solvers.collocation.variable_projection import Reduced, VariableProjection, Weights
+from sciml.solvers.trained.objective import Objective
+from sciml.solvers.trained.sampling import sobol
+from sciml.solvers.trained.variable_projection import Reduced, VariableProjection, Weights
 
 WALLS = {side: Condition(dirichlet=0.0) for side in ("left", "right", "bottom", "top")}
 WAVE = "sin(pi*x)*sin(pi*y)"

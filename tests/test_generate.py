@@ -27,10 +27,10 @@ from typer.testing import CliRunner
 import sciml
 from sciml.app.cli import app
 from sciml.app.read import load_family
-from sciml.core import files
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, Problem
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.core.run import files
 from sciml.datasets import generate as module
 from sciml.datasets.distributions import GaussianField, Uniform
 from sciml.datasets.family import DatasetOptions, Family
@@ -175,7 +175,7 @@ def test_kill_9_at_any_moment(whole: Path, tmp_path: Path) -> None:
     """Ten times one process is killed in the midst of a dataset, and another goes on."""
     moments = random.Random(0)
     server = get_context("forkserver")
-    server.set_forkserver_preload(["sciml.datasets.generate", "sciml.solvers.multigrid"])
+    server.set_forkserver_preload(["sciml.datasets.generate", "sciml.solvers.linear.multigrid"])
     acknowledged: dict[str, str] = {}
     for _ in range(10):
         ready = server.Event()

@@ -21,11 +21,11 @@ import sciml
 from sciml.app.cli import app
 from sciml.app.read import dataset_family, load_family
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.mesh import Mesh
-from sciml.core.mesh_file import MeshFile, write_vtu
-from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.serialise import dump
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.mesh_file import MeshFile, write_vtu
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.core.run.serialise import dump
 from sciml.datasets.distributions import (
     Blocks,
     Distribution,

@@ -13,14 +13,14 @@ import torch
 from manufactured import manufactured, rim
 
 import sciml
-from sciml.core.discretize import discretize
-from sciml.core.equation import Helmholtz, Sponge
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.grid import SIDES, Box, Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Time
-from sciml.core.solution import load_solution
-from sciml.core.stencil import Stencil
+from sciml.core.problem.equation import Helmholtz, Sponge
+from sciml.core.problem.grid import SIDES, Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem, Robin, Time
+from sciml.core.run.solution import load_solution
+from sciml.discretization import discretize
 from sciml.solvers import (
     AMG,
     CG,
@@ -32,7 +32,7 @@ from sciml.solvers import (
     ShiftedLaplacian,
     auto,
 )
-from sciml.solvers import shifted_laplacian as module
+from sciml.solvers.linear import shifted_laplacian as module
 
 Function = Callable[..., torch.Tensor]
 SIZES = {1: (65, 129), 2: (33, 65), 3: (13, 25)}

@@ -8,10 +8,10 @@ import scipy.sparse.csgraph
 import torch
 from test_multigrid import blocks, diffusion, iterations, noise, symmetric_spectrum
 
-from sciml.core.linear import LinearSystem
-from sciml.core.stencil import Stencil
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil
 from sciml.solvers import Multigrid
-from sciml.solvers.multigrid import hierarchy, islands
+from sciml.solvers.linear.multigrid import hierarchy, islands
 
 CONDITIONS = ["dirichlet", "neumann", "periodic"]
 

@@ -13,10 +13,10 @@ from test_solvers import diffusion, exact, random_definite, right_side
 
 import sciml
 from sciml import Status, solvers
+from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
 from sciml.core.errors import InputError, SolveError
-from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
-from sciml.core.solve import Progress
-from sciml.solvers.iteration import (
+from sciml.core.run.solve import Progress
+from sciml.solvers.linear.iteration import (
     Ledger,
     LinearSolver,
     Outcome,
@@ -30,7 +30,7 @@ from sciml.solvers.iteration import (
     verified,
     xpay,
 )
-from sciml.solvers.krylov import KrylovMethod, Traits
+from sciml.solvers.linear.krylov import KrylovMethod, Traits
 
 torch.set_num_threads(1)
 

@@ -7,8 +7,8 @@ from itertools import product
 import pytest
 import torch
 
-from sciml.core.kernels import compiled, reference
-from sciml.core.stencil import Stencil, box_offsets, cross_offsets
+from sciml.core.algebra.kernels import compiled, reference
+from sciml.core.algebra.stencil import Stencil, box_offsets, cross_offsets
 
 SHAPES = [(9, 8, 7), (12, 10, 11), (8, 6, 10), (3, 4, 5)]
 CASES = [

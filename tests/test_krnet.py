@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.solvers.collocation.adversarial import Distribution, KRnet
+from sciml.solvers.trained.adversarial import Distribution, KRnet
 
 LOWER, UPPER = (-1.0, 0.5, -3.0, 2.0, 0.0), (2.0, 1.0, 4.0, 2.5, 1.0)
 

@@ -16,10 +16,10 @@ from sciml.app.cli import app
 from sciml.app.read import PRECONDITIONER, kind_of, load_training, read_training
 from sciml.app.train import matrices, read_history
 from sciml.app.yaml import parse_yaml, read_yaml
+from sciml.core.algebra.maps import SparseMatrix
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.linear import SparseMatrix
-from sciml.core.serialise import dump
-from sciml.core.stencil import Stencil
+from sciml.core.run.serialise import dump
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = [

@@ -25,17 +25,17 @@ from sciml import solvers
 from sciml.app.read import read_spec
 from sciml.app.run import Setting, answer
 from sciml.app.yaml import parse_yaml
-from sciml.core.discretize.elements_elasticity import rigid_motions, stress, von_mises
-from sciml.core.equation import Elasticity, Equation, Regions
+from sciml.core.algebra.maps import SparseMatrix
 from sciml.core.errors import InputError
-from sciml.core.grid import SIDES, Box
-from sciml.core.linear import SparseMatrix
-from sciml.core.mesh import Geometry, Hole, Mesh, edge_vectors
-from sciml.core.mesh_file import read_mesh
-from sciml.core.problem import Condition, Problem, Robin, Time
-from sciml.core.quadrature import relative_error
-from sciml.core.serialise import dump
-from sciml.core.solution import load_solution
+from sciml.core.problem.equation import Elasticity, Equation, Regions
+from sciml.core.problem.grid import SIDES, Box
+from sciml.core.problem.mesh import Geometry, Hole, Mesh, edge_vectors
+from sciml.core.problem.mesh_file import read_mesh
+from sciml.core.problem.problem import Condition, Problem, Robin, Time
+from sciml.core.problem.quadrature import relative_error
+from sciml.core.run.serialise import dump
+from sciml.core.run.solution import load_solution
+from sciml.discretization.elements.elasticity import rigid_motions, stress, von_mises
 
 Field = Callable[..., torch.Tensor]
 

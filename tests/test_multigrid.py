@@ -10,15 +10,15 @@ import scipy.sparse.linalg
 import torch
 
 import sciml
-from sciml.core.discretize import discretize
+from sciml.core.algebra.kernels import reference
+from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.kernels import reference
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.stencil import Stencil, cross_offsets
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
+from sciml.discretization import discretize
 from sciml.solvers import CG, FCG, GMRES, Direct, Multigrid
-from sciml.solvers.multigrid.hierarchy import build
+from sciml.solvers.linear.multigrid.hierarchy import build
 
 
 def diffusion(K, shape, condition="dirichlet", f=1.0, centring="cell", **more) -> LinearSystem:
@@ -69,7 +69,7 @@ SHAPES = [(97,), (98,), (17, 14), (13, 16), (7, 6, 5), (8, 5, 6)]
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda o: f"{o['cycle']}-{o['smoother']}")
 def test_the_cycle_is_symmetric_positive_definite(monkeypatch, options, shape, condition) -> None:
-    monkeypatch.setattr("sciml.solvers.multigrid.hierarchy.COARSEST", 8)
+    monkeypatch.setattr("sciml.solvers.linear.multigrid.hierarchy.COARSEST", 8)
     f = 1.0 if condition == "dirichlet" else "cos(2*pi*x)"
     system = diffusion(noise(shape, 100), shape, condition, f)
     M = Multigrid(dtype="float64", **options).setup(system.A)
@@ -249,14 +249,14 @@ def test_the_torch_kernels_solve_alike(monkeypatch, smoother) -> None:
     system = diffusion(noise((2, 31, 30), 100), (31, 30))
     solver = CG(preconditioner=Multigrid(smoother=smoother))
     compiled = sciml.solve(system, solver)
-    monkeypatch.setattr("sciml.core.kernels.of", lambda u: reference)
+    monkeypatch.setattr("sciml.core.algebra.kernels.of", lambda u: reference)
     plain = sciml.solve(system, solver)
     assert (compiled.stats.iterations - plain.stats.iterations).abs().max() <= 1
     torch.testing.assert_close(compiled.value, plain.value, rtol=1e-6, atol=1e-9)
 
 
 def test_an_f_cycle_is_not_symmetric_on_more_than_three_levels(monkeypatch) -> None:
-    monkeypatch.setattr("sciml.solvers.multigrid.hierarchy.COARSEST", 4)
+    monkeypatch.setattr("sciml.solvers.linear.multigrid.hierarchy.COARSEST", 4)
     for n, symmetric in ((7, True), (31, False)):
         system = diffusion(noise((n, n)), (n, n))
         M = Multigrid(cycle="F", dtype="float64").setup(system.A)

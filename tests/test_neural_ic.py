@@ -18,14 +18,13 @@ from typer.testing import CliRunner
 
 import sciml
 from sciml.app.cli import app
+from sciml.core.algebra.maps import LinearMap, SparseMatrix
+from sciml.core.algebra.sparse import PatternMatrix
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError, SolveError
-from sciml.core.linear import LinearMap, SparseMatrix
-from sciml.core.sparse import PatternMatrix
-from sciml.core.stencil import Stencil
-from sciml.core.training_run import CHECKPOINT, HISTORY
-from sciml.core.weights import write_weights
+from sciml.core.run.training_run import CHECKPOINT, HISTORY
+from sciml.core.run.weights import write_weights
 from sciml.solvers import CG, IncompleteCholesky, NeuralIC, NeuralICTraining
-from sciml.solvers.incomplete import factorise, reordered
 from sciml.solvers.learned import neural_ic
 from sciml.solvers.learned.neural_ic import (
     KIND,
@@ -41,6 +40,7 @@ from sciml.solvers.learned.neural_ic import (
     plain,
 )
 from sciml.solvers.learned.weights import FILE
+from sciml.solvers.linear.incomplete import factorise, reordered
 
 RCM = "reverse_cuthill_mckee"
 SMALL = NeuralICTraining(channels=4, messages=1, depth=4, rounds=2, steps=4, batch=2, rate=5e-3)

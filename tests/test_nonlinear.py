@@ -10,16 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from manufactured import gradient, smooth, waves
 
-from sciml.core.discretize import discretize, semidiscretize
-from sciml.core.discretize.jacobian import box_jacobian
+from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import InputError, SolveError
-from sciml.core.fields import values_on
-from sciml.core.grid import SIDES, Box, Grid
-from sciml.core.problem import Condition, Equation, Obstacle, Problem, Robin, Time
-from sciml.core.status import Status
-from sciml.core.stencil import Stencil, box_offsets
+from sciml.core.problem.grid import SIDES, Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem, Robin, Time
+from sciml.core.run.status import Status
+from sciml.discretization import discretize, semidiscretize
+from sciml.discretization.fields import values_on
+from sciml.discretization.volumes.jacobian import box_jacobian
 from sciml.solvers import CG, GMRES, Auto, Direct, Newton, Picard
-from sciml.solvers.descent import Continuation
+from sciml.solvers.nonlinear.descent import Continuation
 from sciml.solvers.solve import solve
 
 D, N, R, P = "dirichlet", "neumann", "robin", "periodic"
@@ -240,7 +240,7 @@ def test_coloured_products_recover_any_box_stencil(axes, seed):
 def test_products_taken_a_few_at_a_time_give_the_same_jacobian(monkeypatch):
     A = Stencil(random((9, 7, 8)), box_offsets(2), periodic=(True, False))
     whole = box_jacobian(A.apply, random((7, 8)), A.periodic)
-    monkeypatch.setattr("sciml.core.discretize.jacobian._ENTRIES", 2 * 56)
+    monkeypatch.setattr("sciml.discretization.volumes.jacobian._ENTRIES", 2 * 56)
     torch.testing.assert_close(box_jacobian(A.apply, random((7, 8)), A.periodic), whole)
 
 

@@ -28,7 +28,7 @@ PUBLIC = {
     "sciml.datasets",
     "sciml.operators",
     "sciml.solvers",
-    "sciml.solvers.collocation",
+    "sciml.solvers.trained",
     "sciml.training",
 }
 LARGEST = 100_000  # bytes of a picture

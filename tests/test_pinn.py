@@ -13,14 +13,14 @@ import torch
 
 import sciml
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid, Points
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.status import Status
-from sciml.core.strong import strong_form
-from sciml.solvers.collocation import PINN, GaussNewton, Sobol
-from sciml.solvers.collocation.conditions import Piece, extent
-from sciml.solvers.collocation.gauss_newton import DampedSystem, EnergyNaturalGradient
-from sciml.solvers.collocation.gradient_methods import (
+from sciml.core.problem.grid import Box, Grid, Points
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.status import Status
+from sciml.discretization.points.strong import strong_form
+from sciml.solvers.trained import PINN, GaussNewton, Sobol
+from sciml.solvers.trained.conditions import Piece, extent
+from sciml.solvers.trained.gauss_newton import DampedSystem, EnergyNaturalGradient
+from sciml.solvers.trained.gradient_methods import (
     LBFGS,
     AdamDescent,
     Probe,
@@ -28,9 +28,9 @@ from sciml.solvers.collocation.gradient_methods import (
     two_loops,
     value_and_gradient,
 )
-from sciml.solvers.collocation.minimisation import Minimisation, train
-from sciml.solvers.collocation.networks import Embedding, Perceptron
-from sciml.solvers.collocation.objective import (
+from sciml.solvers.trained.minimisation import Minimisation, train
+from sciml.solvers.trained.networks import Embedding, Perceptron
+from sciml.solvers.trained.objective import (
     Ansatz,
     Causal,
     GradientNorm,
@@ -38,8 +38,8 @@ from sciml.solvers.collocation.objective import (
     Objective,
     PlacedPiece,
 )
-from sciml.solvers.collocation.verify import measure
-from sciml.solvers.collocation.windows import Glued
+from sciml.solvers.trained.verify import measure
+from sciml.solvers.trained.windows import Glued
 
 WALLS = {side: Condition(dirichlet=0.0) for side in ("left", "right", "bottom", "top")}
 ENDS = {side: Condition(dirichlet=0.0) for side in ("left", "right")}
@@ -525,7 +525,7 @@ class TestAnswers:
 
 class _Exact:
     def __call__(self, points: torch.Tensor, pairs: tuple, tape: object = None) -> object:
-        from sciml.core.jet import jet_of
+        from sciml.discretization.points.jet import jet_of
 
         return jet_of(
             lambda x: torch.sin(math.pi * x[:, :1]) * torch.sin(math.pi * x[:, 1:]), points, pairs

@@ -12,18 +12,18 @@ import torch
 
 from sciml import Box, Condition, Equation, Grid, Problem, Time, solve
 from sciml.app.spec import Spec
-from sciml.core.equation import System
 from sciml.core.errors import InputError
-from sciml.core.files import save_solution
-from sciml.core.grid import Points
-from sciml.core.problem import Robin, Unknown
-from sciml.core.solution import load_solution
-from sciml.core.status import Status
-from sciml.core.strong import strong_form
+from sciml.core.problem.equation import System
+from sciml.core.problem.grid import Points
+from sciml.core.problem.problem import Robin, Unknown
+from sciml.core.run.files import save_solution
+from sciml.core.run.solution import load_solution
+from sciml.core.run.status import Status
+from sciml.discretization.points.strong import strong_form
 from sciml.solvers import CG, PINN, FunctionDescent, Gaussians, Multigrid, Newton, RandomFeatures
-from sciml.solvers.collocation import Causal, GaussNewton, Sobol
-from sciml.solvers.collocation.conditions import built_in
-from sciml.solvers.collocation.objective import Objective, objective_of
+from sciml.solvers.trained import Causal, GaussNewton, Sobol
+from sciml.solvers.trained.conditions import built_in
+from sciml.solvers.trained.objective import Objective, objective_of
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 ZERO = {"all": Condition(dirichlet=0.0)}

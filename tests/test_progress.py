@@ -10,7 +10,7 @@ import sciml
 from sciml.app.console import Watch, training_line
 from sciml.app.figures import plot_trained
 from sciml.app.run import Setting, answer, draw_figures
-from sciml.core.problem import Time
+from sciml.core.problem.problem import Time
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "pinn.yaml"
 TERMS = {"equation": 3e-2, "left": 1e-4, "right": 2e-4, "top": 5e-3, "bottom": 1e-6}

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from sciml.core.equation import Equation, NavierStokes
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
-from sciml.core.solution import Solution
-from sciml.core.status import Status
+from sciml.core.problem.equation import Equation, NavierStokes
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
+from sciml.core.run.solution import Solution
+from sciml.core.run.status import Status
 from sciml.solvers import Projection
-from sciml.solvers.projection.loops import tendency_u, tendency_v
+from sciml.solvers.flow.loops import tendency_u, tendency_v
 
 REST = Condition(dirichlet=(0.0, 0.0))
 WRAP = Condition(periodic=True)

@@ -7,19 +7,19 @@ import math
 import pytest
 import torch
 
-from sciml.core.equation import Equation, System
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid, Points
-from sciml.core.jet import jet_of
-from sciml.core.problem import Condition, Problem, Robin, Time, Unknown
-from sciml.core.strong import strong_form
-from sciml.solvers.collocation.objective import objective_of
-from sciml.solvers.collocation.random_features import (
+from sciml.core.problem.equation import Equation, System
+from sciml.core.problem.grid import Box, Grid, Points
+from sciml.core.problem.problem import Condition, Problem, Robin, Time, Unknown
+from sciml.discretization.points.jet import jet_of
+from sciml.discretization.points.strong import strong_form
+from sciml.solvers.solve import solve
+from sciml.solvers.trained.objective import objective_of
+from sciml.solvers.trained.random_features import (
     RandomFeatures,
     least_squares,
     random_network,
 )
-from sciml.solvers.solve import solve
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 WAVE = "sin(pi*x)*sin(pi*y)"

@@ -33,20 +33,20 @@ from sciml import (
     Time,
     solve,
 )
-from sciml.core.discretize import discretize, semidiscretize
-from sciml.core.discretize.coefficients import data, evaluate
-from sciml.core.discretize.elements_data import evaluate as on_elements
-from sciml.core.discretize.elements_data import mesh_data
-from sciml.core.discretize.layout import layout
 from sciml.core.errors import InputError
-from sciml.core.fields import values_on
-from sciml.core.mesh import Mesh
-from sciml.core.pointwise import Pointwise, numeric_parameters
-from sciml.core.quadrature import whole
-from sciml.core.table import curve
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.quadrature import whole
+from sciml.core.problem.table import curve
+from sciml.discretization import discretize, semidiscretize
+from sciml.discretization.elements.data import evaluate as on_elements
+from sciml.discretization.elements.data import mesh_data
+from sciml.discretization.fields import values_on
+from sciml.discretization.fourier.modes import fourier
+from sciml.discretization.fourier.terms import reader
+from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
+from sciml.discretization.volumes.coefficients import data, evaluate
+from sciml.discretization.volumes.layout import layout
 from sciml.solvers import ETDRK4, Auto, Newton, Projection
-from sciml.solvers.spectral.fourier import fourier
-from sciml.solvers.spectral.terms import reader
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 WALLS = dict.fromkeys(BOX.sides, Condition(dirichlet=0.0))

@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from sciml.app import cli, compare, figures, record, run
 from sciml.core.errors import InputError
-from sciml.core.solution import load_solution
+from sciml.core.run.solution import load_solution
 
 ROOT = Path(__file__).resolve().parents[1]
 SOLVE = ["solve", str(ROOT / "configs" / "poisson.yaml"), "--set", "grid.shape=[17,17]"]

@@ -20,7 +20,7 @@ from sciml.app.formula import mathml, number, statement, terms
 from sciml.app.read import load_spec
 from sciml.app.report import columns_table, copied, document
 from sciml.app.yaml import one_line, parse_yaml, to_yaml
-from sciml.core.serialise import dump
+from sciml.core.run.serialise import dump
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 SPEC = """\

@@ -14,11 +14,11 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from sciml.app.figures import plot_points, residual_field
-from sciml.core.equation import Equation
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Problem, Time
-from sciml.solvers.collocation import (
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem, Time
+from sciml.solvers.trained import (
     DASG,
     DASR,
     PINN,
@@ -31,8 +31,8 @@ from sciml.solvers.collocation import (
     Sobol,
     Uniform,
 )
-from sciml.solvers.collocation.adversarial import Flow, KRnet, candidates, entropy_loss, trained
-from sciml.solvers.collocation.objective import Objective
+from sciml.solvers.trained.adversarial import Flow, KRnet, candidates, entropy_loss, trained
+from sciml.solvers.trained.objective import Objective
 
 FLOW = Flow(layers=2, width=8, bins=8, rounds=1, steps=3, batch=50, candidates=200)
 GROWING = (RAR(start=0.5, added=0.2, pool=300), DASG(start=0.5, added=0.2, flow=FLOW))

@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sciml.core.problem import Condition, Equation
-from sciml.core.serialise import differences, dump
+from sciml.core.problem.problem import Condition, Equation
+from sciml.core.run.serialise import differences, dump
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.text(max_size=3)
 TREES = st.recursive(

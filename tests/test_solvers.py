@@ -19,11 +19,11 @@ from pydantic import TypeAdapter
 import sciml
 from sciml import Status, solvers
 from sciml.app.read import solver_classes
+from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
+from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError, SolveError
-from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
-from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers.auto import choose
-from sciml.solvers.inverse import matrices
+from sciml.solvers.linear.inverse import matrices
 
 torch.set_num_threads(1)
 

@@ -15,10 +15,10 @@ from sciml.app.read import explain, json_schema, load_spec, read_spec, solver_cl
 from sciml.app.spec import Spec
 from sciml.app.yaml import SpecError, parse_yaml
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, FieldFile, Problem, Robin
-from sciml.core.serialise import dump
-from sciml.core.table import Table
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, FieldFile, Problem, Robin
+from sciml.core.problem.table import Table
+from sciml.core.run.serialise import dump
 
 GOOD = """\
 problem:

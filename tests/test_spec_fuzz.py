@@ -15,7 +15,7 @@ from sciml.app.read import explain, read_spec
 from sciml.app.spec import Spec
 from sciml.app.yaml import parse_yaml, read_yaml
 from sciml.core.errors import InputError
-from sciml.core.grid import Points
+from sciml.core.problem.grid import Points
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
 GOOD = CONFIGS[0].read_text()

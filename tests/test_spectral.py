@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from sciml.core.equation import Elasticity, Equation, Helmholtz, NavierStokes, System
 from sciml.core.errors import InputError, SolveError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Obstacle, Problem, Time
-from sciml.core.status import Status
+from sciml.core.problem.equation import Elasticity, Equation, Helmholtz, NavierStokes, System
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
+from sciml.core.run.status import Status
+from sciml.discretization.fourier.exponential import Diagonal, Pair, phi
+from sciml.discretization.fourier.modes import fourier
+from sciml.discretization.fourier.vorticity import velocity
 from sciml.solvers import ETDRK4, Auto
 from sciml.solvers.solve import solve
-from sciml.solvers.spectral.exponential import Diagonal, Pair, phi
-from sciml.solvers.spectral.fourier import fourier
-from sciml.solvers.spectral.vorticity import velocity
 
 CIRCLE = Box((0.0,), (2 * math.pi,))
 TORUS = Box((0.0, 0.0), (2 * math.pi, 2 * math.pi))
@@ -368,7 +368,7 @@ def test_a_batch_taken_in_pieces_is_the_batch(monkeypatch: pytest.MonkeyPatch) -
     data = torch.stack([torch.sin(x + 0.3 * i) for i in range(5)])
     stated = problem(CIRCLE, Equation(kind="klein_gordon", f="-u**3"), data, 1.0, frames=3)
     whole = answer(stated, (33,), step=0.05, rtol=0.1)
-    monkeypatch.setattr("sciml.solvers.spectral.etdrk4._CACHED", 130)
+    monkeypatch.setattr("sciml.solvers.time.etdrk4._CACHED", 130)
     calls: list[tuple[int, float]] = []
     solver = ETDRK4(step=0.05, rtol=0.1)
     state = solver.init(stated, Grid((33,)))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from shards import dataset, shard
 
 from sciml.core.errors import InputError
-from sciml.core.grid import AXES
+from sciml.core.problem.grid import AXES
 from sciml.datasets.loader import OperatorData
 from sciml.datasets.statistics import Normaliser, field_statistics, moments
 from sciml.datasets.store import (

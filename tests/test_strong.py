@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from sciml import Box, Condition, Equation, Problem, Time, load_spec
-from sciml.core.equation import NavierStokes, System
 from sciml.core.errors import InputError
-from sciml.core.jet import Jet, coordinates, jet_of
-from sciml.core.pointwise import Pointwise, numeric_parameters
-from sciml.core.problem import Robin
-from sciml.core.strong import strong_form
-from sciml.solvers.collocation.conditions import built_in, disagreement, extent, pieces
+from sciml.core.problem.equation import NavierStokes, System
+from sciml.core.problem.problem import Robin
+from sciml.discretization.points.jet import Jet, coordinates, jet_of
+from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
+from sciml.discretization.points.strong import strong_form
+from sciml.solvers.trained.conditions import built_in, disagreement, extent, pieces
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SOLVED = sorted(

@@ -12,16 +12,16 @@ import scipy.linalg
 import torch
 
 import sciml
-from sciml.core.discretize import semidiscretize
-from sciml.core.equation import System
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.status import Status
+from sciml.core.problem.equation import System
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.status import Status
+from sciml.discretization import semidiscretize
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 from sciml.solvers.auto import choose_for
-from sciml.solvers.time_stepping import tableaux
-from sciml.solvers.time_stepping.explicit import largest_step, spectral_bounds
+from sciml.solvers.time import tableaux
+from sciml.solvers.time.explicit import largest_step, spectral_bounds
 from tests.evolution import (
     decay,
     decayed,

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from sciml import Status
-from sciml.core.equation import Equation
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.jet import Jet, Pairs, jet_of
-from sciml.core.problem import Condition, Problem, Time, Unknown
-from sciml.core.strong import StrongForm
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem, Time, Unknown
+from sciml.discretization.points.jet import Jet, Pairs, jet_of
+from sciml.discretization.points.strong import StrongForm
 from sciml.solvers import CG, Multigrid
-from sciml.solvers.collocation import (
+from sciml.solvers.solve import solve
+from sciml.solvers.trained import (
     PINN,
     DeepRitz,
     Gaussians,
@@ -28,12 +29,11 @@ from sciml.solvers.collocation import (
     RandomFeatures,
     VariableProjection,
 )
-from sciml.solvers.collocation.minimisation import Budget, OptimiserResult
-from sciml.solvers.collocation.networks import Dense, Tape
-from sciml.solvers.collocation.objective import Objective
-from sciml.solvers.collocation.sampling import check_bounded
-from sciml.solvers.collocation.solver import Collocation, at_least
-from sciml.solvers.solve import solve
+from sciml.solvers.trained.minimisation import Budget, OptimiserResult
+from sciml.solvers.trained.networks import Dense, Tape
+from sciml.solvers.trained.objective import Objective
+from sciml.solvers.trained.sampling import check_bounded
+from sciml.solvers.trained.solver import Collocation, at_least
 
 WAVE = "sin(pi*x)*sin(2*pi*y)"
 BOX = Box((0.0, 0.0), (1.0, 1.0))

@@ -310,7 +310,7 @@ def default(cls: type | None, key: str, value: Node, node: Node) -> str:
 
 def written(value: Any) -> str:
     """A default value as YAML; of a mapping, what differs from its own defaults."""
-    from sciml.core.serialise import dump
+    from sciml.core.run.serialise import dump
 
     plain = dump(value)
     if dataclasses.is_dataclass(value) and "kind" not in plain:

@@ -33,15 +33,15 @@ import scipy.sparse.linalg
 import torch
 
 import sciml
-from sciml.core.discretize import discretize
-from sciml.core.files import atomic_write
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.stencil import Stencil
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.core.run.files import atomic_write
+from sciml.discretization import discretize
 from sciml.solvers import CG, FastPoisson, Multigrid
-from sciml.solvers.certify import certify
-from sciml.solvers.iteration import relative_residual
+from sciml.solvers.linear.certify import certify
+from sciml.solvers.linear.iteration import relative_residual
 from sciml.solvers.solve import solve
 
 RTOL = 1e-8

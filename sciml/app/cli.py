@@ -199,7 +199,7 @@ def plot(
     """Draw the figures of a run again."""
     from sciml.app import record
     from sciml.app.run import draw_figures, read_solution
-    from sciml.core.files import load_fields
+    from sciml.core.run.files import load_fields
 
     solution, fields = read_solution(run), load_fields(run)
     home = run if run.is_dir() else run.parent
@@ -221,7 +221,7 @@ def info(
     if what.suffix in (".yaml", ".yml"):
         from sciml.app.read import load
         from sciml.app.validate import describe
-        from sciml.core.serialise import dump
+        from sciml.core.run.serialise import dump
 
         stated = load(what)
         typer.echo(describe(stated, what))
@@ -258,7 +258,7 @@ def _print_record(found: Mapping[str, Any]) -> None:
 
 
 def _print_solution(path: Path) -> None:
-    from sciml.core.solution import load_solution
+    from sciml.core.run.solution import load_solution
 
     solution = load_solution(path)
     size = solution.value.abs() if solution.value.is_complex() else solution.value
@@ -291,7 +291,7 @@ def certify(
     """
     from sciml.app.read import explain, load_spec
     from sciml.app.run import Setting, add, answer, bounds, describe, read_solution, run_spec
-    from sciml.core.place import discrete
+    from sciml.core.problem.place import discrete
 
     read = run_spec if what.is_dir() else load_spec
     problem = read(what, set_ or ())

@@ -17,15 +17,15 @@ from pydantic import PlainValidator, ValidationError, ValidationInfo, WithJsonSc
 from typing_extensions import TypeAliasType
 
 from sciml.app.yaml import UnknownKey, describe
-from sciml.core.equation import Elasticity, Equation, Helmholtz, NavierStokes, Sponge
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
-from sciml.core.grid import AXES, Box, axis_names
-from sciml.core.mesh_file import SUFFIXES, MeshFile
-from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
-from sciml.core.reader import Context, FieldFile, Regions, Unknown, compile, state_names
-from sciml.core.reader import expression as read_text
-from sciml.core.table import Table, curve
+from sciml.core.problem.equation import Elasticity, Equation, Helmholtz, NavierStokes, Sponge
+from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
+from sciml.core.problem.grid import AXES, Box, axis_names
+from sciml.core.problem.mesh_file import SUFFIXES, MeshFile
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
+from sciml.core.problem.reader import Context, FieldFile, Regions, Unknown, compile, state_names
+from sciml.core.problem.reader import expression as read_text
+from sciml.core.problem.table import Table, curve
 
 # The solution and its derivatives, in an equation's coefficients.
 SOLUTION = state_names(("u",))

@@ -20,16 +20,16 @@ import torch
 
 from sciml.app.run import Answer, Setting, error_of, lower
 from sciml.app.spec import Spec
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.grid import Points
-from sciml.core.linear import LinearSystem
-from sciml.core.solution import Solution
-from sciml.core.stencil import Stencil
+from sciml.core.problem.grid import Points
+from sciml.core.run.solution import Solution
 from sciml.solvers.auto import Auto, choose, choose_for
-from sciml.solvers.inverse import matrices
-from sciml.solvers.iteration import LinearSolver, relative_residual
-from sciml.solvers.krylov import CG
-from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.linear.inverse import matrices
+from sciml.solvers.linear.iteration import LinearSolver, relative_residual
+from sciml.solvers.linear.krylov import CG
+from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.solve import solve
 
 _ROUNDS, _LONG = 3, 2.0  # a method that takes longer than so many seconds runs once

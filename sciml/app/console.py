@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sciml.app.spec import Spec
-    from sciml.core.problem import Time
+    from sciml.core.problem.problem import Time
 
 
 NOT_SOLVED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141

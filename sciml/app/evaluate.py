@@ -18,8 +18,8 @@ from sciml.app import record
 from sciml.app.figures_learning import Case, plot_cases, plot_errors, plot_transfer
 from sciml.app.read import dataset_family
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.problem import Problem
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate

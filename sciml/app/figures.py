@@ -33,14 +33,14 @@ from matplotlib.tri import Triangulation
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.files import atomic_write
-from sciml.core.grid import AXES, Grid, Points
-from sciml.core.mesh import Mesh
-from sciml.core.solution import Solution
+from sciml.core.problem.grid import AXES, Grid, Points
+from sciml.core.problem.mesh import Mesh
+from sciml.core.run.files import atomic_write
+from sciml.core.run.solution import Solution
 
 if TYPE_CHECKING:
-    from sciml.solvers.collocation.conditions import Piece
-    from sciml.solvers.collocation.objective import Objective
+    from sciml.solvers.trained.conditions import Piece
+    from sciml.solvers.trained.objective import Objective
 
 
 SAMPLES = 9

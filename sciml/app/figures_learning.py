@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
 from sciml.app.figures import STYLE, draw_surface, draw_triangles, normalise, save, symbol
 from sciml.core.errors import InputError
-from sciml.core.mesh import Mesh
+from sciml.core.problem.mesh import Mesh
 from sciml.datasets.loader import Shards
 from sciml.datasets.store import read_manifest
 from sciml.training.evaluation import ResolutionTransfer

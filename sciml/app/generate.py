@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from sciml.app.console import progress_line
 from sciml.app.record import versions
 from sciml.core.errors import InputError
-from sciml.core.mesh import PLURALS
-from sciml.core.serialise import dump
+from sciml.core.problem.mesh import PLURALS
+from sciml.core.run.serialise import dump
 from sciml.datasets.loader import Shards
 from sciml.datasets.samples import SPLITS
 from sciml.datasets.statistics import FILE as STATISTICS

@@ -33,8 +33,8 @@ from sciml.app.yaml import (
     tuples,
 )
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.grid import AXES, MOST_DIMENSIONS, axis_names
 from sciml.core.lazy import exported
+from sciml.core.problem.grid import AXES, MOST_DIMENSIONS, axis_names
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter, ValidationError

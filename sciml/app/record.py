@@ -22,8 +22,8 @@ import torch
 
 import sciml
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.files import write_json
-from sciml.core.serialise import dump
+from sciml.core.run.files import write_json
+from sciml.core.run.serialise import dump
 
 FILE = "run.json"
 RUN, EVALUATION = "sciml run 1", "sciml evaluation 1"

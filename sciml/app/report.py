@@ -19,9 +19,9 @@ from sciml.app.formula import statement
 from sciml.app.record import RUN, check, read
 from sciml.app.yaml import one_line, to_yaml
 from sciml.core.errors import InputError
-from sciml.core.files import write_text
-from sciml.core.serialise import differences
-from sciml.core.solution import load_solution
+from sciml.core.run.files import write_text
+from sciml.core.run.serialise import differences
+from sciml.core.run.solution import load_solution
 
 # What a run's figures are called in its record; the answer stands before everything else.
 SOLUTION = "Solution"

@@ -18,17 +18,17 @@ from sciml.app.read import explain, read_spec
 from sciml.app.report import SOLUTION, html
 from sciml.app.spec import Spec
 from sciml.app.yaml import parse_yaml
-from sciml.core.certificate import Certificate
-from sciml.core.discretize import discretize, memory_estimate
+from sciml.core.algebra.maps import LinearSystem
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.fields import beside, exact_on_mesh, hole_on, values_on
-from sciml.core.files import save_solution, write_text
-from sciml.core.grid import Grid, Points
-from sciml.core.linear import LinearSystem
-from sciml.core.mesh import PLURALS, Mesh
-from sciml.core.place import discrete
-from sciml.core.problem import Problem
-from sciml.core.solution import Solution, load_solution
+from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.mesh import PLURALS, Mesh
+from sciml.core.problem.place import discrete
+from sciml.core.problem.problem import Problem
+from sciml.core.run.certificate import Certificate
+from sciml.core.run.files import save_solution, write_text
+from sciml.core.run.solution import Solution, load_solution
+from sciml.discretization import discretize, memory_estimate
+from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _ROUNDED = (

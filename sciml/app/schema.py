@@ -27,8 +27,8 @@ from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
 
 from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.grid import Grid, Points
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.problem import Problem
 
 _PLAIN = (int, float, str, bool, type(None))
 _HIDDEN = {(Grid, "domain"), (Points, "domain")}

@@ -8,11 +8,11 @@ from typing import Any
 
 from sciml.app.yaml import Source, SpecError, path_of
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid, Points
-from sciml.core.mesh import Geometry, Mesh
-from sciml.core.mesh_file import MeshFile
-from sciml.core.place import check_place, placed
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.mesh import Geometry, Mesh
+from sciml.core.problem.mesh_file import MeshFile
+from sciml.core.problem.place import check_place, placed
+from sciml.core.problem.problem import Problem
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from sciml.app.read import dataset_family, explain, load_family, load_spec
 from sciml.app.report import page
 from sciml.app.run import Setting
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearMap, SparseMatrix
 from sciml.core.errors import InputError
-from sciml.core.files import write_text
-from sciml.core.linear import LinearMap, SparseMatrix
-from sciml.core.place import discrete
+from sciml.core.problem.place import discrete
+from sciml.core.run.files import write_text
+from sciml.discretization import discretize
 from sciml.operators.losses import needs_equation
 from sciml.operators.operator import Operator
 from sciml.training import Files, Fresh, TrainingData, fit, open_data

@@ -1,1 +1,1 @@
-"""Problems, grids, linear maps and their discretisation; knows no solver."""
+"""Problems, linear algebra and answers; knows no discretisation and no solver."""

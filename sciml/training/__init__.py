@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from sciml.core.lazy import attach
 
 if TYPE_CHECKING:
-    from sciml.core.training_run import TrainingError as TrainingError
+    from sciml.core.run.training_run import TrainingError as TrainingError
     from sciml.training.data import Files as Files
     from sciml.training.data import Fresh as Fresh
     from sciml.training.data import TensorData as TensorData

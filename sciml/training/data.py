@@ -27,8 +27,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from sciml.core.errors import InputError
-from sciml.core.grid import SIDES, Box, Grid
-from sciml.core.serialise import dump
+from sciml.core.problem.grid import SIDES, Box, Grid
+from sciml.core.run.serialise import dump
 from sciml.datasets.family import Family
 from sciml.datasets.loader import OperatorData, PointData, Times
 from sciml.datasets.samples import attempt, numbers

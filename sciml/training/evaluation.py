@@ -58,19 +58,19 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from sciml.core.certificate import Certificate
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.problem import Problem
+from sciml.core.run.certificate import Certificate
 from sciml.datasets.loader import OperatorData, Times
+from sciml.discretization import discretize
 from sciml.operators.losses import RelativeH1, RelativeL2
 from sciml.operators.operator import Operator, Signature, resample
-from sciml.solvers.certify import certify
-from sciml.solvers.iteration import relative_residual
-from sciml.solvers.krylov import CG
-from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.linear.certify import certify
+from sciml.solvers.linear.iteration import relative_residual
+from sciml.solvers.linear.krylov import CG
+from sciml.solvers.linear.multigrid import Multigrid
 from sciml.training.data import Shape, batches, first_samples, open_split, resolutions
 
 Result = TypeVar("Result")

@@ -3,8 +3,8 @@
     theta <- step(theta, (1/B) sum_{i in batch} grad loss(f_theta(x_i), y_i, x_i))
 
 A run is a function of its options, its data and its seed. The loop, its record and its state are
-``core.training_run``'s; beside them the folder has the operator, ``operator.json`` and its weights.
-Validation gives the mean relative errors on samples that it is not trained on.
+``core.run.training_run``'s; beside them the folder has the operator, ``operator.json`` and its
+weights. Validation gives the mean relative errors on samples that it is not trained on.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.serialise import dump
-from sciml.core.training_run import EpochProgress, Step, TrainingRun, claimed, seeded
+from sciml.core.run.serialise import dump
+from sciml.core.run.training_run import EpochProgress, Step, TrainingRun, claimed, seeded
 from sciml.datasets.stream import Stream
 from sciml.operators.checkpoint import save_operator
 from sciml.operators.losses import LossFunction, RelativeH1, RelativeL2, needs_equation

@@ -21,13 +21,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearSystem
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.problem import Problem
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
+from sciml.discretization import discretize
 from sciml.operators.operator import Signature
 
 _KEY = "training.loss"

@@ -48,14 +48,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from sciml.core.algebra.kernels.reference import shifted
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.kernels.reference import shifted
-from sciml.core.linear import LinearMap
-from sciml.core.stencil import Stencil
-from sciml.core.training_run import EpochProgress, seeded
-from sciml.core.weights import load_into
-from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import dot, norm, ratio, spread
+from sciml.core.run.training_run import EpochProgress, seeded
+from sciml.core.run.weights import load_into
 from sciml.solvers.learned.lanczos import RitzPairs, cached_ritz_pairs, training_vectors
 from sciml.solvers.learned.preconditioner_training import (
     Matrices,
@@ -65,6 +63,8 @@ from sciml.solvers.learned.preconditioner_training import (
     unfit,
 )
 from sciml.solvers.learned.weights import read_stored
+from sciml.solvers.linear.inverse import Inverse
+from sciml.solvers.linear.iteration import dot, norm, ratio, spread
 
 KIND = "conjugate_directions"
 COARSEST = 4  # cells per axis, at most, where the levels are repeated

@@ -23,15 +23,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.errors import InputError
-from sciml.core.grid import Grid
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.mesh import Mesh
-from sciml.core.problem import Problem
-from sciml.core.solution import Solution
-from sciml.core.solve import Progress
-from sciml.solvers.inverse import Inverse
-from sciml.solvers.iteration import (
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+from sciml.core.run.solution import Solution
+from sciml.core.run.solve import Progress
+from sciml.solvers.learned.surrogate import channels, check_same
+from sciml.solvers.linear.inverse import Inverse
+from sciml.solvers.linear.iteration import (
     LinearSolver,
     LinearState,
     StationaryMethod,
@@ -44,9 +45,8 @@ from sciml.solvers.iteration import (
     singular_symmetric,
     spread,
 )
-from sciml.solvers.krylov import FCG, GMRES
-from sciml.solvers.learned.surrogate import channels, check_same
-from sciml.solvers.relaxation import check_omega, sor, splittings
+from sciml.solvers.linear.krylov import FCG, GMRES
+from sciml.solvers.linear.relaxation import check_omega, sor, splittings
 
 if TYPE_CHECKING:
     from sciml.operators import Operator

@@ -25,12 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap
-from sciml.core.stencil import Stencil
-from sciml.core.weights import write_weights
-from sciml.solvers.iteration import norm, ratio, spread
+from sciml.core.run.weights import write_weights
 from sciml.solvers.learned.weights import read_stored
+from sciml.solvers.linear.iteration import norm, ratio, spread
 
 KIND = "ritz_pairs"
 EMPHASIS, LOW = 9.0, 0.55

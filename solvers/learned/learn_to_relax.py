@@ -40,13 +40,13 @@ import torch
 from numpy.polynomial.chebyshev import chebvander
 from scipy.optimize import lsq_linear
 
+from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap, LinearSystem
-from sciml.core.solve import Progress
-from sciml.solvers.inverse import PerSample
-from sciml.solvers.iteration import LinearSolver, LinearState, Outcome, check_options
-from sciml.solvers.krylov import CG, KrylovState, require_definite
-from sciml.solvers.relaxation import SOR, Splitting, check_omega, sor, splittings, ssor
+from sciml.core.run.solve import Progress
+from sciml.solvers.linear.inverse import PerSample
+from sciml.solvers.linear.iteration import LinearSolver, LinearState, Outcome, check_options
+from sciml.solvers.linear.krylov import CG, KrylovState, require_definite
+from sciml.solvers.linear.relaxation import SOR, Splitting, check_omega, sor, splittings, ssor
 
 _NEWTON_STEPS = 60
 

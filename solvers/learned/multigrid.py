@@ -42,15 +42,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sciml.core import kernels
+from sciml.core.algebra import kernels
+from sciml.core.algebra.kernels import reference
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.stencil import Stencil, box_offsets
+from sciml.core.algebra.transfer import Transfer, coarse_shape, galerkin_terms, transfer_offsets
 from sciml.core.errors import InputError
-from sciml.core.kernels import reference
-from sciml.core.linear import LinearMap
-from sciml.core.stencil import Stencil, box_offsets
-from sciml.core.training_run import EpochProgress, seeded
-from sciml.core.transfer import Transfer, coarse_shape, galerkin_terms, transfer_offsets
-from sciml.core.weights import load_into
-from sciml.solvers.iteration import dot, spread
+from sciml.core.run.training_run import EpochProgress, seeded
+from sciml.core.run.weights import load_into
 from sciml.solvers.learned.preconditioner_training import (
     Matrices,
     PreconditionerTask,
@@ -60,8 +59,16 @@ from sciml.solvers.learned.preconditioner_training import (
     unfit,
 )
 from sciml.solvers.learned.weights import read_stored
-from sciml.solvers.multigrid.cycle import DTYPES, PAYS, Cycle, MultigridCycle, Smoother, choose
-from sciml.solvers.multigrid.hierarchy import Hierarchy, black_box, build, stays_constant
+from sciml.solvers.linear.iteration import dot, spread
+from sciml.solvers.linear.multigrid.cycle import (
+    DTYPES,
+    PAYS,
+    Cycle,
+    MultigridCycle,
+    Smoother,
+    choose,
+)
+from sciml.solvers.linear.multigrid.hierarchy import Hierarchy, black_box, build, stays_constant
 
 KIND = "learned_multigrid"
 TRIED = 63  # points per axis of the grid on which the network is tried

@@ -56,19 +56,10 @@ import scipy.sparse.linalg
 import torch
 from torch import Tensor, nn
 
+from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap
-from sciml.core.training_run import EpochProgress, seeded
-from sciml.core.weights import load_into
-from sciml.solvers.incomplete import (
-    CholeskyFactor,
-    OrderedFactor,
-    check_relaxation,
-    factorise,
-    reordered,
-)
-from sciml.solvers.inverse import PerSample, matrices
-from sciml.solvers.inverse import matrices as samples
+from sciml.core.run.training_run import EpochProgress, seeded
+from sciml.core.run.weights import load_into
 from sciml.solvers.learned.preconditioner_training import (
     Matrices,
     PreconditionerTask,
@@ -78,7 +69,16 @@ from sciml.solvers.learned.preconditioner_training import (
     unfit,
 )
 from sciml.solvers.learned.weights import read_stored
-from sciml.solvers.relaxation import Triangle, split
+from sciml.solvers.linear.incomplete import (
+    CholeskyFactor,
+    OrderedFactor,
+    check_relaxation,
+    factorise,
+    reordered,
+)
+from sciml.solvers.linear.inverse import PerSample, matrices
+from sciml.solvers.linear.inverse import matrices as samples
+from sciml.solvers.linear.relaxation import Triangle, split
 
 KIND = "neural_ic"
 TRIAL = 1000  # unknowns on which both factors are tried

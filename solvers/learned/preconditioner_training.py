@@ -1,7 +1,7 @@
 """What all trainings of preconditioners share: the matrices' check, and the run.
 
-In the folder of a run (``core.training_run``), beside its checkpoint and its history: the weights
-for use, those of the best epoch where there is a validation loss.
+In the folder of a run (``core.run.training_run``), beside its checkpoint and its history: the
+weights for use, those of the best epoch where there is a validation loss.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap
-from sciml.core.training_run import (
+from sciml.core.run.training_run import (
     EpochProgress,
     Step,
     TrainingError,
@@ -26,7 +26,7 @@ from sciml.core.training_run import (
     claimed,
     seeded,
 )
-from sciml.core.weights import write_weights
+from sciml.core.run.weights import write_weights
 from sciml.solvers.learned.weights import FILE
 
 # What is trained on: matrices by name, or in an order.

@@ -30,21 +30,21 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from sciml.core.certificate import Certificate
-from sciml.core.equation import KINDS
+from sciml.core.algebra.maps import LinearSystem
 from sciml.core.errors import InputError
-from sciml.core.fields import values_on
-from sciml.core.grid import Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.mesh import Mesh
-from sciml.core.problem import Problem
-from sciml.core.serialise import differences, dump
-from sciml.core.solution import Solution, Statistics
-from sciml.core.solve import Progress
-from sciml.core.status import Status
-from sciml.solvers.amg import AMG
-from sciml.solvers.certify import certify
-from sciml.solvers.iteration import (
+from sciml.core.problem.equation import KINDS
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+from sciml.core.run.certificate import Certificate
+from sciml.core.run.serialise import differences, dump
+from sciml.core.run.solution import Solution, Statistics
+from sciml.core.run.solve import Progress
+from sciml.core.run.status import Status
+from sciml.discretization.fields import values_on
+from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.certify import certify
+from sciml.solvers.linear.iteration import (
     dot,
     linear_system,
     ratio,
@@ -52,8 +52,8 @@ from sciml.solvers.iteration import (
     remove_mean,
     spread,
 )
-from sciml.solvers.krylov import CG, FCG, GMRES, MINRES, BiCGStab
-from sciml.solvers.multigrid import Multigrid
+from sciml.solvers.linear.krylov import CG, FCG, GMRES, MINRES, BiCGStab
+from sciml.solvers.linear.multigrid import Multigrid
 
 if TYPE_CHECKING:
     from sciml.operators import Operator

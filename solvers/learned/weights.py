@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.weights import StoredWeights, read_file
+from sciml.core.run.weights import StoredWeights, read_file
 
 FILE = "weights.safetensors"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sciml import operators
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import Operator, Signature
 
 SMALL: dict[str, Any] = {

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.weights import refuse_pickle
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.run.weights import refuse_pickle
 from sciml.operators import MgNO, Operator, PODDeepONet, Signature, checkpoint
 from sciml.operators.checkpoint import (
     FILE,

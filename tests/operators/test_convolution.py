@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import MgNO, Operator, Signature, UNet
 from sciml.operators.convolution import (
     Convolution,

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import DeepONet, Operator, PODDeepONet, Signature
 from sciml.operators.operator import Side, at_places, resample, ticks
 

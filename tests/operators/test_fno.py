@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators.fno import FNO, FourierLayer, Transform, multiply
 from sciml.operators.operator import Operator, Side, Signature
 

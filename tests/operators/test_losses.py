@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import Combined, RelativeH1, RelativeL2, Residual, Signature
 from sciml.operators.losses import Weighted, _central, _spectral
 

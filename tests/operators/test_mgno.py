@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import MgNO, Operator, Signature
 from sciml.operators.convolution import coarse_shapes
 from sciml.operators.mgno import Cycle, Smoothing

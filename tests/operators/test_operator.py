@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import Operator, Signature
 
 BOX = Box((0.0, -1.0), (2.0, 1.0))

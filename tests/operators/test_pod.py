@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import Operator, PODDeepONet, Signature
 from sciml.operators.deeponet import PODNetwork
 from sciml.operators.operator import ticks

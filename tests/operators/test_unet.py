@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.operators import Operator, Signature, UNet
 from sciml.operators.unet import Block
 

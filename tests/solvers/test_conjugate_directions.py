@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from sciml import Status
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
-from sciml.core.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.stencil import Stencil
-from sciml.core.weights import write_weights
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
+from sciml.core.run.weights import write_weights
+from sciml.discretization import discretize
 from sciml.solvers import CG, FCG
-from sciml.solvers.interop import as_scipy
 from sciml.solvers.learned.conjugate_directions import (
     KIND,
     Cells,
@@ -34,6 +33,7 @@ from sciml.solvers.learned.conjugate_directions import (
     plain,
 )
 from sciml.solvers.learned.weights import FILE
+from sciml.solvers.linear.interop import as_scipy
 
 BOXES = {2: Box((0.0,) * 2, (1.0,) * 2), 3: Box((0.0,) * 3, (1.0,) * 3)}
 DISC = {2: "(x - 0.4)**2 + (y - 0.6)**2 < 0.04", 3: "(x-0.4)**2 + (y-0.6)**2 + (z-0.5)**2 < 0.06"}

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sciml import Status
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearSystem, SparseMatrix
+from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError, SolveError
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearSystem, SparseMatrix
-from sciml.core.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.stencil import Stencil, cross_offsets
-from sciml.core.training_run import CHECKPOINT
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
+from sciml.core.run.training_run import CHECKPOINT
+from sciml.discretization import discretize
 from sciml.solvers import CG, FCG
 from sciml.solvers.learned import conjugate_directions
 from sciml.solvers.learned.conjugate_directions import (

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 import sciml
-from sciml.core.discretize import discretize
+from sciml.core.algebra.maps import LinearSystem
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.serialise import dump
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.core.run.serialise import dump
+from sciml.discretization import discretize
 from sciml.operators import DeepONet, Operator, Signature, save_operator
 from sciml.solvers import CG, FCG, HINTS, SOR, Direct
 from sciml.solvers.learned.hints import Period, Stationary

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sciml
+from sciml.core.algebra.maps import LinearSystem, SparseMatrix
+from sciml.core.algebra.stencil import Stencil, box_offsets, cross_offsets, stencil_of
 from sciml.core.errors import InputError, SolveError
-from sciml.core.linear import LinearSystem, SparseMatrix
-from sciml.core.stencil import Stencil, box_offsets, cross_offsets, stencil_of
 from sciml.solvers import AMG, CG, FCG, GMRES, MINRES, Auto, Jacobi, Multigrid
-from sciml.solvers.safeguard import as_map, as_preconditioner
+from sciml.solvers.linear.safeguard import as_map, as_preconditioner
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 16

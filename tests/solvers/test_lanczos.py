@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from sciml.core.algebra.maps import SparseMatrix
+from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError
-from sciml.core.linear import SparseMatrix
-from sciml.core.stencil import Stencil, cross_offsets
 from sciml.solvers.learned import lanczos as lanczos_module
 from sciml.solvers.learned.lanczos import (
     RitzPairs,

@@ -15,17 +15,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sciml.core.discretize import discretize
+from sciml.core.algebra.kernels import reference
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.kernels import reference
-from sciml.core.linear import LinearSystem
-from sciml.core.problem import Condition, Equation, Problem
-from sciml.core.stencil import Stencil, box_offsets
-from sciml.core.training_run import CHECKPOINT
-from sciml.core.weights import write_weights
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.core.run.training_run import CHECKPOINT
+from sciml.core.run.weights import write_weights
+from sciml.discretization import discretize
 from sciml.solvers import CG, FCG, LearnedMultigrid, Multigrid, MultigridTraining
-from sciml.solvers.interop import as_scipy
 from sciml.solvers.learned.multigrid import (
     KIND,
     CoarseningModule,
@@ -46,9 +45,10 @@ from sciml.solvers.learned.multigrid import (
     uniform,
 )
 from sciml.solvers.learned.weights import FILE, read_stored
-from sciml.solvers.multigrid.cycle import MultigridCycle
-from sciml.solvers.multigrid.hierarchy import build
-from sciml.solvers.safeguard import check_preconditioner
+from sciml.solvers.linear.interop import as_scipy
+from sciml.solvers.linear.multigrid.cycle import MultigridCycle
+from sciml.solvers.linear.multigrid.hierarchy import build
+from sciml.solvers.linear.safeguard import check_preconditioner
 from sciml.solvers.solve import solve
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 import sciml
 from sciml import solvers
+from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
+from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError
-from sciml.core.linear import LinearMap, LinearSystem, SparseMatrix
-from sciml.core.stencil import Stencil, cross_offsets
-from sciml.solvers.deflation import principal_directions
-from sciml.solvers.incomplete import factorise
 from sciml.solvers.learned.learn_to_relax import ChebCB, TsallisINF, tsallis_weights
+from sciml.solvers.linear.deflation import principal_directions
+from sciml.solvers.linear.incomplete import factorise
 
 torch.set_num_threads(1)
 

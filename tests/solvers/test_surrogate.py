@@ -17,14 +17,14 @@ from typer.testing import CliRunner, Result
 import sciml
 from sciml import Status
 from sciml.app import cli
-from sciml.core.discretize import discretize
-from sciml.core.equation import FieldFile, Helmholtz
 from sciml.core.errors import InputError
-from sciml.core.files import save_solution
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Equation, Problem, Time
-from sciml.core.serialise import dump
-from sciml.core.solution import load_solution
+from sciml.core.problem.equation import FieldFile, Helmholtz
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.files import save_solution
+from sciml.core.run.serialise import dump
+from sciml.core.run.solution import load_solution
+from sciml.discretization import discretize
 from sciml.operators import MgNO, Operator, Signature, load_operator, save_operator
 from sciml.solvers import CG, FCG, GMRES, Auto, Direct, Multigrid, Surrogate
 from sciml.solvers.learned.surrogate import _best_multiple, channels, check_same

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sciml.core.errors import InputError
-from sciml.core.weights import load_into, write_weights
+from sciml.core.run.weights import load_into, write_weights
 from sciml.solvers.learned import weights
 from sciml.solvers.learned.weights import FILE, read_stored, read_weights
 

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from shards import dataset
 from torch import Tensor
 
-from sciml.core.discretize import discretize
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid
 from sciml.datasets.loader import OperatorData, Times
+from sciml.discretization import discretize
 from sciml.operators import Signature
-from sciml.solvers.iteration import relative_residual
+from sciml.solvers.linear.iteration import relative_residual
 from sciml.training import evaluate, resolution_transfer
 from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
 from sciml.training.evaluation import on_shape, roll_out, spread

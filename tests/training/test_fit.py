@@ -12,7 +12,7 @@ import torch
 from waves import data, samples, signature
 
 from sciml.core.errors import InputError
-from sciml.core.training_run import TrainingError
+from sciml.core.run.training_run import TrainingError
 from sciml.operators import FNO, DeepONet, MgNO, RelativeH1, RelativeL2, load_operator
 from sciml.operators.operator import Signature
 from sciml.training import (

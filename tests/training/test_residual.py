@@ -9,16 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sciml.core.discretize import discretize
-from sciml.core.equation import Equation, Helmholtz
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Obstacle, Problem, Robin, Time
+from sciml.core.problem.equation import Equation, Helmholtz
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
 from sciml.datasets.distributions import Blocks, GaussianField, Uniform
 from sciml.datasets.family import DatasetOptions, Family
+from sciml.discretization import discretize
 from sciml.operators import Residual, Signature
 from sciml.solvers import Direct
-from sciml.solvers.iteration import relative_residual
+from sciml.solvers.linear.iteration import relative_residual
 from sciml.solvers.solve import solve
 from sciml.training.residual import residual_of
 

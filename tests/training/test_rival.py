@@ -12,8 +12,8 @@ from torch import Tensor
 
 from sciml import certify, solve
 from sciml.core.errors import InputError
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Problem
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Problem
 from sciml.solvers import CG, Direct, Multigrid
 from sciml.training import bracket, multigrid_time, polishing
 from sciml.training.evaluation import METHODS, Method

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.training_run import (
+from sciml.core.run.training_run import (
     CHECKPOINT,
     HISTORY,
     Step,
@@ -20,7 +20,7 @@ from sciml.core.training_run import (
     claimed,
     seeded,
 )
-from sciml.core.weights import read_file
+from sciml.core.run.weights import read_file
 from sciml.solvers.learned.preconditioner_training import PreconditionerTask
 from sciml.solvers.learned.weights import FILE, read_stored
 

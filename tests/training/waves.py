@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from sciml.core.equation import Equation
-from sciml.core.grid import Box, Grid
-from sciml.core.problem import Condition, Problem
-from sciml.core.training_run import TrainingRun
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.problem import Condition, Problem
+from sciml.core.run.training_run import TrainingRun
 from sciml.datasets.distributions import GaussianField
 from sciml.datasets.family import Family
 from sciml.operators.operator import Signature

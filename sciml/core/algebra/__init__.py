@@ -1,0 +1,1 @@
+"""Linear maps, systems of equations, stencils and matrices, and the kernels beneath them."""

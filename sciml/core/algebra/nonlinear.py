@@ -1,0 +1,59 @@
+"""What discretisation leaves of a nonlinear or time-dependent problem: a system of ODEs.
+
+    inertia u'' + mass u' + F(u, t) = 0,
+
+F the residual integrated over the control volumes, ``mass`` and ``inertia`` diagonal (the
+coefficients d and m times the volumes). A steady problem has neither. Solvers of nonlinear
+equations and integrators in time see only this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.stencil import Stencil
+from sciml.core.problem.grid import Grid
+
+# A function of the unknowns (*batch, *shape) and the time.
+Residual = Callable[[torch.Tensor, float], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class NonlinearSystem:
+    """``inertia u'' + mass u' + F(u, t) = 0`` on the unknowns of a grid, float64.
+
+    ``residual(u, t)``: F for u of shape (*batch, *shape), differentiable in torch. ``linearise(u,
+    t)``: dF/du there as a Stencil. ``diffusion(u, t)``: a symmetric definite Stencil near it, the
+    linearised diffusion, for multigrid. ``mass``, ``inertia``: what stands before u' and u'', of a
+    shape that broadcasts to (*batch, *shape), or None. ``first``: u, and u' where there is inertia,
+    at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
+    ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
+    value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
+    on the scheme at a state, such as where it is upwind. ``guess``: a linear problem on the same
+    unknowns whose solution is a better start than zero, or None. ``fields``: their names; of
+    several, the last batch dimension runs over them.
+    """
+
+    residual: Residual
+    linearise: Callable[[torch.Tensor, float], Stencil]
+    diffusion: Callable[[torch.Tensor, float], Stencil]
+    shape: tuple[int, ...]
+    batch: tuple[int, ...]
+    on: Grid
+    lift: Callable[[torch.Tensor, float], torch.Tensor]
+    restrict: Callable[[torch.Tensor], torch.Tensor]
+    first: tuple[torch.Tensor, ...] = ()
+    mass: torch.Tensor | None = None
+    inertia: torch.Tensor | None = None
+    potential: Residual | None = None
+    affine: bool = False
+    steady: bool = True
+    symmetric: bool = False
+    notes: tuple[str, ...] = ()
+    remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()
+    guess: LinearSystem | None = None
+    fields: tuple[str, ...] = ("u",)

@@ -1,0 +1,1 @@
+"""What is asked: problems, equations, coefficients, and the places where they are solved."""

@@ -1,0 +1,335 @@
+"""Equations as data: the coefficient form with its presets, systems of it, and three of their own.
+
+The coefficient form is
+
+    m u_tt + d u_t - div(K grad u) + b . grad u + c u + beta u_xxx + gamma Lap^2 u = f,
+
+beta the ``dispersion`` and gamma the ``biharmonic`` coefficient. A coefficient may depend on x, y,
+z, t, on u, ux, uy, uz (nonlinear then), and on named parameters. Instead of coefficients an
+equation may be given by an energy density e(x, u, grad u), whose integral is made stationary.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Literal, get_args
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.reader import FieldFile, Regions, free_names, state_names
+
+__all__ = [
+    "KINDS",
+    "AnyEquation",
+    "Coefficient",
+    "Elasticity",
+    "Equation",
+    "FieldFile",
+    "Helmholtz",
+    "Kind",
+    "Matrix",
+    "NavierStokes",
+    "Regions",
+    "Sponge",
+    "System",
+    "Vector",
+]
+
+
+# A number, an expression of x, y, z, t, u, ux, uy, uz and the parameters, a table, a file, a tensor
+# or array on the grid (batch dimensions lead), or (Python only) a function, which takes by name
+# what it needs: sciml.core.problem.reader.
+Coefficient = Any
+Vector = tuple[Coefficient, ...]
+Matrix = tuple[tuple[Coefficient, ...], ...]
+
+Kind = Literal[
+    "general",
+    "poisson",
+    "darcy",
+    "diffusion",
+    "reaction_diffusion",
+    "convection_diffusion",
+    "nonlinear_poisson",
+    "bratu",
+    "p_laplace",
+    "minimal_surface",
+    "heat",
+    "wave",
+    "advection",
+    "burgers",
+    "allen_cahn",
+    "klein_gordon",
+    "diffusion_reaction",
+    "kuramoto_sivashinsky",
+    "kdv",
+]
+
+COMPONENTS = ("u", "v", "w")  # of a velocity or a displacement
+_STATE = frozenset(state_names(("u",)))
+_SLOPE = "(ux**2 + uy**2 + uz**2)"
+# Per preset: the coefficients one may give, and those it brings along.
+_PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
+    kind: (frozenset(given.split()), brought)
+    for kind, given, brought in (
+        ("general", "m d K b c f dispersion biharmonic energy", {}),
+        ("poisson", "f", {}),
+        ("darcy", "K f", {}),
+        ("diffusion", "K f", {}),
+        ("reaction_diffusion", "K c f", {}),
+        ("convection_diffusion", "K b f", {}),
+        ("nonlinear_poisson", "K c f", {}),
+        ("bratu", "K f", {"f": "lam*exp(u)"}),
+        ("p_laplace", "f", {"K": f"({_SLOPE} + 1e-12)**(p/2 - 1)"}),
+        ("minimal_surface", "f", {"K": f"1/sqrt(1 + {_SLOPE})"}),
+        ("heat", "K f", {"d": 1.0}),
+        ("wave", "K f", {"m": 1.0}),
+        ("advection", "b f", {"d": 1.0, "K": 0.0}),
+        ("burgers", "K f", {"d": 1.0, "b": ("u",)}),
+        ("allen_cahn", "K f", {"d": 1.0, "f": "u - u**3"}),
+        ("klein_gordon", "K c f", {"m": 1.0, "c": 1.0}),
+        ("diffusion_reaction", "K c f", {"d": 1.0, "f": "u*(1 - u)"}),
+        (
+            "kuramoto_sivashinsky",
+            "K b biharmonic f",
+            {"d": 1.0, "K": -1.0, "b": ("u",), "biharmonic": 1.0},
+        ),
+        ("kdv", "b dispersion f", {"d": 1.0, "K": 0.0, "b": ("6*u",), "dispersion": 1.0}),
+    )
+}
+
+
+class PDE(ABC):
+    """What every type of equation says of itself; a leaf is a frozen dataclass with a ``kind``.
+
+    ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
+    How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
+    """
+
+    kind: str
+    title: ClassVar[str]
+    complex: ClassVar[bool] = False
+
+    @property
+    def linear(self) -> bool:
+        """Whether without time it is one system of linear equations."""
+        return self.linear_with({})
+
+    @abstractmethod
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """The same with these parameters, among which may be tables of the solution."""
+
+    @abstractmethod
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """Names of the answer's functions; ``initial``: of those that are given at the start."""
+
+
+@dataclass(frozen=True)
+class Equation(PDE):
+    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``, or an energy.
+
+    ``K`` is a scalar, a list of d entries (diagonal) or d lists of d (full symmetric tensor);
+    ``b`` a list of d entries. ``dispersion`` (u_xxx, one dimension) and ``biharmonic`` (the squared
+    Laplacian) are numbers or parameters, for spectral solvers. ``energy``: a density such as
+    ``0.5*(ux**2 + uy**2) - f*u`` in place of all other coefficients. ``kind`` names a preset,
+    which brings its own coefficients along and admits only those that its equation has: ``bratu``
+    reads the parameter ``lam``, ``p_laplace`` the parameter ``p``.
+    """
+
+    K: Coefficient | Vector | Matrix = 1.0
+    b: Vector | None = None
+    c: Coefficient = 0.0
+    f: Coefficient = 0.0
+    m: Coefficient = 0.0
+    d: Coefficient = 0.0
+    dispersion: Coefficient = 0.0
+    biharmonic: Coefficient = 0.0
+    energy: str | None = None
+    kind: Kind = "general"
+    title: ClassVar[str] = "the coefficient form"
+
+    def __post_init__(self) -> None:
+        if self.kind not in _PRESETS:
+            raise InputError(
+                f"unknown kind '{self.kind}'{did_you_mean(self.kind, _PRESETS)}",
+                "problem.equation.kind",
+            )
+        admitted, brought = _PRESETS[self.kind]
+        for entry in fields(self):
+            if entry.name == "kind":
+                continue
+            value = getattr(self, entry.name)
+            own = brought.get(entry.name, entry.default)
+            # Left out, and not given as a number that happens to be the default.
+            if value is entry.default:
+                object.__setattr__(self, entry.name, own)
+            elif entry.name not in admitted and not _equals(value, own):
+                raise InputError(
+                    f"equation kind '{self.kind}' has no coefficient '{entry.name}' "
+                    f"(it has {', '.join(sorted(admitted))}); use kind: general",
+                    f"problem.equation.{entry.name}",
+                )
+        if self.energy is not None:
+            self._check_energy()
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether no coefficient names the solution or its slope, and no energy is given."""
+        return self.energy is None and not any(
+            free_names(getattr(self, entry.name), parameters) & _STATE
+            for entry in fields(self)
+            if entry.name != "kind"
+        )
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """u alone."""
+        return ("u",)
+
+    def _check_energy(self) -> None:
+        for entry in fields(self):
+            if entry.name in ("kind", "energy", "m", "d"):
+                continue
+            if not _equals(getattr(self, entry.name), entry.default):
+                raise InputError(
+                    f"an energy stands in place of the coefficients; leave {entry.name} out, "
+                    "or write it into the energy",
+                    f"problem.equation.{entry.name}",
+                )
+
+
+def _equals(value: Any, default: Any) -> bool:
+    if value is default:
+        return True
+    return isinstance(value, (int, float, str, tuple)) and value == default
+
+
+_GRAY_SCOTT = {
+    "u": Equation(d=1.0, K="Du", f="-u*v**2 + feed*(1 - u)"),
+    "v": Equation(d=1.0, K="Dv", f="u*v**2 - (feed + kill)*v"),
+}
+
+
+@dataclass(frozen=True)
+class System(PDE):
+    """Several fields, each with an equation whose coefficients may name all of them.
+
+    ``equations`` maps a field's name to its :class:`Equation`; the boundary conditions hold for
+    every field. ``gray_scott`` is du/dt = Du Lap u - u v^2 + feed (1 - u),
+    dv/dt = Dv Lap v + u v^2 - (feed + kill) v, and reads these four parameters.
+    """
+
+    equations: Mapping[str, Equation] = field(default_factory=dict)
+    kind: Literal["system", "gray_scott"] = "system"
+    title: ClassVar[str] = "a system"
+
+    def __post_init__(self) -> None:
+        if self.kind == "gray_scott" and not self.equations:
+            object.__setattr__(self, "equations", dict(_GRAY_SCOTT))
+        if self.kind == "gray_scott" and dict(self.equations) != _GRAY_SCOTT:
+            raise InputError(
+                "gray_scott brings its own equations; use kind: system",
+                "problem.equation.equations",
+            )
+        if not self.equations:
+            raise InputError(
+                "a system needs equations: {name: {...}, ...}", "problem.equation.equations"
+            )
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """No: it is solved in time."""
+        return False
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """As the equations are called."""
+        return tuple(self.equations)
+
+
+@dataclass(frozen=True)
+class NavierStokes(PDE):
+    """Incompressible flow in 2-D: u_t + (u . grad) u = -grad p + viscosity Lap u + force.
+
+    Periodic on all sides it is solved for the vorticity w = v_x - u_y, to which
+    ``vorticity_source`` adds curl(force); between walls for velocity and pressure. A wall's
+    ``dirichlet`` is the list of velocities there; ``neumann: 0`` is an outlet.
+    """
+
+    viscosity: Coefficient
+    force: Vector | None = None
+    vorticity_source: Coefficient = 0.0
+    kind: Literal["navier_stokes"] = "navier_stokes"
+    title: ClassVar[str] = "navier_stokes"
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """No: the flow carries itself."""
+        return False
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The velocity and p; of a flow that starts from its vorticity, that."""
+        if "vorticity" in initial:
+            return ("vorticity",)
+        return (*COMPONENTS[:dimension], "p")
+
+
+@dataclass(frozen=True)
+class Sponge:
+    """A layer of ``width`` before every absorbing side in which waves are damped.
+
+    The squared wavenumber becomes k^2 (1 + i strength s^2), s from 0 at its inner edge to 1.
+    """
+
+    width: float
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Helmholtz(PDE):
+    """``-div(K grad u) - wavenumber^2 u = f`` for a complex field u, waves as exp(-i omega t).
+
+    A side with ``absorbing: true`` lets waves out: n . K grad u = i wavenumber sqrt(K) u,
+    to first order.
+    """
+
+    wavenumber: Coefficient
+    f: Coefficient = 0.0
+    K: Coefficient = 1.0
+    sponge: Sponge | None = None
+    kind: Literal["helmholtz"] = "helmholtz"
+    title: ClassVar[str] = "helmholtz"
+    complex: ClassVar[bool] = True
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Yes."""
+        return True
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """u alone."""
+        return ("u",)
+
+
+@dataclass(frozen=True)
+class Elasticity(PDE):
+    """Small deformations of a solid on a mesh: -div sigma(u) = force, sigma = C : sym(grad u).
+
+    ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
+    (stress) from long bodies (strain). ``dirichlet`` is a list of displacements, ``neumann`` a list
+    of tractions.
+    """
+
+    young: Coefficient
+    poisson_ratio: Coefficient = 0.3
+    force: Vector | None = None
+    plane: Literal["strain", "stress"] = "strain"
+    kind: Literal["elasticity"] = "elasticity"
+    title: ClassVar[str] = "elasticity"
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Yes: deformations are small."""
+        return True
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The displacement's components."""
+        return COMPONENTS[:dimension]
+
+
+AnyEquation = Equation | System | NavierStokes | Helmholtz | Elasticity
+KINDS: tuple[str, ...] = tuple(get_args(Kind))

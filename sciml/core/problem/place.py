@@ -1,0 +1,58 @@
+"""Where a problem is solved: on a grid of its box, at points of it, or on a mesh read or made."""
+
+from __future__ import annotations
+
+from sciml.core.errors import InputError
+from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.mesh import Geometry, Mesh
+from sciml.core.problem.mesh_file import MeshFile
+from sciml.core.problem.problem import Problem
+
+
+def check_place(
+    problem: Problem,
+    grid: Grid | None,
+    mesh: MeshFile | None,
+    geometry: Geometry | None,
+    points: Points | None = None,
+) -> None:
+    """Raise InputError unless exactly one is given, with a domain for a grid or points alone.
+
+    Nothing is read or meshed.
+    """
+    places = {"grid": grid, "mesh": mesh, "geometry": geometry, "points": points}
+    given = [name for name, place in places.items() if place is not None]
+    if len(given) != 1:
+        raise InputError(
+            "a spec has exactly one of grid: (a box), mesh: (a file), geometry: (a shape to mesh) "
+            f"and points: (scattered in a box); got {' and '.join(given) or 'none'}",
+            given[-1] if given else None,
+        )
+    if grid is not None or points is not None:
+        (grid or points).bind(problem.box)  # type: ignore[union-attr]
+    elif problem.domain is not None:
+        raise InputError(f"leave domain out: the {given[0]} is the domain", "problem.domain")
+
+
+def placed(
+    problem: Problem,
+    grid: Grid | None,
+    mesh: MeshFile | None,
+    geometry: Geometry | None,
+    points: Points | None = None,
+) -> Grid | Mesh | Points:
+    """The grid or points on the problem's domain, or the mesh, read or made anew."""
+    if grid is not None or points is not None:
+        return (grid or points).bind(problem.box)  # type: ignore[union-attr]
+    source = mesh or geometry
+    assert source is not None
+    return source.mesh()
+
+
+def discrete(on: Grid | Mesh | Points) -> Grid | Mesh:
+    """The grid or mesh; raises InputError for scattered points, which hold no discretisation."""
+    if isinstance(on, Points):
+        raise InputError(
+            "this needs grid: {shape: [...]}; points are for trained solvers such as pinn", "points"
+        )
+    return on

@@ -1,0 +1,254 @@
+"""A problem stated once: domain, equation, boundary and initial data, named parameters.
+
+The equations themselves stand in :mod:`sciml.core.problem.equation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from typing import Any, Literal, TypeVar
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.equation import (
+    PDE,
+    AnyEquation,
+    Coefficient,
+    Equation,
+    FieldFile,
+    Matrix,
+    Regions,
+    Vector,
+)
+from sciml.core.problem.grid import Box
+from sciml.core.problem.reader import Unknown, free_names
+
+__all__ = [
+    "Coefficient",
+    "Condition",
+    "Equation",
+    "FieldFile",
+    "Matrix",
+    "Obstacle",
+    "Problem",
+    "Regions",
+    "Robin",
+    "Time",
+    "Unknown",
+    "Vector",
+]
+
+_Type = TypeVar("_Type", bound=PDE)
+
+
+@dataclass(frozen=True)
+class Robin:
+    """``alpha u + n . K grad u = g`` with the outward normal n."""
+
+    alpha: Coefficient
+    g: Coefficient = 0.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What holds on one side; exactly one of the five is given.
+
+    ``dirichlet``: u = value, a list for a velocity or a displacement. ``neumann``: n . K grad u =
+    value, n outward. ``robin``: see :class:`Robin`. ``periodic``: on both sides of a pair.
+    ``absorbing``: waves leave, for the Helmholtz equation.
+    """
+
+    dirichlet: Coefficient | Vector | None = None
+    neumann: Coefficient | Vector | None = None
+    robin: Robin | None = None
+    periodic: bool = False
+    absorbing: bool = False
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = [name for name, v in values.items() if v is not None and v is not False]
+        if len(given) != 1:
+            raise InputError(
+                "a boundary condition is exactly one of dirichlet, neumann, robin, periodic: true, "
+                f"absorbing: true; got {', '.join(given) or 'none'}"
+            )
+
+    @property
+    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing"]:
+        """Which of the five it is."""
+        if self.dirichlet is not None:
+            return "dirichlet"
+        if self.neumann is not None:
+            return "neumann"
+        if self.robin is not None:
+            return "robin"
+        return "absorbing" if self.absorbing else "periodic"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """A hole in the domain where the expression ``inside`` holds, e.g. ``x**2 + y**2 < 0.04``.
+
+    ``boundary`` holds on the hole's rim; n points out of the fluid, into the hole.
+    """
+
+    inside: str
+    boundary: Condition
+
+    def __post_init__(self) -> None:
+        if self.boundary.kind == "periodic":
+            raise InputError("an obstacle cannot be periodic; give dirichlet, neumann or robin")
+
+
+@dataclass(frozen=True)
+class Time:
+    """From ``start`` to ``end``, ``frames`` of them kept at equal distances, both ends included."""
+
+    end: float
+    start: float = 0.0
+    frames: int = 2
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.start) and isfinite(self.end) and self.start < self.end):
+            raise InputError(
+                f"time must run forwards: start {self.start:g} is not below end {self.end:g}",
+                "problem.time.end",
+            )
+        if self.frames < 2:
+            raise InputError(
+                f"frames counts the first and the last, at least 2; got {self.frames}",
+                "problem.time.frames",
+            )
+
+    @property
+    def instants(self) -> tuple[float, ...]:
+        """The times of the frames."""
+        step = (self.end - self.start) / (self.frames - 1)
+        return (*(self.start + k * step for k in range(self.frames - 1)), self.end)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A boundary-value problem, in time too, free of grids, devices and solvers.
+
+    ``boundary`` maps every side of the domain (``left``, ``right``, ``bottom``, ``top``, ``back``,
+    ``front``), or every named boundary of a mesh, to its :class:`Condition`. ``domain`` is None for
+    a problem on a mesh. ``initial``: the field at ``time.start``, or a mapping such as
+    ``{u: ..., ut: ...}`` where there is more than one. ``parameters`` are names usable in every
+    expression; a parameter given as a sequence makes a batch of problems, one given as
+    :class:`Unknown` is found from ``observations``: a CSV file whose first line names its columns,
+    coordinates and fields such as ``x,y,u``, or a mapping of these names to numbers. ``exact``
+    makes every run print its error. A box's side that is not named has the condition ``all``, if
+    there is one. Raises InputError for a missing, unknown or one-sided periodic side, and for
+    initial data that do not go with the equation.
+    """
+
+    domain: Box | None
+    equation: AnyEquation
+    boundary: Mapping[str, Condition]
+    obstacle: Obstacle | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    exact: str | float | Callable[..., Any] | None = None
+    name: str = ""
+    time: Time | None = None
+    initial: Coefficient | Mapping[str, Coefficient] | None = None
+    observations: str | Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.domain is not None:
+            object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
+            _check_sides(self.domain, self.boundary)
+        unknown = [name for name, p in self.parameters.items() if isinstance(p, Unknown)]
+        if unknown and self.observations is None:
+            raise InputError(
+                f"'{unknown[0]}' is unknown: give observations: data.csv to find it from",
+                f"problem.parameters.{unknown[0]}",
+            )
+        if (self.time is None) != (self.initial is None):
+            raise InputError(
+                "a problem in time needs both time: {end: ...} and initial: ...; "
+                f"{'time' if self.time is None else 'initial'} is missing",
+                "problem",
+            )
+
+    @property
+    def box(self) -> Box:
+        """The domain; raises InputError for a problem on a mesh."""
+        if self.domain is None:
+            raise InputError(
+                "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]} "
+                "(on a mesh only steady linear problems are solved)",
+                "problem.domain",
+            )
+        return self.domain
+
+    def equation_as(self, kind: type[_Type]) -> _Type:
+        """The equation where it is of that type; raises InputError for another."""
+        if type(self.equation) is not kind:
+            raise InputError(
+                f"'{self.equation.kind}' is not of {kind.title} that this solver takes",
+                "problem.equation.kind",
+            )
+        return self.equation
+
+    @property
+    def form(self) -> Equation:
+        """The equation where it is of the coefficient form; raises InputError for another."""
+        return self.equation_as(Equation)
+
+    @property
+    def linear(self) -> bool:
+        """Whether it is a steady linear problem: one system of linear equations."""
+        linear = self.time is None and self.equation.linear_with(self.parameters)
+        return linear and not self.nonlinear_sides
+
+    @property
+    def nonlinear_sides(self) -> bool:
+        """Whether a Neumann or Robin condition names the solution."""
+        values = [c.neumann for c in self.boundary.values()]
+        values += [v for c in self.boundary.values() if c.robin for v in (c.robin.alpha, c.robin.g)]
+        return any("u" in free_names(value, self.parameters) for value in values)
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which axes are periodic."""
+        return tuple(self.boundary[s].kind == "periodic" for s in self.box.sides[::2])
+
+    @property
+    def first(self) -> Mapping[str, Coefficient]:
+        """Initial data by name: a single coefficient is ``u``."""
+        if isinstance(self.initial, Mapping):
+            return self.initial
+        return {} if self.initial is None else {"u": self.initial}
+
+
+def _every_side(domain: Box, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:
+    """The sides by name, those that are not named as ``all`` says."""
+    if "all" not in boundary:
+        return boundary
+    named = {side: condition for side, condition in boundary.items() if side != "all"}
+    return dict.fromkeys(domain.sides, boundary["all"]) | named
+
+
+def _check_sides(domain: Box, boundary: Mapping[str, Condition]) -> None:
+    sides = domain.sides
+    for side in boundary:
+        if side not in sides:
+            raise InputError(
+                f"unknown side '{side}'{did_you_mean(side, sides)}", f"problem.boundary.{side}"
+            )
+    missing = [side for side in sides if side not in boundary]
+    if missing:
+        raise InputError(
+            f"no boundary condition on {', '.join(missing)}; give each side one of dirichlet, "
+            "neumann, robin, periodic: true",
+            "problem.boundary",
+        )
+    for low, high in zip(sides[::2], sides[1::2], strict=True):
+        kinds = boundary[low].kind, boundary[high].kind
+        if kinds.count("periodic") == 1:
+            raise InputError(
+                f"periodic needs both sides of a pair: {low} is {kinds[0]}, {high} is {kinds[1]}",
+                f"problem.boundary.{low}",
+            )

@@ -1,0 +1,524 @@
+"""What a coefficient is: the one place that reads numbers, texts, tables, files, arrays, functions.
+
+    compile(coefficient, context, key) -> Compiled(names, constant, jumps, at(points, values))
+
+A :class:`Context` says which names mean something where the coefficient stands; a
+:class:`Compiled` says which of them it uses, for texts, functions and tables alike. From this, and
+from nothing else, follows whether an equation is linear, steady, coupled, or needs a parameter.
+
+A function takes by name what has a name: a coordinate, ``t``, a field, a slope, a parameter,
+wherever it stands among the arguments. Leading arguments of other names are coordinates by their
+place, ``*args`` all that are left of these; an argument with a default need not be known.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from numbers import Real
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.expression import Expression, names_in, parse
+from sciml.core.problem.table import Curve, Table, curve
+
+if TYPE_CHECKING:
+    import torch
+
+# The outward normal of a side.
+NORMAL = ("nx", "ny", "nz")
+_COORDINATES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class FieldFile:
+    """Values read from a ``.npy`` file, or from ``dataset`` of an HDF5 file.
+
+    The array's trailing axes are x, y, z; leading axes are batch. Values on the problem's own
+    grid are taken as they are, others are interpolated linearly from a grid that spans the domain,
+    given at its nodes or at the centres of its cells as ``centring`` says. Where it says nothing,
+    n values for a grid of n cells between n + 1 nodes are the cells', all others the nodes'.
+    """
+
+    file: str
+    dataset: str | None = None
+    centring: Literal["node", "cell"] | None = None
+
+
+@dataclass(frozen=True)
+class Regions:
+    """On a mesh, one coefficient for each named subdomain."""
+
+    regions: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A parameter that is to be found, from this first guess, such that observations are met."""
+
+    unknown: float
+
+
+@dataclass(frozen=True)
+class Context:
+    """Which names mean what where a coefficient stands.
+
+    ``axes``: the coordinates in their order. ``timed``: whether ``t`` is known. ``state``: fields
+    and their slopes (``u``, ``ux``; ``v``, ``vy``). ``parameters``; ``tables`` among them, by name.
+    ``others``: all else that is known, such as the normal. ``refused``: names that mean something
+    elsewhere, each with the reason why not here.
+    """
+
+    axes: tuple[str, ...]
+    timed: bool = False
+    state: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    tables: tuple[tuple[str, Any], ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """All names that have a value."""
+        time = ("t",) if self.timed else ()
+        return (*self.axes, *time, *self.state, *self.parameters, *self.others)
+
+    @property
+    def absent(self) -> dict[str, str]:
+        """The names that are refused, but for those that are known."""
+        known = frozenset(self.known)
+        return {name: why for name, why in self.refused if name not in known}
+
+
+# An array with its centring (None: unsaid), its points and its key, to its values at the points.
+Locate = Callable[["torch.Tensor", "str | None", Sequence["torch.Tensor"], str], "torch.Tensor"]
+_Value = Callable[
+    [Sequence["torch.Tensor"], Mapping[str, "torch.Tensor"], "Locate | None"], "torch.Tensor"
+]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A coefficient, read.
+
+    ``names``: what it uses of coordinates, ``t``, fields, slopes, parameters. ``constant``: the
+    same at all points, times and states, parameters aside. ``jumps``: what in it may jump between
+    points close together, such as ``where``; None where nobody can say. ``curves``: the tables
+    that it looks into.
+    """
+
+    names: frozenset[str]
+    constant: bool
+    jumps: frozenset[str] | None
+    value: _Value
+    curves: tuple[Curve, ...] = ()
+
+    def at(
+        self,
+        points: Sequence[torch.Tensor],
+        values: Mapping[str, torch.Tensor],
+        locate: Locate | None = None,
+    ) -> torch.Tensor:
+        """The value at ``points``, one tensor per axis; broadcasts to (*batch, *points).
+
+        ``values``: the names besides the coordinates, which broadcast against the points.
+        ``locate`` finds values of arrays at the points. Not checked for being finite.
+        """
+        value = self.value(points, values, locate)
+        return value if value.is_floating_point() or value.is_complex() else value.double()
+
+
+def compile(
+    coefficient: Any,
+    context: Context,
+    key: str,
+    files: dict[FieldFile, torch.Tensor] | None = None,
+) -> Compiled:
+    """Read a coefficient; raises InputError, with ``key``, for what means nothing here.
+
+    ``files`` keeps the arrays of files, so that each is loaded once.
+    """
+    if isinstance(coefficient, str):
+        return _text(coefficient, context, key)
+    if isinstance(coefficient, Real):
+        return _number(float(coefficient))
+    if isinstance(coefficient, Table):
+        return _table(coefficient, context, key)
+    if isinstance(coefficient, FieldFile):
+        return _file(coefficient, context, key, {} if files is None else files)
+    if isinstance(coefficient, Regions):
+        raise InputError(
+            "regions are the named parts of a mesh; elsewhere write where(condition, a, b)", key
+        )
+    if is_array(coefficient):
+        return _array(coefficient, context, key)
+    if callable(coefficient):
+        return _function(coefficient, context, key)
+    raise InputError(
+        f"{short(key)} must be a number, an expression, a table, a field or a function; "
+        f"got {type(coefficient).__name__}",
+        key,
+    )
+
+
+def expression(text: str, context: Context) -> Expression:
+    """A text, parsed; raises InputError, without a key, for what means nothing here."""
+    return parse(text, context.known, context.absent, dict(context.tables))
+
+
+def names_of(coefficient: Any, context: Context, key: str) -> frozenset[str]:
+    """What a coefficient, or one of a list or of the regions of a mesh, uses."""
+    if isinstance(coefficient, Regions):
+        coefficient = tuple(coefficient.regions.values())
+    if isinstance(coefficient, (list, tuple)):
+        return frozenset().union(*(names_of(entry, context, key) for entry in coefficient))
+    if coefficient is None:
+        return frozenset()
+    return compile(coefficient, context, key).names
+
+
+def free_names(coefficient: Any, parameters: Mapping[str, Any] | None = None) -> frozenset[str]:
+    """What a coefficient, or one of a list, may use, before it is known what means something.
+
+    Those of a text that cannot be read are none: reading it says why. Where a name is that of a
+    table among the ``parameters``, the table's own variable is used.
+    """
+    if isinstance(coefficient, Regions):
+        coefficient = tuple(coefficient.regions.values())
+    if isinstance(coefficient, (list, tuple)):
+        return frozenset().union(*(free_names(entry, parameters) for entry in coefficient))
+    if isinstance(coefficient, Table):
+        return frozenset({coefficient.of})
+    if isinstance(coefficient, str):
+        found = names_in(coefficient)
+        tables = ((n, t) for n, t in (parameters or {}).items() if isinstance(t, Table))
+        return found | {table.of for name, table in tables if name in found}
+    if callable(coefficient):
+        return frozenset(argument.name for argument in _arguments(coefficient) or ())
+    return frozenset()
+
+
+def state_names(fields: Iterable[str], axes: Sequence[str] = _COORDINATES) -> tuple[str, ...]:
+    """The fields and their slopes: u, ux, uy, uz, v, ..."""
+    return tuple(f"{name}{axis}" for name in fields for axis in ("", *axes))
+
+
+def is_array(coefficient: Any) -> bool:
+    """Whether it is an array or a tensor."""
+    import numpy as np
+    import torch
+
+    return isinstance(coefficient, (torch.Tensor, np.ndarray))
+
+
+def short(key: str) -> str:
+    """The key as messages have it: ``K``, ``boundary.left.dirichlet``."""
+    return key.removeprefix("problem.").removeprefix("equation.")
+
+
+def read_parameters(
+    parameters: Mapping[str, Any],
+    taken: Iterable[str],
+    device: torch.device | str = "cpu",
+) -> tuple[dict[str, torch.Tensor], dict[str, Curve]]:
+    """The named parameters, float64 of shape batch, and the tables among them.
+
+    Raises InputError for a name that is ``taken``, for what is no number or unknown, and for
+    batches of different lengths.
+    """
+    import torch
+
+    taken, numbers, tables = frozenset(taken), {}, {}
+    for name, value in parameters.items():
+        key = f"problem.parameters.{name}"
+        if name in taken:
+            raise InputError(f"a parameter cannot be called '{name}': the name is taken", key)
+        if isinstance(value, Table):
+            tables[name] = _curve(value, key)
+            continue
+        if isinstance(value, Unknown):
+            raise InputError(f"'{name}' is unknown: solvers that find it are pinn, gaussians", key)
+        try:
+            tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
+        except (TypeError, ValueError, RuntimeError):
+            raise InputError(
+                f"parameter '{name}' must be a number or a list of numbers; got {value!r}", key
+            ) from None
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"parameter '{name}' must be finite; got {value!r}", key)
+        numbers[name] = tensor
+    batches = {name: tuple(p.shape) for name, p in numbers.items() if p.ndim}
+    try:
+        torch.broadcast_shapes(*batches.values())
+    except RuntimeError:
+        counts = ", ".join(f"{name} has {list(shape)}" for name, shape in batches.items())
+        raise InputError(
+            f"parameters given as lists must be equally long: {counts}", "problem.parameters"
+        ) from None
+    return numbers, tables
+
+
+def outside(compiled: Compiled) -> str:
+    """What to say of a value that is no number: the ranges of the tables that gave it."""
+    return "".join(f"; {c.range}, write outside: hold to keep its ends" for c in compiled.curves)
+
+
+def load(source: FieldFile, key: str) -> torch.Tensor:
+    """The array of a field file, float64; raises InputError where there is none."""
+    import numpy as np
+    import torch
+
+    path = Path(source.file)
+    if not path.is_file():
+        raise InputError(f"file not found: {source.file}", key)
+    try:
+        if path.suffix == ".npy":
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+        else:
+            array = _load_hdf5(path, source, key)
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = "numpy.save did not write it" if path.suffix == ".npy" else error
+        raise InputError(f"cannot read {source.file}: {reason}", key) from None
+    if array.dtype.kind not in "fiu":
+        raise InputError(f"{source.file} holds {array.dtype}; it must hold real numbers", key)
+    # A private copy: the map is read-only and torch tensors are not.
+    return torch.from_numpy(np.array(array, dtype=np.float64))
+
+
+def _load_hdf5(path: Path, source: FieldFile, key: str) -> Any:
+    import h5py
+    import numpy as np
+
+    with h5py.File(path, "r") as file:
+        names: list[str] = []
+        file.visititems(lambda n, o: names.append(n) if isinstance(o, h5py.Dataset) else None)
+        wanted = source.dataset or (names[0] if len(names) == 1 else None)
+        if wanted is None or wanted.strip("/") not in names:
+            raise InputError(
+                f"{source.file} has no dataset '{source.dataset}'; name one of: {', '.join(names)}"
+                if source.dataset
+                else f"name the dataset of {source.file}: one of {', '.join(names)}",
+                key,
+            )
+        return np.asarray(file[wanted][...])
+
+
+def _number(number: float) -> Compiled:
+    def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
+        import torch
+
+        return torch.tensor(number, dtype=torch.float64)
+
+    return Compiled(frozenset(), True, frozenset(), value)
+
+
+def _text(text: str, context: Context, key: str) -> Compiled:
+    try:
+        return _read_text(text, context)
+    except InputError as error:
+        raise InputError(error.message, error.key or key) from None
+
+
+@lru_cache(maxsize=512)
+def _read_text(text: str, context: Context) -> Compiled:
+    found, axes = expression(text, context), context.axes
+
+    def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
+        return found(**dict(zip(axes, points, strict=False)), **values)
+
+    constant = found.names <= frozenset(context.parameters)
+    return Compiled(found.names, constant, found.jumps, value, found.curves)
+
+
+def _table(table: Table, context: Context, key: str) -> Compiled:
+    found, of = _curve(table, key), table.of
+    if of not in context.known:
+        why = context.absent.get(of) or f"unknown here{did_you_mean(of, context.known)}"
+        raise InputError(
+            f"{table.name} is of '{of}': {why}; as a parameter k it is looked up by k(...)", key
+        )
+    place = context.axes.index(of) if of in context.axes else None
+
+    def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
+        return found(values[of] if place is None else points[place])
+
+    return Compiled(frozenset({of}), of in context.parameters, frozenset(), value, (found,))
+
+
+def _curve(table: Table, key: str) -> Curve:
+    try:
+        return curve(table)
+    except InputError as error:
+        raise InputError(error.message, key + (error.key or "")) from None
+
+
+def _file(
+    source: FieldFile, context: Context, key: str, files: dict[FieldFile, torch.Tensor]
+) -> Compiled:
+    """A file, loaded when its values are first wanted."""
+
+    def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
+        if source not in files:
+            files[source] = load(source, key)
+        return _located(files[source], source.centring, points, locate, key)
+
+    return Compiled(frozenset(context.axes), False, None, value)
+
+
+def _array(array: Any, context: Context, key: str) -> Compiled:
+    import torch
+
+    try:
+        tensor = torch.as_tensor(array)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{short(key)} must hold numbers: {error}", key) from None
+
+    def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
+        return _located(tensor, None, points, locate, key)
+
+    if not tensor.ndim:
+        return Compiled(frozenset(), True, frozenset(), value)
+    return Compiled(frozenset(context.axes), False, None, value)
+
+
+def _located(
+    array: torch.Tensor, centring: str | None, points: Any, locate: Locate | None, key: str
+) -> torch.Tensor:
+    if array.ndim == 0:
+        return array
+    if locate is None:
+        raise InputError(f"{short(key)} cannot be an array here; give an expression", key)
+    return locate(array, centring, points, key)
+
+
+def _arguments(function: Callable[..., Any]) -> tuple[inspect.Parameter, ...] | None:
+    """A function's arguments; None where Python cannot say."""
+    try:
+        return tuple(inspect.signature(function).parameters.values())
+    except (TypeError, ValueError):
+        return None
+
+
+@dataclass(frozen=True)
+class _Call:
+    """How a function is called: names of coordinates and values by place and by keyword.
+
+    ``defaults``: the places of arguments that keep their default.
+    """
+
+    placed: tuple[str, ...]
+    named: tuple[str, ...]
+    defaults: Mapping[int, Any]
+
+
+def _function(function: Callable[..., Any], context: Context, key: str) -> Compiled:
+    arguments = _arguments(function)
+    plan = _Call(context.axes, (), {}) if arguments is None else _plan(arguments, context, key)
+    wanted = (*plan.placed, *plan.named)
+    curves = {name: found for name, found in context.tables if name in wanted}
+    axes = context.axes
+    used = [name for name in wanted if name in axes]
+
+    def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
+        import torch
+
+        shape = torch.broadcast_shapes(*(p.shape for p in points))
+        known = {name: points[axes.index(name)].expand(shape) for name in used} | curves
+        placed = [
+            plan.defaults[k] if k in plan.defaults else _one(name, known, values)
+            for k, name in enumerate(plan.placed)
+        ]
+        named = {name: _one(name, known, values) for name in plan.named}
+        if arguments is None:
+            try:
+                found = function(*placed)
+            except TypeError as error:
+                raise InputError(
+                    f"the function cannot take the {len(placed)} coordinates: {error}", key
+                ) from None
+        else:
+            found = function(*placed, **named)
+        return _checked(found, shape, points[0].device, key)
+
+    kept = {plan.placed[k] for k in plan.defaults}
+    names = frozenset(wanted) - kept - curves.keys()
+    return Compiled(
+        names, names <= frozenset(context.parameters), None, value, tuple(curves.values())
+    )
+
+
+def _one(name: str, known: Mapping[str, Any], values: Mapping[str, Any]) -> Any:
+    return known[name] if name in known else values[name]
+
+
+def _plan(arguments: Sequence[inspect.Parameter], context: Context, key: str) -> _Call:
+    known = frozenset((*context.known, *(name for name, _ in context.tables)))
+    axes, absent = context.axes, context.absent
+    # Names that mean something, if not here.
+    other = {*absent, *_COORDINATES, "t"}
+    placed: list[str] = []
+    named: list[str] = []
+    defaults: dict[int, Any] = {}
+    for argument in arguments:
+        name, place = argument.name, len(placed)
+        if argument.kind is argument.VAR_KEYWORD:
+            continue
+        if argument.kind is argument.VAR_POSITIONAL:
+            placed += [axis for axis in axes if axis not in placed]
+        elif argument.kind is argument.KEYWORD_ONLY:
+            if name in known:
+                named.append(name)
+            elif argument.default is argument.empty:
+                raise _unknown_argument(name, known, absent, key)
+        elif name in known:
+            placed.append(name)
+        elif argument.default is not argument.empty:
+            defaults[place] = argument.default
+            placed.append(name)
+        # A coordinate by its place, as long as all before it are coordinates at theirs.
+        elif name not in other and place < len(axes) and tuple(placed) == axes[:place]:
+            placed.append(axes[place])
+        else:
+            raise _unknown_argument(name, known, absent, key)
+    return _Call(tuple(placed), tuple(named), defaults)
+
+
+def _unknown_argument(
+    name: str, known: Iterable[str], absent: Mapping[str, str], key: str
+) -> InputError:
+    if name in absent:
+        return InputError(f"the function takes '{name}': {absent[name]}", key)
+    return InputError(
+        f"the function takes '{name}', which is neither a name that is known here nor the place "
+        f"of a coordinate{did_you_mean(name, known)}",
+        key,
+    )
+
+
+def _checked(found: Any, shape: Sequence[int], device: torch.device, key: str) -> torch.Tensor:
+    """What a function returned, as a tensor; InputError where it is not one value per point."""
+    import torch
+
+    # A Python number must not become a float32.
+    dtype = torch.complex128 if isinstance(found, complex) else torch.float64
+    try:
+        value = torch.as_tensor(found, dtype=None if is_array(found) else dtype, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"the function for {short(key)} returned a {type(found).__name__}; it must return one "
+            "number per point",
+            key,
+        ) from None
+    tail = value.shape[-len(shape) :] if shape else ()
+    if any(size not in (1, n) for size, n in zip(reversed(tail), reversed(shape), strict=False)):
+        raise InputError(
+            f"the function for {short(key)} returned shape {list(value.shape)} for coordinates of "
+            f"shape {list(shape)}; it must return one value per point, batch dimensions first",
+            key,
+        )
+    return value

@@ -1,0 +1,1 @@
+"""What an answer is: solvers' face, statuses, solutions, trainings, and their files."""

@@ -1,0 +1,388 @@
+"""Solutions on disk: HDF5 for programs, VTK for ParaView, JSON for the record of a run.
+
+Every file is written whole or not at all: into a temporary file in the same directory, flushed to
+the disk, then renamed over the old one, which POSIX makes one atomic step.
+
+``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
+order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
+names; ``times`` of the frames; ``residual`` and ``statuses`` per sample; groups ``stats`` and,
+where there are bounds of the error, ``certificate``; group ``fields`` for what was plotted beside
+u, such as K; group ``mesh`` in place of the grid. Frames go to ParaView as ``solution.pvd``, an
+index of the files in ``frames/``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import meshio
+import numpy as np
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.problem.grid import Box, Grid, Points
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.mesh_file import read_mesh_group, write_mesh_group, write_vtu
+from sciml.core.run.certificate import Certificate
+from sciml.core.run.status import Status
+
+if TYPE_CHECKING:
+    from sciml.core.run.solution import Solution
+
+FORMAT = "sciml solution 1"
+VTU_POINTS = 1_000_000
+BATCH_ARRAYS = 9
+_CELLS = {1: "line", 2: "quad", 3: "hexahedron"}
+# Corners of one cell in VTK's order.
+_CORNERS: dict[int, list[tuple[int, ...]]] = {
+    1: [(0,), (1,)],
+    2: [(0, 0), (1, 0), (1, 1), (0, 1)],
+    3: [(x, y, z) for z in (0, 1) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))],
+}
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, with its suffix, renamed to it on leaving the block.
+
+    The directory is made where it is missing. When the block raises, the temporary file goes and
+    ``path`` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` as indented JSON; what JSON does not know is written as its text."""
+    write_text(path, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def save_solution(
+    solution: Solution,
+    directory: str | Path,
+    fields: Mapping[str, torch.Tensor] | None = None,
+) -> tuple[Path, ...]:
+    """Write ``solution.h5`` and, where there is a grid, a file for ParaView; returns the paths.
+
+    ``fields``: named arrays of the grid's shape that go along, such as the coefficient K.
+    """
+    fields = fields or {}
+    directory = Path(directory)
+    paths = [directory / "solution.h5"]
+    with atomic_write(paths[0]) as temporary:
+        _write_h5(temporary, solution, fields)
+    if isinstance(solution.on, Points) and solution.on.box.dimension > 3:
+        return tuple(paths)  # ParaView's points have three coordinates
+    if solution.on is not None and solution.times is None:
+        paths.append(_save_paraview(solution, directory / "solution", fields))
+    elif solution.on is not None:
+        paths.append(_save_series(solution, directory))
+    return tuple(paths)
+
+
+def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Tensor]) -> Path:
+    """One file for ParaView, ``stem`` with a suffix."""
+    assert solution.on is not None
+    if isinstance(solution.on, Mesh):
+        with atomic_write(stem.with_suffix(".vtu")) as temporary:
+            write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields))
+        return stem.with_suffix(".vtu")
+    if isinstance(solution.on, Points):
+        path = stem.with_suffix(".vtu")
+        with atomic_write(path) as temporary:
+            _write_cloud(temporary, solution.on, _paraview_arrays(solution, fields))
+        return path
+    small = int(np.prod(solution.on.shape)) <= VTU_POINTS
+    path = stem.with_suffix(".vtu" if small else ".vti")
+    arrays = _paraview_arrays(solution, fields)
+    with atomic_write(path) as temporary:
+        (_write_vtu if small else _write_vti)(temporary, solution.on, arrays)
+    return path
+
+
+def _save_series(solution: Solution, directory: Path) -> Path:
+    """One file per frame and their index, ``solution.pvd``."""
+    assert solution.times is not None
+    axis, entries = solution.residual.ndim, []
+    for k, instant in enumerate(solution.times.tolist()):
+        frame = replace(solution, value=solution.value.select(axis, k), times=None)
+        path = _save_paraview(frame, directory / "frames" / f"{k:04d}", {})
+        entries.append(f'<DataSet timestep="{instant!r}" file="frames/{path.name}"/>')
+    index = directory / "solution.pvd"
+    write_text(
+        index,
+        '<?xml version="1.0"?>\n<VTKFile type="Collection" version="0.1">\n<Collection>\n'
+        + "\n".join(entries)
+        + "\n</Collection>\n</VTKFile>\n",
+    )
+    return index
+
+
+def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]) -> None:
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = FORMAT
+        file.attrs["solver"] = repr(solution.solver)
+        file["u"] = _array(solution.value)
+        file["u"].attrs["fields"] = list(solution.fields)
+        if solution.times is not None:
+            file["times"] = _array(solution.times)
+        file["residual"] = _array(solution.residual)
+        file["statuses"] = [status.name for status in solution.statuses]
+        file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
+        if isinstance(solution.on, Mesh):
+            write_mesh_group(file.create_group("mesh"), solution.on)
+        elif isinstance(solution.on, Points):
+            box = solution.on.box
+            file["u"].attrs.update(
+                points=solution.on.count, seed=solution.on.seed, lower=box.lower, upper=box.upper
+            )
+        elif solution.on is not None:
+            box = solution.on.box
+            file["u"].attrs.update(
+                centring=solution.on.centring, lower=box.lower, upper=box.upper, axes="x,y,z"
+            )
+        stats = file.create_group("stats")
+        stats["iterations"] = _array(solution.stats.iterations)
+        stats["residuals"] = _array(solution.stats.residuals)
+        stats.attrs["setup_seconds"] = solution.stats.setup_seconds
+        stats.attrs["solve_seconds"] = solution.stats.solve_seconds
+        if solution.stats.work_units is not None:
+            stats.attrs["work_units"] = solution.stats.work_units
+        if solution.certificate is not None:
+            _write_certificate(file.create_group("certificate"), solution.certificate)
+        for name, values in fields.items():
+            file[f"fields/{name}"] = _array(values)
+
+
+def read_solution(path: str | Path) -> dict[str, Any]:
+    """What ``load_solution`` makes a Solution of, by the names of its parts.
+
+    Raises InputError for a missing or foreign file.
+    """
+    path = Path(path)
+    path = path / "solution.h5" if path.is_dir() else path
+    with _open_h5(path) as file:
+        u, stats = file["u"], file["stats"]
+        value = torch.from_numpy(u[()])
+        residual = _tensor(file["residual"])
+        grid: Grid | Mesh | Points | None = None
+        if "mesh" in file:
+            grid = read_mesh_group(file["mesh"])
+        if "points" in u.attrs:
+            box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
+            grid = Points(int(u.attrs["points"]), int(u.attrs["seed"]), box)
+        if "centring" in u.attrs:
+            box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
+            shape = tuple(value.shape[-len(box.lower) :])
+            grid = Grid(shape, str(u.attrs["centring"]), box)  # type: ignore[arg-type]
+        statistics = {
+            "iterations": _tensor(stats["iterations"]),
+            "residuals": _tensor(stats["residuals"]),
+            **{name: float(number) for name, number in stats.attrs.items()},
+        }
+        return dict(
+            value=value,
+            residual=residual,
+            statuses=tuple(Status[name.decode()] for name in file["statuses"][()]),
+            stats=statistics,
+            on=grid,
+            solver=str(file.attrs["solver"]),
+            notes=tuple(note.decode() for note in file["notes"][()]),
+            times=_tensor(file["times"]) if "times" in file else None,
+            fields=tuple(str(name) for name in u.attrs.get("fields", ("u",))),
+            certificate=_read_certificate(file["certificate"]) if "certificate" in file else None,
+        )
+
+
+def _write_certificate(group: h5py.Group, certificate: Certificate) -> None:
+    for name, value in vars(certificate).items():
+        if isinstance(value, torch.Tensor):
+            group[name] = _array(value)
+        else:
+            group.attrs[name] = value
+
+
+def _read_certificate(group: h5py.Group) -> Certificate:
+    bounds = {name: _tensor(group[name]) for name in group}
+    margin, probability = float(group.attrs["margin"]), float(group.attrs["probability"])
+    return Certificate(
+        **bounds,
+        margin=margin,
+        probability=probability,
+        steps=int(group.attrs["steps"]),
+        reason=str(group.attrs.get("reason", "")),
+    )
+
+
+def load_fields(path: str | Path) -> dict[str, torch.Tensor]:
+    """The named arrays saved beside the solution in ``path``."""
+    path = Path(path)
+    with _open_h5(path / "solution.h5" if path.is_dir() else path) as file:
+        return {name: _tensor(values) for name, values in file.get("fields", {}).items()}
+
+
+def _open_h5(path: Path) -> h5py.File:
+    if not path.is_file():
+        raise InputError(f"no solution at {path}: give a run's directory or its solution.h5")
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} is not a readable HDF5 file") from error
+    if file.attrs.get("format") != FORMAT:
+        file.close()
+        raise InputError(f"{path} is an HDF5 file but holds no solution written by this package")
+    return file
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    return values.detach().cpu().numpy()
+
+
+def _tensor(dataset: h5py.Dataset) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(dataset[()]))
+
+
+def _floats(values: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+def _paraview_arrays(
+    solution: Solution, fields: Mapping[str, torch.Tensor]
+) -> dict[str, np.ndarray]:
+    """Arrays of the grid's shape by name; of a batch, the first few samples as u_0, u_1, ..."""
+    assert solution.on is not None
+    shape = solution.on.shape
+    names, value = solution.fields, solution.value
+    if len(names) > 1:
+        parts = value.movedim(-len(shape) - 1, 0)
+        named = {**dict(zip(names, parts, strict=True)), **fields}
+    else:
+        named = {names[0]: value, **fields}
+    for name in [name for name, values in named.items() if values.is_complex()]:
+        values = named.pop(name)
+        named |= {f"{name}_real": values.real, f"{name}_imag": values.imag}
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in named.items():
+        samples = _array(values).reshape(-1, *shape)[:BATCH_ARRAYS]
+        single = values.ndim == len(shape)
+        arrays |= {name if single else f"{name}_{i}": v for i, v in enumerate(samples)}
+    return arrays
+
+
+def _mesh_arrays(
+    solution: Solution, mesh: Mesh, fields: Mapping[str, torch.Tensor]
+) -> dict[str, np.ndarray]:
+    """Arrays by name; a displacement is a vector of three components, as ParaView wants it."""
+    count = len(solution.fields)
+    values = _array(solution.value).reshape(-1, *((count,) if count > 1 else ()), *mesh.shape)
+    if count > 1:
+        values = np.pad(values, ((0, 0), (0, 3 - count), (0, 0)))
+    named = {"u" if count == 1 else "displacement": values}
+    named |= {k: _array(v).reshape(-1, v.shape[-1]) for k, v in fields.items()}
+    arrays: dict[str, np.ndarray] = {}
+    for name, samples in named.items():
+        single = len(samples) == 1
+        chosen = enumerate(samples[:BATCH_ARRAYS])
+        arrays |= {name if single else f"{name}_{i}": v for i, v in chosen}
+    return arrays
+
+
+def _write_vtu(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None:
+    """The grid as lines, quadrilaterals or hexahedra; cells that touch a NaN are left out."""
+    cell_data = grid.centring == "cell"
+    nodes = tuple(n + 1 for n in grid.shape) if cell_data else grid.shape
+    axes = [
+        np.linspace(a, b, n) for a, b, n in zip(grid.box.lower, grid.box.upper, nodes, strict=True)
+    ]
+    points = np.zeros((int(np.prod(nodes)), 3))
+    points[:, : len(nodes)] = np.stack(
+        [x.ravel() for x in np.meshgrid(*axes, indexing="ij")], axis=1
+    )
+    index = np.arange(len(points)).reshape(nodes)
+    corners = [
+        index[tuple(slice(s, n - 1 + s) for s, n in zip(corner, nodes, strict=True))].ravel()
+        for corner in _CORNERS[len(nodes)]
+    ]
+    cells = np.stack(corners, axis=1)
+    known = np.isfinite(np.stack([v.ravel() for v in arrays.values()])).all(axis=0)
+    keep = known if cell_data else known[cells].all(axis=1)
+    flat = {name: np.ascontiguousarray(v).ravel() for name, v in arrays.items()}
+    mesh = meshio.Mesh(
+        points,
+        [(_CELLS[len(nodes)], cells[keep])],
+        point_data={} if cell_data else flat,
+        cell_data={name: [v[keep]] for name, v in flat.items()} if cell_data else {},
+    )
+    meshio.write(path, mesh, file_format="vtu", compression=None)
+
+
+def _write_cloud(path: Path, on: Points, arrays: Mapping[str, np.ndarray]) -> None:
+    """Scattered points, each a vertex of its own."""
+    columns = [c.numpy() for c in on.coordinates()]
+    points = np.zeros((on.count, 3))
+    points[:, : len(columns)] = np.stack(columns, axis=1)
+    vertices = np.arange(on.count)[:, None]
+    data = {name: np.ascontiguousarray(v) for name, v in arrays.items()}
+    mesh = meshio.Mesh(points, [("vertex", vertices)], point_data=data)
+    meshio.write(path, mesh, file_format="vtu", compression=None)
+
+
+def _write_vti(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None:
+    """VTK image data, raw: no points and no cells, so eight bytes a value and nothing more."""
+    pad = (0,) * (3 - len(grid.shape))
+    cell_data = grid.centring == "cell"
+    last = [n if cell_data else n - 1 for n in grid.shape]
+    extent = " ".join(f"0 {n}" for n in (*last, *pad))
+    origin = " ".join(repr(float(v)) for v in (*grid.box.lower, *pad))
+    spacing = " ".join(repr(float(v)) for v in (*grid.spacing, *(1.0 for _ in pad)))
+    kind = "CellData" if cell_data else "PointData"
+    header, offset = [], 0
+    for name, values in arrays.items():
+        header.append(
+            f'<DataArray type="Float64" Name="{name}" format="appended" offset="{offset}"/>'
+        )
+        offset += 8 + 8 * values.size
+    with open(path, "wb") as file:
+        file.write(
+            '<?xml version="1.0"?>\n<VTKFile type="ImageData" version="1.0" '
+            'byte_order="LittleEndian" header_type="UInt64">\n'
+            f'<ImageData WholeExtent="{extent}" Origin="{origin}" Spacing="{spacing}">'
+            f'<Piece Extent="{extent}"><{kind}>{"".join(header)}</{kind}></Piece></ImageData>\n'
+            '<AppendedData encoding="raw">_'.encode()
+        )
+        for values in arrays.values():
+            file.write(struct.pack("<Q", 8 * values.size))
+            # VTK runs x fastest, our arrays z.
+            file.write(np.asarray(values, dtype="<f8").tobytes(order="F"))
+        file.write(b"</AppendedData>\n</VTKFile>\n")

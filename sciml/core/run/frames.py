@@ -1,0 +1,224 @@
+"""Frames of a run in time: kept in memory, and in a file from which a killed run goes on.
+
+The file is HDF5 with one contiguous dataset per component of the state, made whole for all frames
+before the first one. After that its structure never changes: a frame is written to its place in
+the file, flushed to the disk, and counted only then. Whenever the process dies, what is counted is
+there, and any HDF5 reader opens it, also while the run goes on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from numbers import Number
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.run.files import atomic_write
+
+FORMAT = "sciml frames 1"
+
+
+class Frames:
+    """The states at ``times`` so far, each a tuple of tensors whose first is (*batch, *shape).
+
+    ``states[-1]`` is whole; of the earlier states only the first component is kept in memory. With
+    ``path`` they are also in that file; where it holds frames of the same ``fingerprint`` (a text
+    that identifies problem, grid and solver) these are taken over, and ``count`` says how many.
+    Raises InputError where the file belongs to another run, is no such file, or is being written
+    by another process.
+    """
+
+    def __init__(
+        self, times: Sequence[float], path: str | Path | None = None, fingerprint: str = ""
+    ) -> None:
+        self.times = tuple(float(t) for t in times)
+        self.path = None if path is None else Path(path)
+        self.fingerprint = fingerprint
+        self.states: list[tuple[torch.Tensor, ...]] = []
+        self._file: _File | None = None
+        if self.path is not None and self.path.exists():
+            self._file = _File(self.path)
+            self.states = self._file.load(self.times, fingerprint)
+            self._file.lock()
+
+    @property
+    def count(self) -> int:
+        """How many frames there are."""
+        return len(self.states)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every frame is there."""
+        return self.count == len(self.times)
+
+    def append(self, *state: torch.Tensor) -> None:
+        """Add the next frame; it is on the disk when this returns."""
+        kept = tuple(part.detach().clone() for part in state)
+        if self.path is not None:
+            arrays = [np.asarray(part.cpu().numpy(), order="C") for part in kept]
+            if self._file is None:
+                _create(self.path, self.times, self.fingerprint, arrays)
+                self._file = _File(self.path)
+                self._file.lock()
+            self._file.write(self.count, arrays)
+        if self.states:
+            self.states[-1] = self.states[-1][:1]
+        self.states.append(kept)
+
+    def stack(self, dimension: int) -> torch.Tensor:
+        """The first components, (*batch, frames, *shape) for ``dimension`` trailing axes."""
+        return torch.stack([state[0] for state in self.states], dim=-dimension - 1)
+
+
+class _File:
+    """A file of frames, open for writing: where in it each component of each frame lies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._opened() as file:
+            parts = [file[f"state/{k}"] for k in range(len(file["state"]))]
+            self.offsets = [part.id.get_offset() for part in parts]
+            self.sizes = [p.dtype.itemsize * int(np.prod(p.shape[1:])) for p in parts]
+            self.count_at = file["count"].id.get_offset()
+        self.handle = os.open(path, os.O_RDWR)
+
+    def __del__(self) -> None:
+        if hasattr(self, "handle"):
+            os.close(self.handle)
+
+    def load(self, times: tuple[float, ...], fingerprint: str) -> list[tuple[torch.Tensor, ...]]:
+        """The frames that are counted; raises InputError for a file of another run."""
+        with self._opened() as file:
+            if file.attrs["fingerprint"] != fingerprint or tuple(file["times"][()]) != times:
+                raise InputError(
+                    f"'{self.path}' holds the frames of another problem, grid or solver; "
+                    "name another file, or remove this one to start afresh",
+                    "frames",
+                )
+            count = int(file["count"][0])
+            parts = [file[f"state/{k}"] for k in range(len(file["state"]))]
+            states: list[tuple[torch.Tensor, ...]]
+            states = [(torch.from_numpy(parts[0][k]),) for k in range(count)]
+            if count:
+                rest = tuple(torch.from_numpy(np.array(p[count - 1])) for p in parts[1:])
+                states[-1] = (*states[-1], *rest)
+        return states
+
+    def lock(self) -> None:
+        """Keep other processes from writing; raises InputError where one is writing already."""
+        # The system drops this lock when this process closes the file under any handle, so it
+        # comes after the reading.
+        try:
+            fcntl.lockf(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"'{self.path}' is being written by another run; give each its own file", "frames"
+            ) from error
+
+    def write(self, index: int, arrays: Sequence[np.ndarray]) -> None:
+        """Frame ``index``, on the disk before it is counted."""
+        if [array.nbytes for array in arrays] != self.sizes:
+            raise ValueError("a frame differs in shape from those before")
+        for array, offset, size in zip(arrays, self.offsets, self.sizes, strict=True):
+            self._put(array.reshape(-1).view(np.uint8), offset + index * size)
+        os.fsync(self.handle)
+        self._put(np.array([index + 1], dtype="<i8").view(np.uint8), self.count_at)
+        os.fsync(self.handle)
+
+    def _put(self, raw: np.ndarray, offset: int) -> None:
+        left = memoryview(raw.data)
+        while left:
+            written = os.pwrite(self.handle, left, offset)
+            left, offset = left[written:], offset + written
+
+    def _opened(self) -> h5py.File:
+        try:
+            file = h5py.File(self.path, "r", locking=False)
+        except OSError as error:
+            raise InputError(f"'{self.path}' is not a readable HDF5 file", "frames") from error
+        if file.attrs.get("format") != FORMAT:
+            file.close()
+            raise InputError(f"'{self.path}' holds no frames written by this package", "frames")
+        return file
+
+
+def _create(
+    path: Path, times: tuple[float, ...], fingerprint: str, arrays: Sequence[np.ndarray]
+) -> None:
+    """The file with room for every frame and none of them yet."""
+    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["fingerprint"] = FORMAT, fingerprint
+        file["times"] = np.array(times)
+        file.create_group("state")
+        for k, array in enumerate(arrays):
+            _allocate(file, f"state/{k}", (len(times), *array.shape), array.dtype)
+        _allocate(file, "count", (1,), np.dtype("<i8"))
+        file["count"][0] = 0
+
+
+def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """A contiguous dataset whose place in the file is fixed at once, its values left as holes."""
+    options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    options.set_layout(h5py.h5d.CONTIGUOUS)
+    options.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    options.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    space = h5py.h5s.create_simple(shape)
+    kind = h5py.h5t.py_create(dtype, logical=True)
+    h5py.h5d.create(file.id, name.encode(), kind, space, options)
+
+
+def fingerprint(*parts: Any) -> str:
+    """A text that is the same where problem, grid, solver and data are the same.
+
+    Dataclasses are taken field by field, tensors and arrays by their bytes, functions by their
+    name and code, files by their size and time of change.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        _digest(part, digest.update)
+    return digest.hexdigest()
+
+
+def _digest(part: Any, update: Callable[[bytes], None]) -> None:
+    update(f"<{type(part).__name__}>".encode())
+    if isinstance(part, (torch.Tensor, np.ndarray)):
+        array = np.ascontiguousarray(torch.as_tensor(part).detach().cpu().numpy())
+        update(f"{array.dtype}{array.shape}".encode())
+        update(array.tobytes())
+    elif is_dataclass(part) and not isinstance(part, type):
+        for entry in fields(part):
+            update(entry.name.encode())
+            _digest(getattr(part, entry.name), update)
+        if isinstance(getattr(part, "file", None), str):
+            _digest_file(Path(part.file), update)  # type: ignore[attr-defined]
+    elif isinstance(part, Mapping):
+        for name in sorted(part, key=str):
+            update(str(name).encode())
+            _digest(part[name], update)
+    elif isinstance(part, (list, tuple)):
+        for entry in part:
+            _digest(entry, update)
+    elif isinstance(part, FunctionType):
+        update(f"{part.__module__}.{part.__qualname__}".encode() + part.__code__.co_code)
+        held = [cell.cell_contents for cell in part.__closure__ or ()]
+        for value in (*part.__code__.co_consts, *held):
+            if isinstance(value, (Number, str, torch.Tensor, np.ndarray)):
+                _digest(value, update)
+    else:
+        update(repr(part).encode())
+
+
+def _digest_file(path: Path, update: Callable[[bytes], None]) -> None:
+    if path.is_file():
+        found = path.stat()
+        update(f"{found.st_size} {found.st_mtime_ns}".encode())

@@ -1,0 +1,146 @@
+"""The answer, with the evidence for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.interpolation import interpolate
+from sciml.core.problem.mesh import Mesh, sample
+from sciml.core.problem.quadrature import relative_error
+from sciml.core.run.status import Status
+
+if TYPE_CHECKING:
+    from sciml.core.problem.grid import Points
+    from sciml.core.run.certificate import Certificate
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the solve cost.
+
+    ``iterations``: int tensor of shape batch. ``residuals``: (steps, *batch) relative residual
+    norms as the method saw them, first entry before the first iteration. Seconds are wall time.
+    ``work_units``: applications of A, or their equivalent, where the method counts them; those of a
+    preconditioner, and of the first guess that it may give, are among them.
+    """
+
+    iterations: torch.Tensor
+    residuals: torch.Tensor
+    setup_seconds: float
+    solve_seconds: float
+    work_units: float | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Value on its grid, why the solver stopped, and the true residual recomputed in float64.
+
+    ``value``: (*batch, [frames], [fields], *grid), frames for a problem in time, fields where there
+    are several; NaN inside obstacles whose rim is not Dirichlet. ``residual``: ||b - A x|| / ||b||
+    per sample, shape batch; of a nonlinear problem ||F(u)|| / ||b||, b the right-hand side of the
+    linear problem frozen at u; in time the largest of the implicit stages' residuals and of the
+    relative error that the integrator estimates for its steps. ``statuses``: one Status per sample,
+    flattened in row-major order.
+    ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
+    ``certificate``: two-sided bounds of the value's error where the solver gives them.
+    ``function``: the answer itself where it is a trained function, from points (n, D), time last,
+    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``trained``:
+    the objective that the function was trained by, which holds its residual and its points.
+    """
+
+    value: torch.Tensor
+    residual: torch.Tensor
+    statuses: tuple[Status, ...]
+    stats: Statistics
+    on: Grid | Mesh | Points | None = None
+    solver: Any = None
+    notes: tuple[str, ...] = field(default=())
+    times: torch.Tensor | None = None
+    fields: tuple[str, ...] = ("u",)
+    certificate: Certificate | None = None
+    function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    trained: Any = field(default=None, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
+        good, count = sum(s.success for s in self.statuses), len(self.statuses)
+        ended = f"{good} of {count} converged" if count > 1 else self.status.name.lower()
+        steps = " to ".join(str(n) for n in sorted({min(counts), max(counts)}))
+        return (
+            f"Solution({ended.replace('_', ' ')}, iterations {steps}, residual {residual:.1e}, "
+            f"{', '.join(self.fields)} of shape {tuple(self.value.shape)})"
+        )
+
+    @property
+    def status(self) -> Status:
+        """The first status that is not a success, or CONVERGED: what to tell the user."""
+        return next((s for s in self.statuses if not s.success), Status.CONVERGED)
+
+    @property
+    def converged(self) -> bool | torch.Tensor:
+        """A boolean, or for a batch a bool tensor of shape batch."""
+        if self.residual.ndim == 0:
+            return self.statuses[0].success
+        return torch.tensor([s.success for s in self.statuses]).reshape(self.residual.shape)
+
+    @property
+    def last(self) -> torch.Tensor:
+        """The value at the end of time, (*batch, [fields], *grid); the value itself if steady."""
+        return self.value if self.times is None else self.value.select(self.residual.ndim, -1)
+
+    def error(self, exact: Callable[..., torch.Tensor] | torch.Tensor) -> torch.Tensor:
+        """Relative L2 error per sample against a function of x, y, z or values on the grid.
+
+        In time the last frame is compared. Points with a NaN value (inside obstacles) are left out.
+        On a mesh by quadrature, between the nodes too: see :mod:`sciml.core.problem.quadrature`.
+        """
+        if isinstance(self.on, Mesh):
+            return relative_error(self.on, self.value, exact, self.residual.ndim)
+        if callable(exact):
+            if self.on is None:
+                raise ValueError("a function needs a grid; pass the exact values instead")
+            exact = exact(*self.on.coordinates())
+        value = self.last
+        dims = tuple(range(self.residual.ndim, value.ndim))
+        known = torch.isfinite(value)
+        truth = torch.where(known, torch.as_tensor(exact, dtype=value.dtype), 0.0)
+        gap = torch.where(known, value, 0.0) - truth
+        return gap.abs().square().sum(dims).sqrt() / truth.abs().square().sum(dims).sqrt()
+
+    def sample(self, points: torch.Tensor) -> torch.Tensor:
+        """The value at ``points`` (n, d): (*batch, [frames], [fields], n).
+
+        Interpolated linearly on a grid, the finite element function itself on a mesh.
+        """
+        if self.on is None:
+            raise ValueError("a bare vector has no grid to sample on")
+        if isinstance(self.on, Mesh):
+            return sample(self.on, self.value, points)
+        if not isinstance(self.on, Grid):
+            raise ValueError("scattered values are not interpolated; call solution.function")
+        return interpolate(self.value, tuple(points.T), self.on.axes())
+
+    def save(self, directory: str) -> None:
+        """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""
+        from sciml.core.run.files import save_solution
+
+        save_solution(self, directory)
+
+
+def load_solution(path: str | Path) -> Solution:
+    """The Solution in ``path``, a run's directory or its ``solution.h5``.
+
+    Equal to the one saved in value, grid, residual, statuses, statistics and notes; ``solver`` is
+    its description as text. Raises InputError for a missing or foreign file.
+    """
+    from sciml.core.run.files import read_solution
+
+    found = read_solution(path)
+    return Solution(**{**found, "stats": Statistics(**found["stats"])})

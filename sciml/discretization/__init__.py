@@ -1,0 +1,62 @@
+"""From a problem and a place to a system of equations.
+
+On a grid by finite volumes, on a mesh by finite elements, at points as a residual, for periodic
+problems on Fourier coefficients. Which function answers is looked up by the types of equation and
+place: :mod:`sciml.core.problem.dispatch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.problem.dispatch import discretises, semidiscretises
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+
+# Loaded for what they register.
+from sciml.discretization.elements import elasticity, scalar  # noqa: F401
+from sciml.discretization.volumes import assemble, helmholtz, nonlinear, systems  # noqa: F401
+from sciml.discretization.volumes.memory import memory_estimate
+
+__all__ = ["discretize", "memory_estimate", "semidiscretize"]
+
+
+def discretize(
+    problem: Problem,
+    on: Grid | Mesh,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> LinearSystem:
+    """Lower a steady linear problem to ``A x = b``; A and b in ``dtype`` on ``device``.
+
+    On a grid ``A`` is a :class:`Stencil` of shape (*unknowns), on a mesh a :class:`PatternMatrix`
+    of shape (unknowns,); b has shape (*batch, *A.shape). Dirichlet values are no unknowns; ``lift``
+    puts them back. Where constants are in the kernel of A, b is made compatible and the solution is
+    the one with zero mean over the unknowns. Both are differentiable in tensor coefficients. Raises
+    InputError for coefficients, data or sizes that make no well-posed system.
+    """
+    lower = discretises.look_up(problem.equation, type(on))
+    system = lower(problem, on, dtype=dtype, device=torch.device(device))
+    return replace(system, problem=problem)
+
+
+def semidiscretize(
+    problem: Problem,
+    on: Grid,
+    *,
+    dtype: torch.dtype = torch.float64,
+    device: torch.device | str = "cpu",
+) -> NonlinearSystem:
+    """Lower a problem in time, or a nonlinear one, to ``inertia u'' + mass u' + F(u, t) = 0``.
+
+    Arrays are in ``dtype`` on ``device``; see :class:`NonlinearSystem` for their shapes. A steady
+    problem has no mass. Raises InputError for coefficients or data that do not go together.
+    """
+    lower = semidiscretises.look_up(problem.equation, type(on))
+    return lower(problem, on, dtype=dtype, device=torch.device(device))

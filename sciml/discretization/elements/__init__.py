@@ -1,0 +1,1 @@
+"""Finite elements, P1 and P2, on simplices."""

@@ -1,0 +1,243 @@
+"""Conditions on the named boundaries of a mesh, and the unknowns that they leave.
+
+A Dirichlet value is taken at the nodes. With free nodes F and fixed ones D, of value g,
+
+    A_FF x = b_F - A_FD g,
+
+which keeps A symmetric. A node on two Dirichlet boundaries takes the value of the one named first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.sparse import PatternMatrix
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Condition, Problem
+from sciml.core.problem.quadrature import Quadrature, at_nodes, on_facets
+from sciml.discretization.elements.data import MeshData
+
+
+@dataclass(frozen=True)
+class Side:
+    """A named boundary with its condition: its facets to integrate over, its nodes to fix."""
+
+    name: str
+    condition: Condition
+    facets: Quadrature
+    nodes: Quadrature
+
+    @property
+    def key(self) -> str:
+        """The dotted key of the condition's value in a spec."""
+        return f"problem.boundary.{self.name}.{self.condition.kind}"
+
+
+def sides(problem: Problem, data: MeshData) -> list[Side]:
+    """One per condition; InputError for names that do not match the mesh's, or that overlap."""
+    mesh = data.mesh
+    outer = mesh.topology.boundary_facets()
+    numbers = mesh.facets
+    _check_names(problem.boundary, numbers, outer)
+    seen: dict[int, str] = {}
+    found = []
+    for name, condition in problem.boundary.items():
+        key = f"problem.boundary.{name}"
+        if condition.kind in ("periodic", "absorbing"):
+            raise InputError(
+                f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
+            )
+        if condition.kind != "dirichlet" and not np.isin(numbers[name], outer).all():
+            raise InputError(
+                f"'{name}' lies inside the mesh: only dirichlet can be given there", key
+            )
+        for other in {seen[n] for n in numbers[name].tolist() if n in seen}:
+            raise InputError(f"'{name}' and '{other}' share facets; give each facet once", key)
+        seen |= dict.fromkeys(numbers[name].tolist(), name)
+        facets = on_facets(mesh, numbers[name], 2 * mesh.degree + 1)
+        nodes = np.unique(facets.nodes.numpy())
+        found.append(Side(name, condition, facets, at_nodes(mesh, nodes)))
+    bare = len(np.setdiff1d(outer, np.concatenate([*numbers.values(), []])))
+    if bare:
+        data.notes.append(f"{bare} boundary facets have no name: neumann 0 holds there")
+    return found
+
+
+def _check_names(
+    given: Mapping[str, Condition], known: Mapping[str, np.ndarray], outer: np.ndarray
+) -> None:
+    for name in given:
+        if name not in known:
+            guess = did_you_mean(name, known)
+            raise InputError(
+                f"the mesh has no boundary '{name}'; it has {', '.join(sorted(known))}"
+                + (guess if "did you mean" in guess else ""),
+                f"problem.boundary.{name}",
+            )
+    # A facet of several groups needs one condition, not one for each of them.
+    bare = np.setdiff1d(outer, np.concatenate([*(known[name] for name in given), []]))
+    missing = [n for n, f in known.items() if n not in given and np.isin(f, bare).any()]
+    if missing:
+        raise InputError(
+            f"no boundary condition on {', '.join(sorted(missing))}; give each boundary of the "
+            "mesh one of dirichlet, neumann, robin",
+            "problem.boundary",
+        )
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which pairs of nodes share an element: compressed rows, and where local entries go.
+
+    ``ids``: the (nodes, nodes) pattern, its data the entries' own numbers.
+    """
+
+    ids: scipy.sparse.csr_matrix
+
+    def entries(self, nodes: torch.Tensor) -> torch.Tensor:
+        """For local matrices (k, N, N) on ``nodes`` (k, N): the entry of each, (k, N, N) int64."""
+        count = nodes.shape[1]
+        rows = np.repeat(nodes.numpy(), count, axis=1).ravel()
+        columns = np.tile(nodes.numpy(), (1, count)).ravel()
+        places = np.asarray(self.ids[rows, columns]).ravel()
+        return torch.from_numpy(places.astype(np.int64)).reshape(-1, count, count)
+
+
+def pattern(mesh: Mesh) -> Pattern:
+    """The pattern of a scalar matrix on the mesh."""
+    nodes = mesh.cell_nodes
+    count, size = nodes.shape[1], mesh.shape[0]
+    rows = np.repeat(nodes, count, axis=1).ravel()
+    columns = np.tile(nodes, (1, count)).ravel()
+    ones = np.ones(len(rows), dtype=np.int8)
+    ids = scipy.sparse.coo_matrix((ones, (rows, columns)), shape=(size, size)).tocsr()
+    ids.sort_indices()
+    ids.data = np.arange(ids.nnz, dtype=np.int64)
+    return Pattern(ids)
+
+
+def scatter(local: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tensor:
+    """Sum local entries (*batch, *places.shape) into (*batch, size)."""
+    batch = local.shape[: local.ndim - places.ndim]
+    flat = local.reshape(*batch, -1)
+    index = places.reshape(-1)
+    total = flat.new_zeros(*batch, size)
+    if not batch:
+        return total.index_add(0, index, flat)
+    return total.scatter_add(-1, index.expand_as(flat), flat)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Degrees of freedom whose value is known: a mask (n,) and the values (*batch, n)."""
+
+    mask: np.ndarray
+    values: torch.Tensor
+
+    @property
+    def free(self) -> torch.Tensor:
+        """The numbers of the others, int64."""
+        return torch.from_numpy(np.flatnonzero(~self.mask))
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Between unknowns and nodal values: ``shape`` is (nodes,), or (fields, nodes)."""
+
+    fixed: Fixed
+    shape: tuple[int, ...]
+
+    def lift(self, x: torch.Tensor) -> torch.Tensor:
+        """Unknowns (*batch, n) to values (*batch, *shape)."""
+        values = self.fixed.values.to(x)
+        batch = torch.broadcast_shapes(x.shape[:-1], values.shape[:-1])
+        index = self.fixed.free.to(x.device)
+        full = values.expand(*batch, -1).clone()
+        full = full.index_copy(-1, index, x.expand(*batch, len(index)))
+        if len(self.shape) == 1:
+            return full
+        return full.unflatten(-1, self.shape[::-1]).mT.contiguous()
+
+    def restrict(self, value: torch.Tensor) -> torch.Tensor:
+        """Values (*batch, *shape) to the unknowns."""
+        flat = value if len(self.shape) == 1 else value.mT.flatten(-2)
+        return flat[..., self.fixed.free.to(value.device)]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A system before elimination: ``ids`` is the pattern over all degrees of freedom.
+
+    Its data number the entries of ``values`` (*batch, entries); ``b`` is (*batch, n).
+    """
+
+    ids: scipy.sparse.csr_matrix
+    values: torch.Tensor
+    b: torch.Tensor
+
+
+def eliminate(
+    whole: Whole,
+    fixed: Fixed,
+    build: Callable[[np.ndarray, np.ndarray, torch.Tensor], PatternMatrix],
+) -> tuple[PatternMatrix, torch.Tensor]:
+    """A_FF, made by ``build(indptr, columns, values)``, and b_F - A_FD g."""
+    if fixed.mask.all():
+        raise InputError(
+            "every node lies on a dirichlet boundary: refine the mesh", "problem.boundary"
+        )
+    rows = whole.ids[~fixed.mask] if fixed.mask.any() else whole.ids
+    inner = rows[:, ~fixed.mask] if fixed.mask.any() else rows
+    inner.sort_indices()
+    A = build(inner.indptr, inner.indices, whole.values[..., torch.from_numpy(inner.data)])
+    b = whole.b[..., fixed.free]
+    if fixed.mask.any() and bool((fixed.values != 0).any()):
+        outer = rows[:, fixed.mask].tocoo()
+        known = fixed.values[..., torch.from_numpy(np.flatnonzero(fixed.mask))]
+        columns = torch.from_numpy(outer.col.astype(np.int64))
+        moved = whole.values[..., torch.from_numpy(outer.data)] * known[..., columns]
+        b = b - scatter(moved, torch.from_numpy(outer.row.astype(np.int64)), b.shape[-1])
+    return A, b
+
+
+def system_of(
+    A: PatternMatrix,
+    b: torch.Tensor,
+    embedding: Embedding,
+    data: MeshData,
+    fields: tuple[str, ...],
+    defect: torch.Tensor | None = None,
+) -> LinearSystem:
+    """The system, its right-hand side given the batch that A has."""
+    lead = torch.broadcast_shapes(b.shape[:-1], A.batch)
+    return LinearSystem(
+        A,
+        b.expand(*lead, b.shape[-1]).contiguous(),
+        data.mesh,
+        embedding.lift,
+        embedding.restrict,
+        tuple(data.notes),
+        defect,
+        fields=fields,
+    )
+
+
+def parts_of(mesh: Mesh) -> np.ndarray:
+    """For every node, the number of the connected part of the mesh that it belongs to."""
+    # Most of what loads this module has no mesh.
+    from scipy.sparse.csgraph import connected_components
+
+    nodes = mesh.cell_nodes
+    rows = np.repeat(nodes[:, 0], nodes.shape[1] - 1)
+    links = scipy.sparse.coo_matrix(
+        (np.ones(len(rows), dtype=np.int8), (rows, nodes[:, 1:].ravel())),
+        shape=(mesh.shape[0],) * 2,
+    )
+    return connected_components(links, directed=False)[1]

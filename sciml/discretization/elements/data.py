@@ -1,0 +1,196 @@
+"""Coefficients on a mesh: what :mod:`sciml.core.problem.reader` reads, at points of its parts.
+
+Arrays are a value per node or per element; besides, a coefficient may be one for every named
+subdomain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.grid import AXES
+from sciml.core.problem.mesh import Mesh, seams
+from sciml.core.problem.problem import Coefficient, Problem
+from sciml.core.problem.quadrature import Quadrature
+from sciml.core.problem.reader import (
+    NORMAL,
+    Context,
+    Regions,
+    compile,
+    outside,
+    read_parameters,
+    short,
+    state_names,
+)
+from sciml.core.problem.table import Curve
+from sciml.discretization.volumes.coefficients import require
+
+_REFUSED = {
+    "t": "problems in time are not solved on meshes: leave t out",
+    **dict.fromkeys(
+        state_names(("u",)),
+        "nonlinear problems are not solved on meshes: leave the solution out",
+    ),
+    **dict.fromkeys(
+        NORMAL, "the outward normal is known in neumann and robin data of a boundary only"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class MeshData:
+    """The mesh, the parameters (tensors of shape batch, and tables), and remarks for the user."""
+
+    mesh: Mesh
+    parameters: Mapping[str, torch.Tensor]
+    notes: list[str] = field(default_factory=list)
+    tables: Mapping[str, Curve] = field(default_factory=dict)
+
+    def context(self, part: Quadrature) -> Context:
+        """Which names mean what on a part of the mesh."""
+        axes = AXES[: self.mesh.dimension]
+        return Context(
+            axes,
+            parameters=tuple(self.parameters),
+            others=tuple(part.normal),
+            tables=tuple(self.tables.items()),
+            refused=tuple(_REFUSED.items()),
+        )
+
+
+def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
+    """The evaluation context; raises InputError for a parameter that is not numeric."""
+    taken = (*AXES[: mesh.dimension], *_REFUSED)
+    parameters, tables = read_parameters(problem.parameters, taken)
+    return MeshData(mesh, parameters, list(seams(mesh)), tables)
+
+
+def evaluate(
+    coefficient: Coefficient, part: Quadrature, data: MeshData, key: str, *, positive: bool = False
+) -> torch.Tensor:
+    """The coefficient at a part's points, float64 (*batch, k, Q); k and Q are 1 where constant.
+
+    Raises InputError where it is none of the known kinds, has a wrong shape, or has a value that
+    is not finite (or not positive), and says where.
+    """
+    if isinstance(coefficient, Regions):
+        value = _by_region(coefficient, part, data, key)
+    else:
+        value = _plain(coefficient, part, data, key)
+    require(value, part.points, key, finite=True, positive=positive)
+    return value
+
+
+def _plain(coefficient: Coefficient, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:
+    read = compile(coefficient, data.context(part), key)
+    known = {
+        name: p[..., None, None] if p.ndim else p
+        for name, p in data.parameters.items()
+        if name in read.names
+    } | dict(part.normal)
+
+    def locate(
+        values: torch.Tensor, centring: str | None, points: Sequence[torch.Tensor], key: str
+    ) -> torch.Tensor:
+        return _array(values, centring, part, data, key)
+
+    value = read.at(part.points, known, locate)
+    if value.is_complex():
+        raise InputError(f"{short(key)} must be real; it is complex", key)
+    value = value.to(torch.float64)
+    if read.curves:
+        try:
+            require(value.reshape(1, 1) if value.ndim == 0 else value, part.points, key,
+                    finite=True)  # fmt: skip
+        except InputError as error:
+            raise InputError(error.message + outside(read), key) from None
+    return value.reshape(1, 1) if value.ndim == 0 else value
+
+
+def _array(
+    values: torch.Tensor, centring: str | None, part: Quadrature, data: MeshData, key: str
+) -> torch.Tensor:
+    """A value per node, or per element where the part is the elements."""
+    nodes, cells = data.mesh.shape[0], len(data.mesh.cells)
+    if values.shape[-1] == nodes and centring != "cell":
+        return part.at_points(values.to(torch.float64))
+    if values.shape[-1] == cells and centring != "node" and part.inverse is not None:
+        return values[..., None]
+    raise InputError(
+        f"the values have shape {list(values.shape)}; they must end in the {nodes} nodes"
+        + (f" or the {cells} elements" if part.inverse is not None else "")
+        + " of the mesh, batch first",
+        key,
+    )
+
+
+def _by_region(coefficient: Regions, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:
+    known = data.mesh.subdomains
+    if part.inverse is None:
+        raise InputError("regions give a coefficient of the equation, not of a boundary", key)
+    for name in coefficient.regions:
+        if name not in known:
+            listed = f"it has {', '.join(sorted(known))}" if known else "it has none by name"
+            raise InputError(
+                f"the mesh has no subdomain '{name}': {listed}{_guess(name, known)}",
+                f"{key}.regions.{name}",
+            )
+    times = np.zeros(len(data.mesh.cells), dtype=np.int64)
+    for name in coefficient.regions:
+        times[known[name]] += 1
+    if (times != 1).any():
+        bare = np.flatnonzero(times == 0)
+        missing = [name for name in known if name not in coefficient.regions and len(known[name])]
+        raise InputError(
+            f"{len(bare)} elements are in none of the regions"
+            + (f"; {', '.join(sorted(missing))} is missing" if missing else "")
+            if len(bare)
+            else _overlap({name: known[name] for name in coefficient.regions}, len(times)),
+            f"{key}.regions",
+        )
+    values = [
+        _plain(entry, _subset(part, known[name]), data, f"{key}.regions.{name}")
+        for name, entry in coefficient.regions.items()
+    ]
+    batch = torch.broadcast_shapes(*(v.shape[:-2] for v in values))
+    columns = max(v.shape[-1] for v in values)
+    out = torch.zeros(*batch, len(times), columns, dtype=torch.float64)
+    for name, value in zip(coefficient.regions, values, strict=True):
+        index = torch.from_numpy(np.asarray(known[name], dtype=np.int64))
+        shaped = value.to(torch.float64).expand(*batch, len(index), columns)
+        out = out.index_copy(-2, index, shaped)
+    return out
+
+
+def _subset(part: Quadrature, members: np.ndarray) -> Quadrature:
+    assert part.inverse is not None
+    index = torch.from_numpy(np.asarray(members, dtype=np.int64))
+    points = tuple(axis[index] for axis in part.points)
+    return Quadrature(
+        part.tables, part.nodes[index], part.scale[index], points, part.inverse[index]
+    )
+
+
+def _guess(name: str, known: Mapping[str, Any]) -> str:
+    tail = did_you_mean(name, known)
+    return tail if "did you mean" in tail else ""
+
+
+def _overlap(regions: Mapping[str, np.ndarray], cells: int) -> str:
+    """Which two regions share elements, and how many."""
+    shared = (
+        (one, other, len(np.intersect1d(regions[one], regions[other])))
+        for one, other in combinations(regions, 2)
+    )
+    one, other, count = next(found for found in shared if found[2])
+    return (
+        f"regions '{one}' and '{other}' share {count} of {cells} elements, which would have two "
+        "coefficients: the regions must not overlap"
+    )

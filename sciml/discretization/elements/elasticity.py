@@ -1,0 +1,265 @@
+"""Linear elasticity on a mesh, by finite elements (P1 or P2 for every component).
+
+    sigma(u) = lambda (div u) 1 + 2 mu eps(u),    eps(u) = (grad u + grad u^T) / 2,
+    int sigma(u) : eps(v) = int force . v + int_neumann traction . v,
+
+with lambda = E nu / ((1 + nu)(1 - 2 nu)), mu = E / (2 (1 + nu)), and for plane stress lambda =
+E nu / (1 - nu^2) (Braess 2007, chapter VI). Unknown (node i, component a) has the number i d + a.
+As nu tends to 1/2, P1 locks: use P2. Algebraic multigrid is given the rigid motions.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.sparse import PatternMatrix
+from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import accompanies, discretises, estimates_memory
+from sciml.core.problem.equation import Elasticity
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+from sciml.core.problem.quadrature import Quadrature, gradients, load, slopes, whole
+from sciml.discretization.elements.boundary import (
+    Embedding,
+    Fixed,
+    Pattern,
+    Side,
+    Whole,
+    eliminate,
+    parts_of,
+    pattern,
+    scatter,
+    sides,
+    system_of,
+)
+from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.scalar import check_on_mesh, memory_on_mesh, placed
+
+_KEY = "problem.equation"
+
+
+@discretises(Elasticity, Mesh)
+def elasticity_system(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> LinearSystem:
+    """``A x = b`` for the displacement, ``lift`` (*batch, d, nodes); see ``discretize_on_mesh``."""
+    check_on_mesh(problem)
+    equation, d = problem.equation_as(Elasticity), mesh.dimension
+    if d == 1:
+        raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")
+    data = mesh_data(problem, mesh)
+    boundary = sides(problem, data)
+    cells = whole(mesh, 2 * mesh.degree)
+    first, second = lame(equation, cells, data)
+    places = pattern(mesh)
+    ids = _block_pattern(places, d)
+    values = scatter(
+        _local(cells, first, second), _block_entries(places, cells, d), places.ids.nnz * d * d
+    )
+    b = _loads(equation, boundary, cells, data)
+    fixed = _fixed(boundary, data)
+    motions = rigid_motions(mesh)
+    _check_held(mesh, fixed, motions)
+    whole_nodes = _in_blocks(fixed.mask, d)
+    A, right = eliminate(
+        Whole(ids, values, b),
+        fixed,
+        lambda indptr, columns, entries: PatternMatrix(
+            indptr,
+            columns,
+            entries,
+            symmetric=True,
+            definite=True,
+            near_nullspace=motions[~fixed.mask],
+            block=d if whole_nodes else 1,
+        ),
+    )
+    embedding = Embedding(fixed, (d, mesh.shape[0]))
+    return placed(system_of(A, right, embedding, data, equation.fields(d)), dtype, device)
+
+
+@estimates_memory(Elasticity, Mesh)
+def _memory(problem: Problem, mesh: Mesh, itemsize: int) -> int:
+    return memory_on_mesh(mesh, mesh.dimension)
+
+
+def lame(
+    equation: Elasticity, part: Quadrature, data: MeshData
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """lambda and mu at the quadrature points, (*batch, k, Q); InputError for unphysical moduli."""
+    E = evaluate(equation.young, part, data, f"{_KEY}.young", positive=True)
+    nu = evaluate(equation.poisson_ratio, part, data, f"{_KEY}.poisson_ratio")
+    if not bool(((nu > -1) & (nu < 0.5)).all()):
+        raise InputError(
+            "poisson_ratio must lie between -1 and 0.5, both excluded", f"{_KEY}.poisson_ratio"
+        )
+    thin = equation.plane == "stress" and len(part.points) == 2
+    return E * nu / ((1 - nu**2) if thin else (1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
+
+
+def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+    """The elements' mean stress, (*batch, m, d, d) in the unit of ``young``.
+
+    ``value``: displacements (*batch, d, nodes).
+    """
+    equation = problem.equation_as(Elasticity)
+    cells = whole(mesh, 2 * mesh.degree)
+    first, second = lame(equation, cells, mesh_data(problem, mesh))
+    # (*batch, component, axis, k, Q) to (*batch, k, Q, component, axis)
+    slope = slopes(cells, value).movedim((-4, -3), (-2, -1))
+    strain = (slope + slope.mT) / 2
+    trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
+    unit = torch.eye(mesh.dimension, dtype=torch.float64)
+    sigma = (first * trace)[..., None, None] * unit + 2 * second[..., None, None] * strain
+    weights = cells.tables.weights / cells.tables.weights.sum()
+    return torch.einsum("q,...qab->...ab", weights, sigma)
+
+
+def von_mises(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+    """The elements' equivalent stress sqrt(3/2 s : s), s the deviator: (*batch, m).
+
+    In plane strain with sigma_zz = nu (sigma_xx + sigma_yy); in plane stress with 0.
+    """
+    equation = problem.equation_as(Elasticity)
+    sigma = stress(problem, mesh, value)
+    if mesh.dimension == 2:
+        sigma = torch.nn.functional.pad(sigma, (0, 1, 0, 1))
+        if equation.plane == "strain":
+            nu = evaluate(
+                equation.poisson_ratio, whole(mesh, 1), mesh_data(problem, mesh), _KEY
+            ).mean(-1)
+            sigma[..., 2, 2] = nu * (sigma[..., 0, 0] + sigma[..., 1, 1])
+    mean = sigma.diagonal(dim1=-2, dim2=-1).mean(-1)
+    deviator = sigma - mean[..., None, None] * torch.eye(3, dtype=torch.float64)
+    return (1.5 * deviator.square().sum((-2, -1))).sqrt()
+
+
+@accompanies(Elasticity, Mesh)
+def _stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"stress": von_mises(problem, mesh, value)}
+
+
+def rigid_motions(mesh: Mesh) -> np.ndarray:
+    """Translations and infinitesimal rotations, (nodes d, 3 or 6), about the mesh's middle."""
+    x = mesh.nodes - mesh.nodes.mean(axis=0)
+    x = x / max(float(np.abs(x).max()), 1e-300)
+    count, d = x.shape
+    modes = [np.tile(row, (count, 1)) for row in np.eye(d)]
+    for a in range(d):
+        for b in range(a + 1, d):
+            turn = np.zeros_like(x)
+            turn[:, a], turn[:, b] = -x[:, b], x[:, a]
+            modes.append(turn)
+    return np.stack([mode.ravel() for mode in modes], axis=1)
+
+
+def _local(cells: Quadrature, first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Local matrices (*batch, k, N, d, N, d): lambda d_a d_b + mu (d_b d_a + delta_ab grad . grad).
+
+    With d_a d_b the integral of (d phi_i / d x_a)(d phi_j / d x_b) at [i, a, j, b].
+    """
+    if first.shape[-1] == second.shape[-1] == 1:
+        plain = gradients(cells, torch.ones(1, 1, dtype=torch.float64))
+        bulk, shear = (m[..., None, None, None] * plain for m in (first, second))
+    else:
+        bulk, shear = gradients(cells, first), gradients(cells, second)
+    blocks = bulk + shear.transpose(-3, -1)
+    laplace = shear.diagonal(dim1=-3, dim2=-1).sum(-1)
+    blocks.diagonal(dim1=-3, dim2=-1).add_(laplace[..., None])
+    return blocks
+
+
+def _block_pattern(places: Pattern, d: int) -> scipy.sparse.csr_matrix:
+    """The pattern over (node, component), its data the numbers of (entry, a, b)."""
+    ids = places.ids
+    numbers = np.arange(ids.nnz * d * d, dtype=np.int64).reshape(-1, d, d)
+    return scipy.sparse.bsr_matrix((numbers, ids.indices, ids.indptr)).tocsr()
+
+
+def _block_entries(places: Pattern, cells: Quadrature, d: int) -> torch.Tensor:
+    """Where the entries of local matrices go, (k, N, d, N, d) int64."""
+    inside = torch.arange(d * d).reshape(d, 1, d)
+    return places.entries(cells.nodes)[..., None, :, None] * (d * d) + inside
+
+
+def _loads(
+    equation: Elasticity, boundary: list[Side], cells: Quadrature, data: MeshData
+) -> torch.Tensor:
+    """The body force and the tractions, (*batch, nodes d)."""
+    d, count = data.mesh.dimension, data.mesh.shape[0]
+    force = equation.force if equation.force is not None else (0.0,) * d
+    parts = [(cells, force, f"{_KEY}.force")]
+    for side in boundary:
+        if side.condition.kind not in ("dirichlet", "neumann"):
+            raise InputError(
+                "an elastic body's boundary takes dirichlet or neumann",
+                f"problem.boundary.{side.name}",
+            )
+        if side.condition.neumann is not None:
+            given = side.condition.neumann
+            parts.append((side.facets, (0.0,) * d if given == 0 else given, side.key))
+    total = torch.zeros(d, count, dtype=torch.float64)
+    for part, given, key in parts:
+        entries = _components(given, d, key)
+        rows = [
+            scatter(load(part, evaluate(v, part, data, f"{key}.{a}")), part.nodes, count)
+            for a, v in enumerate(entries)
+        ]
+        total = total + torch.stack(list(torch.broadcast_tensors(*rows)), dim=-2)
+    return total.mT.flatten(-2)
+
+
+def _components(given: Any, d: int, key: str) -> tuple[Any, ...]:
+    if not isinstance(given, (list, tuple)) or len(given) != d:
+        raise InputError(f"needs a list of {d} components, one per axis", key)
+    return tuple(given)
+
+
+def _fixed(boundary: list[Side], data: MeshData) -> Fixed:
+    """The given displacements, None in a list leaving its component free."""
+    d, count = data.mesh.dimension, data.mesh.shape[0]
+    mask = np.zeros(count * d, dtype=bool)
+    values = torch.zeros(count * d, dtype=torch.float64)
+    for side in boundary:
+        given = side.condition.dirichlet
+        if given is None:
+            continue
+        entries = (0.0,) * d if isinstance(given, (int, float)) and given == 0 else given
+        for a, entry in enumerate(_components(entries, d, side.key)):
+            if entry is None:
+                continue
+            g = evaluate(entry, side.nodes, data, f"{side.key}.{a}")[..., 0]
+            index = side.nodes.nodes[:, 0] * d + a
+            new = torch.from_numpy(~mask[index.numpy()])
+            batch = torch.broadcast_shapes(values.shape[:-1], g.shape[:-1])
+            rows = g.expand(*batch, len(index))[..., new]
+            values = values.expand(*batch, -1).index_copy(-1, index[new], rows)
+            mask[index.numpy()] = True
+    return Fixed(mask, values)
+
+
+def _in_blocks(mask: np.ndarray, d: int) -> bool:
+    """Whether nodes are fixed in all components or in none."""
+    held = mask.reshape(-1, d)
+    return bool((held.all(axis=1) == held.any(axis=1)).all())
+
+
+def _check_held(mesh: Mesh, fixed: Fixed, motions: np.ndarray) -> None:
+    """Raise InputError where a part of the mesh can move as a rigid body."""
+    d = mesh.dimension
+    part = np.repeat(parts_of(mesh), d)
+    for number in range(part.max() + 1):
+        held = fixed.mask & (part == number)
+        rank = np.linalg.matrix_rank(motions[held], tol=1e-9) if held.any() else 0
+        if rank < motions.shape[1]:
+            raise InputError(
+                f"the body is free to move: the dirichlet conditions stop {rank} of its "
+                f"{motions.shape[1]} rigid motions"
+                + (f" (separate part {number + 1} of the mesh)" if part.max() else ""),
+                "problem.boundary",
+            )

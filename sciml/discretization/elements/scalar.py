@@ -1,0 +1,316 @@
+"""The scalar coefficient form on a mesh, by finite elements (Galerkin, P1 or P2).
+
+    int (K grad u) . grad v + (b . grad u) v + c u v + int_robin alpha u v
+        = int f v + int_neumann g v + int_robin g v        for all v that vanish where u is given
+
+(Brenner and Scott 2008, chapter 5). Quadrature is exact for constant coefficients. Advection is
+not stabilised: where it dominates on the scale of an element the solution oscillates, and a note
+says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.sparse import PatternMatrix
+from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import discretises, estimates_memory, semidiscretises
+from sciml.core.problem.equation import Equation
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+from sciml.core.problem.quadrature import Quadrature, advection, load, mass, stiffness, whole
+from sciml.discretization.elements.boundary import (
+    Embedding,
+    Fixed,
+    Pattern,
+    Side,
+    Whole,
+    eliminate,
+    parts_of,
+    pattern,
+    scatter,
+    sides,
+    system_of,
+)
+from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+
+_KEY = "problem.equation"
+
+
+@discretises(Equation, Mesh)
+def discretize_on_mesh(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> LinearSystem:
+    """Lower a steady linear problem to ``A x = b`` on a mesh.
+
+    ``A`` is a :class:`PatternMatrix` of batch (*A.batch), ``b`` has shape (*batch, unknowns);
+    assembled in float64, then in ``dtype`` on ``device``. Both are differentiable in tensor
+    coefficients, sources and boundary values. ``lift`` gives (*batch, nodes). Raises InputError for
+    data that make no well-posed system.
+    """
+    check_on_mesh(problem)
+    _check_form(problem.form, mesh.dimension)
+    data = mesh_data(problem, mesh)
+    boundary = sides(problem, data)
+    cells = whole(mesh, 2 * mesh.degree)
+    places = pattern(mesh)
+    local, symmetric, reaction = _local(problem.form, cells, data)
+    size = places.ids.nnz
+    values = scatter(local, places.entries(cells.nodes), size)
+    f = evaluate(problem.form.f, cells, data, f"{_KEY}.f")
+    b = scatter(load(cells, f), cells.nodes, mesh.shape[0])
+    values, b, held = _add_sides(boundary, data, places, values, b)
+    fixed = fixed_values(boundary, data)
+    definite = symmetric and reaction is not None and held is not None
+    anchored = bool(reaction) or bool(held)
+    singular = _is_singular(mesh, fixed, boundary, anchored)
+    b, defect = _compatible(cells, b, mesh, data) if singular else (b, None)
+
+    def build(indptr: np.ndarray, columns: np.ndarray, entries: torch.Tensor) -> PatternMatrix:
+        # Ruge-Stuben coarsening takes more iterations on every finer irregular or P2 mesh, smoothed
+        # aggregation hardly any; the constants tell AMG to use that.
+        constants = np.ones((len(indptr) - 1, 1)) if symmetric else None
+        return PatternMatrix(
+            indptr,
+            columns,
+            entries,
+            symmetric=symmetric,
+            definite=definite,
+            nullspace=singular,
+            near_nullspace=constants,
+        )
+
+    A, right = eliminate(Whole(places.ids, values, b), fixed, build)
+    system = system_of(A, right, Embedding(fixed, mesh.shape), data, ("u",), defect)
+    return placed(system, dtype, device)
+
+
+@semidiscretises(Equation, Mesh)
+def _refuse(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> NonlinearSystem:
+    raise InputError(
+        "on a mesh only steady linear problems are solved; this one needs domain: and grid:",
+        "problem.domain",
+    )
+
+
+@estimates_memory(Equation, Mesh)
+def _memory(problem: Problem, mesh: Mesh, itemsize: int) -> int:
+    return memory_on_mesh(mesh, 1)
+
+
+def memory_on_mesh(mesh: Mesh, components: int) -> int:
+    """Bytes at the peak of ``discretize``: local matrices, their places and the pattern."""
+    local = len(mesh.cells) * mesh.cell_nodes.shape[1] ** 2
+    assembly = local * (16 * components**2 + 24)
+    return int(assembly + len(mesh.cells) * (mesh.dimension**2 * 32 + 200))
+
+
+def check_on_mesh(problem: Problem) -> None:
+    """Raise InputError for what no problem on a mesh has: a domain, time, an obstacle."""
+    if problem.domain is not None:
+        raise InputError(
+            "a problem on a mesh has no domain: the mesh is the domain", "problem.domain"
+        )
+    if problem.time is not None:
+        raise InputError("problems in time are not solved on meshes; use a grid", "problem.time")
+    if problem.obstacle is not None:
+        raise InputError("a mesh has its holes itself: leave the obstacle out", "problem.obstacle")
+
+
+def _local(
+    equation: Equation, cells: Quadrature, data: MeshData
+) -> tuple[torch.Tensor, bool, bool | None]:
+    """Local matrices, whether they are symmetric, and c: False where 0, None where negative."""
+    K = _conductivity(equation.K, cells, data)
+    local = stiffness(cells, K)
+    b = equation.b
+    symmetric = b is None or all(isinstance(v, Real) and v == 0 for v in b)
+    if b is not None and not symmetric:
+        speed = _stack([evaluate(v, cells, data, f"{_KEY}.b.{i}") for i, v in enumerate(b)])
+        local = local + advection(cells, speed)
+        _note_peclet(cells, K, speed, data)
+    c = evaluate(equation.c, cells, data, f"{_KEY}.c")
+    reaction: bool | None = bool((c > 0).any())
+    if bool((c != 0).any()):
+        local = local + mass(cells, c)
+    if bool((c < 0).any()):
+        reaction = None
+    return local, symmetric, reaction
+
+
+def _conductivity(K: Any, cells: Quadrature, data: MeshData) -> torch.Tensor:
+    """K at the quadrature points, (*batch, k, Q, 1, 1), or (..., d, d) where it is no scalar."""
+    key, d = f"{_KEY}.K", data.mesh.dimension
+    if not isinstance(K, (list, tuple)):
+        return evaluate(K, cells, data, key, positive=True)[..., None, None]
+    if not isinstance(K[0], (list, tuple)):
+        entries = [evaluate(v, cells, data, f"{key}.{i}", positive=True) for i, v in enumerate(K)]
+        return torch.diag_embed(_stack(entries))
+    rows = [
+        [evaluate(v, cells, data, f"{key}.{a}.{b}") for b, v in enumerate(row)]
+        for a, row in enumerate(K)
+    ]
+    full = _stack([_stack(list(torch.broadcast_tensors(*row))) for row in rows], depth=1)
+    if not torch.equal(full, full.mT):
+        raise InputError("a tensor K must be symmetric", key)
+    minors = [torch.linalg.det(full[..., :n, :n]) for n in range(1, d + 1)]
+    if any(bool((minor <= 0).any()) for minor in minors):
+        raise InputError("a tensor K must be positive definite everywhere", key)
+    return full
+
+
+def _stack(entries: list[torch.Tensor], depth: int = 0) -> torch.Tensor:
+    """Stack on a new axis before the last ``depth`` ones, of broadcast shapes."""
+    return torch.stack(list(torch.broadcast_tensors(*entries)), dim=-1 - depth)
+
+
+def _note_peclet(cells: Quadrature, K: torch.Tensor, speed: torch.Tensor, data: MeshData) -> None:
+    """Say where h |b| > 2 K, h the element's size."""
+    d = data.mesh.dimension
+    size = (cells.scale ** (1 / d))[:, None]
+    least = K.detach().diagonal(dim1=-2, dim2=-1).amin(-1)
+    worst = float((size * torch.linalg.vector_norm(speed.detach(), dim=-1) / (2 * least)).max())
+    if worst > 1:
+        data.notes.append(
+            f"the mesh Peclet number h |b| / 2K reaches {worst:.3g}: above 1 the solution may "
+            "oscillate; refine the mesh"
+        )
+
+
+def _add_sides(
+    boundary: list[Side], data: MeshData, places: Pattern, values: torch.Tensor, b: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, bool | None]:
+    """The integrals of neumann and robin; then alpha: False where 0, None where negative."""
+    held: bool | None = False
+    for side in boundary:
+        condition, part = side.condition, side.facets
+        if condition.neumann is not None:
+            b = b + _on_side(condition.neumann, side, data, side.key)
+        if condition.robin is not None:
+            b = b + _on_side(condition.robin.g, side, data, f"{side.key}.g")
+            alpha = evaluate(condition.robin.alpha, part, data, f"{side.key}.alpha")
+            entries = scatter(mass(part, alpha), places.entries(part.nodes), values.shape[-1])
+            values = values + entries
+            held = None if held is None or bool((alpha < 0).any()) else held or bool(alpha.any())
+    return values, b, held
+
+
+def _on_side(coefficient: Any, side: Side, data: MeshData, key: str) -> torch.Tensor:
+    if isinstance(coefficient, (list, tuple)):
+        raise InputError("a scalar equation needs one value, not a list", key)
+    g = evaluate(coefficient, side.facets, data, key)
+    return scatter(load(side.facets, g), side.facets.nodes, data.mesh.shape[0])
+
+
+def fixed_values(boundary: list[Side], data: MeshData) -> Fixed:
+    """The Dirichlet nodes of a scalar problem and their values."""
+    count = data.mesh.shape[0]
+    mask = np.zeros(count, dtype=bool)
+    values = torch.zeros(count, dtype=torch.float64)
+    for side in boundary:
+        if side.condition.dirichlet is None:
+            continue
+        if isinstance(side.condition.dirichlet, (list, tuple)):
+            raise InputError("a scalar equation needs one value, not a list", side.key)
+        g = evaluate(side.condition.dirichlet, side.nodes, data, side.key)[..., 0]
+        nodes = side.nodes.nodes[:, 0]
+        new = ~mask[nodes.numpy()]
+        values = assigned(values, nodes[new], g.expand(*g.shape[:-1], len(nodes))[..., new])
+        mask[nodes.numpy()] = True
+    return Fixed(mask, values)
+
+
+def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
+    """``values`` (*batch, n) with ``given`` (*batch, k) at ``index``."""
+    batch = torch.broadcast_shapes(values.shape[:-1], given.shape[:-1])
+    full = values.expand(*batch, values.shape[-1])
+    return full.index_copy(-1, index, given.expand(*batch, len(index)).to(values.dtype))
+
+
+def _is_singular(mesh: Mesh, fixed: Fixed, boundary: list[Side], anchored: bool) -> bool:
+    """Whether constants are in the kernel; InputError where only a part of the mesh is held."""
+    if anchored:
+        return False
+    part = parts_of(mesh)
+    free = np.setdiff1d(part, part[fixed.mask])
+    if len(free) and part.max() > 0:
+        first = mesh.nodes[np.flatnonzero(part == free[0])[0]]
+        raise InputError(
+            f"the mesh has {part.max() + 1} separate parts and nothing fixes u on the one at "
+            f"{', '.join(f'{v:.4g}' for v in first)}: give a dirichlet or robin condition there",
+            "problem.boundary",
+        )
+    return len(free) > 0
+
+
+def _compatible(
+    cells: Quadrature, b: torch.Tensor, mesh: Mesh, data: MeshData
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """``b`` less its mean over the volume, and the defect |sum b| / sum |b| that this removes."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    weights = scatter(load(cells, one), cells.nodes, mesh.shape[0])
+    total = b.sum(-1, keepdim=True)
+    size = b.abs().sum(-1)
+    defect = total.abs()[..., 0] / torch.where(size > 0, size, torch.ones_like(size))
+    worst = float(defect.detach().max())
+    if worst > 0.01 + 4 * len(mesh.cells) ** (-2 / mesh.dimension):
+        raise InputError(
+            "incompatible Neumann data: source and fluxes integrate to "
+            f"{float(total.detach().flatten()[defect.detach().argmax()]):.4g}, must be 0",
+            f"{_KEY}.f",
+        )
+    if worst > 1e-10:
+        data.notes.append(
+            f"made compatible: source and fluxes integrate to {worst:.1e} of their size, not 0"
+        )
+    return b - weights * (total / weights.sum()), defect
+
+
+def _check_form(equation: Equation, d: int) -> None:
+    for name in ("m", "d", "dispersion", "biharmonic"):
+        value = getattr(equation, name)
+        if not (isinstance(value, Real) and value == 0):
+            raise InputError(
+                f"an equation with {name} is not solved on meshes; use a grid", f"{_KEY}.{name}"
+            )
+    if equation.energy is not None:
+        raise InputError("energies are not solved on meshes; use a grid", f"{_KEY}.energy")
+    for name in ("K", "b"):
+        value = getattr(equation, name)
+        lists = [value] if isinstance(value, (list, tuple)) else []
+        lists += [row for row in value if isinstance(row, (list, tuple))] if lists else []
+        if any(len(entries) != d for entries in lists):
+            raise InputError(
+                f"{name} has {len(value)} entries; a mesh in {d} dimensions needs {d}",
+                f"{_KEY}.{name}",
+            )
+    if equation.b is not None and not isinstance(equation.b, (list, tuple)):
+        raise InputError(f"b must be a list of {d} entries", f"{_KEY}.b")
+
+
+def placed(system: LinearSystem, dtype: torch.dtype, device: torch.device) -> LinearSystem:
+    """The system in another dtype or on another device."""
+    A = system.A
+    assert isinstance(A, PatternMatrix)
+    if dtype == A.dtype and device == A.device:
+        return system
+    moved = PatternMatrix(
+        A.indptr,
+        A.columns,
+        A.values.to(device, dtype),
+        symmetric=A.symmetric,
+        definite=A.definite,
+        nullspace=A.nullspace,
+        near_nullspace=A.near_nullspace,
+        block=A.block,
+    )
+    return replace(system, A=moved, b=system.b.to(device, dtype))

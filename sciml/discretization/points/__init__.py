@@ -1,0 +1,1 @@
+"""The equation at scattered points, for functions that can be differentiated."""

@@ -1,0 +1,206 @@
+"""A problem's data at scattered points: coefficients as functions of x, t, u and its slopes.
+
+Discretisation evaluates coefficients where its scheme needs them; here they are evaluated at any
+points, so that they can be differentiated there. A coefficient given as values on a grid has no
+derivative to speak of: it may stand where none is needed (f, c, boundary data), interpolated
+linearly, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciml.core.errors import InputError
+from sciml.core.problem.grid import AXES
+from sciml.core.problem.interpolation import on_box
+from sciml.core.problem.problem import Problem
+from sciml.core.problem.reader import (
+    Context,
+    FieldFile,
+    Unknown,
+    compile,
+    is_array,
+    names_of,
+    outside,
+    read_parameters,
+    short,
+    state_names,
+)
+from sciml.core.problem.table import Curve, Table
+
+_NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    """Evaluates a problem's coefficients at points (N, D), time last where there is one.
+
+    ``parameters``: numbers, or tensors that broadcast to (N,); ``tables`` among them. ``fields``:
+    names of the solution's functions, which a coefficient may use with their slopes (``u``,
+    ``ux``; ``v``, ``vy``). ``files``: what has been read of them.
+    """
+
+    problem: Problem
+    fields: tuple[str, ...] = ("u",)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    files: dict[FieldFile, Tensor] = field(default_factory=dict, compare=False)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of a point's coordinates, t among them."""
+        names = self.problem.box.axes
+        return names if self.problem.time is None else (*names, "t")
+
+    @property
+    def slopes(self) -> dict[str, tuple[int, int]]:
+        """``ux`` and so on, to the field's number and the axis's."""
+        return {
+            f"{name}{axis}": (k, i)
+            for k, name in enumerate(self.fields)
+            for i, axis in enumerate(self.problem.box.axes)
+        }
+
+    def context(self, solved: bool = True) -> Context:
+        """Which names mean what at points; the solution where it is known."""
+        return _context(
+            self.problem.box.axes,
+            self.problem.time is not None,
+            self.fields,
+            tuple(self.parameters),
+            _tables(self.problem),
+            solved,
+        )
+
+    def names(self, coefficient: Any, key: str) -> frozenset[str]:
+        """Which coordinates, fields and slopes a coefficient, or one of a list, depends on."""
+        return names_of(coefficient, self.context(), key)
+
+    def smooth(self, coefficient: Any, key: str) -> None:
+        """Raise InputError where a coefficient's derivatives are needed but say nothing."""
+        if isinstance(coefficient, (list, tuple)):
+            for i, entry in enumerate(coefficient):
+                self.smooth(entry, f"{key}[{i}]")
+        elif not isinstance(coefficient, Real):
+            read = compile(coefficient, self.context(), key)
+            array = isinstance(coefficient, FieldFile) or is_array(coefficient)
+            if array and not read.constant:
+                raise InputError(
+                    "the equation at a point needs this coefficient's derivatives, which values on "
+                    "a grid do not have; give an expression, or use a solver on the grid such as "
+                    "cg",
+                    key,
+                )
+            if read.jumps:
+                raise InputError(
+                    f"'{sorted(read.jumps)[0]}' jumps, and the equation at a point needs this "
+                    "coefficient's derivatives; smooth it, e.g. by tanh, or use a solver on a grid",
+                    key,
+                )
+
+    def __call__(
+        self,
+        coefficient: Any,
+        key: str,
+        points: Tensor,
+        values: Tensor | None = None,
+        slopes: Tensor | None = None,
+    ) -> Tensor:
+        """The coefficient at the points, (N,) or a scalar tensor; differentiable.
+
+        ``values`` (N, F) and ``slopes`` (D, N, F) are those of the solution. Raises InputError for
+        a kind that is none of the known ones.
+        """
+        read = compile(coefficient, self.context(values is not None), key, self.files)
+        known = self._known(read.names, points, values, slopes)
+        places = points.unbind(1)[: self.problem.box.dimension]
+        value = read.at(places, known, self._interpolated)
+        if value.ndim > 1 or value.is_complex():
+            raise InputError(
+                f"{short(key)} must be one real number per point; it has the shape "
+                f"{list(value.shape)} at {len(points)} points",
+                key,
+            )
+        if read.curves and values is None and not bool(torch.isfinite(value).all()):
+            raise InputError(f"{short(key)} is not finite{outside(read)}", key)
+        return value.to(points)
+
+    def _known(
+        self, names: frozenset[str], points: Tensor, values: Tensor | None, slopes: Tensor | None
+    ) -> dict[str, Tensor]:
+        known = {
+            name: torch.as_tensor(p).to(points)
+            for name, p in self.parameters.items()
+            if name in names and not isinstance(p, Table)
+        }
+        if "t" in names:
+            known["t"] = points[:, -1]
+        if values is not None:
+            for k, name in enumerate(self.fields):
+                known[name] = values[:, k]
+                # Slopes along axes that the box lacks are zero, as on grids.
+                known |= {f"{name}{a}": points.new_zeros(()) for a in AXES if f"{name}{a}" in names}
+        if slopes is not None:
+            here = self.slopes
+            known |= {n: slopes[here[n][1], :, here[n][0]] for n in names & here.keys()}
+        return known
+
+    def _interpolated(
+        self, values: Tensor, centring: str | None, points: Sequence[Tensor], key: str
+    ) -> Tensor:
+        box = self.problem.box
+        if values.ndim != box.dimension or min(values.shape) < 2:
+            raise InputError(
+                f"values on a grid must have the domain's {box.dimension} axes, at least 2 points "
+                f"each; got shape {list(values.shape)}",
+                key,
+            )
+        periodic = self.problem.periodic
+        return on_box(values.to(points[0]), points, box.lower, box.upper, centring, periodic)
+
+
+@lru_cache(maxsize=256)
+def _context(
+    axes: tuple[str, ...],
+    timed: bool,
+    fields: tuple[str, ...],
+    parameters: tuple[str, ...],
+    tables: tuple[tuple[str, Curve], ...],
+    solved: bool,
+) -> Context:
+    state = tuple(dict.fromkeys((*state_names(fields), *state_names(fields, axes))))
+    refused = {"t": _NO_TIME, **dict.fromkeys(("u", *state), "the solution cannot stand here")}
+    numbers = tuple(name for name in parameters if name not in dict(tables))
+    return Context(
+        axes, timed, state if solved else (), numbers, (), tables, tuple(refused.items())
+    )
+
+
+def _tables(problem: Problem) -> tuple[tuple[str, Curve], ...]:
+    tables = {name: p for name, p in problem.parameters.items() if isinstance(p, Table)}
+    return tuple(read_parameters(tables, ())[1].items()) if tables else ()
+
+
+def numeric_parameters(problem: Problem) -> dict[str, Any]:
+    """The parameters as numbers, of unknown ones the guess; InputError for a batch of them.
+
+    Tables are not among them.
+    """
+    found = {}
+    for name, value in problem.parameters.items():
+        if isinstance(value, Table):
+            continue
+        try:
+            found[name] = float(value.unknown if isinstance(value, Unknown) else value)
+        except (TypeError, ValueError):
+            raise InputError(
+                f"this solver answers one problem at a time; parameter '{name}' must be one number",
+                f"problem.parameters.{name}",
+            ) from None
+    return found

@@ -1,0 +1,285 @@
+"""The equation at a point: what is left of it when a differentiable function is put in.
+
+    m u_tt + d u_t - div(q) + b . grad u + c u - f,        q = K grad u,
+
+with the divergence by the chain rule, the coefficients depending on x, t, u and p = grad u:
+
+    d_i q_i = dq_i/dx_i + sum_k dq_i/du_k d_i u_k + sum_jk dq_i/dp_jk d_ij u_k.
+
+An energy density e(x, u, p) has q = de/dp and de/du in the place of the other terms. Systems have
+one such line per field. Incompressible flow has
+
+    u_t + (u . grad) u + grad p - viscosity Lap u - force,      div u.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import states_at_points
+from sciml.core.problem.equation import Equation, NavierStokes, System
+from sciml.core.problem.grid import Points
+from sciml.core.problem.problem import Problem
+from sciml.discretization.points.jet import Jet, Pairs
+from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
+
+_KEY = "problem.equation"
+
+
+@dataclass(frozen=True)
+class StrongForm:
+    """A problem's equations at points (N, D), time last; see :func:`strong_form`.
+
+    ``pairs``: the second derivatives that a jet must hold. ``fields``: the unknown functions.
+    ``equations``: the coefficient forms, one per field; none of a ``flow``.
+    """
+
+    data: Pointwise
+    pairs: Pairs
+    equations: tuple[Equation, ...]
+    flow: NavierStokes | None = None
+
+    @property
+    def problem(self) -> Problem:
+        """The problem that was stated."""
+        return self.data.problem
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the unknown functions."""
+        return self.data.fields
+
+    def residual(self, points: Tensor, jet: Jet) -> Tensor:
+        """What is left of the equations, (N, E); a graph of the jet's where it has one."""
+        return sum_of(self.terms(points, jet))
+
+    def terms(self, points: Tensor, jet: Jet) -> list[Tensor]:
+        """What adds up to the residual, (N, E) each: its size without cancellation."""
+        if self.flow is not None:
+            return self._flow(self.flow, points, jet)
+        columns = [self._scalar(e, k, points, jet) for k, e in enumerate(self.equations)]
+        zero = torch.zeros_like(jet.value[:, 0])
+        length = max(map(len, columns))
+        filled = [[*terms, *[zero] * (length - len(terms))] for terms in columns]
+        return [
+            torch.stack([t.expand_as(zero) for t in row], -1) for row in zip(*filled, strict=True)
+        ]
+
+    def flux(self, points: Tensor, jet: Jet) -> Tensor:
+        """q = K grad u of every field, (d, N, F)."""
+        if self.flow is not None:
+            raise InputError("a flow's sides take dirichlet alone here", "problem.boundary")
+        d = self.problem.box.dimension
+        parts = [
+            _flux(self.data, e, k, _path(self.equations, self.fields[k]), points, jet.value,
+                  jet.gradient[:d])
+            for k, e in enumerate(self.equations)
+        ]  # fmt: skip
+        return torch.stack(parts, -1)
+
+    def _scalar(self, equation: Equation, k: int, points: Tensor, jet: Jet) -> list[Tensor]:
+        key, d = _path(self.equations, self.fields[k]), self.problem.box.dimension
+        u, slopes = jet.value, jet.gradient[:d]
+        terms = []
+
+        def at(name: str) -> Tensor:
+            return self.data(getattr(equation, name), f"{key}.{name}", points, u, slopes)
+
+        if not _zero(equation.m):
+            terms.append(at("m") * jet.second(d, d)[:, k])
+        if not _zero(equation.d):
+            terms.append(at("d") * jet.gradient[d, :, k])
+        if equation.energy is not None:
+            own = _energy(self.data, equation, key, points, u, slopes, "value")[:, k]
+            return [*terms, *self._divergence(equation, k, key, points, jet), own]
+        if not _zero(equation.K):
+            terms += self._divergence(equation, k, key, points, jet)
+        for i, coefficient in enumerate(equation.b or ()):
+            b = self.data(coefficient, f"{key}.b[{i}]", points, u, slopes)
+            terms.append(b * slopes[i, :, k])
+        if not _zero(equation.c):
+            terms.append(at("c") * u[:, k])
+        if not _zero(equation.f):
+            terms.append(-at("f"))
+        return terms
+
+    def _divergence(
+        self, equation: Equation, k: int, key: str, points: Tensor, jet: Jet
+    ) -> list[Tensor]:
+        """``-d_i q_i`` per axis, (N,) each."""
+        d = self.problem.box.dimension
+        if isinstance(equation.K, Real) and equation.energy is None:
+            return [-float(equation.K) * jet.second(i, i)[:, k] for i in range(d)]
+        tracked = torch.is_grad_enabled() and jet.data.requires_grad
+        with torch.enable_grad():
+            x = points.detach().requires_grad_()
+            u, slopes = jet.value, jet.gradient[:d]
+            if not tracked:
+                u, slopes = (part.detach().requires_grad_() for part in (u, slopes))
+            q = _flux(self.data, equation, k, key, x, u, slopes)
+            found = [-self._derivative(q[i], i, (x, u, slopes), jet) for i in range(d)]
+        return found if tracked else [part.detach() for part in found]
+
+    def _derivative(
+        self, q: Tensor, i: int, state: tuple[Tensor, Tensor, Tensor], jet: Jet
+    ) -> Tensor:
+        """The total derivative of ``q`` along axis i, by the chain rule."""
+        x, u, p = torch.autograd.grad(
+            q.sum(), state, create_graph=True, allow_unused=True, materialize_grads=True
+        )
+        total = x[:, i] + (u * jet.gradient[i]).sum(-1)
+        for j in range(len(p)):
+            if (min(i, j), max(i, j)) in self.pairs:
+                total = total + (p[j] * jet.second(i, j)).sum(-1)
+        return total
+
+    def _flow(self, equation: NavierStokes, points: Tensor, jet: Jet) -> list[Tensor]:
+        d = self.problem.box.dimension
+        viscosity = self.data(equation.viscosity, f"{_KEY}.viscosity", points)
+        velocity, pressure = jet.value[:, :d], jet.gradient[:d, :, d].T
+        slopes = jet.gradient[:d, :, :d]
+        inertia = torch.einsum("nj,jnk->nk", velocity, slopes)
+        terms = [inertia, pressure]
+        terms += [-viscosity * jet.second(i, i)[:, :d] for i in range(d)]
+        if self.problem.time is not None:
+            terms.append(jet.gradient[d, :, :d])
+        if equation.force is not None:
+            force = [
+                self.data(f, f"{_KEY}.force[{i}]", points, jet.value, jet.gradient[:d])
+                for i, f in enumerate(equation.force)
+            ]
+            terms.append(-torch.stack([f.expand(len(points)) for f in force], -1))
+        zero = torch.zeros_like(pressure[:, :1])
+        rows = [torch.cat([term, zero], -1) for term in terms]
+        for i in range(d):
+            rows.append(torch.cat([zero.expand(-1, d), slopes[i, :, i : i + 1]], -1))
+        return rows
+
+
+def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -> StrongForm:
+    """The equations of a problem on a box, at points.
+
+    ``parameters`` take the place of the problem's own (tensors where they are to be found). Raises
+    InputError for derivatives above the second, coefficients without derivatives where these are
+    needed, obstacles, batches, and equations of another form.
+    """
+    if problem.obstacle is not None:
+        raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
+    numbers = numeric_parameters(problem) if parameters is None else parameters
+    form: StrongForm = states_at_points.look_up(problem.equation, Points)(problem, numbers)
+    return form
+
+
+@states_at_points(Equation, Points)
+def _single(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+    return _forms(problem, {"u": problem.form}, parameters)
+
+
+@states_at_points(System, Points)
+def _several(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+    return _forms(problem, problem.equation_as(System).equations, parameters)
+
+
+def _forms(
+    problem: Problem, equations: Mapping[str, Equation], parameters: Mapping[str, Any]
+) -> StrongForm:
+    names, forms = tuple(equations), tuple(equations.values())
+    data = Pointwise(problem, names, parameters)
+    wanted: set[tuple[int, int]] = set()
+    for name, form in equations.items():
+        wanted |= _second_derivatives(data, form, _path(forms, name), problem.box.dimension)
+    return StrongForm(data, tuple(sorted(wanted)), forms)
+
+
+@states_at_points(NavierStokes, Points)
+def _flow(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+    equation, d = problem.equation_as(NavierStokes), problem.box.dimension
+    if not _zero(equation.vorticity_source):
+        raise InputError("give the force, not its curl", f"{_KEY}.vorticity_source")
+    pairs = tuple((i, i) for i in range(d))
+    return StrongForm(Pointwise(problem, equation.fields(d), parameters), pairs, (), equation)
+
+
+def _second_derivatives(
+    data: Pointwise, equation: Equation, key: str, dimension: int
+) -> set[tuple[int, int]]:
+    for name in ("dispersion", "biharmonic"):
+        if not _zero(getattr(equation, name)):
+            raise InputError(
+                "derivatives above the second are not formed at points; use etdrk4",
+                f"{key}.{name}",
+            )
+    wanted = set() if _zero(equation.m) else {(dimension, dimension)}
+    if equation.energy is not None:
+        data.smooth(equation.energy, f"{key}.energy")
+        return wanted | set(combinations_with_replacement(range(dimension), 2))
+    if _zero(equation.K):
+        return wanted
+    data.smooth(equation.K, f"{key}.K")
+    full = isinstance(equation.K, (list, tuple)) and isinstance(equation.K[0], (list, tuple))
+    if full or data.names(equation.K, f"{key}.K") & set(data.slopes):
+        return wanted | set(combinations_with_replacement(range(dimension), 2))
+    return wanted | {(i, i) for i in range(dimension)}
+
+
+def _flux(
+    data: Pointwise, equation: Equation, k: int, key: str, x: Tensor, u: Tensor, slopes: Tensor
+) -> Tensor:
+    """q of field k, (d, N)."""
+    if equation.energy is not None:
+        return _energy(data, equation, key, x, u, slopes, "slopes")[:, :, k]
+    K, d = equation.K, len(slopes)
+
+    def at(coefficient: Any, place: str) -> Tensor:
+        return data(coefficient, f"{key}.K{place}", x, u, slopes)
+
+    own = slopes[:, :, k]
+    if not isinstance(K, (list, tuple)):
+        return at(K, "") * own
+    if not isinstance(K[0], (list, tuple)):
+        return torch.stack([at(K[i], f"[{i}]") * own[i] for i in range(d)])
+    rows = [[at(K[i][j], f"[{i}][{j}]") * own[j] for j in range(d)] for i in range(d)]
+    return torch.stack([sum_of(row) for row in rows])
+
+
+def _energy(
+    data: Pointwise, equation: Equation, key: str, x: Tensor, u: Tensor, slopes: Tensor, by: str
+) -> Tensor:
+    """de/du (N, F) or de/dp (d, N, F) of the energy density."""
+    tracked = torch.is_grad_enabled()
+    with torch.enable_grad():
+        if not u.requires_grad:
+            u = u.detach().requires_grad_()
+        if not slopes.requires_grad:
+            slopes = slopes.detach().requires_grad_()
+        density = data(equation.energy, f"{key}.energy", x, u, slopes)
+        (found,) = torch.autograd.grad(
+            density.sum(), u if by == "value" else slopes, create_graph=True, allow_unused=True,
+            materialize_grads=True,
+        )  # fmt: skip
+    return found if tracked else found.detach()
+
+
+def sum_of(terms: Sequence[Tensor]) -> Tensor:
+    """Their sum."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _zero(coefficient: Any) -> bool:
+    return isinstance(coefficient, Real) and float(coefficient) == 0.0
+
+
+def _path(equations: Any, name: str) -> str:
+    """Where a field's equation stands in the spec."""
+    return _KEY if len(equations) == 1 else f"{_KEY}.equations.{name}"

@@ -1,0 +1,436 @@
+"""From a nonlinear or time-dependent problem and a grid to ``inertia u'' + mass u' + F(u, t) = 0``.
+
+F is the equation integrated over the control volumes. Where only c and f depend on u,
+
+    F(u, t) = A(t) u - b(t) + V (c(u) u - f(u)),      V the control volumes,
+
+with the A and b of the linear discretisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import torch
+
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.stencil import Stencil, box_offsets
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.dispatch import semidiscretises
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.problem import Equation, Problem
+from sciml.discretization.volumes.affine import Affine, AtTime
+from sciml.discretization.volumes.assemble import Assembly, assemble, right
+from sciml.discretization.volumes.averages import over_volumes
+from sciml.discretization.volumes.boundary import (
+    SideData,
+    ends_of_state,
+    insulated,
+    names_of_sides,
+    padded,
+    side_data,
+    state_residual,
+)
+from sciml.discretization.volumes.coefficients import (
+    SLOPES,
+    STATE,
+    Data,
+    data,
+    depends_on,
+    evaluate,
+)
+from sciml.discretization.volumes.energy import Energy
+from sciml.discretization.volumes.fluxes import SCHEMES, limited_flux
+from sciml.discretization.volumes.jacobian import box_jacobian
+from sciml.discretization.volumes.layout import Embedding, high_faces, layout, low_faces
+from sciml.discretization.volumes.memory import check_form, check_memory, is_matrix
+from sciml.discretization.volumes.obstacle import Cut
+from sciml.discretization.volumes.quasilinear import Quasilinear, face_jump
+
+_KEY = "problem.equation"
+
+
+@semidiscretises(Equation, Grid)
+def semidiscretize(
+    problem: Problem, on: Grid, *, dtype: torch.dtype, device: torch.device
+) -> NonlinearSystem:
+    """Lower a problem of the coefficient form, or one given by an energy, to a system of ODEs."""
+    grid = on.bind(problem.box)
+    check_form(problem, grid)
+    check_memory(problem, grid, dtype, device)
+    lay = layout(problem, grid, dtype, device)
+    info = data(problem, lay, dtype, device)
+    _check_data(problem, info)
+    if problem.form.energy is not None:
+        system = energy_system(problem, info)
+    elif _quasilinear(problem, info):
+        system = flux_system(problem, info)
+    else:
+        system = _semilinear(problem, info)
+
+    def remarks(u: torch.Tensor, t: float) -> tuple[str, ...]:
+        left = (f"an iterate was outside: {r}; outside: hold keeps its ends" for r in info.left)
+        return (*system.remarks(u, t), *sorted(left))
+
+    return replace(system, remarks=remarks)
+
+
+def _quasilinear(problem: Problem, info: Data) -> bool:
+    """Whether face fluxes are wanted: K or b depend on u, c or f on slopes, or K is zero."""
+    form = problem.form
+    state = depends_on((form.K, form.b or ()), info, _KEY) & set(STATE)
+    slopes = depends_on((form.c, form.f), info, _KEY) & set(SLOPES)
+    return bool(state or slopes or (isinstance(form.K, Real) and form.K == 0))
+
+
+def _check_data(problem: Problem, info: Data) -> None:
+    """Refuse time and the solution in the mass."""
+    for name in ("m", "d"):
+        key = f"{_KEY}.{name}"
+        value = getattr(problem.form, name)
+        if depends_on(value, info, key):
+            raise InputError(f"{name} may depend on the coordinates only", key)
+        if problem.time is None and not (isinstance(value, Real) and value == 0):
+            raise InputError(
+                f"the equation depends on time: give time: and initial:, or leave {name} out", key
+            )
+
+
+def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
+    """c, f and conditions may depend on u; K and b on the coordinates and t."""
+    form, lay = problem.form, info.layout
+    nonlinear = {
+        name: "u" in depends_on(getattr(form, name), info, f"{_KEY}.{name}") for name in ("c", "f")
+    }
+    dropped: dict[str, Any] = {name: 0.0 for name, found in nonlinear.items() if found}
+    bare: dict[str, Any] = {"m": 0.0, "d": 0.0, "kind": "general"}
+    ends = ends_of_state(problem, info)
+    pointwise = bool(dropped or ends)
+    linear = insulated(replace(problem, equation=replace(form, **dropped, **bare)), ends)
+    affine = Affine(linear, info, balanced=not pointwise)
+    plain = affine
+    if form.b is not None or not (isinstance(form.c, Real) and form.c == 0):
+        stripped = replace(form, c=0.0, f=0.0, b=None, **bare)
+        plain = Affine(replace(linear, equation=stripped), info, balanced=False)
+    parts = affine.at(_start(problem)).parts
+    weights = _weights(parts)
+    shape = lay.shape
+    # A limiter that has nothing to do now may have where the operator changes.
+    limiting = any(part is not None for part in parts.limited) or (
+        affine.moving and form.b is not None and SCHEMES[parts.scheme].limiter is not None
+    )
+    limiter = Limiter(linear, affine) if limiting else None
+
+    def at_time(t: float) -> Data:
+        return info if problem.time is None else info.at_time(t)
+
+    def reaction(u: torch.Tensor, t: float) -> torch.Tensor:
+        """V (c u - f) and the sides' fluxes, of what depends on u."""
+        here = at_time(t)
+        total = torch.zeros_like(u)
+        if nonlinear["c"]:
+            total = total + over_volumes(form.c, here.with_state(u), f"{_KEY}.c", parts.hole) * u
+        if nonlinear["f"]:
+            total = total - over_volumes(form.f, here.with_state(u), f"{_KEY}.f", parts.hole)
+        total = weights * total
+        if ends:
+            total = total + state_residual(problem, ends, u, here, parts.scheme, parts.openings)
+        return total
+
+    def slope(u: torch.Tensor, t: float) -> torch.Tensor:
+        return torch.func.jvp(lambda v: reaction(v, t), (u,), (torch.ones_like(u),))[1]
+
+    def residual(u: torch.Tensor, t: float) -> torch.Tensor:
+        instant = affine.at(t)
+        value = instant.parts.A.apply(_spread(u, instant.parts.A)) - instant.b
+        value = value + reaction(u, t) if pointwise else value
+        return value if limiter is None else value + limiter.residual(u, t)
+
+    def linearise(u: torch.Tensor, t: float) -> Stencil:
+        A = affine.at(t).parts.A
+        return add_diagonal(A, slope(u, t)) if pointwise else A
+
+    def diffusion(u: torch.Tensor, t: float) -> Stencil:
+        D = plain.at(t).parts.A
+        lift = slope(u, t) if pointwise else torch.zeros((), dtype=u.dtype, device=u.device)
+        if not nonlinear["c"]:
+            lift = lift + weights * over_volumes(form.c, at_time(t), f"{_KEY}.c", parts.hole)
+        # Without a level of its own D borrows one, whatever the sign.
+        lift = lift.abs() if D.nullspace else lift.clamp(min=0)
+        return add_diagonal(D, lift) if bool((lift > 0).any()) else D
+
+    instant = affine.at(_start(problem))
+    held = instant.b / parts.A.diagonal() if parts.hole is not None else None
+    first = initial(problem, info, parts.hole, held)
+    mass, inertia = masses(problem, info, parts.volume, parts.hole)
+    leads = [instant.b.shape, parts.A.batch + shape]
+    zero = torch.zeros(shape, dtype=info.dtype, device=info.device)
+    if pointwise:
+        leads.append(reaction(zero, _start(problem)).shape)
+    moving = affine.moving or any(_in_reaction(problem, info, nonlinear))
+    if ends:
+        names = names_of_sides(problem, info)
+        moving |= "t" in names.data | names.alpha
+    return NonlinearSystem(
+        residual=residual,
+        linearise=linearise,
+        diffusion=diffusion,
+        shape=shape,
+        batch=batch_of(info, *leads, *(v.shape for v in first), mass, inertia),
+        on=lay.grid,
+        lift=lambda u, t: affine.at(t).parts.embedding.lift(u),
+        restrict=parts.embedding.restrict,
+        first=first,
+        mass=mass,
+        inertia=inertia,
+        affine=not pointwise and limiter is None,
+        steady=not moving,
+        symmetric=parts.A.symmetric,
+        notes=tuple(info.notes),
+    )
+
+
+class Limiter:
+    """The fluxes that a limiter adds to those of the linear part."""
+
+    def __init__(self, problem: Problem, affine: Affine) -> None:
+        self.problem, self.affine = problem, affine
+        self._sides: AtTime[SideData] = AtTime()
+
+    def residual(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        """Their balance over the control volumes, (*batch, *shape)."""
+        parts, lay = self.affine.at(t).parts, self.affine.info.layout
+        limiter = SCHEMES[parts.scheme].limiter
+        assert limiter is not None
+        sides = self._sides.get(t, lambda: side_data(self.problem, self.affine.info.at_time(t)))
+        whole, d = padded(u, sides, lay), lay.dimension
+        total = torch.zeros_like(u)
+        for axis, part in enumerate(parts.limited):
+            if part is not None:
+                flux = limited_flux(part, face_jump(whole, axis, lay), limiter, lay, axis)
+                total = total + high_faces(flux, axis, d) - low_faces(flux, axis, d)
+        return total
+
+
+def _in_reaction(problem: Problem, info: Data, nonlinear: dict[str, bool]) -> list[bool]:
+    form = problem.form
+    return [
+        "t" in depends_on(getattr(form, name), info, f"{_KEY}.{name}")
+        for name, found in nonlinear.items()
+        if found
+    ]
+
+
+def _start(problem: Problem) -> float:
+    return 0.0 if problem.time is None else problem.time.start
+
+
+def _spread(u: torch.Tensor, A: Stencil) -> torch.Tensor:
+    """``u`` with A's batch leading."""
+    d = len(A.shape)
+    return u.expand(*torch.broadcast_shapes(u.shape[:-d], A.batch), *u.shape[-d:])
+
+
+def _weights(parts: Assembly) -> float | torch.Tensor:
+    """The control volumes, zero where an unknown lies in a hole."""
+    hole = parts.hole
+    if hole is None or hole.volumes is not None:
+        return parts.volume
+    return parts.volume * ~hole.solid
+
+
+def add_diagonal(A: Stencil, values: torch.Tensor) -> Stencil:
+    """``A + diag(values)``, its tags set to what is then known."""
+    d = A.dimension
+    values = values.expand(*values.shape[:-d], *A.shape)
+    batch = torch.broadcast_shapes(A.batch, values.shape[:-d])
+    planes = A.coefficients.expand(*batch, len(A.offsets), *A.shape)
+    planes = planes.clone(memory_format=torch.contiguous_format)
+    planes.select(-d - 1, A.offsets.index((0,) * d)).add_(values)
+    return Stencil(
+        planes,
+        A.offsets,
+        periodic=A.periodic,
+        symmetric=A.symmetric,
+        definite=A.definite and bool((values >= 0).all()),
+        nullspace=A.nullspace and not bool((values != 0).any()),
+    )
+
+
+def masses(
+    problem: Problem, info: Data, volume: float | torch.Tensor, hole: Cut | None = None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """What stands before u' and u'': d and m times the control volumes, or None.
+
+    Unknowns inside a hole, which are held by their own equation, count with a whole volume.
+    """
+    lay = info.layout
+    if hole is not None and hole.volumes is not None:
+        volume = torch.where(hole.solid, torch.as_tensor(lay.measure()), torch.as_tensor(volume))
+    found = []
+    for name in ("d", "m"):
+        value = getattr(problem.form, name)
+        value = over_volumes(value, info, f"{_KEY}.{name}", hole, fill=1.0 if value else 0.0)
+        present = bool((value != 0).any()) and problem.time is not None
+        found.append((value * volume).to(info.dtype) if present else None)
+    return found[0], found[1]
+
+
+def initial(
+    problem: Problem, info: Data, hole: Cut | None = None, held: torch.Tensor | None = None
+) -> tuple[torch.Tensor, ...]:
+    """u, and u' where the equation has m, at the start; zero velocity unless given.
+
+    Inside a hole u is ``held``, and the velocity zero.
+    """
+    if problem.time is None:
+        return ()
+    second = not (isinstance(problem.form.m, Real) and problem.form.m == 0)
+    known = ("u", "ut") if second else ("u",)
+    given = problem.first
+    for name in given:
+        if name not in known:
+            raise InputError(
+                f"the equation has no initial '{name}'{did_you_mean(name, known)}",
+                f"problem.initial.{name}",
+            )
+    if "u" not in given:
+        raise InputError("give u at the start", "problem.initial")
+    lay = info.layout
+    states = []
+    for name in known:
+        unused = None if hole is None else hole.unused
+        value = evaluate(given.get(name, 0.0), info.own, info, f"problem.initial.{name}", unused)
+        value = lay.to_unknowns(value.expand(*value.shape[: -lay.dimension], *lay.grid.shape))
+        if hole is not None and held is not None:
+            value = torch.where(hole.solid, held if name == "u" else torch.zeros_like(held), value)
+        states.append(value.contiguous())
+    return tuple(states)
+
+
+def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
+    """K, b may depend on u and its slopes, c and f on the slopes too."""
+    form = problem.form
+    if problem.obstacle is not None:
+        raise InputError(
+            "obstacles need K and b that do not depend on the solution, and K > 0",
+            "problem.obstacle",
+        )
+    if is_matrix(form.K):
+        raise InputError(
+            "a full tensor K may not depend on the solution; use a scalar or diagonal K",
+            f"{_KEY}.K",
+        )
+    fluxes = Quasilinear(problem, info)
+    shape, lay = info.layout.shape, info.layout
+    found = depends_on((form.K, form.b or (), form.c, form.f), info, _KEY)
+    limited = any(fluxes.carried) and SCHEMES[fluxes.scheme].limiter is not None
+    affine = not (found & set(STATE) or limited or fluxes.state_ends)
+    sides = names_of_sides(problem, info)
+    of_sides = sides.alpha | sides.data if fluxes.state_ends else sides.alpha
+    source = depends_on(form.f, info, _KEY)
+    operator = depends_on((form.K, form.b or (), form.c), info, _KEY)
+    steady = "t" not in operator | of_sides | (source if source & set(STATE) else frozenset())
+    start = _start(problem)
+    first = initial(problem, info)
+    mass, inertia = masses(problem, info, fluxes.volume)
+    zero = torch.zeros(shape, dtype=info.dtype, device=info.device)
+    batch = batch_of(
+        info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass, inertia
+    )
+    # Without a level in the equation or at a side the kernel of dF/du holds the constants.
+    levelled = (
+        "u" in found or bool(fluxes.state_ends) or not (isinstance(form.c, Real) and form.c == 0)
+    )
+    floating = not levelled and fluxes.frozen(zero, start).nullspace
+    kept: list[Stencil] = []
+
+    def linearise(u: torch.Tensor, t: float) -> Stencil:
+        if kept and affine and steady:
+            return kept[0]
+        u = u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *shape)
+        planes = box_jacobian(lambda v: fluxes.residual(v, t, compact=True), u, lay.periodic)
+        J = Stencil(planes, box_offsets(lay.dimension), periodic=lay.periodic, nullspace=floating)
+        kept[:] = [J]
+        return J
+
+    return NonlinearSystem(
+        residual=fluxes.residual,
+        linearise=linearise,
+        diffusion=fluxes.frozen,
+        shape=shape,
+        batch=batch,
+        on=lay.grid,
+        lift=lambda u, t: Embedding(lay, fluxes.sides(t).known, None).lift(u),
+        restrict=Embedding(lay, (), None).restrict,
+        first=first,
+        mass=mass,
+        inertia=inertia,
+        affine=affine,
+        steady=steady,
+        notes=tuple(info.notes),
+        remarks=fluxes.remarks,
+        guess=guess(problem, info) if any(fluxes.state_K) else None,
+    )
+
+
+def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
+    """F is the gradient of an energy."""
+    energy, lay = Energy(problem, info), info.layout
+    start = _start(problem)
+    first = initial(problem, info)
+    mass, inertia = masses(problem, info, lay.measure())
+    zero = torch.zeros(lay.shape, dtype=info.dtype, device=info.device)
+    each = energy.value(zero, start).shape + lay.shape
+    batch = batch_of(info, each, *(v.shape for v in first), mass, inertia)
+    moving = depends_on(problem.form.energy, info, f"{_KEY}.energy")
+    moving |= names_of_sides(problem, info).alpha
+
+    def whole(u: torch.Tensor) -> torch.Tensor:
+        return u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *lay.shape)
+
+    return NonlinearSystem(
+        residual=lambda u, t: energy.gradient(whole(u), t),
+        linearise=lambda u, t: energy.hessian(whole(u), t),
+        diffusion=lambda u, t: energy.hessian(whole(u), t, convex=True),
+        shape=lay.shape,
+        batch=batch,
+        on=lay.grid,
+        lift=lambda u, t: Embedding(lay, energy.sides(t).known, None).lift(u),
+        restrict=Embedding(lay, (), None).restrict,
+        first=first,
+        mass=mass,
+        inertia=inertia,
+        potential=lambda u, t: energy.value(whole(u), t),
+        steady="t" not in moving,
+        symmetric=True,
+        notes=tuple(info.notes),
+        guess=guess(problem, info),
+    )
+
+
+def guess(problem: Problem, info: Data) -> LinearSystem | None:
+    """The steady problem with K = 1 and no more than the source besides, where that has a level.
+
+    Where K depends on the slopes, u = 0 may be a degenerate state to start from.
+    """
+    if problem.time is not None:
+        return None
+    f = problem.form.f
+    source = 0.0 if depends_on(f, info, f"{_KEY}.f") else f
+    simple = insulated(replace(problem, equation=Equation(f=source)), ends_of_state(problem, info))
+    parts = assemble(simple, replace(info, notes=[]))
+    if parts.A.nullspace:
+        return None
+    return LinearSystem(parts.A, right(simple, parts, info), info.layout.grid)
+
+
+def batch_of(info: Data, *given: Sequence[int] | torch.Tensor | None) -> tuple[int, ...]:
+    """The batch that shapes (*batch, *shape) have in common."""
+    d = info.layout.dimension
+    shapes: list[Any] = [v.shape if isinstance(v, torch.Tensor) else v for v in given]
+    return tuple(torch.broadcast_shapes(*(tuple(s[:-d]) for s in shapes if s is not None)))

@@ -1,0 +1,7 @@
+"""Incompressible flow between walls by a projection method on a staggered grid."""
+
+from __future__ import annotations
+
+from sciml.solvers.flow.solver import Projection
+
+__all__ = ["Projection"]

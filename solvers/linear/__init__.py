@@ -1,0 +1,1 @@
+"""Solvers of A x = b, preconditioners, and bounds of the error."""

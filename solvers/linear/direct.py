@@ -1,0 +1,104 @@
+"""Sparse direct solution: P A Q = L U (SuperLU), or L L^T (CHOLMOD) where it can be had.
+
+A singular system whose kernel is the constants is solved with its last unknown pinned to zero,
+which leaves a regular matrix, and shifted to zero mean afterwards: for a symmetric matrix that is
+exactly the pseudo-inverse. One step of iterative refinement follows (Skeel 1980).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.errors import InputError
+from sciml.solvers.linear.inverse import Action, PerSample, matrices
+from sciml.solvers.linear.iteration import DirectMethod, check_options
+
+SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
+
+
+@dataclass(frozen=True)
+class Direct(DirectMethod):
+    """Sparse LU or Cholesky factorisation, one per sample; also an exact preconditioner.
+
+    ``setup`` returns the inverse as a LinearMap; raises InputError for a singular matrix.
+    """
+
+    kind: Literal["direct"] = "direct"
+    rtol: float = 1e-8
+    refinements = 1
+
+    def __post_init__(self) -> None:
+        check_options(self.kind, self.rtol)
+
+    def setup(self, A: LinearMap) -> PerSample:
+        """Factorise every sample."""
+        definite = A.symmetric and A.definite
+        pairs = [_inverse(matrix, A, definite) for matrix in matrices(A)]
+        actions, adjoints = zip(*pairs, strict=True)
+        return PerSample(A, actions, adjoints, symmetric=A.symmetric, definite=definite)
+
+
+def small(A: LinearMap) -> bool:
+    """Whether a factorisation is the cheapest way to solve with A."""
+    return A.size <= SMALL or len(A.shape) == 1
+
+
+def _inverse(
+    matrix: scipy.sparse.csr_matrix, A: LinearMap, definite: bool
+) -> tuple[Action, Action]:
+    """The actions of the inverse and of its transpose, conjugated where complex."""
+    if not A.nullspace:
+        return _factorise(matrix, definite)
+    forward, backward = _factorise(matrix[:-1, :-1], definite)
+    return _pseudo(forward, A.symmetric), _pseudo(backward, A.symmetric)
+
+
+def _pseudo(solve: Action, symmetric: bool) -> Action:
+    def action(right: np.ndarray) -> np.ndarray:
+        # Only a symmetric matrix is known to have the constants as its left kernel too.
+        compatible = right - right.mean(axis=0) if symmetric else right
+        x = np.zeros_like(compatible)
+        x[:-1] = solve(compatible[:-1])
+        return x - x.mean(axis=0)
+
+    return action
+
+
+def _factorise(matrix: scipy.sparse.spmatrix, definite: bool) -> tuple[Action, Action]:
+    cholesky = _cholmod() if definite else None
+    if cholesky is not None:
+        factor = cholesky(matrix.tocsc())
+        return factor, factor
+    options: dict[str, Any] = {}
+    if definite:
+        options = {
+            "permc_spec": "MMD_AT_PLUS_A",
+            "diag_pivot_thresh": 0.0,
+            "options": {"SymmetricMode": True},
+        }
+    try:
+        factors = scipy.sparse.linalg.splu(matrix.tocsc(), **options)
+    except RuntimeError as error:
+        raise InputError(
+            "the matrix is singular: fix u somewhere with a dirichlet side or add a reaction term "
+            "(for a matrix whose kernel is the constants, tag it nullspace=True)"
+        ) from error
+    return (
+        lambda right: factors.solve(np.asfortranarray(right)),
+        lambda right: factors.solve(np.asfortranarray(right), "H"),
+    )
+
+
+def _cholmod() -> Callable[..., Action] | None:
+    try:
+        from sksparse.cholmod import cholesky
+    except ImportError:
+        return None
+    return cholesky

@@ -1,0 +1,592 @@
+"""How a linear solver presents itself: set-up, iteration in lockstep, verification, gradients.
+
+Interfaces first: of all solvers of A x = b, of stationary and of direct methods (Krylov methods
+have theirs in ``krylov``). Then the loop around a method, the ledger of who has finished and why,
+and the vector algebra of batches.
+
+A batch is iterated in lockstep, but each sample has its own scalars, count and status. A sample
+that has finished is frozen: its step lengths are zero, so that nothing of it is touched again.
+Convergence is claimed on the recursively updated residual and granted on the true one,
+
+    ||b - A x|| <= rtol ||b||;
+
+where the two have drifted apart the method restarts from the true residual (van der Vorst and Ye
+2000), and stops as stagnated once a restart no longer halves it. With a nullspace of constants the
+residual of a symmetric system is projected onto vectors of zero mean, and so is every answer
+(unweighted mean over the unknowns).
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.errors import InputError, SolveError
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+from sciml.core.run.differentiate import attach
+from sciml.core.run.solution import Solution, Statistics
+from sciml.core.run.solve import Progress
+from sciml.core.run.status import Status
+
+_STATUSES = tuple(Status)
+_RUNNING, _CLAIMED = -1, -2
+_FALL = 0.99  # a new best residual must be this much smaller to count as progress
+# The growth of the residual above which a first guess is left out: single precision may fail at
+# contrasts of 1e6, and smooth guesses that help have had 2.
+_FARTHEST = 10.0
+_DIVERGED = 1e4  # growth of a residual that a stationary method does not come back from
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a linear method hands back before anything is verified.
+
+    ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
+    ``residuals``: (steps, *batch) relative norms. ``true_residual``: ||b - A x|| / ||b|| of this x,
+    recomputed in float64 as the last thing, or None. ``corrected``: the preconditioner improved the
+    start. ``notes``: remarks for the Solution.
+    """
+
+    x: torch.Tensor
+    statuses: tuple[Status, ...]
+    iterations: torch.Tensor
+    residuals: torch.Tensor
+    work_units: float | None = None
+    true_residual: torch.Tensor | None = None
+    corrected: bool = False
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LinearState:
+    """A linear solver's set-up: the system, what ``setup`` returned, and how long it took."""
+
+    system: LinearSystem
+    prepared: Any
+    setup_seconds: float
+
+
+class LinearSolver(ABC):
+    """Interface of the solvers of ``A x = b``; a leaf gives ``setup`` and ``iterate``.
+
+    ``rtol`` is the relative residual ||b - A x|| / ||b|| at which a sample has converged.
+    """
+
+    kind: str
+    rtol: float
+
+    @abstractmethod
+    def setup(self, A: LinearMap) -> Any:
+        """Factorise, build a hierarchy, or check the tags; raises InputError if A does not suit."""
+
+    @abstractmethod
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: Any,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Outcome:
+        """Solve for one (batch of) right-hand side(s)."""
+
+    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> LinearState:
+        """Discretise if need be, then set up."""
+        system = linear_system(problem, on)
+        start = time.perf_counter()
+        prepared = self.setup(system.A.detach())
+        return LinearState(system, prepared, time.perf_counter() - start)
+
+    def run(
+        self,
+        state: LinearState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Solution:
+        """Solve, then recompute the residual in float64; ``initial`` is a value on the grid.
+
+        The value is differentiable in whatever A and b are, by one adjoint solve.
+        """
+        system = state.system
+        A, data = system.A.detach(), system.b if b is None else b
+        right = data.detach()
+        guess = None if initial is None else system.restrict(initial).to(right)
+        start = time.perf_counter()
+        result = self.iterate(A, state.prepared, right, guess, progress)
+        seconds = time.perf_counter() - start
+        residual = result.true_residual
+        if residual is None:
+            residual = relative_residual(A, result.x, right)
+        stats = Statistics(
+            result.iterations, result.residuals, state.setup_seconds, seconds, result.work_units
+        )
+        statuses = _all_verified(result.statuses, residual, self.rtol)
+        x = result.x
+        if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
+            gap = data - system.A.apply(x)
+            x = attach(x, gap, lambda gradient: adjoint(self, state, gradient))
+        return Solution(
+            system.lift(x),
+            residual,
+            statuses,
+            stats,
+            system.on,
+            self,
+            (*system.notes, *getattr(state.prepared, "notes", ()), *result.notes),
+            fields=system.fields,
+        )
+
+
+class StationaryMethod(LinearSolver):
+    """Interface of ``x += M (b - A x)``; a leaf gives ``setup``, which returns M, and a window."""
+
+    max_iterations: int
+
+    @property
+    @abstractmethod
+    def window(self) -> int:
+        """Iterations without a 1 % fall of the best residual after which a sample stagnates."""
+
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: LinearMap,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Outcome:
+        """Repeat until the tolerance is met."""
+        result = iterate_verified(
+            partial(_stationary, A, prepared),
+            A,
+            b,
+            initial,
+            rtol=self.rtol,
+            max_iterations=self.max_iterations,
+            window=self.window,
+            progress=progress,
+            first_guess=prepared.first_guess,
+        )
+        return counted(result, prepared)
+
+
+class DirectMethod(LinearSolver):
+    """Interface of exact inverses; a leaf gives ``setup``, which returns one, and ``refinements``.
+
+    A first guess is not looked at: the inverse makes it needless.
+    """
+
+    @property
+    @abstractmethod
+    def refinements(self) -> int:
+        """Steps of iterative refinement that are always made; more only where they are needed."""
+
+    def iterate(
+        self,
+        A: LinearMap,
+        prepared: LinearMap,
+        b: torch.Tensor,
+        initial: torch.Tensor | None,
+        progress: Progress | None,
+    ) -> Outcome:
+        """Apply the inverse and refine."""
+        return iterate_verified(
+            partial(_direct, A, prepared, self.refinements),
+            A,
+            b,
+            None,
+            rtol=self.rtol,
+            max_iterations=5,
+            window=5,
+            progress=progress,
+        )
+
+
+def _stationary(
+    A: LinearMap, M: LinearMap, x: torch.Tensor, r: torch.Tensor, ledger: Ledger
+) -> None:
+    singular, dimension = singular_symmetric(A), len(A.shape)
+    while ledger.active:
+        step = precondition(A, M, r)
+        axpy(ledger.running.to(r.dtype), step, x)
+        axpy(-ledger.running.to(r.dtype), A.apply(step), r)
+        if singular:
+            remove_mean(r, dimension)
+        ledger.record(norm(r, dimension))
+        ledger.stop(ledger.history[-1] > _DIVERGED * ledger.history[0], Status.DIVERGED)
+
+
+def _direct(
+    A: LinearMap, M: LinearMap, refinements: int, x: torch.Tensor, r: torch.Tensor, ledger: Ledger
+) -> None:
+    share = ledger.running.to(r.dtype)
+    for _ in range(refinements):
+        step = precondition(A, M, r)
+        axpy(share, step, x)
+        r.sub_(A.apply(step))
+    axpy(share, precondition(A, M, r), x)
+    # Whether it converged is decided on the true residual alone.
+    ledger.record(torch.zeros_like(ledger.scale))
+
+
+def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) -> torch.Tensor:
+    """``A^-H gradient`` by the solver and the set-up that answered the problem itself.
+
+    A nonsymmetric A needs a set-up of its own for its transpose. Raises SolveError where the
+    solver does not converge.
+    """
+    A, prepared = state.system.A.detach(), state.prepared
+    if not A.symmetric:
+        A = A.transpose()
+        prepared = solver.setup(A)
+    right = gradient.conj().resolve_conj()
+    if A.nullspace:
+        # The answer has zero mean whatever the data, so that a constant gradient moves nothing.
+        right = right - right.mean(tuple(range(-len(A.shape), 0)), keepdim=True)
+    result = solver.iterate(A, prepared, right, None, None)
+    residual = relative_residual(A, result.x, right)
+    for status in _all_verified(result.statuses, residual, solver.rtol):
+        if not status.success:
+            raise SolveError(f"the adjoint solve of a gradient: {status}")
+    return result.x.conj().resolve_conj()
+
+
+def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """||b - A x|| / ||b|| per sample, recomputed in float64; ||b|| = 0 counts as 1."""
+    axis = -len(A.shape)
+    gap = b - A.apply(x.to(torch.promote_types(b.dtype, x.dtype)))
+    scale = torch.linalg.vector_norm(b.flatten(axis), dim=-1)
+    size = torch.linalg.vector_norm(gap.flatten(axis), dim=-1)
+    return size / torch.where(scale > 0, scale, torch.ones_like(scale))
+
+
+def verified(status: Status, residual: float, rtol: float) -> Status:
+    """The status corrected by the true residual: it alone decides what has converged."""
+    if residual <= 1.01 * rtol:
+        return Status.CONVERGED
+    if residual != residual:
+        return Status.NOT_FINITE
+    return Status.RESIDUAL_MISMATCH if status.success else status
+
+
+def _all_verified(
+    statuses: tuple[Status, ...], residual: torch.Tensor, rtol: float
+) -> tuple[Status, ...]:
+    pairs = zip(statuses, residual.flatten().tolist(), strict=True)
+    return tuple(verified(status, value, rtol) for status, value in pairs)
+
+
+def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> LinearSystem:
+    """The problem's discretisation on ``on``, a linear system itself; InputError without a grid."""
+    if isinstance(problem, LinearSystem):
+        return problem
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"a solver takes a Problem or a LinearSystem(A, b); got {type(problem).__name__}"
+        )
+    if on is None:
+        raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+    # Those who bring a matrix do not wait for it to load.
+    from sciml.discretization import discretize
+
+    return discretize(problem, on)
+
+
+@torch.no_grad()
+def iterate_verified(
+    method: Callable[[torch.Tensor, torch.Tensor, Ledger], None],
+    A: LinearMap,
+    b: torch.Tensor,
+    initial: torch.Tensor | None,
+    *,
+    rtol: float,
+    max_iterations: int,
+    window: int,
+    progress: Progress | None,
+    first_guess: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
+) -> Outcome:
+    """Run ``method`` from x and r = b - A x until the true residual bears it out.
+
+    ``method(x, r, ledger)`` improves x and r in place until no sample runs, or a restart is due.
+    x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
+    """
+    dimension = len(A.shape)
+    right = batched_right_side(A, b)
+    singular = singular_symmetric(A)
+    size = norm(right, dimension)
+    _refuse_underflow(right, size)
+    ledger = Ledger(size, rtol, max_iterations, window, progress)
+    if singular:
+        right = remove_mean(right.clone(), dimension)
+    x, r = torch.zeros_like(right), right.clone()
+    if initial is not None:
+        _refuse_misshapen(initial, x)
+        x.copy_(initial)
+        _true_residual(A, x, right, singular, r)
+    norms, correction = norm(r, dimension), None
+    if first_guess is not None and bool((norms > rtol * ledger.scale).any()):
+        correction = first_guess(r)
+        if correction is not None:
+            norms = _corrected(A, right, singular, initial, correction, x, r, norms)
+    ledger.start(norms)
+    while ledger.active:
+        method(x, r, ledger)
+        _true_residual(A, x, right, singular, r)
+        norms = norm(r, dimension)
+        ledger.verify(norms)
+    if A.nullspace:
+        result = ledger.result(remove_mean(x, dimension))
+    else:
+        result = ledger.result(x, norms / ledger.scale)
+    return replace(result, corrected=correction is not None)
+
+
+def _corrected(
+    A: LinearMap,
+    b: torch.Tensor,
+    singular: bool,
+    initial: torch.Tensor | None,
+    correction: torch.Tensor,
+    x: torch.Tensor,
+    r: torch.Tensor,
+    norms: torch.Tensor,
+) -> torch.Tensor:
+    """Add the correction to x and renew r, but for samples that it throws far; their norms."""
+    x += correction
+    _true_residual(A, x, b, singular, r)
+    found = norm(r, len(A.shape))
+    far = ~(found <= _FARTHEST * norms)
+    if not far.any():
+        return found
+    start = torch.zeros_like(x)
+    if initial is not None:
+        start.copy_(initial)
+    x[far] = start[far]
+    _true_residual(A, x, b, singular, r)
+    return torch.where(far, norms, found)
+
+
+def counted(result: Outcome, M: LinearMap | None, products: int = 1) -> Outcome:
+    """The result with its work: per iteration ``products`` with A and applications of M.
+
+    A corrected start costs one more product, for its residual. Unknown where M does not count its
+    own work.
+    """
+    iterations = float(result.iterations.max()) if result.iterations.numel() else 0.0
+    if M is None:
+        return replace(result, work_units=iterations * products)
+    if M.work_units is None:
+        return result
+    start = M.first_guess_units + 1 if result.corrected else 0.0
+    return replace(result, work_units=start + iterations * products * (1 + M.work_units))
+
+
+def batched_right_side(A: LinearMap, b: torch.Tensor) -> torch.Tensor:
+    """``b`` in float64 (complex128 where it or A is complex) on A's device, A's batch leading.
+
+    Raises InputError where shapes differ.
+    """
+    dimension = len(A.shape)
+    if tuple(b.shape[b.ndim - dimension :]) != A.shape or b.ndim < dimension:
+        raise InputError(
+            f"the right-hand side has shape {list(b.shape)}; "
+            f"its last axes must be the operator's {list(A.shape)}"
+        )
+    try:
+        lead = torch.broadcast_shapes(A.batch, b.shape[: b.ndim - dimension])
+    except RuntimeError as error:
+        raise InputError(
+            f"the right-hand side's batch {list(b.shape[: b.ndim - dimension])} does not go with "
+            f"the operator's batch {list(A.batch)}"
+        ) from error
+    dtype = torch.promote_types(torch.promote_types(b.dtype, A.dtype), torch.float64)
+    return b.to(A.device, dtype).expand(*lead, *A.shape).contiguous()
+
+
+def _refuse_underflow(right: torch.Tensor, size: torch.Tensor) -> None:
+    # The squares of such a residual underflow: zero would pass for the answer.
+    if bool((size < 1e-140).any()) and bool((right[size < 1e-140] != 0).any()):
+        raise InputError(
+            "the right-hand side is so small (norm below 1e-140) that residuals underflow; "
+            "scale it and the answer"
+        )
+
+
+def _refuse_misshapen(initial: torch.Tensor, x: torch.Tensor) -> None:
+    try:
+        suits = torch.broadcast_shapes(initial.shape, x.shape) == x.shape
+    except RuntimeError:
+        suits = False
+    if not suits:
+        raise InputError(
+            f"the first guess has shape {list(initial.shape)}; the unknowns have {list(x.shape)}"
+        )
+
+
+def _true_residual(
+    A: LinearMap, x: torch.Tensor, right: torch.Tensor, singular: bool, r: torch.Tensor
+) -> None:
+    torch.sub(right, A.apply(x), out=r)
+    if singular:
+        remove_mean(r, len(A.shape))
+
+
+def check_options(kind: str, rtol: float, max_iterations: int = 1, **counts: int) -> None:
+    """Raise InputError unless 0 < rtol < 1 and every count is at least 1."""
+    if not 0 < rtol < 1:
+        raise InputError(f"{kind}: rtol must lie between 0 and 1; got {rtol:g}", "solver.rtol")
+    for name, count in {"max_iterations": max_iterations, **counts}.items():
+        if count < 1:
+            raise InputError(f"{kind}: {name} must be at least 1; got {count}", f"solver.{name}")
+
+
+class Ledger:
+    """Who is still running: per-sample status, iteration count and residual history.
+
+    ``scale``: ||b|| per sample, with 1 for 0. ``window``: iterations without a 1 % fall of the
+    best residual after which a sample has stagnated.
+    """
+
+    def __init__(
+        self,
+        scale: torch.Tensor,
+        rtol: float,
+        max_iterations: int,
+        window: int,
+        progress: Progress | None,
+    ) -> None:
+        self.scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        self.rtol, self.max_iterations, self.window = rtol, max_iterations, window
+        self.progress = progress
+        self.codes = torch.full_like(scale, _RUNNING, dtype=torch.int64)
+        self.iterations = torch.zeros_like(self.codes)
+        self.count = 0
+        self.history: list[torch.Tensor] = []
+        self.best = torch.full_like(scale, torch.inf)
+        self.best_at = torch.zeros_like(self.codes)
+        self.verified = self.best.clone()
+
+    @property
+    def running(self) -> torch.Tensor:
+        """Mask of the samples that still iterate, shape batch."""
+        return self.codes == _RUNNING
+
+    @property
+    def active(self) -> bool:
+        """Whether any sample still iterates."""
+        return bool(self.running.any())
+
+    def stop(self, where: torch.Tensor, status: Status) -> None:
+        """End the running samples in ``where``."""
+        self.codes = torch.where(self.running & where, _STATUSES.index(status), self.codes)
+
+    def start(self, norms: torch.Tensor) -> None:
+        """Take in the true residual norms before the first iteration."""
+        relative = norms / self.scale
+        self.history.append(relative)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.stop(relative <= self.rtol, Status.CONVERGED)
+        self.best, self.verified = relative, relative
+
+    def record(self, norms: torch.Tensor) -> None:
+        """Take in the residual norms after one iteration and decide who goes on."""
+        running = self.running
+        relative = torch.where(running, norms / self.scale, self.history[-1])
+        self.history.append(relative)
+        self.count += 1
+        self.iterations = self.iterations + running
+        fell = running & (relative < _FALL * self.best)
+        self.best = torch.where(fell, relative, self.best)
+        self.best_at = torch.where(fell, self.count, self.best_at)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.codes = torch.where(self.running & (relative <= self.rtol), _CLAIMED, self.codes)
+        if self.count >= self.max_iterations:
+            self.stop(running, Status.MAX_ITERATIONS)
+        self.stop(self.count - self.best_at >= self.window, Status.STAGNATED)
+        if self.progress is not None:
+            self.progress(self.count, float(relative.max()))
+
+    def verify(self, norms: torch.Tensor) -> None:
+        """Grant or refuse the claims of convergence on the true residual norms."""
+        relative = norms / self.scale
+        claimed = self.codes == _CLAIMED
+        undecided = claimed | self.running
+        improved = relative <= 0.5 * self.verified
+        self.codes = torch.where(undecided, _RUNNING, self.codes)
+        self.stop(relative <= self.rtol, Status.CONVERGED)
+        self.stop(~torch.isfinite(relative), Status.NOT_FINITE)
+        self.stop(claimed & ~improved, Status.STAGNATED)
+        if self.count >= self.max_iterations:
+            self.stop(self.running, Status.MAX_ITERATIONS)
+        self.verified = torch.where(undecided, relative, self.verified)
+        self.history[-1] = torch.where(undecided, relative, self.history[-1])
+
+    def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Outcome:
+        """The outcome; the caller recomputes the residual of x unless it is given here."""
+        statuses = tuple(_STATUSES[code] for code in self.codes.flatten().tolist())
+        residuals = torch.stack(self.history).cpu()
+        return Outcome(x, statuses, self.iterations.cpu(), residuals, true_residual=true_residual)
+
+
+def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:
+    """<u, v> over the last ``dimension`` axes; shape batch."""
+    return torch.linalg.vecdot(u.flatten(-dimension), v.flatten(-dimension))
+
+
+def norm(u: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Euclidean norm over the last ``dimension`` axes; shape batch."""
+    return torch.linalg.vector_norm(u.flatten(-dimension), dim=-1)
+
+
+def spread(scalars: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Per-sample scalars shaped to multiply arrays (*batch, *shape)."""
+    return scalars[(..., *(None,) * dimension)]
+
+
+def axpy(alpha: torch.Tensor, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """``x += alpha p`` in place, alpha per sample; returns x."""
+    if alpha.ndim == 0 and x.device.type == "cpu":
+        return x.add_(p, alpha=alpha.item())
+    return x.addcmul_(p, spread(alpha, x.ndim - alpha.ndim))
+
+
+def xpay(z: torch.Tensor, beta: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
+    """``p = z + beta p`` in place, beta per sample; returns p."""
+    if beta.ndim == 0 and p.device.type == "cpu":
+        return torch.add(z, p, alpha=beta.item(), out=p)
+    return torch.addcmul(z, p, spread(beta, p.ndim - beta.ndim), out=p)
+
+
+def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """``a / b`` for the samples in ``where`` with b != 0, and zero for the others."""
+    usable = where & (b != 0)
+    return torch.where(usable, a / torch.where(usable, b, torch.ones_like(b)), 0.0)
+
+
+def remove_mean(u: torch.Tensor, dimension: int) -> torch.Tensor:
+    """Subtract each sample's mean in place; returns u."""
+    return u.sub_(u.mean(tuple(range(-dimension, 0)), keepdim=True))
+
+
+def precondition(A: LinearMap, M: LinearMap | None, r: torch.Tensor) -> torch.Tensor:
+    """``z = M r`` in r's dtype, of zero mean where A has a kernel of constants; r without an M."""
+    if M is None:
+        return r
+    z = M.apply(r).to(r.dtype)
+    return remove_mean(z, len(A.shape)) if singular_symmetric(A) else z
+
+
+def singular_symmetric(A: LinearMap) -> bool:
+    """Whether residuals have zero mean: constants span the kernel of A and of its transpose."""
+    return A.nullspace and A.symmetric

@@ -1,7 +1,0 @@
-"""Black-box multigrid for stencils on tensor grids."""
-
-from __future__ import annotations
-
-from sciml.solvers.multigrid.cycle import Multigrid
-
-__all__ = ["Multigrid"]

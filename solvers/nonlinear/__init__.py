@@ -1,0 +1,1 @@
+"""Solvers of F(u) = 0."""

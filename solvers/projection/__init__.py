@@ -1,7 +1,0 @@
-"""Incompressible flow between walls by a projection method on a staggered grid."""
-
-from __future__ import annotations
-
-from sciml.solvers.projection.solver import Projection
-
-__all__ = ["Projection"]

@@ -1,0 +1,549 @@
+"""Implicit methods for stiff equations: the equation of a stage, and the methods made of stages.
+
+With tau the step times the diagonal entry of the method, every implicit stage is one equation
+
+    G(U) = D U + F(U, t) - r = 0,
+    mass u' + F = 0:                D = mass / tau,     r = D base,
+    inertia u'' + mass u' + F = 0:  D = inertia / tau^2 + mass / tau,
+                                    r = D base + inertia / tau base',
+
+for the second the system (u, u') has its velocity eliminated: twice the unknowns are never solved
+for. Newton's method uses one matrix D + J for many stages and steps (Hairer and Wanner 1996, IV.8):
+J is taken anew where it no longer contracts, and where J cannot change one linear solve is a stage.
+
+Diagonally implicit Runge-Kutta methods (SDIRK), for heat, diffusion with reaction:
+
+    U_i = y + h sum_{j<i} a_ij k_j + h gamma f(t + c_i h, U_i),      y_new = U_s.
+
+The first stage is explicit, which gives every stage order two: with stage order one, as Euler's
+method has it, stiff sources and boundary data that change in time reduce the order of the whole
+to about one and a half (Hairer and Wanner 1996, IV.15). k_1 is the last stage of the step before.
+
+The backward differentiation formula of second order with variable steps (BDF). With
+w = h / h_before,
+
+    u_new = (1 + w)^2 / (1 + 2 w) u - w^2 / (1 + 2 w) u_before + h (1 + w) / (1 + 2 w) f(u_new),
+
+A-stable and L-stable at constant steps, zero-stable up to w = 1 + sqrt 2 (Grigorieff 1983). Its
+local error is (1 + w)^2 / (6 w (1 + 2 w)) h^3 u''', with u''' from the third divided difference.
+One stage a step, against five of SDIRK; the first two steps are taken by SDIRK.
+
+Implicit-explicit Runge-Kutta methods (IMEX), where the stiff part of the equation is linear:
+
+    F(u, t) = I(u, t) + E(u, t),    I(u, t) = L (u - u_0) + F(u_0, t),    E = F - I,
+
+L the symmetric diffusion of F at u_0: whatever F is, this holds exactly, and E vanishes at u_0.
+Diffusion, sources and boundary data that change in time are implicit, reaction and advection
+explicit, so a stage is one linear solve and the matrix mass / tau + L is the same for the whole run
+while the step is (Kennedy and Carpenter 2003).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.stencil import Stencil
+from sciml.core.errors import InputError, SolveError
+from sciml.core.run.differentiate import attach
+from sciml.discretization.volumes.affine import AtTime
+from sciml.discretization.volumes.nonlinear import add_diagonal
+from sciml.solvers.linear.direct import Direct
+from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
+from sciml.solvers.linear.iteration import LinearSolver, norm, spread
+from sciml.solvers.linear.krylov import CG, GMRES
+from sciml.solvers.linear.multigrid import Multigrid
+from sciml.solvers.time.march import (
+    Integrator,
+    Memory,
+    Scheme,
+    Step,
+    blank_rates,
+    check_time_options,
+    combine,
+    first_state,
+    rate,
+)
+from sciml.solvers.time.tableaux import ARK3, ARK4, Tableau
+
+_ITERATIONS = 20
+_REFINEMENTS, _ADJOINT = 40, 1e-10
+_CONTRACTION = 0.2  # a rate above which Newton's matrix is taken anew
+_SMALL = 2000  # unknowns up to which a factorisation is kept
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """U (*batch, *shape), and per sample ||G|| / max(scale, ||G(guess)||) and success.
+
+    The scale is ||r||, of second order in time max(||inertia base'|| / tau, ||F||).
+    """
+
+    value: torch.Tensor
+    residual: torch.Tensor
+    solved: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """D + J with its set-up, for one tau."""
+
+    tau: float
+    A: Stencil
+    solver: LinearSolver
+    prepared: Any
+
+
+class StageSolver:
+    """Solves the stages of one system to ``tolerance``; up to ``accepted`` if they stagnate there.
+
+    ``setups`` counts hierarchies and factorisations, ``solves`` linear solves. ``linear``: for a
+    splitting, whose implicit part is affine, the stencil that stands in for the Jacobian.
+    """
+
+    def __init__(
+        self,
+        system: NonlinearSystem,
+        tolerance: float,
+        accepted: float,
+        linear: Stencil | None = None,
+    ) -> None:
+        self.system, self.tolerance, self.accepted = system, tolerance, accepted
+        self.fixed = linear is not None or (system.affine and system.steady)
+        self.setups = self.solves = 0
+        self.note = ""
+        self._J = None if linear is None else linear.detach()
+        self._matrix: _Matrix | None = None
+
+    def forget(self) -> None:
+        """Drop a Jacobian that belongs to states of the past, so that a run can start here."""
+        if not self.fixed:
+            self._J = self._matrix = None
+
+    def shift(self, tau: float) -> torch.Tensor:
+        """D of the stage equation."""
+        mass, inertia = self.system.mass, self.system.inertia
+        if inertia is None:
+            assert mass is not None
+            return mass / tau
+        return inertia / tau**2 if mass is None else inertia / tau**2 + mass / tau
+
+    def right(self, tau: float, base: torch.Tensor) -> torch.Tensor:
+        """r of the stage equation from base (parts, *batch, *shape)."""
+        r = self.shift(tau) * base[0]
+        return r if self.system.inertia is None else r + self.system.inertia / tau * base[1]
+
+    def solve(
+        self,
+        tau: float,
+        base: torch.Tensor,
+        t: float,
+        guess: torch.Tensor,
+        alive: torch.Tensor,
+        residual: Any,
+    ) -> StageResult:
+        """U with D U + residual(U, t) = r; samples that are not ``alive`` are left as they fall.
+
+        Where a graph is kept, U is differentiable by the implicit function theorem.
+        """
+        with torch.no_grad():
+            found = self._solve(tau, base, t, guess, alive, residual)
+        if not torch.is_grad_enabled():
+            return found
+        U = found.value
+        gap = self.right(tau, base) - self.shift(tau) * U - residual(U, t)
+        attached = attach(U, gap, lambda g: self._adjoint(tau, U, t, residual, g))
+        return replace(found, value=attached)
+
+    def _adjoint(
+        self, tau: float, U: torch.Tensor, t: float, residual: Any, gradient: torch.Tensor
+    ) -> torch.Tensor:
+        """(D + dF/dU)^-T gradient, by refinement with the transpose of the stage's matrix.
+
+        The matrix may be a Jacobian of states before, or of a scheme without its limiter; the
+        products are exact. Raises SolveError where the refinement does not converge.
+        """
+        with torch.enable_grad():
+            pullback = torch.func.vjp(lambda u: residual(u, t), U)[1]
+        D = self.shift(tau).detach()
+        J = self._J if self.fixed and self._J is not None else self.system.linearise(U, t).detach()
+        A = _tagged(add_diagonal(J, D))
+        A = A if A.symmetric else A.transpose()
+        solver, prepared = _prepare(A)
+        x, r = torch.zeros_like(gradient), gradient
+        for _ in range(_REFINEMENTS):
+            if isinstance(solver, (Direct, FastPoisson)):
+                x = x + prepared.apply(r)
+            else:
+                inner = replace(solver, rtol=1e-4)  # type: ignore[type-var]
+                x = x + inner.iterate(A, prepared, r, None, None).x
+            r = gradient - D * x - pullback(x)[0]
+            if float(r.norm()) <= _ADJOINT * float(gradient.norm()):
+                return x
+        raise SolveError("the adjoint of an implicit stage did not converge; take smaller steps")
+
+    def _solve(
+        self,
+        tau: float,
+        base: torch.Tensor,
+        t: float,
+        guess: torch.Tensor,
+        alive: torch.Tensor,
+        residual: Any,
+    ) -> StageResult:
+        dimension, D, r = len(self.system.shape), self.shift(tau), self.right(tau, base)
+        U = guess
+        force = residual(U, t)
+        G = D * U + force - r
+        size = norm(G, dimension)
+        scale = torch.maximum(self._scale(tau, base, r, force), size)
+        scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+        size = torch.where(alive, size / scale, 0.0)
+        fresh = self.fixed
+        for _ in range(_ITERATIONS):
+            if bool((size <= self.tolerance).all()) or not bool(torch.isfinite(size).all()):
+                break
+            matrix = self._ready(tau, D, U, t)
+            going = spread(size > self.tolerance, dimension)
+            trial = U - going * self._correction(matrix, G, size)
+            G_trial = D * trial + residual(trial, t) - r
+            size_trial = torch.where(alive, norm(G_trial, dimension) / scale, 0.0)
+            fell = bool((size_trial <= torch.clamp(_CONTRACTION * size, self.tolerance)).all())
+            useless = fresh and not fell
+            if bool(size_trial.max() <= size.max()):
+                U, G, size, fresh = trial, G_trial, size_trial, self.fixed
+            if useless:
+                break
+            if not fell:
+                self._J, self._matrix, fresh = None, None, True
+        return StageResult(U, size, size <= self.accepted)
+
+    def _scale(
+        self, tau: float, base: torch.Tensor, r: torch.Tensor, force: torch.Tensor
+    ) -> torch.Tensor:
+        """What the residual is small beside: of second order the terms that make the velocity."""
+        dimension, inertia = len(self.system.shape), self.system.inertia
+        if inertia is None:
+            return norm(r, dimension)
+        return torch.maximum(norm(inertia / tau * base[1], dimension), norm(force, dimension))
+
+    def _ready(self, tau: float, D: torch.Tensor, U: torch.Tensor, t: float) -> _Matrix:
+        if self._J is None:
+            self._J = self.system.linearise(U, t).detach()
+            self._matrix = None
+        if self._matrix is None or self._matrix.tau != tau:
+            A = _tagged(add_diagonal(self._J, D))
+            solver, prepared = _prepare(A)
+            self._matrix = _Matrix(tau, A, solver, prepared)
+            self.setups += 1
+            self.note = f"stages solved by {_name(solver)}"
+        return self._matrix
+
+    def _correction(self, matrix: _Matrix, G: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
+        """(D + J)^-1 G, as far as the tolerance of the stage asks for."""
+        self.solves += 1
+        if isinstance(matrix.solver, (Direct, FastPoisson)):
+            return matrix.prepared.apply(G)
+        wanted = float((0.3 * self.tolerance / size.clamp(min=self.tolerance)).min())
+        # A nonlinear stage is not solved further than its matrix is right.
+        rtol = max(wanted, 1e-12 if self.fixed else 1e-3)
+        solver = replace(matrix.solver, rtol=min(rtol, 0.1))  # type: ignore[type-var]
+        return solver.iterate(matrix.A, matrix.prepared, G, None, None).x
+
+
+def _tagged(A: Stencil) -> Stencil:
+    """A with its definiteness found by Gershgorin's discs where it is not known."""
+    if not A.symmetric or A.definite:
+        return A
+    others = A.coefficients.abs().sum(-A.dimension - 1) - A.diagonal().abs()
+    definite = bool((A.diagonal() > others).all())
+    # Without definiteness GMRES with multigrid is better than any method for symmetric matrices.
+    return Stencil(
+        A.coefficients,
+        A.offsets,
+        periodic=A.periodic,
+        symmetric=definite,
+        definite=definite,
+    )
+
+
+def _prepare(A: Stencil) -> tuple[LinearSolver, Any]:
+    solver = _choose(A)
+    return solver, solver.setup(A)
+
+
+def _choose(A: Stencil) -> LinearSolver:
+    if A.dimension == 1 or (A.size <= _SMALL and not A.batch):
+        return Direct()
+    if _separable(A):
+        return FastPoisson()
+    if A.symmetric:
+        return CG(preconditioner=Multigrid())
+    return GMRES(preconditioner=Multigrid())
+
+
+def _separable(A: Stencil) -> bool:
+    """Whether a fast transform diagonalises A."""
+    try:
+        recognise(A)
+    except InputError:
+        return False
+    return True
+
+
+def _name(solver: LinearSolver) -> str:
+    inner = getattr(solver, "preconditioner", None)
+    return solver.kind if inner is None else f"{solver.kind} with {inner.kind}"
+
+
+@dataclass(frozen=True)
+class SDIRK(Integrator):
+    """Singly diagonally implicit Runge-Kutta methods, L-stable and stiffly accurate.
+
+    ``order`` 3 or 4: the implicit tables of ARK3(2)4L[2]SA and ARK4(3)6L[2]SA (Kennedy and
+    Carpenter 2003), three and five implicit stages. One linear solve a stage where the equation is
+    linear, Newton's method otherwise; second order in time costs no more.
+    """
+
+    kind: Literal["sdirk"] = "sdirk"
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    step: float | None = None
+    order: int = 4
+
+    def __post_init__(self) -> None:
+        check_time_options(self.kind, self.rtol, self.atol, self.step)
+        if self.order not in (3, 4):
+            raise InputError(f"sdirk: order must be 3 or 4; got {self.order}", "solver.order")
+
+    def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
+        """The method for a system."""
+        return ImplicitRungeKutta(system, ARK4 if self.order == 4 else ARK3, self.rtol)
+
+
+class ImplicitRungeKutta(Scheme):
+    """Steps of a method with an explicit first stage and one gamma after it."""
+
+    frugal = True
+
+    def __init__(self, system: NonlinearSystem, tableau: Tableau, rtol: float) -> None:
+        self.system, self.tableau = system, tableau
+        self.name, self.exponent = f"{tableau.name}, implicit table", tableau.embedded + 1
+        self.stages = StageSolver(system, stage_tolerance(rtol), rtol)
+
+    def begin(self, y: torch.Tensor, t: float) -> Memory:
+        """y' at the start."""
+        return (rate(self.system, y, t),)
+
+    def advance(
+        self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
+    ) -> Step:
+        """Stage by stage."""
+        table = self.tableau
+        rates = blank_rates(y, table.stages)
+        rates[0] = memory[0]
+        tau, value = h * table.gamma, y
+        residual, solved = torch.zeros_like(alive, dtype=y.dtype), torch.ones_like(alive)
+        for i in range(1, table.stages):
+            base = combine(y, h, table.weights[i], rates)
+            guess = predicted(base, tau, rates[i - 1])
+            found = self.stages.solve(
+                tau, base, t + table.c[i] * h, guess, alive, self.system.residual
+            )
+            value, rates[i] = recovered(found.value, base, tau)
+            residual, solved = torch.maximum(residual, found.residual), solved & found.solved
+        error = combine(torch.zeros_like(y), h, table.estimate, rates)
+        return Step(value, (rates[-1],), error, residual, solved)
+
+    def forget(self) -> None:
+        """Of nonlinear equations the Jacobian."""
+        self.stages.forget()
+
+    def remark(self) -> str:
+        """Set-ups and solves."""
+        return stage_remark(self.stages)
+
+
+def stage_tolerance(rtol: float) -> float:
+    """To what residual stages are solved, so that it does not show in the error estimate."""
+    return max(1e-2 * rtol, 1e-13)
+
+
+def predicted(base: torch.Tensor, tau: float, before: torch.Tensor) -> torch.Tensor:
+    """A guess for U from the derivative at the stage before."""
+    return base[0] + tau * (before[0] if len(base) == 1 else base[1] + tau * before[1])
+
+
+def recovered(U: torch.Tensor, base: torch.Tensor, tau: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The whole stage and its derivative, from its first part."""
+    velocity = (U - base[0]) / tau
+    if len(base) == 1:
+        return U[None], velocity[None]
+    return torch.stack([U, velocity]), torch.stack([velocity, (velocity - base[1]) / tau])
+
+
+def stage_remark(stages: StageSolver) -> str:
+    """What the implicit stages cost."""
+    return f"{stages.note}, {stages.solves} solves with {stages.setups} set-ups"
+
+
+@dataclass(frozen=True)
+class BDF(Integrator):
+    """The two-step backward differentiation formula, steps variable (Gear 1971)."""
+
+    kind: Literal["bdf"] = "bdf"
+    rtol: float = 1e-4
+    atol: float = 1e-9
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        check_time_options(self.kind, self.rtol, self.atol, self.step)
+
+    def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
+        """The method for a system."""
+        return BackwardDifferences(system, self.rtol)
+
+
+class BackwardDifferences(Scheme):
+    """Steps of the formula; the memory holds the two states before and their distances."""
+
+    name, exponent, growth, frugal = "BDF2", 3, 2.0, True
+
+    def __init__(self, system: NonlinearSystem, rtol: float) -> None:
+        self.system = system
+        self.starter = ImplicitRungeKutta(system, ARK4, rtol)
+        self.stages = self.starter.stages
+
+    def begin(self, y: torch.Tensor, t: float) -> Memory:
+        """y', twice no state before, and distances of zero for that."""
+        return (*self.starter.begin(y, t), y, y, torch.zeros(2, dtype=torch.float64))
+
+    def advance(
+        self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
+    ) -> Step:
+        """One stage, or a whole step of the starter while two states before are missing."""
+        derivative, before, earlier, gaps = memory
+        last, last_but_one = gaps.tolist()
+        distances = torch.tensor([h, last], dtype=torch.float64)
+        if last_but_one == 0:
+            started = self.starter.advance(y, (derivative,), t, h, alive)
+            kept = (*started.memory, y, before, distances)
+            return Step(started.y, kept, started.error, started.residual, started.solved)
+        w = h / last
+        share = 1 + 2 * w
+        tau = h * (1 + w) / share
+        base = ((1 + w) ** 2 / share) * y - (w**2 / share) * before
+        found = self.stages.solve(
+            tau, base, t + h, predicted(base, tau, derivative), alive, self.system.residual
+        )
+        new, slope = recovered(found.value, base, tau)
+        third = _third_difference((new, y, before, earlier), (h, last, last_but_one))
+        error = (1 + w) ** 2 / (w * share) * h**3 * third
+        return Step(new, (slope, y, before, distances), error, found.residual, found.solved)
+
+    def forget(self) -> None:
+        """Of nonlinear equations the Jacobian."""
+        self.stages.forget()
+
+    def remark(self) -> str:
+        """Set-ups and solves."""
+        return stage_remark(self.stages)
+
+
+def _third_difference(
+    states: tuple[torch.Tensor, ...], gaps: tuple[float, float, float]
+) -> torch.Tensor:
+    """The divided difference u[t_0, t_-1, t_-2, t_-3] = u''' / 6."""
+    first = [(a - b) / g for a, b, g in zip(states, states[1:], gaps, strict=False)]
+    second = [
+        (a - b) / (g + q) for a, b, g, q in zip(first, first[1:], gaps, gaps[1:], strict=False)
+    ]
+    return (second[0] - second[1]) / sum(gaps)
+
+
+@dataclass(frozen=True)
+class IMEX(Integrator):
+    """Additive Runge-Kutta: diffusion implicit, reaction and advection explicit.
+
+    ``order`` 3 or 4: ARK3(2)4L[2]SA and ARK4(3)6L[2]SA (Kennedy and Carpenter 2003). For equations
+    of first order in time; where the diffusion itself changes much with u, or advection on a fine
+    grid bounds the explicit part, SDIRK is better.
+    """
+
+    kind: Literal["imex"] = "imex"
+    rtol: float = 1e-6
+    atol: float = 1e-9
+    step: float | None = None
+    order: int = 4
+
+    def __post_init__(self) -> None:
+        check_time_options(self.kind, self.rtol, self.atol, self.step)
+        if self.order not in (3, 4):
+            raise InputError(f"imex: order must be 3 or 4; got {self.order}", "solver.order")
+
+    def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
+        """The method for a system; raises InputError for one of second order."""
+        if system.inertia is not None:
+            raise InputError(
+                "imex is for equations of first order in time; use sdirk or runge_kutta",
+                "solver.kind",
+            )
+        return AdditiveRungeKutta(system, ARK4 if self.order == 4 else ARK3, self.rtol, start)
+
+
+class AdditiveRungeKutta(Scheme):
+    """Steps of a pair of tables."""
+
+    frugal = True
+
+    def __init__(
+        self, system: NonlinearSystem, tableau: Tableau, rtol: float, start: float
+    ) -> None:
+        self.system, self.tableau = system, tableau
+        self.name, self.exponent = tableau.name, tableau.embedded + 1
+        self.u0 = first_state(system)[0]
+        self.L = system.diffusion(self.u0, start)
+        self._source: AtTime[torch.Tensor] = AtTime()
+        self.stages = StageSolver(system, stage_tolerance(rtol), rtol, self.L)
+
+    def _implicit(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        """I(u, t)."""
+        source = self._source.get(t, lambda: self.system.residual(self.u0, t))
+        return self.L.apply(u - self.u0) + source
+
+    def begin(self, y: torch.Tensor, t: float) -> Memory:
+        """Nothing: both derivatives are taken anew at every step."""
+        return ()
+
+    def advance(
+        self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
+    ) -> Step:
+        """Stage by stage."""
+        table, system, mass = self.tableau, self.system, self.system.mass
+        assert mass is not None
+        slow, fast = (blank_rates(y, table.stages) for _ in range(2))
+        tau = h * table.gamma
+        fast[0] = -self._implicit(y[0], t)[None] / mass
+        slow[0] = -system.residual(y[0], t)[None] / mass - fast[0]
+        residual, solved = torch.zeros_like(alive, dtype=y.dtype), torch.ones_like(alive)
+        for i in range(1, table.stages):
+            now = t + table.c[i] * h
+            base = combine(y, h, table.weights[i], fast)
+            base = combine(base, h, table.explicit_weights[i], slow)
+            guess = predicted(base, tau, fast[i - 1])
+            found = self.stages.solve(tau, base, now, guess, alive, self._implicit)
+            _, fast[i] = recovered(found.value, base, tau)
+            rest = system.residual(found.value, now) - self._implicit(found.value, now)
+            slow[i] = -rest[None] / mass
+            residual, solved = torch.maximum(residual, found.residual), solved & found.solved
+        new = combine(combine(y, h, table.final, fast), h, table.final, slow)
+        error = combine(torch.zeros_like(y), h, table.estimate, fast)
+        error = combine(error, h, table.estimate, slow)
+        return Step(new, (), error, residual, solved)
+
+    def remark(self) -> str:
+        """Set-ups and solves."""
+        return stage_remark(self.stages)

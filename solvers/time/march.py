@@ -1,0 +1,617 @@
+"""A system of ODEs marched from frame to frame, and the face that every integrator shows.
+
+The system is one of first order, y = (u) or y = (u, u'):
+
+    mass u' + F(u, t) = 0:                  u' = -F / mass
+    inertia u'' + mass u' + F(u, t) = 0:    u' = v,  v' = -(F + mass v) / inertia
+
+A state y is one tensor (parts, *batch, *shape) of one or two parts. A method gives one step with an
+estimate of its error (:class:`Scheme`). It is accepted where for every sample and part of the state
+
+    q = ||error||_rms / (atol + rtol scale) <= 1,      scale = max(||y||_rms, ||y_new||_rms)
+
+(of a second-order equation the largest norms so far, since displacement and velocity vanish in
+turn). The next one is h 0.9 q^(-0.7/p) q_before^(0.4/p) (Gustafsson 1991), p the exponent of the
+estimate, or h 0.9 q^(-1/p), if that is another step worth a set-up. Every frame is hit exactly:
+what is left of an interval is cut into equal steps.
+
+A batch goes in lockstep, with one step for all. A sample that blows up, or that asks for ever
+smaller steps, is dropped: NaN from there on, while the others go on.
+
+The march itself keeps no graph, and its choice of steps is not differentiated. For a gradient its
+steps are taken again, frame by frame, each interval under a checkpoint: the backward pass keeps one
+state per frame and recomputes the steps between two of them (Griewank and Walther 2000). For an
+equation given by an energy all steps are kept. Implicit stages are differentiated by the implicit
+function theorem.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from math import ceil, isfinite
+from pathlib import Path
+
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.errors import InputError
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.problem import Problem
+from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.solution import Solution, Statistics
+from sciml.core.run.solve import Progress
+from sciml.core.run.status import Status
+from sciml.discretization import semidiscretize
+from sciml.solvers.linear.iteration import check_options, spread
+
+
+def check_masses(system: NonlinearSystem) -> None:
+    """Raise InputError unless there is a time derivative at every unknown."""
+    leading, name = (system.mass, "d") if system.inertia is None else (system.inertia, "m")
+    if leading is None:
+        raise InputError(
+            "the equation has no time derivative: give d (before u_t) or m (before u_tt)",
+            "problem.equation",
+        )
+    if not bool((leading > 0).all()):
+        raise InputError(
+            f"{name} must be positive everywhere; it is {float(leading.min()):.3g} somewhere",
+            f"problem.equation.{name}",
+        )
+
+
+def first_state(system: NonlinearSystem) -> torch.Tensor:
+    """y at the start, with the whole batch leading."""
+    parts = system.first if system.inertia is not None else system.first[:1]
+    batch = torch.broadcast_shapes(
+        system.batch, *(p.shape[: p.ndim - len(system.shape)] for p in parts)
+    )
+    return torch.stack([p.to(torch.float64).expand(*batch, *system.shape) for p in parts])
+
+
+def rate(system: NonlinearSystem, y: torch.Tensor, t: float) -> torch.Tensor:
+    """y' at time t."""
+    force = system.residual(y[0], t)
+    if system.inertia is None:
+        assert system.mass is not None
+        return (force / system.mass).neg_()[None]
+    if system.mass is not None:
+        force = force + system.mass * y[1]
+    return torch.stack([y[1], -force / system.inertia])
+
+
+# The rates k of a step: one tensor whose rows are filled, or a list where a graph is kept of them.
+Rates = torch.Tensor | list[torch.Tensor]
+
+
+def blank_rates(y: torch.Tensor, stages: int) -> Rates:
+    """Room for the rates of a step, to be filled by index."""
+    if torch.is_grad_enabled():
+        return [y] * stages
+    return y.new_empty(stages, *y.shape)
+
+
+def combine(y: torch.Tensor, h: float, weights: torch.Tensor, rates: Rates) -> torch.Tensor:
+    """y + h sum_j w_j k_j."""
+    if not len(weights):
+        return y
+    known = rates[: len(weights)]
+    stacked = torch.stack(known) if isinstance(known, list) else known
+    return torch.add(y, torch.tensordot(weights, stacked, 1), alpha=h)
+
+
+Memory = tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step taken on trial.
+
+    ``y``: the new state (parts, *batch, *shape). ``memory``: what the next step wants to know of
+    this one. ``error``: the estimated local error, shaped as y. ``residual``: the largest residual
+    of the implicit stages, shape batch. ``solved``: whether all stages were, shape batch.
+    """
+
+    y: torch.Tensor
+    memory: Memory
+    error: torch.Tensor
+    residual: torch.Tensor
+    solved: torch.Tensor
+
+
+class Scheme(ABC):
+    """A method set up for one system; a leaf gives ``begin`` and ``advance``.
+
+    ``exponent``: the error estimate is O(h^exponent). ``growth``: the largest factor from one step
+    to the next. ``frugal``: a change of the step costs a set-up, so small ones are not made.
+    ``fixed_step``: the step of a method that has no other, unless the user gives one.
+    """
+
+    name: str
+    exponent: int
+    growth: float = 5.0
+    frugal: bool = False
+    fixed_step: float | None = None
+
+    @abstractmethod
+    def begin(self, y: torch.Tensor, t: float) -> Memory:
+        """The memory before the first step; its shapes never change afterwards."""
+
+    @abstractmethod
+    def advance(
+        self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
+    ) -> Step:
+        """The step from t to t + h; only the samples that are ``alive`` matter."""
+
+    def forget(self) -> None:
+        """Keep nothing that does not follow from state and memory: a run may be taken up here."""
+        return None
+
+    def remark(self) -> str:
+        """What the steps were made with, as part of a note."""
+        return ""
+
+
+_TINY = 1e-13  # relative to the time passed: steps that rounding swallows
+_GROWN = 1e6  # how far a solution has grown that is said to have blown up
+_STATUSES = tuple(Status)
+_ALIVE = -1
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """The local error allowed per step; ``step`` is the fixed one, or None."""
+
+    rtol: float
+    atol: float
+    step: float | None
+
+
+@dataclass
+class Position:
+    """Where a run stands; with the system it decides everything that follows.
+
+    ``y``, ``memory``: see :class:`Step`. ``scale``: (parts, *batch). ``worst``: (2, *batch), the
+    largest relative error and stage residual so far. ``codes``: index of the status that ended a
+    sample, or -1. ``steps``: (*batch) accepted ones. ``clock``: the step wished for, the last q.
+    """
+
+    y: torch.Tensor
+    scale: torch.Tensor
+    worst: torch.Tensor
+    codes: torch.Tensor
+    steps: torch.Tensor
+    clock: torch.Tensor
+    memory: Memory
+
+    @property
+    def alive(self) -> torch.Tensor:
+        """Mask of the samples that still run, shape batch."""
+        return self.codes == _ALIVE
+
+    def over_fields(self) -> Position:
+        """The same with the last batch dimension, that of the fields, taken together."""
+        return replace(
+            self, worst=self.worst.amax(-1), codes=self.codes[..., 0], steps=self.steps[..., 0]
+        )
+
+    def statuses(self, rtol: float) -> tuple[Status, ...]:
+        """One status per sample, in row-major order."""
+        accurate = (self.worst.amax(0) <= 1.01 * rtol).flatten().tolist()
+        ended = self.codes.flatten().tolist()
+        return tuple(
+            _STATUSES[code]
+            if code != _ALIVE
+            else (Status.CONVERGED if fine else Status.INACCURATE_IN_TIME)
+            for code, fine in zip(ended, accurate, strict=True)
+        )
+
+
+@dataclass
+class Journal:
+    """What this process did: accepted and rejected steps, their sizes, errors, where it ended.
+
+    ``marks``: how many steps had been accepted at each frame after the first.
+    """
+
+    sizes: list[float]
+    errors: list[torch.Tensor]
+    marks: list[int] = field(default_factory=list)
+    rejected: int = 0
+    stopped: float | None = None
+
+
+class March:
+    """One run of a scheme over the frames of a system."""
+
+    def __init__(
+        self,
+        scheme: Scheme,
+        system: NonlinearSystem,
+        frames: Frames,
+        tolerances: Tolerances,
+        progress: Progress | None,
+    ) -> None:
+        self.scheme, self.system, self.frames = scheme, system, frames
+        self.tolerances, self.progress = tolerances, progress
+        self.first = first_state(system)
+        self.dimension = len(system.shape)
+        self.journal = Journal([], [])
+        self.position = self._start()
+
+    def _start(self) -> Position:
+        if self.frames.count:
+            return self._restored(self.frames.states[-1])
+        y, t = self.first, self.frames.times[0]
+        scale = self._rms(y)
+        batch = scale.shape[1:]
+        position = Position(
+            y,
+            scale,
+            torch.zeros(2, *batch, dtype=y.dtype),
+            torch.full(batch, _ALIVE),
+            torch.zeros(batch, dtype=torch.int64),
+            torch.tensor([0.0, 1.0], dtype=torch.float64),
+            self.scheme.begin(y, t),
+        )
+        position.clock[0] = self._first_step(y, t, position.alive)
+        self.frames.append(*self._record(position))
+        return position
+
+    def _record(self, p: Position) -> tuple[torch.Tensor, ...]:
+        u = torch.where(spread(p.alive, self.dimension), p.y[0], torch.nan)
+        return u, *p.y[1:], p.scale, p.worst, p.codes, p.steps, p.clock, *p.memory
+
+    def _restored(self, state: tuple[torch.Tensor, ...]) -> Position:
+        parts = len(self.first)
+        y = torch.stack(state[:parts])
+        scale, worst, codes, steps, clock = state[parts : parts + 5]
+        alive = spread(codes == _ALIVE, self.dimension)
+        return Position(
+            torch.where(alive, y, self.first), scale, worst, codes, steps, clock, state[parts + 5 :]
+        )
+
+    def _rms(self, y: torch.Tensor) -> torch.Tensor:
+        """Root mean squares over the unknowns, (parts, *batch)."""
+        flat = y.flatten(-self.dimension)
+        return torch.linalg.vector_norm(flat, dim=-1) / flat.shape[-1] ** 0.5
+
+    def _first_step(self, y: torch.Tensor, t: float, alive: torch.Tensor) -> float:
+        """A step over which the solution changes by about the p-th root of the tolerance."""
+        if self.tolerances.step is not None:
+            return self.tolerances.step
+        span = self.frames.times[-1] - self.frames.times[0]
+        slope = self._rms(rate(self.system, y, t))
+        # Of the position alone: the velocity may start from zero.
+        allowed = self.tolerances.atol + self._rms(y)
+        share = torch.where(alive & (slope > 0), allowed / slope, span)[0]
+        share = torch.where(torch.isfinite(share), share, span)
+        wanted = 0.1 * self.tolerances.rtol ** (1 / self.scheme.exponent) * float(share.min())
+        return min(max(wanted, 1e-8 * span), span)
+
+    def run(self) -> Position:
+        """March until the last frame, or until no sample is left."""
+        times = self.frames.times
+        mean = (times[-1] - times[0]) / (len(times) - 1)
+        while not self.frames.complete and bool(self.position.alive.any()):
+            self.scheme.forget()
+            start, end = times[self.frames.count - 1], times[self.frames.count]
+            # Between frames that lie evenly the same number to the last bit, and so the same
+            # step, which keeps its set-up.
+            interval = mean if abs(end - start - mean) < 1e-9 * mean else end - start
+            if self._reach(end, interval):
+                self.journal.marks.append(len(self.journal.sizes))
+                self.frames.append(*self._record(self.position))
+            else:
+                break
+        return self.position
+
+    def _reach(self, end: float, interval: float) -> bool:
+        """Advance to ``end``; False where no sample is left."""
+        p = self.position
+        left = _pieces(interval, float(p.clock[0]))
+        h, calm = interval / left, True
+        while left:
+            t, alive = end - left * h, p.alive
+            attempt = self.scheme.advance(p.y, p.memory, t, h, alive)
+            q = self._quotient(attempt, p)
+            worst = float(q.max())
+            if self.tolerances.step is not None:
+                self._drop_failed(attempt, t)
+            elif worst > 1:
+                left, h = self._retry(t, h, left, worst)
+                calm = False
+                if not bool(p.alive.any()):
+                    return False
+                continue
+            if not bool(p.alive.any()):
+                self.journal.stopped = t
+                return False
+            self._accept(attempt, q, h)
+            left -= 1
+            if self.tolerances.step is None:
+                remaining, factor = left * h, self._factor(worst, calm)
+                p.clock.copy_(torch.tensor([h * factor, max(worst, 1e-4)]))
+                if factor != 1 and left:
+                    left = _pieces(remaining, h * factor)
+                    h = remaining / left
+                calm = True
+            if self.progress is not None:
+                self.progress(int(p.steps.max()), end - left * h)
+        return True
+
+    def _quotient(self, attempt: Step, p: Position) -> torch.Tensor:
+        """q per sample; infinite where the step failed, zero for samples already dropped."""
+        size = self._rms(attempt.y)
+        scale = torch.maximum(p.scale, size)
+        allowed = self.tolerances.atol + self.tolerances.rtol * scale
+        q = (self._rms(attempt.error) / allowed).amax(0)
+        fine = torch.isfinite(q) & torch.isfinite(size).all(0) & attempt.solved
+        return torch.where(p.alive, torch.where(fine, q, torch.inf), 0.0)
+
+    def _factor(self, q: float, calm: bool) -> float:
+        power, frugal = 1 / self.scheme.exponent, self.scheme.frugal
+        q, before = max(q, 1e-10), float(self.position.clock[1])
+        # Between rare changes of the step there is no slope of q to be damped.
+        wanted = q**-power if frugal else q ** (-0.7 * power) * before ** (0.4 * power)
+        factor = min(max(0.9 * wanted, 0.2), self.scheme.growth if calm else 1.0)
+        return 1.0 if frugal and 0.9 <= factor < 1.25 else factor
+
+    def _retry(self, t: float, h: float, left: int, q: float) -> tuple[int, float]:
+        """How many steps of which size to try instead; drops who asks for too small ones."""
+        self.journal.rejected += 1
+        p, remaining = self.position, left * h
+        power = 1 / self.scheme.exponent
+        smaller = h * (max(0.9 * q**-power, 0.1) if q < torch.inf else 0.25)
+        span = self.frames.times[-1] - self.frames.times[0]
+        if smaller < _TINY * max(abs(t), span):
+            attempt = self.scheme.advance(p.y, p.memory, t, h, p.alive)
+            self._drop(self._quotient(attempt, p) > 1, Status.STEP_TOO_SMALL, t)
+            smaller = self._first_step(p.y, t, p.alive)
+        left = _pieces(remaining, smaller)
+        return left, remaining / left
+
+    def _accept(self, attempt: Step, q: torch.Tensor, h: float) -> None:
+        p, alive = self.position, self.position.alive
+        p.y = torch.where(spread(alive, self.dimension), attempt.y, self.first)
+        p.memory = attempt.memory
+        size = self._rms(attempt.y)
+        # Of first order what has decayed is judged by its present size.
+        p.scale = torch.maximum(p.scale, size) if len(p.y) > 1 else size
+        error = torch.where(alive, q * self.tolerances.rtol, p.worst[0])
+        residual = torch.where(alive, attempt.residual, p.worst[1])
+        p.worst = torch.maximum(p.worst, torch.stack([error, residual]))
+        p.steps = p.steps + alive
+        self.journal.sizes.append(h)
+        self.journal.errors.append(error)
+
+    def _drop_failed(self, attempt: Step, t: float) -> None:
+        """With a fixed step: end the samples whose step cannot be taken."""
+        finite = torch.isfinite(self._rms(attempt.y)).all(0)
+        self._drop(~finite, Status.BLOWN_UP, t)
+        self._drop(~attempt.solved, Status.STAGNATED, t)
+
+    def _drop(self, where: torch.Tensor, status: Status, t: float) -> None:
+        p = self.position
+        where = where & p.alive
+        if len(self.system.fields) > 1:
+            where = where.any(-1, keepdim=True).expand_as(where)
+        if not bool(where.any()):
+            return
+        start = self._rms(self.first)[0]
+        grown = self._rms(p.y)[0] > _GROWN * torch.where(start > 0, start, 1.0)
+        blown = status is Status.BLOWN_UP
+        code = torch.where(grown | blown, _STATUSES.index(Status.BLOWN_UP), _STATUSES.index(status))
+        p.codes = torch.where(where, code, p.codes)
+        p.y = torch.where(spread(p.alive, self.dimension), p.y, self.first)
+        p.memory = self.scheme.begin(p.y, t)
+        self.journal.stopped = t
+
+
+def _pieces(length: float, step: float) -> int:
+    """Into how many equal steps, none longer than ``step``, a length is cut."""
+    return max(1, ceil(length / step - 1e-9))
+
+
+def wants_gradient(system: NonlinearSystem, start: float) -> bool:
+    """Whether a gradient may be asked for: something in the system has a graph."""
+    if not torch.is_grad_enabled():
+        return False
+    y = first_state(system)
+    given = [y, system.residual(y[0], start), system.lift(y[0], start)]
+    given += [m for m in (system.mass, system.inertia) if m is not None]
+    return any(tensor.requires_grad for tensor in given)
+
+
+def replay(
+    scheme: Scheme, system: NonlinearSystem, times: tuple[float, ...], journal: Journal
+) -> list[torch.Tensor]:
+    """u at every frame, with a graph; the steps are those of ``journal``."""
+    y = first_state(system)
+    memory = scheme.begin(y, times[0])
+    states, done = [y[0]], 0
+    for start, mark in zip(times, journal.marks, strict=False):
+        sizes = tuple(journal.sizes[done:mark])
+        done = mark
+
+        def interval(
+            y: torch.Tensor,
+            *memory: torch.Tensor,
+            start: float = start,
+            sizes: tuple[float, ...] = sizes,
+        ) -> tuple[torch.Tensor, ...]:
+            return _steps(scheme, y, memory, start, sizes, len(system.shape))
+
+        if system.potential is None:
+            y, *rest = checkpoint(interval, y, *memory, use_reentrant=False)
+        else:  # the gradient of an energy cannot be taken under a checkpoint
+            y, *rest = interval(y, *memory)
+        memory = tuple(rest)
+        states.append(y[0])
+    return states
+
+
+def _steps(
+    scheme: Scheme,
+    y: torch.Tensor,
+    memory: Memory,
+    start: float,
+    sizes: tuple[float, ...],
+    dimension: int,
+) -> tuple[torch.Tensor, ...]:
+    scheme.forget()
+    alive = torch.ones(y.shape[1 : y.ndim - dimension], dtype=torch.bool)
+    t = start
+    for h in sizes:
+        attempt = scheme.advance(y, memory, t, h, alive)
+        y, memory, t = attempt.y, attempt.memory, t + h
+    return y, *memory
+
+
+@dataclass(frozen=True)
+class TimeState:
+    """A system of ODEs with the times of its frames, and a text that identifies the run."""
+
+    system: NonlinearSystem
+    times: tuple[float, ...]
+    fingerprint: str = ""
+    setup_seconds: float = 0.0
+
+
+class Integrator(ABC):
+    """Interface of the integrators of ``inertia u'' + mass u' + F(u, t) = 0``.
+
+    ``rtol``: the estimated error of one step relative to the solution, both as root mean squares
+    over the grid; with ``atol`` added where that is small. ``step``: a fixed step, lowered so that
+    a whole number of them joins two frames; its estimated errors are still held against ``rtol``.
+    """
+
+    kind: str
+    rtol: float
+    atol: float
+    step: float | None
+
+    @abstractmethod
+    def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
+        """The method set up for a system that starts at ``start``; InputError if it is unfit."""
+
+    def init(self, problem: Problem, on: Grid | None = None) -> TimeState:
+        """Discretise in space; raises InputError for a problem without time, or an unfit step."""
+        if not isinstance(problem, Problem) or problem.time is None:
+            raise InputError(
+                f"{self.kind} integrates in time: give the problem time: {{end: ...}} and initial",
+                "problem.time",
+            )
+        if on is None:
+            raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
+        start = time.perf_counter()
+        system = semidiscretize(problem, on)
+        check_masses(system)
+        with torch.no_grad():
+            self.scheme(system, problem.time.start)
+        seconds = time.perf_counter() - start
+        return TimeState(system, problem.time.instants, fingerprint(problem, on, self), seconds)
+
+    def run(
+        self,
+        state: TimeState,
+        *,
+        initial: torch.Tensor | None = None,
+        b: torch.Tensor | None = None,
+        progress: Progress | None = None,
+        frames: str | Path | None = None,
+    ) -> Solution:
+        """March to the last frame; ``initial`` replaces u at the start, on the grid.
+
+        ``frames``: a file that keeps the frames, from whose last one a run that was killed goes on.
+        The value is differentiable in coefficients and data, for the steps that were taken.
+        """
+        if b is not None:
+            raise InputError("a problem in time has no right-hand side apart from its equation")
+        system = state.system if initial is None else _begun_at(state.system, initial)
+        check_masses(system)
+        mark = state.fingerprint if initial is None else fingerprint(state.fingerprint, initial)
+        start = time.perf_counter()
+        with torch.no_grad():
+            scheme = self.scheme(system, state.times[0])
+            kept = Frames(state.times, frames, mark)
+            found = kept.count
+            step = scheme.fixed_step if self.step is None else self.step
+            tolerances = Tolerances(self.rtol, self.atol, step)
+            march = March(scheme, system, kept, tolerances, progress)
+            position = march.run()
+            seconds = time.perf_counter() - start
+            reached = kept.times[kept.count - 1]
+            notes = (
+                *system.notes,
+                *system.remarks(position.y[0], reached),
+                *_remarks(self.kind, scheme, march.journal, found),
+            )
+        states = [state[0] for state in kept.states]
+        if wants_gradient(system, state.times[0]):
+            if found or not kept.complete:
+                notes = (*notes, "no gradient: it needs a whole run that was not interrupted")
+            else:
+                scheme = self.scheme(system, state.times[0])
+                states = replay(scheme, system, kept.times, march.journal)
+        return self._solution(march, position, states, (state.setup_seconds, seconds), notes)
+
+    def _solution(
+        self,
+        march: March,
+        p: Position,
+        states: list[torch.Tensor],
+        seconds: tuple[float, float],
+        notes: tuple[str, ...],
+    ) -> Solution:
+        system, frames = march.system, march.frames
+        several = len(system.fields) > 1
+        behind = len(system.shape) + several
+        p = p.over_fields() if several else p
+        values = [system.lift(u, t) for u, t in zip(states, frames.times, strict=False)]
+        errors = [e.amax(-1) if several else e for e in march.journal.errors] or [p.worst[0]]
+        statistics = Statistics(p.steps, torch.stack(errors), *seconds)
+        return Solution(
+            value=torch.stack(values, dim=-behind - 1),
+            residual=p.worst.amax(0),
+            statuses=p.statuses(self.rtol),
+            stats=statistics,
+            on=system.on,
+            solver=self,
+            notes=notes,
+            fields=system.fields,
+            times=torch.tensor(frames.times[: frames.count], dtype=torch.float64),
+        )
+
+
+def check_time_options(kind: str, rtol: float, atol: float, step: float | None) -> None:
+    """Raise InputError for tolerances or a step that make no sense."""
+    check_options(kind, rtol, 1)
+    if not (atol >= 0 and isfinite(atol)):
+        raise InputError(f"{kind}: atol must not be negative; got {atol:g}", "solver.atol")
+    if step is not None and not (step > 0 and isfinite(step)):
+        raise InputError(f"{kind}: step must be positive; got {step:g}", "solver.step")
+
+
+def _begun_at(system: NonlinearSystem, initial: torch.Tensor) -> NonlinearSystem:
+    u = system.restrict(torch.as_tensor(initial, dtype=torch.float64))
+    return replace(system, first=(u, *system.first[1:]))
+
+
+def _remarks(kind: str, scheme: Scheme, journal: Journal, found: int) -> tuple[str, ...]:
+    """One line on the steps, and one each on a run taken up and on one that ended early."""
+    lines = []
+    if found:
+        lines.append(f"{kind}: went on from frame {found} of the file")
+    if journal.sizes:
+        low, high = min(journal.sizes), max(journal.sizes)
+        sizes = f"of {low:.3g}" if high - low < 1e-3 * high else f"from {low:.3g} to {high:.3g}"
+        rejected = f", {journal.rejected} rejected" if journal.rejected else ""
+        made = f"; {scheme.remark()}" if scheme.remark() else ""
+        lines.append(f"{kind}: {scheme.name}, {len(journal.sizes)} steps {sizes}{rejected}{made}")
+    if journal.stopped is not None:
+        lines.append(f"{kind}: a solution ended at t = {journal.stopped:.6g}")
+    return tuple(lines)

@@ -1,0 +1,212 @@
+"""Networks from points to values that carry their derivatives along, for collocation.
+
+A layer takes and gives jets (``discretization.points.jet``). Rows of the Jacobian by the parameters
+follow from one backward sweep: the residual of a point depends on that point's jet alone, so that
+with delta = d(sum of residuals)/d(output of a layer), (C, N, out),
+
+    d r_n / d W = sum_c delta_cn  x  h_cn,       d r_n / d bias = delta_0n,
+
+h (C, N, in) the layer's input. No per-sample differentiation, no second network.
+
+Random weight factorisation: W = diag(exp s) V (Wang et al. 2022, arXiv 2210.01274). The modified
+network mixes two encodings of the input into every layer (Wang, Teng, Perdikaris 2021, eq. 43-46).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sciml.discretization.points.jet import Jet, Pairs, coordinates
+from sciml.discretization.points.strong import StrongForm
+from sciml.solvers.trained.conditions import extent
+
+Activation = Literal["tanh", "sin"]
+Tape = list[tuple[Any, Any, Tensor]]  # a block, its input, its output
+
+
+class Block(Protocol):
+    """A layer with parameters of its own, each an ``nn.Parameter``."""
+
+    def parameters(self) -> object:
+        """In the order of the columns of ``jacobian``."""
+
+    def jacobian(self, given: Tensor, delta: Tensor) -> Tensor:
+        """(N, P) from the input's jet (C, N, in) and delta (C, N, out)."""
+
+
+@torch.no_grad()
+def derivatives(tape: Tape, deltas: Sequence[Tensor], blocks: Sequence[Any]) -> Tensor:
+    """The rows (N, P) by the parameters of ``blocks``, from the deltas at a tape's outputs."""
+    found = {
+        id(block): block.jacobian(given, delta)
+        for (block, given, _), delta in zip(tape, deltas, strict=True)
+    }
+    return torch.cat([found[id(block)] for block in blocks], 1)
+
+
+class Dense(nn.Module):
+    """An affine layer on jets; ``factorised``: W = diag(exp s) V."""
+
+    def __init__(self, inputs: int, outputs: int, factorised: bool = False) -> None:
+        super().__init__()
+        weight = torch.empty(outputs, inputs)
+        nn.init.xavier_normal_(weight)
+        self.scale: nn.Parameter | None = None
+        if factorised:
+            scale = 1.0 + 0.1 * torch.randn(outputs)
+            self.scale = nn.Parameter(scale)
+            weight = weight / scale.exp()[:, None]
+        self.weight = nn.Parameter(weight)
+        self.bias = nn.Parameter(torch.zeros(outputs))
+
+    def matrix(self) -> Tensor:
+        """W, (out, in)."""
+        return self.weight if self.scale is None else self.scale.exp()[:, None] * self.weight
+
+    def forward(self, jet: Jet, tape: Tape | None) -> Jet:
+        """The outputs' jet."""
+        data = jet.data @ self.matrix().T
+        data = torch.cat([data[:1] + self.bias, data[1:]])
+        if tape is not None:
+            tape.append((self, jet.data, data))
+        return jet.like(data)
+
+    def columns(self) -> list[nn.Parameter]:
+        """The parameters in the order of the Jacobian's columns."""
+        return [self.weight, self.bias, *(() if self.scale is None else (self.scale,))]
+
+    def jacobian(self, given: Tensor, delta: Tensor) -> Tensor:
+        """(N, P); see the module."""
+        outer = torch.einsum("cno,cni->noi", delta, given)
+        parts = [outer.flatten(1), delta[0]]
+        if self.scale is not None:
+            parts[0] = (outer * self.scale.exp()[:, None]).flatten(1)
+            parts.append((outer * self.matrix()).sum(-1))
+        return torch.cat(parts, 1)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Inputs of a network: each axis on [-1, 1], or (cos, sin) of its angle where periodic.
+
+    ``frequencies`` (D', m), if any, replace these by sines and cosines of random combinations
+    (Tancik et al. 2020).
+    """
+
+    lower: Tensor
+    upper: Tensor
+    periodic: tuple[bool, ...]
+    frequencies: Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of inputs."""
+        plain = sum(2 if p else 1 for p in self.periodic)
+        return plain if self.frequencies is None else 2 * self.frequencies.shape[1]
+
+    def __call__(self, points: Tensor, pairs: Pairs) -> Jet:
+        """(N, D) to the jet of the inputs."""
+        jet = coordinates(points, pairs)
+        parts = []
+        for i, periodic in enumerate(self.periodic):
+            low, high = float(self.lower[i]), float(self.upper[i])
+            rate = (2 * math.pi if periodic else 2.0) / (high - low)
+            axis = jet.data[..., i : i + 1] * rate
+            axis[0] = (points[:, i : i + 1] - low) * rate - (0.0 if periodic else 1.0)
+            parts += _circle(jet.like(axis)) if periodic else [axis]
+        data = torch.cat(parts, -1)
+        if self.frequencies is None:
+            return jet.like(data)
+        waves = jet.like(data @ self.frequencies.to(data))
+        return jet.like(torch.cat(_circle(waves), -1))
+
+
+def _circle(angle: Jet) -> list[Tensor]:
+    c, s = angle.value.cos(), angle.value.sin()
+    return [angle.through(c, -s, -c).data, angle.through(s, c, -s).data]
+
+
+def _tanh(jet: Jet) -> Jet:
+    t = jet.value.tanh()
+    slope = 1 - t * t
+    return jet.through(t, slope, -2 * t * slope)
+
+
+def _sin(jet: Jet) -> Jet:
+    s, c = jet.value.sin(), jet.value.cos()
+    return jet.through(s, c, -s)
+
+
+ACTIVATIONS: dict[str, Callable[[Jet], Jet]] = {"tanh": _tanh, "sin": _sin}
+
+
+class Perceptron(nn.Module):
+    """A fully connected network on jets; ``modified``: see the module."""
+
+    def __init__(
+        self,
+        embedding: Embedding,
+        width: int,
+        depth: int,
+        outputs: int,
+        activation: Activation = "tanh",
+        modified: bool = False,
+        factorised: bool = False,
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.activation = ACTIVATIONS[activation]
+        sizes = [embedding.size, *[width] * depth]
+        self.hidden = nn.ModuleList(Dense(a, b, factorised) for a, b in pairwise(sizes))
+        self.last = Dense(width, outputs, factorised)
+        self.encoders = nn.ModuleList(
+            Dense(embedding.size, width, factorised) for _ in range(2 if modified else 0)
+        )
+
+    def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
+        """The jet of the outputs at the points (N, D)."""
+        jet = self.embedding(points, pairs)
+        codes = [self.activation(encoder(jet, tape)) for encoder in self.encoders]
+        for layer in self.hidden:
+            jet = self.activation(layer(jet, tape))
+            if codes:
+                first, second = codes
+                jet = first + jet * jet.like(second.data - first.data)
+        return self.last(jet, tape)
+
+    def blocks(self) -> list[Dense]:
+        """Every layer with parameters, each once."""
+        return [*self.encoders, *self.hidden, self.last]
+
+
+def perceptron(
+    form: StrongForm,
+    seed: int,
+    width: int,
+    depth: int,
+    activation: Activation = "tanh",
+    features: int = 0,
+    feature_scale: float = 1.0,
+    modified: bool = False,
+    factorised: bool = False,
+) -> Perceptron:
+    """A float64 network on the box of a problem, one output a field, its weights drawn."""
+    problem, (lower, upper) = form.problem, extent(form)
+    axes = (*problem.periodic, *(() if problem.time is None else (False,)))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        embedding = Embedding(lower, upper, axes)
+        if features:
+            drawn = feature_scale * torch.randn(embedding.size, features)
+            embedding = Embedding(lower, upper, axes, drawn)
+        network = Perceptron(
+            embedding, width, depth, len(form.fields), activation, modified, factorised
+        )
+    return network.double()

@@ -1,0 +1,219 @@
+"""From a trained function to a Solution: its residual at fresh points, and on the grid.
+
+The residual of the answer is the largest, over the equation and its conditions, of
+
+    rms(r_k) / scale_k       at points that the training never saw,
+
+scale of the equation: rms of the sum of its terms' sizes; of a condition: rms of u, or of u and its
+flux. On a grid the discrete residual ||b - A u|| / ||b|| is noted beside it, and where the discrete
+operator is symmetric definite the certificate bounds the distance to the grid's own solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sciml.core.errors import InputError
+from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.problem import Problem
+from sciml.core.run.solution import Solution, Statistics
+from sciml.core.run.status import Status
+from sciml.discretization import discretize, semidiscretize
+from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.certify import certify
+from sciml.solvers.linear.iteration import relative_residual
+from sciml.solvers.linear.krylov import CG, FCG, GMRES, MINRES, BiCGStab
+from sciml.solvers.linear.multigrid import Multigrid
+from sciml.solvers.nonlinear.descent import at
+from sciml.solvers.nonlinear.newton import Newton
+from sciml.solvers.trained.conditions import Piece
+from sciml.solvers.trained.minimisation import OptimiserResult
+from sciml.solvers.trained.objective import OBSERVED, Ansatz, Objective
+from sciml.solvers.trained.sampling import sobol
+
+# Those that go on from a guess on a grid, for linear and for nonlinear problems.
+Polish = CG | FCG | MINRES | BiCGStab | GMRES | Multigrid | AMG | Newton
+TEST_POINTS = 10_000
+_CHUNK = 2**16  # points evaluated at once
+
+
+@dataclass(frozen=True)
+class Scales:
+    """What residuals are compared with: rms of the equation's terms, of u, of u and its flux."""
+
+    equation: float
+    value: float
+    flux: float
+
+    def of(self, piece: Piece) -> float:
+        """That of one piece."""
+        if piece.name == "equation":
+            return self.equation
+        return self.flux if piece.flux else self.value
+
+
+def measure(
+    objective: Objective, count: int = TEST_POINTS, seed: int = 2**31 - 1
+) -> dict[str, float]:
+    """The relative residual of every piece at ``count`` fresh points, by name."""
+    generator = torch.Generator().manual_seed(seed)
+    scales, found = scales_of(objective, count), {}
+    for piece in objective.pieces:
+        n = count if piece.name == "equation" else max(1, count // 10)
+        squares, total = 0.0, 0
+        for part in piece.place(sobol(n, piece.free, generator)).split(_CHUNK):
+            if piece.twins is not None:
+                part = torch.cat([part, part + piece.twins])
+            pairs = objective.form.pairs if piece.name == "equation" else ()
+            with torch.no_grad():
+                jet = objective.ansatz.jet(part, pairs, objective.ansatz.known(part, pairs))
+                r = piece.residual(part, jet)
+            squares, total = squares + float(r.square().sum()), total + len(r)
+        found[piece.name] = (squares / total) ** 0.5 / max(scales.of(piece), 1e-300)
+    return found
+
+
+def largest(relative: Mapping[str, float]) -> float:
+    """Of the equation and its conditions; noisy observations say nothing of these."""
+    return max(value for name, value in relative.items() if name != OBSERVED)
+
+
+@torch.no_grad()
+def scales_of(objective: Objective, count: int = 2000) -> Scales:
+    """Of the ansatz as it is now."""
+    form, ansatz = objective.form, objective.ansatz
+    piece = objective.pieces[0]
+    x = piece.place(sobol(min(count, 2000), piece.free, torch.Generator().manual_seed(0)))
+    jet = ansatz.jet(x, form.pairs, ansatz.known(x, form.pairs))
+    size = torch.stack([t.abs() for t in form.terms(x, jet)]).sum(0)
+    value = float(jet.value.square().sum(-1).mean().sqrt())
+    flux = value
+    if any(p.flux for p in objective.pieces):
+        flux += float(form.flux(x, jet).square().sum((0, 2)).mean().sqrt())
+    return Scales(float(size.square().sum(-1).mean().sqrt()), value, flux)
+
+
+def answered(
+    solver: Any,
+    objective: Objective,
+    course: OptimiserResult,
+    on: Grid | Points,
+    setup_seconds: float,
+    rtol: float,
+    notes: Sequence[str] = (),
+) -> Solution:
+    """The Solution of a trained ansatz on a grid or at points."""
+    problem, ansatz = _known(objective), objective.ansatz
+    value = values(ansatz, problem, on)
+    relative = measure(objective)
+    worst = largest(relative)
+    residual = torch.tensor(worst, dtype=torch.float64)
+    fitted = [f"found {name} = {value:.8g}" for name, value in objective.found.items()]
+    remarks = [*objective.notes, *course.notes, *notes, *fitted, _said(relative)]
+    solution = Solution(
+        value=value,
+        residual=residual,
+        statuses=(_status(course.status, worst, rtol),),
+        stats=Statistics(
+            torch.tensor(len(course.losses)),
+            torch.tensor(course.losses, dtype=torch.float64).clamp(min=0).sqrt(),
+            setup_seconds,
+            course.seconds,
+        ),
+        on=on,
+        solver=solver,
+        notes=tuple(remarks),
+        times=None
+        if problem.time is None
+        else torch.tensor(problem.time.instants, dtype=torch.float64),
+        fields=objective.form.fields,
+        function=lambda points: ansatz.value(torch.as_tensor(points, dtype=torch.float64)),
+        parameters=objective.found,
+        trained=objective,
+    )
+    polish = solver.polish
+    if polish is not None:
+        solution = _polished(solution, problem, on, polish)
+    return _on_grid(solution, problem, on)
+
+
+def _polished(solution: Solution, problem: Problem, on: Grid | Points, polish: Polish) -> Solution:
+    """The grid's own solution, by a solver that starts from the trained function."""
+    if not isinstance(on, Grid) or problem.time is not None:
+        raise InputError("polish is for steady problems on a grid", "solver.polish")
+    state: Any = polish.init(problem, on)
+    found = polish.run(state, initial=solution.value)
+    count = int(found.stats.iterations.max())
+    note = f"polish: {polish.kind}, {count} iterations from the trained function"
+    stats = replace(
+        solution.stats,
+        setup_seconds=solution.stats.setup_seconds + found.stats.setup_seconds,
+        solve_seconds=solution.stats.solve_seconds + found.stats.solve_seconds,
+    )
+    return replace(
+        solution,
+        value=found.value,
+        residual=found.residual,
+        statuses=found.statuses,
+        stats=stats,
+        notes=(*solution.notes, note, *found.notes),
+        function=None,
+    )
+
+
+def _known(objective: Objective) -> Problem:
+    """The problem, what was unknown of it put in."""
+    problem = objective.form.problem
+    return replace(problem, parameters={**problem.parameters, **objective.found})
+
+
+def values(ansatz: Ansatz, problem: Problem, on: Grid | Points) -> Tensor:
+    """u at the points of a grid or a cloud: ([frames], [fields], *shape)."""
+    columns = on.coordinates()
+    space = torch.stack([c.flatten() for c in columns], -1)
+    frames = []
+    for t in (None,) if problem.time is None else problem.time.instants:
+        x = space if t is None else torch.cat([space, torch.full_like(space[:, :1], t)], -1)
+        value = torch.cat([ansatz.value(part) for part in x.split(_CHUNK)])
+        several = value.shape[1] > 1
+        frames.append(value.T.reshape(*((-1,) if several else ()), *columns[0].shape))
+    return frames[0] if problem.time is None else torch.stack(frames)
+
+
+def _status(status: Status, worst: float, rtol: float) -> Status:
+    if worst != worst or status is Status.NOT_FINITE:
+        return Status.NOT_FINITE
+    if worst <= rtol:
+        return Status.CONVERGED
+    return Status.RESIDUAL_MISMATCH if status.success else status
+
+
+def _said(relative: dict[str, float]) -> str:
+    parts = ", ".join(f"{name} {value:.2e}" for name, value in relative.items())
+    return f"relative residuals at fresh points: {parts}"
+
+
+def _on_grid(solution: Solution, problem: Problem, on: Grid | Points) -> Solution:
+    """With the discrete residual in the notes, and a certificate where one can be had."""
+    if not isinstance(on, Grid) or problem.time is not None or len(solution.fields) > 1:
+        return solution
+    try:
+        if not problem.linear:
+            system = semidiscretize(problem, on)
+            found = float(at(system, system.restrict(solution.value)).relative)
+            return _noted(solution, f"discrete residual on the grid: {found:.2e}")
+        linear = discretize(problem, on)
+        found = float(relative_residual(linear.A, linear.restrict(solution.value), linear.b))
+        solution = _noted(solution, f"discrete residual on the grid: {found:.2e}")
+        return replace(solution, certificate=certify(solution.value, linear))
+    except InputError as error:
+        return _noted(solution, f"no check on the grid: {error.message}")
+
+
+def _noted(solution: Solution, note: str) -> Solution:
+    return replace(solution, notes=(*solution.notes, note))

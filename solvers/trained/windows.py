@@ -1,0 +1,140 @@
+"""A problem in time trained window by window, each from the end of the one before.
+
+    u = u_k on [t_k, t_k+1],        u_k(t_k) = u_k-1(t_k),
+
+and u_t(t_k) too where the equation has u_tt. Where the start is built in, u is continuous by
+construction; where it is soft, the jumps are residuals of the answer like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from sciml.core.problem.problem import Problem, Time
+from sciml.core.run.status import Status
+from sciml.discretization.points.jet import Jet, Pairs
+from sciml.solvers.trained.conditions import Piece, extent, second_order
+from sciml.solvers.trained.minimisation import OptimiserResult
+from sciml.solvers.trained.networks import Tape
+from sciml.solvers.trained.objective import Ansatz, Objective
+
+# Of an objective, the windows that are left with it, and the iterations before it.
+Train = Callable[[Objective, int, int], OptimiserResult]
+
+
+@dataclass(frozen=True)
+class Glued:
+    """A function of several windows; ``joints``: the times between them. Nothing to train."""
+
+    parts: tuple[Ansatz, ...]
+    joints: tuple[float, ...]
+
+    def __call__(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
+        """The jet at points (N, D), that of the later window at a joint."""
+        joints = points.new_tensor(self.joints)
+        window = torch.bucketize(points[:, -1].contiguous(), joints, right=True)
+        found: Tensor | None = None
+        for k, part in enumerate(self.parts):
+            rows = (window == k).nonzero()[:, 0]
+            if len(rows):
+                jet = part.jet(points[rows], pairs, part.known(points[rows], pairs))
+                if found is None:
+                    found = jet.data.new_zeros(jet.data.shape[0], len(points), jet.data.shape[2])
+                found = found.index_copy(1, rows, jet.data)
+        if found is None:
+            raise ValueError("a jet of no points")
+        return Jet(found, points.shape[1], pairs)
+
+    def blocks(self) -> Sequence[object]:
+        """None: the windows are trained."""
+        return ()
+
+
+def in_windows(
+    whole: Objective, count: int, pose: Callable[[Problem], Objective], train: Train, hard: bool
+) -> tuple[Objective, OptimiserResult]:
+    """The objective of the glued function, and the courses as one.
+
+    ``pose`` makes an objective of the problem of a window. Ends early where a loss is not finite.
+    """
+    problem = whole.form.problem
+    span = problem.time
+    assert span is not None
+    step = (span.end - span.start) / count
+    ends = [span.start + k * step for k in range(count)] + [span.end]
+    windows: list[Objective] = []
+    courses: list[OptimiserResult] = []
+    for k in range(count):
+        stated = replace(problem, time=Time(ends[k + 1], ends[k]))
+        if windows:
+            stated = replace(stated, initial=_last_values(windows[-1]))
+        objective = pose(stated)
+        if windows and len(objective.theta) == len(windows[-1].theta):
+            objective.assign(windows[-1].theta)
+        windows.append(objective)
+        courses.append(train(objective, count - k, sum(len(c.losses) for c in courses)))
+        if courses[-1].status is Status.NOT_FINITE:
+            break
+    parts = tuple(objective.ansatz for objective in windows)
+    joints = tuple(ends[1 : len(parts)])
+    jumps = () if hard else tuple(_jump(whole, parts[k], joint) for k, joint in enumerate(joints))
+    glued = Ansatz(Glued(parts, joints))
+    return Objective(whole.form, glued, (*whole.pieces, *jumps)), _joined(courses)
+
+
+def _jump(whole: Objective, before: Ansatz, joint: float) -> Piece:
+    lower, upper = extent(whole.form)
+    lower[-1] = upper[-1] = joint
+
+    def residual(points: Tensor, jet: Jet) -> Tensor:
+        return jet.value - before.value(points)
+
+    return Piece(f"joint at {joint:.4g}", lower, upper, residual)
+
+
+def _last_values(objective: Objective) -> dict[str, Callable[..., Tensor]]:
+    """The initial data of the next window, differentiable functions of the place."""
+    form, ansatz = objective.form, objective.ansatz
+    span = form.problem.time
+    assert span is not None
+    end = span.end
+
+    def field(k: int, rate: bool) -> Callable[..., Tensor]:
+        def at(*axes: Tensor) -> Tensor:
+            with torch.set_grad_enabled(any(axis.requires_grad for axis in axes) or rate):
+                t = torch.full_like(axes[0], end)
+                if rate:
+                    t.requires_grad_()
+                value = differentiable(ansatz, torch.stack([*axes, t], -1))[:, k]
+                if not rate:
+                    return value
+                (slope,) = torch.autograd.grad(value.sum(), t, create_graph=True)
+            return slope if any(axis.requires_grad for axis in axes) else slope.detach()
+
+        return at
+
+    fields = [name for name in form.fields if name in form.problem.first]
+    found = {name: field(form.fields.index(name), False) for name in fields}
+    if second_order(form):
+        found |= {f"{name}t": field(form.fields.index(name), True) for name in fields}
+    return found
+
+
+def differentiable(ansatz: Ansatz, points: Tensor) -> Tensor:
+    """u at points (N, D), with a graph, (N, F)."""
+    value = ansatz.network(points, ()).value
+    if ansatz.built_in is None:
+        return value
+    return ansatz.built_in.extension(points) + ansatz.built_in.distance(points) * value
+
+
+def _joined(courses: Sequence[OptimiserResult]) -> OptimiserResult:
+    """One after the other; the first that did not converge says why."""
+    status = next((c.status for c in courses if not c.status.success), Status.CONVERGED)
+    notes = [f"window {k + 1}: {note}" for k, course in enumerate(courses) for note in course.notes]
+    losses = [loss for course in courses for loss in course.losses]
+    return OptimiserResult(tuple(losses), status, sum(c.seconds for c in courses), tuple(notes))
