@@ -7,6 +7,7 @@ python docs/make_map.py --check   only says whether it is true
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def sentence(path: Path) -> str:
     """The first sentence of a module's docstring, on one line."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
     first = " ".join(text.split("\n\n")[0].split())
-    return first.replace("|", "\\|")
+    return re.sub(r"(?::\w+:)?`+([^`]+)`+", r"`\1`", first).replace("|", "\\|")
 
 
 def rows(folder: Path) -> list[str]:

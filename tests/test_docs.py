@@ -11,6 +11,7 @@ import importlib.util
 import json
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -202,3 +203,10 @@ def test_a_notebook_becomes_a_page_with_its_pictures(tmp_path: Path) -> None:
     assert text.startswith("# Title\n```python\n1 + 1\n```\n```text\nsolved\n```\n![")
     assert "warning" not in text
     assert pictures == [("one-1.png", b"\x00\x00\x00")]
+
+
+def test_the_map_of_the_house_is_true() -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "make_map.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, "python docs/make_map.py writes the map anew"
