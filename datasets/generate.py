@@ -37,6 +37,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Mesh
+from sciml.core.run.files import digest
 from sciml.core.run.serialise import differences
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
@@ -53,7 +54,6 @@ from sciml.datasets.store import (
     Entry,
     Manifest,
     Unstructured,
-    digest,
     read_manifest,
     read_shard,
     write_shard,

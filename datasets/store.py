@@ -36,7 +36,7 @@ import numpy as np
 
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, SIDES
-from sciml.core.run.files import atomic_write, write_json
+from sciml.core.run.files import atomic_write, digest, write_json
 
 if TYPE_CHECKING:
     from sciml.core.problem.mesh import Element, Mesh
@@ -220,15 +220,6 @@ def read_manifest(folder: Path) -> Manifest | None:
 def _hash(record: Mapping[str, Any]) -> str:
     text = json.dumps(record, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 hash of a file."""
-    value = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            value.update(block)
-    return value.hexdigest()
 
 
 def write_shard(path: Path, shard: Shard) -> str:

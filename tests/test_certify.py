@@ -372,3 +372,30 @@ def test_the_stated_probability_of_failure(rest: torch.Tensor, probability: floa
         assert failed >= expected - 4 * math.sqrt(expected)
     # Without the term, p = sqrt(2 / pi), more than half of the starts fail.
     assert failures(rest, math.sqrt(2 / math.pi), 1000) > 500
+
+
+def lanczos(spectrum: np.ndarray, r: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Slopes and step lengths of CG for a diagonal matrix, one row each."""
+    p, slopes, alphas = r.copy(), [r @ r], []
+    for _ in range(count):
+        alphas.append(slopes[-1] / (p @ (spectrum * p)))
+        r = r - alphas[-1] * spectrum * p
+        slopes.append(r @ r)
+        p = r + slopes[-1] / slopes[-2] * p
+    return np.array([slopes]), np.array([[*alphas, 0.0]])
+
+
+@pytest.mark.parametrize("count", [8, 12, 20])
+def test_the_smallest_ritz_value_is_that_of_the_krylov_space(count: int) -> None:
+    """Rayleigh and Ritz on an orthonormal basis give what CG's numbers give by themselves."""
+    rng = np.random.default_rng(count)
+    spectrum, start = np.sort(rng.uniform(0.1, 1.0, 40)), rng.standard_normal(40)
+    powers = [start / np.linalg.norm(start)]
+    for _ in range(count - 1):
+        power = spectrum * powers[-1]
+        for _ in range(2):
+            power = power - np.array(powers).T @ (np.array(powers) @ power)
+        powers.append(power / np.linalg.norm(power))
+    ritz = np.linalg.eigvalsh(np.array(powers) @ np.diag(spectrum) @ np.array(powers).T)
+    bound, share = certify._probable_bounds(*lanczos(spectrum, start, count), 0.5)
+    assert bound[0] / (1 - share[0]) == pytest.approx(ritz[0], rel=1e-9)

@@ -16,12 +16,12 @@ from shards import dataset, shard
 
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES
+from sciml.core.run.files import digest
 from sciml.datasets.loader import OperatorData
 from sciml.datasets.statistics import Normaliser, field_statistics, moments
 from sciml.datasets.store import (
     Manifest,
     Shard,
-    digest,
     read_manifest,
     read_shard,
     write_shard,

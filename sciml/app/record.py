@@ -7,7 +7,6 @@ beside it that are read back.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -22,7 +21,7 @@ import torch
 
 import sciml
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.run.files import write_json
+from sciml.core.run.files import digest, write_json
 from sciml.core.run.serialise import dump
 
 FILE = "run.json"
@@ -109,7 +108,7 @@ def read(folder: Path, *formats: str) -> dict[str, Any]:
 
 def hashes(folder: Path, *files: str) -> dict[str, str]:
     """The SHA-256 of files in a folder, by name, for its record."""
-    return {file: _sha256(folder / file) for file in files}
+    return {file: digest(folder / file) for file in files}
 
 
 def check(folder: Path, record: Mapping[str, Any]) -> None:
@@ -118,7 +117,7 @@ def check(folder: Path, record: Mapping[str, Any]) -> None:
         path = folder / file
         if not path.is_file():
             raise InputError(f"'{path}' is missing, which '{folder / FILE}' tells of")
-        if _sha256(path) != hashed:
+        if digest(path) != hashed:
             raise InputError(f"'{path}' was damaged or changed since it was written")
 
 
@@ -131,14 +130,6 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _neighbours(folder: Path, command: str) -> str:

@@ -13,6 +13,7 @@ index of the files in ``frames/``.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -47,6 +48,15 @@ _CORNERS: dict[int, list[tuple[int, ...]]] = {
     2: [(0, 0), (1, 0), (1, 1), (0, 1)],
     3: [(x, y, z) for z in (0, 1) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))],
 }
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 hash of a file."""
+    value = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            value.update(block)
+    return value.hexdigest()
 
 
 @contextmanager
