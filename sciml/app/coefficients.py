@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import PlainValidator, ValidationError, ValidationInfo, WithJsonSchema
 from typing_extensions import TypeAliasType
@@ -27,6 +27,10 @@ from sciml.core.problem.reader import Context, FieldFile, Regions, Unknown, comp
 from sciml.core.problem.reader import expression as read_text
 from sciml.core.problem.table import Table, curve
 
+if TYPE_CHECKING:
+    from sciml.datasets.distributions import Distribution
+
+T = TypeVar("T")
 # The solution and its derivatives, in an equation's coefficients.
 SOLUTION = state_names(("u",))
 RESERVED = (*AXES, "t", "ut", *SOLUTION, *CONSTANTS, *FUNCTIONS)
@@ -113,7 +117,7 @@ def numbers(value: Any, scope: Scope) -> tuple[float, ...]:
 
 def scalar(
     value: Any, scope: Scope, of_solution: bool = False
-) -> float | str | FieldFile | Table | Regions:
+) -> float | str | FieldFile | Table | Regions | Distribution:
     """A coefficient with one value per point; ``of_solution``: it may depend on u and its slope."""
     if isinstance(value, str):
         if scope.expression(value, of_solution).is_mask:
@@ -137,7 +141,9 @@ def scalar(
     return number(value)
 
 
-def of_solution(value: Any, scope: Scope) -> float | str | FieldFile | Table | Regions:
+def of_solution(
+    value: Any, scope: Scope
+) -> float | str | FieldFile | Table | Regions | Distribution:
     """A coefficient that may depend on the solution."""
     return scalar(value, scope, of_solution=True)
 
@@ -292,7 +298,9 @@ def _parameter(name: str, value: Any, scope: Scope) -> Any:
     return number(value)
 
 
-def _distribution(value: Mapping[str, Any], scope: Scope, scalars_only: bool = False) -> Any:
+def _distribution(
+    value: Mapping[str, Any], scope: Scope, scalars_only: bool = False
+) -> Distribution:
     """A distribution in the place of a coefficient or a parameter."""
     if not scope.random:
         raise InputError(
@@ -302,9 +310,10 @@ def _distribution(value: Mapping[str, Any], scope: Scope, scalars_only: bool = F
     from sciml.app.schema import distributions
 
     try:
-        return distributions(scalars_only).validate_python(value)
+        drawn: Distribution = distributions(scalars_only).validate_python(value)
     except ValidationError as error:
         raise _inner_fault(error, value) from None
+    return drawn
 
 
 def _inner_fault(error: ValidationError, value: Mapping[str, Any]) -> InputError:
@@ -381,7 +390,7 @@ def _check_keys(value: Mapping[str, Any], known: tuple[str, ...]) -> None:
             raise UnknownKey(f"unknown key '{key}'{did_you_mean(key, known)}", f".{key}")
 
 
-def _at(suffix: str, check: Callable[..., Any], *arguments: Any) -> Any:
+def _at(suffix: str, check: Callable[..., T], *arguments: Any) -> T:
     """``check(*arguments)``, any error placed at ``suffix`` below the value under test."""
     try:
         return check(*arguments)

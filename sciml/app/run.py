@@ -144,7 +144,8 @@ def _solve(
     frames: Path | None,
 ) -> Solution:
     if system is not None:
-        return spec.solver.run(spec.solver.init(system), progress=progress)
+        steady: Solution = spec.solver.run(spec.solver.init(system), progress=progress)
+        return steady
     if setting.dtype != "float64":
         raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
     with torch.device(setting.device):
@@ -152,7 +153,8 @@ def _solve(
         if progress is not None:
             progress.follow(state)
         more = {} if spec.problem.time is None else {"frames": frames}
-        return spec.solver.run(state, progress=progress, **more)
+        solution: Solution = spec.solver.run(state, progress=progress, **more)
+    return solution
 
 
 def _without_hole(solution: Solution, spec: Spec) -> Solution:

@@ -29,6 +29,7 @@ from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
 from sciml.discretization import discretize
 from sciml.operators.operator import Signature
+from sciml.solvers.linear.iteration import norm
 
 _KEY = "training.loss"
 
@@ -113,11 +114,10 @@ def _relative(system: LinearSystem, u: Tensor) -> Tensor:
     d = len(system.A.shape)
     with torch.no_grad():
         scale = system.A.diagonal().abs().flatten(-d).mean(-1)[(..., *(None,) * d)]
-        size = torch.linalg.vector_norm(system.b.flatten(-d), dim=-1)
+        size = norm(system.b, d)
     x = system.restrict(u)
     known, unknowns = system.lift(x), system.b - system.A.apply(x)
     # Inside an obstacle there is no value, and on the unknowns the difference is zero.
     values = torch.where(known.isfinite(), scale * (u - known), 0.0)
     parts = [unknowns.flatten(-d), values.flatten(-d)]
-    gap = torch.linalg.vector_norm(torch.cat(parts, -1), dim=-1)
-    return gap / torch.where(size > 0, size, 1.0)
+    return norm(torch.cat(parts, -1), 1) / torch.where(size > 0, size, 1.0)

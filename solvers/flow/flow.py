@@ -96,7 +96,8 @@ class Pressure:
         solver = replace(self.solver, rtol=min(max(rtol, 1e-14), 0.5))
         first = None if guess is None else torch.from_numpy(guess)
         phi = solver.iterate(self.A, self.prepared, right, first, None).x.numpy()
-        return phi * ~self.dry
+        wet: np.ndarray = phi * ~self.dry
+        return wet
 
     @property
     def name(self) -> str:

@@ -6,13 +6,30 @@ Velocities come with one ring of ghost points: face (i, j) of u, i = 0 .. n, j =
 
 from __future__ import annotations
 
-from numba import njit
+import numpy as np
 
-from sciml.core.algebra.kernels.jit import FAST
+from sciml.core.algebra.kernels.jit import fast
+
+Links = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-@njit(cache=True, **FAST)
-def tendency_u(u, v, p, old, force, links, free, nu, dt, now, before, hx, hy, out):
+@fast(cache=True)
+def tendency_u(
+    u: np.ndarray,
+    v: np.ndarray,
+    p: np.ndarray,
+    old: np.ndarray,
+    force: np.ndarray,
+    links: Links,
+    free: np.ndarray,
+    nu: np.ndarray,
+    dt: float,
+    now: float,
+    before: float,
+    hx: float,
+    hy: float,
+    out: np.ndarray,
+) -> None:
     """``out = dt (-now H + before H_old + nu Lap u - p_x + f)`` on free faces; ``old = H``.
 
     H = (u u)_x + (u v)_y with averages on the control volume's faces (Harlow and Welch 1965).
@@ -37,8 +54,23 @@ def tendency_u(u, v, p, old, force, links, free, nu, dt, now, before, hx, hy, ou
                 old[b, i, j] = H
 
 
-@njit(cache=True, **FAST)
-def tendency_v(u, v, p, old, force, links, free, nu, dt, now, before, hx, hy, out):
+@fast(cache=True)
+def tendency_v(
+    u: np.ndarray,
+    v: np.ndarray,
+    p: np.ndarray,
+    old: np.ndarray,
+    force: np.ndarray,
+    links: Links,
+    free: np.ndarray,
+    nu: np.ndarray,
+    dt: float,
+    now: float,
+    before: float,
+    hx: float,
+    hy: float,
+    out: np.ndarray,
+) -> None:
     """The same for v, with H = (u v)_x + (v v)_y."""
     west, east, south, north = links
     for b in range(out.shape[0]):
@@ -60,8 +92,17 @@ def tendency_v(u, v, p, old, force, links, free, nu, dt, now, before, hx, hy, ou
                 old[b, i, j] = H
 
 
-@njit(cache=True, **FAST)
-def survey(u, v, open_u, open_v, hx, hy, divergence, peaks):
+@fast(cache=True)
+def survey(
+    u: np.ndarray,
+    v: np.ndarray,
+    open_u: np.ndarray,
+    open_v: np.ndarray,
+    hx: float,
+    hy: float,
+    divergence: np.ndarray,
+    peaks: np.ndarray,
+) -> None:
     """``divergence = D (u, v)``; ``peaks`` (*B, 3) of |D|, |u| / hx + |v| / hy, max(|u|, |v|).
 
     The first peak is NaN where any velocity is not finite.
@@ -84,8 +125,17 @@ def survey(u, v, open_u, open_v, hx, hy, divergence, peaks):
         peaks[b, 2] = fastest
 
 
-@njit(cache=True, **FAST)
-def sweep(d, lower, diagonal, upper, a, cyclic, c, q):
+@fast(cache=True)
+def sweep(
+    d: np.ndarray,
+    lower: np.ndarray,
+    diagonal: np.ndarray,
+    upper: np.ndarray,
+    a: np.ndarray,
+    cyclic: bool,
+    c: np.ndarray,
+    q: np.ndarray,
+) -> None:
     """Solve ``(1 + a T) x = d`` in place along axis 1 of d (*B, n, m), all m at once.
 
     T has ``diagonal`` and, with a minus, ``lower`` and ``upper`` (n, m); its corners count where

@@ -30,7 +30,7 @@ from sciml.core.problem.problem import Condition, Problem
 from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
 from sciml.discretization.volumes.layout import lie_along
 from sciml.discretization.volumes.obstacle import Cut, meeting
-from sciml.solvers.flow.loops import sweep
+from sciml.solvers.flow.loops import Links, sweep
 
 End = Literal["wall", "outlet", "periodic"]
 # Per (axis, end) of a wall the velocities (u, v) there, each (1 or samples, places).
@@ -215,7 +215,7 @@ class Component:
     axis: int
     free: np.ndarray
     open: np.ndarray
-    links: tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+    links: Links
     rows: tuple[Rows, Rows]
     ends: Ends
     spacing: tuple[float, float]

@@ -169,7 +169,8 @@ class DirectionModule(nn.Module):
         for level in up:
             skip, mask = skips.pop()
             x = _pairs(_masked(self._unpool(x, skip.shape[2:]), mask) + skip, level, mask)
-        return self.last(x.movedim(1, -1))[..., 0] * cells
+        direction: Tensor = self.last(x.movedim(1, -1))[..., 0]
+        return direction * cells
 
     def _repeats(self, cells: int, depth: int) -> int:
         """How often to repeat a level on a grid with so many cells along its longest axis."""

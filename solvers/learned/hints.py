@@ -19,7 +19,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -111,7 +111,11 @@ class HINTS:
         return replace(solution, solver=self, stats=replace(solution.stats, work_units=work))
 
     def _method(self, period: LinearMap) -> LinearSolver:
-        kinds: dict[str, Any] = {"stationary": Stationary, "fcg": FCG, "gmres": GMRES}
+        kinds: dict[str, Callable[..., LinearSolver]] = {
+            "stationary": Stationary,
+            "fcg": FCG,
+            "gmres": GMRES,
+        }
         return kinds[self.method](period, rtol=self.rtol, max_iterations=self.max_iterations)
 
 

@@ -147,7 +147,8 @@ def training_vectors(pairs: RitzPairs, seed: int, indices: Sequence[int]) -> Ten
     drawn[:, : round(LOW * count)] *= EMPHASIS
     coefficients = torch.from_numpy(drawn).to(pairs.vectors)
     coefficients = coefficients / coefficients.norm(dim=1, keepdim=True)  # the rows are orthonormal
-    return (coefficients @ pairs.vectors.flatten(1)).reshape(-1, *pairs.vectors.shape[1:])
+    rows: Tensor = coefficients @ pairs.vectors.flatten(1)
+    return rows.reshape(-1, *pairs.vectors.shape[1:])
 
 
 def _identity(A: Stencil, steps: int, seed: int, dtype: torch.dtype) -> dict[str, Any]:

@@ -164,7 +164,8 @@ def tsallis_weights(losses: np.ndarray, eta: float) -> np.ndarray:
         if excess <= 1e-12:
             break
         gaps = gaps + excess / (eta * (weights**1.5).sum())
-    return weights / weights.sum()
+    shares: np.ndarray = weights / weights.sum()
+    return shares
 
 
 def _scaled(costs: list[float]) -> np.ndarray:
@@ -175,10 +176,11 @@ def _scaled(costs: list[float]) -> np.ndarray:
 
 def _fit(features: np.ndarray, costs: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     """The least-squares coefficients of least norm, within bounds."""
-    free = np.linalg.lstsq(features, costs, rcond=1e-10)[0]
+    free: np.ndarray = np.linalg.lstsq(features, costs, rcond=1e-10)[0]
     if (np.abs(free) <= bounds).all():
         return free
-    return lsq_linear(features, costs, (-bounds, bounds)).x
+    bounded: np.ndarray = lsq_linear(features, costs, (-bounds, bounds)).x
+    return bounded
 
 
 @dataclass(frozen=True)

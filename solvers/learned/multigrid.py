@@ -545,7 +545,8 @@ def _exact(a: Tensor, b: Tensor) -> Tensor:
     n = b.shape[-1] ** 2
     identity = torch.eye(n, device=b.device).reshape(n, 1, *b.shape[-2:])
     dense = product(a, identity.expand(n, len(a), *b.shape[-2:])).reshape(n, len(a), n)
-    return torch.linalg.solve(dense.transpose(0, 1), b.flatten(-2)[..., None]).reshape(b.shape)
+    x: Tensor = torch.linalg.solve(dense.transpose(0, 1), b.flatten(-2)[..., None])
+    return x.reshape(b.shape)
 
 
 def energy(a: Tensor, x: Tensor) -> Tensor:

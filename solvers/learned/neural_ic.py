@@ -45,7 +45,7 @@ round whose weights are kept.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -361,7 +361,7 @@ def loss_of(
         return energy_left(batch, diagonal, lower, steps)
     square = torch.from_numpy(batch.matrix.diagonal())
     w = batch.x if kind == "solutions" else batch.b * square.rsqrt()
-    graph, image = batch.graph, _Product.apply(w, batch.matrix)
+    graph, image = batch.graph, _image(w, batch.matrix)
     below = (diagonal * w).index_add(1, graph.columns, lower * w[:, graph.rows])
     product = (diagonal * below).index_add(1, graph.rows, lower * below[:, graph.columns])
     gap = product - image
@@ -374,14 +374,14 @@ def energy_left(batch: BlockSystems, diagonal: Tensor, lower: Tensor, steps: int
     r, x = batch.b, torch.zeros_like(batch.b)
     p, rho = x, torch.ones_like(batch.dot(r, r))
     for _ in range(steps):
-        z = _Solve.apply(r, diagonal, lower, factor, batch.graph)
+        z = _preconditioned(r, diagonal, lower, factor, batch.graph)
         before, rho = rho, batch.dot(r.detach(), z.detach())
         p = z + batch.spread(rho / before) * p
-        q = _Product.apply(p, batch.matrix)
+        q = _image(p, batch.matrix)
         alpha = batch.spread(rho / batch.dot(p.detach(), q.detach()))
         x, r = x + alpha * p, r - alpha * q
     error = batch.x - x
-    left = batch.dot(error, _Product.apply(error, batch.matrix)) / batch.dot(batch.x, batch.b)
+    left = batch.dot(error, _image(error, batch.matrix)) / batch.dot(batch.x, batch.b)
     return (left.clamp(min=_LEAST) ** (0.5 / steps)).mean()
 
 
@@ -411,6 +411,9 @@ class _Solve(torch.autograd.Function):
         return h, -(h * y + z * q).sum(0), on_lower, None, None
 
 
+_preconditioned: Callable[..., Tensor] = _Solve.apply
+
+
 class _Product(torch.autograd.Function):
     """A u for rows u (vectors, n) and a symmetric matrix A."""
 
@@ -422,6 +425,9 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         return _times(ctx.matrix, gradients[0]), None
+
+
+_image: Callable[[Tensor, scipy.sparse.csr_matrix], Tensor] = _Product.apply
 
 
 def _times(matrix: scipy.sparse.csr_matrix, u: Tensor) -> Tensor:

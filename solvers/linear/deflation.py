@@ -125,7 +125,8 @@ def principal_directions(
         raise InputError("a vector of the deflation subspace holds a NaN or an infinity")
     _, values, directions = torch.linalg.svd(rows, full_matrices=False)
     kept = (values > threshold * values[0]).sum() if len(values) else 0
-    return directions[: min(count, int(kept))].reshape(-1, *solutions.shape[1:])
+    first: torch.Tensor = directions[: min(count, int(kept))]
+    return first.reshape(-1, *solutions.shape[1:])
 
 
 def _basis(vectors: torch.Tensor, A: LinearMap) -> torch.Tensor:

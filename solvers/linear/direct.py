@@ -66,7 +66,8 @@ def _pseudo(solve: Action, symmetric: bool) -> Action:
         compatible = right - right.mean(axis=0) if symmetric else right
         x = np.zeros_like(compatible)
         x[:-1] = solve(compatible[:-1])
-        return x - x.mean(axis=0)
+        centred: np.ndarray = x - x.mean(axis=0)
+        return centred
 
     return action
 
@@ -101,4 +102,5 @@ def _cholmod() -> Callable[..., Action] | None:
         from sksparse.cholmod import cholesky
     except ImportError:
         return None
-    return cholesky
+    found: Callable[..., Action] = cholesky
+    return found

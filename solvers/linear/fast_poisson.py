@@ -380,8 +380,9 @@ def _plane(shape: tuple[int, ...], parts: Separable, number: int) -> np.ndarray:
 
     if number:
         axis = (number - 1) // 2
-        return -wide(parts.coupling[axis]) * volume_across(axis)
-    total = wide(parts.reaction) * volume_across(None)
+        across: np.ndarray = -wide(parts.coupling[axis]) * volume_across(axis)
+        return across
+    total: np.ndarray = wide(parts.reaction) * volume_across(None)
     for axis in range(dimension):
         total = total + wide(parts.coupling[axis]) * (differences[axis] * volume_across(axis))
     return total

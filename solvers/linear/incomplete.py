@@ -24,10 +24,9 @@ from typing import Literal
 
 import numpy as np
 import scipy.sparse.linalg
-from numba import njit
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 
-from sciml.core.algebra.kernels.jit import FAST
+from sciml.core.algebra.kernels.jit import fast
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError
 from sciml.solvers.linear.inverse import Action, PerSample, matrices
@@ -202,8 +201,8 @@ def factorise(matrix: scipy.sparse.csr_matrix, relaxation: float = 0.0) -> Chole
     )
 
 
-@njit(cache=True, **FAST)
-def _columns(starts, columns):
+@fast(cache=True)
+def _columns(starts: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The entries of a lower triangle by column: where each begins, their rows and places."""
     n = starts.shape[0] - 1
     begins, rows, places = np.zeros(n + 1, np.int64), np.empty_like(columns), np.empty_like(columns)
@@ -220,8 +219,18 @@ def _columns(starts, columns):
     return begins, rows, places
 
 
-@njit(cache=True, **FAST)
-def _factorise(starts, columns, begins, rows, places, relaxation, values, pivots, smallest):
+@fast(cache=True)
+def _factorise(
+    starts: np.ndarray,
+    columns: np.ndarray,
+    begins: np.ndarray,
+    rows: np.ndarray,
+    places: np.ndarray,
+    relaxation: float,
+    values: np.ndarray,
+    pivots: np.ndarray,
+    smallest: float,
+) -> bool:
     """A's entries to those of C and its diagonal to reciprocal pivots, in place, column by column.
 
     False at a pivot that is not positive.

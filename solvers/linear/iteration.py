@@ -264,10 +264,9 @@ def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) ->
 
 def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """||b - A x|| / ||b|| per sample, recomputed in float64; ||b|| = 0 counts as 1."""
-    axis = -len(A.shape)
+    dimension = len(A.shape)
     gap = b - A.apply(x.to(torch.promote_types(b.dtype, x.dtype)))
-    scale = torch.linalg.vector_norm(b.flatten(axis), dim=-1)
-    size = torch.linalg.vector_norm(gap.flatten(axis), dim=-1)
+    scale, size = norm(b, dimension), norm(gap, dimension)
     return size / torch.where(scale > 0, scale, torch.ones_like(scale))
 
 
@@ -541,12 +540,14 @@ class Ledger:
 
 def dot(u: torch.Tensor, v: torch.Tensor, dimension: int) -> torch.Tensor:
     """<u, v> over the last ``dimension`` axes; shape batch."""
-    return torch.linalg.vecdot(u.flatten(-dimension), v.flatten(-dimension))
+    product: torch.Tensor = torch.linalg.vecdot(u.flatten(-dimension), v.flatten(-dimension))
+    return product
 
 
 def norm(u: torch.Tensor, dimension: int) -> torch.Tensor:
     """Euclidean norm over the last ``dimension`` axes; shape batch."""
-    return torch.linalg.vector_norm(u.flatten(-dimension), dim=-1)
+    length: torch.Tensor = torch.linalg.vector_norm(u.flatten(-dimension), dim=-1)
+    return length
 
 
 def spread(scalars: torch.Tensor, dimension: int) -> torch.Tensor:

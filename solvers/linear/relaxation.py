@@ -29,9 +29,8 @@ from typing import Literal
 import numpy as np
 import scipy.sparse
 import torch
-from numba import njit
 
-from sciml.core.algebra.kernels.jit import FAST
+from sciml.core.algebra.kernels.jit import fast
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError
 from sciml.solvers.linear.inverse import Action, PerSample, matrices
@@ -244,8 +243,10 @@ def _part(
     return Triangle(starts, matrix.indices[kept], matrix.data[kept], upper)
 
 
-@njit(cache=True, **FAST)
-def _forward(starts, columns, values, pivots, x):
+@fast(cache=True)
+def _forward(
+    starts: np.ndarray, columns: np.ndarray, values: np.ndarray, pivots: np.ndarray, x: np.ndarray
+) -> None:
     for s in range(x.shape[0]):
         for i in range(x.shape[1]):
             t = x[s, i]
@@ -254,8 +255,10 @@ def _forward(starts, columns, values, pivots, x):
             x[s, i] = t * pivots[i]
 
 
-@njit(cache=True, **FAST)
-def _backward(starts, columns, values, pivots, x):
+@fast(cache=True)
+def _backward(
+    starts: np.ndarray, columns: np.ndarray, values: np.ndarray, pivots: np.ndarray, x: np.ndarray
+) -> None:
     for s in range(x.shape[0]):
         for i in range(x.shape[1] - 1, -1, -1):
             t = x[s, i]

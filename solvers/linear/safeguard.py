@@ -344,7 +344,8 @@ def _symmetry_defect(inputs: torch.Tensor, images: torch.Tensor) -> float:
     scale = images.norm(dim=1)[:, None] * inputs.norm(dim=1)[None, :]
     defects = (products - products.T).abs() / scale.clamp(min=1e-300)
     # <M u, v> of random vectors is smaller than its bound by about sqrt(n): undone here.
-    return float(defects.max()) * inputs.shape[1] ** 0.5
+    root: float = inputs.shape[1] ** 0.5
+    return float(defects.max()) * root
 
 
 def _ritz_values(inputs: torch.Tensor, images: torch.Tensor) -> tuple[float, float]:

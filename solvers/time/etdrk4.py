@@ -27,6 +27,7 @@ from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
 from sciml.discretization.fourier.evolution import Evolution, common_batch, evolution
 from sciml.discretization.fourier.exponential import Stepper, stepper
+from sciml.solvers.linear.iteration import norm
 
 _CACHED = 2**15  # values of a piece of a batch; some twenty such arrays stay in the cache
 _LOOK = 10  # steps between two looks for infinities
@@ -84,7 +85,7 @@ class StepDoubling:
     def __post_init__(self) -> None:
         d = self.state.evolution.fourier.dimension
         self.error = torch.zeros(self.first.shape[: -d - 1], dtype=torch.float64, device="cpu")
-        self.scale = _norm(self.first, d)
+        self.scale = norm(self.first, d)
         if self.step is not None:
             ratio = self.state.interval / self.step
             self.steps = 2 * max(1, math.ceil(ratio / 2 * (1 - 1e-12)))
@@ -94,7 +95,7 @@ class StepDoubling:
             _, _, steps, error = self.frames.states[-1]
             self.steps, self.error = int(steps), error.cpu()
             for value, *_ in self.frames.states:
-                self.scale = torch.maximum(self.scale, _norm(value, d))
+                self.scale = torch.maximum(self.scale, norm(value, d))
         else:
             self._append(self.first, self.first)
 
@@ -105,7 +106,7 @@ class StepDoubling:
             if self.blown_up is None:
                 self.error = torch.maximum(self.error, self._difference(fine, coarse).cpu())
                 d = self.state.evolution.fourier.dimension
-                self.scale = torch.maximum(self.scale, _norm(fine, d))
+                self.scale = torch.maximum(self.scale, norm(fine, d))
                 self._append(fine, coarse)
 
     def _append(self, fine: torch.Tensor, coarse: torch.Tensor) -> None:
@@ -159,7 +160,8 @@ class StepDoubling:
         if found.batch or value.device.type != "cpu":
             return (value,)
         flat = value.reshape(-1, *value.shape[-found.fourier.dimension - 1 :])
-        return flat.split(max(1, _CACHED // flat[0].numel()))
+        pieces: tuple[torch.Tensor, ...] = flat.split(max(1, _CACHED // flat[0].numel()))
+        return pieces
 
     def _march(
         self,
@@ -203,17 +205,13 @@ class StepDoubling:
     def _difference(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         """The relative difference of the worst field, shape batch; infinite where not finite."""
         d = self.state.evolution.fourier.dimension
-        scale = torch.maximum(self.scale, _norm(fine, d))
-        gap = _norm(fine - coarse, d) / scale.clamp_min(torch.finfo(torch.float64).tiny)
+        scale = torch.maximum(self.scale, norm(fine, d))
+        gap = norm(fine - coarse, d) / scale.clamp_min(torch.finfo(torch.float64).tiny)
         return torch.nan_to_num(gap, nan=torch.inf, posinf=torch.inf).amax(-1)
 
 
 def _finite(value: torch.Tensor) -> bool:
     return bool(torch.isfinite(value).all())
-
-
-def _norm(value: torch.Tensor, dimension: int) -> torch.Tensor:
-    return torch.linalg.vector_norm(value.flatten(-dimension), dim=-1)
 
 
 _TAIL = 1e-3  # share of the norm in the highest modes from which a run is called under-resolved

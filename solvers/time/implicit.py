@@ -246,7 +246,8 @@ class StageSolver:
         """(D + J)^-1 G, as far as the tolerance of the stage asks for."""
         self.solves += 1
         if isinstance(matrix.solver, (Direct, FastPoisson)):
-            return matrix.prepared.apply(G)
+            found: torch.Tensor = matrix.prepared.apply(G)
+            return found
         wanted = float((0.3 * self.tolerance / size.clamp(min=self.tolerance)).min())
         # A nonlinear stage is not solved further than its matrix is right.
         rtol = max(wanted, 1e-12 if self.fixed else 1e-3)

@@ -45,7 +45,7 @@ from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
 from sciml.discretization import semidiscretize
-from sciml.solvers.linear.iteration import check_options, spread
+from sciml.solvers.linear.iteration import check_options, norm, spread
 
 
 def check_masses(system: NonlinearSystem) -> None:
@@ -277,7 +277,8 @@ class March:
     def _rms(self, y: torch.Tensor) -> torch.Tensor:
         """Root mean squares over the unknowns, (parts, *batch)."""
         flat = y.flatten(-self.dimension)
-        return torch.linalg.vector_norm(flat, dim=-1) / flat.shape[-1] ** 0.5
+        root: float = flat.shape[-1] ** 0.5
+        return norm(flat, 1) / root
 
     def _first_step(self, y: torch.Tensor, t: float, alive: torch.Tensor) -> float:
         """A step over which the solution changes by about the p-th root of the tolerance."""
@@ -289,8 +290,8 @@ class March:
         allowed = self.tolerances.atol + self._rms(y)
         share = torch.where(alive & (slope > 0), allowed / slope, span)[0]
         share = torch.where(torch.isfinite(share), share, span)
-        wanted = 0.1 * self.tolerances.rtol ** (1 / self.scheme.exponent) * float(share.min())
-        return min(max(wanted, 1e-8 * span), span)
+        part: float = 0.1 * self.tolerances.rtol ** (1 / self.scheme.exponent)
+        return min(max(part * float(share.min()), 1e-8 * span), span)
 
     def run(self) -> Position:
         """March until the last frame, or until no sample is left."""

@@ -102,7 +102,8 @@ class KRnet(nn.Module):
 
     def log_density(self, points: Tensor) -> Tensor:
         """log p at points (N, D) of the box, (N,)."""
-        return self(points)[1]
+        log_density: Tensor = self(points)[1]
+        return log_density
 
     @torch.no_grad()
     def inverse(self, z: Tensor) -> Tensor:

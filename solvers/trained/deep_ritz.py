@@ -239,7 +239,8 @@ def _expanded(density: Density, points: Tensor, z: Tensor) -> tuple[Tensor, Tens
 def _root(H: Tensor) -> Tensor:
     """The symmetric square root of the positive part of symmetric matrices (N, A, A)."""
     values, vectors = torch.linalg.eigh(0.5 * (H + H.mT))
-    return (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
+    root: Tensor = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
+    return root
 
 
 def _parts(residuals: Objective) -> list[EnergyPart]:

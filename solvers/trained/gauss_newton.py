@@ -112,7 +112,7 @@ class EnergyNaturalGradient:
         kept = values > self.cutoff * values[-1]
         right = r if wide else J.T @ r
         inverse = torch.where(kept, 1 / values.where(kept, torch.ones_like(values)), 0.0)
-        found = vectors @ (inverse * (vectors.T @ right))
+        found: Tensor = vectors @ (inverse * (vectors.T @ right))
         return -(J.T @ found) if wide else -found
 
 
@@ -216,10 +216,11 @@ class DampedSystem:
             return torch.cholesky_solve((self.J.T @ b)[:, None], self.factor)[:, 0]
         if self.wide:
             lower = self.factor.T
-            right = torch.linalg.solve_triangular(lower, b[:, None], upper=False)
+            right: Tensor = torch.linalg.solve_triangular(lower, b[:, None], upper=False)
             return self.basis @ right[:, 0]
         right = (self.basis.T @ b)[:, None]
-        return torch.linalg.solve_triangular(self.factor, right, upper=True)[:, 0]
+        s: Tensor = torch.linalg.solve_triangular(self.factor, right, upper=True)
+        return s[:, 0]
 
 
 def _counted(iterations: int) -> None:

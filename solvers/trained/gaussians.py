@@ -36,7 +36,7 @@ zero: the answer is the same until the next step gives it a weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import product
 from typing import Any, Literal, cast
@@ -129,7 +129,7 @@ class GaussianBank(nn.Module):
         if points.requires_grad:
             data = self.evaluate(points, pairs)
         else:
-            data = _Closed.apply(self, points, pairs, *self.columns())
+            data = _closed(self, points, pairs, *self.columns())
         if tape is not None:
             tape.append((self, coordinates(points, pairs), data))
         return Jet(data, points.shape[1], pairs)
@@ -145,7 +145,7 @@ class GaussianBank(nn.Module):
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _jets(self, P: Tensor, points: Tensor, pairs: Pairs) -> Tensor:
-        total: Any = 0.0
+        total = P.new_zeros(())
         for z in self._offsets(points):
             q = _times(P, z)
             g = (-0.5 * (z * q).sum(0)).exp()
@@ -269,6 +269,9 @@ class _Closed(torch.autograd.Function):
         return None, None, None, *(part.view_as(p) for part, p in parts)
 
 
+_closed: Callable[..., Tensor] = _Closed.apply
+
+
 class Channels(nn.Module):
     """k weighted sums of Gaussians, each of its own: ``channel`` (G,) says which."""
 
@@ -319,7 +322,7 @@ class GaussianNetwork(nn.Module):
 
     def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
         """The jet of the outputs at the points (N, D)."""
-        jet = self.channels(self.bank(points, pairs, tape), tape)
+        jet: Jet = self.channels(self.bank(points, pairs, tape), tape)
         if len(self.mixing):
             first, last = cast("list[Dense]", list(self.mixing))
             jet = last(ACTIVATIONS["tanh"](first(jet, tape)), tape)
@@ -505,7 +508,8 @@ class Gaussians(Collocation):
     def _widths(self, sizes: Tensor) -> Tensor:
         """The first widths, (D,)."""
         if self.width is None:
-            return _OVERLAPS[0] * sizes * self.count ** (-1 / len(sizes))
+            widths: Tensor = _OVERLAPS[0] * sizes * self.count ** (-1 / len(sizes))
+            return widths
         given = self.width if isinstance(self.width, tuple) else (self.width,) * len(sizes)
         if len(given) != len(sizes) or min(given) <= 0:
             raise InputError(

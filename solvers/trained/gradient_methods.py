@@ -84,7 +84,8 @@ class AdamDescent:
         """The rate of a step, counted from zero."""
         share = step / max(self.iterations - 1, 1)
         if self.decay == "exponential":
-            return self.rate * self.last**share
+            fallen: float = self.last**share
+            return self.rate * fallen
         if self.decay == "cosine":
             return self.rate * (self.last + (1 - self.last) * (1 + math.cos(math.pi * share)) / 2)
         return self.rate

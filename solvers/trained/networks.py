@@ -179,7 +179,8 @@ class Perceptron(nn.Module):
             if codes:
                 first, second = codes
                 jet = first + jet * jet.like(second.data - first.data)
-        return self.last(jet, tape)
+        last: Jet = self.last(jet, tape)
+        return last
 
     def blocks(self) -> list[Dense]:
         """Every layer with parameters, each once."""

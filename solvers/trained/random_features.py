@@ -274,7 +274,8 @@ def least_squares(A: Tensor, b: Tensor, shortest: bool = False) -> Tensor:
     length = torch.where(length > 0, length, 1.0)
     scaled, right = A / length, b[:, None]
     try:
-        found = torch.linalg.lstsq(scaled, right, driver="gelsd" if shortest else "gels").solution
+        driver = "gelsd" if shortest else "gels"
+        found: Tensor = torch.linalg.lstsq(scaled, right, driver=driver).solution
     except torch.linalg.LinAlgError:
         found = torch.linalg.lstsq(scaled, right, driver="gelsd").solution
     return found[:, 0] / length

@@ -135,7 +135,7 @@ class Basis:
     def solve(self, right: Tensor) -> Tensor:
         """A^+ right, (N,) or (N, k)."""
         columns = right if right.ndim == 2 else right[:, None]
-        found = torch.linalg.solve_triangular(self.R, self.Q.T @ columns, upper=True)
+        found: Tensor = torch.linalg.solve_triangular(self.R, self.Q.T @ columns, upper=True)
         return found if right.ndim == 2 else found[:, 0]
 
 

@@ -120,8 +120,7 @@ class Stencil(LinearMap):
         decisive = self.coefficients if self.coefficients.requires_grad else u
         if self.dtype.is_complex and not u.is_complex():
             u = u.to(self.dtype)
-        image: torch.Tensor = kernels.of(decisive).apply(self, u)
-        return image
+        return kernels.of(decisive).apply(self, u)
 
     def transpose(self) -> Stencil:
         """The transpose as a stencil, not conjugated: a^T_k[i] = a_{-k}[i + o_k]."""

@@ -54,7 +54,7 @@ _COMPARE: dict[type[ast.AST], str] = {
 }  # fmt: skip
 _LOGIC = ("and", "or", "not")
 _MASKS = frozenset((*_COMPARE.values(), *_LOGIC))
-_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+_OPERATORS: dict[str, Callable[[Value, Value], torch.Tensor]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv,
     "**": operator.pow, "<": operator.lt, "<=": operator.le, ">": operator.gt,
     ">=": operator.ge, "==": operator.eq, "!=": operator.ne,
@@ -99,7 +99,7 @@ class Lookup:
     """A value of the table called ``name``, for the argument."""
 
     name: str
-    curve: Any
+    curve: Curve
     argument: Node
 
 

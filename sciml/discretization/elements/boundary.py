@@ -163,7 +163,7 @@ class Embedding:
         full = full.index_copy(-1, index, x.expand(*batch, len(index)))
         if len(self.shape) == 1:
             return full
-        return full.unflatten(-1, self.shape[::-1]).mT.contiguous()
+        return torch.unflatten(full, -1, self.shape[::-1]).mT.contiguous()
 
     def restrict(self, value: torch.Tensor) -> torch.Tensor:
         """Values (*batch, *shape) to the unknowns."""
@@ -240,4 +240,5 @@ def parts_of(mesh: Mesh) -> np.ndarray:
         (np.ones(len(rows), dtype=np.int8), (rows, nodes[:, 1:].ravel())),
         shape=(mesh.shape[0],) * 2,
     )
-    return connected_components(links, directed=False)[1]
+    labels: np.ndarray = connected_components(links, directed=False)[1]
+    return labels

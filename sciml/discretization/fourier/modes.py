@@ -63,11 +63,14 @@ class Fourier:
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Values to coefficients, normalised by the number of points."""
-        return torch.fft.rfftn(value, dim=self._axes, norm="forward")
+        found: torch.Tensor = torch.fft.rfftn(value, dim=self._axes, norm="forward")
+        return found
 
     def backward(self, coefficients: torch.Tensor) -> torch.Tensor:
         """Coefficients to values."""
-        return torch.fft.irfftn(coefficients, s=self.shape, dim=self._axes, norm="forward")
+        s, dim = self.shape, self._axes
+        found: torch.Tensor = torch.fft.irfftn(coefficients, s=s, dim=dim, norm="forward")
+        return found
 
     def restrict(self, value: torch.Tensor) -> torch.Tensor:
         """Of a value on the grid, (*batch, *grid.shape), that at the unknowns."""

@@ -101,8 +101,8 @@ def over_volumes(
             value = lay.to_unknowns(evaluate(coefficient, info.own, info, key, unused, fill))
         if not sampled:
             return value
-    total: Any = 0.0
-    weight: Any = 0.0
+    total = torch.zeros((), dtype=info.dtype, device=info.device)
+    weight = torch.zeros_like(total)
     for shares in product(_MIDDLES, repeat=lay.dimension):
         points = _points(info, {k: _parts(a, s) for k, (a, s) in enumerate(zip(lay.axes, shares))})
         closed = None if cut is None else cut.level(points) < 0
@@ -123,11 +123,12 @@ def over_faces(
     middles = _points(info, {axis: places})
     if not others or not may_jump(coefficient, info, key, middles):
         return evaluate(coefficient, middles, info, key)
-    total: Any = 0.0
+    total = torch.zeros((), dtype=info.dtype, device=info.device)
     for shares in product(_MIDDLES, repeat=len(others)):
         parts = {k: _parts(lay.axes[k], s) for k, s in zip(others, shares, strict=True)}
         total = total + evaluate(coefficient, _points(info, {axis: places, **parts}), info, key)
-    return total / 2 ** len(others)
+    mean: torch.Tensor = total / 2 ** len(others)
+    return mean
 
 
 def _parts(axis: Axis, share: float) -> torch.Tensor:

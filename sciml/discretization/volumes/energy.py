@@ -90,7 +90,8 @@ class Energy:
 
     def gradient(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """F = dE/du, (*batch, *shape)."""
-        return torch.func.grad(lambda v: self.value(v, t).sum())(u)
+        slope: torch.Tensor = torch.func.grad(lambda v: self.value(v, t).sum())(u)
+        return slope
 
     def _density(self, point: QuadraturePoint, info: Data) -> Callable[..., torch.Tensor]:
         energy = self.problem.form.energy

@@ -23,6 +23,12 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 _ENTRIES = 2**21
 
 
+def derivative(function: Function, u: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
+    """The derivative of ``function`` at u along ``direction``; both of u's shape."""
+    along: torch.Tensor = torch.func.jvp(function, (u,), (direction,))[1]
+    return along
+
+
 def box_jacobian(function: Function, u: torch.Tensor, periodic: Sequence[bool]) -> torch.Tensor:
     """Planes (*batch, 3^d, *shape) of d function / du at u (*batch, *shape), in box order.
 
@@ -42,7 +48,7 @@ def box_jacobian(function: Function, u: torch.Tensor, periodic: Sequence[bool]) 
         some = torch.arange(first, min(first + together, count), device=u.device)
         probes = (some.reshape(-1, *(1,) * u.ndim) == colour).to(u.dtype)
         many = u.expand(len(some), *u.shape).contiguous()
-        columns = torch.func.jvp(function, (many,), (probes.expand_as(many).contiguous(),))[1]
+        columns = derivative(function, many, probes.expand_as(many).contiguous())
         for k, offset in enumerate(box_offsets(d)):
             _place(planes.select(-d - 1, k), columns, colour - first, offset, periodic)
     return planes

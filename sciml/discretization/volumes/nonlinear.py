@@ -45,7 +45,7 @@ from sciml.discretization.volumes.coefficients import (
 )
 from sciml.discretization.volumes.energy import Energy
 from sciml.discretization.volumes.fluxes import SCHEMES, limited_flux
-from sciml.discretization.volumes.jacobian import box_jacobian
+from sciml.discretization.volumes.jacobian import box_jacobian, derivative
 from sciml.discretization.volumes.layout import Embedding, high_faces, layout, low_faces
 from sciml.discretization.volumes.memory import check_form, check_memory, is_matrix
 from sciml.discretization.volumes.obstacle import Cut
@@ -142,7 +142,7 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
         return total
 
     def slope(u: torch.Tensor, t: float) -> torch.Tensor:
-        return torch.func.jvp(lambda v: reaction(v, t), (u,), (torch.ones_like(u),))[1]
+        return derivative(lambda v: reaction(v, t), u, torch.ones_like(u))
 
     def residual(u: torch.Tensor, t: float) -> torch.Tensor:
         instant = affine.at(t)

@@ -158,7 +158,7 @@ def _shares(
             part = part.narrow(k, s, layout.shape[k])
         hits += part > 0
     whole = 2 ** len(spanned)
-    share = (hits == whole).to(torch.float64)
+    share: torch.Tensor = (hits == whole).to(torch.float64)
     mixed = (hits > 0) & (hits < whole)
     if centres is not None:
         mixed |= (centres > 0) != (hits == whole)

@@ -52,6 +52,7 @@ from sciml.discretization.volumes.fluxes import (
     remark,
     scheme_of,
 )
+from sciml.discretization.volumes.jacobian import derivative
 from sciml.discretization.volumes.layout import Layout, at_end, high_faces, lie_along, low_faces
 
 _KEY = "problem.equation"
@@ -279,8 +280,7 @@ class Quasilinear:
             return sides.flux[axis, end][0]
         level = self.levels(u, sides, axis, info)[end]
         flux = partial(self._outward, axis, end, info)
-        slope = torch.func.jvp(flux, (level,), (torch.ones_like(level),))[1]
-        return (-slope).clamp(min=0.0)
+        return (-derivative(flux, level, torch.ones_like(level))).clamp(min=0.0)
 
 
 def harmonic(K: Any, lay: Layout, axis: int, info: Data) -> torch.Tensor:

@@ -32,6 +32,7 @@ from sciml.discretization.volumes.boundary import (
 )
 from sciml.discretization.volumes.coefficients import Data, data, depends_on
 from sciml.discretization.volumes.fluxes import scheme_of
+from sciml.discretization.volumes.jacobian import derivative
 from sciml.discretization.volumes.layout import layout
 from sciml.discretization.volumes.nonlinear import add_diagonal, semidiscretize
 
@@ -233,7 +234,7 @@ class _Coupled:
         for k in range(len(self.names)):
             probe = torch.zeros_like(u)
             probe.select(-self.dimension - 1, k).fill_(1.0)
-            product = torch.func.jvp(lambda v: self.reaction(v, t), (u,), (probe,))[1]
+            product = derivative(lambda v: self.reaction(v, t), u, probe)
             own.select(-self.dimension - 1, k).copy_(product.select(-self.dimension - 1, k))
         return add_diagonal(self._stencil(lambda system, v: system.linearise(v, t), u), own)
 

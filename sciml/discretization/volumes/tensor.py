@@ -89,7 +89,7 @@ def _leading_minors(entries: dict[tuple[int, int], torch.Tensor], d: int) -> lis
 
 def _matrix(entries: dict[tuple[int, int], torch.Tensor], d: int) -> torch.Tensor:
     spread = torch.broadcast_tensors(*entries.values())
-    return torch.stack(spread, -1).unflatten(-1, (d, d))
+    return torch.unflatten(torch.stack(spread, -1), -1, (d, d))
 
 
 def _flip(corner: Corner, axis: int) -> Corner:

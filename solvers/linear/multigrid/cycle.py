@@ -44,7 +44,7 @@ from sciml.core.algebra.maps import LinearMap
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.solvers.linear.inverse import Inverse
-from sciml.solvers.linear.iteration import StationaryMethod, check_options
+from sciml.solvers.linear.iteration import StationaryMethod, check_options, norm
 from sciml.solvers.linear.multigrid.hierarchy import Hierarchy, Level, build
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -190,8 +190,7 @@ class MultigridCycle(Inverse):
 
     def apply_into(self, r: torch.Tensor, z: torch.Tensor) -> None:
         """z = B r without allocating."""
-        norms = torch.linalg.vector_norm(r.flatten(-len(self.shape)), dim=-1)
-        x, scale = self.apply_scaled(r, norms)
+        x, scale = self.apply_scaled(r, norm(r, len(self.shape)))
         kernels.of(x).scale(x, scale, z)
 
     def apply_scaled(
@@ -239,7 +238,7 @@ class MultigridCycle(Inverse):
     def _full(self, b: torch.Tensor) -> torch.Tensor:
         work = self._arrays(self._batch(b))
         twin, levels = kernels.of(b), list(enumerate(self.hierarchy.levels))[:-1]
-        scale = self._scaled(b, torch.linalg.vector_norm(b.flatten(-len(self.shape)), dim=-1), work)
+        scale = self._scaled(b, norm(b, len(self.shape)), work)
         for depth, level in levels:
             assert level.P is not None
             work[depth][0].zero_()
