@@ -43,9 +43,9 @@ from sciml.solvers.trained import (
     AdversarialSampling,
     GaussNewton,
     Sobol,
-    Uniform,
+    UniformSampling,
 )
-from sciml.solvers.trained.adversarial import Flow
+from sciml.solvers.trained.adversarial import DensityTraining
 from sciml.solvers.trained.gradient_methods import AdamDescent
 from sciml.solvers.trained.minimisation import Sampler
 from sciml.solvers.trained.objective import Objective
@@ -113,7 +113,7 @@ class Test:
     solver: PINN
     on: Grid | Points
     measured: Callable[[], tuple[Tensor, Tensor, Tensor]]
-    flow: Flow = field(default_factory=Flow)
+    flow: DensityTraining = field(default_factory=DensityTraining)
     every: int = 25
 
 
@@ -155,7 +155,8 @@ TESTS = {
     "ten": Test(
         "ten dimensions, nonlinear", ten_dimensions,
         PINN(width=16, depth=2, points=1000, boundary_points=20, hard=False), Points(1000),
-        around_the_centre, Flow(layers=1, steps=8, rate=0.03, batch=300, candidates=4000), 10,
+        around_the_centre,
+        DensityTraining(layers=1, steps=8, rate=0.03, batch=300, candidates=4000), 10,
     ),
 }  # fmt: skip
 SLOWER = {"gauss_newton": 1, "adam": 10}  # iterations of the same cost
@@ -168,7 +169,7 @@ OPTIMISERS: dict[str, Any] = {
 def samplers(test: Test, every: int) -> dict[str, Sampler]:
     """Those compared, points exchanged every so many iterations."""
     return {
-        "uniform": Uniform(),
+        "uniform": UniformSampling(),
         "sobol": Sobol(),
         "rar": RAR(every=every),
         "rad": RAD(every=every),

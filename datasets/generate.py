@@ -67,7 +67,7 @@ Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)
-class Task:
+class ShardTask:
     """One shard to make: its split, its number, and the samples it tries."""
 
     split: str
@@ -82,10 +82,10 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ShardOutcome:
     """What became of a task: entries of its files, samples stored, rejects and why."""
 
-    task: Task
+    task: ShardTask
     entries: tuple[Entry, ...]
     stored: int
     rejects: Mapping[str, str]
@@ -152,7 +152,7 @@ def _fill(
     pool: Executor | None,
     out: Path,
     device: str,
-) -> Iterator[Outcome]:
+) -> Iterator[ShardOutcome]:
     """Outcomes of the tasks of one split, until it is full."""
     size = family.dataset.shard
     known = {entry.path: entry.samples for entry in manifest.shards}
@@ -162,7 +162,7 @@ def _fill(
         counts = [size] * (missing // size) + ([missing % size] if missing % size else [])
         tasks = []
         for count in counts:
-            tasks.append(Task(split, number, first, count))
+            tasks.append(ShardTask(split, number, first, count))
             first, number = first + count, number + 1
         todo = [task for task in tasks if task.file not in known]
         for outcome in _run(todo, family, pool, out, device):
@@ -172,13 +172,13 @@ def _fill(
 
 
 def _run(
-    tasks: Sequence[Task], family: Family, pool: Executor | None, out: Path, device: str
-) -> Iterator[Outcome]:
+    tasks: Sequence[ShardTask], family: Family, pool: Executor | None, out: Path, device: str
+) -> Iterator[ShardOutcome]:
     if pool is None:
         for task in tasks:
             yield make_shard(family, task, out, device)
         return
-    waiting: set[Future[Outcome]] = {
+    waiting: set[Future[ShardOutcome]] = {
         pool.submit(make_shard, family, task, out, device) for task in tasks
     }
     try:
@@ -196,7 +196,7 @@ def _run(
             future.cancel()
 
 
-def make_shard(family: Family, task: Task, out: Path, device: str = "cpu") -> Outcome:
+def make_shard(family: Family, task: ShardTask, out: Path, device: str = "cpu") -> ShardOutcome:
     """Draw, solve and check the samples of one task, and write them at every resolution."""
     seed, indices = family.dataset.seed, numbers(task.split, task.first, task.count)
     with _one_thread(device):
@@ -204,7 +204,7 @@ def make_shard(family: Family, task: Task, out: Path, device: str = "cpu") -> Ou
     rejects = {str(index): reason for index, reason in found.rejects.items()}
     whole = found.accepted
     if whole is None:
-        return Outcome(task, (Entry(task.file, task.split, 0, ""),), 0, rejects)
+        return ShardOutcome(task, (Entry(task.file, task.split, 0, ""),), 0, rejects)
     entries = []
     for shape in shapes(family):
         folder = "" if shape == shapes(family)[0] else f"at-{'x'.join(map(str, shape))}/"
@@ -212,7 +212,7 @@ def make_shard(family: Family, task: Task, out: Path, device: str = "cpu") -> Ou
         with _writing(path):
             value = write_shard(path, subsampled(whole, family.on, shape))
         entries.append(Entry(folder + task.file, task.split, whole.samples, value))
-    return Outcome(task, tuple(entries), whole.samples, rejects)
+    return ShardOutcome(task, tuple(entries), whole.samples, rejects)
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def _writing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _acknowledge(manifest: Manifest, outcome: Outcome, out: Path) -> None:
+def _acknowledge(manifest: Manifest, outcome: ShardOutcome, out: Path) -> None:
     manifest.shards = sorted([*manifest.shards, *outcome.entries], key=lambda entry: entry.path)
     manifest.rejects = dict(sorted({**manifest.rejects, **outcome.rejects}.items()))
     manifest.write(out)

@@ -102,7 +102,7 @@ class Prolongation(nn.Module):
         return y
 
 
-class Pointwise(nn.Module):
+class PointwiseLinear(nn.Module):
     """The same affine map of the channels at every point: (B, C_in, *n) -> (B, C_out, *n)."""
 
     def __init__(self, dimension: int, inputs: int, outputs: int, bias: bool = True) -> None:

@@ -81,12 +81,14 @@ class FNONetwork(nn.Module):
         self.signature = signature
         d, width = signature.dimension, options.width
         inputs = len(signature.inputs) + (d if options.coordinates else 0)
-        self.lifting = Perceptron(inputs, round(_LIFTING * width), width)
+        self.lifting = PointwisePerceptron(inputs, round(_LIFTING * width), width)
         self.layers = nn.ModuleList(
             FourierLayer(width, (options.modes,) * d, last=index == options.layers - 1)
             for index in range(options.layers)
         )
-        self.projection = Perceptron(width, round(_PROJECTION * width), len(signature.outputs))
+        self.projection = PointwisePerceptron(
+            width, round(_PROJECTION * width), len(signature.outputs)
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         """``z (B, C_in, *grid)`` to ``(B, C_out, *grid)``."""
@@ -115,7 +117,7 @@ class FNONetwork(nn.Module):
         return functional.pad(v, (0, 0, 0, 0, *(m for n in reversed(added) for m in (0, n))))
 
 
-class Perceptron(nn.Module):
+class PointwisePerceptron(nn.Module):
     """W_2 gelu(W_1 v + b_1) + b_2, on the last axis."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int) -> None:
@@ -144,7 +146,7 @@ class FourierLayer(nn.Module):
         )
         self.skip = nn.Linear(width, width)
         nn.init.normal_(self.skip.bias, std=deviation)
-        self.mixing = Perceptron(width, round(_MIXING * width), width)
+        self.mixing = PointwisePerceptron(width, round(_MIXING * width), width)
         self.gate = nn.Parameter(torch.ones(width))
 
     def forward(self, v: Tensor, transform: Transform) -> Tensor:

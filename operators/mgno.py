@@ -26,7 +26,7 @@ from sciml.core.errors import InputError
 from sciml.operators.convolution import (
     Convolution,
     Kernel,
-    Pointwise,
+    PointwiseLinear,
     Prolongation,
     Ratio,
     channels_last,
@@ -84,9 +84,9 @@ class MgNONetwork(nn.Module):
         )
         dimension = signature.dimension
         self.direct = nn.ModuleList(
-            Pointwise(dimension, inputs, options.width) for inputs in widths[:-1]
+            PointwiseLinear(dimension, inputs, options.width) for inputs in widths[:-1]
         )
-        self.last = Pointwise(dimension, options.width, len(signature.outputs), bias=False)
+        self.last = PointwiseLinear(dimension, options.width, len(signature.outputs), bias=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """``z``: scaled inputs on an opened grid; raises InputError where it is too small."""

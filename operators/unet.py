@@ -26,7 +26,7 @@ from sciml.core.errors import InputError
 from sciml.operators.convolution import (
     Convolution,
     Kernel,
-    Pointwise,
+    PointwiseLinear,
     Prolongation,
     Ratio,
     channels_last,
@@ -83,7 +83,7 @@ class UNetNetwork(nn.Module):
             for (a, b), shape in zip(pairs, shapes, strict=False)
         )
         self.decode = nn.ModuleList(Block(signature, 2 * a, a) for a, _ in pairs)
-        self.last = Pointwise(signature.dimension, options.width, len(signature.outputs))
+        self.last = PointwiseLinear(signature.dimension, options.width, len(signature.outputs))
 
     def forward(self, z: Tensor) -> Tensor:
         """``z``: scaled inputs on an opened grid; raises InputError where it is too small."""

@@ -148,5 +148,5 @@ def test_further_names_may_be_known_at_a_place():
         torch.testing.assert_close(value, info.own[1] - info.own[0], rtol=0, atol=0)
         assert depends_on(coefficient, side, "key") == {"w"}
         assert "nx" in compile(coefficient, side.context, "key").names
-    with pytest.raises(InputError, match="normal is known on a side only"):
+    with pytest.raises(InputError, match="normal is known in the data of a side"):
         evaluate("nx", info.own, info, "problem.equation.K")

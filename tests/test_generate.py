@@ -522,7 +522,7 @@ def test_a_stream_that_never_converges_says_so() -> None:
 
 INTERRUPTED = """
 from pathlib import Path
-from tests.test_generate import darcy, make
+from test_generate import darcy, make
 if __name__ == "__main__":
     tell = lambda stored, *_: print(stored, flush=True)
     make(darcy({{"train": 4000}}), Path({out!r}), workers=2, progress=tell)
@@ -534,7 +534,8 @@ def test_ctrl_c_ends_the_workers_too(tmp_path: Path) -> None:
     program.write_text(INTERRUPTED.format(out=str(tmp_path / "out")))
     process = subprocess.Popen(
         [sys.executable, str(program)], cwd=ROOT, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         # A shell's background jobs ignore Ctrl-C, and hand that on.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip

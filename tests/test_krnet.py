@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.solvers.trained.adversarial import Distribution, KRnet
+from sciml.solvers.trained.adversarial import KRnet, QuadraticDistribution
 
 LOWER, UPPER = (-1.0, 0.5, -3.0, 2.0, 0.0), (2.0, 1.0, 4.0, 2.5, 1.0)
 
@@ -86,7 +86,7 @@ def test_distribution_functions_are_what_they_say() -> None:
     raw = torch.randn(
         1, 3, 17, generator=torch.Generator().manual_seed(0), dtype=torch.float64
     ).expand(400, -1, -1)
-    law = Distribution.of(raw)
+    law = QuadraticDistribution.of(raw)
     s = torch.linspace(0.0, 1.0, 400, dtype=torch.float64)[:, None].expand(-1, 3)
     step = 1e-6
     inner = s.clamp(step, 1 - step)
@@ -94,7 +94,7 @@ def test_distribution_functions_are_what_they_say() -> None:
     assert torch.allclose(slope, law(inner)[1].exp(), atol=1e-4)
     assert torch.allclose(law(s)[0][[0, -1]], torch.tensor([[0.0], [1.0]]).double().expand(2, 3))
     middle = (law.edges[:1, :, 1:] + law.edges[:1, :, :-1]) / 2
-    at = Distribution.of(raw[:1].expand(8, -1, -1))(middle[0].T)[1].exp()
+    at = QuadraticDistribution.of(raw[:1].expand(8, -1, -1))(middle[0].T)[1].exp()
     expected = (law.heights[0, :, 1:] + law.heights[0, :, :-1]).T / 2
     assert torch.allclose(at, expected)
 

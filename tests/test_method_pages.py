@@ -56,7 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("block", every("python", METHODS))
 def test_every_snippet_of_a_method_runs_on_its_own(block: str, folder: Path) -> None:
-    exec(compile(block, "page", "exec"), {"__name__": "page"})
+    exec(compile(block, "page", "exec"), {"__name__": "__main__"})
 
 
 @pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.stem)

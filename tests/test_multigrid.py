@@ -207,13 +207,17 @@ def test_full_multigrid_starts_near_the_solution() -> None:
     assert full < sciml.solve(system, Multigrid(full=False)).stats.iterations
 
 
-@pytest.mark.parametrize("K", [1.0, "noise", "blocks"])
+@pytest.mark.parametrize("K", ["constant", "noise", "blocks"])
 def test_single_precision_cycles_cost_no_iterations(K) -> None:
-    shape = (101, 96)
-    values = {"noise": noise, "blocks": blocks}[K](shape) if isinstance(K, str) else K
-    system = diffusion(values, shape)
-    single, double = (iterations(system, dtype=d) for d in ("float32", "float64"))
-    assert abs(single - double) <= 1
+    """In the median of six: rounding may decide of an island that is nearly none."""
+    shape, made = (101, 96), {"noise": noise, "blocks": blocks}
+    counts = []
+    for seed in range(1 if K == "constant" else 6):
+        system = diffusion(made[K](shape, seed=seed) if K in made else 1.0, shape)
+        counts.append([iterations(system, dtype=d) for d in ("float32", "float64")])
+    single, double = np.array(counts).T
+    assert np.median(abs(single - double)) == 0
+    assert abs(single - double).max() <= 2
 
 
 def test_single_precision_is_what_the_check_of_preconditioners_leaves_room_for() -> None:

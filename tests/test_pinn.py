@@ -29,7 +29,7 @@ from sciml.solvers.trained.gradient_methods import (
     value_and_gradient,
 )
 from sciml.solvers.trained.minimisation import Minimisation, train
-from sciml.solvers.trained.networks import Embedding, Perceptron
+from sciml.solvers.trained.networks import InputScaling, Perceptron
 from sciml.solvers.trained.objective import (
     Ansatz,
     Causal,
@@ -182,7 +182,7 @@ class TestJacobian:
 
     def test_periodic_axes_repeat(self) -> None:
         low, high = torch.tensor([-1.0]), torch.tensor([2.0])
-        network = Perceptron(Embedding(low, high, (True,)), 4, 1, 1).double()
+        network = Perceptron(InputScaling(low, high, (True,)), 4, 1, 1).double()
         ends = torch.tensor([[-1.0], [2.0]], dtype=torch.float64)
         jet = network(ends, ((0, 0),)).data
         torch.testing.assert_close(jet[:, 0], jet[:, 1])
@@ -326,7 +326,7 @@ class TestOptimisers:
         given = training(objectives[0])
         given.sampler = _Held()
         AdamDescent(iterations=5, rate=1e-2, decay="none").minimise(objectives[0], given)
-        other = torch.optim.AdamDescent(objectives[1].columns, lr=1e-2)
+        other = torch.optim.Adam(objectives[1].columns, lr=1e-2)
         for _ in range(5):
             other.zero_grad()
             objectives[1].loss()[0].backward()

@@ -29,15 +29,21 @@ from sciml.solvers.trained import (
     GaussNewton,
     LatinHypercube,
     Sobol,
-    Uniform,
+    UniformSampling,
 )
-from sciml.solvers.trained.adversarial import Flow, KRnet, candidates, entropy_loss, trained
+from sciml.solvers.trained.adversarial import (
+    DensityTraining,
+    KRnet,
+    candidates,
+    entropy_loss,
+    trained,
+)
 from sciml.solvers.trained.objective import Objective
 
-FLOW = Flow(layers=2, width=8, bins=8, rounds=1, steps=3, batch=50, candidates=200)
+FLOW = DensityTraining(layers=2, width=8, bins=8, rounds=1, steps=3, batch=50, candidates=200)
 GROWING = (RAR(start=0.5, added=0.2, pool=300), DASG(start=0.5, added=0.2, flow=FLOW))
 STEADY = (
-    Uniform(every=1), Sobol(every=1), LatinHypercube(every=1), RAD(pool=300), R3(),
+    UniformSampling(every=1), Sobol(every=1), LatinHypercube(every=1), RAD(pool=300), R3(),
     DASR(flow=FLOW), AdversarialSampling(flow=FLOW),
 )  # fmt: skip
 
@@ -174,7 +180,7 @@ def density_after(sampler: Any, objective: Objective, times: int) -> tuple[Tenso
         return ticks, objective.density.log_density(ticks[:, None]).exp()
 
 
-LEARNING = Flow(bins=12, rounds=2, steps=60, rate=0.02, batch=1000, candidates=4000)
+LEARNING = DensityTraining(bins=12, rounds=2, steps=60, rate=0.02, batch=1000, candidates=4000)
 
 
 def test_the_adversary_reaches_its_stationary_density() -> None:
@@ -206,7 +212,9 @@ def test_a_peak_is_found_and_sampled() -> None:
     """A residual on one thousandth of a square: a tenth of the points at least go there."""
     centre = torch.tensor([1.4, 0.3], dtype=torch.float64)
     objective = posed(poisson(), lambda x: (-500 * (x - centre).square().sum(1)).exp())
-    flow = Flow(layers=2, width=12, bins=16, steps=25, rate=0.03, batch=200, candidates=2000)
+    flow = DensityTraining(
+        layers=2, width=12, bins=16, steps=25, rate=0.03, batch=200, candidates=2000
+    )
     points = exchanged(AdversarialSampling(beta=1e-3, flow=flow), objective, 1000, 3)
     near = ((points - centre).square().sum(1) < 0.1**2).double().mean()
     assert float(near) > 0.1  # 0.008 of them if they were uniform
@@ -217,7 +225,9 @@ def test_candidates_weigh_by_what_they_were_drawn_from() -> None:
     objective = posed(poisson(), lambda x: x[:, 0])
     density = KRnet(torch.zeros(2), torch.ones(2), 2, 8, 8)
     objective.density = density
-    flow = Flow(layers=2, width=8, bins=8, rounds=1, steps=40, rate=0.05, candidates=2000)
+    flow = DensityTraining(
+        layers=2, width=8, bins=8, rounds=1, steps=40, rate=0.05, candidates=2000
+    )
     generator = torch.Generator().manual_seed(0)
     trained(objective, flow, lambda d, c: entropy_loss(d, c, 200, generator), generator)
     pool = candidates(objective, density, 20_000, generator)
@@ -261,8 +271,8 @@ def test_every_sampler_trains_a_network(sampler: Any) -> None:
         (lambda: AdversarialSampling(renewed=1.5), "renewed"),
         (lambda: DASG(added=2.0), "added"),
         (lambda: DASR(every=0), "every"),
-        (lambda: Flow(bins=0), "bins"),
-        (lambda: Flow(rate=0.0), "rate"),
+        (lambda: DensityTraining(bins=0), "bins"),
+        (lambda: DensityTraining(rate=0.0), "rate"),
     ],
 )
 def test_bad_options_are_named(made: Callable[[], Any], key: str) -> None:

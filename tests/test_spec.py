@@ -345,7 +345,7 @@ def test_the_schema_names_every_key() -> None:
     assert equation["description"]
     places = {
         "grid": {"shape", "centring", "scheme"},
-        "mesh": {"file", "element"},
+        "mesh": {"file", "element", "merge"},
         "points": {"count", "seed"},
     }
     for name, keys in places.items():

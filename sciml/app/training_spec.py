@@ -66,7 +66,7 @@ class OneProblem:
 
 
 @dataclass(frozen=True)
-class Samples:
+class FamilySamples:
     """The matrices of the first ``count`` samples of a family, relative to this file."""
 
     family: str
@@ -92,7 +92,7 @@ class PreconditionerSpec:
     the text it was read from.
     """
 
-    data: OneProblem | Samples | Matrices
+    data: OneProblem | FamilySamples | Matrices
     preconditioner: Any
     name: str = ""
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})

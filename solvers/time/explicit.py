@@ -35,7 +35,7 @@ from sciml.solvers.time.march import (
     Integrator,
     Memory,
     Scheme,
-    Step,
+    TimeStep,
     blank_rates,
     check_time_options,
     combine,
@@ -97,7 +97,7 @@ class ExplicitRungeKutta(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Step:
+    ) -> TimeStep:
         """Stage by stage."""
         table = self.tableau
         rates = blank_rates(y, table.stages)
@@ -113,7 +113,7 @@ class ExplicitRungeKutta(Scheme):
             stage = combine(y, h, table.final, rates)
             last = rate(self.system, stage, t + h)
         none = torch.zeros_like(alive, dtype=y.dtype)
-        return Step(stage, (last,), error, none, torch.ones_like(alive))
+        return TimeStep(stage, (last,), error, none, torch.ones_like(alive))
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class StoermerVerlet(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Step:
+    ) -> TimeStep:
         """Kick, drift, kick."""
         (u, v), (before,) = y, memory
         mass, inertia = self.system.mass, self.system.inertia
@@ -180,7 +180,9 @@ class StoermerVerlet(Scheme):
         # The leading term of the local error is h^3/6 u''' in u, and h^3/12 of the pull in v.
         error = torch.stack([h * h / 6 * (after - before), torch.zeros_like(v)])
         none = torch.zeros_like(alive, dtype=y.dtype)
-        return Step(torch.stack([moved, velocity]), (after,), error, none, torch.ones_like(alive))
+        return TimeStep(
+            torch.stack([moved, velocity]), (after,), error, none, torch.ones_like(alive)
+        )
 
 
 _LARGEST = 40.0  # no explicit method here is stable beyond |z| = 40

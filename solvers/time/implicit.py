@@ -60,7 +60,7 @@ from sciml.solvers.time.march import (
     Integrator,
     Memory,
     Scheme,
-    Step,
+    TimeStep,
     blank_rates,
     check_time_options,
     combine,
@@ -341,7 +341,7 @@ class ImplicitRungeKutta(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Step:
+    ) -> TimeStep:
         """Stage by stage."""
         table = self.tableau
         rates = blank_rates(y, table.stages)
@@ -357,7 +357,7 @@ class ImplicitRungeKutta(Scheme):
             value, rates[i] = recovered(found.value, base, tau)
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved
         error = combine(torch.zeros_like(y), h, table.estimate, rates)
-        return Step(value, (rates[-1],), error, residual, solved)
+        return TimeStep(value, (rates[-1],), error, residual, solved)
 
     def forget(self) -> None:
         """Of nonlinear equations the Jacobian."""
@@ -424,7 +424,7 @@ class BackwardDifferences(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Step:
+    ) -> TimeStep:
         """One stage, or a whole step of the starter while two states before are missing."""
         derivative, before, earlier, gaps = memory
         last, last_but_one = gaps.tolist()
@@ -432,7 +432,7 @@ class BackwardDifferences(Scheme):
         if last_but_one == 0:
             started = self.starter.advance(y, (derivative,), t, h, alive)
             kept = (*started.memory, y, before, distances)
-            return Step(started.y, kept, started.error, started.residual, started.solved)
+            return TimeStep(started.y, kept, started.error, started.residual, started.solved)
         w = h / last
         share = 1 + 2 * w
         tau = h * (1 + w) / share
@@ -443,7 +443,7 @@ class BackwardDifferences(Scheme):
         new, slope = recovered(found.value, base, tau)
         third = _third_difference((new, y, before, earlier), (h, last, last_but_one))
         error = (1 + w) ** 2 / (w * share) * h**3 * third
-        return Step(new, (slope, y, before, distances), error, found.residual, found.solved)
+        return TimeStep(new, (slope, y, before, distances), error, found.residual, found.solved)
 
     def forget(self) -> None:
         """Of nonlinear equations the Jacobian."""
@@ -521,7 +521,7 @@ class AdditiveRungeKutta(Scheme):
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Step:
+    ) -> TimeStep:
         """Stage by stage."""
         table, system, mass = self.tableau, self.system, self.system.mass
         assert mass is not None
@@ -543,7 +543,7 @@ class AdditiveRungeKutta(Scheme):
         new = combine(combine(y, h, table.final, fast), h, table.final, slow)
         error = combine(torch.zeros_like(y), h, table.estimate, fast)
         error = combine(error, h, table.estimate, slow)
-        return Step(new, (), error, residual, solved)
+        return TimeStep(new, (), error, residual, solved)
 
     def remark(self) -> str:
         """Set-ups and solves."""

@@ -107,7 +107,7 @@ Memory = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
-class Step:
+class TimeStep:
     """One step taken on trial.
 
     ``y``: the new state (parts, *batch, *shape). ``memory``: what the next step wants to know of
@@ -143,7 +143,7 @@ class Scheme(ABC):
     @abstractmethod
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
-    ) -> Step:
+    ) -> TimeStep:
         """The step from t to t + h; only the samples that are ``alive`` matter."""
 
     def forget(self) -> None:
@@ -174,8 +174,8 @@ class Tolerances:
 class Position:
     """Where a run stands; with the system it decides everything that follows.
 
-    ``y``, ``memory``: see :class:`Step`. ``scale``: (parts, *batch). ``worst``: (2, *batch), the
-    largest relative error and stage residual so far. ``codes``: index of the status that ended a
+    ``y``, ``memory``: see :class:`TimeStep`. ``scale``: (parts, *batch). ``worst``: (2, *batch),
+    the largest relative error and stage residual so far. ``codes``: index of the status that ended a
     sample, or -1. ``steps``: (*batch) accepted ones. ``clock``: the step wished for, the last q.
     """
 
@@ -344,7 +344,7 @@ class March:
                 self.progress(int(p.steps.max()), end - left * h)
         return True
 
-    def _quotient(self, attempt: Step, p: Position) -> torch.Tensor:
+    def _quotient(self, attempt: TimeStep, p: Position) -> torch.Tensor:
         """q per sample; infinite where the step failed, zero for samples already dropped."""
         size = self._rms(attempt.y)
         scale = torch.maximum(p.scale, size)
@@ -375,7 +375,7 @@ class March:
         left = _pieces(remaining, smaller)
         return left, remaining / left
 
-    def _accept(self, attempt: Step, q: torch.Tensor, h: float) -> None:
+    def _accept(self, attempt: TimeStep, q: torch.Tensor, h: float) -> None:
         p, alive = self.position, self.position.alive
         p.y = torch.where(spread(alive, self.dimension), attempt.y, self.first)
         p.memory = attempt.memory
@@ -389,7 +389,7 @@ class March:
         self.journal.sizes.append(h)
         self.journal.errors.append(error)
 
-    def _drop_failed(self, attempt: Step, t: float) -> None:
+    def _drop_failed(self, attempt: TimeStep, t: float) -> None:
         """With a fixed step: end the samples whose step cannot be taken."""
         finite = torch.isfinite(self._rms(attempt.y)).all(0)
         self._drop(~finite, Status.BLOWN_UP, t)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sciml.solvers.trained.sampling import RAR as RAR
     from sciml.solvers.trained.sampling import LatinHypercube as LatinHypercube
     from sciml.solvers.trained.sampling import Sobol as Sobol
-    from sciml.solvers.trained.sampling import Uniform as Uniform
+    from sciml.solvers.trained.sampling import UniformSampling as UniformSampling
     from sciml.solvers.trained.variable_projection import (
         VariableProjection as VariableProjection,
     )

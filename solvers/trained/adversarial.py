@@ -134,8 +134,8 @@ class Marginals(nn.Module):
         moved = self._shapes(z).inverse(z[:, : self.active])
         return torch.cat([moved, z[:, self.active :]], 1)
 
-    def _shapes(self, z: Tensor) -> Distribution:
-        return Distribution.of(self.raw.expand(len(z), -1, -1))
+    def _shapes(self, z: Tensor) -> QuadraticDistribution:
+        return QuadraticDistribution.of(self.raw.expand(len(z), -1, -1))
 
 
 class Coupling(nn.Module):
@@ -165,12 +165,12 @@ class Coupling(nn.Module):
         """Back, (N, D)."""
         return z.index_copy(1, self.moved, self._shapes(z).inverse(z[:, self.moved]))
 
-    def _shapes(self, z: Tensor) -> Distribution:
+    def _shapes(self, z: Tensor) -> QuadraticDistribution:
         raw = self.network(2 * z[:, self.given] - 1)
-        return Distribution.of(raw.view(len(z), len(self.moved), -1))
+        return QuadraticDistribution.of(raw.view(len(z), len(self.moved), -1))
 
 
-class Distribution:
+class QuadraticDistribution:
     """Piecewise-quadratic distribution functions on [0, 1], one per entry of (N, K).
 
     ``edges`` of the bins, ``heights`` of g there, ``values`` of F there: (N, K, bins + 1) each.
@@ -180,7 +180,7 @@ class Distribution:
         self.edges, self.heights, self.values = edges, heights, values
 
     @classmethod
-    def of(cls, raw: Tensor) -> Distribution:
+    def of(cls, raw: Tensor) -> QuadraticDistribution:
         """From free numbers (N, K, 2 bins + 1): logits of the widths, logs of the heights."""
         bins = raw.shape[-1] // 2
         share = softmax(raw[..., :bins], -1)
@@ -226,7 +226,7 @@ _KEY = "solver.sampler"
 
 
 @dataclass(frozen=True)
-class Flow:
+class DensityTraining:
     """How the density is made and trained between two exchanges of points.
 
     ``layers``, ``width``, ``bins``: see ``KRnet``. In each of ``rounds`` the ``candidates`` are
@@ -264,7 +264,7 @@ class AdversarialSampling:
     every: int = 50
     beta: float = 1e-2
     renewed: float = 0.5
-    flow: Flow = field(default_factory=Flow)
+    flow: DensityTraining = field(default_factory=DensityTraining)
     kind: Literal["aas"] = "aas"
 
     def __post_init__(self) -> None:
@@ -304,7 +304,7 @@ class DASG:
     every: int = 50
     start: float = 0.2
     added: float = 0.2
-    flow: Flow = field(default_factory=Flow)
+    flow: DensityTraining = field(default_factory=DensityTraining)
     kind: Literal["das_g"] = "das_g"
 
     def __post_init__(self) -> None:
@@ -332,7 +332,7 @@ class DASR:
     """Replaces all points, every ``every`` iterations, by points of the density fitted to r^2."""
 
     every: int = 50
-    flow: Flow = field(default_factory=Flow)
+    flow: DensityTraining = field(default_factory=DensityTraining)
     kind: Literal["das_r"] = "das_r"
 
     def __post_init__(self) -> None:
@@ -399,7 +399,7 @@ def entropy_loss(
     return -density.log_density(pool.draw(batch, generator)).mean()
 
 
-def fitted(objective: Objective, flow: Flow, generator: torch.Generator) -> KRnet:
+def fitted(objective: Objective, flow: DensityTraining, generator: torch.Generator) -> KRnet:
     """The density after a fit to r^2 as it is now."""
 
     def loss(density: KRnet, pool: Candidates) -> Tensor:
@@ -410,7 +410,7 @@ def fitted(objective: Objective, flow: Flow, generator: torch.Generator) -> KRne
 
 def trained(
     objective: Objective,
-    flow: Flow,
+    flow: DensityTraining,
     loss: Callable[[KRnet, Candidates], Tensor],
     generator: torch.Generator,
 ) -> KRnet:
@@ -435,7 +435,7 @@ def drawn(objective: Objective, density: KRnet, count: int, generator: torch.Gen
     return piece.place(density.inverse(sobol(count, piece.free, generator)))
 
 
-def _untrained(objective: Objective, flow: Flow, generator: torch.Generator) -> KRnet:
+def _untrained(objective: Objective, flow: DensityTraining, generator: torch.Generator) -> KRnet:
     dimension = objective.pieces[0].free
     low, high = torch.zeros(dimension), torch.ones(dimension)
     with torch.random.fork_rng():

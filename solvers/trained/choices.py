@@ -5,7 +5,9 @@ from __future__ import annotations
 from sciml.solvers.trained.adversarial import DASG, DASR, AdversarialSampling
 from sciml.solvers.trained.gauss_newton import EnergyNaturalGradient, GaussNewton
 from sciml.solvers.trained.gradient_methods import LBFGS, AdamDescent
-from sciml.solvers.trained.sampling import R3, RAD, RAR, LatinHypercube, Sobol, Uniform
+from sciml.solvers.trained.sampling import R3, RAD, RAR, LatinHypercube, Sobol, UniformSampling
 
-AnySampler = Uniform | Sobol | LatinHypercube | RAR | RAD | R3 | AdversarialSampling | DASG | DASR
+AnySampler = (
+    UniformSampling | Sobol | LatinHypercube | RAR | RAD | R3 | AdversarialSampling | DASG | DASR
+)
 AnyOptimiser = GaussNewton | EnergyNaturalGradient | LBFGS | AdamDescent

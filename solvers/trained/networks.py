@@ -31,7 +31,7 @@ Activation = Literal["tanh", "sin"]
 Tape = list[tuple[Any, Any, Tensor]]  # a block, its input, its output
 
 
-class Block(Protocol):
+class JetLayer(Protocol):
     """A layer with parameters of its own, each an ``nn.Parameter``."""
 
     def parameters(self) -> object:
@@ -93,7 +93,7 @@ class Dense(nn.Module):
 
 
 @dataclass(frozen=True)
-class Embedding:
+class InputScaling:
     """Inputs of a network: each axis on [-1, 1], or (cos, sin) of its angle where periodic.
 
     ``frequencies`` (D', m), if any, replace these by sines and cosines of random combinations
@@ -152,7 +152,7 @@ class Perceptron(nn.Module):
 
     def __init__(
         self,
-        embedding: Embedding,
+        embedding: InputScaling,
         width: int,
         depth: int,
         outputs: int,
@@ -203,10 +203,10 @@ def perceptron(
     axes = (*problem.periodic, *(() if problem.time is None else (False,)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        embedding = Embedding(lower, upper, axes)
+        embedding = InputScaling(lower, upper, axes)
         if features:
             drawn = feature_scale * torch.randn(embedding.size, features)
-            embedding = Embedding(lower, upper, axes, drawn)
+            embedding = InputScaling(lower, upper, axes, drawn)
         network = Perceptron(
             embedding, width, depth, len(form.fields), activation, modified, factorised
         )

@@ -32,7 +32,7 @@ from sciml.discretization.points.jet import Jet, Pairs
 from sciml.discretization.points.strong import StrongForm
 from sciml.solvers.trained.conditions import extent
 from sciml.solvers.trained.minimisation import Budget, Minimisation, OptimiserResult
-from sciml.solvers.trained.networks import Activation, Dense, Embedding, Tape
+from sciml.solvers.trained.networks import Activation, Dense, InputScaling, Tape
 from sciml.solvers.trained.objective import Ansatz, Objective
 from sciml.solvers.trained.solver import Collocation, at_least
 from sciml.solvers.trained.verify import measure, scales_of
@@ -143,7 +143,7 @@ class RandomNetwork:
 
     def __init__(
         self,
-        embedding: Embedding,
+        embedding: InputScaling,
         waves: Tensor,
         shifts: Tensor,
         activation: Activation,
@@ -206,7 +206,7 @@ def random_network(
             "solver.bandwidths",
         )
     axes = (*form.problem.periodic, *(() if form.problem.time is None else (False,)))
-    embedding = Embedding(lower, upper, axes)
+    embedding = InputScaling(lower, upper, axes)
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:

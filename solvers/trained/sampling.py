@@ -28,7 +28,7 @@ from sciml.solvers.trained.objective import Objective
 
 
 @dataclass(frozen=True)
-class Uniform:
+class UniformSampling:
     """Independent uniform points; new ones every ``every`` iterations (0: never)."""
 
     every: int = 0

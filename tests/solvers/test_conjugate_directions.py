@@ -360,7 +360,8 @@ def test_from_a_file_in_our_solvers_and_in_scipy(tmp_path: Path) -> None:
     M = as_scipy(ConjugateDirections(path), given.A, flexible=True)
     r = residuals(given.A, 1)[0]
     wanted = inverse(given.A).apply(r).flatten().numpy()
-    assert np.allclose(M @ r.flatten().numpy(), wanted, rtol=1e-5, atol=1e-9)
+    # A network in single precision: entries that cancel are rounded like the large ones.
+    assert np.abs(M @ r.flatten().numpy() - wanted).max() < 1e-6 * np.abs(wanted).max()
 
 
 def test_the_shipped_network_of_three_dimensions() -> None:

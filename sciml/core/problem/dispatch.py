@@ -60,10 +60,11 @@ class Dispatch(Generic[T]):
         return self.functions[type(equation), place]
 
     def _refusal(self, equation: PDE, place: type) -> str:
-        where = [_named(p) for known, p in self.functions if known is type(equation)]
+        where = sorted(_named(p) for known, p in self.functions if known is type(equation))
         if where:
             return f"'{equation.kind}' is {self.done} {_either(where)}, not {_named(place)}"
-        who = [known.title for known, p in self.functions if p is place]
+        # In the order of their definitions, whichever module was loaded first.
+        who = [known.title for known in PDE.__subclasses__() if (known, place) in self.functions]
         if not who:
             return f"'{equation.kind}' is not {self.done} {_named(place)}; no equation is"
         return (

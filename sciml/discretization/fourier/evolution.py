@@ -32,7 +32,7 @@ from sciml.discretization.fourier.terms import Reader, Term, Values, reader
 
 
 @dataclass
-class Splitting:
+class SplitEquation:
     """One field's equation, divided by ``lead``, d or m; ``symbol`` is its part of L.
 
     ``fluxes``: (i, j, K_ij, the constant part of it) where K varies; ``advection``: (axis, b);
@@ -61,7 +61,7 @@ class Products:
     """``N(U, t)`` for U (*batch, fields, *modes); with ``inertia`` it acts on u_t alone."""
 
     source: Reader
-    parts: tuple[Splitting, ...]
+    parts: tuple[SplitEquation, ...]
     inertia: bool = False
 
     @property
@@ -83,7 +83,7 @@ class Products:
             rows.insert(0, torch.zeros(space.modes, dtype=U.dtype, device=U.device))
         return torch.stack(torch.broadcast_tensors(*rows), dim=-d - 1)
 
-    def _row(self, index: int, part: Splitting, values: Values) -> torch.Tensor:
+    def _row(self, index: int, part: SplitEquation, values: Values) -> torch.Tensor:
         """N of one field."""
         kept = self.source.fourier.kept
         found = [self._transform(term.at(values)) / part.lead for term in part.sources]
@@ -101,7 +101,7 @@ class Products:
             return torch.zeros(space.modes, dtype=torch.complex128, device=space.device)
         return sum(found[1:], start=found[0])
 
-    def _density(self, index: int, part: Splitting, values: Values) -> list[torch.Tensor]:
+    def _density(self, index: int, part: SplitEquation, values: Values) -> list[torch.Tensor]:
         """What is multiplied on the grid, but for fluxes."""
         found = [term.at(values) for term in part.products]
         found += [-b.at(values) * values[self._name(index, axis)] for axis, b in part.advection]
@@ -153,7 +153,7 @@ def split(
     lead: torch.Tensor,
     first: torch.Tensor,
     key: str,
-) -> Splitting:
+) -> SplitEquation:
     """A field's equation as its part of L and its part of N.
 
     ``first``: the initial values (*batch, fields, *shape), at which K_0 is taken. Raises InputError
@@ -164,7 +164,9 @@ def split(
             "etdrk4 takes coefficients, not an energy; write the equation out", f"{key}.energy"
         )
     space = source.fourier
-    part = Splitting(torch.zeros(space.modes, dtype=torch.complex128, device=space.device), lead)
+    part = SplitEquation(
+        torch.zeros(space.modes, dtype=torch.complex128, device=space.device), lead
+    )
     _diffusion(part, source, _matrix(source, equation, key), index, first)
     _lower_order(part, source, equation, key)
     _higher_order(part, source, equation, key)
@@ -206,7 +208,7 @@ def _matrix(source: Reader, equation: Equation, key: str) -> dict[tuple[int, int
 
 
 def _diffusion(
-    part: Splitting,
+    part: SplitEquation,
     source: Reader,
     entries: dict[tuple[int, int], Term],
     index: int,
@@ -239,7 +241,7 @@ def _midway(source: Reader, K: Term, first: torch.Tensor) -> torch.Tensor:
     return 0.5 * (there.amin(axes, keepdim=True) + there.amax(axes, keepdim=True))
 
 
-def _lower_order(part: Splitting, source: Reader, equation: Equation, key: str) -> None:
+def _lower_order(part: SplitEquation, source: Reader, equation: Equation, key: str) -> None:
     """b . grad u and c u."""
     space = source.fourier
     entries: Sequence[object] = equation.b or ()
@@ -261,7 +263,7 @@ def _lower_order(part: Splitting, source: Reader, equation: Equation, key: str) 
         part.reaction.append(c)
 
 
-def _higher_order(part: Splitting, source: Reader, equation: Equation, key: str) -> None:
+def _higher_order(part: SplitEquation, source: Reader, equation: Equation, key: str) -> None:
     """beta u_xxx, in one dimension, and gamma Lap^2 u."""
     space = source.fourier
     dispersion = source.constant(equation.dispersion, f"{key}.dispersion")
