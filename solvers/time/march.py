@@ -175,8 +175,8 @@ class Position:
     """Where a run stands; with the system it decides everything that follows.
 
     ``y``, ``memory``: see :class:`TimeStep`. ``scale``: (parts, *batch). ``worst``: (2, *batch),
-    the largest relative error and stage residual so far. ``codes``: index of the status that ended a
-    sample, or -1. ``steps``: (*batch) accepted ones. ``clock``: the step wished for, the last q.
+    the largest relative error and stage residual so far. ``codes``: index of the status that ended
+    a sample, or -1. ``steps``: (*batch) accepted ones. ``clock``: the step wished for, the last q.
     """
 
     y: torch.Tensor
