@@ -1,6 +1,6 @@
 """The house before and after: sizes, circles, import times, and four solves timed in turn.
 
-    python benchmarks/house.py OTHER_CHECKOUT [--rounds 7] [--out FILE.json]
+    python benchmarks/house.py OTHER_CHECKOUT [--rounds 7] [--keep]
 
 Both checkouts, the other one first, are measured with this interpreter. Sizes count the library's
 modules, tests left out; a circle is a strongly connected set of modules by their imports, wherever
@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
+
+import results
 
 HERE = Path(__file__).resolve().parents[1]
 FOLDERS = ("sciml", "solvers", "operators", "datasets")
@@ -186,22 +188,35 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("other", type=Path, help="the checkout that counts as before")
     options.add_argument("--rounds", type=int, default=7)
-    options.add_argument("--out", type=Path, help="write the rows as JSON")
+    options.add_argument("--keep", action="store_true", help="write benchmarks/results/house.json")
     given = options.parse_args()
     before = given.other.resolve()
     old, new = sizes(before), sizes(HERE)
-    rows: list[list[object]] = [[name, old[name], new[name], ""] for name in old]
+    rows: list[tuple[results.Cell, ...]] = [
+        (name, str(old[name]), str(new[name]), None) for name in old
+    ]
     start = "import sciml"
     shown = "from sciml.app import cli\ntry: cli.app(['--help'])\nexcept SystemExit: pass"
     for name, code in (("import sciml, s", start), ("sciml --help, s", shown)):
         a, b = (import_seconds(root, code) for root in (before, HERE))
-        rows.append([name, a, b, round(b / a, 3)])
+        rows.append((name, a, b, round(b / a, 3)))
     for name, (a, b, ratio) in solves(before, HERE, given.rounds).items():
-        rows.append([f"{name}, s", a, b, ratio])
-    text = json.dumps({"columns": ["", "before", "after", "ratio"], "rows": rows}, indent=1)
-    print(text)
-    if given.out is not None:
-        given.out.write_text(text + "\n")
+        rows.append((f"{name}, s", a, b, ratio))
+    for row in rows:
+        print(*row, sep="\t")
+    if given.keep:
+        results.keep(
+            "house",
+            results.Table(
+                title="The house before and after",
+                date=date.today().isoformat(),
+                machine="2 shared x86-64 cores, 24 GiB, no GPU",
+                command="python benchmarks/house.py OTHER_CHECKOUT --keep",
+                columns=("", "before", "after", "after : before"),
+                rows=rows,
+                note="CPU seconds of one thread, the least of all solves of all rounds.",
+            ),
+        )
 
 
 if __name__ == "__main__":
