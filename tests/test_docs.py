@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -89,6 +90,56 @@ def test_the_python_of_the_readme_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         if block.kind == "python":
             exec(compile("\n" * (block.line - 1) + block.text, "README.md", "exec"), names)
     assert names["failed"] == 0 and names["K"].grad is not None  # type: ignore[attr-defined]
+
+
+# What a page names: a module or what stands in one, a file of Python, a folder.
+_NAME = re.compile(r"(?<![\w/.])sciml(?:\.[A-Za-z_]\w*)+")
+_PATH = re.compile(r"(?<![\w/.-])(?:[\w-]+/)+[\w-]+\.py\b|(?<=`)(?:[\w-]+/)+(?=`)")
+NAMING = sorted(
+    str(file.relative_to(ROOT))
+    for file in (*ROOT.glob("docs/**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md")
+)
+
+
+def unknown(text: str) -> list[str]:
+    """The names and paths in it that do not exist; paths begin at the repository or the package."""
+    names = {name for name in _NAME.findall(text) if not can_be_named(name)}
+    paths = {
+        path
+        for path in _PATH.findall(text)
+        if not (ROOT / path).exists() and not (ROOT / "sciml" / path).exists()
+    }
+    return sorted(names | paths)
+
+
+def can_be_named(name: str) -> bool:
+    try:
+        pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+@pytest.mark.parametrize("page", NAMING)
+def test_every_module_and_path_that_a_page_names_exists(page: str) -> None:
+    assert unknown((ROOT / page).read_text(encoding="utf-8")) == []
+
+
+def test_what_does_not_exist_is_found() -> None:
+    text = (
+        "`sciml.solve` of `sciml.solvers.CG`, `sciml.core.errors.InputError`, [a](x/sciml.md); "
+        "`sciml.solver`, sciml.solvers.collocation and `sciml.solvers.CG.no`; "
+        "`core/errors.py`, sciml/core/errors.py, `docs/methods/`, https://a.b/c/d.py; "
+        "`core/linear.py`, tests/test_nothing.py and `solvers/spectral/`."
+    )
+    assert unknown(text) == [
+        "core/linear.py",
+        "sciml.solver",
+        "sciml.solvers.CG.no",
+        "sciml.solvers.collocation",
+        "solvers/spectral/",
+        "tests/test_nothing.py",
+    ]
 
 
 def test_blocks_are_found_with_their_titles_and_marks() -> None:
