@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.special
 import torch
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from sciml.core.errors import InputError
@@ -77,7 +77,10 @@ def test_every_function_equals_numpy(name: str) -> None:
 @settings(max_examples=300, deadline=None)
 @given(number_texts())
 def test_random_trees_equal_numpy(text: str) -> None:
-    reference = np.broadcast_to(numpy_value(text), POINTS.shape)
+    try:
+        reference = np.broadcast_to(numpy_value(text), POINTS.shape)
+    except ZeroDivisionError:  # of Python's floats, which know no infinity here
+        reject()
     ours = np.broadcast_to(parse(text, VALUES)(**tensors()).numpy(), POINTS.shape)
     # Beyond this size a last-bit difference in an argument may move sin, floor and comparisons.
     tame = np.isfinite(reference) & (np.abs(reference) < 1e8)
