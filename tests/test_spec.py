@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import sciml
 from sciml.app.read import explain, json_schema, load_spec, read_spec, solver_classes
 from sciml.app.spec import Spec
 from sciml.app.yaml import SpecError, parse_yaml
@@ -414,3 +415,42 @@ def test_a_table_is_a_coefficient_and_a_parameter(tmp_path: Path) -> None:
 )
 def test_a_fault_in_a_table_is_named_in_its_place(K: str, parameters: str, said: str) -> None:
     assert said in message_of(tabled(K, parameters))
+
+
+SIDES = """
+problem:
+  domain: {{kind: box, lower: [0], upper: [1]}}
+  equation: {{kind: poisson, f: 1}}
+  boundary:
+    left: {{dirichlet: {left}}}
+    right: {{robin: {{alpha: "{alpha}", g: "0.5*nx"}}}}
+grid: {{shape: [33]}}
+"""
+
+
+def test_side_data_of_a_spec_may_name_the_solution_and_the_normal(tmp_path: Path) -> None:
+    """u'' = -1, u(0) = 0: u = c x - x^2/2 with (1 + u(1)^2) u(1) + c - 1 = 0.5."""
+    path = tmp_path / "spec.yaml"
+    path.write_text(SIDES.format(left=0, alpha="1 + u**2"))
+    spec = load_spec(path)
+    assert not spec.problem.linear
+    end = float(sciml.solve(spec.problem, on=spec.on).value[-1])
+    assert (1 + end**2) * end + (end + 0.5) - 1 == pytest.approx(0.5, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("left", "alpha", "where", "reason"),
+    [
+        ('"u"', "1", "6:23: problem.boundary.left.dirichlet", "robin data may depend on"),
+        ('"nx"', "1", "6:23: problem.boundary.left.dirichlet", "normal is known in neumann"),
+        ("0", "ny", "7:28: problem.boundary.right.robin.alpha", "only the coordinates x"),
+    ],
+)
+def test_what_a_side_cannot_name_is_refused_where_it_stands(
+    tmp_path: Path, left: str, alpha: str, where: str, reason: str
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SIDES.format(left=left, alpha=alpha))
+    with pytest.raises(InputError, match=re.escape(reason)) as caught:
+        load_spec(path)
+    assert where in str(caught.value)

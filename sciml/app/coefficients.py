@@ -23,7 +23,15 @@ from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, leve
 from sciml.core.problem.grid import AXES, Box, axis_names
 from sciml.core.problem.mesh_file import SUFFIXES, MeshFile
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
-from sciml.core.problem.reader import Context, FieldFile, Regions, Unknown, compile, state_names
+from sciml.core.problem.reader import (
+    NORMAL,
+    Context,
+    FieldFile,
+    Regions,
+    Unknown,
+    compile,
+    state_names,
+)
 from sciml.core.problem.reader import expression as read_text
 from sciml.core.problem.table import Table, curve
 
@@ -33,9 +41,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # The solution and its derivatives, in an equation's coefficients.
 SOLUTION = state_names(("u",))
-RESERVED = (*AXES, "t", "ut", *SOLUTION, *CONSTANTS, *FUNCTIONS)
+RESERVED = (*AXES, "t", "ut", *SOLUTION, *NORMAL, *CONSTANTS, *FUNCTIONS)
 _NO_TIME = "the problem has no time: {end: ...}"
-_DATA_ONLY = "only an equation's coefficients may depend on the solution"
+_DATA_ONLY = "only an equation's coefficients, neumann and robin data may depend on the solution"
+_SIDES_ONLY = "the outward normal is known in neumann and robin data only"
 _SUFFIXES = (".npy", ".h5", ".hdf5")
 # What only a table has.
 _OF_TABLES = {"table", "columns", "of"}
@@ -48,6 +57,7 @@ class Scope:
     ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
     known. ``meshed``: the dimension is the mesh's, known only once that is read.
     ``random``: distributions are admitted, as in a family. ``tables``: those among the parameters.
+    ``normal``: whether the outward normal is known.
     """
 
     folder: Path
@@ -58,6 +68,7 @@ class Scope:
     meshed: bool = False
     random: bool = False
     tables: tuple[tuple[str, Table], ...] = ()
+    normal: bool = False
 
     def context(self, of_solution: bool = False) -> Context:
         """Which names mean what here."""
@@ -65,12 +76,15 @@ class Scope:
         absent = f"the domain has only the coordinates {', '.join(axes)}"
         refused = {name: absent for name in AXES if name not in axes}
         refused |= dict.fromkeys(self.solution, _DATA_ONLY) | {"t": _NO_TIME}
+        refused |= dict.fromkeys(NORMAL[: self.dimension], _SIDES_ONLY)
+        refused |= dict.fromkeys(NORMAL[self.dimension :], absent)
         tables = dict(self.tables)
         return Context(
             axes,
             self.timed,
             self.solution if of_solution else (),
             tuple(name for name in self.parameters if name not in tables),
+            NORMAL[: self.dimension] if self.normal else (),
             tables=self.tables,
             refused=tuple(refused.items()),
         )
@@ -153,6 +167,14 @@ def scalar_or_vector(value: Any, scope: Scope) -> Any:
     if not isinstance(value, (list, tuple)):
         return scalar(value, scope)
     return tuple(_at(f".{i}", scalar, entry, scope) for i, entry in enumerate(value))
+
+
+def side_data(value: Any, scope: Scope) -> Any:
+    """Neumann or Robin data, which may depend on the solution and on the outward normal."""
+    scope = replace(scope, normal=True)
+    if not isinstance(value, (list, tuple)):
+        return of_solution(value, scope)
+    return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
 
 
 def by_name(value: Any, scope: Scope) -> Any:
@@ -467,7 +489,8 @@ def _type(name: str, check: Callable[[Any, Scope], Any], schema: dict[str, Any])
 
 Scalar = _type("Coefficient", scalar, _SCALAR)
 _NONLINEAR = _type("NonlinearCoefficient", of_solution, _SCALAR)
-_VALUES = _type("Values", scalar_or_vector, {"anyOf": [_SCALAR, _LIST]})
+_SIDE = _type("SideData", side_data, _SCALAR)
+_SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST]})
 _FORCE = _type("Force", vector, _LIST)
 _NUMBER = _type("Constant", number, _CONSTANT)
 _BOUNDS = _type("Bounds", numbers, _CONSTANTS)
@@ -487,10 +510,10 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio")},
     (Elasticity, "force"): _FORCE,
     (Condition, "dirichlet"): _type("Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL]}),
-    (Condition, "neumann"): _VALUES,
+    (Condition, "neumann"): _SIDES,
     (MeshFile, "file"): _type("MeshPath", mesh_path, {"type": "string"}),
-    (Robin, "alpha"): Scalar,
-    (Robin, "g"): Scalar,
+    (Robin, "alpha"): _SIDE,
+    (Robin, "g"): _SIDE,
     (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),
     **{(Box, name): _BOUNDS for name in ("lower", "upper")},
     **{(Time, name): _NUMBER for name in ("start", "end")},
