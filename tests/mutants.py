@@ -123,7 +123,7 @@ FAULTS = (
         "Gauss-Radau weights without their node",
         "gap / (floor * gap + fall)",
         "gap / (gap + fall)",
-        "test_bounds_bracket_the_true_error",
+        "test_the_gauss_radau_rule_bounds_what_is_left_of_the_error",
     ),
     Fault(
         "relative error of the wrong solution",

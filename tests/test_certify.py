@@ -399,3 +399,21 @@ def test_the_smallest_ritz_value_is_that_of_the_krylov_space(count: int) -> None
     ritz = np.linalg.eigvalsh(np.array(powers) @ np.diag(spectrum) @ np.array(powers).T)
     bound, share = certify._probable_bounds(*lanczos(spectrum, start, count), 0.5)
     assert bound[0] / (1 - share[0]) == pytest.approx(ritz[0], rel=1e-9)
+
+
+def test_the_gauss_radau_rule_bounds_what_is_left_of_the_error() -> None:
+    """With the smallest eigenvalue as its node: above the truth after every step, and near it."""
+    spectrum = torch.linspace(0.02, 1, 60, dtype=torch.float64)
+    planes = torch.zeros(3, 60, dtype=torch.float64)
+    planes[0] = torch.linspace(1, 3, 60)
+    A = Stencil(planes, ((0,), (-1,), (1,)), symmetric=True, definite=True)
+    r = np.random.default_rng(0).standard_normal(60) * np.sqrt(planes[0].numpy())
+    e = r / planes[0].numpy()
+    one = torch.ones((), dtype=torch.float64)
+    known = certify._Spectrum(0.02 * one, 0.0 * one, one, one.bool(), 0.0, False)
+    for steps in range(12):
+        v, _, _, rest = certify._corrections(A, Known(A, spectrum), r, known, steps, torch.Size())
+        truth = np.sqrt(((e - v) ** 2 * planes[0].numpy()).sum())
+        assert truth <= float(rest) * (1 + 1e-9)
+        # That of the node alone, 1 / sqrt(0.02), is seven times the truth or more.
+        assert float(rest) < 6 * truth
