@@ -415,5 +415,4 @@ def test_the_gauss_radau_rule_bounds_what_is_left_of_the_error() -> None:
         v, _, _, rest = certify._corrections(A, Known(A, spectrum), r, known, steps, torch.Size())
         truth = np.sqrt(((e - v) ** 2 * planes[0].numpy()).sum())
         assert truth <= float(rest) * (1 + 1e-9)
-        # That of the node alone, 1 / sqrt(0.02), is seven times the truth or more.
         assert float(rest) < 6 * truth
