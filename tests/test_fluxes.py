@@ -559,3 +559,65 @@ def test_a_parameter_cannot_take_the_name_of_the_normal():
     problem = Problem(box(1), Equation(), {"all": Condition(dirichlet=0)}, parameters={"nx": 1.0})
     with pytest.raises(InputError, match="the name is taken"):
         discretize(problem, Grid((9,)))
+
+
+@pytest.mark.parametrize("side", [{"dirichlet": 0.0}, {"neumann": 0.0}, {"periodic": True}])
+def test_the_fields_of_a_system_may_have_any_names(side):
+    def last(first: str, second: str) -> torch.Tensor:
+        system = System(
+            {
+                first: Equation(d=1.0, K=0.1, f=f"1 - {first}*{second}*x"),
+                second: Equation(d=1.0, K=0.1, f=f"{first}*x"),
+            }
+        )
+        line = Box((0.0,), (1.0,))
+        problem = Problem(
+            line, system, {name: Condition(**side) for name in line.sides},
+            time=Time(end=0.05), initial={first: "sin(2*pi*x)", second: "x*(1 - x)"},
+        )  # fmt: skip
+        return solve(problem, SDIRK(), on=Grid((17,))).value[-1]
+
+    assert torch.equal(last("a", "b"), last("u", "v"))
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_a_batch_of_robin_coefficients_with_a_quasilinear_equation(centring):
+    line = Box((0.0,), (1.0,))
+
+    def answer(alpha) -> torch.Tensor:
+        sides = {name: Condition(robin=Robin("a")) for name in line.sides}
+        problem = Problem(
+            line, Equation(K="1 + ux**2", f=1.0), sides, parameters={"a": alpha}
+        )  # fmt: skip
+        return solve(problem, on=Grid((17,), centring)).value
+
+    together = answer([1.0, 2.0, 3.0])
+    for k, alpha in enumerate((1.0, 2.0, 3.0)):
+        torch.testing.assert_close(together[k], answer(alpha), rtol=1e-7, atol=1e-9)
+
+
+def test_a_mass_may_be_an_array():
+    line = Box((0.0,), (1.0,))
+    walls = dict.fromkeys(line.sides, Condition(dirichlet=0.0))
+
+    def last(d) -> torch.Tensor:
+        problem = Problem(
+            line, Equation(d=d), walls, time=Time(end=0.1), initial="sin(pi*x)"
+        )  # fmt: skip
+        return solve(problem, SDIRK(), on=Grid((17,))).value[-1]
+
+    assert torch.equal(last(torch.full((17,), 2.0, dtype=torch.float64)), last(2.0))
+
+
+@pytest.mark.parametrize(
+    ("condition", "message"),
+    [
+        (Condition(neumann="ux"), "may name u, but not its slopes"),
+        (Condition(dirichlet="u"), "a Dirichlet value may not depend on the solution"),
+    ],
+)
+def test_auto_says_what_a_side_may_not_name(condition, message):
+    line = Box((0.0,), (1.0,))
+    sides = {"left": Condition(dirichlet=0.0), "right": condition}
+    with pytest.raises(InputError, match=message):
+        solve(Problem(line, Equation(), sides), on=Grid((17,)))

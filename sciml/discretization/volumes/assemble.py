@@ -55,6 +55,11 @@ def discretize(
     check_memory(problem, grid, dtype, device)
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
+    if boundary.ends_of_state(problem, info):
+        raise InputError(
+            "the sides' data name the solution: the problem is nonlinear, use newton or auto",
+            "problem.boundary",
+        )
     parts = assemble(problem, info)
     A, b = parts.A, right(problem, parts, info)
     defect = None

@@ -94,7 +94,7 @@ def over_volumes(
     unused = None if cut is None else cut.unused
     sampled = may_jump(coefficient, info, key)
     if cut is not None or not sampled:
-        if "u" in info.variables:
+        if not info.variables.keys().isdisjoint(info.fields):
             here = None if unused is None else lay.to_unknowns(unused)
             value = evaluate(coefficient, lay.points(), info, key, here, fill)
         else:

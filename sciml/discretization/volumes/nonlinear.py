@@ -274,7 +274,13 @@ def masses(
     found = []
     for name in ("d", "m"):
         value = getattr(problem.form, name)
-        value = over_volumes(value, info, f"{_KEY}.{name}", hole, fill=1.0 if value else 0.0)
+        value = over_volumes(
+            value,
+            info,
+            f"{_KEY}.{name}",
+            hole,
+            fill=0.0 if isinstance(value, Real) and value == 0 else 1.0,
+        )
         present = bool((value != 0).any()) and problem.time is not None
         found.append((value * volume).to(info.dtype) if present else None)
     return found[0], found[1]

@@ -240,16 +240,23 @@ class Quasilinear:
             self.conductance(face_state(whole, axis, lay), axis, info).clamp(min=0.0)
             for axis in range(d)
         ]
-        batch = torch.broadcast_shapes(u.shape[:-d], *(c.shape[:-d] for c in every))
+        alphas = {
+            (axis, end): self._alpha(u, sides, axis, end, info) * lay.measure(without=axis)
+            for axis, line in enumerate(lay.axes)
+            for end, kind in enumerate(line.ends)
+            if kind == "closed"
+        }
+        given = (*every, *alphas.values())
+        batch = torch.broadcast_shapes(u.shape[:-d], *(c.shape[:-d] for c in given))
         planes = u.new_zeros(*batch, 2 * d + 1, *lay.shape)
         grounded = False
         for axis, found in enumerate(every):
             sizes = [n + (k == axis) for k, n in enumerate(lay.shape)]
-            links = found.expand(*found.shape[:-d], *sizes).clone()
+            links = found.expand(*batch, *sizes).clone()
             for end, kind in enumerate(lay.axes[axis].ends):
                 grounded |= kind == "value"
                 if kind == "closed":
-                    alpha = self._alpha(u, sides, axis, end, info) * lay.measure(without=axis)
+                    alpha = alphas[axis, end]
                     link = at_end(links, axis, d, end)
                     if lay.cells:
                         held = alpha * link / (alpha + link).clamp(min=torch.finfo(u.dtype).tiny)

@@ -104,7 +104,10 @@ def _ends(problem: Problem, info: Data) -> tuple[End, ...]:
                 raise InputError("a Dirichlet value may not depend on the solution", key)
             if kind == "closed":
                 robin = flux_condition(condition)
-                if depends_on([robin.alpha, robin.g], here, key) - {"t"}:
+                named = depends_on([robin.alpha, robin.g], here, key) - {"t"}
+                if named - set(info.fields):
+                    raise InputError("boundary data may name the fields, but not their slopes", key)
+                if named:
                     found.append((axis, end))
     return tuple(found)
 
