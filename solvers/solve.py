@@ -43,8 +43,12 @@ def solve(
     they come, and from which the same call goes on after an interruption. Values are float64 of
     shape (*batch, [frames], [fields], *grid). Raises InputError for arguments that do not fit.
     """
+    import torch
+
     from sciml.core.errors import SolveError
 
+    if initial is not None:
+        initial = torch.as_tensor(initial)
     problem, solver = _stated(problem, arguments, solver)
     more = _wanted(more, problem, solver)
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)

@@ -216,3 +216,12 @@ def test_what_is_no_problem_is_named(solver: Any, on: Any) -> None:
     for given, name in ((None, "NoneType"), (SparseMatrix(np.eye(3)), "SparseMatrix")):
         with pytest.raises(InputError, match=rf"a Problem or a LinearSystem.*{name}"):
             sciml.init(given, solver, on)
+
+
+def test_a_first_guess_may_be_an_array() -> None:
+    box = sciml.Box((0.0, 0.0), (1.0, 1.0))
+    walls = {"all": sciml.Condition(dirichlet=0.0)}
+    problem, grid = sciml.Problem(box, sciml.Equation(f=1.0), walls), sciml.Grid((9, 9))
+    answer = sciml.solve(problem, on=grid).value
+    again = sciml.solve(problem, sciml.solvers.CG(), on=grid, initial=answer.numpy())
+    assert int(again.stats.iterations) == 0

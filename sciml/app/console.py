@@ -120,7 +120,7 @@ class Watch:
     """What a solver calls while it runs: ``watch(step, reached)``.
 
     ``show`` takes the line to be shown and how far the problem's time is. ``record``: what a solver
-    that trains keeps of itself, see ``collocation.training``.
+    that trains keeps of itself, see ``trained.minimisation``.
     """
 
     show: Callable[[str, float], None]

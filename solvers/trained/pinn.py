@@ -27,7 +27,7 @@ class PINN(Collocation):
     """A network trained on the equation itself; float64.
 
     ``features``: that many random Fourier features of deviation ``feature_scale``. ``modified``,
-    ``factorised``: see ``collocation.networks``. ``optimiser``: one, or several that follow one
+    ``factorised``: see ``trained.networks``. ``optimiser``: one, or several that follow one
     another. ``balance``: how the weights are chosen as training goes on. ``causal``: weights that
     let late times wait for early ones. The others: see ``Collocation``.
     """

@@ -62,7 +62,7 @@ class TrainedSolver(ABC):
 
     ``points`` inside and ``boundary_points`` on every side with a soft condition and at the start
     (None: a tenth of those inside).
-    ``rtol``: the relative residual at fresh points (see ``collocation.verify``) that counts as
+    ``rtol``: the relative residual at fresh points (see ``trained.verify``) that counts as
     converged. ``seconds``: wall time at which the training ends, whatever was reached. ``polish``:
     a solver that goes on from the answer on the grid, to its own tolerance. ``seed``: of the first
     parameters and of the points.

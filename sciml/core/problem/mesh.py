@@ -361,7 +361,7 @@ def seams(mesh: Mesh) -> tuple[str, ...]:
     return tuple(notes)
 
 
-_INSTALL = "geometry: needs gmsh, which is not installed: pip install sciml-pde[gmsh]"
+_INSTALL = "a geometry needs gmsh, which is not installed: pip install sciml-pde[gmsh]"
 
 
 @dataclass(frozen=True)
