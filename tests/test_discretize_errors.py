@@ -133,3 +133,9 @@ def test_compatible_data_are_accepted_with_the_defect_reported():
 def test_a_hole_smaller_than_a_cell_is_noted():
     hole = Obstacle("(x - 0.51)**2 + (y - 0.51)**2 < 1e-6", ZERO)
     assert "smaller than a cell" in discretize(stated(obstacle=hole), Grid((9, 9))).notes[0]
+
+
+def test_a_velocity_is_a_list_wherever_it_is_solved() -> None:
+    with pytest.raises(InputError, match="b is a list with an entry for each axis") as caught:
+        Equation(kind="advection", b=1.0)
+    assert caught.value.key == "problem.equation.b"

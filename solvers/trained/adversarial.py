@@ -53,6 +53,7 @@ from sciml.solvers.trained.objective import Objective
 from sciml.solvers.trained.sampling import (
     Sobol,
     check_share,
+    grown,
     held_points,
     residuals,
     share_of,
@@ -316,15 +317,11 @@ class DASG:
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
         """One tensor (N, D) per piece; fewer than asked for in the equation's at first."""
-        held = held_points(objective)
-        if held is None:
-            first = share_of(self.start, counts[0])
-            return Sobol().points(objective, [first, *counts[1:]], generator)
-        more = min(counts[0] - len(held), share_of(self.added, counts[0]))
-        if more > 0:
-            density = fitted(objective, self.flow, generator)
-            held = torch.cat([held, drawn(objective, density, more, generator)])
-        return with_sides(objective, counts, generator, held)
+
+        def of_density(more: int) -> Tensor:
+            return drawn(objective, fitted(objective, self.flow, generator), more, generator)
+
+        return grown(objective, counts, generator, self.start, self.added, of_density)
 
 
 @dataclass(frozen=True)

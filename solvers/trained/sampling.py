@@ -15,7 +15,7 @@ soft conditions are on Sobol's sequence, new ones at every exchange.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +108,28 @@ def _seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**31, (1,), generator=generator))
 
 
+def grown(
+    objective: Objective,
+    counts: Sequence[int],
+    generator: torch.Generator,
+    start: float,
+    added: float,
+    chosen: Callable[[int], Tensor],
+) -> list[Tensor]:
+    """The share ``start`` of the points by Sobol, then at each exchange ``added`` more, as chosen.
+
+    ``chosen(more)`` gives so many new points (more, D) of the equation.
+    """
+    held = held_points(objective)
+    if held is None:
+        first = share_of(start, counts[0])
+        return Sobol().points(objective, [first, *counts[1:]], generator)
+    more = min(counts[0] - len(held), share_of(added, counts[0]))
+    if more > 0:
+        held = torch.cat([held, chosen(more)])
+    return with_sides(objective, counts, generator, held)
+
+
 _CHUNK = 2**14  # points at which residuals are evaluated at once
 
 
@@ -134,16 +156,12 @@ class RAR:
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
         """One tensor (N, D) per piece; fewer than asked for in the equation's at first."""
-        held = held_points(objective)
-        if held is None:
-            first = share_of(self.start, counts[0])
-            return Sobol().points(objective, [first, *counts[1:]], generator)
-        more = min(counts[0] - len(held), share_of(self.added, counts[0]))
-        if more > 0:
+
+        def largest(more: int) -> Tensor:
             pool = uniform(objective, max(self.pool, more), generator)
-            largest = residuals(objective, pool).topk(more).indices
-            held = torch.cat([held, pool[largest]])
-        return with_sides(objective, counts, generator, held)
+            return pool[residuals(objective, pool).topk(more).indices]
+
+        return grown(objective, counts, generator, self.start, self.added, largest)
 
 
 @dataclass(frozen=True)

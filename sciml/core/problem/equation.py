@@ -170,6 +170,10 @@ class Equation(PDE):
                     f"(it has {', '.join(sorted(admitted))}); use kind: general",
                     f"problem.equation.{entry.name}",
                 )
+        if self.b is not None and not isinstance(self.b, (list, tuple)):
+            raise InputError(
+                "b is a list with an entry for each axis, such as [1, 0]", "problem.equation.b"
+            )
         if self.energy is not None:
             self._check_energy()
 

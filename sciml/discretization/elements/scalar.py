@@ -293,8 +293,6 @@ def _check_form(equation: Equation, d: int) -> None:
                 f"{name} has {len(value)} entries; a mesh in {d} dimensions needs {d}",
                 f"{_KEY}.{name}",
             )
-    if equation.b is not None and not isinstance(equation.b, (list, tuple)):
-        raise InputError(f"b must be a list of {d} entries", f"{_KEY}.b")
 
 
 def placed(system: LinearSystem, dtype: torch.dtype, device: torch.device) -> LinearSystem:

@@ -145,8 +145,6 @@ def check_form(problem: Problem, grid: Grid) -> None:
         value = getattr(equation, name)
         if isinstance(value, (list, tuple)) and len(value) != d:
             raise InputError(f"{name} has {len(value)} entries; it needs {d}", f"{_KEY}.{name}")
-    if equation.b is not None and not isinstance(equation.b, (list, tuple)):
-        raise InputError(f"b must be a list of {d} entries", f"{_KEY}.b")
     K = equation.K
     if isinstance(K, (list, tuple)) and any(isinstance(row, (list, tuple)) for row in K):
         if not all(isinstance(row, (list, tuple)) and len(row) == d for row in K):
