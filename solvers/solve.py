@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -46,12 +47,15 @@ def solve(
     import torch
 
     from sciml.core.errors import SolveError
+    from sciml.core.problem.problem import Problem
 
     if initial is not None:
         initial = torch.as_tensor(initial)
     problem, solver = _stated(problem, arguments, solver)
     more = _wanted(more, problem, solver)
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
+    if isinstance(problem, Problem):
+        solution = replace(solution, problem=problem)
     if throw and not solution.status.success:
         worst = float(solution.residual.max())
         raise SolveError(f"{solution.status} (worst relative residual {worst:.2e})")

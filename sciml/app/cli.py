@@ -120,6 +120,7 @@ def solve(
     seed: Seed = 0,
 ) -> None:
     """Solve a spec; write the solution, its plots, and a report."""
+    from sciml.app import output
     from sciml.app.console import solving
     from sciml.app.read import load_spec
     from sciml.app.report import comparison, facts
@@ -138,7 +139,8 @@ def solve(
     paths = write_run(result, directory, set_ or ())
     for note in result.solution.notes:
         typer.echo(f"  {note}")
-    print_facts(facts(recorded(result)))
+    told = recorded(result)
+    print_facts(facts(told) | output.facts(told))
     if compare:
         rows = baselines(result)
         add(directory, baselines=rows)
@@ -244,7 +246,7 @@ def info(
 
 
 def _print_record(found: Mapping[str, Any]) -> None:
-    from sciml.app import record
+    from sciml.app import output, record
     from sciml.app.report import facts
     from sciml.app.train import facts as training_facts
 
@@ -254,7 +256,7 @@ def _print_record(found: Mapping[str, Any]) -> None:
     typer.echo(found["description"])
     for note in found["notes"]:
         typer.echo(f"  {note}")
-    print_facts(facts(found))
+    print_facts(facts(found) | output.facts(found))
 
 
 def _print_solution(path: Path) -> None:

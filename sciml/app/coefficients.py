@@ -34,6 +34,7 @@ from sciml.core.problem.reader import (
 )
 from sciml.core.problem.reader import expression as read_text
 from sciml.core.problem.table import Table, curve
+from sciml.core.run.quantities import Line, Output, Quantity
 
 if TYPE_CHECKING:
     from sciml.datasets.distributions import Distribution
@@ -230,6 +231,22 @@ def _column(name: str, numbers: Any, columns: Mapping[str, Any]) -> tuple[float,
             f".{name}",
         )
     return tuple(map(float, numbers))
+
+
+def asked(value: Any, scope: Scope) -> str | float:
+    """What a quantity is of, an expression: which names it may use, its place decides."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"expected an expression such as u or ux**2; got {describe(value)}")
+    return number(value)
+
+
+def points(value: Any, scope: Scope) -> dict[str, tuple[float, ...]]:
+    """Points by name."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"expected points by name, such as tip: [1, 0.5]; got {describe(value)}")
+    return {str(n): _at(f".{n}", numbers, point, scope) for n, point in value.items()}
 
 
 def mesh_path(value: Any, scope: Scope) -> str:
@@ -491,6 +508,7 @@ Scalar = _type("Coefficient", scalar, _SCALAR)
 _NONLINEAR = _type("NonlinearCoefficient", of_solution, _SCALAR)
 _SIDE = _type("SideData", side_data, _SCALAR)
 _SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST]})
+_ASKED = _type("Asked", asked, {"anyOf": _NUMBER_OR_TEXT})
 _FORCE = _type("Force", vector, _LIST)
 _NUMBER = _type("Constant", number, _CONSTANT)
 _BOUNDS = _type("Bounds", numbers, _CONSTANTS)
@@ -518,6 +536,12 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Box, name): _BOUNDS for name in ("lower", "upper")},
     **{(Time, name): _NUMBER for name in ("start", "end")},
     **{(Sponge, name): _NUMBER for name in ("width", "strength")},
+    **{(Quantity, name): _ASKED for name in ("integral", "mean", "max", "min", "of")},
+    **{(Quantity, name): _BOUNDS for name in ("at", "force")},
+    **{(Line, name): _BOUNDS for name in ("start", "end")},
+    (Output, "probes"): _type(
+        "Probes", points, {"type": "object", "additionalProperties": _CONSTANTS}
+    ),
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
     (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
     (Problem, "observations"): _type("Observations", observations, _COLUMNS),

@@ -14,6 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from sciml.app import output
 from sciml.app.console import aligned
 from sciml.app.formula import statement
 from sciml.app.record import RUN, check, read
@@ -84,6 +85,7 @@ def html(record: Mapping[str, Any], figures: Mapping[str, Path]) -> str:
                 *(figure(caption, file) for caption, file in first.items()),
                 facts_table(facts(record)),
             ),
+            quantities(record),
             certificate(record),
             compared(record),
             section(
@@ -155,6 +157,12 @@ def certificate(record: Mapping[str, Any]) -> str:
             "bounded from both sides without knowing the solution."
         ),
     )
+
+
+def quantities(record: Mapping[str, Any]) -> str:
+    """The numbers that were asked for; nothing where none were."""
+    lines = output.facts(record)
+    return section("Quantities", facts_table(lines)) if lines else ""
 
 
 def compared(record: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.app import record
+from sciml.app import output, record
 from sciml.app.console import Watch
 from sciml.app.read import explain, read_spec
 from sciml.app.report import SOLUTION, html
@@ -70,7 +70,8 @@ class Answer:
 
     ``solution``: NaN inside the obstacle. ``error``: relative L2 error against the spec's exact
     solution, of shape batch; up to a constant where the problem leaves one free. ``fields``: the
-    coefficients that vary, on the grid. ``seconds``: wall time of each stage.
+    coefficients that vary, on the grid. ``seconds``: wall time of each stage. ``measured``: what
+    the spec asks for under ``output:``.
     """
 
     spec: Spec
@@ -81,6 +82,7 @@ class Answer:
     unknowns: int
     defect: torch.Tensor | None
     seconds: Mapping[str, float]
+    measured: output.Measured | None = None
 
 
 def lower(spec: Spec, setting: Setting) -> LinearSystem:
@@ -104,6 +106,10 @@ def answer(
     ``frames``: the file in which a problem in time keeps its frames while it runs, and from which
     it goes on when a run before this one was killed.
     """
+    try:
+        output.check(spec)
+    except InputError as fault:
+        raise InputError(explain(fault, spec)) from None
     torch.manual_seed(setting.seed)
     np.random.seed(setting.seed)  # PyAMG draws its test vectors from it
     start = time.perf_counter()
@@ -115,6 +121,7 @@ def answer(
         spec = _found(spec, solution)
         fields = _residual(system, solution)
         solution = _without_hole(solution, spec)
+        numbers = None if spec.output is None else output.measured(solution, spec.output)
         fields = beside(spec.problem, spec.on, solution.value) | fields
         error = error_of(solution, spec, system is not None and system.A.nullspace)
     except InputError as fault:
@@ -125,7 +132,7 @@ def answer(
         solution.last[(0,) * solution.residual.ndim].numel() if system is None else system.A.size
     )
     defect = None if system is None else system.defect
-    return Answer(spec, setting, solution, error, fields, unknowns, defect, seconds)
+    return Answer(spec, setting, solution, error, fields, unknowns, defect, seconds, numbers)
 
 
 def _found(spec: Spec, solution: Solution) -> Spec:
@@ -162,7 +169,8 @@ def _without_hole(solution: Solution, spec: Spec) -> Solution:
     value = solution.value.detach().cpu()
     if hole is not None:
         value = torch.where(hole, torch.nan, value)
-    return replace(solution, value=value, residual=solution.residual.detach().cpu())
+    residual = solution.residual.detach().cpu()
+    return replace(solution, value=value, residual=residual, problem=spec.problem)
 
 
 def error_of(solution: Solution, spec: Spec, free_constant: bool) -> torch.Tensor | None:
@@ -252,6 +260,7 @@ def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         unknowns=result.unknowns,
         times=None if solution.times is None else solution.times.tolist(),
         seconds=dict(result.seconds),
+        quantities={} if result.measured is None else output.recorded(result.measured),
         baselines=[],
     )
 
@@ -280,6 +289,8 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
         summary["hashes"] = record.hashes(folder, paths[0].name)
         record.write(folder, summary)
+        if result.measured is not None:
+            paths += output.write(result.measured, solution, folder)
         figures = draw_figures(solution, result.fields, folder, summary["title"])
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None

@@ -13,6 +13,7 @@ from sciml.core.problem.mesh import Geometry, Mesh
 from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.place import check_place, placed
 from sciml.core.problem.problem import Problem
+from sciml.core.run.quantities import Output
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Spec:
     """A problem, the grid or mesh to solve it on, and the solver.
 
     Exactly one of ``grid``, ``mesh``, ``geometry`` and ``points`` is given. ``solver`` is one of
-    ``sciml.solvers``; ``Auto()`` where the file gives none. ``source`` is the text it was read
-    from.
+    ``sciml.solvers``; ``Auto()`` where the file gives none. ``output``: the numbers to report.
+    ``source`` is the text it was read from.
     """
 
     problem: Problem
@@ -30,6 +31,7 @@ class Spec:
     geometry: Geometry | None = None
     points: Points | None = None
     solver: Any = None
+    output: Output | None = None
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:

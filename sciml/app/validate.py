@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sciml.app import read, run
+from sciml.app import output, read, run
 from sciml.app.run import Setting
 from sciml.app.spec import Spec
 from sciml.app.train import opened, rounds
@@ -74,6 +74,10 @@ def _checked(stated: AnySpec, source: Source, setting: Setting) -> Checked:
 
 def _problem(spec: Spec, setting: Setting) -> Checked:
     """The system's facts where there is one; else the solver is set up, which checks all data."""
+    try:
+        output.check(spec)
+    except InputError as error:
+        raise InputError(read.explain(error, spec)) from None
     if not spec.problem.linear or getattr(spec.solver, "reads_problem", False):
         try:
             spec.solver.init(spec.problem, spec.on)

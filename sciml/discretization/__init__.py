@@ -20,7 +20,14 @@ from sciml.core.problem.problem import Problem
 
 # Loaded for what they register.
 from sciml.discretization.elements import elasticity, scalar  # noqa: F401
-from sciml.discretization.volumes import assemble, helmholtz, nonlinear, systems  # noqa: F401
+from sciml.discretization.elements import functionals as _on_meshes  # noqa: F401
+from sciml.discretization.volumes import (  # noqa: F401
+    assemble,
+    helmholtz,
+    nonlinear,
+    systems,
+)
+from sciml.discretization.volumes import functionals as _on_grids  # noqa: F401
 from sciml.discretization.volumes.memory import memory_estimate
 
 __all__ = ["discretize", "memory_estimate", "semidiscretize"]

@@ -94,3 +94,5 @@ estimates_memory: Dispatch[int] = Dispatch("measured")
 accompanies: Dispatch[dict[str, torch.Tensor]] = Dispatch("accompanied")
 # (problem, parameters): the StrongForm.
 states_at_points: Dispatch[Any] = Dispatch("solved")
+# (problem, on, quantity): a function from the value on the place, and the time, to a Measurement.
+measures: Dispatch[Any] = Dispatch("asked for quantities")

@@ -121,7 +121,7 @@ class Mesh:
         """Where the values live, (nodes, d) float64."""
         if self.degree == 1:
             return self.points
-        pairs = self._edges()
+        pairs = self.edge_ends()
         return np.concatenate([self.points, self.points[pairs].mean(axis=0)])
 
     @cached_property
@@ -194,7 +194,7 @@ class Mesh:
         found = order[np.minimum(place, len(order) - 1)]
         return np.where((np.sort(among[found], axis=1) == wanted).all(axis=1), found, -1)
 
-    def _edges(self) -> np.ndarray:
+    def edge_ends(self) -> np.ndarray:
         """The two ends of every edge, (2, edges), in the order of the P2 nodes."""
         if self.dimension == 1:
             return self.cells.T

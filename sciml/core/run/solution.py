@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import measures
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.interpolation import interpolate
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.quadrature import relative_error
+from sciml.core.run.quantities import Measurement, Quantity
 from sciml.core.run.status import Status
 
 if TYPE_CHECKING:
     from sciml.core.problem.grid import Points
+    from sciml.core.problem.problem import Problem
     from sciml.core.run.certificate import Certificate
 
 
@@ -52,6 +56,7 @@ class Solution:
     ``function``: the answer itself where it is a trained function, from points (n, D), time last,
     to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``trained``:
     the objective that the function was trained by, which holds its residual and its points.
+    ``problem``: what it solves, where the verb was given one.
     """
 
     value: torch.Tensor
@@ -67,6 +72,7 @@ class Solution:
     function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
     trained: Any = field(default=None, repr=False, compare=False)
+    problem: Problem | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
@@ -127,11 +133,38 @@ class Solution:
             raise ValueError("scattered values are not interpolated; call solution.function")
         return interpolate(self.value, tuple(points.T), self.on.axes())
 
+    def quantity(self, quantity: Quantity | None = None, **stated: Any) -> Measurement:
+        """A number that the answer is asked for, in time of every frame: ``quantity(max="u")``.
+
+        ``stated``: what :class:`Quantity` takes. Differentiable where the value is. Raises
+        InputError for a quantity that means nothing here, or where the problem is not known.
+        """
+        if self.problem is None or self.on is None:
+            raise InputError("a quantity needs the problem: solve it by solve(problem, on=grid)")
+        return measure(self, Quantity(**stated) if quantity is None else quantity)
+
     def save(self, directory: str) -> None:
         """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""
         from sciml.core.run.files import save_solution
 
         save_solution(self, directory)
+
+
+def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Measurement:
+    """What a quantity of an answer comes to; errors carry ``key``."""
+    problem, on = solution.problem, solution.on
+    assert problem is not None and on is not None
+    look = measures.look_up(problem.equation, type(on))(problem, on, quantity, key)
+    if solution.times is None:
+        found: Measurement = look(solution.value, None)
+        return found
+    frames = solution.value.unbind(solution.residual.ndim)
+    each = [look(value, float(t)) for value, t in zip(frames, solution.times, strict=True)]
+    values, places = [m.value for m in each], [m.place for m in each if m.place is not None]
+    return Measurement(
+        torch.stack(list(torch.broadcast_tensors(*values)), -1),
+        torch.stack(places, -2) if places else None,
+    )
 
 
 def load_solution(path: str | Path) -> Solution:

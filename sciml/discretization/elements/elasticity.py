@@ -24,6 +24,7 @@ from sciml.core.problem.equation import Elasticity
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, gradients, load, slopes, whole
+from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
@@ -102,46 +103,67 @@ def lame(
     return E * nu / ((1 - nu**2) if thin else (1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
 
 
-def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
-    """The elements' mean stress, (*batch, m, d, d) in the unit of ``young``.
+def stress_at(
+    problem: Problem, part: Quadrature, data: MeshData, value: torch.Tensor
+) -> torch.Tensor:
+    """The stress at the quadrature points of elements, (*batch, k, Q, 3, 3), the unit of ``young``.
 
-    ``value``: displacements (*batch, d, nodes).
+    ``value``: displacements (*batch, d, nodes). In plane strain sigma_zz is nu (sigma_xx +
+    sigma_yy); in plane stress it is 0.
     """
-    equation = problem.equation_as(Elasticity)
-    cells = whole(mesh, 2 * mesh.degree)
-    first, second = lame(equation, cells, mesh_data(problem, mesh))
+    equation, d = problem.equation_as(Elasticity), data.mesh.dimension
+    first, second = lame(equation, part, data)
     # (*batch, component, axis, k, Q) to (*batch, k, Q, component, axis)
-    slope = slopes(cells, value).movedim((-4, -3), (-2, -1))
+    slope = slopes(part, value).movedim((-4, -3), (-2, -1))
     strain = (slope + slope.mT) / 2
     trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
-    unit = torch.eye(mesh.dimension, dtype=torch.float64)
+    unit = torch.eye(d, dtype=torch.float64)
     sigma = (first * trace)[..., None, None] * unit + 2 * second[..., None, None] * strain
-    weights = cells.tables.weights / cells.tables.weights.sum()
-    return torch.einsum("q,...qab->...ab", weights, sigma)
-
-
-def von_mises(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
-    """The elements' equivalent stress sqrt(3/2 s : s), s the deviator: (*batch, m).
-
-    In plane strain with sigma_zz = nu (sigma_xx + sigma_yy); in plane stress with 0.
-    """
-    equation = problem.equation_as(Elasticity)
-    sigma = stress(problem, mesh, value)
-    if mesh.dimension == 2:
+    if d == 2:
         sigma = torch.nn.functional.pad(sigma, (0, 1, 0, 1))
         if equation.plane == "strain":
-            nu = evaluate(
-                equation.poisson_ratio, whole(mesh, 1), mesh_data(problem, mesh), _KEY
-            ).mean(-1)
-            sigma[..., 2, 2] = nu * (sigma[..., 0, 0] + sigma[..., 1, 1])
+            sigma[..., 2, 2] = first * trace
+    return sigma
+
+
+def equivalent(sigma: torch.Tensor) -> torch.Tensor:
+    """Von Mises' sqrt(3/2 s : s) of stresses (..., 3, 3), s the deviator."""
     mean = sigma.diagonal(dim1=-2, dim2=-1).mean(-1)
     deviator = sigma - mean[..., None, None] * torch.eye(3, dtype=torch.float64)
     return (1.5 * deviator.square().sum((-2, -1))).sqrt()
 
 
+def _mean_stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+    cells = whole(mesh, 2 * mesh.degree)
+    sigma = stress_at(problem, cells, mesh_data(problem, mesh), value)
+    weights = cells.tables.weights / cells.tables.weights.sum()
+    return torch.einsum("q,...qab->...ab", weights, sigma)
+
+
+def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+    """The elements' mean stress, (*batch, m, d, d) in the unit of ``young``.
+
+    ``value``: displacements (*batch, d, nodes).
+    """
+    d = mesh.dimension
+    return _mean_stress(problem, mesh, value)[..., :d, :d]
+
+
+def von_mises(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+    """The equivalent of the elements' mean stress, (*batch, m); peaks are those of nodal_stress."""
+    return equivalent(_mean_stress(problem, mesh, value))
+
+
+def nodal_stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+    """The stress at the nodes, recovered: (*batch, nodes, 3, 3)."""
+    part = recovery.superconvergent(mesh)
+    inner = stress_at(problem, part, mesh_data(problem, mesh), value)
+    return recovery.at_nodes(mesh, inner.movedim((-2, -1), (-4, -3))).movedim((-3, -2), (-2, -1))
+
+
 @accompanies(Elasticity, Mesh)
 def _stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"stress": von_mises(problem, mesh, value)}
+    return {"stress": equivalent(nodal_stress(problem, mesh, value))}
 
 
 def rigid_motions(mesh: Mesh) -> np.ndarray:

@@ -130,7 +130,7 @@ def _local(
     equation: Equation, cells: Quadrature, data: MeshData
 ) -> tuple[torch.Tensor, bool, bool | None]:
     """Local matrices, whether they are symmetric, and c: False where 0, None where negative."""
-    K = _conductivity(equation.K, cells, data)
+    K = conductivity(equation.K, cells, data)
     local = stiffness(cells, K)
     b = equation.b
     symmetric = b is None or all(isinstance(v, Real) and v == 0 for v in b)
@@ -147,7 +147,7 @@ def _local(
     return local, symmetric, reaction
 
 
-def _conductivity(K: Any, cells: Quadrature, data: MeshData) -> torch.Tensor:
+def conductivity(K: Any, cells: Quadrature, data: MeshData) -> torch.Tensor:
     """K at the quadrature points, (*batch, k, Q, 1, 1), or (..., d, d) where it is no scalar."""
     key, d = f"{_KEY}.K", data.mesh.dimension
     if not isinstance(K, (list, tuple)):

@@ -1,0 +1,207 @@
+"""What a spec asks for under ``output:``: checked before the solve, measured after, and written.
+
+``quantities.csv`` has a row for every sample and frame, ``probes.csv`` the fields at the probes,
+``line-NAME.csv`` those along a line.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sciml.app.spec import Spec
+from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import measures
+from sciml.core.problem.grid import AXES, Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.place import discrete
+from sciml.core.run.files import atomic_write
+from sciml.core.run.quantities import Line, Measurement, Output, Quantity
+from sciml.core.run.solution import Solution, measure
+
+QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
+_SHOWN = 6  # values of a batch are printed, more as their range
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of the quantities, by name, and of probes and lines, by name and field.
+
+    ``lines``: each with the coordinates of its points (n, d).
+    """
+
+    quantities: Mapping[str, Measurement]
+    probes: Mapping[str, Mapping[str, torch.Tensor]]
+    lines: Mapping[str, tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
+
+
+def check(spec: Spec) -> None:
+    """Raise InputError, with its key, for what cannot be measured; nothing is solved."""
+    if spec.output is None:
+        return
+    on = discrete(spec.on)
+    for name, quantity in spec.output.quantities.items():
+        _prepared(spec, on, quantity, f"output.quantities.{name}")
+    for name, point in spec.output.probes.items():
+        key = f"output.probes.{name}"
+        try:
+            _prepared(spec, on, Quantity(at=point), key)
+        except InputError as error:
+            raise InputError(error.message, key) from None
+    for name, line in spec.output.lines.items():
+        for end, point in (("start", line.start), ("end", line.end)):
+            key = f"output.lines.{name}.{end}"
+            try:
+                _prepared(spec, on, Quantity(at=point), key)
+            except InputError as error:
+                raise InputError(error.message, key) from None
+
+
+def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None:
+    measures.look_up(spec.problem.equation, type(on))(spec.problem, on, quantity, key)
+
+
+def measured(solution: Solution, output: Output) -> Measured:
+    """Everything that is asked for."""
+    quantities = {
+        name: measure(solution, quantity, f"output.quantities.{name}")
+        for name, quantity in output.quantities.items()
+    }
+    probes = {
+        name: {
+            field: measure(solution, Quantity(at=point, of=field)).value
+            for field in solution.fields
+        }
+        for name, point in output.probes.items()
+    }
+    return Measured(
+        quantities, probes, {name: _along(solution, line) for name, line in output.lines.items()}
+    )
+
+
+def _along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    start, end = (torch.tensor(p, dtype=torch.float64) for p in (line.start, line.end))
+    places = start + torch.linspace(0, 1, line.points, dtype=torch.float64)[:, None] * (end - start)
+    values = solution.sample(places)
+    several = len(solution.fields) > 1
+    parts = values.unbind(-2) if several else (values,)
+    return places, dict(zip(solution.fields, parts, strict=True))
+
+
+def recorded(found: Measured) -> dict[str, Any]:
+    """The quantities as plain data, for ``run.json``."""
+    return {
+        name: {"value": m.value.tolist()} | ({} if m.place is None else {"at": m.place.tolist()})
+        for name, m in found.quantities.items()
+    }
+
+
+def write(found: Measured, solution: Solution, folder: Path) -> list[Path]:
+    """The tables as CSV; returns the paths."""
+    paths = []
+    if found.quantities:
+        columns = {name: m.value for name, m in found.quantities.items()}
+        paths.append(_table(folder / QUANTITIES, columns, solution))
+    if found.probes:
+        columns = {
+            name if len(fields) == 1 else f"{name}.{field}": value
+            for name, fields in found.probes.items()
+            for field, value in fields.items()
+        }
+        paths.append(_table(folder / PROBES, columns, solution))
+    for name, (places, fields) in found.lines.items():
+        paths.append(_line_table(folder / LINE.format(name), places, fields, solution))
+    return paths
+
+
+def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) -> Path:
+    """A row for every sample and frame."""
+    batch = tuple(solution.residual.shape)
+    times = None if solution.times is None else solution.times.tolist()
+    frames = () if times is None else (len(times),)
+    head = [*(["sample"] if batch else []), *(["t"] if times else []), *columns]
+    full = {n: v.detach().expand(*batch, *frames) for n, v in columns.items()}
+    rows = []
+    for index in product(*(range(n) for n in (*batch, *frames))):
+        sample = [_flat(index[: len(batch)], batch)] if batch else []
+        now = [times[index[-1]]] if times else []
+        rows.append([*sample, *now, *(v[index].item() for v in full.values())])
+    return _write_csv(path, head, rows)
+
+
+def _flat(index: tuple[int, ...], shape: tuple[int, ...]) -> int:
+    number = 0
+    for i, n in zip(index, shape, strict=True):
+        number = number * n + i
+    return number
+
+
+def _line_table(
+    path: Path, places: torch.Tensor, fields: Mapping[str, torch.Tensor], solution: Solution
+) -> Path:
+    """A row for every sample, frame and point."""
+    batch = tuple(solution.residual.shape)
+    times = None if solution.times is None else solution.times.tolist()
+    frames = () if times is None else (len(times),)
+    head = [
+        *(["sample"] if batch else []),
+        *(["t"] if times else []),
+        *AXES[: places.shape[1]],
+        *fields,
+    ]
+    rows = []
+    for index in product(*(range(n) for n in (*batch, *frames, len(places)))):
+        sample = [_flat(index[: len(batch)], batch)] if batch else []
+        now = [times[index[-2]]] if times else []
+        values = [v[index].item() for v in fields.values()]
+        rows.append([*sample, *now, *places[index[-1]].tolist(), *values])
+    return _write_csv(path, head, rows)
+
+
+def _write_csv(path: Path, head: list[str], rows: list[list[Any]]) -> Path:
+    with atomic_write(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(head)
+        writer.writerows(rows)
+    return path
+
+
+def facts(record: Mapping[str, Any]) -> dict[str, str]:
+    """The quantities of a run's record in words, by name; of a run in time the last frame's."""
+    stated = (record["spec"].get("output") or {}).get("quantities") or {}
+    lines = {}
+    for name, found in (record.get("quantities") or {}).items():
+        given = {k: _plain(v) for k, v in stated[name].items() if v is not None}
+        what = str(Quantity(**given))
+        lines[name] = f"{_shown(found, bool(record.get('times')))}  ({what})"
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _shown(found: Mapping[str, Any], in_time: bool) -> str:
+    value, at = found["value"], found.get("at")
+    if in_time:
+        values = torch.tensor(value, dtype=torch.float64)
+        low, high = float(values.amin()), float(values.amax())
+        last = values[..., -1].flatten().tolist()
+        ranged = f", from {low:.6g} to {high:.6g} over time"
+        return f"{_listed(last)}{ranged}"
+    if isinstance(value, list):
+        return _listed(torch.tensor(value, dtype=torch.float64).flatten().tolist())
+    where = "" if at is None else f" at ({', '.join(f'{x:.4g}' for x in at)})"
+    return f"{value:.6g}{where}"
+
+
+def _listed(values: list[float]) -> str:
+    if len(values) <= _SHOWN:
+        return ", ".join(f"{v:.6g}" for v in values)
+    return f"{min(values):.6g} to {max(values):.6g} over {len(values)} samples"

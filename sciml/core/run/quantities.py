@@ -1,0 +1,136 @@
+"""Quantities: the numbers that an answer is asked for, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from sciml.core.errors import InputError
+from sciml.core.problem.problem import Coefficient
+
+if TYPE_CHECKING:
+    import torch
+
+_KINDS = ("integral", "mean", "max", "min", "flux", "force", "at")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A functional of an answer; exactly one of the first seven is given.
+
+    ``integral``, ``mean``, ``max``, ``min``: of an expression of the coordinates, t, the
+    parameters, the fields and their slopes (``u``, ``ux``), on a side of the outward normal too, of
+    an elastic body of its stresses (``sxx``, ``sxy``, ..., ``mises``) too. ``flux``: the field of
+    which it is what leaves through ``on``, the integral of -n . K grad u. ``force``: a direction,
+    the integral of its product with the traction that acts on an elastic body at ``on``. ``at``: a
+    point, where the value of ``of`` is wanted, the first field unless given.
+
+    ``on``: a side, a named boundary, or ``obstacle``, in place of the whole domain. ``region``: the
+    part of the domain, on a grid a condition such as ``x < 0.5``, on a mesh the name of a
+    subdomain.
+    """
+
+    integral: Coefficient | None = None
+    mean: Coefficient | None = None
+    max: Coefficient | None = None
+    min: Coefficient | None = None
+    flux: str | None = None
+    force: tuple[float, ...] | None = None
+    at: tuple[float, ...] | None = None
+    of: Coefficient | None = None
+    on: str | None = None
+    region: str | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name in _KINDS if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise InputError(
+                f"a quantity is exactly one of {', '.join(_KINDS)}; got "
+                f"{', '.join(given) or 'none'}"
+            )
+        if self.kind in ("flux", "force") and self.on is None:
+            raise InputError(f"{self.kind} is of a part of the boundary: give on:")
+        if self.at is not None and self.on is not None:
+            raise InputError("at: is a point itself; leave on: out")
+        whole = self.on is None and self.kind in ("integral", "mean", "max", "min")
+        if self.region is not None and not whole:
+            raise InputError("region: is for integral, mean, max and min over the domain")
+        if self.of is not None and self.at is None:
+            raise InputError("of: says what is wanted at a point; give at: too")
+
+    @property
+    def kind(self) -> str:
+        """Which of the seven it is."""
+        return next(name for name in _KINDS if getattr(self, name) is not None)
+
+    @property
+    def what(self) -> Any:
+        """What it is of: an expression, a field, a direction."""
+        return self.of if self.at is not None else getattr(self, self.kind)
+
+    def __str__(self) -> str:
+        """``max of u on top``, ``u at (1, 0.5)``."""
+        if self.at is not None:
+            return f"{self.of or 'value'} at ({', '.join(f'{x:g}' for x in self.at)})"
+        what = self.what
+        what = f"({', '.join(f'{x:g}' for x in what)})" if isinstance(what, tuple) else what
+        where = f" on {self.on}" if self.on else f" over {self.region}" if self.region else ""
+        return f"{self.kind} of {what}{where}"
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line on which values are wanted, at ``points`` evenly spaced places."""
+
+    start: tuple[float, ...]
+    end: tuple[float, ...]
+    points: int = 101
+
+    def __post_init__(self) -> None:
+        if len(self.start) != len(self.end) or self.start == self.end:
+            raise InputError("a line needs two different ends of as many coordinates each")
+        if self.points < 2:
+            raise InputError(f"a line needs at least 2 points; got {self.points}", ".points")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a run reports, by names of one's own.
+
+    ``probes``: points at which the fields are wanted, in time at every step. ``lines``: straight
+    lines along which they are. ``quantities``: see :class:`Quantity`. Raises InputError for a name
+    given twice.
+    """
+
+    probes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    lines: Mapping[str, Line] = field(default_factory=dict)
+    quantities: Mapping[str, Quantity] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        seen: dict[str, str] = {}
+        for entry in fields(self):
+            for name in getattr(self, entry.name):
+                if name in seen:
+                    raise InputError(
+                        f"'{name}' is among {seen[name]} and {entry.name}; give each its own name",
+                        f"output.{entry.name}.{name}",
+                    )
+                seen[name] = entry.name
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a quantity came to.
+
+    ``value``: (*batch, [frames]). ``place``: of an extremum where it is, (*batch, [frames], d).
+    """
+
+    value: torch.Tensor
+    place: torch.Tensor | None = None
+
+    def __float__(self) -> float:
+        """The value where there is one; raises ValueError for several."""
+        if self.value.numel() != 1:
+            raise ValueError(f"there are {self.value.numel()} values; take .value")
+        return float(self.value)

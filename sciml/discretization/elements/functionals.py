@@ -1,0 +1,365 @@
+"""Quantities of an answer on a mesh: integrals, extrema, values at points, fluxes and forces.
+
+Integrals are taken by quadrature, of the finite element functions themselves; inside elements
+slopes and stresses are exact, at nodes and on boundaries recovered. What passes through a part of
+the boundary is what is left there of the weak form,
+
+    R_i = int K grad u . grad phi_i + (b . grad u + c u - f) phi_i - int_neumann g phi_i - ...,
+
+the integral of n . K grad u phi_i over the parts where u is given, so that sources and fluxes,
+loads and reactions balance to rounding (Carey 1982; Babuska and Miller 1984). At a node on two such
+parts it is divided as the integrals of phi_i over them are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.dispatch import measures
+from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.grid import AXES
+from sciml.core.problem.mesh import Mesh, sample
+from sciml.core.problem.problem import Problem
+from sciml.core.problem.quadrature import Quadrature, load, on_facets, slopes, whole
+from sciml.core.problem.reader import NORMAL, Compiled, Context, compile, state_names
+from sciml.core.run.quantities import Measurement, Quantity
+from sciml.discretization.elements import recovery
+from sciml.discretization.elements.boundary import Side, scatter, sides
+from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.elasticity import equivalent, nodal_stress, stress_at
+from sciml.discretization.elements.scalar import conductivity
+
+STRESSES = ("sxx", "syy", "szz", "sxy", "syz", "sxz", "mises")
+_PAIRS = {"sxx": (0, 0), "syy": (1, 1), "szz": (2, 2), "sxy": (0, 1), "syz": (1, 2), "sxz": (0, 2)}
+_KEY = "problem.equation"
+# A value (*batch, [fields], nodes) and its time to what was measured.
+Measure = Callable[[torch.Tensor, float | None], Measurement]
+
+
+@measures(Equation, Mesh)
+@measures(Elasticity, Mesh)
+def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
+    """How a quantity is measured; raises InputError for one that means nothing here."""
+    elastic = type(problem.equation) is Elasticity
+    if quantity.flux is not None or quantity.force is not None:
+        _check_balance(problem, mesh, quantity, elastic, key)
+        balance = _force if elastic else _flux
+        return lambda value, t: balance(problem, mesh, quantity, value)
+    name = "of" if quantity.at is not None else quantity.kind
+    fields = problem.equation.fields(mesh.dimension)
+    what = fields[0] if quantity.what is None else quantity.what
+    read = _read(what, problem, mesh, f"{key}.{name}", normal=quantity.on is not None)
+    if quantity.at is not None:
+        return _at(problem, mesh, quantity, read, key)
+    part = _part(mesh, quantity, key)
+    if quantity.kind in ("max", "min"):
+        return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value)
+
+    def integrated(value: torch.Tensor, t: float | None) -> Measurement:
+        values = read.at(part.points, _values(read, problem, mesh, part, value))
+        total = (values * part.measure).sum((-2, -1))
+        return Measurement(total / part.measure.sum() if quantity.kind == "mean" else total)
+
+    return integrated
+
+
+def _check_balance(
+    problem: Problem, mesh: Mesh, quantity: Quantity, elastic: bool, key: str
+) -> None:
+    if elastic != (quantity.force is not None):
+        raise InputError(
+            "of an elastic body write force: [1, 0], a direction"
+            if elastic
+            else "a force is of an elastic body; write flux: u",
+            f"{key}.{quantity.kind}",
+        )
+    if elastic and len(quantity.force or ()) != mesh.dimension:
+        raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
+    if not elastic and quantity.flux != "u":
+        raise InputError(f"there is no field '{quantity.flux}'; there is u", f"{key}.flux")
+    _named(mesh, quantity.on or "", f"{key}.on")
+
+
+def _named(mesh: Mesh, name: str, key: str) -> np.ndarray:
+    if name not in mesh.facets:
+        tail = did_you_mean(name, mesh.facets)
+        raise InputError(
+            f"the mesh has no boundary '{name}'; it has {', '.join(sorted(mesh.facets))}"
+            + (tail if "did you mean" in tail else ""),
+            key,
+        )
+    return mesh.facets[name]
+
+
+def _part(mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
+    """The facets of a boundary, the elements of a subdomain, or all of them."""
+    degree = 2 * mesh.degree + 2
+    if quantity.on is not None:
+        return on_facets(mesh, _named(mesh, quantity.on, f"{key}.on"), degree)
+    cells = whole(mesh, degree)
+    if quantity.region is None:
+        return cells
+    known = mesh.subdomains
+    if quantity.region not in known:
+        tail = did_you_mean(quantity.region, known)
+        raise InputError(
+            f"the mesh has no subdomain '{quantity.region}'"
+            + (
+                tail if "did you mean" in tail else f"; it has {', '.join(sorted(known)) or 'none'}"
+            ),
+            f"{key}.region",
+        )
+    index = torch.from_numpy(np.asarray(known[quantity.region], dtype=np.int64))
+    assert cells.inverse is not None
+    return Quadrature(
+        cells.tables,
+        cells.nodes[index],
+        cells.scale[index],
+        tuple(axis[index] for axis in cells.points),
+        cells.inverse[index],
+    )
+
+
+# --- Expressions ----------------------------------------------------------------------------------
+
+
+def _read(what: Any, problem: Problem, mesh: Mesh, key: str, normal: bool) -> Compiled:
+    data, d = mesh_data(problem, mesh), mesh.dimension
+    elastic = type(problem.equation) is Elasticity
+    refused = {"t": "this problem has no time"}
+    if not normal:
+        refused |= dict.fromkeys(NORMAL, "the outward normal is known on a boundary only")
+    context = Context(
+        AXES[:d],
+        state=state_names(problem.equation.fields(d), AXES[:d]),
+        parameters=tuple(data.parameters),
+        others=(*(NORMAL[:d] if normal else ()), *(STRESSES if elastic else ())),
+        tables=tuple(data.tables.items()),
+        refused=tuple(refused.items()),
+    )
+    return compile(what, context, key)
+
+
+def _fields(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    names = problem.equation.fields(mesh.dimension)
+    parts = value.unbind(-2) if len(names) > 1 else (value,)
+    return dict(zip(names, parts, strict=True))
+
+
+def _values(
+    read: Compiled, problem: Problem, mesh: Mesh, part: Quadrature, value: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """What an expression may name, at a part's points, (*batch, k, Q)."""
+    inside = part.inverse is not None
+    data, found = mesh_data(problem, mesh), {}
+    for name, nodal in _fields(problem, mesh, value).items():
+        found[name] = part.at_points(nodal)
+        wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
+        if not wanted:
+            continue
+        known = slopes(part, nodal) if inside else part.at_points(_nodal_slopes(mesh, nodal))
+        for a in wanted:
+            found[f"{name}{AXES[a]}"] = known.select(-3, a)
+    if read.names & set(STRESSES):
+        sigma = (
+            stress_at(problem, part, data, value)
+            if inside
+            else _on_facets(part, nodal_stress(problem, mesh, value))
+        )
+        found |= _stresses(sigma)
+    found |= {n: p[..., None, None] if p.ndim else p for n, p in data.parameters.items()}
+    return {n: v for n, v in {**found, **part.normal}.items() if n in read.names}
+
+
+def _on_facets(part: Quadrature, nodal: torch.Tensor) -> torch.Tensor:
+    """Tensors at nodes (*batch, nodes, 3, 3) to the points of facets (*batch, k, Q, 3, 3)."""
+    return part.at_points(nodal.movedim(-3, -1)).movedim((-4, -3), (-2, -1))
+
+
+def _stresses(sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+    found = {name: sigma[..., a, b] for name, (a, b) in _PAIRS.items()}
+    return {**found, "mises": equivalent(sigma)}
+
+
+def _nodal_slopes(mesh: Mesh, nodal: torch.Tensor) -> torch.Tensor:
+    """The gradient at the nodes, recovered: (*batch, d, nodes)."""
+    return recovery.at_nodes(mesh, slopes(recovery.superconvergent(mesh), nodal))
+
+
+def _at_nodes(
+    read: Compiled, problem: Problem, mesh: Mesh, value: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The same at the nodes, (*batch, nodes)."""
+    data, found = mesh_data(problem, mesh), {}
+    for name, nodal in _fields(problem, mesh, value).items():
+        found[name] = nodal
+        wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
+        if wanted:
+            slope = _nodal_slopes(mesh, nodal)
+            found |= {f"{name}{AXES[a]}": slope[..., a, :] for a in wanted}
+    if read.names & set(STRESSES):
+        found |= _stresses(nodal_stress(problem, mesh, value))
+    found |= {n: p[..., None] if p.ndim else p for n, p in data.parameters.items()}
+    return {n: v for n, v in found.items() if n in read.names}
+
+
+def _extremum(
+    kind: str,
+    problem: Problem,
+    mesh: Mesh,
+    part: Quadrature,
+    read: Compiled,
+    value: torch.Tensor,
+) -> Measurement:
+    index = torch.unique(part.nodes)
+    points = tuple(x[index] for x in mesh.coordinates())
+    known = _at_nodes(read, problem, mesh, value)
+    there = {n: v[..., index] if v.ndim and v.shape[-1] > 1 else v for n, v in known.items()}
+    if part.normal:
+        there |= {n: _mean_normal(part, v, index, mesh) for n, v in part.normal.items()}
+    values = read.at(points, {n: v for n, v in there.items() if n in read.names})
+    values = values.expand(torch.broadcast_shapes(values.shape, points[0].shape))
+    place = values.argmax(-1) if kind == "max" else values.argmin(-1)
+    found = values.gather(-1, place[..., None])[..., 0]
+    return Measurement(found, torch.stack([x[place] for x in points], -1))
+
+
+def _mean_normal(
+    part: Quadrature, component: torch.Tensor, index: torch.Tensor, mesh: Mesh
+) -> torch.Tensor:
+    """A component of the facets' normals at their nodes, the mean by area, not of length 1."""
+    weights = scatter(load(part, torch.ones(1, 1)), part.nodes, mesh.shape[0])
+    total = scatter(load(part, component), part.nodes, mesh.shape[0])
+    safe = torch.where(weights.abs() > 0, weights, 1.0)
+    return (total / safe)[index]
+
+
+def _at(problem: Problem, mesh: Mesh, quantity: Quantity, read: Compiled, key: str) -> Measure:
+    point = torch.tensor([quantity.at], dtype=torch.float64)
+    if point.shape[1] != mesh.dimension:
+        raise InputError(
+            f"a point here has {mesh.dimension} coordinates; got {point.shape[1]}", f"{key}.at"
+        )
+    try:
+        sample(mesh, torch.zeros(mesh.shape, dtype=torch.float64), point)
+    except InputError:
+        listed = ", ".join(f"{x:g}" for x in quantity.at or ())
+        raise InputError(f"({listed}) lies outside the mesh", f"{key}.at") from None
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        known = {
+            name: v if v.ndim == 0 or v.shape[-1] == 1 else sample(mesh, v, point)
+            for name, v in _at_nodes(read, problem, mesh, value).items()
+        }
+        found = read.at(tuple(point.T), known)
+        return Measurement(found.expand(torch.broadcast_shapes(found.shape, (1,)))[..., 0])
+
+    return measured
+
+
+# --- What passes through a part -------------------------------------------------------------------
+
+
+def _flux(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor) -> Measurement:
+    """-n . K grad u over a part."""
+    form, data = problem.form, mesh_data(problem, mesh)
+    cells = whole(mesh, 2 * mesh.degree)
+    slope = slopes(cells, value).movedim(-3, -1)
+    K = conductivity(form.K, cells, data)
+    carried = (K[..., 0] * slope) if K.shape[-1] == 1 else (K @ slope[..., None])[..., 0]
+    rest = evaluate(form.c, cells, data, f"{_KEY}.c") * cells.at_points(value)
+    rest = rest - evaluate(form.f, cells, data, f"{_KEY}.f")
+    for axis, b in enumerate(form.b or ()):
+        rest = rest + evaluate(b, cells, data, f"{_KEY}.b.{axis}") * slope[..., axis]
+    left = scatter(_tested(cells, carried) + load(cells, rest), cells.nodes, mesh.shape[0])
+    parts = sides(problem, data)
+    for side in parts:
+        if side.condition.kind != "dirichlet":
+            passing = _passing(side, data, value)
+            left = left - scatter(load(side.facets, passing), side.facets.nodes, mesh.shape[0])
+    own = next(side for side in parts if side.name == quantity.on)
+    if own.condition.kind != "dirichlet":
+        passing = _passing(own, data, value)
+        return Measurement(-(passing * own.facets.measure).sum((-2, -1)))
+    return Measurement(-(left * _share(own, parts, mesh)).sum(-1))
+
+
+def _tested(cells: Quadrature, carried: torch.Tensor) -> torch.Tensor:
+    """int q . grad phi_i for q (*batch, k, Q, d), local: (*batch, k, N)."""
+    assert cells.inverse is not None
+    inner = torch.einsum("kla,...kqa->...kql", cells.inverse, carried)
+    return torch.einsum("...kql,kq,qil->...ki", inner, cells.measure, cells.tables.slopes)
+
+
+def _passing(side: Side, data: MeshData, value: torch.Tensor) -> torch.Tensor:
+    """n . K grad u by the condition of a side, at its points."""
+    if side.condition.robin is None:
+        return evaluate(side.condition.neumann or 0.0, side.facets, data, side.key)
+    robin, part = side.condition.robin, side.facets
+    alpha = evaluate(robin.alpha, part, data, f"{side.key}.alpha")
+    return evaluate(robin.g, part, data, f"{side.key}.g") - alpha * part.at_points(value)
+
+
+def _share(own: Side, parts: list[Side], mesh: Mesh) -> torch.Tensor:
+    """Of every node's rest, what belongs to a part among those where u is given."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    weights = {
+        side.name: scatter(load(side.facets, one), side.facets.nodes, mesh.shape[0])
+        for side in parts
+        if side.condition.kind == "dirichlet"
+    }
+    touched = {
+        name: torch.zeros(mesh.shape, dtype=torch.bool).index_fill(
+            0, torch.unique(next(s for s in parts if s.name == name).facets.nodes), True
+        )
+        for name in weights
+    }
+    # A P2 vertex has no integral of its own on a facet in 3-D: there parts share alike.
+    size = {
+        n: torch.where(w.abs() > 1e-14, w.abs(), 1e-14 * touched[n]) for n, w in weights.items()
+    }
+    total = torch.stack(list(size.values())).sum(0)
+    return torch.where(touched[own.name], size[own.name] / total.clamp(min=1e-300), 0.0)
+
+
+def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor) -> Measurement:
+    """A direction times the traction that acts on the body at a part."""
+    equation, data, d = problem.equation_as(Elasticity), mesh_data(problem, mesh), mesh.dimension
+    direction = torch.tensor(quantity.force, dtype=torch.float64)
+    parts = sides(problem, data)
+    own = next(side for side in parts if side.name == quantity.on)
+    tractions = {
+        side.name: _components(side.condition.neumann, side.facets, d, data, side.key)
+        for side in parts
+        if side.condition.kind != "dirichlet"
+    }
+    if own.name in tractions:
+        total = (tractions[own.name] * own.facets.measure[..., None]).sum((-3, -2))
+        return Measurement(total @ direction)
+    cells = whole(mesh, 2 * mesh.degree)
+    sigma = stress_at(problem, cells, data, value)[..., :d, :d]
+    body = _components(equation.force, cells, d, data, f"{_KEY}.force")
+    total = torch.zeros((), dtype=torch.float64)
+    share = _share(own, parts, mesh)
+    for a in range(d):
+        local = _tested(cells, sigma[..., a, :]) - load(cells, body[..., a])
+        left = scatter(local, cells.nodes, mesh.shape[0])
+        for side in parts:
+            if side.name in tractions:
+                pull = load(side.facets, tractions[side.name][..., a])
+                left = left - scatter(pull, side.facets.nodes, mesh.shape[0])
+        total = total + direction[a] * (left * share).sum(-1)
+    return Measurement(total)
+
+
+def _components(given: Any, part: Quadrature, d: int, data: MeshData, key: str) -> torch.Tensor:
+    """A vector's components at a part's points, (*batch, k, Q, d); nothing and 0 are no load."""
+    entries = given if isinstance(given, (list, tuple)) else (0.0,) * d
+    rows = [evaluate(v, part, data, f"{key}.{a}") for a, v in enumerate(entries)]
+    shape = part.points[0].shape
+    return torch.stack([row.expand(torch.broadcast_shapes(row.shape, shape)) for row in rows], -1)

@@ -1,0 +1,90 @@
+"""Values at the nodes of what is known inside the elements only: slopes and stresses.
+
+Around every vertex a polynomial of the elements' degree is fitted, by least squares, to the values
+at the points where they converge fastest, of the elements that meet there; where these are too few,
+at boundaries, of their neighbours too. A node takes the mean over the vertices of its edge
+(Zienkiewicz and Zhu 1992, "The superconvergent patch recovery").
+"""
+
+from __future__ import annotations
+
+from itertools import combinations_with_replacement
+
+import numpy as np
+import scipy.sparse
+import torch
+
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.quadrature import Quadrature, whole
+
+_RIDGE = 1e-12
+
+
+def superconvergent(mesh: Mesh) -> Quadrature:
+    """The elements with the points that :func:`at_nodes` fits to."""
+    return whole(mesh, 1 if mesh.degree == 1 else 2)
+
+
+def at_nodes(mesh: Mesh, values: torch.Tensor) -> torch.Tensor:
+    """``values`` (*lead, m, Q) at :func:`superconvergent` points to (*lead, nodes)."""
+    cells = superconvergent(mesh)
+    where = torch.stack([p.flatten() for p in cells.points], -1).numpy()
+    count = cells.points[0].shape[1]
+    patches = _patches(mesh, count)
+    basis = _monomials(mesh.dimension, mesh.degree)
+    rows = np.repeat(np.arange(len(mesh.points)), np.diff(patches.indptr))
+    offset = where[patches.indices] - mesh.points[rows]
+    size = np.zeros(len(mesh.points))
+    np.maximum.at(size, rows, np.abs(offset).max(axis=1))
+    local = offset / size[rows, None]
+    terms = torch.from_numpy(np.stack([np.prod(local**power, axis=1) for power in basis], -1))
+    index = torch.from_numpy(rows)
+    flat = values.double().flatten(-2)
+    given = flat[..., torch.from_numpy(patches.indices.astype(np.int64))]
+    k, n = len(basis), len(mesh.points)
+    normal = torch.zeros(n, k, k, dtype=torch.float64)
+    normal.index_add_(0, index, terms[:, :, None] * terms[:, None, :])
+    right = torch.zeros(*flat.shape[:-1], n, k, dtype=torch.float64)
+    right = right.index_add(-2, index, given[..., None] * terms)
+    # Of a mesh of a few elements no patch has enough points: the least correction is taken.
+    scale = normal.diagonal(dim1=-2, dim2=-1).amax(-1)
+    normal = normal + _RIDGE * scale[:, None, None] * torch.eye(k, dtype=torch.float64)
+    fitted = torch.linalg.solve(normal, right[..., None])[..., 0]
+    own: torch.Tensor = fitted[..., 0]
+    if mesh.degree == 1:
+        return own
+    ends = mesh.edge_ends()
+    middles = torch.zeros(*own.shape[:-1], ends.shape[1], dtype=torch.float64)
+    for end in ends:
+        step = (mesh.points[ends].mean(axis=0) - mesh.points[end]) / size[end, None]
+        there = torch.from_numpy(np.stack([np.prod(step**power, axis=1) for power in basis], -1))
+        middles = middles + (fitted[..., torch.from_numpy(end.astype(np.int64)), :] * there).sum(-1)
+    return torch.cat([own, middles / 2], -1)
+
+
+def _monomials(d: int, degree: int) -> np.ndarray:
+    """The powers of all monomials up to a degree, (k, d), the constant first."""
+    powers = [np.zeros(d, dtype=np.int64)]
+    for total in range(1, degree + 1):
+        for axes in combinations_with_replacement(range(d), total):
+            powers.append(np.bincount(axes, minlength=d))
+    return np.array(powers)
+
+
+def _patches(mesh: Mesh, count: int) -> scipy.sparse.csr_matrix:
+    """For every vertex the numbers of the points in its patch."""
+    m, corners = mesh.cells.shape
+    touch = scipy.sparse.csr_matrix(
+        (
+            np.ones(m * corners, dtype=np.int32),
+            (mesh.cells.ravel(), np.repeat(np.arange(m), corners)),
+        )
+    )
+    inner = np.ones(len(mesh.points), dtype=bool)
+    inner[np.unique(mesh.topology.facets[:, mesh.topology.boundary_facets()])] = False
+    wide = (touch @ touch.T @ touch).tocsr()
+    both = (touch.multiply(inner[:, None]) + wide.multiply(~inner[:, None])).tocsr()
+    points = scipy.sparse.kron(both, np.ones((1, count), dtype=np.int32)).tocsr()
+    points.eliminate_zeros()
+    points.sort_indices()
+    return points

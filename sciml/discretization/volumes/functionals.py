@@ -1,0 +1,513 @@
+"""Quantities of an answer on a grid: integrals, extrema, values at points, what leaves a side.
+
+Expressions are evaluated at all points of the grid, slopes by differences of second order, and
+integrated over the control volumes that these have where every side is insulated, less what an
+obstacle or a region takes of them. Across an obstacle's rim the answer is carried on linearly, so
+that what lies between points near it is of second order too.
+
+What leaves through a side is what is left of the discrete equation: with F the residual of the same
+problem, but n . K grad u = 0 on all sides, the flux into the control volumes at a Dirichlet side is
+F(u) + d u_t there, so that sources and fluxes balance to rounding (Carey 1982). Neumann and Robin
+conditions say themselves what passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.dispatch import measures
+from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
+from sciml.core.problem.expression import level_set
+from sciml.core.problem.grid import AXES, SIDES, Grid
+from sciml.core.problem.interpolation import interpolate
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
+from sciml.core.problem.reader import (
+    NORMAL,
+    Compiled,
+    Context,
+    compile,
+    expression,
+    read_parameters,
+    state_names,
+)
+from sciml.core.run.quantities import Measurement, Quantity
+from sciml.discretization.volumes import obstacle
+from sciml.discretization.volumes.assemble import assemble
+from sciml.discretization.volumes.boundary import End, flux_of_state, insulated
+from sciml.discretization.volumes.coefficients import Data, call, data
+from sciml.discretization.volumes.fluxes import scheme_of
+from sciml.discretization.volumes.layout import Layout, at_end, layout
+from sciml.discretization.volumes.nonlinear import semidiscretize
+
+OBSTACLE = "obstacle"
+# A value (*batch, [fields], *grid) and its time to what was measured.
+Measure = Callable[[torch.Tensor, float | None], Measurement]
+
+
+@measures(Equation, Grid)
+@measures(System, Grid)
+@measures(NavierStokes, Grid)
+@measures(Helmholtz, Grid)
+def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
+    """How a quantity is measured; raises InputError for one that means nothing here."""
+    place = _place(problem, on.bind(problem.box))
+    if quantity.kind == "force":
+        raise InputError("a force is of an elastic body, on a mesh", f"{key}.force")
+    if quantity.flux is not None:
+        return _flux(place, quantity, key)
+    if quantity.at is not None:
+        return _at(place, quantity, key)
+    part = _part(place, quantity, key)
+    read = _read(quantity.what, place, f"{key}.{quantity.kind}", normal=quantity.on is not None)
+    return lambda value, t: _reduced(quantity.kind, part, part.values(read, value, t), place)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A grid with all its points as unknowns: the layout of the problem whose sides are insulated.
+
+    ``hole``: bool on the layout's points, or None. ``open``: the share of each control volume that
+    an obstacle leaves, or 1.
+    """
+
+    problem: Problem
+    natural: Problem
+    layout: Layout
+    info: Data
+    fields: tuple[str, ...]
+    hole: torch.Tensor | None
+    open: torch.Tensor | float
+
+    @property
+    def dimension(self) -> int:
+        """Number of space dimensions."""
+        return self.layout.dimension
+
+    def at_time(self, t: float | None) -> Data:
+        """The context at a time."""
+        return self.info if t is None else self.info.at_time(t)
+
+    def state(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The fields at the layout's points, (*batch, *shape), carried on into an obstacle."""
+        d = self.dimension
+        parts = value.unbind(-d - 1) if len(self.fields) > 1 else (value,)
+        found = {}
+        for name, part in zip(self.fields, parts, strict=True):
+            own = self.layout.to_unknowns(part)
+            found[name] = own if self.hole is None else carried_on(own, self.hole, d)
+        return found
+
+
+def _place(problem: Problem, grid: Grid) -> Place:
+    ends = [(axis, end) for axis in range(len(grid.shape)) for end in (0, 1)]
+    closed = [(a, e) for a, e in ends if problem.boundary[SIDES[a][e]].kind != "periodic"]
+    natural = insulated(problem, closed)
+    cpu = torch.device("cpu")
+    lay = layout(natural, grid, torch.float64, cpu)
+    info = data(natural, lay, torch.float64, cpu)
+    fields = problem.equation.fields(len(grid.shape), tuple(problem.first))
+    hole, share = None, torch.ones(())
+    if problem.obstacle is not None:
+        rim = replace(problem.obstacle, boundary=Condition(neumann=0.0))
+        cut = obstacle.cut(replace(natural, obstacle=rim), lay, info)
+        assert cut is not None and cut.volumes is not None
+        own = obstacle.cut(natural, lay, info)
+        assert own is not None
+        hole, share = lay.to_unknowns(own.unused), cut.volumes
+    return Place(problem, natural, lay, info, fields, hole, share)
+
+
+def carried_on(value: torch.Tensor, hole: torch.Tensor, d: int) -> torch.Tensor:
+    """``value`` (*lead, *shape), in two layers of a ``hole`` continued linearly along the axes.
+
+    Where only one point is known in a direction, its own value. NaN further inside.
+    """
+    found, known = torch.where(hole, torch.nan, value), ~hole
+    for _ in range(2):
+        total, count = torch.zeros_like(found), torch.zeros(hole.shape)
+        once, single = torch.zeros_like(found), torch.zeros(hole.shape)
+        for axis in range(-d, 0):
+            for step in (1, -1):
+                first, there = _shifted(found, known, axis, step)
+                second, beyond = _shifted(found, known, axis, 2 * step)
+                both = there & beyond
+                total = total + torch.where(both, 2 * first - second, 0.0)
+                count = count + both
+                once = once + torch.where(there, first, 0.0)
+                single = single + there
+        linear, constant = total / count.clamp(min=1), once / single.clamp(min=1)
+        fill = torch.where(count > 0, linear, constant)
+        new = ~known & (single > 0)
+        found, known = torch.where(new, fill, found), known | new
+    return found
+
+
+def _shifted(
+    value: torch.Tensor, known: torch.Tensor, axis: int, step: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The neighbours' values ``step`` points along an axis, zero where unknown, and which are."""
+    n = known.shape[axis]
+    there = torch.roll(known, -step, axis)
+    wrapped = there.narrow(axis, 0 if step < 0 else max(n - step, 0), min(abs(step), n))
+    wrapped.fill_(False)
+    return torch.where(there, torch.roll(value, -step, axis), 0.0), there
+
+
+# --- Expressions ----------------------------------------------------------------------------------
+
+
+def _read(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
+    axes = AXES[: place.dimension]
+    problem = place.problem
+    parameters, tables = read_parameters(problem.parameters, ())
+    refused = {} if normal else dict.fromkeys(NORMAL, "the outward normal is known on a side only")
+    if problem.time is None:
+        refused["t"] = "this problem has no time"
+    context = Context(
+        axes,
+        problem.time is not None,
+        state_names(place.fields, axes),
+        tuple(parameters),
+        NORMAL[: place.dimension] if normal else (),
+        tuple(tables.items()),
+        tuple(refused.items()),
+    )
+    return compile(what, context, key)
+
+
+def _values(
+    read: Compiled, place: Place, value: torch.Tensor, t: float | None
+) -> Mapping[str, torch.Tensor]:
+    """What an expression may name, at the layout's points."""
+    info, d = place.at_time(t), place.dimension
+    known = place.state(value)
+    found = {name: v for name, v in known.items() if name in read.names}
+    for name, v in known.items():
+        for axis in range(d):
+            if f"{name}{AXES[axis]}" in read.names:
+                found[f"{name}{AXES[axis]}"] = slope(v, axis, place.layout)
+    for name, p in info.parameters.items():
+        if name in read.names:
+            found[name] = p.reshape(*p.shape, *(1,) * d) if p.ndim else p
+    return {**found, **{n: v for n, v in info.variables.items() if n in read.names}}
+
+
+def slope(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
+    """du/dx at every point by central differences, at the ends one-sided ones of second order."""
+    dim, line = axis - lay.dimension, lay.axes[axis]
+    if lay.periodic[axis]:
+        return (torch.roll(u, -1, dim) - torch.roll(u, 1, dim)) / (2 * line.spacing)
+    return torch.gradient(u, spacing=line.spacing, dim=dim, edge_order=2)[0]
+
+
+# --- Parts ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Part:
+    """Points of the layout, on a side or everywhere, with their weights for integrals.
+
+    ``weights`` broadcast against the points; ``known``: where there is a value, or None.
+    """
+
+    place: Place
+    points: tuple[torch.Tensor, ...]
+    weights: torch.Tensor
+    known: torch.Tensor | None
+    side: End | None = None
+
+    def values(self, read: Compiled, value: torch.Tensor, t: float | None) -> torch.Tensor:
+        """An expression there, (*batch, *shape)."""
+        d, known = self.place.dimension, dict(_values(read, self.place, value, t))
+        if self.side is not None:
+            axis, end = self.side
+            for name, v in known.items():
+                if v.ndim >= d and v.shape[axis - d] > 1:
+                    known[name] = _on_side(v, axis, end, self.place.layout)
+            for k, name in enumerate(NORMAL[:d]):
+                known[name] = torch.tensor((1.0 if end else -1.0) if k == axis else 0.0)
+        found = read.at(self.points, known)
+        shape = torch.broadcast_shapes(*(p.shape for p in self.points))
+        return found.expand(torch.broadcast_shapes(found.shape, shape))
+
+
+def _on_side(v: torch.Tensor, axis: int, end: int, lay: Layout) -> torch.Tensor:
+    """Values at a side: those of its nodes, or carried on from the last two cells."""
+    d = lay.dimension
+    last = at_end(v, axis, d, end)
+    if not lay.cells:
+        return last
+    before = v.narrow(axis - d, 1 if end == 0 else v.shape[axis - d] - 2, 1)
+    return 1.5 * last - 0.5 * before
+
+
+def side_of(problem: Problem, name: str, key: str) -> End:
+    """The axis and end of a side; raises InputError for a name that is none, or periodic."""
+    names = [*problem.box.sides, *([OBSTACLE] if problem.obstacle is not None else [])]
+    if name not in problem.box.sides:
+        raise InputError(
+            f"there is no part '{name}' of the boundary; there are {', '.join(names)}"
+            + _guess(name, names),
+            key,
+        )
+    if problem.boundary[name].kind == "periodic":
+        raise InputError(f"'{name}' is periodic: nothing ends there", key)
+    return next((a, e) for a, pair in enumerate(SIDES) for e, n in enumerate(pair) if n == name)
+
+
+def _guess(name: str, known: list[str]) -> str:
+    tail = did_you_mean(name, known)
+    return tail if "did you mean" in tail else ""
+
+
+def _part(place: Place, quantity: Quantity, key: str) -> Part:
+    lay, hole = place.layout, place.hole
+    if quantity.on is not None:
+        if quantity.on == OBSTACLE:
+            raise InputError("of an obstacle's rim only the flux is measured", f"{key}.on")
+        axis, end = side_of(place.problem, quantity.on, f"{key}.on")
+        line = lay.axes[axis]
+        points = lay.points({axis: line.edges[[0, -1]][end : end + 1]})
+        area = torch.as_tensor(lay.measure(without=axis), dtype=torch.float64)
+        known = None if hole is None else ~at_end(hole, axis, lay.dimension, end)
+        return Part(place, points, area if known is None else area * known, known, (axis, end))
+    weights = torch.as_tensor(lay.measure(), dtype=torch.float64) * place.open
+    known = None if hole is None else ~hole
+    if quantity.region is not None:
+        share, inside = _region(quantity.region, place, f"{key}.region")
+        weights, known = weights * share, inside if known is None else known & inside
+    return Part(place, lay.points(), weights, known)
+
+
+def _region(text: str, place: Place, key: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """The share of each control volume in a region, and which points are."""
+    problem = replace(place.natural, obstacle=None)
+    try:
+        phi = expression(text, place.info.context)
+        if not phi.is_mask:
+            raise InputError("a region is a condition such as x < 0.5")
+        signed = level_set(phi)
+    except InputError as error:
+        raise InputError(error.message, key) from None
+    out = Obstacle(text, Condition(neumann=0.0))
+    cut = obstacle.cut(replace(problem, obstacle=out), place.layout, place.info)
+    assert cut is not None and cut.volumes is not None
+    inside = call(signed, place.layout.points(), place.info) <= 0
+    return 1.0 - cut.volumes, inside.expand(place.layout.shape)
+
+
+def _reduced(kind: str, part: Part, values: torch.Tensor, place: Place) -> Measurement:
+    d = place.dimension
+    dims = tuple(range(-d, 0))
+    if kind in ("integral", "mean"):
+        weights = part.weights.expand(values.shape[-d:])
+        total = (torch.where(weights > 0, values, 0.0) * weights).sum(dims)
+        return Measurement(total / weights.sum() if kind == "mean" else total)
+    if values.is_complex():
+        raise InputError(f"the {kind} of complex values means nothing; write abs(...)")
+    return _extremum(kind, values, part)
+
+
+def _extremum(kind: str, values: torch.Tensor, part: Part) -> Measurement:
+    d, sign = part.place.dimension, 1.0 if kind == "max" else -1.0
+    shape = values.shape[-d:]
+    if part.known is not None:
+        values = torch.where(part.known.expand(shape), values, -sign * torch.inf)
+    flat = (sign * values).flatten(-d)
+    index = flat.argmax(-1)
+    found = sign * flat.gather(-1, index[..., None])[..., 0]
+    places = [p.expand(shape).flatten()[index] for p in part.points]
+    return Measurement(found, torch.stack(places, -1))
+
+
+def _at(place: Place, quantity: Quantity, key: str) -> Measure:
+    point, box = quantity.at, place.problem.box
+    assert point is not None
+    if len(point) != box.dimension:
+        raise InputError(
+            f"a point here has {box.dimension} coordinates; got {len(point)}", f"{key}.at"
+        )
+    if not all(a <= x <= b for a, x, b in zip(box.lower, point, box.upper, strict=True)):
+        raise InputError(
+            f"({', '.join(f'{x:g}' for x in point)}) lies outside the domain", f"{key}.at"
+        )
+    read = _read(quantity.of or place.fields[0], place, f"{key}.of")
+    where = tuple(torch.tensor([x], dtype=torch.float64) for x in point)
+    if place.problem.obstacle is not None:
+        phi = level_set(expression(place.problem.obstacle.inside, place.info.context))
+        if bool((call(phi, where, place.info) < 0).any()):
+            raise InputError("the point lies inside the obstacle", f"{key}.at")
+    part = Part(place, place.layout.points(), torch.ones(()), None)
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        values = part.values(read, value, t)
+        return Measurement(at_points(values, where, place.layout)[..., 0])
+
+    return measured
+
+
+def at_points(values: torch.Tensor, points: tuple[torch.Tensor, ...], lay: Layout) -> torch.Tensor:
+    """Values at the layout's points, interpolated linearly; across a periodic side to the first."""
+    ticks, d = [], lay.dimension
+    for axis, line in enumerate(lay.axes):
+        here = line.positions
+        if lay.periodic[axis]:
+            first = values.narrow(axis - d, 0, 1)
+            values = torch.cat([values, first], axis - d)
+            here = torch.cat([here, here[-1:] + line.spacing])
+            if lay.cells:
+                last = values.narrow(axis - d, values.shape[axis - d] - 2, 1)
+                values = torch.cat([last, values], axis - d)
+                here = torch.cat([here[:1] - line.spacing, here])
+        ticks.append(here)
+    return interpolate(values, points, ticks)
+
+
+# --- What leaves through a side -------------------------------------------------------------------
+
+
+def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
+    problem, lay = place.problem, place.layout
+    form = problem.form
+    if quantity.flux not in place.fields:
+        raise InputError(
+            f"there is no field '{quantity.flux}'; there is {', '.join(place.fields)}",
+            f"{key}.flux",
+        )
+    if form.energy is not None:
+        raise InputError("an energy says nothing of a flux", f"{key}.flux")
+    assert quantity.on is not None
+    if quantity.on == OBSTACLE and problem.obstacle is not None:
+        return _through_rim(place)
+    axis, end = side_of(problem, quantity.on, f"{key}.on")
+    if lay.cells:
+        return lambda value, t: _of_cells(place, axis, end, value, t)
+    if problem.boundary[quantity.on].kind != "dirichlet":
+        return lambda value, t: _by_condition(place, axis, end, value, t)
+    return _of_nodes(place, axis, end)
+
+
+def _through_rim(place: Place) -> Measure:
+    """What the rim's terms add to the equation of the points beside it."""
+    problem, grid = place.problem, place.layout.grid
+    if not problem.linear and problem.form.linear_with(problem.parameters) is False:
+        raise InputError("the flux through a rim is measured where K does not depend on u")
+    lay = layout(problem, grid, torch.float64, torch.device("cpu"))
+    info = data(problem, lay, torch.float64, torch.device("cpu"))
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        parts = assemble(problem, info if t is None else info.at_time(t))
+        u = torch.nan_to_num(lay.to_unknowns(value)).flatten(-lay.dimension)
+        total = torch.zeros(u.shape[:-1], dtype=u.dtype)
+        assert parts.rim is not None
+        for _, v in parts.rim.right:
+            total = total - v.sum(-1)
+        for index, v in parts.rim.diagonal:
+            total = total + (v * u[..., index]).sum(-1)
+        return Measurement(total)
+
+    return measured
+
+
+def _by_condition(
+    place: Place, axis: int, end: int, value: torch.Tensor, t: float | None
+) -> Measurement:
+    """-(g - alpha u) over a side, u there."""
+    lay, d = place.layout, place.dimension
+    info = place.at_time(t)
+    u = place.state(value)["u"]
+    here = at_end(u, axis, d, end)
+    passing = flux_of_state(place.problem, axis, end, here, info)
+    area = torch.as_tensor(lay.measure(without=axis), dtype=torch.float64)
+    if place.hole is not None:
+        area = area * ~at_end(place.hole, axis, d, end)
+    return Measurement(-(passing * area).sum(tuple(range(-d, 0))))
+
+
+def _of_cells(
+    place: Place, axis: int, end: int, value: torch.Tensor, t: float | None
+) -> Measurement:
+    """The flux between the last cells and a side: F without the side less F with it."""
+    problem, grid, cpu = place.problem, place.layout.grid, torch.device("cpu")
+    still = replace(problem.form, kind="general", b=None, c=0.0, f=0.0, m=0.0, d=1.0)
+    span = problem.time or Time(1.0)
+    with_side = replace(problem, equation=still, time=span, initial=0.0)
+    closed = insulated(with_side, [(axis, end)])
+    open_, shut = (
+        semidiscretize(p, grid, dtype=torch.float64, device=cpu) for p in (with_side, closed)
+    )
+    now, u = 0.0 if t is None else t, torch.nan_to_num(open_.restrict(value))
+    gap = shut.residual(u, now) - open_.residual(u, now)
+    return Measurement(-gap.sum(tuple(range(-place.dimension, 0))))
+
+
+def _of_nodes(place: Place, axis: int, end: int) -> Measure:
+    """F + d u_t at a Dirichlet side's nodes, less what other sides pass at the corners."""
+    problem, lay, d = place.problem, place.layout, place.dimension
+    system = _balance(place)
+    own = torch.as_tensor(lay.measure(without=axis), dtype=torch.float64)
+    others = [
+        (a, e, problem.boundary[SIDES[a][e]].kind)
+        for a in range(d)
+        for e in (0, 1)
+        if (a, e) != (axis, end) and a != axis and not lay.periodic[a]
+    ]
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        now, info = 0.0 if t is None else t, place.at_time(t)
+        u = torch.nan_to_num(lay.to_unknowns(value))
+        rest = at_end(system.residual(u, now), axis, d, end)
+        if t is not None:
+            rest = rest + at_end(_storage(place, system, now), axis, d, end)
+        shape = rest.shape[-d:]
+        area = own.expand(shape)
+        whole = area.clone()
+        for a, e, kind in others:
+            face = torch.as_tensor(lay.measure(without=a), dtype=torch.float64)
+            face = at_end(face.expand(lay.shape), axis, d, end)
+            edge = torch.zeros(shape, dtype=torch.float64)
+            at_end(edge, a, d, e).copy_(at_end(face, a, d, e))
+            if kind == "dirichlet":
+                whole = whole + edge
+            else:
+                passing = flux_of_state(problem, a, e, at_end(u, a, d, e), info)
+                passing = passing.expand(*passing.shape[:-d], *at_end(u, a, d, e).shape[-d:])
+                taken = torch.zeros(*passing.shape[:-d], *shape, dtype=torch.float64)
+                at_end(taken, a, d, e).copy_(at_end(passing, axis, d, end))
+                rest = rest - taken * edge
+        return Measurement(-(rest * area / whole).sum(tuple(range(-d, 0))))
+
+    return measured
+
+
+def _balance(place: Place) -> NonlinearSystem:
+    """F of the insulated problem. A steady one is given a time, in which nothing need balance."""
+    problem, grid = place.natural, place.layout.grid
+    grid = replace(grid, scheme=scheme_of(place.problem, grid))
+    if problem.time is None:
+        form = replace(problem.form, kind="general", d=1.0)
+        problem = replace(problem, equation=form, time=Time(1.0), initial=0.0)
+    system = semidiscretize(problem, grid, dtype=torch.float64, device=torch.device("cpu"))
+    return system if place.problem.time is not None else replace(system, mass=None)
+
+
+def _storage(place: Place, system: NonlinearSystem, t: float) -> torch.Tensor:
+    """d u_t + m u_tt of the Dirichlet values, zero elsewhere; differences in time of the data."""
+    problem, lay = place.problem, place.layout
+    held = semidiscretize(problem, lay.grid, dtype=torch.float64, device=torch.device("cpu"))
+    assert problem.time is not None
+    step = 1e-4 * (problem.time.end - problem.time.start)
+    zero = torch.zeros(held.shape, dtype=torch.float64)
+    before, now, after = (lay.to_unknowns(held.lift(zero, t + k * step)) for k in (-1, 0, 1))
+    total = torch.zeros_like(now)
+    if system.mass is not None:
+        total = total + system.mass * (after - before) / (2 * step)
+    if system.inertia is not None:
+        total = total + system.inertia * (after - 2 * now + before) / step**2
+    return total
