@@ -126,7 +126,7 @@ def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) 
     times = None if solution.times is None else solution.times.tolist()
     frames = () if times is None else (len(times),)
     head = [*(["sample"] if batch else []), *(["t"] if times else []), *columns]
-    full = {n: v.detach().expand(*batch, *frames) for n, v in columns.items()}
+    full = {n: torch.broadcast_to(v.detach(), (*batch, *frames)) for n, v in columns.items()}
     rows = []
     for index in product(*(range(n) for n in (*batch, *frames))):
         sample = [_flat(index[: len(batch)], batch)] if batch else []

@@ -39,7 +39,7 @@ from sciml.core.problem.reader import (
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.discretization.volumes import obstacle
 from sciml.discretization.volumes.assemble import assemble
-from sciml.discretization.volumes.boundary import End, flux_of_state, insulated
+from sciml.discretization.volumes.boundary import End, flux_of_state, insulated, with_end
 from sciml.discretization.volumes.coefficients import Data, call, data
 from sciml.discretization.volumes.fluxes import scheme_of
 from sciml.discretization.volumes.layout import Layout, at_end, layout
@@ -448,42 +448,73 @@ def _of_cells(
 
 
 def _of_nodes(place: Place, axis: int, end: int) -> Measure:
-    """F + d u_t at a Dirichlet side's nodes, less what other sides pass at the corners."""
-    problem, lay, d = place.problem, place.layout, place.dimension
-    system = _balance(place)
-    own = torch.as_tensor(lay.measure(without=axis), dtype=torch.float64)
-    others = [
-        (a, e, problem.boundary[SIDES[a][e]].kind)
+    """F + d u_t at a Dirichlet side's nodes, less what other sides pass.
+
+    Where two such sides meet, what is left belongs to both: each takes what its flux, carried on
+    linearly from its own nodes, comes to, and the rest is shared by their areas.
+    """
+    lay, d, system = place.layout, place.dimension, _balance(place)
+    kinds = {
+        (a, e): place.problem.boundary[SIDES[a][e]].kind
         for a in range(d)
         for e in (0, 1)
-        if (a, e) != (axis, end) and a != axis and not lay.periodic[a]
-    ]
+        if not lay.periodic[a]
+    }
+    areas = {
+        (a, e): torch.as_tensor(lay.measure(without=a), dtype=torch.float64)
+        .expand(lay.shape)
+        .narrow(a, 0, 1)
+        for a, e in kinds
+    }
+    held = [side for side, kind in kinds.items() if kind == "dirichlet"]
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         now, info = 0.0 if t is None else t, place.at_time(t)
         u = torch.nan_to_num(lay.to_unknowns(value))
-        rest = at_end(system.residual(u, now), axis, d, end)
+        rest = system.residual(u, now)
         if t is not None:
-            rest = rest + at_end(_storage(place, system, now), axis, d, end)
-        shape = rest.shape[-d:]
-        area = own.expand(shape)
-        whole = area.clone()
-        for a, e, kind in others:
-            face = torch.as_tensor(lay.measure(without=a), dtype=torch.float64)
-            face = at_end(face.expand(lay.shape), axis, d, end)
-            edge = torch.zeros(shape, dtype=torch.float64)
-            at_end(edge, a, d, e).copy_(at_end(face, a, d, e))
-            if kind == "dirichlet":
-                whole = whole + edge
-            else:
-                passing = flux_of_state(problem, a, e, at_end(u, a, d, e), info)
-                passing = passing.expand(*passing.shape[:-d], *at_end(u, a, d, e).shape[-d:])
-                taken = torch.zeros(*passing.shape[:-d], *shape, dtype=torch.float64)
-                at_end(taken, a, d, e).copy_(at_end(passing, axis, d, end))
-                rest = rest - taken * edge
-        return Measurement(-(rest * area / whole).sum(tuple(range(-d, 0))))
+            rest = rest + _storage(place, system, now)
+        for (a, e), kind in kinds.items():
+            if kind != "dirichlet":
+                passing = flux_of_state(place.problem, a, e, at_end(u, a, d, e), info)
+                rest = rest - _embedded(passing * areas[a, e], a, e, lay)
+        flows = {side: _carried_to_ends(rest, side, held, areas[side], lay) for side in held}
+        for (a, e), flow in flows.items():
+            rest = rest - _embedded(flow, a, e, lay)
+        whole = sum(_embedded(areas[side], *side, lay) for side in held)
+        share = areas[axis, end] / at_end(torch.as_tensor(whole), axis, d, end)
+        total = flows[axis, end] + at_end(rest, axis, d, end) * share
+        return Measurement(-total.sum(tuple(range(-d, 0))))
 
     return measured
+
+
+def _embedded(slab: torch.Tensor, axis: int, end: int, lay: Layout) -> torch.Tensor:
+    """Values on a side, zero elsewhere."""
+    d = lay.dimension
+    shape = tuple(1 if k == axis else n for k, n in enumerate(lay.shape))
+    slab = slab.expand(*slab.shape[:-d], *shape)
+    return with_end(slab.new_zeros(lay.shape), slab, axis, end, d)
+
+
+def _carried_to_ends(
+    rest: torch.Tensor, side: End, held: list[End], area: torch.Tensor, lay: Layout
+) -> torch.Tensor:
+    """What passes through a side's faces; at its edges with others that are ``held`` carried on."""
+    (axis, end), d = side, lay.dimension
+    density = at_end(rest, axis, d, end) / area
+    for a, e in held:
+        n = density.shape[a - d]
+        if a == axis or n < 3:
+            continue
+        inner = density.narrow(a - d, 1 if e == 0 else n - 2, 1)
+        further = density.narrow(a - d, 2 if e == 0 else n - 3, 1)
+        edge = 2 * inner - further if n > 4 else inner
+        parts = [edge, density.narrow(a - d, 1, n - 1)]
+        if e == 1:
+            parts = [density.narrow(a - d, 0, n - 1), edge]
+        density = torch.cat(parts, a - d)
+    return density * area
 
 
 def _balance(place: Place) -> NonlinearSystem:

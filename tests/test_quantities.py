@@ -1,0 +1,298 @@
+"""Quantities: fluxes balance to rounding; orders, exact values, gradients; nonsense is one line."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skfem
+import torch
+from typer.testing import CliRunner
+
+import sciml
+from sciml.app.cli import app
+from sciml.core.errors import InputError
+from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
+from sciml.core.run.quantities import Quantity
+from sciml.solvers import CG, SDIRK, Multigrid
+
+SQUARE = Box((0.0, 0.0), (1.0, 1.0))
+MIXED = {
+    "left": Condition(dirichlet="y"),
+    "right": Condition(dirichlet=0.0),
+    "bottom": Condition(neumann="x"),
+    "top": Condition(robin=Robin(2.0, "1 + x")),
+}
+TIGHT = CG(preconditioner=Multigrid(), rtol=1e-12)
+
+
+def rectangle(nx: int, ny: int, length: float, height: float, element: str) -> Mesh:
+    mesh = skfem.MeshTri.init_tensor(np.linspace(0, length, nx + 1), np.linspace(0, height, ny + 1))
+    x, y = mesh.p[:, mesh.facets].mean(1)
+    sides = {
+        "left": x < 1e-9,
+        "right": x > length - 1e-9,
+        "bottom": y < 1e-9,
+        "top": y > height - 1e-9,
+    }
+    named = {name: mesh.facets[:, there].T for name, there in sides.items()}
+    return Mesh(mesh.p.T, mesh.t.T, {}, named, element)
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+@pytest.mark.parametrize("K", ["1 + x*y", ["1 + x", "2 - y"]])
+def test_what_leaves_is_what_is_made(centring, K):
+    p = Problem(SQUARE, Equation(K=K, f="sin(3*x) + y"), MIXED)
+    s = sciml.solve(p, TIGHT, on=Grid((33, 29), centring))
+    out = sum(float(s.quantity(flux="u", on=side)) for side in MIXED)
+    assert out == pytest.approx(float(s.quantity(integral="sin(3*x) + y")), abs=1e-10)
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_a_nonlinear_flux_balances(centring):
+    p = Problem(SQUARE, Equation(K="1 + u**2", f=1.0), {"all": Condition(dirichlet="x*y")})
+    s = sciml.solve(p, on=Grid((25, 25), centring))
+    out = sum(float(s.quantity(flux="u", on=side)) for side in p.boundary)
+    assert out == pytest.approx(1.0, abs=1e-8)
+
+
+@pytest.mark.parametrize("rim", [Condition(dirichlet=1.0), Condition(robin=Robin(1.0, 2.0))])
+def test_the_flux_through_a_rim_balances_the_rest(rim):
+    hole = Obstacle("(x - 0.5)**2 + (y - 0.45)**2 < 0.04", rim)
+    p = Problem(SQUARE, Equation(), {"all": Condition(dirichlet=0.0)}, obstacle=hole)
+    s = sciml.solve(p, TIGHT, on=Grid((41, 41)))
+    parts = [float(s.quantity(flux="u", on=name)) for name in (*p.boundary, "obstacle")]
+    assert abs(sum(parts)) < 1e-8 < abs(parts[0])
+
+
+def test_the_area_that_an_obstacle_leaves_converges_with_second_order():
+    hole = Obstacle("(x - 0.5)**2 + (y - 0.5)**2 < 0.09", Condition(dirichlet=1.0))
+    p = Problem(SQUARE, Equation(), {"all": Condition(dirichlet=0.0)}, obstacle=hole)
+    errors = []
+    for n in (17, 65):
+        s = sciml.solve(p, TIGHT, on=Grid((n, n)))
+        errors.append(abs(float(s.quantity(integral=1)) - (1 - 0.09 * math.pi)))
+    assert errors[1] < errors[0] / 8 or errors[1] < 1e-5
+
+
+def test_between_points_near_a_rim_values_are_of_second_order():
+    """u = log(r / 0.2) around a disc, at points just outside its rim."""
+    exact = "0.5*log(((x - 0.5)**2 + (y - 0.5)**2)/0.04)"
+    hole = Obstacle("(x - 0.5)**2 + (y - 0.5)**2 < 0.04", Condition(dirichlet=0.0))
+    p = Problem(SQUARE, Equation(), {"all": Condition(dirichlet=exact)}, obstacle=hole)
+    angles = torch.linspace(0, 2 * math.pi, 60, dtype=torch.float64)[:-1]
+    errors = []
+    for n in (33, 65, 129):
+        s = sciml.solve(p, TIGHT, on=Grid((n, n)))
+        worst = 0.0
+        for a in angles.tolist():
+            point = (0.5 + 0.201 * math.cos(a), 0.5 + 0.201 * math.sin(a))
+            worst = max(worst, abs(float(s.quantity(at=point)) - math.log(0.201 / 0.2)))
+        errors.append(worst)
+    assert math.log2(errors[0] / errors[2]) / 2 > 1.7
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_the_flux_converges_with_second_order(centring):
+    """u = sin(pi x) cosh(y) with K = 1 + x: what leaves on the right is 2 pi sinh(1).
+
+    Of cells, whose corners are an h / 2 from two sides, the error is h^2 log(1/h).
+    """
+    f = "-pi*cos(pi*x)*cosh(y) + (1 + x)*(pi**2 - 1)*sin(pi*x)*cosh(y)"
+    p = Problem(SQUARE, Equation(K="1 + x", f=f), {"all": Condition(dirichlet="sin(pi*x)*cosh(y)")})
+    errors = []
+    for n in (32, 64):
+        s = sciml.solve(p, TIGHT, on=Grid((n, n), centring))
+        errors.append(abs(float(s.quantity(flux="u", on="right")) - 2 * math.pi * math.sinh(1)))
+    order = 2 if centring == "node" else 2 - math.log2(math.log(64) / math.log(32))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.1)
+
+
+def test_the_flux_of_a_moving_side_counts_what_is_stored_there():
+    """u = exp(t) sinh(x) of u_t = u_xx: K u_x on the right is exp(t) cosh(1)."""
+    errors = []
+    for n in (17, 33):
+        p = Problem(
+            Box((0.0,), (1.0,)),
+            Equation(d=1.0),
+            {"left": Condition(dirichlet=0.0), "right": Condition(dirichlet="exp(t)*sinh(1)")},
+            time=Time(0.5, frames=3),
+            initial="sinh(x)",
+        )
+        s = sciml.solve(p, SDIRK(rtol=1e-9), on=Grid((n,)))
+        found = s.quantity(flux="u", on="right").value
+        assert found.shape == (3,)
+        errors.append(float((found + torch.exp(s.times) * math.cosh(1)).abs().max()))
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
+
+
+def test_gradient_of_a_flux_by_K():
+    def outflow(k: torch.Tensor) -> torch.Tensor:
+        p = Problem(SQUARE, Equation(K=k, f=1.0), MIXED)
+        s = sciml.solve(p, TIGHT, on=Grid((9, 9)))
+        return s.quantity(flux="u", on="right").value
+
+    k = 1 + torch.rand(9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    way = torch.rand(9, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    given = k.clone().requires_grad_(True)
+    (slope,) = torch.autograd.grad(outflow(given), given)
+    numeric = (outflow(k + 1e-5 * way) - outflow(k - 1e-5 * way)) / 2e-5
+    assert float((slope * way).sum()) == pytest.approx(float(numeric), rel=1e-6)
+
+
+def test_regions_sides_slopes_and_where():
+    p = Problem(SQUARE, Equation(), {"all": Condition(dirichlet="2*x + 3*y")})
+    s = sciml.solve(p, TIGHT, on=Grid((21, 21)))
+    assert float(s.quantity(integral="ux*uy")) == pytest.approx(6)
+    assert float(s.quantity(integral=1, region="x + y < 1")) == pytest.approx(0.5)
+    assert float(s.quantity(mean="u", on="top")) == pytest.approx(4)
+    assert float(s.quantity(integral="nx*ux + ny*uy", on="left")) == pytest.approx(-2)
+    top = s.quantity(max="u")
+    assert float(top) == pytest.approx(5)
+    assert top.place.tolist() == [1.0, 1.0]
+    assert s.quantity(min="u - 10*x", on="bottom").place.tolist() == [1.0, 0.0]
+
+
+def test_a_batch_gives_one_number_a_sample():
+    p = Problem(
+        SQUARE,
+        Equation(K="k"),
+        {"all": Condition(dirichlet="x")},
+        parameters={"k": [1.0, 2.0, 5.0]},
+    )
+    s = sciml.solve(p, TIGHT, on=Grid((9, 9)))
+    assert s.quantity(flux="u", on="left").value.tolist() == pytest.approx([1, 2, 5])
+    assert s.quantity(max="k*u").value.tolist() == pytest.approx([1, 2, 5])
+
+
+@pytest.mark.parametrize("element", ["P1", "P2"])
+def test_fluxes_on_a_mesh_balance(element):
+    p = Problem(
+        None,
+        Equation(K="1 + x", f="y", c=0.5),
+        {**MIXED, "bottom": Condition(dirichlet=0.0), "right": Condition(neumann="x")},
+    )
+    s = sciml.solve(p, on=rectangle(12, 10, 1, 1, element))
+    out = sum(float(s.quantity(flux="u", on=side)) for side in p.boundary)
+    made = float(s.quantity(integral="y - 0.5*u"))
+    assert out == pytest.approx(made, abs=1e-6)
+
+
+def test_reactions_balance_the_loads():
+    p = Problem(
+        None,
+        Elasticity(young=200.0, poisson_ratio=0.3, plane="stress", force=(0.5, -1.0)),
+        {
+            "left": Condition(dirichlet=(0.0, 0.0)),
+            "right": Condition(neumann=(0.0, -3.0)),
+            "top": Condition(neumann=0.0),
+            "bottom": Condition(dirichlet=(None, 0.0)),
+        },
+    )
+    s = sciml.solve(p, on=rectangle(16, 4, 2, 0.5, "P2"))
+    for direction, load in (((1.0, 0.0), 0.5), ((0.0, 1.0), -1.0 - 1.5)):
+        sides = [float(s.quantity(force=direction, on=name)) for name in p.boundary]
+        body = {0.5: 0.5, -2.5: -1.0}[load]
+        assert sum(sides) + body == pytest.approx(0, abs=1e-5)
+
+
+def test_recovered_stress_of_a_quadratic_displacement_is_exact_at_the_nodes():
+    """u = (x^2, x y): with lambda and mu of plane strain sigma_xx = (3 lambda + 4 mu) x."""
+    E, nu = 1.0, 0.25
+    lame, mu = E * nu / ((1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
+    p = Problem(
+        None,
+        Elasticity(
+            young=E, poisson_ratio=nu, plane="strain", force=(-(3 * lame + 4 * mu) - mu, 0.0)
+        ),
+        {"all": Condition(dirichlet=0.0)},
+    )
+    sides = dict.fromkeys(("left", "right", "bottom", "top"), Condition(dirichlet=("x**2", "x*y")))
+    p = Problem(None, p.equation, sides)
+    s = sciml.solve(p, TIGHT_MESH, on=rectangle(4, 3, 1, 1, "P2"))
+    assert float(s.quantity(max="sxx")) == pytest.approx(3 * lame + 4 * mu, rel=1e-7)
+    assert float(s.quantity(at=(0.5, 1.0), of="sxy")) == pytest.approx(mu, rel=1e-7)
+    assert float(s.quantity(integral="sxx", on="right")) == pytest.approx(3 * lame + 4 * mu)
+    assert float(s.quantity(integral="syy")) == pytest.approx((3 * lame + 2 * mu) / 2)
+
+
+TIGHT_MESH = sciml.solvers.Direct()
+
+WRONG = [
+    (dict(max="w"), "unknown name 'w'"),
+    (dict(flux="u", on="lefft"), "did you mean 'left'"),
+    (dict(flux="T", on="left"), "no field 'T'"),
+    (dict(flux="u"), "give on:"),
+    (dict(at=(2.0, 0.0)), "outside"),
+    (dict(at=(0.5,)), "2 coordinates"),
+    (dict(force=(1.0, 0.0), on="left"), "elastic body"),
+    (dict(max="u", min="u"), "exactly one"),
+    (dict(max="nx"), "on a side only"),
+    (dict(integral="u", region="x"), "condition"),
+    (dict(integral="t"), "no time"),
+]
+
+
+@pytest.mark.parametrize(("stated", "message"), WRONG)
+def test_nonsense_is_one_line(stated, message):
+    p = Problem(SQUARE, Equation(), {"all": Condition(dirichlet="x")})
+    s = sciml.solve(p, on=Grid((9, 9)))
+    with pytest.raises(InputError, match=message):
+        s.quantity(Quantity(**stated))
+
+
+SPEC = """
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 1]}
+  equation: {kind: poisson, f: 1}
+  boundary:
+    all: {dirichlet: 0}
+grid: {shape: [33, 33]}
+output:
+  probes: {middle: [0.5, 0.5]}
+  lines: {across: {start: [0, 0.5], end: [1, 0.5], points: 5}}
+  quantities:
+    out: {flux: u, on: left}
+    hottest: {max: u}
+"""
+
+
+def test_a_spec_reports_what_it_asks_for(tmp_path: Path):
+    (tmp_path / "p.yaml").write_text(SPEC)
+    run = CliRunner().invoke(app, ["solve", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "r")])
+    assert run.exit_code == 0, run.output
+    assert "hottest" in run.output
+    with open(tmp_path / "r" / "quantities.csv") as file:
+        row = next(csv.DictReader(file))
+    assert float(row["out"]) == pytest.approx(0.25, abs=1e-6)
+    assert float(row["hottest"]) == pytest.approx(0.0736713, rel=2e-3)
+    with open(tmp_path / "r" / "line-across.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[2]["u"]) == pytest.approx(float(row["hottest"]))
+    assert "Quantities" in (tmp_path / "r" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("output.probes.middle=[3, 0]", "output.probes.middle"),
+        ("output.quantities.out.on=west", "output.quantities.out.on"),
+        ("output.quantities.middle={max: u}", "output.quantities.middle"),
+        ("output.lines.across.end=[1, 2]", "output.lines.across.end"),
+        ("output.quantities.hottest.max=v", "output.quantities.hottest.max"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_before_the_solve(change, key, tmp_path: Path):
+    (tmp_path / "p.yaml").write_text(SPEC)
+    for command in ("validate", "solve"):
+        arguments = [command, str(tmp_path / "p.yaml"), "--set", change]
+        run = CliRunner().invoke(app, arguments)
+        assert run.exit_code == 2
+        assert f"{key}: " in run.output
+        assert "iterations" not in run.output
