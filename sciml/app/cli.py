@@ -169,6 +169,22 @@ def validate(
     print_facts(facts)
 
 
+@command("sciml converge configs/reference/nafems-t4.yaml")
+def converge(
+    spec: SpecFile, set_: Overrides = None, device: Device = "cpu", dtype: Dtype = "float64"
+) -> None:
+    """Follow a spec's quantities over three grids or meshes: order, limit, estimated error."""
+    from sciml.app.console import progress_line
+    from sciml.app.converge import HEAD, converge, rows
+    from sciml.app.read import load_spec
+    from sciml.app.run import Setting, describe
+
+    problem = load_spec(spec, set_ or ())
+    typer.echo(describe(problem))
+    trends, _ = converge(problem, Setting(device, dtype), progress_line)
+    typer.echo(aligned([HEAD, *rows(trends)]))
+
+
 @command("sciml report runs/cg runs/pinn --out comparison.html")
 def report(
     runs: Annotated[
@@ -444,13 +460,23 @@ def schema() -> None:
 
 @command("sciml bench elliptic --quick")
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic or reference.")],
     out: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a first look.")] = False,
 ) -> None:
-    """Measure the solvers against SciPy and PyAMG on this machine."""
-    if suite != "elliptic":
-        raise InputError(f"unknown suite '{suite}'{did_you_mean(suite, ('elliptic',))}")
+    """Measure the solvers against SciPy and PyAMG, or the answers against published values."""
+    known = ("elliptic", "reference")
+    if suite not in known:
+        raise InputError(f"unknown suite '{suite}'{did_you_mean(suite, known)}")
+    if suite == "reference":
+        from sciml.app.console import progress_line
+        from sciml.app.reference import HEAD, reference
+
+        table = aligned([HEAD, *reference(progress_line)])
+        typer.echo(table)
+        if out is not None:
+            out.write_text(table + "\n", encoding="utf-8")
+        return
     from sciml.app.bench import elliptic
 
     elliptic(out, quick)

@@ -178,7 +178,12 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     lines = {}
     for name, found in (record.get("quantities") or {}).items():
         given = {k: _plain(v) for k, v in stated[name].items() if v is not None}
-        what = str(Quantity(**given))
+        quantity = Quantity(**given)
+        what = str(quantity)
+        if quantity.published is not None:
+            what += f"; published {quantity.published:g}"
+            if isinstance(found["value"], float) and quantity.published:
+                what += f", {100 * (found['value'] / quantity.published - 1):+.2g} %"
         lines[name] = f"{_shown(found, bool(record.get('times')))}  ({what})"
     return lines
 

@@ -28,7 +28,7 @@ class Quantity:
 
     ``on``: a side, a named boundary, or ``obstacle``, in place of the whole domain. ``region``: the
     part of the domain, on a grid a condition such as ``x < 0.5``, on a mesh the name of a
-    subdomain.
+    subdomain. ``published``: what others report, to stand beside.
     """
 
     integral: Coefficient | None = None
@@ -41,6 +41,7 @@ class Quantity:
     of: Coefficient | None = None
     on: str | None = None
     region: str | None = None
+    published: float | None = None
 
     def __post_init__(self) -> None:
         given = [name for name in _KINDS if getattr(self, name) is not None]

@@ -1,0 +1,129 @@
+"""``sciml converge``: the quantities of a spec on three grids or meshes, and what they tend to.
+
+With q_1, q_2, q_3 on spacings h, h/2, h/4 the observed order is p = log2((q_1 - q_2)/(q_2 - q_3)),
+the extrapolated value q_3 + (q_3 - q_2)/(2^p - 1), and the error of q_3 estimated by their
+distance (Richardson 1911; Roache 1998). Where the differences do not fall like a power of h there
+is no order, and the error is at least the last difference.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from sciml.app.read import explain
+from sciml.app.run import Setting, answer, extent
+from sciml.app.spec import Spec
+from sciml.core.errors import InputError, SolveError
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh, refined
+from sciml.core.problem.place import discrete
+
+LEVELS = 3
+HEAD = ("quantity", "coarse", "finer", "finest", "order", "extrapolated", "error", "published")
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A quantity on three levels, and what follows; None where it follows no power of h.
+
+    ``published``: what others report, or None.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    published: float | None = None
+
+    @property
+    def order(self) -> float | None:
+        """The observed order."""
+        first, second = self.values[0] - self.values[1], self.values[1] - self.values[2]
+        noise = 1e-9 * max(abs(v) for v in self.values)
+        if abs(second) <= noise or first / second <= 1:
+            return None
+        return math.log2(first / second)
+
+    @property
+    def extrapolated(self) -> float | None:
+        """The limit."""
+        if self.order is None:
+            return None
+        return self.values[2] + (self.values[2] - self.values[1]) / (2**self.order - 1)
+
+    @property
+    def error(self) -> float:
+        """Estimated, of the value on the finest level."""
+        if self.extrapolated is None:
+            return abs(self.values[2] - self.values[1])
+        return abs(self.extrapolated - self.values[2])
+
+
+def levels(spec: Spec) -> Iterator[Grid | Mesh]:
+    """The grid or mesh of a spec, then with half and a quarter of its spacing."""
+    on = discrete(spec.on)
+    for _ in range(LEVELS):
+        yield on
+        if isinstance(on, Mesh):
+            on = refined(on)
+        else:
+            nodes = on.centring == "node"
+            on = replace(on, shape=tuple(2 * n - 1 if nodes else 2 * n for n in on.shape))
+
+
+def converge(
+    spec: Spec, setting: Setting, told: Callable[[str], None] = lambda line: None
+) -> tuple[list[Trend], list[float]]:
+    """The quantities on three levels, and the seconds that each took; of a time the last frame's.
+
+    Raises InputError for a spec without quantities, SolveError where a level is not solved.
+    """
+    if spec.output is None or not spec.output.quantities:
+        raise InputError(
+            explain(InputError("give output: {quantities: ...}, the numbers to follow"), spec)
+        )
+    found: dict[str, list[float]] = {name: [] for name in spec.output.quantities}
+    seconds = []
+    for on in levels(spec):
+        told(f"on {extent(on)}")
+        result = answer(placed_on(spec, on), setting)
+        if not result.solution.status.success:
+            raise SolveError(f"on {extent(on)}: {result.solution.status}")
+        assert result.measured is not None
+        for name, m in result.measured.quantities.items():
+            value = m.value if result.solution.times is None else m.value[..., -1]
+            if value.numel() != 1:
+                raise InputError("converge is of one problem; this spec is a batch")
+            found[name].append(float(torch.as_tensor(value).detach()))
+        seconds.append(sum(result.seconds.values()))
+    trends = [
+        Trend(name, tuple(values), spec.output.quantities[name].published)
+        for name, values in found.items()
+    ]
+    return trends, seconds
+
+
+def placed_on(spec: Spec, on: Grid | Mesh) -> Spec:
+    """The spec on another grid or mesh."""
+    if isinstance(on, Grid):
+        return replace(spec, grid=on)
+    moved = replace(spec)
+    moved.__dict__["on"] = on
+    return moved
+
+
+def rows(trends: Sequence[Trend]) -> list[list[str]]:
+    """The table for a terminal."""
+    return [
+        [
+            t.name,
+            *(f"{v:.7g}" for v in t.values),
+            "-" if t.order is None else f"{t.order:.2f}",
+            "-" if t.extrapolated is None else f"{t.extrapolated:.7g}",
+            f"{t.error:.1e}",
+            "" if t.published is None else f"{t.published:g}",
+        ]
+        for t in trends
+    ]

@@ -1,0 +1,67 @@
+"""``sciml bench reference``: published values beside ours, of the cases in ``configs/reference``.
+
+Each case is a spec whose quantities have ``published:`` values; it is solved on three grids or
+meshes (:mod:`sciml.app.converge`), which gives the observed order.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import sciml
+from sciml.app.converge import Trend, converge
+from sciml.app.read import load_spec
+from sciml.app.run import Setting, answer
+from sciml.core.errors import InputError
+
+HEAD = ("case", "quantity", "ours", "extrapolated", "published", "difference", "order", "seconds")
+# Of straight elements a finer mesh of the same polygon tends to the polygon's own answer.
+_CURVED = ("nafems-le1", "kirsch")
+
+
+def cases() -> list[Path]:
+    """The specs; raises InputError where this is no checkout, but an installed package."""
+    folder = Path(sciml.__file__).resolve().parents[1] / "configs" / "reference"
+    found = sorted(folder.glob("*.yaml"))
+    if not found:
+        raise InputError("the reference cases are in the repository: run this in a checkout of it")
+    return found
+
+
+def reference(told: Callable[[str], None] = lambda line: None) -> Iterator[list[str]]:
+    """A row for every quantity with a published value, as its case is done."""
+    for path in cases():
+        spec = load_spec(path)
+        told(spec.problem.name)
+        start = time.perf_counter()
+        assert spec.output is not None
+        if path.stem in _CURVED:
+            found = answer(spec, Setting()).measured
+            assert found is not None
+            trends = [
+                Trend(name, (float(found.quantities[name]),) * 3, quantity.published)
+                for name, quantity in spec.output.quantities.items()
+            ]
+        else:
+            trends, _ = converge(spec, Setting())
+        seconds = time.perf_counter() - start
+        for trend in trends:
+            if trend.published is not None:
+                yield _row(path.stem, trend, seconds)
+
+
+def _row(case: str, trend: Trend, seconds: float) -> list[str]:
+    limit = trend.values[-1] if trend.extrapolated is None else trend.extrapolated
+    assert trend.published is not None
+    return [
+        case,
+        trend.name,
+        f"{trend.values[-1]:.6g}",
+        "" if trend.extrapolated is None else f"{limit:.6g}",
+        f"{trend.published:.6g}",
+        f"{100 * (limit / trend.published - 1):+.2g} %",
+        "" if trend.order is None else f"{trend.order:.2f}",
+        f"{seconds:.2g}",
+    ]
