@@ -1,4 +1,4 @@
-"""The meshes of ``configs/reference``, by mappings of a square: ``python benchmarks/reference_meshes.py``."""
+"""The meshes of ``configs/reference``, by mappings of a square."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write(name: str, points: np.ndarray, cells: np.ndarray, facets: dict[str, np
 
 
 def l_shape() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """[-1, 1]^2 without its lower right quarter; ``leg`` is y = 0, x > 0, ``other`` x = 0, y < 0."""
+    """[-1, 1]^2 but for its lower right quarter; ``leg`` is y = 0, x > 0, ``other`` x = 0."""
     mesh = skfem.MeshTri.init_tensor(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9))
     x, y = mesh.p[:, mesh.t].mean(1)
     mesh = mesh.remove_elements(np.flatnonzero((x > 0) & (y < 0)))
