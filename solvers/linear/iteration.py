@@ -345,8 +345,8 @@ def iterate_verified(
 ) -> Outcome:
     """Run ``method`` from x and r = b - A x until the true residual bears it out, row by row too.
 
-    ``method(A, M, x, r, ledger)`` improves x and r in place until no sample runs, or a restart is due.
-    x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
+    ``method(A, M, x, r, ledger)`` improves x and r in place until no sample runs, or a restart is
+    due. x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
     """
     dimension = len(A.shape)
     right = batched_right_side(A, b)
