@@ -14,6 +14,13 @@ where the two have drifted apart the method restarts from the true residual (van
 2000), and stops as stagnated once a restart no longer halves it. With a nullspace of constants the
 residual of a symmetric system is projected onto vectors of zero mean, and so is every answer
 (unweighted mean over the unknowns).
+
+||b - A x|| / ||b|| says nothing about the small rows where a few large ones dominate b. With D the
+rows' sizes, what has converged is looked at once more in the norm ||D^-1 (b - A x)|| / ||D^-1 b||;
+where that is above 100 rtol, the method goes on with the system scaled on both sides,
+D^-1/2 A D^-1/2, for the residual that is left. Rows whose sizes differ by less than a factor 100
+cannot hide that much, and are not scaled. Where the rounding of A x, eps || |A| |x| ||, exceeds the
+residual that was computed, it is what is reported.
 """
 
 from __future__ import annotations
@@ -23,8 +30,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
+import scipy.sparse
 import torch
 
 from sciml.core.algebra.maps import LinearMap, LinearSystem
@@ -43,6 +51,12 @@ _FALL = 0.99  # a new best residual must be this much smaller to count as progre
 # The growth of the residual above which a first guess is left out: single precision may fail at
 # contrasts of 1e6, and smooth guesses that help have had 2.
 _FARTHEST = 10.0
+# Between the sizes of rows above which they are looked at one by one, and of what rtol is then.
+_ALIKE = 100.0
+_ROUNDS = 8  # of going on with the scaled system
+_EPS = 2.0**-53
+_ENTRIES = 30.0  # of a row, beside the largest: for a bound of |A| |x| that costs no product
+_LOST = 1e-4  # rounding above this share of b leaves no answer
 _DIVERGED = 1e4  # growth of a residual that a stationary method does not come back from
 
 
@@ -52,7 +66,8 @@ class Outcome:
 
     ``x``: (*batch, *shape). ``statuses``: one per sample. ``iterations``: int (*batch).
     ``residuals``: (steps, *batch) relative norms. ``true_residual``: ||b - A x|| / ||b|| of this x,
-    recomputed in float64 as the last thing, or None. ``corrected``: the preconditioner improved the
+    recomputed in float64 as the last thing, or None; at least the rounding of A x, and of scaled
+    rows where those have not converged. ``corrected``: the preconditioner improved the
     start. ``notes``: remarks for the Solution.
     """
 
@@ -168,8 +183,9 @@ class StationaryMethod(LinearSolver):
     ) -> Outcome:
         """Repeat until the tolerance is met."""
         result = iterate_verified(
-            partial(_stationary, A, prepared),
+            _stationary,
             A,
+            prepared,
             b,
             initial,
             rtol=self.rtol,
@@ -202,8 +218,9 @@ class DirectMethod(LinearSolver):
     ) -> Outcome:
         """Apply the inverse and refine."""
         return iterate_verified(
-            partial(_direct, A, prepared, self.refinements),
+            partial(_direct, self.refinements),
             A,
+            prepared,
             b,
             None,
             rtol=self.rtol,
@@ -214,7 +231,7 @@ class DirectMethod(LinearSolver):
 
 
 def _stationary(
-    A: LinearMap, M: LinearMap, x: torch.Tensor, r: torch.Tensor, ledger: Ledger
+    A: LinearMap, M: LinearMap | None, x: torch.Tensor, r: torch.Tensor, ledger: Ledger
 ) -> None:
     singular, dimension = singular_symmetric(A), len(A.shape)
     while ledger.active:
@@ -228,7 +245,12 @@ def _stationary(
 
 
 def _direct(
-    A: LinearMap, M: LinearMap, refinements: int, x: torch.Tensor, r: torch.Tensor, ledger: Ledger
+    refinements: int,
+    A: LinearMap,
+    M: LinearMap | None,
+    x: torch.Tensor,
+    r: torch.Tensor,
+    ledger: Ledger,
 ) -> None:
     share = ledger.running.to(r.dtype)
     for _ in range(refinements):
@@ -302,10 +324,16 @@ def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> Li
     return discretize(problem, on)
 
 
+Method: TypeAlias = Callable[
+    [LinearMap, LinearMap | None, torch.Tensor, torch.Tensor, "Ledger"], None
+]
+
+
 @torch.no_grad()
 def iterate_verified(
-    method: Callable[[torch.Tensor, torch.Tensor, Ledger], None],
+    method: Method,
     A: LinearMap,
+    M: LinearMap | None,
     b: torch.Tensor,
     initial: torch.Tensor | None,
     *,
@@ -315,10 +343,10 @@ def iterate_verified(
     progress: Progress | None,
     first_guess: Callable[[torch.Tensor], torch.Tensor | None] | None = None,
 ) -> Outcome:
-    """Run ``method`` from x and r = b - A x until the true residual bears it out.
+    """Run ``method`` from x and r = b - A x until the true residual bears it out, row by row too.
 
-    ``method(x, r, ledger)`` improves x and r in place until no sample runs, or a restart is due.
-    x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
+    ``method(A, M, x, r, ledger)`` improves x and r in place until no sample runs, or a restart is
+    due. x is zero or ``initial``, corrected by ``first_guess`` of its residual where that helps.
     """
     dimension = len(A.shape)
     right = batched_right_side(A, b)
@@ -340,15 +368,147 @@ def iterate_verified(
             norms = _corrected(A, right, singular, initial, correction, x, r, norms)
     ledger.start(norms)
     while ledger.active:
-        method(x, r, ledger)
+        method(A, M, x, r, ledger)
         _true_residual(A, x, right, singular, r)
         norms = norm(r, dimension)
         ledger.verify(norms)
-    if A.nullspace:
-        result = ledger.result(remove_mean(x, dimension))
+    sizes = A.row_sizes()
+    scaled = None if sizes is None else _row_by_row(method, A, M, x, r, right, sizes, ledger)
+    if scaled is not None or A.nullspace:
+        if A.nullspace:
+            remove_mean(x, dimension)
+        relative = relative_residual(A, x, b)
     else:
-        result = ledger.result(x, norms / ledger.scale)
-    return replace(result, corrected=correction is not None)
+        relative = norms / ledger.scale
+    notes: tuple[str, ...] = ()
+    if scaled is not None:
+        notes = scaled.notes
+        relative = torch.where(scaled.poor, torch.maximum(relative, scaled.residual), relative)
+    if sizes is not None:
+        relative, told = _above_rounding(A, x, relative, sizes, ledger)
+        notes = (*notes, *told)
+    result = ledger.result(x, relative)
+    return replace(result, corrected=correction is not None, notes=notes)
+
+
+@dataclass(frozen=True)
+class _RowByRow:
+    """The scaled residual, per sample; where it stayed too large; and what was done about it."""
+
+    residual: torch.Tensor
+    poor: torch.Tensor
+    notes: tuple[str, ...]
+
+
+def _row_by_row(
+    method: Method,
+    A: LinearMap,
+    M: LinearMap | None,
+    x: torch.Tensor,
+    r: torch.Tensor,
+    right: torch.Tensor,
+    sizes: torch.Tensor,
+    ledger: Ledger,
+) -> _RowByRow | None:
+    """Go on with samples that have converged in the large rows alone; x and r in place.
+
+    None where no sample's rows differ, or none has converged so.
+    """
+    sizes, dimension = sizes.double(), len(A.shape)
+    positive = torch.where(sizes > 0, sizes, torch.inf)
+    smallest = positive.amin(tuple(range(-dimension, 0)), keepdim=True)
+    if not bool((sizes.amax() > _ALIKE * smallest).any()) or not bool(torch.isfinite(sizes).all()):
+        return None
+    weights = torch.maximum(sizes, smallest).reciprocal()
+    scale = norm(right * weights, dimension)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    target, before = _ALIKE * ledger.rtol, torch.full_like(scale, torch.inf)
+    singular, root = singular_symmetric(A), weights.sqrt()
+    rescaled = _Rescaled(A, root), None if M is None else _Rescaled(M, root.reciprocal(), singular)
+    claimed, first = ledger.codes == _STATUSES.index(Status.CONVERGED), ledger.count
+    residual = norm(r * weights, dimension) / scale
+    if not bool((claimed & (residual > target)).any()):
+        return None
+    poor = claimed & ~(residual <= target)
+    for _ in range(_ROUNDS):
+        due = poor & (residual <= 0.5 * before)
+        if not bool(due.any()) or ledger.count >= ledger.max_iterations:
+            break
+        before = residual
+        left = r * root
+        aim = float((ledger.rtol / residual[due]).min().clamp(1e-14, 0.1))
+        inner = ledger.again(norm(left, dimension), aim, due)
+        step = torch.zeros_like(x)
+        method(*rescaled, step, left, inner)
+        ledger.take(inner)
+        found = torch.isfinite(step).flatten(-dimension).all(-1) & due
+        x += torch.where(spread(found, dimension), step * root, 0.0)
+        _true_residual(A, x, right, singular, r)
+        residual = norm(r * weights, dimension) / scale
+        poor = claimed & ~(residual <= target)
+    ledger.codes = torch.where(poor, _STATUSES.index(Status.STAGNATED), ledger.codes)
+    worst = float(residual[claimed].max())
+    note = (
+        f"a few large rows dominate the right-hand side; {ledger.count - first} more iterations "
+        f"took the residual of rows scaled to one size to {worst:.1e}"
+    )
+    return _RowByRow(residual, poor, (note,))
+
+
+class _Rescaled(LinearMap):
+    """``S X S`` for a diagonal S, without the mean between the two where ``centred``."""
+
+    def __init__(self, X: LinearMap, scale: torch.Tensor, centred: bool = False) -> None:
+        self.X, self.scale, self.centred = X, scale, centred
+        self.shape, self.batch, self.device = X.shape, X.batch, X.device
+        self.dtype = torch.promote_types(X.dtype, torch.float64)
+        self.symmetric, self.definite, self.nullspace = X.symmetric, X.definite, False
+        self.linear, self.trusted = X.linear, X.trusted
+
+    def apply(self, u: torch.Tensor) -> torch.Tensor:
+        """``S X S u``."""
+        image = self.X.apply(self.scale * u).to(torch.promote_types(u.dtype, torch.float64))
+        if self.centred:
+            remove_mean(image, len(self.shape))
+        return self.scale * image
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """``S X^H S u``."""
+        return self.scale * self.X.adjoint(self.scale * u)
+
+    def diagonal(self) -> torch.Tensor:
+        """``s_i^2 x_ii``."""
+        return self.scale.square() * self.X.diagonal()
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """The matrix; InputError for a batch."""
+        S = scipy.sparse.diags(self.scale.expand(self.shape).flatten().cpu().numpy())
+        return (S @ self.X.to_scipy() @ S).tocsr()
+
+
+def _above_rounding(
+    A: LinearMap, x: torch.Tensor, relative: torch.Tensor, sizes: torch.Tensor, ledger: Ledger
+) -> tuple[torch.Tensor, tuple[str, ...]]:
+    """The residuals, none below the rounding of A x, and what there is to say of that."""
+    dimension = len(A.shape)
+    claimed = ledger.codes == _STATUSES.index(Status.CONVERGED)
+    largest = sizes.double().amax(tuple(range(-dimension, 0)))
+    bound = _ENTRIES * _EPS * largest * norm(x, dimension) / ledger.scale
+    if not bool((claimed & (bound > relative)).any()):
+        return relative, ()
+    image = A.magnitude(x)
+    if image is None:
+        return relative, ()
+    floor = _EPS * norm(image, dimension) / ledger.scale
+    lost = claimed & (floor > max(_ALIKE * ledger.rtol, _LOST))
+    ledger.codes = torch.where(lost, _STATUSES.index(Status.LOST_TO_ROUNDING), ledger.codes)
+    shown = claimed & ((floor <= ledger.rtol) | lost)
+    notes = ()
+    hidden = claimed & (floor > ledger.rtol) & (floor > relative)
+    if bool(hidden.any()):
+        worst = float(floor[hidden].max())
+        notes = (f"rounding of A x is up to {worst:.1e} of b, more than the residual computed",)
+    return torch.where(shown, torch.maximum(relative, floor), relative), notes
 
 
 def _corrected(
@@ -530,6 +690,21 @@ class Ledger:
             self.stop(self.running, Status.MAX_ITERATIONS)
         self.verified = torch.where(undecided, relative, self.verified)
         self.history[-1] = torch.where(undecided, relative, self.history[-1])
+
+    def again(self, norms: torch.Tensor, rtol: float, where: torch.Tensor) -> Ledger:
+        """A ledger for residuals of these norms, to be lowered by ``rtol``, in the samples given.
+
+        The iterations that are left are its limit; it has no restarts and verifies nothing.
+        """
+        left = self.max_iterations - self.count
+        inner = Ledger(norms, rtol, left, self.window, None)
+        inner.start(torch.where(where, norms, 0.0))
+        return inner
+
+    def take(self, inner: Ledger) -> None:
+        """Add the iterations of a ledger made by ``again``."""
+        self.count += inner.count
+        self.iterations = self.iterations + inner.iterations
 
     def result(self, x: torch.Tensor, true_residual: torch.Tensor | None = None) -> Outcome:
         """The outcome; the caller recomputes the residual of x unless it is given here."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import deque
 from dataclasses import dataclass, fields
-from functools import partial
 from typing import Literal
 
 import torch
@@ -154,8 +153,9 @@ class KrylovMethod(LinearSolver):
         M = for_one_solve(prepared.M)
         guess = M.first_guess if self.traits.first_guess and M is not None else None
         result = iterate_verified(
-            partial(self.method, A, M),
+            self.method,
             A,
+            M,
             b,
             initial,
             rtol=self.rtol,

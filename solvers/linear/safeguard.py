@@ -511,4 +511,4 @@ def blamed(M: LinearMap | None, where: torch.Tensor) -> bool:
 
 def noted(result: Outcome, M: LinearMap | None) -> Outcome:
     """The result, with what a guard has seen."""
-    return replace(result, notes=tuple(M.events)) if isinstance(M, Guarded) else result
+    return replace(result, notes=(*result.notes, *M.events)) if isinstance(M, Guarded) else result

@@ -20,7 +20,6 @@ the solution, or to start Newton's method.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Literal
 
 import torch
@@ -163,8 +162,9 @@ class Correction:
         self, here: Iterate, right: torch.Tensor, eta: float, M: LinearMap
     ) -> tuple[torch.Tensor, torch.Tensor]:
         result = iterate_verified(
-            partial(CG().method, here.J, M),
+            CG().method,
             here.J,
+            M,
             right,
             None,
             rtol=eta,

@@ -70,6 +70,21 @@ class LinearMap(ABC):
         """
         return None
 
+    def magnitude(self, u: torch.Tensor) -> torch.Tensor | None:
+        """``|A| |u|``, entry by entry: what rounding errors of ``A u`` are shares of.
+
+        u (*batch, *shape). None where the map does not know its entries.
+        """
+        return None
+
+    def row_sizes(self) -> torch.Tensor | None:
+        """How large each row is, to be broadcast to (*batch, *shape): what rows are scaled by.
+
+        The diagonal of a definite map, which no entry exceeds; else the row sums of |A|. None where
+        the map does not know its entries.
+        """
+        return None
+
     @property
     def work_units(self) -> float | None:
         """Of an approximate inverse: the cost of one application, in those of what it inverts.
@@ -121,8 +136,11 @@ class LinearMap(ABC):
 class SparseMatrix(LinearMap):
     """A SciPy sparse matrix as a LinearMap on vectors of shape (n,); any batch leads.
 
-    ``symmetric`` is found by comparing with the transpose unless given; ``definite`` is taken
-    from the user, or guessed from symmetry and a positive diagonal.
+    ``matrix`` is a copy, sorted and summed, that nobody writes to: what is set up for it stays
+    true. ``symmetric`` is found by comparing with the transpose unless given, each entry beside
+    sqrt(|a_ii a_jj|); ``definite`` is taken from the user, or guessed from symmetry, a positive
+    diagonal and |a_ij|^2 <= a_ii a_jj. ``near_nullspace``: (n, k) vectors that the matrix makes
+    small; ``block``: unknowns per node, where they stand together.
     """
 
     def __init__(
@@ -132,9 +150,11 @@ class SparseMatrix(LinearMap):
         symmetric: bool | None = None,
         definite: bool | None = None,
         nullspace: bool = False,
+        near_nullspace: np.ndarray | None = None,
+        block: int = 1,
     ) -> None:
         try:
-            csr = scipy.sparse.csr_matrix(matrix)
+            csr = scipy.sparse.csr_matrix(matrix, copy=True)
         except (TypeError, ValueError) as error:
             raise InputError(f"the matrix must hold numbers: {error}") from error
         if csr.shape[0] != csr.shape[1]:
@@ -143,18 +163,17 @@ class SparseMatrix(LinearMap):
             csr = csr.astype(np.complex128 if csr.dtype.kind == "c" else np.float64)
         if not np.isfinite(csr.data).all():
             raise InputError("the matrix holds a NaN or an infinity; look for one in its entries")
+        csr.sum_duplicates()
+        for stored in (csr.data, csr.indices, csr.indptr):
+            stored.flags.writeable = False
         self.matrix = csr
         self.shape, self.batch = (csr.shape[0],), ()
         self.dtype = torch.from_numpy(self.matrix.data[:0].copy()).dtype
         self.device = torch.device("cpu")
-        if symmetric is None:
-            gap = abs(self.matrix - self.matrix.T)
-            scale = abs(self.matrix).max() if self.matrix.nnz else 1.0
-            symmetric = bool(gap.nnz == 0 or gap.max() <= 1e-12 * scale)
-        self.symmetric = symmetric
-        positive = bool((self.matrix.diagonal().real > 0).all())
-        self.definite = symmetric and positive if definite is None else definite
+        self.symmetric = _is_symmetric(csr) if symmetric is None else symmetric
+        self.definite = self.symmetric and _may_be_definite(csr) if definite is None else definite
         self.nullspace = nullspace
+        self.near_nullspace, self.block = near_nullspace, block
 
     def _times(self, matrix: scipy.sparse.csr_matrix, u: torch.Tensor) -> torch.Tensor:
         flat = u.detach().reshape(-1, self.size).numpy()
@@ -168,6 +187,16 @@ class SparseMatrix(LinearMap):
         """``A^T u``, the conjugate transpose where A is complex."""
         return self._times(self.matrix.conj().T.tocsr(), u)
 
+    def magnitude(self, u: torch.Tensor) -> torch.Tensor:
+        """``|A| |u|``; u of shape (*batch, n)."""
+        return self._times(abs(self.matrix), u.abs())
+
+    def row_sizes(self) -> torch.Tensor:
+        """The diagonal where definite, else the row sums of |A|; (n,)."""
+        if self.symmetric and self.definite:
+            return self.diagonal().abs()
+        return self.magnitude(torch.ones(self.shape, dtype=torch.float64))
+
     def diagonal(self) -> torch.Tensor:
         """The diagonal, shape (n,)."""
         return torch.from_numpy(np.ascontiguousarray(self.matrix.diagonal()))
@@ -175,6 +204,37 @@ class SparseMatrix(LinearMap):
     def to_scipy(self) -> scipy.sparse.csr_matrix:
         """The matrix itself."""
         return self.matrix
+
+
+_ASYMMETRY = 1e-12  # of an entry beside sqrt(|a_ii a_jj|): rounding
+
+
+def _beside_diagonal(
+    matrix: scipy.sparse.csr_matrix, rows: np.ndarray, columns: np.ndarray
+) -> np.ndarray:
+    """sqrt(|a_ii a_jj|) for the places (rows, columns)."""
+    root = np.sqrt(np.abs(matrix.diagonal()).astype(np.float64))
+    return np.asarray(root[rows] * root[columns])
+
+
+def _is_symmetric(matrix: scipy.sparse.csr_matrix) -> bool:
+    gap = (matrix - matrix.T).tocoo()
+    found = np.abs(gap.data) > _ASYMMETRY * _beside_diagonal(matrix, gap.row, gap.col)
+    if not found.any():
+        return True
+    # Beside a zero on the diagonal an entry is compared with itself.
+    gaps, rows, columns = np.abs(gap.data[found]), gap.row[found], gap.col[found]
+    sizes = np.abs(np.asarray(matrix[rows, columns]).ravel())
+    return bool((gaps <= _ASYMMETRY * sizes).all())
+
+
+def _may_be_definite(matrix: scipy.sparse.csr_matrix) -> bool:
+    """Whether no diagonal entry and no minor of two rows says otherwise."""
+    if not (matrix.diagonal().real > 0).all():
+        return False
+    entries = matrix.tocoo()
+    largest = (1 + _ASYMMETRY) * _beside_diagonal(matrix, entries.row, entries.col)
+    return bool((np.abs(entries.data) <= largest).all())
 
 
 @dataclass(frozen=True)

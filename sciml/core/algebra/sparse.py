@@ -54,6 +54,18 @@ class PatternMatrix(LinearMap):
         rows, columns = self._indices()
         return self._gather(u, columns, rows)
 
+    def magnitude(self, u: torch.Tensor) -> torch.Tensor:
+        """``|A| |u|``; u (*batch, n)."""
+        rows, columns = self._indices()
+        terms = self.values.detach().abs() * u.detach().abs()[..., columns]
+        return terms.new_zeros(*terms.shape[:-1], self.size).index_add(-1, rows, terms)
+
+    def row_sizes(self) -> torch.Tensor:
+        """The diagonal where definite, else the row sums of |A|; (*batch, n)."""
+        if self.symmetric and self.definite:
+            return self.diagonal().detach().abs()
+        return self.magnitude(torch.ones(self.shape, dtype=self.dtype, device=self.device))
+
     def diagonal(self) -> torch.Tensor:
         """The diagonal, shape (*batch, n)."""
         rows, columns = self._indices()

@@ -88,11 +88,7 @@ class Stencil(LinearMap):
         """The same stencil with coefficients in another dtype, constant axes still expanded."""
         if dtype == self.dtype:
             return self
-        stored = self.coefficients
-        for axis in range(-self.dimension, 0):
-            if stored.stride(axis) == 0:
-                stored = stored.narrow(axis, 0, 1)
-        return self.like(stored.to(dtype).expand(self.coefficients.shape))
+        return self.like(self._stored().to(dtype).expand(self.coefficients.shape))
 
     def detach(self) -> Stencil:
         """The same stencil without a graph."""
@@ -135,6 +131,28 @@ class Stencil(LinearMap):
         if self.dtype.is_complex:
             return self.transpose().apply(u.conj().resolve_conj()).conj().resolve_conj()
         return self.apply(u) if self.symmetric else self.transpose().apply(u)
+
+    def magnitude(self, u: torch.Tensor) -> torch.Tensor:
+        """``|A| |u|``; u (*batch, *shape)."""
+        sizes = self._stored().abs().expand(self.coefficients.shape)
+        absolute = Stencil(sizes, self.offsets, periodic=self.periodic)
+        return absolute.apply(u.detach().abs())
+
+    def row_sizes(self) -> torch.Tensor:
+        """The diagonal where definite, else the sums of |a_k|; an axis of 1 where all are equal."""
+        planes = self._stored()
+        if self.symmetric and self.definite:
+            centre = self.offsets.index((0,) * self.dimension)
+            return planes.select(-self.dimension - 1, centre).abs()
+        return planes.abs().sum(-self.dimension - 1)
+
+    def _stored(self) -> torch.Tensor:
+        """The coefficients, with an axis of 1 where they are the same along it."""
+        stored = self.coefficients.detach()
+        for axis in range(-self.dimension, 0):
+            if stored.stride(axis) == 0:
+                stored = stored.narrow(axis, 0, 1)
+        return stored
 
     def diagonal(self) -> torch.Tensor:
         """The centre plane, shape (*batch, *shape)."""

@@ -37,6 +37,14 @@ class Status(Enum):
         "A NaN or an infinity appeared; look for one in the coefficients, "
         "the right-hand side or the preconditioner."
     )
+    LOST_TO_ROUNDING = (
+        "Rounding in A x is far above the tolerance, so that no residual bears the answer out; "
+        "the operator is singular to rounding, or badly scaled: fix the level of u, or scale it."
+    )
+    INCOMPATIBLE = (
+        "The operator is singular and the right-hand side is not in its range, so that there is no "
+        "solution; make the data compatible, or fix the level of u on every part of the domain."
+    )
     LINE_SEARCH_FAILED = (
         "No step along Newton's direction made the residual fall; start from a better guess, "
         "use continuation in a parameter, or picard for a degenerate equation."

@@ -34,6 +34,7 @@ anisotropy across the grid, it does so there too; two levels further down that n
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,6 +102,16 @@ Smoother = Literal["gauss_seidel", "chebyshev"]
 Cycle = Literal["V", "W", "F", "alternating"]
 
 
+class _WorkArrays(threading.local):
+    """What a cycle writes to, made anew for every thread that uses it, and not pickled."""
+
+    def __init__(self) -> None:
+        self.of: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+
+    def __reduce__(self) -> tuple[type[_WorkArrays], tuple[()]]:
+        return _WorkArrays, ()
+
+
 class MultigridCycle(Inverse):
     """One cycle from a zero guess, in the hierarchy's dtype: an approximate inverse of A.
 
@@ -125,7 +136,7 @@ class MultigridCycle(Inverse):
             if smoother == "chebyshev"
             else []
         )
-        self._work: dict[tuple[int, ...], list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        self._work = _WorkArrays()
 
     def __repr__(self) -> str:
         levels = self.hierarchy.levels
@@ -256,17 +267,17 @@ class MultigridCycle(Inverse):
         return tuple(r.shape[: r.ndim - len(self.shape)])
 
     def _arrays(self, batch: tuple[int, ...]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        if batch not in self._work:
-            self._work = {
-                batch: [
-                    (
-                        level.A.coefficients.new_empty((*batch, *level.A.shape)),
-                        level.A.coefficients.new_empty((*batch, *level.A.shape)),
-                    )
-                    for level in self.hierarchy.levels
-                ]
-            }
-        return self._work[batch]
+        kept = self._work.of
+        if batch not in kept:
+            kept.clear()  # one batch shape at a time
+            kept[batch] = [
+                (
+                    level.A.coefficients.new_empty((*batch, *level.A.shape)),
+                    level.A.coefficients.new_empty((*batch, *level.A.shape)),
+                )
+                for level in self.hierarchy.levels
+            ]
+        return kept[batch]
 
     def _solve(
         self,

@@ -6,6 +6,7 @@ the loops' ``__pycache__`` has to be emptied by hand.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Protocol, TypeVar
@@ -25,8 +26,17 @@ def fast(**options: Any) -> Callable[[F], F]:
     """numba's ``njit`` with these options besides ``FAST``; the function keeps its type.
 
     ``forceinline`` is for what is called once a row: calls with arrays cost as much as a short row.
+    With ``cache`` machine code is kept beside the package, else in the user's cache or in
+    ``NUMBA_CACHE_DIR``; where none of them can be written to, it is compiled once a process.
     """
-    decorate: Callable[[F], F] = njit(**FAST, **options)
+
+    def decorate(function: F) -> F:
+        try:
+            compiled: F = njit(**FAST, **options)(function)
+        except RuntimeError:  # "no locator available"
+            compiled = njit(**FAST, **{**options, "cache": False})(function)
+        return compiled
+
     return decorate
 
 
@@ -58,6 +68,9 @@ def copy(t: np.ndarray, u: np.ndarray) -> None:
         t[j] = u[j]
 
 
+_ONE_CALLER = threading.Lock()
+
+
 class Variant(Protocol):
     """Compiled functions that a loop nest calls by name, and a name for the set of them."""
 
@@ -87,7 +100,12 @@ class Loop:
         kernel = self.compiled.get((variant, parallel))
         if kernel is None:
             kernel = self.compiled[variant, parallel] = self._compile(variant, parallel)
-        kernel(*arguments)
+        if not parallel:
+            kernel(*arguments)
+            return
+        # numba's own threads serve one caller at a time, and end the process where two call.
+        with _ONE_CALLER:
+            kernel(*arguments)
 
     def _compile(self, variant: Variant | None, parallel: bool) -> Any:
         # numba's disk cache tells functions apart by name only, not by options or what they call.
