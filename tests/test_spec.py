@@ -428,6 +428,19 @@ grid: {{shape: [33]}}
 """
 
 
+def test_a_dirichlet_value_of_a_spec_may_name_the_normal_and_a_source_may_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "spec.yaml"
+    path.write_text(SIDES.format(left='"nx"', alpha="1"))
+    spec = load_spec(path)
+    assert float(sciml.solve(spec.problem, on=spec.on).value[0]) == -1
+    path.write_text(SIDES.format(left=0, alpha="1").replace("f: 1", "f: nx"))
+    with pytest.raises(InputError, match="normal is known in the data of a side") as caught:
+        load_spec(path)
+    assert "4:32: problem.equation.f" in str(caught.value)
+
+
 def test_side_data_of_a_spec_may_name_the_solution_and_the_normal(tmp_path: Path) -> None:
     """u'' = -1, u(0) = 0: u = c x - x^2/2 with (1 + u(1)^2) u(1) + c - 1 = 0.5."""
     path = tmp_path / "spec.yaml"
@@ -442,7 +455,7 @@ def test_side_data_of_a_spec_may_name_the_solution_and_the_normal(tmp_path: Path
     ("left", "alpha", "where", "reason"),
     [
         ('"u"', "1", "6:23: problem.boundary.left.dirichlet", "robin data may depend on"),
-        ('"nx"', "1", "6:23: problem.boundary.left.dirichlet", "normal is known in neumann"),
+        ('"ny"', "1", "6:23: problem.boundary.left.dirichlet", "only the coordinates x"),
         ("0", "ny", "7:28: problem.boundary.right.robin.alpha", "only the coordinates x"),
     ],
 )

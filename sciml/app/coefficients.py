@@ -18,12 +18,14 @@ from typing_extensions import TypeAliasType
 
 from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import DIRICHLET_OF_STATE
 from sciml.core.problem.equation import Elasticity, Equation, Helmholtz, NavierStokes, Sponge
 from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 from sciml.core.problem.grid import AXES, Box, axis_names
 from sciml.core.problem.mesh_file import SUFFIXES, MeshFile
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
 from sciml.core.problem.reader import (
+    NO_NORMAL,
     NORMAL,
     Context,
     FieldFile,
@@ -45,7 +47,6 @@ SOLUTION = state_names(("u",))
 RESERVED = (*AXES, "t", "ut", *SOLUTION, *NORMAL, *CONSTANTS, *FUNCTIONS)
 _NO_TIME = "the problem has no time: {end: ...}"
 _DATA_ONLY = "only an equation's coefficients, neumann and robin data may depend on the solution"
-_SIDES_ONLY = "the outward normal is known in neumann and robin data only"
 _SUFFIXES = (".npy", ".h5", ".hdf5")
 # What only a table has.
 _OF_TABLES = {"table", "columns", "of"}
@@ -58,7 +59,8 @@ class Scope:
     ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
     known. ``meshed``: the dimension is the mesh's, known only once that is read.
     ``random``: distributions are admitted, as in a family. ``tables``: those among the parameters.
-    ``normal``: whether the outward normal is known.
+    ``normal``: whether the outward normal is known. ``no_state``: why the solution is not, where it
+    is not.
     """
 
     folder: Path
@@ -70,14 +72,15 @@ class Scope:
     random: bool = False
     tables: tuple[tuple[str, Table], ...] = ()
     normal: bool = False
+    no_state: str = _DATA_ONLY
 
     def context(self, of_solution: bool = False) -> Context:
         """Which names mean what here."""
         axes = axis_names(self.dimension)
         absent = f"the domain has only the coordinates {', '.join(axes)}"
         refused = {name: absent for name in AXES if name not in axes}
-        refused |= dict.fromkeys(self.solution, _DATA_ONLY) | {"t": _NO_TIME}
-        refused |= dict.fromkeys(NORMAL[: self.dimension], _SIDES_ONLY)
+        refused |= dict.fromkeys(self.solution, self.no_state) | {"t": _NO_TIME}
+        refused |= dict.fromkeys(NORMAL[: self.dimension], NO_NORMAL)
         refused |= dict.fromkeys(NORMAL[self.dimension :], absent)
         tables = dict(self.tables)
         return Context(
@@ -193,7 +196,8 @@ def energy(value: Any, scope: Scope) -> str:
 
 
 def displacement(value: Any, scope: Scope) -> Any:
-    """One value, or a list of d, where nothing (null) leaves a component free."""
+    """A Dirichlet value, which may name the normal; null in a list leaves a component free."""
+    scope = replace(scope, normal=True, no_state=DIRICHLET_OF_STATE)
     if not isinstance(value, (list, tuple)):
         return scalar(value, scope)
     return tuple(

@@ -48,6 +48,7 @@ def discretize(
     the one with zero mean over the unknowns. Both are differentiable in tensor coefficients. Raises
     InputError for coefficients, data or sizes that make no well-posed system.
     """
+    problem.check_conditions()
     lower = discretises.look_up(problem.equation, type(on))
     system = lower(problem, on, dtype=dtype, device=torch.device(device))
     return replace(system, problem=problem)
@@ -55,7 +56,7 @@ def discretize(
 
 def semidiscretize(
     problem: Problem,
-    on: Grid,
+    on: Grid | Mesh,
     *,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str = "cpu",
@@ -65,5 +66,6 @@ def semidiscretize(
     Arrays are in ``dtype`` on ``device``; see :class:`NonlinearSystem` for their shapes. A steady
     problem has no mass. Raises InputError for coefficients or data that do not go together.
     """
+    problem.check_conditions()
     lower = semidiscretises.look_up(problem.equation, type(on))
     return lower(problem, on, dtype=dtype, device=torch.device(device))

@@ -73,6 +73,7 @@ class Projection:
         start = time.perf_counter()
         if not isinstance(problem, Problem):
             raise InputError("projection solves a flow in time, not a linear system", "solver.kind")
+        problem.check_conditions()
         lay_out = flows.look_up(problem.equation, type(on))
         channel, notes = lay_out(problem, on, self.rtol)
         return FlowState(channel, notes, time.perf_counter() - start)

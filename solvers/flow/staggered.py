@@ -27,7 +27,8 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import SIDES, Grid
 from sciml.core.problem.problem import Condition, Problem
-from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
+from sciml.discretization.volumes.boundary import names_of, outward
+from sciml.discretization.volumes.coefficients import Data, evaluate
 from sciml.discretization.volumes.layout import lie_along
 from sciml.discretization.volumes.obstacle import Cut, meeting
 from sciml.solvers.flow.loops import Links, sweep
@@ -117,7 +118,7 @@ class Sides:
             (axis, end) for axis in (0, 1) for end in (0, 1) if self.ends[axis][end] == "wall"
         ]
         self.steady = not any(
-            "t" in depends_on(self._given(axis, end), info, self._key(axis, end))
+            "t" in names_of(problem.boundary[SIDES[axis][end]], info, self._key(axis, end)).data
             for axis, end in self.walls
         )
         self.closed = not any("outlet" in pair for pair in self.ends)
@@ -142,9 +143,8 @@ class Sides:
                 bound = (self.grid.box.lower, self.grid.box.upper)[end][axis]
                 points[axis] = torch.full_like(points[axis][:1, :1], bound)
                 shape = tuple(max(p.shape[k] for p in points) for k in (0, 1))
-                value = evaluate(
-                    given, (points[0], points[1]), info, f"{self._key(axis, end)}[{component}]"
-                )
+                here, key = outward(info, axis, end), f"{self._key(axis, end)}[{component}]"
+                value = evaluate(given, (points[0], points[1]), here, key)
                 found = sampled(value, self.batch, shape)
                 pair.append(found.reshape(len(found), -1))
             walls[axis, end] = (pair[0], pair[1])

@@ -16,6 +16,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.solvers.linear.inverse import Action, PerSample, matrices
 from sciml.solvers.linear.iteration import DirectMethod, check_options
@@ -47,7 +48,7 @@ class Direct(DirectMethod):
 
 def small(A: LinearMap) -> bool:
     """Whether a factorisation is the cheapest way to solve with A."""
-    return A.size <= SMALL or len(A.shape) == 1
+    return A.size <= SMALL or (isinstance(A, Stencil) and A.dimension == 1)
 
 
 def _inverse(

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError, did_you_mean
@@ -35,6 +35,7 @@ from sciml.core.run.differentiate import attach
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
+from sciml.solvers.linear.amg import AMG
 from sciml.solvers.linear.direct import Direct, small
 from sciml.solvers.linear.iteration import LinearSolver, dot, norm, spread, verified
 from sciml.solvers.linear.krylov import CG, GMRES
@@ -242,11 +243,16 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
 
     def adjoint(gradient: torch.Tensor) -> torch.Tensor:
         A = last.J if last.J.symmetric else last.J.transpose()
-        solver: LinearSolver = GMRES(preconditioner=Multigrid(), rtol=1e-10)
+        solver: LinearSolver = GMRES(preconditioner=coarsened(A), rtol=1e-10)
         solver = Direct() if small(A) else solver
         return solver.iterate(A, solver.setup(A), gradient, None, None).x
 
     return attach(u, residual, adjoint)
+
+
+def coarsened(A: LinearMap) -> Multigrid | AMG:
+    """The preconditioner of a map on a grid, or on a mesh."""
+    return Multigrid() if isinstance(A, Stencil) else AMG()
 
 
 def counting(progress: Progress | None) -> Progress | None:
@@ -281,12 +287,12 @@ class Iterate:
     F: torch.Tensor
 
     @cached_property
-    def J(self) -> Stencil:
+    def J(self) -> LinearMap:
         """dF/du at u."""
         return self.system.linearise(self.u, 0.0).detach()
 
     @cached_property
-    def P(self) -> Stencil:
+    def P(self) -> LinearMap:
         """J where that is symmetric and definite, else the diffusion linearised at u."""
         if self.system.symmetric and self.J.definite:
             return self.J

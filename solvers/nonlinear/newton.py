@@ -26,7 +26,6 @@ import torch
 
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.algebra.nonlinear import NonlinearSystem
-from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
@@ -39,12 +38,12 @@ from sciml.solvers.linear.iteration import (
     spread,
 )
 from sciml.solvers.linear.krylov import CG, GMRES, BiCGStab
-from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.nonlinear.descent import (
     Continuation,
     Course,
     Iterate,
     NonlinearSolver,
+    coarsened,
     descend,
 )
 
@@ -140,7 +139,7 @@ class Correction:
                 return self._by(Direct(), here.J, right), none
             except InputError:
                 pass  # A singular Jacobian may still have a least-squares step.
-        M = Direct().setup(here.P) if small(here.P) else Multigrid().setup(here.P)
+        M = (Direct() if small(here.P) else coarsened(here.P)).setup(here.P)
         if here.J.symmetric:
             step, curved = self._conjugate_gradients(here, right, eta, M)
             if self.system.potential is not None or not bool(curved.any()):
@@ -148,13 +147,13 @@ class Correction:
         solver = GMRES(preconditioner=M, rtol=eta, max_iterations=_INNER)  # type: ignore[arg-type]
         return self._by(solver, here.J, right), none
 
-    def _by(self, solver: LinearSolver, A: Stencil, right: torch.Tensor) -> torch.Tensor:
+    def _by(self, solver: LinearSolver, A: LinearMap, right: torch.Tensor) -> torch.Tensor:
         result = solver.iterate(A, solver.setup(A), right, None, None)
         self.inner += int(result.iterations.max())
         self.name = solver.kind
         preconditioner = getattr(solver, "preconditioner", None)
         if preconditioner is not None:
-            inner = "direct" if small(A) else "multigrid"
+            inner = "direct" if small(A) else coarsened(A).kind
             self.name += f" with {getattr(preconditioner, 'kind', inner)}"
         return result.x
 
@@ -173,7 +172,7 @@ class Correction:
             progress=None,
         )
         self.inner += int(result.iterations.max())
-        self.name = f"cg with {'direct' if small(here.P) else 'multigrid'}"
+        self.name = f"cg with {'direct' if small(here.P) else coarsened(here.P).kind}"
         curved = torch.tensor(
             [s is Status.INDEFINITE_OPERATOR for s in result.statuses], device=right.device
         ).reshape(result.iterations.shape)
@@ -235,6 +234,6 @@ def frozen_direction(here: Iterate, running: torch.Tensor) -> tuple[torch.Tensor
     right = -here.F * spread(running.to(here.F.dtype), len(here.P.shape))
     solver: LinearSolver = Direct()
     if not small(here.P):
-        solver = CG(preconditioner=Multigrid(), rtol=_FORCING)
+        solver = CG(preconditioner=coarsened(here.P), rtol=_FORCING)
     found = solver.iterate(here.P, solver.setup(here.P), right, None, None)
     return found.x, torch.zeros_like(running)

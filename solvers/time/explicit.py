@@ -191,7 +191,7 @@ _SLACK = 1e-9  # by which rounding lifts |R| above 1
 
 def spectral_bounds(system: NonlinearSystem, t: float) -> tuple[float, float]:
     """(s, a) of the ellipse at the start, the largest of all samples."""
-    J = system.linearise(first_state(system)[0], t)
+    J = system.stencil(first_state(system)[0], t)
     if system.inertia is not None:
         damping = 0.0
         if system.mass is not None:

@@ -169,7 +169,7 @@ class StageSolver:
         with torch.enable_grad():
             pullback = torch.func.vjp(lambda u: residual(u, t), U)[1]
         D = self.shift(tau).detach()
-        J = self._J if self.fixed and self._J is not None else self.system.linearise(U, t).detach()
+        J = self._J if self.fixed and self._J is not None else self.system.stencil(U, t)
         A = _tagged(add_diagonal(J, D))
         A = A if A.symmetric else A.transpose()
         solver, prepared = _prepare(A)
@@ -232,7 +232,7 @@ class StageSolver:
 
     def _ready(self, tau: float, D: torch.Tensor, U: torch.Tensor, t: float) -> _Matrix:
         if self._J is None:
-            self._J = self.system.linearise(U, t).detach()
+            self._J = self.system.stencil(U, t)
             self._matrix = None
         if self._matrix is None or self._matrix.tau != tau:
             A = _tagged(add_diagonal(self._J, D))
@@ -506,7 +506,9 @@ class AdditiveRungeKutta(Scheme):
         self.system, self.tableau = system, tableau
         self.name, self.exponent = tableau.name, tableau.embedded + 1
         self.u0 = first_state(system)[0]
-        self.L = system.diffusion(self.u0, start)
+        L = system.diffusion(self.u0, start)
+        assert isinstance(L, Stencil)
+        self.L = L
         self._source: AtTime[torch.Tensor] = AtTime()
         self.stages = StageSolver(system, stage_tolerance(rtol), rtol, self.L)
 

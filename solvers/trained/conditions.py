@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.problem.problem import Condition
+from sciml.core.problem.condition import Condition, flux_data
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.strong import StrongForm
 
@@ -204,8 +204,7 @@ def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece
             if condition.kind == "dirichlet" and hard:
                 continue
             a, b = _pinned(lower, upper, axis, float(at[axis]))
-            outward = -1.0 if side == low else 1.0
-            residual = _condition(form, condition, side, axis, outward)
+            residual = _condition(form, condition, side, axis)
             flux = condition.kind != "dirichlet"
             found.append(Piece(side, a, b, residual, flux=flux))
     if problem.time is not None and not hard:
@@ -260,12 +259,21 @@ def _values(form: StrongForm, given: Any, key: str) -> list[Any]:
     return [given] * len(form.fields)
 
 
-def _evaluated(form: StrongForm, values: Sequence[Any], key: str) -> Data:
+def outward(form: StrongForm, side: str) -> tuple[float, ...]:
+    """The unit normal of a side, out of the box."""
+    axis, end = divmod(form.problem.box.sides.index(side), 2)
+    sign = 1.0 if end else -1.0
+    return tuple(sign if k == axis else 0.0 for k in range(form.problem.box.dimension))
+
+
+def _evaluated(
+    form: StrongForm, values: Sequence[Any], key: str, normal: Sequence[float] | None = None
+) -> Data:
     def at(points: Tensor) -> Tensor:
         columns = [
             torch.zeros(len(points), dtype=points.dtype)
             if value is None
-            else form.data(value, key, points).expand(len(points))
+            else form.data(value, key, points, normal=normal).expand(len(points))
             for value in values
         ]
         return torch.stack(columns, -1)
@@ -276,7 +284,7 @@ def _evaluated(form: StrongForm, values: Sequence[Any], key: str) -> Data:
 def _dirichlet(form: StrongForm, side: str) -> Data:
     key = f"problem.boundary.{side}.dirichlet"
     values = _values(form, form.problem.boundary[side].dirichlet, key)
-    return _evaluated(form, values, key)
+    return _evaluated(form, values, key, outward(form, side))
 
 
 def _constrained(form: StrongForm, sides: Sequence[str]) -> Tensor:
@@ -314,25 +322,27 @@ def _start(form: StrongForm) -> PointResidual:
     return residual
 
 
-def _condition(
-    form: StrongForm, condition: Condition, side: str, axis: int, outward: float
-) -> PointResidual:
+def _condition(form: StrongForm, condition: Condition, side: str, axis: int) -> PointResidual:
     key = f"problem.boundary.{side}"
     if condition.kind == "absorbing":
         raise InputError("absorbing sides are for the Helmholtz equation on grids", key)
     if condition.kind == "dirichlet":
         value, known = _dirichlet(form, side), _constrained(form, [side])
         return lambda points, jet: (jet.value - value(points))[:, known]
-    robin = condition.robin
-    given = condition.neumann if robin is None else robin.g
-    g = _evaluated(form, _values(form, given, f"{key}.{condition.kind}"), f"{key}.{condition.kind}")
+    if form.flow is not None:
+        raise InputError("a flow's sides take dirichlet alone here", f"{key}.{condition.kind}")
+    normal = outward(form, side)
 
     def residual(points: Tensor, jet: Jet) -> Tensor:
-        gap = outward * form.flux(points, jet)[axis] - g(points)
-        if robin is None:
-            return gap
-        alpha = form.data(robin.alpha, f"{key}.robin.alpha", points)
-        return gap + alpha.expand(len(points))[:, None] * jet.value
+        def read(given: Any, where: str) -> Tensor:
+            columns = [
+                form.data(value, where, points, jet.value, normal=normal).expand(len(points))
+                for value in _values(form, given, where)
+            ]
+            return torch.stack(columns, -1)
+
+        alpha, g = flux_data(condition, f"{key}.{condition.kind}", read)
+        return normal[axis] * form.flux(points, jet)[axis] - g + alpha * jet.value
 
     return residual
 

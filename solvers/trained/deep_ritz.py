@@ -46,10 +46,11 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError
+from sciml.core.problem.condition import BESIDE_ENERGY, flux_data, names_state
 from sciml.core.problem.problem import Problem
 from sciml.discretization.points.jet import Jet
 from sciml.discretization.points.strong import StrongForm
-from sciml.solvers.trained.conditions import Piece
+from sciml.solvers.trained.conditions import Piece, outward
 from sciml.solvers.trained.gradient_methods import AdamDescent
 from sciml.solvers.trained.minimisation import Budget, Minimisation, OptimiserResult, train
 from sciml.solvers.trained.networks import Activation, Perceptron, Tape, derivatives, perceptron
@@ -308,12 +309,16 @@ def _quadratic(form: StrongForm, x: Tensor, z: Tensor) -> Tensor:
 def _side(form: StrongForm, piece: Piece) -> Density:
     """alpha u^2 / 2 - g u of a Robin or Neumann side."""
     condition, key = form.problem.boundary[piece.name], f"problem.boundary.{piece.name}"
-    robin = condition.robin
-    given, alpha = (condition.neumann, 0.0) if robin is None else (robin.g, robin.alpha)
+    normal = outward(form, piece.name)
+    if names_state(condition, form.fields, form.problem.parameters):
+        raise InputError(BESIDE_ENERGY, f"{key}.{condition.kind}")
 
     def density(x: Tensor, z: Tensor) -> Tensor:
-        a = form.data(alpha, f"{key}.robin.alpha", x)
-        g = form.data(given, f"{key}.{condition.kind}", x)
+        a, g = flux_data(
+            condition,
+            f"{key}.{condition.kind}",
+            lambda value, where: form.data(value, where, x, normal=normal),
+        )
         return (0.5 * a * z[0] - g) * z[0]
 
     return density

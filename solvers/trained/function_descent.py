@@ -29,6 +29,7 @@ from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem
 from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Progress
@@ -110,6 +111,8 @@ class FunctionDescent:
 
     def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> NonlinearState:
         """Discretise; raises InputError for a problem in time or a linear system."""
+        if isinstance(on, Mesh):
+            raise InputError("function_descent works on grids; on a mesh use newton", "solver.kind")
         return prepare(self.kind, problem, on)
 
     def run(
@@ -122,6 +125,7 @@ class FunctionDescent:
     ) -> Solution:
         """Descend from ``initial``, a value on the grid; else from zero or a linear answer."""
         progress = counting(progress)
+        assert isinstance(state.system.on, Grid)
         metric = Metric(state.problem, state.system.on)
         projector = None
         if self.projection is not None:
@@ -161,7 +165,7 @@ class Metric:
             equation = Equation(energy=f"0.5*({slopes} + u**2)")
         plain = replace(problem, equation=equation, boundary=boundary, parameters={}, exact=None)
         system = semidiscretize(plain, on)
-        M = system.linearise(torch.zeros(system.shape, dtype=torch.float64), 0.0).detach()
+        M = system.stencil(torch.zeros(system.shape, dtype=torch.float64), 0.0)
         self.M = M
         self.solver: LinearSolver = Direct()
         if not small(M):

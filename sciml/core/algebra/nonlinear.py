@@ -14,9 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
 
 # A function of the unknowns (*batch, *shape) and the time.
 Residual = Callable[[torch.Tensor, float], torch.Tensor]
@@ -24,13 +25,13 @@ Residual = Callable[[torch.Tensor, float], torch.Tensor]
 
 @dataclass(frozen=True)
 class NonlinearSystem:
-    """``inertia u'' + mass u' + F(u, t) = 0`` on the unknowns of a grid, float64.
+    """``inertia u'' + mass u' + F(u, t) = 0`` on the unknowns of a grid or a mesh, float64.
 
     ``residual(u, t)``: F for u of shape (*batch, *shape), differentiable in torch. ``linearise(u,
-    t)``: dF/du there as a Stencil. ``diffusion(u, t)``: a symmetric definite Stencil near it, the
-    linearised diffusion, for multigrid. ``mass``, ``inertia``: what stands before u' and u'', of a
-    shape that broadcasts to (*batch, *shape), or None. ``first``: u, and u' where there is inertia,
-    at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
+    t)``: dF/du there, a Stencil on grids. ``diffusion(u, t)``: a symmetric definite map near it,
+    the linearised diffusion, for multigrid. ``mass``, ``inertia``: what stands before u' and u'',
+    of a shape that broadcasts to (*batch, *shape), or None. ``first``: u, and u' where there is
+    inertia, at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
     ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
     on the scheme at a state, such as where it is upwind. ``guess``: a linear problem on the same
@@ -39,11 +40,11 @@ class NonlinearSystem:
     """
 
     residual: Residual
-    linearise: Callable[[torch.Tensor, float], Stencil]
-    diffusion: Callable[[torch.Tensor, float], Stencil]
+    linearise: Callable[[torch.Tensor, float], LinearMap]
+    diffusion: Callable[[torch.Tensor, float], LinearMap]
     shape: tuple[int, ...]
     batch: tuple[int, ...]
-    on: Grid
+    on: Grid | Mesh
     lift: Callable[[torch.Tensor, float], torch.Tensor]
     restrict: Callable[[torch.Tensor], torch.Tensor]
     first: tuple[torch.Tensor, ...] = ()
@@ -57,3 +58,9 @@ class NonlinearSystem:
     remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()
     guess: LinearSystem | None = None
     fields: tuple[str, ...] = ("u",)
+
+    def stencil(self, u: torch.Tensor, t: float) -> Stencil:
+        """dF/du at u, without a graph, of a system on a grid."""
+        J = self.linearise(u, t)
+        assert isinstance(J, Stencil)
+        return J.detach()

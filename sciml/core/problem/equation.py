@@ -104,12 +104,14 @@ class PDE(ABC):
     """What every type of equation says of itself; a leaf is a frozen dataclass with a ``kind``.
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
+    ``always_linear``: whether it is linear whatever its coefficients are.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
     kind: str
     title: ClassVar[str]
     complex: ClassVar[bool] = False
+    always_linear: ClassVar[bool] = False
 
     @property
     def linear(self) -> bool:
@@ -300,6 +302,7 @@ class Helmholtz(PDE):
     kind: Literal["helmholtz"] = "helmholtz"
     title: ClassVar[str] = "helmholtz"
     complex: ClassVar[bool] = True
+    always_linear: ClassVar[bool] = True
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes."""
@@ -325,6 +328,7 @@ class Elasticity(PDE):
     plane: Literal["strain", "stress"] = "strain"
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
+    always_linear: ClassVar[bool] = True
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes: deformations are small."""

@@ -6,11 +6,12 @@ The equations themselves stand in :mod:`sciml.core.problem.equation`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from math import isfinite
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import Condition, Robin, check_condition, names_state
 from sciml.core.problem.equation import (
     PDE,
     AnyEquation,
@@ -22,7 +23,7 @@ from sciml.core.problem.equation import (
     Vector,
 )
 from sciml.core.problem.grid import Box
-from sciml.core.problem.reader import Unknown, free_names
+from sciml.core.problem.reader import Unknown
 
 __all__ = [
     "Coefficient",
@@ -40,50 +41,6 @@ __all__ = [
 ]
 
 _Type = TypeVar("_Type", bound=PDE)
-
-
-@dataclass(frozen=True)
-class Robin:
-    """``alpha u + n . K grad u = g`` with the outward normal n."""
-
-    alpha: Coefficient
-    g: Coefficient = 0.0
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What holds on one side; exactly one of the five is given.
-
-    ``dirichlet``: u = value, a list for a velocity or a displacement. ``neumann``: n . K grad u =
-    value, n outward. ``robin``: see :class:`Robin`. ``periodic``: on both sides of a pair.
-    ``absorbing``: waves leave, for the Helmholtz equation.
-    """
-
-    dirichlet: Coefficient | Vector | None = None
-    neumann: Coefficient | Vector | None = None
-    robin: Robin | None = None
-    periodic: bool = False
-    absorbing: bool = False
-
-    def __post_init__(self) -> None:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        given = [name for name, v in values.items() if v is not None and v is not False]
-        if len(given) != 1:
-            raise InputError(
-                "a boundary condition is exactly one of dirichlet, neumann, robin, periodic: true, "
-                f"absorbing: true; got {', '.join(given) or 'none'}"
-            )
-
-    @property
-    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing"]:
-        """Which of the five it is."""
-        if self.dirichlet is not None:
-            return "dirichlet"
-        if self.neumann is not None:
-            return "neumann"
-        if self.robin is not None:
-            return "robin"
-        return "absorbing" if self.absorbing else "periodic"
 
 
 @dataclass(frozen=True)
@@ -201,14 +158,36 @@ class Problem:
     def linear(self) -> bool:
         """Whether it is a steady linear problem: one system of linear equations."""
         linear = self.time is None and self.equation.linear_with(self.parameters)
-        return linear and not self.nonlinear_sides
+        return linear and (self.equation.always_linear or not self.nonlinear_sides)
 
     @property
     def nonlinear_sides(self) -> bool:
-        """Whether a Neumann or Robin condition names the solution."""
-        values = [c.neumann for c in self.boundary.values()]
-        values += [v for c in self.boundary.values() if c.robin for v in (c.robin.alpha, c.robin.g)]
-        return any("u" in free_names(value, self.parameters) for value in values)
+        """Whether data of a side or of an obstacle's rim name the solution."""
+        return any(
+            names_state(condition, self.unknowns, self.parameters)
+            for _, condition in self.conditions
+            if condition.kind != "dirichlet"
+        )
+
+    @property
+    def unknowns(self) -> tuple[str, ...]:
+        """The names of the equation's fields."""
+        dimension = 3 if self.domain is None else self.domain.dimension
+        return self.equation.fields(dimension, self.first)
+
+    @property
+    def conditions(self) -> tuple[tuple[str, Condition], ...]:
+        """All conditions, that of an obstacle's rim included, with the keys of their values."""
+        stated = {f"problem.boundary.{side}": given for side, given in self.boundary.items()}
+        if self.obstacle is not None:
+            stated["problem.obstacle.boundary"] = self.obstacle.boundary
+        return tuple((f"{key}.{given.kind}", given) for key, given in stated.items())
+
+    def check_conditions(self) -> None:
+        """Raise InputError where the data of a condition name what they may not."""
+        linear = self.equation.title if self.equation.always_linear else ""
+        for key, condition in self.conditions:
+            check_condition(condition, key, self.unknowns, self.parameters, linear)
 
     @property
     def periodic(self) -> tuple[bool, ...]:

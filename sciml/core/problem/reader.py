@@ -28,8 +28,10 @@ from sciml.core.problem.table import Curve, Table, curve
 if TYPE_CHECKING:
     import torch
 
-# The outward normal of a side.
+# The outward normal of a side, and what to say of names where they are not known.
 NORMAL = ("nx", "ny", "nz")
+NO_NORMAL = "the outward normal is known in the data of a side or a rim only"
+NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 _COORDINATES = ("x", "y", "z")
 
 

@@ -10,7 +10,7 @@ which keeps A symmetric. A node on two Dirichlet boundaries takes the value of t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse
@@ -63,11 +63,24 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
         seen |= dict.fromkeys(numbers[name].tolist(), name)
         facets = on_facets(mesh, numbers[name], 2 * mesh.degree + 1)
         nodes = np.unique(facets.nodes.numpy())
-        found.append(Side(name, condition, facets, at_nodes(mesh, nodes)))
+        faced = replace(at_nodes(mesh, nodes), normal=_at_nodes(facets, nodes))
+        inner = not np.isin(numbers[name], outer).all()
+        found.append(Side(name, condition, facets, at_nodes(mesh, nodes) if inner else faced))
     bare = len(np.setdiff1d(outer, np.concatenate([*numbers.values(), []])))
     if bare:
         data.notes.append(f"{bare} boundary facets have no name: neumann 0 holds there")
     return found
+
+
+def _at_nodes(facets: Quadrature, nodes: np.ndarray) -> dict[str, torch.Tensor]:
+    """Unit normals at the ``nodes`` of a boundary, (n, 1) each: means over the facets around."""
+    place = torch.from_numpy(np.searchsorted(nodes, facets.nodes.numpy()))
+    means = []
+    for n in facets.normal.values():
+        share = (n * facets.scale[:, None]).expand(place.shape)
+        means.append(n.new_zeros(len(nodes)).index_add(0, place.flatten(), share.flatten()))
+    length = torch.stack(means).norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
+    return {name: (m / length)[:, None] for name, m in zip(facets.normal, means, strict=True)}
 
 
 def _check_names(

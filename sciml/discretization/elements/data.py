@@ -20,6 +20,7 @@ from sciml.core.problem.mesh import Mesh, seams
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.quadrature import Quadrature
 from sciml.core.problem.reader import (
+    NO_NORMAL,
     NORMAL,
     Context,
     Regions,
@@ -38,26 +39,29 @@ _REFUSED = {
         state_names(("u",)),
         "nonlinear problems are not solved on meshes: leave the solution out",
     ),
-    **dict.fromkeys(
-        NORMAL, "the outward normal is known in neumann and robin data of a boundary only"
-    ),
+    **dict.fromkeys(NORMAL, NO_NORMAL),
 }
 
 
 @dataclass(frozen=True)
 class MeshData:
-    """The mesh, the parameters (tensors of shape batch, and tables), and remarks for the user."""
+    """The mesh, the parameters (tensors of shape batch, and tables), and remarks for the user.
+
+    ``left``: ranges of tables that an iterate has been outside.
+    """
 
     mesh: Mesh
     parameters: Mapping[str, torch.Tensor]
     notes: list[str] = field(default_factory=list)
     tables: Mapping[str, Curve] = field(default_factory=dict)
+    left: set[str] = field(default_factory=set)
 
-    def context(self, part: Quadrature) -> Context:
-        """Which names mean what on a part of the mesh."""
+    def context(self, part: Quadrature, state: tuple[str, ...] = ()) -> Context:
+        """Which names mean what on a part of the mesh, ``state`` among them."""
         axes = AXES[: self.mesh.dimension]
         return Context(
             axes,
+            state=state,
             parameters=tuple(self.parameters),
             others=tuple(part.normal),
             tables=tuple(self.tables.items()),
@@ -73,28 +77,45 @@ def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
 
 
 def evaluate(
-    coefficient: Coefficient, part: Quadrature, data: MeshData, key: str, *, positive: bool = False
+    coefficient: Coefficient,
+    part: Quadrature,
+    data: MeshData,
+    key: str,
+    *,
+    positive: bool = False,
+    u: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The coefficient at a part's points, float64 (*batch, k, Q); k and Q are 1 where constant.
 
-    Raises InputError where it is none of the known kinds, has a wrong shape, or has a value that
-    is not finite (or not positive), and says where.
+    ``u``: the solution there, where it is known. Raises InputError where the coefficient is none of
+    the known kinds, has a wrong shape, or has a value that is not finite (or not positive), and
+    says where. With ``u`` values are not checked: an iteration sees them itself.
     """
     if isinstance(coefficient, Regions):
         value = _by_region(coefficient, part, data, key)
     else:
-        value = _plain(coefficient, part, data, key)
+        value = _plain(coefficient, part, data, key, u)
+    if u is not None:
+        return value
     require(value, part.points, key, finite=True, positive=positive)
     return value
 
 
-def _plain(coefficient: Coefficient, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:
-    read = compile(coefficient, data.context(part), key)
+def _plain(
+    coefficient: Coefficient,
+    part: Quadrature,
+    data: MeshData,
+    key: str,
+    u: torch.Tensor | None = None,
+) -> torch.Tensor:
+    state = {} if u is None else {"u": u}
+    read = compile(coefficient, data.context(part, tuple(state)), key)
     known = {
         name: p[..., None, None] if p.ndim else p
         for name, p in data.parameters.items()
         if name in read.names
-    } | dict(part.normal)
+    }
+    known |= {**part.normal, **state}
 
     def locate(
         values: torch.Tensor, centring: str | None, points: Sequence[torch.Tensor], key: str
@@ -105,7 +126,9 @@ def _plain(coefficient: Coefficient, part: Quadrature, data: MeshData, key: str)
     if value.is_complex():
         raise InputError(f"{short(key)} must be real; it is complex", key)
     value = value.to(torch.float64)
-    if read.curves:
+    if read.curves and "u" in read.names:
+        data.left.update(c.range for c in read.curves if bool(value.detach().isnan().any()))
+    elif read.curves:
         try:
             require(value.reshape(1, 1) if value.ndim == 0 else value, part.points, key,
                     finite=True)  # fmt: skip

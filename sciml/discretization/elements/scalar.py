@@ -10,7 +10,8 @@ says so.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -21,6 +22,7 @@ from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
+from sciml.core.problem.condition import flux_data, names_state
 from sciml.core.problem.dispatch import discretises, estimates_memory, semidiscretises
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.mesh import Mesh
@@ -40,6 +42,7 @@ from sciml.discretization.elements.boundary import (
     system_of,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.volumes.jacobian import derivative
 
 _KEY = "problem.equation"
 
@@ -55,10 +58,144 @@ def discretize_on_mesh(
     coefficients, sources and boundary values. ``lift`` gives (*batch, nodes). Raises InputError for
     data that make no well-posed system.
     """
+    parts = _assembled(problem, mesh)
+    for side in parts.of_state:
+        raise InputError(
+            "data of a side name the solution: the problem is nonlinear, use newton or auto",
+            side.key,
+        )
+    b, defect = parts.b, None
+    if parts.singular:
+        b, defect = _compatible(parts.cells, b, mesh, parts.data)
+    A, right = parts.eliminated(parts.values, b, parts.definite)
+    embedding = Embedding(parts.fixed, mesh.shape)
+    system = system_of(A, right, embedding, parts.data, ("u",), defect)
+    return placed(system, dtype, device)
+
+
+@semidiscretises(Equation, Mesh)
+def semidiscretize_on_mesh(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> NonlinearSystem:
+    """A steady linear equation whose Neumann or Robin data name u, as F(x) = 0 on the free nodes.
+
+        F = A x - b + int_sides (alpha(u) u - g(u)) v
+
+    Raises InputError for an equation that is nonlinear itself, and for one in time.
+    """
+    if problem.time is not None or not problem.form.linear_with(problem.parameters):
+        raise InputError(
+            "on a mesh only steady linear equations are solved, neumann and robin data aside; this "
+            "one needs domain: and grid:",
+            "problem.domain",
+        )
+    parts = _assembled(problem, mesh)
+    embedding = Embedding(parts.fixed, mesh.shape)
+    A, b = parts.eliminated(parts.values, parts.b, parts.definite)
+    n = A.shape[0]
+
+    def gap(side: Side, u: torch.Tensor) -> torch.Tensor:
+        """``alpha u - g`` at the quadrature points of a side where the solution is ``u``."""
+        alpha, g = flux_data(
+            side.condition,
+            side.key,
+            lambda value, key: evaluate(value, side.facets, parts.data, key, u=u),
+        )
+        return alpha * u - g
+
+    def residual(x: torch.Tensor, t: float) -> torch.Tensor:
+        total, u = A.apply(x) - b, embedding.lift(x)
+        for side in parts.of_state:
+            part = side.facets
+            flux = scatter(load(part, gap(side, part.at_points(u))), part.nodes, mesh.shape[0])
+            total = total + embedding.restrict(flux)
+        return total
+
+    def with_sides(x: torch.Tensor, least: float) -> PatternMatrix:
+        """A and the slopes of the sides' data, from ``least`` upwards."""
+        values, nodal, definite, level_free = parts.values, embedding.lift(x), True, True
+        for side in parts.of_state:
+            u = side.facets.at_points(nodal)
+            slope = derivative(partial(gap, side), u, torch.ones_like(u))
+            slope = slope.clamp(min=least)
+            definite &= bool((slope >= 0).all())
+            level_free &= not bool((slope != 0).any())
+            entries = mass(side.facets, slope)
+            values = values + scatter(
+                entries, parts.places.entries(side.facets.nodes), values.shape[-1]
+            )
+        free = parts.singular and level_free
+        return parts.eliminated(values, parts.b, parts.definite and definite, free)[0]
+
+    def remarks(x: torch.Tensor, t: float) -> tuple[str, ...]:
+        left = sorted(parts.data.left)
+        return tuple(f"an iterate was outside: {r}; outside: hold keeps its ends" for r in left)
+
+    zero = torch.zeros(n, dtype=torch.float64)
+    return NonlinearSystem(
+        residual=residual,
+        linearise=lambda x, t: with_sides(x, -torch.inf),
+        diffusion=lambda x, t: with_sides(x, 0.0),
+        shape=(n,),
+        batch=tuple(torch.broadcast_shapes(A.batch, residual(zero, 0.0).shape[:-1])),
+        on=mesh,
+        lift=lambda x, t: embedding.lift(x),
+        restrict=embedding.restrict,
+        symmetric=A.symmetric,
+        notes=tuple(parts.data.notes),
+        remarks=remarks,
+    )
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """All of a problem but for the sides ``of_state``, whose data name the solution.
+
+    ``values``: the matrix's entries, by ``places``; ``b``: (*batch, nodes). ``singular``: whether
+    constants are in its kernel.
+    """
+
+    data: MeshData
+    cells: Quadrature
+    places: Pattern
+    values: torch.Tensor
+    b: torch.Tensor
+    fixed: Fixed
+    of_state: tuple[Side, ...]
+    symmetric: bool
+    definite: bool
+    singular: bool
+
+    def eliminated(
+        self, values: torch.Tensor, b: torch.Tensor, definite: bool, singular: bool | None = None
+    ) -> tuple[PatternMatrix, torch.Tensor]:
+        """The matrix of these ``values`` and b on the free nodes."""
+
+        def build(indptr: np.ndarray, columns: np.ndarray, entries: torch.Tensor) -> PatternMatrix:
+            # Ruge-Stuben coarsening takes more iterations on every finer irregular or P2 mesh,
+            # smoothed aggregation hardly any; the constants tell AMG to use that.
+            constants = np.ones((len(indptr) - 1, 1)) if self.symmetric else None
+            return PatternMatrix(
+                indptr,
+                columns,
+                entries,
+                symmetric=self.symmetric,
+                definite=definite,
+                nullspace=self.singular if singular is None else singular,
+                near_nullspace=constants,
+            )
+
+        return eliminate(Whole(self.places.ids, values, b), self.fixed, build)
+
+
+def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
     check_on_mesh(problem)
     _check_form(problem.form, mesh.dimension)
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
+    of_state = tuple(
+        s for s in boundary if names_state(s.condition, problem.unknowns, problem.parameters)
+    )
     cells = whole(mesh, 2 * mesh.degree)
     places = pattern(mesh)
     local, symmetric, reaction = _local(problem.form, cells, data)
@@ -66,40 +203,13 @@ def discretize_on_mesh(
     values = scatter(local, places.entries(cells.nodes), size)
     f = evaluate(problem.form.f, cells, data, f"{_KEY}.f")
     b = scatter(load(cells, f), cells.nodes, mesh.shape[0])
-    values, b, held = _add_sides(boundary, data, places, values, b)
+    others = [side for side in boundary if side not in of_state]
+    values, b, held = _add_sides(others, data, places, values, b)
     fixed = fixed_values(boundary, data)
     definite = symmetric and reaction is not None and held is not None
     anchored = bool(reaction) or bool(held)
-    singular = _is_singular(mesh, fixed, boundary, anchored)
-    b, defect = _compatible(cells, b, mesh, data) if singular else (b, None)
-
-    def build(indptr: np.ndarray, columns: np.ndarray, entries: torch.Tensor) -> PatternMatrix:
-        # Ruge-Stuben coarsening takes more iterations on every finer irregular or P2 mesh, smoothed
-        # aggregation hardly any; the constants tell AMG to use that.
-        constants = np.ones((len(indptr) - 1, 1)) if symmetric else None
-        return PatternMatrix(
-            indptr,
-            columns,
-            entries,
-            symmetric=symmetric,
-            definite=definite,
-            nullspace=singular,
-            near_nullspace=constants,
-        )
-
-    A, right = eliminate(Whole(places.ids, values, b), fixed, build)
-    system = system_of(A, right, Embedding(fixed, mesh.shape), data, ("u",), defect)
-    return placed(system, dtype, device)
-
-
-@semidiscretises(Equation, Mesh)
-def _refuse(
-    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
-) -> NonlinearSystem:
-    raise InputError(
-        "on a mesh only steady linear problems are solved; this one needs domain: and grid:",
-        "problem.domain",
-    )
+    singular = not anchored and _is_singular(mesh, fixed, bool(of_state))
+    return Assembly(data, cells, places, values, b, fixed, of_state, symmetric, definite, singular)
 
 
 @estimates_memory(Equation, Mesh)
@@ -192,23 +302,22 @@ def _add_sides(
     """The integrals of neumann and robin; then alpha: False where 0, None where negative."""
     held: bool | None = False
     for side in boundary:
-        condition, part = side.condition, side.facets
-        if condition.neumann is not None:
-            b = b + _on_side(condition.neumann, side, data, side.key)
-        if condition.robin is not None:
-            b = b + _on_side(condition.robin.g, side, data, f"{side.key}.g")
-            alpha = evaluate(condition.robin.alpha, part, data, f"{side.key}.alpha")
+        if side.condition.kind not in ("neumann", "robin"):
+            continue
+        part = side.facets
+        alpha, g = flux_data(side.condition, side.key, partial(_on_part, part, data))
+        b = b + scatter(load(part, g), part.nodes, data.mesh.shape[0])
+        if side.condition.robin is not None:
             entries = scatter(mass(part, alpha), places.entries(part.nodes), values.shape[-1])
             values = values + entries
             held = None if held is None or bool((alpha < 0).any()) else held or bool(alpha.any())
     return values, b, held
 
 
-def _on_side(coefficient: Any, side: Side, data: MeshData, key: str) -> torch.Tensor:
+def _on_part(part: Quadrature, data: MeshData, coefficient: Any, key: str) -> torch.Tensor:
     if isinstance(coefficient, (list, tuple)):
         raise InputError("a scalar equation needs one value, not a list", key)
-    g = evaluate(coefficient, side.facets, data, key)
-    return scatter(load(side.facets, g), side.facets.nodes, data.mesh.shape[0])
+    return evaluate(coefficient, part, data, key)
 
 
 def fixed_values(boundary: list[Side], data: MeshData) -> Fixed:
@@ -236,13 +345,14 @@ def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> 
     return full.index_copy(-1, index, given.expand(*batch, len(index)).to(values.dtype))
 
 
-def _is_singular(mesh: Mesh, fixed: Fixed, boundary: list[Side], anchored: bool) -> bool:
-    """Whether constants are in the kernel; InputError where only a part of the mesh is held."""
-    if anchored:
-        return False
+def _is_singular(mesh: Mesh, fixed: Fixed, settled: bool) -> bool:
+    """Whether constants are in the kernel; InputError where only a part of the mesh is held.
+
+    ``settled``: sides that name the solution may hold what nothing else does.
+    """
     part = parts_of(mesh)
     free = np.setdiff1d(part, part[fixed.mask])
-    if len(free) and part.max() > 0:
+    if len(free) and part.max() > 0 and not settled:
         first = mesh.nodes[np.flatnonzero(part == free[0])[0]]
         raise InputError(
             f"the mesh has {part.max() + 1} separate parts and nothing fixes u on the one at "

@@ -22,6 +22,9 @@ from sciml.core.problem.grid import AXES
 from sciml.core.problem.interpolation import on_box
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import (
+    NO_NORMAL,
+    NO_TIME,
+    NORMAL,
     Context,
     FieldFile,
     Unknown,
@@ -34,8 +37,6 @@ from sciml.core.problem.reader import (
     state_names,
 )
 from sciml.core.problem.table import Curve, Table
-
-_NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class Pointwise:
             for i, axis in enumerate(self.problem.box.axes)
         }
 
-    def context(self, solved: bool = True) -> Context:
-        """Which names mean what at points; the solution where it is known."""
+    def context(self, solved: bool = True, faced: bool = False) -> Context:
+        """Which names mean what at points; the solution and a side's normal where known."""
         return _context(
             self.problem.box.axes,
             self.problem.time is not None,
@@ -76,6 +77,7 @@ class Pointwise:
             tuple(self.parameters),
             _tables(self.problem),
             solved,
+            faced,
         )
 
     def names(self, coefficient: Any, key: str) -> frozenset[str]:
@@ -111,14 +113,18 @@ class Pointwise:
         points: Tensor,
         values: Tensor | None = None,
         slopes: Tensor | None = None,
+        normal: Sequence[float] | None = None,
     ) -> Tensor:
         """The coefficient at the points, (N,) or a scalar tensor; differentiable.
 
-        ``values`` (N, F) and ``slopes`` (D, N, F) are those of the solution. Raises InputError for
-        a kind that is none of the known ones.
+        ``values`` (N, F) and ``slopes`` (D, N, F) are those of the solution, ``normal`` is that of
+        the side on which all points lie. Raises InputError for a kind that is none of the known
+        ones.
         """
-        read = compile(coefficient, self.context(values is not None), key, self.files)
+        context = self.context(values is not None, normal is not None)
+        read = compile(coefficient, context, key, self.files)
         known = self._known(read.names, points, values, slopes)
+        known |= {n: points.new_tensor(v) for n, v in zip(NORMAL, normal or (), strict=False)}
         places = points.unbind(1)[: self.problem.box.dimension]
         value = read.at(places, known, self._interpolated)
         if value.ndim > 1 or value.is_complex():
@@ -173,13 +179,20 @@ def _context(
     parameters: tuple[str, ...],
     tables: tuple[tuple[str, Curve], ...],
     solved: bool,
+    faced: bool,
 ) -> Context:
     state = tuple(dict.fromkeys((*state_names(fields), *state_names(fields, axes))))
-    refused = {"t": _NO_TIME, **dict.fromkeys(("u", *state), "the solution cannot stand here")}
+    normal = normal_names(axes)
+    refused = {"t": NO_TIME, **dict.fromkeys(("u", *state), "the solution cannot stand here")}
+    refused |= dict.fromkeys(normal, NO_NORMAL)
     numbers = tuple(name for name in parameters if name not in dict(tables))
-    return Context(
-        axes, timed, state if solved else (), numbers, (), tables, tuple(refused.items())
-    )
+    known, others = state if solved else (), normal if faced else ()
+    return Context(axes, timed, known, numbers, others, tables, tuple(refused.items()))
+
+
+def normal_names(axes: Sequence[str]) -> tuple[str, ...]:
+    """The components of a side's normal by name, up to three."""
+    return NORMAL[: len(axes)] if len(axes) <= len(AXES) else ()
 
 
 def _tables(problem: Problem) -> tuple[tuple[str, Curve], ...]:

@@ -28,6 +28,7 @@ from sciml.core.problem.dispatch import states_at_points
 from sciml.core.problem.equation import Equation, NavierStokes, System
 from sciml.core.problem.grid import Points
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.reader import NORMAL, state_names
 from sciml.discretization.points.jet import Jet, Pairs
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
 
@@ -173,6 +174,13 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
     """
     if problem.obstacle is not None:
         raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
+    problem.check_conditions()
+    axes = problem.box.axes
+    for name in {*axes, "t", *state_names(problem.unknowns, axes), *NORMAL} & {*problem.parameters}:
+        raise InputError(
+            f"a parameter cannot be called '{name}': the name is taken",
+            f"problem.parameters.{name}",
+        )
     numbers = numeric_parameters(problem) if parameters is None else parameters
     form: StrongForm = states_at_points.look_up(problem.equation, Points)(problem, numbers)
     return form

@@ -22,7 +22,7 @@ from sciml.discretization.volumes.assemble import (
     integrated_source,
     right,
 )
-from sciml.discretization.volumes.boundary import Names, names_of, names_of_sides
+from sciml.discretization.volumes.boundary import names_of_rim, names_of_sides
 from sciml.discretization.volumes.coefficients import Data, depends_on
 
 _KEY = "problem.equation"
@@ -67,7 +67,7 @@ class Affine:
             raise InputError("an obstacle cannot move: leave t out", "problem.obstacle.inside")
         self.problem, self.info = problem, info
         operator = depends_on((form.K, form.b or (), form.c), info, _KEY)
-        sides, rim = names_of_sides(problem, info), _names_of_rim(problem, info)
+        sides, rim = names_of_sides(problem, info), names_of_rim(problem, info)
         self.moving = "t" in operator | sides.alpha | rim.alpha | rim.data
         self._source_moves = self.moving or "t" in depends_on(form.f, info, f"{_KEY}.f")
         self._sides_move = self.moving or "t" in sides.data
@@ -95,9 +95,3 @@ class Affine:
         if self._source_moves:
             source = integrated_source(self.problem, parts, info)
         return Instant(parts, right(self.problem, parts, info, source))
-
-
-def _names_of_rim(problem: Problem, info: Data) -> Names:
-    if problem.obstacle is None:
-        return Names(frozenset(), frozenset())
-    return names_of(problem.obstacle.boundary, info, "problem.obstacle.boundary")

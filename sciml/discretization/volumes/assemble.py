@@ -55,10 +55,14 @@ def discretize(
     check_memory(problem, grid, dtype, device)
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
-    if boundary.ends_of_state(problem, info):
+    keys = [
+        boundary.condition_at(problem, *end)[1] for end in boundary.ends_of_state(problem, info)
+    ]
+    if boundary.rim_of_state(problem):
+        keys.append("problem.obstacle.boundary")
+    for key in keys:
         raise InputError(
-            "the sides' data name the solution: the problem is nonlinear, use newton or auto",
-            "problem.boundary",
+            "data of a side name the solution: the problem is nonlinear, use newton or auto", key
         )
     parts = assemble(problem, info)
     A, b = parts.A, right(problem, parts, info)
@@ -187,12 +191,14 @@ def _operator(
     openings = hole.openings if hole is not None else None
     terms = boundary.sides(problem, info, cross, inner, openings, scheme)
     grounded = terms.grounded or reaction is not None or (rim is not None and rim.grounded)
+    # In time nothing is singular, and what leaks into a joined hole would add up.
     joined = hole is not None and hole.openings is not None and not grounded
+    joined &= problem.time is None
     if joined and hole is not None:
         cross = [f.opened(o) for f, o in zip(whole, obstacle.join_holes(hole, lay), strict=True)]
     planes = _cross_planes(cross, reaction, terms, rim, lay)
     if hole is not None and not joined:
-        planes = _decouple(planes, whole, hole, lay)
+        planes, grounded = _decouple(planes, whole, hole, lay), True
     A = Stencil(planes, cross_offsets(lay.dimension), **_tags(problem, reaction, grounded, lay))
     limited = tuple(face.limited for face in cross)
     return Assembly(A, cross, terms, rim, inner, lay, hole, volume, scheme, limited)

@@ -27,13 +27,12 @@ from typing import Any
 import torch
 
 from sciml.core.errors import InputError
+from sciml.core.problem.condition import Condition, flux_data, names_state
 from sciml.core.problem.grid import SIDES
-from sciml.core.problem.problem import Condition, Problem, Robin
+from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import NORMAL
 from sciml.discretization.volumes.averages import over_faces
 from sciml.discretization.volumes.coefficients import (
-    SLOPES,
-    STATE,
     Data,
     depends_on,
     describe,
@@ -64,54 +63,48 @@ def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> torch.Ten
     return torch.tensor(value, dtype=dtype, device=device)
 
 
-def _outward(info: Data, axis: int, end: int) -> Data:
+def outward(info: Data, axis: int, end: int) -> Data:
+    """The context on a side of the box, whose normal is known."""
     d = info.layout.dimension
     return facing(info, [(1.0 if end else -1.0) if k == axis else 0.0 for k in range(d)])
 
 
-def flux_condition(condition: Condition) -> Robin:
-    """A Neumann condition as a Robin condition without alpha; a Robin condition itself."""
-    return condition.robin if condition.robin is not None else Robin(0.0, condition.neumann)
-
-
-def flux_data(
-    condition: Condition,
-    points: Points,
-    key: str,
-    read: Callable[[Any, str], torch.Tensor],
-    checked: bool = True,
+def checked_flux(
+    condition: Condition, points: Points, key: str, read: Callable[[Any, str], torch.Tensor]
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(alpha, g) at ``points`` by ``read(coefficient, key)``.
-
-    Raises InputError for a negative alpha if ``checked``: an iteration may pass through states
-    where it is.
-    """
-    robin = flux_condition(condition)
-    alpha = read(robin.alpha, f"{key}.alpha")
-    if checked and bool((alpha.detach() < 0).any()):
+    """(alpha, g) at ``points`` by ``read(coefficient, key)``; InputError for a negative alpha."""
+    alpha, g = flux_data(condition, key, read)
+    if bool((alpha.detach() < 0).any()):
         where = describe(alpha, alpha < 0, points, f"{key}.alpha")
         raise InputError(f"{where} (must be zero or positive)", f"{key}.alpha")
-    return alpha, read(robin.g, f"{key}.g" if condition.kind == "robin" else key)
+    return alpha, g
 
 
 def flux_at(
     problem: Problem, axis: int, end: int, info: Data, checked: bool = True
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """(alpha, g) of a closed side, means over the faces of its unknowns, that axis of size 1."""
-    condition, key = _condition(problem, axis, end)
-    here, place = _outward(info, axis, end), _edge(info.layout, axis, end)
-    points = info.layout.points({axis: place})
-    return flux_data(
-        condition, points, key, lambda v, name: over_faces(v, axis, place, here, name), checked
-    )
+    """(alpha, g) of a closed side, means over the faces of its unknowns, that axis of size 1.
+
+    Raises InputError for a negative alpha if ``checked``: an iteration may pass through states
+    where it is.
+    """
+    condition, key = condition_at(problem, axis, end)
+    here, place = outward(info, axis, end), _edge(info.layout, axis, end)
+
+    def read(value: Any, name: str) -> torch.Tensor:
+        return over_faces(value, axis, place, here, name)
+
+    if not checked:
+        return flux_data(condition, key, read)
+    return checked_flux(condition, info.layout.points({axis: place}), key, read)
 
 
 def dirichlet_at(
     problem: Problem, axis: int, end: int, info: Data
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Dirichlet values at the unknowns' places, that axis of size 1; of node grids on all too."""
-    lay, (condition, key) = info.layout, _condition(problem, axis, end)
-    here = _outward(info, axis, end)
+    lay, (condition, key) = info.layout, condition_at(problem, axis, end)
+    here = outward(info, axis, end)
     if lay.cells:
         return evaluate(
             condition.dirichlet, lay.points({axis: _edge(lay, axis, end)}), here, key
@@ -123,7 +116,8 @@ def dirichlet_at(
     return lay.to_unknowns(whole, skip=axis), whole
 
 
-def _condition(problem: Problem, axis: int, end: int) -> tuple[Condition, str]:
+def condition_at(problem: Problem, axis: int, end: int) -> tuple[Condition, str]:
+    """The condition at an end of an axis, and the key of its value."""
     name = SIDES[axis][end]
     condition = problem.boundary[name]
     return condition, f"problem.boundary.{name}.{condition.kind}"
@@ -208,36 +202,37 @@ def names_of_sides(problem: Problem, info: Data) -> Names:
     )
 
 
-def ends_of_state(problem: Problem, info: Data) -> tuple[End, ...]:
-    """The closed sides whose data name the solution.
+def names_of_rim(problem: Problem, info: Data) -> Names:
+    """What the condition on an obstacle's rim names."""
+    if problem.obstacle is None:
+        return Names(frozenset(), frozenset())
+    condition = problem.obstacle.boundary
+    return names_of(condition, info, f"problem.obstacle.boundary.{condition.kind}")
 
-    Raises InputError where a Dirichlet value or an obstacle's rim does, or data name a slope.
-    """
-    found = []
-    rim = problem.obstacle
-    if rim is not None:
-        names = names_of(rim.boundary, info, "problem.obstacle.boundary")
-        if (names.data | names.alpha) & set(STATE):
-            raise InputError(
-                "the rim of an obstacle may not depend on the solution", "problem.obstacle.boundary"
-            )
-    for axis, end, _ in _ends(info.layout):
-        condition, key = _condition(problem, axis, end)
-        names = names_of(condition, info, key)
-        named = (names.data | names.alpha) & set(STATE)
-        if named and condition.kind == "dirichlet":
-            raise InputError("a Dirichlet value may not depend on the solution", key)
-        if named & set(SLOPES):
-            raise InputError("boundary data may name u, but not its slopes", key)
-        if named:
-            found.append((axis, end))
-    return tuple(found)
+
+def ends_of_state(problem: Problem, info: Data) -> tuple[End, ...]:
+    """The closed sides whose data name a field."""
+    return tuple(
+        (axis, end)
+        for axis, end, kind in _ends(info.layout)
+        if kind == "closed"
+        and names_state(condition_at(problem, axis, end)[0], info.fields, problem.parameters)
+    )
 
 
 def insulated(problem: Problem, ends: Sequence[End]) -> Problem:
-    """The problem with n . K grad u = 0 on some sides."""
+    """The problem with n . K grad u = 0 on some sides, and on a rim whose data name u."""
     closed = {SIDES[axis][end]: Condition(neumann=0.0) for axis, end in ends}
-    return replace(problem, boundary={**problem.boundary, **closed})
+    hole = problem.obstacle
+    if hole is not None and rim_of_state(problem):
+        hole = replace(hole, boundary=Condition(neumann=0.0))
+    return replace(problem, boundary={**problem.boundary, **closed}, obstacle=hole)
+
+
+def rim_of_state(problem: Problem) -> bool:
+    """Whether the data of an obstacle's rim name the solution."""
+    hole = problem.obstacle
+    return hole is not None and names_state(hole.boundary, problem.unknowns, problem.parameters)
 
 
 # --- Conditions that name the solution ------------------------------------------------------------

@@ -22,6 +22,8 @@ from sciml.core.problem.grid import AXES
 from sciml.core.problem.interpolation import interpolate, on_box
 from sciml.core.problem.problem import Coefficient, FieldFile, Problem
 from sciml.core.problem.reader import (
+    NO_NORMAL,
+    NO_TIME,
     NORMAL,
     Compiled,
     Context,
@@ -37,9 +39,7 @@ from sciml.discretization.volumes.layout import Layout, Points
 
 SLOPES = ("ux", "uy", "uz")
 STATE = ("u", *SLOPES)
-_NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 _NO_STATE = "the solution cannot stand here, or the equation is nonlinear: use newton or auto"
-_NO_NORMAL = "the outward normal is known in the data of a side or a rim only"
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ def _context(
     if solved:
         others = tuple(dict.fromkeys((*others, *NORMAL[:dimension])))
     axes = AXES[:dimension]
-    refused = {"t": _NO_TIME, **dict.fromkeys(state, _NO_STATE)}
-    refused |= dict.fromkeys(NORMAL[:dimension], _NO_NORMAL)
+    refused = {"t": NO_TIME, **dict.fromkeys(state, _NO_STATE)}
+    refused |= dict.fromkeys(NORMAL[:dimension], NO_NORMAL)
     return Context(
         axes, "t" in variables, known, parameters, others, tables, tuple(refused.items())
     )

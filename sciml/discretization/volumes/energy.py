@@ -19,9 +19,16 @@ import torch
 
 from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import InputError
+from sciml.core.problem.condition import BESIDE_ENERGY
 from sciml.core.problem.problem import Problem
 from sciml.discretization.volumes.affine import AtTime
-from sciml.discretization.volumes.boundary import SideData, ends_of_state, joined, side_data
+from sciml.discretization.volumes.boundary import (
+    SideData,
+    condition_at,
+    ends_of_state,
+    joined,
+    side_data,
+)
 from sciml.discretization.volumes.coefficients import Data, evaluate
 from sciml.discretization.volumes.layout import Layout, Points, at_end
 
@@ -52,10 +59,9 @@ class Energy:
             raise InputError("an energy needs a node grid: use centring: node", "grid.centring")
         if problem.obstacle is not None:
             raise InputError("an energy does not go with an obstacle", "problem.obstacle")
-        if ends_of_state(problem, info):
-            raise InputError(
-                "beside an energy boundary data may not depend on the solution", "problem.boundary"
-            )
+        for axis, end in ends_of_state(problem, info):
+            _, key = condition_at(problem, axis, end)
+            raise InputError(BESIDE_ENERGY, key)
         self.problem, self.info, self.lay = problem, info, lay
         self.spacing = [axis.spacing for axis in lay.axes]
         self.corners = tuple(product((0, 1), repeat=lay.dimension))

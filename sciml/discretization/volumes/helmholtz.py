@@ -31,11 +31,13 @@ import torch
 from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
+from sciml.core.problem.condition import Condition, Robin, flux_data
 from sciml.core.problem.dispatch import discretises, estimates_memory
 from sciml.core.problem.equation import Equation, FieldFile, Helmholtz, Sponge
 from sciml.core.problem.grid import SIDES, Grid
-from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin
+from sciml.core.problem.problem import Obstacle, Problem
 from sciml.discretization.volumes import assemble, obstacle
+from sciml.discretization.volumes.boundary import outward
 from sciml.discretization.volumes.coefficients import Data, data, evaluate, require
 from sciml.discretization.volumes.layout import Layout, at_end, layout
 from sciml.discretization.volumes.memory import check_memory, samples
@@ -251,7 +253,7 @@ def _open_sides(problem: Problem, lay: Layout, info: Data, hole: Cut | None) -> 
             if not _is_open(problem.boundary[name]):
                 continue
             points = lay.points({axis: line.edges[[0, -1]][end : end + 1]})
-            alpha, g = _robin(problem, name, points, info)
+            alpha, g = _robin(problem, name, points, outward(info, axis, end))
             area: float | torch.Tensor = lay.measure(without=axis)
             if hole is not None and hole.openings is not None:
                 area = area * at_end(hole.openings[axis], axis, lay.dimension, end)
@@ -270,10 +272,10 @@ def _robin(
     problem: Problem, name: str, points: tuple[torch.Tensor, ...], info: Data
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """alpha, and g unless it is zero, of an open side at its points."""
-    robin, key = problem.boundary[name].robin, f"problem.boundary.{name}.robin"
-    if robin is not None:
-        alpha = _complex(robin.alpha, points, info, f"{key}.alpha")
-        return alpha, _complex(robin.g, points, info, f"{key}.g")
+    condition = problem.boundary[name]
+    if condition.robin is not None:
+        key = f"problem.boundary.{name}.robin"
+        return flux_data(condition, key, lambda v, where: _complex(v, points, info, where))
     equation = problem.equation_as(Helmholtz)
     k = evaluate(equation.wavenumber, points, info, f"{_KEY}.wavenumber")
     return -1j * k * _conductivity(problem, points, info).sqrt(), None

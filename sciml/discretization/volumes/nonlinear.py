@@ -30,8 +30,10 @@ from sciml.discretization.volumes.boundary import (
     SideData,
     ends_of_state,
     insulated,
+    names_of_rim,
     names_of_sides,
     padded,
+    rim_of_state,
     side_data,
     state_residual,
 )
@@ -48,7 +50,7 @@ from sciml.discretization.volumes.fluxes import SCHEMES, limited_flux
 from sciml.discretization.volumes.jacobian import box_jacobian, derivative
 from sciml.discretization.volumes.layout import Embedding, high_faces, layout, low_faces
 from sciml.discretization.volumes.memory import check_form, check_memory, is_matrix
-from sciml.discretization.volumes.obstacle import Cut
+from sciml.discretization.volumes.obstacle import Cut, rim_of, rim_residual
 from sciml.discretization.volumes.quasilinear import Quasilinear, face_jump
 
 _KEY = "problem.equation"
@@ -108,8 +110,8 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
     }
     dropped: dict[str, Any] = {name: 0.0 for name, found in nonlinear.items() if found}
     bare: dict[str, Any] = {"m": 0.0, "d": 0.0, "kind": "general"}
-    ends = ends_of_state(problem, info)
-    pointwise = bool(dropped or ends)
+    ends, rimmed = ends_of_state(problem, info), rim_of_state(problem)
+    pointwise = bool(dropped or ends or rimmed)
     linear = insulated(replace(problem, equation=replace(form, **dropped, **bare)), ends)
     affine = Affine(linear, info, balanced=not pointwise)
     plain = affine
@@ -119,6 +121,7 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
     parts = affine.at(_start(problem)).parts
     weights = _weights(parts)
     shape = lay.shape
+    rim = rim_of(parts.hole, lay) if rimmed and parts.hole is not None else None
     # A limiter that has nothing to do now may have where the operator changes.
     limiting = any(part is not None for part in parts.limited) or (
         affine.moving and form.b is not None and SCHEMES[parts.scheme].limiter is not None
@@ -139,6 +142,10 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
         total = weights * total
         if ends:
             total = total + state_residual(problem, ends, u, here, parts.scheme, parts.openings)
+        if rim is not None:
+            K = affine.at(t).parts.K
+            assert K is not None
+            total = total + rim_residual(problem, rim, u, here, K)
         return total
 
     def slope(u: torch.Tensor, t: float) -> torch.Tensor:
@@ -172,9 +179,9 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
     if pointwise:
         leads.append(reaction(zero, _start(problem)).shape)
     moving = affine.moving or any(_in_reaction(problem, info, nonlinear))
-    if ends:
-        names = names_of_sides(problem, info)
-        moving |= "t" in names.data | names.alpha
+    if ends or rimmed:
+        sides, of_rim = names_of_sides(problem, info), names_of_rim(problem, info)
+        moving |= "t" in sides.data | sides.alpha | of_rim.data | of_rim.alpha
     return NonlinearSystem(
         residual=residual,
         linearise=linearise,

@@ -8,7 +8,8 @@ Neumann and Robin rims (Ng, Min and Gibou 2009; Papac, Gibou and Ratsch 2010): c
 cut. The open share of each face multiplies its flux, the open share of the volume f and c. By the
 divergence theorem the rim's area vector in a control volume is the sum of its faces' open areas;
 with d the signed distance of the point to the rim, alpha u + n . K grad u = g adds
-|rim| alpha / (1 + alpha d / K) to the diagonal and |rim| g / (1 + alpha d / K) to the right.
+|rim| alpha / (1 + alpha d / K) to the diagonal and |rim| g / (1 + alpha d / K) to the right; where
+alpha and g depend on u, the slope of alpha u - g stands for alpha in the denominator.
 
 Open shares are those of lines on which phi is taken as linear, averaged by the midpoint rule over
 lines in the direction in which phi changes most.
@@ -17,16 +18,17 @@ lines in the direction in which phi changes most.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
 import torch
 
 from sciml.core.errors import InputError
+from sciml.core.problem.condition import flux_data
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.problem import Obstacle, Problem
-from sciml.discretization.volumes.boundary import facing, flux_data
+from sciml.discretization.volumes.boundary import checked_flux, facing
 from sciml.discretization.volumes.coefficients import Data, call, evaluate, expression
 from sciml.discretization.volumes.fluxes import Faces, Limited
 from sciml.discretization.volumes.layout import (
@@ -241,8 +243,34 @@ def join_holes(obstacle: Cut, layout: Layout) -> tuple[torch.Tensor, ...]:
     return tuple(joined)
 
 
-def flux_rim(obstacle: Cut, layout: Layout, data: Data, K: Sequence[torch.Tensor]) -> RimTerms:
-    """Neumann and Robin terms of the rim; ``K`` on the unknowns, per axis."""
+@dataclass(frozen=True)
+class Rim:
+    """Where control volumes meet a Neumann or Robin rim, N of them.
+
+    ``index``: of their unknowns, per axis; ``flat``: the same as one number. ``area``: that of the
+    rim in each, ``share`` (d, N) the squares of its normal; ``nearest``: its point nearest to the
+    unknown, at the signed ``distance``, ``normal`` there, out of the fluid.
+    """
+
+    index: tuple[torch.Tensor, ...]
+    flat: torch.Tensor
+    area: torch.Tensor
+    share: torch.Tensor
+    nearest: Points
+    distance: torch.Tensor
+    normal: list[torch.Tensor]
+
+    def conductivity(self, K: Sequence[torch.Tensor], layout: Layout) -> torch.Tensor:
+        """n . K n of a diagonal K, given on the unknowns per axis."""
+        parts = [
+            _gather(k, self.index, layout) * share.to(k.dtype)
+            for k, share in zip(K, self.share, strict=True)
+        ]
+        return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+
+
+def rim_of(obstacle: Cut, layout: Layout) -> Rim:
+    """The rim of cut control volumes."""
     assert obstacle.openings is not None
     d = layout.dimension
     vector = []
@@ -253,30 +281,71 @@ def flux_rim(obstacle: Cut, layout: Layout, data: Data, K: Sequence[torch.Tensor
     floor = 1e-12 * prod(axis.spacing for axis in layout.axes) ** (1 - 1 / d)
     rim = (size > floor) & ~obstacle.solid
     index = rim.nonzero(as_tuple=True)
-    flat = _flatten(index, layout.shape)
     points = tuple(axis.positions[i] for axis, i in zip(layout.axes, index, strict=True))
     nearest = _nearest(obstacle.level, points, layout)
-    condition = obstacle.obstacle.boundary
-    key = f"{_KEY}.boundary.{condition.kind}"
-    here = facing(data, _normal(obstacle.level, nearest, layout))
-    alpha, g = flux_data(
-        condition, nearest, key, lambda value, name: evaluate(value, nearest, here, name)
-    )
     gaps = torch.stack([a - b for a, b in zip(points, nearest, strict=True)])
-    distance = gaps.square().sum(0).sqrt() * obstacle.level(points).sign()
-    # n . K n, for a diagonal K.
     squares = torch.stack([v[index] for v in torch.broadcast_tensors(*vector)]).square()
-    share = squares / squares.sum(0)
-    conductivity = sum(
-        _gather(k, index, layout) * share[axis].to(data.dtype) for axis, k in enumerate(K)
+    return Rim(
+        index,
+        _flatten(index, layout.shape),
+        size[index],
+        squares / squares.sum(0),
+        nearest,
+        gaps.square().sum(0).sqrt() * obstacle.level(points).sign(),
+        _normal(obstacle.level, nearest, layout),
     )
+
+
+def _through(rim: Rim, alpha: torch.Tensor, conductivity: torch.Tensor) -> torch.Tensor:
+    """``|rim| / (1 + alpha d / K)``, per unknown."""
     # The point may lie behind the rim; the floor keeps a strong alpha from changing the sign.
-    factor = size[index].to(data.dtype) / (
-        1 + alpha * distance.to(data.dtype) / conductivity
-    ).clamp(min=0.1)
+    factor = 1 + alpha * rim.distance.to(alpha.dtype) / conductivity
+    return rim.area.to(alpha.dtype) / factor.clamp(min=0.1)
+
+
+def flux_rim(obstacle: Cut, layout: Layout, data: Data, K: Sequence[torch.Tensor]) -> RimTerms:
+    """Neumann and Robin terms of the rim; ``K`` on the unknowns, per axis."""
+    rim, condition = rim_of(obstacle, layout), obstacle.obstacle.boundary
+    here = facing(data, rim.normal)
+    alpha, g = checked_flux(
+        condition,
+        rim.nearest,
+        f"{_KEY}.boundary.{condition.kind}",
+        lambda value, name: evaluate(value, rim.nearest, here, name),
+    )
+    factor = _through(rim, alpha, rim.conductivity(K, layout))
     grounded = bool((alpha.detach() > 0).any())
-    diagonal = [(flat, factor * alpha)] if grounded else []
-    return RimTerms(diagonal, [(flat, factor * g)], grounded)
+    diagonal = [(rim.flat, factor * alpha)] if grounded else []
+    return RimTerms(diagonal, [(rim.flat, factor * g)], grounded)
+
+
+def rim_residual(
+    problem: Problem, rim: Rim, u: torch.Tensor, data: Data, K: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """What a rim whose data name the solution adds to the residual, on the unknowns.
+
+    The value on the rim is found from that at the unknown, ``u`` (*batch, *shape), by one step of
+    Newton's method, which for linear data is the formula of :func:`flux_rim`.
+    """
+    assert problem.obstacle is not None
+    condition, lay = problem.obstacle.boundary, data.layout
+    facing_rim = facing(data, rim.normal)
+
+    def flux(v: torch.Tensor) -> torch.Tensor:
+        here = replace(facing_rim, variables={**facing_rim.variables, "u": v})
+        alpha, g = flux_data(
+            condition,
+            f"{_KEY}.boundary.{condition.kind}",
+            lambda value, name: evaluate(value, rim.nearest, here, name),
+        )
+        return g - alpha * v
+
+    own = pick(u, rim.index)
+    outward, slope = torch.func.jvp(flux, (own,), (torch.ones_like(own),))[:2]
+    added = outward * _through(rim, -slope, rim.conductivity(K, lay))
+    total = torch.zeros_like(u).flatten(-lay.dimension).index_add(-1, rim.flat, -added)
+    found: torch.Tensor = total.unflatten(-1, u.shape[-lay.dimension :])
+    return found
 
 
 def _flatten(index: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:

@@ -14,19 +14,19 @@ from typing import Any
 
 import torch
 
+from sciml.core.algebra.maps import LinearMap
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import semidiscretises
 from sciml.core.problem.equation import Equation, System
-from sciml.core.problem.grid import SIDES, Grid
+from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import state_names
 from sciml.discretization.volumes.averages import over_volumes
 from sciml.discretization.volumes.boundary import (
     End,
-    facing,
-    flux_condition,
+    ends_of_state,
     insulated,
     state_residual,
 )
@@ -86,30 +86,9 @@ def semidiscretize_fields(
             f"problem.parameters.{name}",
         )
     info = replace(info, fields=names)
-    ends = _ends(problem, info)
+    ends = ends_of_state(problem, info)
     fields = {name: _field(problem, name, on, info, names, ends) for name in names}
     return _Coupled(fields, info, ends).system(on.bind(problem.box))
-
-
-def _ends(problem: Problem, info: Data) -> tuple[End, ...]:
-    """The sides whose data name a field; InputError for a Dirichlet value that does."""
-    found = []
-    here = facing(info, [0.0] * info.layout.dimension)
-    for axis, line in enumerate(info.layout.axes):
-        for end, kind in enumerate(line.ends):
-            side = SIDES[axis][end]
-            condition, key = problem.boundary[side], f"problem.boundary.{side}"
-            key = f"{key}.{condition.kind}"
-            if kind == "value" and depends_on(condition.dirichlet, here, key) - {"t"}:
-                raise InputError("a Dirichlet value may not depend on the solution", key)
-            if kind == "closed":
-                robin = flux_condition(condition)
-                named = depends_on([robin.alpha, robin.g], here, key) - {"t"}
-                if named - set(info.fields):
-                    raise InputError("boundary data may name the fields, but not their slopes", key)
-                if named:
-                    found.append((axis, end))
-    return tuple(found)
 
 
 def _check_initial(problem: Problem, names: tuple[str, ...]) -> None:
@@ -213,11 +192,12 @@ class _Coupled:
         return self._each(own) + self.reaction(u, t)
 
     def _stencil(
-        self, part: Callable[[NonlinearSystem, torch.Tensor], Stencil], u: torch.Tensor
+        self, part: Callable[[NonlinearSystem, torch.Tensor], LinearMap], u: torch.Tensor
     ) -> Stencil:
         """The stencils of the fields with one batch dimension more."""
         states = u.unbind(-self.dimension - 1)
-        found = [part(system, v) for system, v in zip(self._parts, states, strict=True)]
+        maps = [part(system, v) for system, v in zip(self._parts, states, strict=True)]
+        found = [A for A in maps if isinstance(A, Stencil)]
         planes = torch.broadcast_tensors(*(A.coefficients for A in found))
         return Stencil(
             torch.stack(planes, -self.dimension - 2),

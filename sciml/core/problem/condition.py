@@ -1,0 +1,136 @@
+"""Conditions on sides: what they are, and what their data may name, wherever they stand.
+
+The data of every condition may name the coordinates, t, the parameters and the outward normal nx,
+ny, nz. Neumann and Robin data may name the fields too,
+
+    alpha(u) u + n . K grad u = g(u),
+
+which makes the problem nonlinear; an equation that is linear whatever its coefficients refuses
+them. A Dirichlet value names no field, since it is what the field is, and nothing names a slope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from sciml.core.errors import InputError
+from sciml.core.problem.equation import Coefficient, Vector
+from sciml.core.problem.reader import free_names, state_names
+
+T = TypeVar("T")
+
+DIRICHLET_OF_STATE = (
+    "a Dirichlet value may not depend on the solution; neumann and robin data may depend on it"
+)
+BESIDE_ENERGY = "beside an energy the data of a side may not depend on the solution"
+
+
+@dataclass(frozen=True)
+class Robin:
+    """``alpha u + n . K grad u = g`` with the outward normal n."""
+
+    alpha: Coefficient
+    g: Coefficient = 0.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What holds on one side; exactly one of the five is given.
+
+    ``dirichlet``: u = value, a list for a velocity or a displacement. ``neumann``: n . K grad u =
+    value, n outward. ``robin``: see :class:`Robin`. ``periodic``: on both sides of a pair.
+    ``absorbing``: waves leave, for the Helmholtz equation.
+    """
+
+    dirichlet: Coefficient | Vector | None = None
+    neumann: Coefficient | Vector | None = None
+    robin: Robin | None = None
+    periodic: bool = False
+    absorbing: bool = False
+
+    def __post_init__(self) -> None:
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        given = [name for name, v in values.items() if v is not None and v is not False]
+        if len(given) != 1:
+            raise InputError(
+                "a boundary condition is exactly one of dirichlet, neumann, robin, periodic: true, "
+                f"absorbing: true; got {', '.join(given) or 'none'}"
+            )
+
+    @property
+    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing"]:
+        """Which of the five it is."""
+        if self.dirichlet is not None:
+            return "dirichlet"
+        if self.neumann is not None:
+            return "neumann"
+        if self.robin is not None:
+            return "robin"
+        return "absorbing" if self.absorbing else "periodic"
+
+
+def data_of(condition: Condition, key: str) -> Iterator[tuple[Any, str]]:
+    """Every datum of a condition with its own key; ``key`` is that of the condition's value."""
+    if condition.robin is not None:
+        yield condition.robin.alpha, f"{key}.alpha"
+        yield condition.robin.g, f"{key}.g"
+        return
+    value = condition.dirichlet if condition.neumann is None else condition.neumann
+    if isinstance(value, (list, tuple)):
+        yield from ((entry, f"{key}[{i}]") for i, entry in enumerate(value))
+    elif value is not None:
+        yield value, key
+
+
+def names_state(
+    condition: Condition, unknowns: Sequence[str], parameters: Mapping[str, Any]
+) -> bool:
+    """Whether any of its data name one of the fields ``unknowns`` or a slope of one."""
+    state = frozenset(state_names(unknowns))
+    return any(free_names(datum, parameters) & state for datum, _ in data_of(condition, ""))
+
+
+def check_condition(
+    condition: Condition,
+    key: str,
+    unknowns: Sequence[str],
+    parameters: Mapping[str, Any],
+    linear: str = "",
+) -> None:
+    """Raise InputError where data name what they may not.
+
+    ``key``: that of the condition's value; ``unknowns``: the names of the equation's fields;
+    ``linear``: what the equation is called, if its sides may not name the solution.
+    """
+    state = frozenset(state_names(unknowns))
+    for datum, place in data_of(condition, key):
+        named = free_names(datum, parameters) & state
+        if not named:
+            continue
+        if condition.kind == "dirichlet":
+            raise InputError(DIRICHLET_OF_STATE, place)
+        if linear:
+            raise InputError(
+                f"{linear} is linear: the data of its sides may not depend on the solution", place
+            )
+        if named - set(unknowns):
+            raise InputError(
+                f"boundary data may name {', '.join(unknowns)}, but not its slopes"
+                if len(unknowns) == 1
+                else f"boundary data may name {', '.join(unknowns)}, but not their slopes",
+                place,
+            )
+
+
+def flux_condition(condition: Condition) -> Robin:
+    """A Neumann condition as a Robin condition without alpha; a Robin condition itself."""
+    return condition.robin if condition.robin is not None else Robin(0.0, condition.neumann)
+
+
+def flux_data(condition: Condition, key: str, read: Callable[[Any, str], T]) -> tuple[T, T]:
+    """(alpha, g) by ``read(coefficient, key)``; ``key`` is that of the condition's value."""
+    robin = flux_condition(condition)
+    g_key = f"{key}.g" if condition.kind == "robin" else key
+    return read(robin.alpha, f"{key}.alpha"), read(robin.g, g_key)
