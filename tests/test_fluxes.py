@@ -288,6 +288,29 @@ def test_a_jump_at_a_node_has_the_flux_of_one_at_a_face(grid, K):
         assert float((value[1] - value[0]) * 40) == pytest.approx(20 / 11, rel=tolerance)
 
 
+def test_a_function_is_watched_wherever_it_stands():
+    """It jumps on a line and not in a square, or not before what it knows has changed."""
+    known = {"jumps": False}
+
+    def of_axes(*x):
+        return torch.where(x[0] < 0.5, 1.0, 10.0) if len(x) == 1 else 1 + 0 * x[0]
+
+    def of_state(x):
+        return torch.where(x < 0.5, 1.0, 10.0) if known["jumps"] else 1 + 0 * x
+
+    ends = {"left": Condition(dirichlet=0), "right": Condition(dirichlet=1)}
+    line = Problem(Box((0.0,), (1.0,)), Equation(K=of_axes), ends)
+    square = Problem(
+        Box((0.0, 0.0), (1.0, 1.0)), Equation(K=of_axes), {"all": Condition(dirichlet=0)}
+    )
+    solve(square, on=Grid((9, 9)))
+    solve(replace(line, equation=Equation(K=of_state)), on=Grid((41,)))
+    known["jumps"] = True
+    for K in (of_axes, of_state):
+        value = solve(replace(line, equation=Equation(K=K)), on=Grid((41,))).value
+        assert float((value[1] - value[0]) * 40) == pytest.approx(20 / 11, rel=1e-12)
+
+
 def test_an_inclusion_whose_sides_lie_on_nodes_is_of_second_order():
     inclusion = "where(abs(x - 0.5) < 0.25 and abs(y - 0.5) < 0.25, 1e-4, 1)"
     domain = Box((0.0, 0.0), (1.0, 1.0))

@@ -434,6 +434,15 @@ def test_beyond_its_range_a_table_is_refused_or_held():
     torch.testing.assert_close(held, torch.tensor([1, 1.4, 1.8, 2, 2, 2], dtype=torch.float64))
 
 
+@pytest.mark.parametrize(
+    ("K", "linear"),
+    [("k(x)", True), (lambda x, k: k(x), True), ("k", False), ("k(u)", False), ("k(k)", False)],
+)
+def test_a_table_is_of_its_own_variable_unless_it_is_given_another(K: Any, linear: bool):
+    tables = {"k": Table(columns={"u": [0.0, 1.0], "k": [1.0, 2.0]}, of="u")}
+    assert Problem(LINE, Equation(K=K), ENDS_01, parameters=tables).linear is linear
+
+
 def test_newton_sees_a_table_of_the_solution_and_its_range():
     def answer(K: Any, **options: Any) -> Any:
         problem = Problem(LINE, Equation(K=K, f=1.0), ENDS_01)

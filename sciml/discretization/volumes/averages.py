@@ -11,11 +11,9 @@ jump where it makes truth values or integers of numbers, or leaves torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import wraps
 from itertools import product
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch.overrides import TorchFunctionMode
@@ -35,7 +33,6 @@ _STEPS = frozenset(
         *("numpy", "__array__", "item", "tolist", "__float__"),
     )
 )
-_watched: WeakKeyDictionary[Callable[..., Any], bool] = WeakKeyDictionary()
 
 
 class _Watch(TorchFunctionMode):
@@ -57,16 +54,16 @@ class _Watch(TorchFunctionMode):
 def may_jump(coefficient: Any, info: Data, key: str, points: Points | None = None) -> bool:
     """Whether a coefficient may jump from point to point; a function is called to see.
 
-    At ``points``, by default those of the unknowns.
+    At ``points``, by default those of the unknowns; once for each discretisation, since which way
+    it goes may depend on the axes, on the parameters, and on what else it knows.
     """
     found = jumps(coefficient, info, key)
     if found is not None or not callable(coefficient):
         return bool(found)
-    try:
-        if coefficient in _watched:
-            return _watched[coefficient]
-    except TypeError:
-        return True
+    # By identity: what is called need not be hashable. The data hold it, so that none is reused.
+    seen_before = info.watched.get(id(coefficient))
+    if seen_before is not None:
+        return seen_before[1]
     watch = _Watch()
 
     @wraps(coefficient)
@@ -79,7 +76,7 @@ def may_jump(coefficient: Any, info: Data, key: str, points: Points | None = Non
     except InputError:
         # Told where the value is used; inside an obstacle it is not.
         return True
-    _watched[coefficient] = watch.jumped
+    info.watched[id(coefficient)] = (coefficient, watch.jumped)
     return watch.jumped
 
 

@@ -51,6 +51,7 @@ class Data:
     at the points of evaluation, (*batch, *points), and whatever else may be named there, as far as
     it is known. ``tables``: those among the parameters. ``fields``: the solution's. ``files``:
     what has been read of them. ``left``: ranges of tables that an iterate has been outside.
+    ``watched``: by the identity of functions, these and whether they were seen to jump.
     """
 
     layout: Layout
@@ -64,6 +65,7 @@ class Data:
     fields: tuple[str, ...] = ("u",)
     files: dict[FieldFile, torch.Tensor] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
+    watched: dict[int, tuple[Any, bool]] = field(default_factory=dict)
 
     def at_time(self, t: float) -> Data:
         """The same at time t."""
