@@ -72,6 +72,7 @@ def discretize_on_mesh(
     anchored = bool(reaction) or bool(held)
     singular = _is_singular(mesh, fixed, boundary, anchored)
     b, defect = _compatible(cells, b, mesh, data) if singular else (b, None)
+    measure = _volumes(cells, mesh) if singular else None
 
     def build(indptr: np.ndarray, columns: np.ndarray, entries: torch.Tensor) -> PatternMatrix:
         # Ruge-Stuben coarsening takes more iterations on every finer irregular or P2 mesh, smoothed
@@ -89,7 +90,7 @@ def discretize_on_mesh(
 
     A, right = eliminate(Whole(places.ids, values, b), fixed, build)
     system = system_of(A, right, Embedding(fixed, mesh.shape), data, ("u",), defect)
-    return placed(system, dtype, device)
+    return placed(replace(system, measure=measure), dtype, device)
 
 
 @semidiscretises(Equation, Mesh)
@@ -252,12 +253,17 @@ def _is_singular(mesh: Mesh, fixed: Fixed, boundary: list[Side], anchored: bool)
     return len(free) > 0
 
 
+def _volumes(cells: Quadrature, mesh: Mesh) -> torch.Tensor:
+    """The integral of every node's basis function, (nodes,)."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return scatter(load(cells, one), cells.nodes, mesh.shape[0])
+
+
 def _compatible(
     cells: Quadrature, b: torch.Tensor, mesh: Mesh, data: MeshData
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``b`` less its mean over the volume, and the defect |sum b| / sum |b| that this removes."""
-    one = torch.ones(1, 1, dtype=torch.float64)
-    weights = scatter(load(cells, one), cells.nodes, mesh.shape[0])
+    weights = _volumes(cells, mesh)
     total = b.sum(-1, keepdim=True)
     size = b.abs().sum(-1)
     defect = total.abs()[..., 0] / torch.where(size > 0, size, torch.ones_like(size))
