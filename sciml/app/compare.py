@@ -116,7 +116,7 @@ def _linear(result: Answer) -> list[Row]:
             continue
         if value is not None and samples == 1:
             answer = replace(result.solution, value=value)
-            error = error_of(answer, spec, system.A.nullspace)
+            error = error_of(answer, spec)
             row = replace(row, error=None if error is None else float(error))
         rows.append(row)
     return [own, *rows]
@@ -166,7 +166,7 @@ def _against_auto(result: Answer) -> list[Row]:
     found: Solution = min(
         (solver.run(state) for _ in range(2)), key=lambda s: s.stats.solve_seconds
     )
-    error = error_of(found, spec, False)
+    error = error_of(found, spec)
     row = Row(
         solver.kind,
         int(found.stats.iterations.max()),

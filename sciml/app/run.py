@@ -23,7 +23,6 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import PLURALS, Mesh
 from sciml.core.problem.place import discrete
-from sciml.core.problem.problem import Problem
 from sciml.core.run.certificate import Certificate
 from sciml.core.run.files import save_solution, write_text
 from sciml.core.run.solution import Solution, load_solution
@@ -123,7 +122,7 @@ def answer(
         solution = _without_hole(solution, spec)
         numbers = None if spec.output is None else output.measured(solution, spec.output)
         fields = beside(spec.problem, spec.on, solution.value) | fields
-        error = error_of(solution, spec, system is not None and system.A.nullspace)
+        error = error_of(solution, spec)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     seconds["set up"] = solution.stats.setup_seconds
@@ -173,31 +172,17 @@ def _without_hole(solution: Solution, spec: Spec) -> Solution:
     return replace(solution, value=value, residual=residual, problem=spec.problem)
 
 
-def error_of(solution: Solution, spec: Spec, free_constant: bool) -> torch.Tensor | None:
+def error_of(solution: Solution, spec: Spec) -> torch.Tensor | None:
     """Relative L2 error against the spec's exact solution, of shape batch; None without one."""
     if spec.problem.exact is None:
         return None
     if isinstance(spec.on, Mesh):
-        return _error_on_mesh(solution, spec.problem, spec.on, free_constant)
+        return solution.error(exact_on_mesh(spec.problem, spec.on))
     hole = hole_on(spec.problem, spec.on)
     # Of a problem in time the last frame is compared.
     t = None if solution.times is None else float(solution.times[-1])
     exact = values_on(spec.problem, spec.on, spec.problem.exact, "problem.exact", hole, t)
-    if free_constant:
-        dims = tuple(range(-len(spec.on.shape), 0))
-        exact = exact + (solution.value - exact).nanmean(dims, keepdim=True)
     return solution.error(exact)
-
-
-def _error_on_mesh(
-    solution: Solution, problem: Problem, mesh: Mesh, free_constant: bool
-) -> torch.Tensor:
-    exact = exact_on_mesh(problem, mesh)
-    if not free_constant:
-        return solution.error(exact)
-    gap = solution.value - exact(*(x[:, None] for x in mesh.coordinates()))[..., 0]
-    shift = gap.mean(-1)[..., None, None]
-    return solution.error(lambda *x: exact(*x) + shift)
 
 
 def _residual(system: LinearSystem | None, solution: Solution) -> dict[str, torch.Tensor]:

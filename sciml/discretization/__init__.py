@@ -45,7 +45,7 @@ def discretize(
     On a grid ``A`` is a :class:`Stencil` of shape (*unknowns), on a mesh a :class:`PatternMatrix`
     of shape (unknowns,); b has shape (*batch, *A.shape). Dirichlet values are no unknowns; ``lift``
     puts them back. Where constants are in the kernel of A, b is made compatible and the solution is
-    the one with zero mean over the unknowns. Both are differentiable in tensor coefficients. Raises
+    the one of zero integral over the domain. Both are differentiable in tensor coefficients. Raises
     InputError for coefficients, data or sizes that make no well-posed system.
     """
     problem.check_conditions()

@@ -240,10 +240,11 @@ class Surrogate:
         )
         none = torch.zeros(residual.shape, dtype=torch.int64)
         stats = Statistics(none, residual.cpu()[None], state.setup_seconds, seconds)
-        value = system.lift(x).detach()
+        value = system.value(x).detach()
         return Solution(
-            value, residual, statuses, stats, system.on, self, system.notes, fields=system.fields
-        )
+            value, residual, statuses, stats, system.on, self, system.notes, fields=system.fields,
+            measure=system.measure,
+        )  # fmt: skip
 
     def _polished(
         self, state: SurrogateState, x: torch.Tensor, progress: Progress | None

@@ -152,7 +152,7 @@ class LinearSolver(ABC):
             gap = data - system.A.apply(x)
             x = attach(x, gap, lambda gradient: adjoint(self, state, gradient))
         return Solution(
-            system.lift(x),
+            system.value(x),
             residual,
             statuses,
             stats,
@@ -160,6 +160,7 @@ class LinearSolver(ABC):
             self,
             (*system.notes, *getattr(state.prepared, "notes", ()), *result.notes),
             fields=system.fields,
+            measure=system.measure,
         )
 
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.maps import LinearMap, LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError, did_you_mean
@@ -208,14 +208,18 @@ def answer(
     )
     if system.potential is not None and not (last.J.definite or bool(course.convex.all())):
         notes.append("the energy is not convex at the answer, which may be no minimum")
+    value = system.lift(_differentiable(system, course.u, last), 0.0)
+    if system.measure is not None:
+        value = value - free_mean(value, system.measure, len(system.shape))
     return Solution(
-        value=system.lift(_differentiable(system, course.u, last), 0.0),
+        value=value,
         residual=last.relative.cpu(),
         statuses=statuses,
         stats=Statistics(course.iterations, course.residuals, state.setup_seconds, seconds),
         on=system.on,
         solver=solver,
         notes=(*system.notes, *system.remarks(course.u, 0.0), describe(), *notes),
+        measure=system.measure,
     )
 
 

@@ -246,7 +246,8 @@ class LinearSystem:
     remarks of the discretisation, printed by the command line. ``defect``: for a singular
     system, what was subtracted per sample to make the data compatible, relative to the source.
     ``fields``: the names of the value's fields. ``problem``: what was discretised, None for a bare
-    matrix.
+    matrix. ``measure``: where the solution is free up to a constant, the volume that belongs to
+    each entry of the value, over which its integral is then zero; None elsewhere.
     """
 
     A: LinearMap
@@ -258,3 +259,24 @@ class LinearSystem:
     defect: torch.Tensor | None = None
     fields: tuple[str, ...] = ("u",)
     problem: Problem | None = None
+    measure: torch.Tensor | None = None
+
+    def value(self, x: torch.Tensor) -> torch.Tensor:
+        """The value on ``on`` for unknowns ``x``, of zero integral where a constant is free."""
+        value = self.lift(x)
+        if self.measure is None:
+            return value
+        return value - free_mean(value, self.measure, self.measure.ndim)
+
+
+def free_mean(value: torch.Tensor, measure: torch.Tensor, dimension: int) -> torch.Tensor:
+    """The mean of ``value`` over its last ``dimension`` axes, kept with size 1.
+
+    Weighted by ``measure``, which broadcasts against the value; NaN does not count. Zero where the
+    weights are zero: a field whose constant is not free.
+    """
+    weights = torch.where(torch.isfinite(value), measure.to(value), 0.0)
+    dims = tuple(range(-dimension, 0))
+    total = weights.sum(dims, keepdim=True)
+    sums = (weights * torch.where(torch.isfinite(value), value, 0.0)).sum(dims, keepdim=True)
+    return torch.where(total > 0, sums / torch.where(total > 0, total, 1.0), 0.0)

@@ -36,7 +36,7 @@ class NonlinearSystem:
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
     on the scheme at a state, such as where it is upwind. ``guess``: a linear problem on the same
     unknowns whose solution is a better start than zero, or None. ``fields``: their names; of
-    several, the last batch dimension runs over them.
+    several, the last batch dimension runs over them. ``measure``: as of a ``LinearSystem``.
     """
 
     residual: Residual
@@ -58,6 +58,7 @@ class NonlinearSystem:
     remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()
     guess: LinearSystem | None = None
     fields: tuple[str, ...] = ("u",)
+    measure: torch.Tensor | None = None
 
     def stencil(self, u: torch.Tensor, t: float) -> Stencil:
         """dF/du at u, without a graph, of a system on a grid."""

@@ -167,6 +167,8 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         file["u"].attrs["fields"] = list(solution.fields)
         if solution.times is not None:
             file["times"] = _array(solution.times)
+        if solution.measure is not None:
+            file["measure"] = _array(solution.measure)
         file["residual"] = _array(solution.residual)
         file["statuses"] = [status.name for status in solution.statuses]
         file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
@@ -231,6 +233,7 @@ def read_solution(path: str | Path) -> dict[str, Any]:
             notes=tuple(note.decode() for note in file["notes"][()]),
             times=_tensor(file["times"]) if "times" in file else None,
             fields=tuple(str(name) for name in u.attrs.get("fields", ("u",))),
+            measure=_tensor(file["measure"]) if "measure" in file else None,
             certificate=_read_certificate(file["certificate"]) if "certificate" in file else None,
         )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sciml.core.algebra.maps import free_mean
 from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import measures
 from sciml.core.problem.grid import Grid
@@ -57,6 +58,8 @@ class Solution:
     to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``trained``:
     the objective that the function was trained by, which holds its residual and its points.
     ``problem``: what it solves, where the verb was given one.
+    ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
+    a frame, ([fields], *grid), over which the value's integral is zero; zero for other fields.
     """
 
     value: torch.Tensor
@@ -73,6 +76,7 @@ class Solution:
     parameters: Mapping[str, float] = field(default_factory=dict)
     trained: Any = field(default=None, repr=False, compare=False)
     problem: Problem | None = field(default=None, repr=False, compare=False)
+    measure: torch.Tensor | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
@@ -106,9 +110,11 @@ class Solution:
 
         In time the last frame is compared. Points with a NaN value (inside obstacles) are left out.
         On a mesh by quadrature, between the nodes too: see :mod:`sciml.core.problem.quadrature`.
+        Where the problem leaves a constant free, ``exact`` may have any.
         """
         if isinstance(self.on, Mesh):
-            return relative_error(self.on, self.value, exact, self.residual.ndim)
+            free = self.measure is not None
+            return relative_error(self.on, self.value, exact, self.residual.ndim, free=free)
         if callable(exact):
             if self.on is None:
                 raise ValueError("a function needs a grid; pass the exact values instead")
@@ -116,7 +122,10 @@ class Solution:
         value = self.last
         dims = tuple(range(self.residual.ndim, value.ndim))
         known = torch.isfinite(value)
-        truth = torch.where(known, torch.as_tensor(exact, dtype=value.dtype), 0.0)
+        truth = torch.as_tensor(exact, dtype=value.dtype)
+        if self.measure is not None and self.on is not None:
+            truth = truth + free_mean(value - truth, self.measure, len(self.on.shape))
+        truth = torch.where(known, truth, 0.0)
         gap = torch.where(known, value, 0.0) - truth
         return gap.abs().square().sum(dims).sqrt() / truth.abs().square().sum(dims).sqrt()
 

@@ -64,13 +64,14 @@ def discretize_on_mesh(
             "data of a side name the solution: the problem is nonlinear, use newton or auto",
             side.key,
         )
-    b, defect = parts.b, None
+    b, defect, measure = parts.b, None, None
     if parts.singular:
         b, defect = _compatible(parts.cells, b, mesh, parts.data)
+        measure = _volumes(parts.cells, mesh)
     A, right = parts.eliminated(parts.values, b, parts.definite)
     embedding = Embedding(parts.fixed, mesh.shape)
     system = system_of(A, right, embedding, parts.data, ("u",), defect)
-    return placed(system, dtype, device)
+    return placed(replace(system, measure=measure), dtype, device)
 
 
 @semidiscretises(Equation, Mesh)
@@ -362,12 +363,17 @@ def _is_singular(mesh: Mesh, fixed: Fixed, settled: bool) -> bool:
     return len(free) > 0
 
 
+def _volumes(cells: Quadrature, mesh: Mesh) -> torch.Tensor:
+    """The integral of every node's basis function, (nodes,)."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return scatter(load(cells, one), cells.nodes, mesh.shape[0])
+
+
 def _compatible(
     cells: Quadrature, b: torch.Tensor, mesh: Mesh, data: MeshData
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``b`` less its mean over the volume, and the defect |sum b| / sum |b| that this removes."""
-    one = torch.ones(1, 1, dtype=torch.float64)
-    weights = scatter(load(cells, one), cells.nodes, mesh.shape[0])
+    weights = _volumes(cells, mesh)
     total = b.sum(-1, keepdim=True)
     size = b.abs().sum(-1)
     defect = total.abs()[..., 0] / torch.where(size > 0, size, torch.ones_like(size))

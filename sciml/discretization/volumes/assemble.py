@@ -29,7 +29,14 @@ from sciml.discretization.volumes.fluxes import (
     scheme_of,
     with_mean,
 )
-from sciml.discretization.volumes.layout import Embedding, Layout, high_faces, layout, low_faces
+from sciml.discretization.volumes.layout import (
+    Embedding,
+    Layout,
+    high_faces,
+    layout,
+    low_faces,
+    measure_of,
+)
 from sciml.discretization.volumes.memory import check_form, check_memory, check_steady, is_matrix
 from sciml.discretization.volumes.obstacle import Cut, RimTerms
 
@@ -45,7 +52,7 @@ def discretize(
     ``A`` is a :class:`Stencil` of shape (*unknowns) and batch (*A.batch), ``b`` has shape
     (*batch, *unknowns); both in ``dtype`` on ``device``. Dirichlet nodes are not unknowns; ``lift``
     puts them back. Where constants are in the kernel of A (pure Neumann, periodic), b is made
-    compatible and the solution is the one with zero mean over the unknowns. ``A`` and ``b`` are
+    compatible and the solution is the one of zero integral over the domain. ``A`` and ``b`` are
     differentiable in tensor coefficients. Raises InputError for coefficients, data or sizes that
     make no well-posed system.
     """
@@ -66,11 +73,14 @@ def discretize(
         )
     parts = assemble(problem, info)
     A, b = parts.A, right(problem, parts, info)
-    defect = None
+    defect = measure = None
     if A.nullspace:
         b, defect = compatible(b, parts, info)
+        measure = measure_of(lay, parts.volume)
     embedding = parts.embedding
-    return LinearSystem(A, b, grid, embedding.lift, embedding.restrict, tuple(info.notes), defect)
+    return LinearSystem(
+        A, b, grid, embedding.lift, embedding.restrict, tuple(info.notes), defect, measure=measure
+    )
 
 
 @dataclass(frozen=True)

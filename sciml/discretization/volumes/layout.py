@@ -132,6 +132,13 @@ class Layout:
         return value
 
 
+def measure_of(lay: Layout, volume: float | torch.Tensor) -> torch.Tensor:
+    """The control volumes on the whole grid; zero where a grid point is no unknown, or its copy."""
+    whole = torch.zeros(lay.grid.shape, dtype=torch.float64)
+    lay.to_unknowns(whole).copy_(torch.as_tensor(volume))
+    return whole
+
+
 def lie_along(vector: torch.Tensor, axis: int, dimension: int) -> torch.Tensor:
     """A vector as a tensor of ``dimension`` axes that varies along one of them."""
     return vector.reshape([-1 if k == axis else 1 for k in range(dimension)])

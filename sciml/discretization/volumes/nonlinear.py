@@ -48,7 +48,14 @@ from sciml.discretization.volumes.coefficients import (
 from sciml.discretization.volumes.energy import Energy
 from sciml.discretization.volumes.fluxes import SCHEMES, limited_flux
 from sciml.discretization.volumes.jacobian import box_jacobian, derivative
-from sciml.discretization.volumes.layout import Embedding, high_faces, layout, low_faces
+from sciml.discretization.volumes.layout import (
+    Embedding,
+    Layout,
+    high_faces,
+    layout,
+    low_faces,
+    measure_of,
+)
 from sciml.discretization.volumes.memory import check_form, check_memory, is_matrix
 from sciml.discretization.volumes.obstacle import Cut, rim_of, rim_residual
 from sciml.discretization.volumes.quasilinear import Quasilinear, face_jump
@@ -198,6 +205,7 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
         steady=not moving,
         symmetric=parts.A.symmetric,
         notes=tuple(info.notes),
+        measure=_free(problem, lay, parts.volume, parts.A.nullspace and not pointwise),
     )
 
 
@@ -388,6 +396,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         notes=tuple(info.notes),
         remarks=fluxes.remarks,
         guess=guess(problem, info) if any(fluxes.state_K) else None,
+        measure=_free(problem, lay, fluxes.volume, floating),
     )
 
 
@@ -406,6 +415,10 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
     def whole(u: torch.Tensor) -> torch.Tensor:
         return u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *lay.shape)
 
+    # At u = 0 the second derivatives of a power of u vanish, so that another state is asked.
+    bounded = problem.time is not None or any("value" in axis.ends for axis in lay.axes)
+    ramp = torch.linspace(0.1, 1.0, zero.numel(), dtype=zero.dtype, device=zero.device)
+    floating = not bounded and energy.hessian(whole(ramp.view_as(zero)), start).nullspace
     return NonlinearSystem(
         residual=lambda u, t: energy.gradient(whole(u), t),
         linearise=lambda u, t: energy.hessian(whole(u), t),
@@ -423,7 +436,15 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
         symmetric=True,
         notes=tuple(info.notes),
         guess=guess(problem, info),
+        measure=_free(problem, lay, lay.measure(), floating),
     )
+
+
+def _free(
+    problem: Problem, lay: Layout, volume: float | torch.Tensor, floating: bool
+) -> torch.Tensor | None:
+    """The control volumes where a steady problem leaves a constant free."""
+    return measure_of(lay, volume) if floating and problem.time is None else None
 
 
 def guess(problem: Problem, info: Data) -> LinearSystem | None:
