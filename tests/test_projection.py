@@ -322,8 +322,8 @@ def test_blow_up_keeps_the_frames_before() -> None:
     problem = flow(CHANNEL, force=("1e30*(t > 0.5)", 0.0), time=Time(1.0, frames=5))
     solution = run(problem, 8)
     assert solution.status is Status.BLOWN_UP
-    assert solution.times is not None and solution.times.tolist() == [0, 0.25, 0.5, 0.75]
-    assert bool(solution.value.isfinite().all()) and len(solution.value) == 4
+    assert solution.times is not None and solution.times.tolist() == [0, 0.25, 0.5]
+    assert bool(solution.value.isfinite().all()) and len(solution.value) == 3
 
 
 def test_a_node_grid_stands_for_the_cells_between() -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +28,7 @@ from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
+from sciml.discretization.instants import instants
 from sciml.discretization.volumes.coefficients import data, depends_on, evaluate
 from sciml.discretization.volumes.layout import layout
 from sciml.discretization.volumes.obstacle import cut
@@ -219,6 +221,12 @@ class Run:
     blown: np.ndarray | None = None
     rate: float = math.inf
 
+    @cached_property
+    def landings(self) -> tuple[float, ...]:
+        """Where data begin or cease to change, in order."""
+        found = instants(self.channel.problem)
+        return tuple(sorted((*found.breaks, *found.edges)))
+
     @property
     def instants(self) -> tuple[float, ...]:
         """The times of the frames."""
@@ -238,8 +246,11 @@ class Run:
             self._refuse_step(flow)
             record.append(*self._state(flow))
         for index in range(record.count, len(self.instants)):
-            if self.rate > (self.solver.steady_tolerance or 0.0):
-                self._frame(flow, self.instants[index - 1], self.instants[index])
+            begin = self.instants[index - 1]
+            for stop in self._stops(begin, self.instants[index]):
+                if self.rate > (self.solver.steady_tolerance or 0.0) and self.blown is None:
+                    self._frame(flow, begin, stop)
+                begin = stop
             if self.blown is not None:
                 self.notes.append(
                     f"stopped at the frame t = {self.instants[index]:g}: the flow became infinite"
@@ -247,8 +258,13 @@ class Run:
                 return
             record.append(*self._state(flow))
 
+    def _stops(self, begin: float, end: float) -> list[float]:
+        """Where a step must end between two frames, and the later of these."""
+        least = 1e-12 * (end - begin)
+        return [*(t for t in self.landings if begin + least < t < end - least), end]
+
     def _frame(self, flow: Flow, begin: float, end: float) -> None:
-        """Steps from one frame to the next."""
+        """Steps from one frame, or an instant at which data change, to the next."""
         channel, tolerance = self.channel, self.solver.steady_tolerance
         t, walls, force = begin, channel.sides.at(begin), channel.force(begin)
         steady_force, wanted = channel.steady_force, self.solver.step
@@ -320,6 +336,12 @@ class Run:
 
     def _refuse_step(self, flow: Flow) -> None:
         begin, step = self.instants[0], self.solver.step
+        if step is not None and self.instants[-1] - begin > _MOST_STEPS * step:
+            raise InputError(
+                f"projection: more than {_MOST_STEPS:.0e} steps of {step:g} would not end; take "
+                "larger ones",
+                "solver.step",
+            )
         limit = self._limit(flow, self.channel.sides.at(begin), self.channel.force(begin))
         if step is not None and step > limit * (1 + 1e-9):
             raise InputError(

@@ -27,6 +27,7 @@ from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
 from sciml.discretization.fourier.evolution import Evolution, common_batch, evolution
 from sciml.discretization.fourier.exponential import Stepper, stepper
+from sciml.discretization.instants import Instants, instants
 from sciml.solvers.linear.iteration import norm
 
 _CACHED = 2**15  # values of a piece of a batch; some twenty such arrays stay in the cache
@@ -38,11 +39,12 @@ _UNSTABLE = 10.0  # relative differences above this tell of an unstable step, no
 
 @dataclass(frozen=True)
 class SpectralState:
-    """A problem set up: its evolution and the times of its frames."""
+    """A problem set up: its evolution, the times of its frames, where its data change."""
 
     problem: Problem
     evolution: Evolution
     times: tuple[float, ...]
+    instants: Instants
     setup_seconds: float
 
     @property
@@ -89,6 +91,11 @@ class StepDoubling:
         if self.step is not None:
             ratio = self.state.interval / self.step
             self.steps = 2 * max(1, math.ceil(ratio / 2 * (1 - 1e-12)))
+        elif self.state.instants.shortest < self.state.interval:
+            # Steps of either size must see a pulse before their difference can tell of it.
+            ratio = 2 * self.state.interval / self.state.instants.shortest
+            whole = self.max_steps // (len(self.state.times) - 1)
+            self.steps = max(2, min(2 ** math.ceil(math.log2(ratio)), whole // 2 * 2))
         if self.frames.count:
             device = self.first.device
             self.frames.states = [tuple(p.to(device) for p in s) for s in self.frames.states]
@@ -214,6 +221,8 @@ def _finite(value: torch.Tensor) -> bool:
     return bool(torch.isfinite(value).all())
 
 
+_FINEST = 1e-13  # the least difference of two runs that is not rounding
+_REST = 1e-10  # of a field's largest norm: what is left of one that came to rest
 _TAIL = 1e-3  # share of the norm in the highest modes from which a run is called under-resolved
 
 
@@ -240,6 +249,12 @@ class ETDRK4:
             raise InputError(
                 f"etdrk4: rtol must lie between 0 and 1; got {self.rtol:g}", "solver.rtol"
             )
+        if self.rtol < _FINEST:
+            raise InputError(
+                f"etdrk4: rounding is above rtol {self.rtol:g}, which cannot be met; take "
+                f"{_FINEST:g} or more",
+                "solver.rtol",
+            )
         if self.step is not None and not (math.isfinite(self.step) and self.step > 0):
             raise InputError(f"etdrk4: step must be positive; got {self.step:g}", "solver.step")
         if self.max_steps < 2:
@@ -265,7 +280,7 @@ class ETDRK4:
             )
         found = evolution(problem, on, torch.get_default_device())
         seconds = time.perf_counter() - begin
-        return SpectralState(problem, found, problem.time.instants, seconds)
+        return SpectralState(problem, found, problem.time.instants, instants(problem), seconds)
 
     def run(
         self,
@@ -362,7 +377,10 @@ def _note_on_steps(run: StepDoubling) -> str:
 
 def _note_on_space(found: Evolution, kept: torch.Tensor, times: tuple[float, ...]) -> list[str]:
     """A line where the grid is too coarse for the solution, else none."""
-    tails = found.fourier.tail(found.fourier.forward(kept), found.limited).amax(-1)
+    space, modes = found.fourier, found.fourier.forward(kept)
+    # Of a field that has come to rest the modes hold nothing but rounding.
+    rest = _REST * space.norm(modes).amax(-2, keepdim=True)
+    tails = space.tail(modes, found.limited, rest).amax(-1)
     share, frame = tails.reshape(-1, tails.shape[-1]).amax(0).max(-1)
     if float(share) <= _TAIL:
         return []

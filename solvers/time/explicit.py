@@ -63,7 +63,7 @@ class RungeKutta(Integrator):
     kind: Literal["runge_kutta"] = "runge_kutta"
     method: Method = "dormand_prince"
     rtol: float = 1e-6
-    atol: float = 1e-9
+    atol: float | None = None
     step: float | None = None
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ class Verlet(Integrator):
 
     kind: Literal["verlet"] = "verlet"
     rtol: float = 1e-2
-    atol: float = 1e-9
+    atol: float | None = None
     step: float | None = None
 
     def __post_init__(self) -> None:

@@ -158,6 +158,24 @@ class StageSolver:
         attached = attach(U, gap, lambda g: self._adjoint(tau, U, t, residual, g))
         return replace(found, value=attached)
 
+    def finish(
+        self, tau: float, base: torch.Tensor, t: float, U: torch.Tensor, residual: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The whole stage and its derivative, from its first part.
+
+        Where a graph is kept the derivative is that of the equation, not (U - base) / tau: what
+        the adjoint misses of the difference would grow by h / tau from step to step.
+        """
+        if not torch.is_grad_enabled():
+            return recovered(U, base, tau)
+        mass, inertia, force = self.system.mass, self.system.inertia, residual(U, t)
+        if inertia is None:
+            return U[None], (-force / mass)[None]
+        damping = torch.zeros_like(inertia) if mass is None else mass
+        pull = -(force + damping * base[1]) / (inertia + tau * damping)
+        velocity = base[1] + tau * pull
+        return torch.stack([U, velocity]), torch.stack([velocity, pull])
+
     def _adjoint(
         self, tau: float, U: torch.Tensor, t: float, residual: Any, gradient: torch.Tensor
     ) -> torch.Tensor:
@@ -311,7 +329,7 @@ class SDIRK(Integrator):
 
     kind: Literal["sdirk"] = "sdirk"
     rtol: float = 1e-6
-    atol: float = 1e-9
+    atol: float | None = None
     step: float | None = None
     order: int = 4
 
@@ -354,7 +372,9 @@ class ImplicitRungeKutta(Scheme):
             found = self.stages.solve(
                 tau, base, t + table.c[i] * h, guess, alive, self.system.residual
             )
-            value, rates[i] = recovered(found.value, base, tau)
+            value, rates[i] = self.stages.finish(
+                tau, base, t + table.c[i] * h, found.value, self.system.residual
+            )
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved
         error = combine(torch.zeros_like(y), h, table.estimate, rates)
         return TimeStep(value, (rates[-1],), error, residual, solved)
@@ -397,7 +417,7 @@ class BDF(Integrator):
 
     kind: Literal["bdf"] = "bdf"
     rtol: float = 1e-4
-    atol: float = 1e-9
+    atol: float | None = None
     step: float | None = None
 
     def __post_init__(self) -> None:
@@ -440,7 +460,7 @@ class BackwardDifferences(Scheme):
         found = self.stages.solve(
             tau, base, t + h, predicted(base, tau, derivative), alive, self.system.residual
         )
-        new, slope = recovered(found.value, base, tau)
+        new, slope = self.stages.finish(tau, base, t + h, found.value, self.system.residual)
         third = _third_difference((new, y, before, earlier), (h, last, last_but_one))
         error = (1 + w) ** 2 / (w * share) * h**3 * third
         return TimeStep(new, (slope, y, before, distances), error, found.residual, found.solved)
@@ -476,7 +496,7 @@ class IMEX(Integrator):
 
     kind: Literal["imex"] = "imex"
     rtol: float = 1e-6
-    atol: float = 1e-9
+    atol: float | None = None
     step: float | None = None
     order: int = 4
 
@@ -538,7 +558,7 @@ class AdditiveRungeKutta(Scheme):
             base = combine(base, h, table.explicit_weights[i], slow)
             guess = predicted(base, tau, fast[i - 1])
             found = self.stages.solve(tau, base, now, guess, alive, self._implicit)
-            _, fast[i] = recovered(found.value, base, tau)
+            _, fast[i] = self.stages.finish(tau, base, now, found.value, self._implicit)
             rest = system.residual(found.value, now) - self._implicit(found.value, now)
             slow[i] = -rest[None] / mass
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved

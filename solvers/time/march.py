@@ -11,9 +11,12 @@ estimate of its error (:class:`Scheme`). It is accepted where for every sample a
     q = ||error||_rms / (atol + rtol scale) <= 1,      scale = max(||y||_rms, ||y_new||_rms)
 
 (of a second-order equation the largest norms so far, since displacement and velocity vanish in
-turn). The next one is h 0.9 q^(-0.7/p) q_before^(0.4/p) (Gustafsson 1991), p the exponent of the
-estimate, or h 0.9 q^(-1/p), if that is another step worth a set-up. Every frame is hit exactly:
-what is left of an interval is cut into equal steps.
+turn). Unless it is given, atol is a billionth of the largest norm so far, so that a problem in
+other units takes the same steps. The next one is h 0.9 q^(-0.7/p) q_before^(0.4/p) (Gustafsson
+1991), p the exponent of the estimate, or h 0.9 q^(-1/p), if that is another step worth a set-up.
+Every frame is hit exactly: what is left of an interval is cut into equal steps. So are the instants
+at which data begin or cease to change (:mod:`sciml.discretization.instants`); where they jump, a
+step ends just before and the method begins anew just after.
 
 A batch goes in lockstep, with one step for all. A sample that blows up, or that asks for ever
 smaller steps, is dropped: NaN from there on, while the others go on.
@@ -29,6 +32,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, isfinite
 from pathlib import Path
@@ -45,6 +49,7 @@ from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
 from sciml.discretization import semidiscretize
+from sciml.discretization.instants import Instants, instants
 from sciml.solvers.linear.iteration import check_options, norm, spread
 
 
@@ -161,26 +166,45 @@ _STATUSES = tuple(Status)
 _ALIVE = -1
 
 
+_SIDE = 1e-14  # how far from a jump, relative to the time passed, the steps beside it end
+_FINEST = 1e-13  # the least local error that rounding leaves to be estimated
+_ATOL = 1e-9  # of the largest norm so far
+_FROM_REST = 1e-3  # of the whole time, in the place of a size over a rate
+_NOTHING = 1e-300  # so that no error beside no allowance is no error
+_MOST_STEPS = 1e8  # a fixed step that asks for more would not end
+_ENDLESS, _SETTLED = 1e9, 1000  # so many steps ahead after so many taken: nor would this
+
+
 @dataclass(frozen=True)
 class Tolerances:
-    """The local error allowed per step; ``step`` is the fixed one, or None."""
+    """The local error allowed per step; ``step`` is the fixed one, or None.
+
+    ``atol``: None for a share of the solution's largest norm.
+    """
 
     rtol: float
-    atol: float
+    atol: float | None
     step: float | None
+
+    def allowed(self, size: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+        """atol + rtol ``size``, of the shape of both."""
+        atol = _ATOL * largest if self.atol is None else self.atol
+        return atol + self.rtol * size
 
 
 @dataclass
 class Position:
     """Where a run stands; with the system it decides everything that follows.
 
-    ``y``, ``memory``: see :class:`TimeStep`. ``scale``: (parts, *batch). ``worst``: (2, *batch),
-    the largest relative error and stage residual so far. ``codes``: index of the status that ended
+    ``y``, ``memory``: see :class:`TimeStep`. ``scale``, ``largest``: (parts, *batch), the norms
+    that errors are relative to, and the largest so far. ``worst``: (2, *batch), the largest
+    relative error and stage residual so far. ``codes``: index of the status that ended
     a sample, or -1. ``steps``: (*batch) accepted ones. ``clock``: the step wished for, the last q.
     """
 
     y: torch.Tensor
     scale: torch.Tensor
+    largest: torch.Tensor
     worst: torch.Tensor
     codes: torch.Tensor
     steps: torch.Tensor
@@ -214,12 +238,14 @@ class Position:
 class Journal:
     """What this process did: accepted and rejected steps, their sizes, errors, where it ended.
 
-    ``marks``: how many steps had been accepted at each frame after the first.
+    ``marks``: how many steps had been accepted at each frame after the first. ``jumps``: the same
+    where the method began anew, and at what time.
     """
 
     sizes: list[float]
     errors: list[torch.Tensor]
     marks: list[int] = field(default_factory=list)
+    jumps: list[tuple[int, float]] = field(default_factory=list)
     rejected: int = 0
     stopped: float | None = None
 
@@ -234,8 +260,10 @@ class March:
         frames: Frames,
         tolerances: Tolerances,
         progress: Progress | None,
+        instants: Instants,
     ) -> None:
         self.scheme, self.system, self.frames = scheme, system, frames
+        self.instants = instants
         self.tolerances, self.progress = tolerances, progress
         self.first = first_state(system)
         self.dimension = len(system.shape)
@@ -251,6 +279,7 @@ class March:
         position = Position(
             y,
             scale,
+            scale,
             torch.zeros(2, *batch, dtype=y.dtype),
             torch.full(batch, _ALIVE),
             torch.zeros(batch, dtype=torch.int64),
@@ -263,16 +292,15 @@ class March:
 
     def _record(self, p: Position) -> tuple[torch.Tensor, ...]:
         u = torch.where(spread(p.alive, self.dimension), p.y[0], torch.nan)
-        return u, *p.y[1:], p.scale, p.worst, p.codes, p.steps, p.clock, *p.memory
+        return u, *p.y[1:], p.scale, p.largest, p.worst, p.codes, p.steps, p.clock, *p.memory
 
     def _restored(self, state: tuple[torch.Tensor, ...]) -> Position:
         parts = len(self.first)
         y = torch.stack(state[:parts])
-        scale, worst, codes, steps, clock = state[parts : parts + 5]
+        scale, largest, worst, codes, steps, clock = state[parts : parts + 6]
         alive = spread(codes == _ALIVE, self.dimension)
-        return Position(
-            torch.where(alive, y, self.first), scale, worst, codes, steps, clock, state[parts + 5 :]
-        )
+        y, memory = torch.where(alive, y, self.first), state[parts + 6 :]
+        return Position(y, scale, largest, worst, codes, steps, clock, memory)
 
     def _rms(self, y: torch.Tensor) -> torch.Tensor:
         """Root mean squares over the unknowns, (parts, *batch)."""
@@ -287,8 +315,10 @@ class March:
         span = self.frames.times[-1] - self.frames.times[0]
         slope = self._rms(rate(self.system, y, t))
         # Of the position alone: the velocity may start from zero.
-        allowed = self.tolerances.atol + self._rms(y)
+        allowed = (self.tolerances.atol or 0.0) + self._rms(y)
         share = torch.where(alive & (slope > 0), allowed / slope, span)[0]
+        # From rest there is no size that a change could be a part of.
+        share = torch.where(share > 0, share, _FROM_REST * span)
         share = torch.where(torch.isfinite(share), share, span)
         part: float = 0.1 * self.tolerances.rtol ** (1 / self.scheme.exponent)
         return min(max(part * float(share.min()), 1e-8 * span), span)
@@ -303,12 +333,39 @@ class March:
             # Between frames that lie evenly the same number to the last bit, and so the same
             # step, which keeps its set-up.
             interval = mean if abs(end - start - mean) < 1e-9 * mean else end - start
-            if self._reach(end, interval):
+            if self._pass(start, end, interval):
                 self.journal.marks.append(len(self.journal.sizes))
                 self.frames.append(*self._record(self.position))
             else:
                 break
         return self.position
+
+    def _pass(self, start: float, end: float, interval: float) -> bool:
+        """From frame to frame, by the instants between; False where no sample is left."""
+        side = _SIDE * max(abs(start), abs(end), self.frames.times[-1] - self.frames.times[0])
+        jumps = {t for t in self.instants.breaks if start - side <= t <= end + side}
+        stops = {t for t in self.instants.edges if start + side < t < end - side}
+        if not (jumps or stops):
+            return self._reach(end, interval)
+        now = start
+        for stop in (*sorted(t for t in jumps | stops if start + side < t < end - side), end):
+            if any(abs(now - t) <= side for t in jumps):
+                now += side
+                self._anew(now)
+            ahead = stop - side if any(abs(stop - t) <= side for t in jumps) else stop
+            if not self._reach(ahead, ahead - now):
+                return False
+            now = stop
+        return True
+
+    def _anew(self, t: float) -> None:
+        """Begin after a jump: nothing that was known of the time before goes on."""
+        p = self.position
+        p.memory = self.scheme.begin(p.y, t)
+        if self.tolerances.step is None:
+            first = min(float(p.clock[0]), self._first_step(p.y, t, p.alive))
+            p.clock.copy_(torch.tensor([first, 1.0]))
+        self.journal.jumps.append((len(self.journal.sizes), t))
 
     def _reach(self, end: float, interval: float) -> bool:
         """Advance to ``end``; False where no sample is left."""
@@ -318,7 +375,7 @@ class March:
         while left:
             t, alive = end - left * h, p.alive
             attempt = self.scheme.advance(p.y, p.memory, t, h, alive)
-            q = self._quotient(attempt, p)
+            q = self._quotient(attempt, p, h)
             worst = float(q.max())
             if self.tolerances.step is not None:
                 self._drop_failed(attempt, t)
@@ -344,11 +401,14 @@ class March:
                 self.progress(int(p.steps.max()), end - left * h)
         return True
 
-    def _quotient(self, attempt: TimeStep, p: Position) -> torch.Tensor:
+    def _quotient(self, attempt: TimeStep, p: Position, h: float) -> torch.Tensor:
         """q per sample; infinite where the step failed, zero for samples already dropped."""
         size = self._rms(attempt.y)
-        scale = torch.maximum(p.scale, size)
-        allowed = self.tolerances.atol + self.tolerances.rtol * scale
+        scale, largest = torch.maximum(p.scale, size), torch.maximum(p.largest, size)
+        # What was at rest is as large as it would be if it went on like this to the end.
+        span = self.frames.times[-1] - self.frames.times[0]
+        largest = torch.where(p.largest > 0, largest, largest * (span / h))
+        allowed = self.tolerances.allowed(scale, largest).clamp_min(_NOTHING)
         q = (self._rms(attempt.error) / allowed).amax(0)
         fine = torch.isfinite(q) & torch.isfinite(size).all(0) & attempt.solved
         return torch.where(p.alive, torch.where(fine, q, torch.inf), 0.0)
@@ -368,9 +428,11 @@ class March:
         power = 1 / self.scheme.exponent
         smaller = h * (max(0.9 * q**-power, 0.1) if q < torch.inf else 0.25)
         span = self.frames.times[-1] - self.frames.times[0]
-        if smaller < _TINY * max(abs(t), span):
+        ahead = (self.frames.times[-1] - t) / smaller
+        endless = ahead > _ENDLESS and len(self.journal.sizes) > _SETTLED
+        if smaller < _TINY * max(abs(t), span) or endless:
             attempt = self.scheme.advance(p.y, p.memory, t, h, p.alive)
-            self._drop(self._quotient(attempt, p) > 1, Status.STEP_TOO_SMALL, t)
+            self._drop(self._quotient(attempt, p, h) > 1, Status.STEP_TOO_SMALL, t)
             smaller = self._first_step(p.y, t, p.alive)
         left = _pieces(remaining, smaller)
         return left, remaining / left
@@ -382,6 +444,7 @@ class March:
         size = self._rms(attempt.y)
         # Of first order what has decayed is judged by its present size.
         p.scale = torch.maximum(p.scale, size) if len(p.y) > 1 else size
+        p.largest = torch.maximum(p.largest, size)
         error = torch.where(alive, q * self.tolerances.rtol, p.worst[0])
         residual = torch.where(alive, attempt.residual, p.worst[1])
         p.worst = torch.maximum(p.worst, torch.stack([error, residual]))
@@ -436,6 +499,7 @@ def replay(
     states, done = [y[0]], 0
     for start, mark in zip(times, journal.marks, strict=False):
         sizes = tuple(journal.sizes[done:mark])
+        jumps = {k - done: t for k, t in journal.jumps if done <= k < mark}
         done = mark
 
         def interval(
@@ -443,8 +507,9 @@ def replay(
             *memory: torch.Tensor,
             start: float = start,
             sizes: tuple[float, ...] = sizes,
+            jumps: Mapping[int, float] = jumps,
         ) -> tuple[torch.Tensor, ...]:
-            return _steps(scheme, y, memory, start, sizes, len(system.shape))
+            return _steps(scheme, y, memory, start, sizes, jumps, len(system.shape))
 
         if system.potential is None:
             y, *rest = checkpoint(interval, y, *memory, use_reentrant=False)
@@ -461,23 +526,31 @@ def _steps(
     memory: Memory,
     start: float,
     sizes: tuple[float, ...],
+    jumps: Mapping[int, float],
     dimension: int,
 ) -> tuple[torch.Tensor, ...]:
     scheme.forget()
     alive = torch.ones(y.shape[1 : y.ndim - dimension], dtype=torch.bool)
     t = start
-    for h in sizes:
+    for k, h in enumerate(sizes):
+        if k in jumps:
+            t = jumps[k]
+            memory = scheme.begin(y, t)
         attempt = scheme.advance(y, memory, t, h, alive)
         y, memory, t = attempt.y, attempt.memory, t + h
     return y, *memory
 
 
+_NOWHERE = Instants((), ())
+
+
 @dataclass(frozen=True)
 class TimeState:
-    """A system of ODEs with the times of its frames, and a text that identifies the run."""
+    """A system of ODEs, the times of its frames, where steps land, what identifies the run."""
 
     system: NonlinearSystem
     times: tuple[float, ...]
+    instants: Instants = _NOWHERE
     fingerprint: str = ""
     setup_seconds: float = 0.0
 
@@ -486,13 +559,14 @@ class Integrator(ABC):
     """Interface of the integrators of ``inertia u'' + mass u' + F(u, t) = 0``.
 
     ``rtol``: the estimated error of one step relative to the solution, both as root mean squares
-    over the grid; with ``atol`` added where that is small. ``step``: a fixed step, lowered so that
+    over the grid; with ``atol`` added where that is small, left out 1e-9 of the largest so far.
+    ``step``: a fixed step, lowered so that
     a whole number of them joins two frames; its estimated errors are still held against ``rtol``.
     """
 
     kind: str
     rtol: float
-    atol: float
+    atol: float | None
     step: float | None
 
     @abstractmethod
@@ -511,10 +585,20 @@ class Integrator(ABC):
         start = time.perf_counter()
         system = semidiscretize(problem, on)
         check_masses(system)
+        found = instants(problem)
         with torch.no_grad():
-            self.scheme(system, problem.time.start)
+            scheme = self.scheme(system, problem.time.start)
+        step = scheme.fixed_step if self.step is None else self.step
+        length = problem.time.end - problem.time.start
+        if step is not None and length > _MOST_STEPS * step:
+            raise InputError(
+                f"{self.kind}: {length / step:.1e} steps of {step:.3g} from {problem.time.start:g} "
+                f"to {problem.time.end:g} would not end; take larger ones",
+                "solver.step",
+            )
         seconds = time.perf_counter() - start
-        return TimeState(system, problem.time.instants, fingerprint(problem, on, self), seconds)
+        mark = fingerprint(problem, on, self)
+        return TimeState(system, problem.time.instants, found, mark, seconds)
 
     def run(
         self,
@@ -542,7 +626,7 @@ class Integrator(ABC):
             found = kept.count
             step = scheme.fixed_step if self.step is None else self.step
             tolerances = Tolerances(self.rtol, self.atol, step)
-            march = March(scheme, system, kept, tolerances, progress)
+            march = March(scheme, system, kept, tolerances, progress, state.instants)
             position = march.run()
             seconds = time.perf_counter() - start
             reached = kept.times[kept.count - 1]
@@ -588,10 +672,16 @@ class Integrator(ABC):
         )
 
 
-def check_time_options(kind: str, rtol: float, atol: float, step: float | None) -> None:
-    """Raise InputError for tolerances or a step that make no sense."""
+def check_time_options(kind: str, rtol: float, atol: float | None, step: float | None) -> None:
+    """Raise InputError for tolerances or a step that make no sense, or that rounding does not."""
     check_options(kind, rtol, 1)
-    if not (atol >= 0 and isfinite(atol)):
+    if rtol < _FINEST:
+        raise InputError(
+            f"{kind}: rounding is above rtol {rtol:g}, which cannot be met; take {_FINEST:g} or "
+            "more",
+            "solver.rtol",
+        )
+    if atol is not None and not (atol >= 0 and isfinite(atol)):
         raise InputError(f"{kind}: atol must not be negative; got {atol:g}", "solver.atol")
     if step is not None and not (step > 0 and isfinite(step)):
         raise InputError(f"{kind}: step must be positive; got {step:g}", "solver.step")

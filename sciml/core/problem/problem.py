@@ -41,6 +41,7 @@ __all__ = [
 ]
 
 _Type = TypeVar("_Type", bound=PDE)
+_SHORTEST = 1e-100  # a time whose square can be divided by
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,16 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Time:
-    """From ``start`` to ``end``, ``frames`` of them kept at equal distances, both ends included."""
+    """From ``start`` to ``end``, ``frames`` of them kept at equal distances, both ends included.
+
+    ``breaks``: instants at which data jump. A step ends before each of them and another begins
+    after it, so that no pulse of a source or a side falls between two steps.
+    """
 
     end: float
     start: float = 0.0
     frames: int = 2
+    breaks: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not (isfinite(self.start) and isfinite(self.end) and self.start < self.end):
@@ -77,6 +83,20 @@ class Time:
                 f"frames counts the first and the last, at least 2; got {self.frames}",
                 "problem.time.frames",
             )
+        length, far = self.end - self.start, max(abs(self.start), abs(self.end))
+        if not (_SHORTEST < length < 1 / _SHORTEST) or length < 1e-12 * far * self.frames:
+            raise InputError(
+                f"from {self.start:g} to {self.end:g} is no time that can be cut into steps: in "
+                "double precision they would not differ; choose other units of time",
+                "problem.time.end",
+            )
+        wrong = [t for t in self.breaks if not self.start <= t <= self.end]
+        if wrong:
+            raise InputError(
+                f"a break lies between start and end of time; got {wrong[0]:g}",
+                "problem.time.breaks",
+            )
+        object.__setattr__(self, "breaks", tuple(sorted({float(t) for t in self.breaks})))
 
     @property
     def instants(self) -> tuple[float, ...]:

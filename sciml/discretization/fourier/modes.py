@@ -86,10 +86,12 @@ class Fourier:
                 value = torch.cat([value, value.narrow(dim, 0, 1)], dim=dim)
         return value
 
-    def tail(self, coefficients: torch.Tensor, limited: bool) -> torch.Tensor:
+    def tail(self, coefficients: torch.Tensor, limited: bool, rest: torch.Tensor) -> torch.Tensor:
         """Norm of the highest third of the modes relative to all but the mean; shape batch.
 
         ``limited``: of those that the 2/3 rule keeps, and all beyond; zero for a constant.
+        ``rest``, which broadcasts to batch: a norm below which a field is at rest, and what is in
+        its modes is rounding.
         """
         reach = 2 / 3 if limited else 1.0
         high = torch.zeros(self.modes, dtype=torch.bool, device=self.device)
@@ -99,7 +101,13 @@ class Fourier:
         total = energy.flatten(-self.dimension).sum(-1)
         total = total - energy.flatten(-self.dimension)[..., 0]
         share = (energy * high).flatten(-self.dimension).sum(-1)
-        return (share / total.clamp_min(torch.finfo(total.dtype).tiny)).sqrt()
+        least = rest.square().clamp_min(torch.finfo(total.dtype).tiny)
+        return (share / torch.maximum(total, least)).sqrt()
+
+    def norm(self, coefficients: torch.Tensor) -> torch.Tensor:
+        """Root mean square of the function, shape batch."""
+        energy = coefficients.abs().square() * self._multiplicity
+        return energy.flatten(-self.dimension).sum(-1).sqrt()
 
     @property
     def _axes(self) -> tuple[int, ...]:
