@@ -26,7 +26,7 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
-from sciml.core.run.solve import Progress, Solver
+from sciml.core.run.solve import Observe, Progress, Solver
 from sciml.solvers.linear.amg import AMG
 from sciml.solvers.linear.direct import SMALL, Direct
 from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
@@ -84,9 +84,11 @@ class Auto:
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
         frames: str | Path | None = None,
+        observe: Observe | None = None,
     ) -> Solution:
-        """Run what was chosen; ``frames`` is for problems in time."""
-        more = {} if frames is None else {"frames": frames}
+        """Run what was chosen; ``frames`` and ``observe`` are for problems in time."""
+        given = {"frames": frames, "observe": observe}
+        more = {name: value for name, value in given.items() if value is not None}
         solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress, **more)
         return replace(solution, solver=self, notes=(*solution.notes, state.note))
 

@@ -14,11 +14,17 @@ from typer.testing import CliRunner
 
 import sciml
 from sciml.app.cli import app
+from sciml.app.console import Watch
+from sciml.app.converge import converge
+from sciml.app.read import load_spec, read_spec
+from sciml.app.run import Setting, answer
+from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import Elasticity, Equation
 from sciml.core.problem.grid import Box, Grid
-from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.mesh import Mesh, refined
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
+from sciml.core.problem.quadrature import whole
 from sciml.core.run.quantities import Quantity
 from sciml.solvers import CG, SDIRK, Multigrid
 
@@ -296,3 +302,100 @@ def test_what_cannot_be_measured_is_said_before_the_solve(change, key, tmp_path:
         assert run.exit_code == 2
         assert f"{key}: " in run.output
         assert "iterations" not in run.output
+
+
+HEAT = """
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 1]}
+  equation: {kind: heat, K: 1}
+  boundary:
+    all: {dirichlet: 0}
+  time: {end: 0.05, frames: 6}
+  initial: "sin(pi*x)*sin(pi*y)"
+grid: {shape: [17, 17]}
+solver: {kind: sdirk, rtol: 1.0e-6}
+output:
+  probes: {middle: [0.5, 0.5]}
+"""
+
+
+def test_probes_see_every_step_and_a_killed_run_loses_none(tmp_path: Path):
+    spec = read_spec(parse_yaml(HEAT, "heat.yaml"))
+    whole = tmp_path / "whole" / "frames.h5"
+    result = answer(spec, Setting(), frames=whole)
+    expected = (tmp_path / "whole" / "probes.csv").read_text()
+    rows = list(csv.reader(expected.splitlines()))[1:]
+    assert len(rows) == int(result.solution.stats.iterations.max()) + 1
+    assert float(rows[-1][1]) == pytest.approx(math.exp(-0.1 * math.pi**2), rel=4e-3)
+
+    class Killed(Exception):
+        pass
+
+    def dies(line: str, reached: float) -> None:
+        if reached > 0.033:
+            raise Killed
+
+    watch = Watch(dies, spec.problem.time)
+    killed = tmp_path / "killed" / "frames.h5"
+    killed.parent.mkdir()
+    with pytest.raises(Killed):
+        answer(spec, Setting(), watch, killed)
+    assert (killed.parent / "probes.csv").read_text() != expected
+    answer(spec, Setting(), frames=killed)
+    assert (killed.parent / "probes.csv").read_text() == expected
+
+
+def test_converge_finds_order_and_limit(tmp_path: Path):
+    root = Path(__file__).parents[1] / "configs" / "reference"
+    trends, _ = converge(load_spec(root / "torsion.yaml"), Setting())
+    middle = next(t for t in trends if t.name == "middle")
+    assert middle.order == pytest.approx(2, abs=0.1)
+    assert middle.extrapolated == pytest.approx(middle.published, rel=1e-5)
+    assert abs(middle.values[-1] - middle.published) < 1.5 * middle.error
+
+
+def test_a_corner_is_told_by_its_order():
+    """The energy of u = r^(2/3) sin(2 theta/3) converges with h^(4/3)."""
+    root = Path(__file__).parents[1] / "configs" / "reference"
+    trends, _ = converge(load_spec(root / "l-shape.yaml"), Setting())
+    energy = next(t for t in trends if t.name == "energy")
+    assert energy.order == pytest.approx(4 / 3, abs=0.1)
+
+
+def test_a_refined_mesh_keeps_its_groups_and_its_measure():
+    fine = refined(rectangle(3, 2, 1, 1, "P1"))
+    assert len(fine.cells) == 4 * 12
+    assert {n: len(f) for n, f in fine.facets.items()} == {
+        "left": 4,
+        "right": 4,
+        "bottom": 6,
+        "top": 6,
+    }
+    cube = skfem.MeshTet.init_tensor(*(np.linspace(0, 1, 3),) * 3)
+    mesh = Mesh(cube.p.T, cube.t.T, {"half": np.arange(10)}, {}, "P1")
+    fine = refined(mesh)
+    part = whole(fine, 1).scale / 6
+    assert float(part.sum()) == pytest.approx(1)
+    half = float(part[torch.from_numpy(fine.subdomains["half"])].sum())
+    assert half == pytest.approx(float((whole(mesh, 1).scale / 6)[:10].sum()))
+    assert sum(len(f) for f in fine.facets.values()) == 4 * sum(
+        len(f) for f in mesh.facets.values()
+    )
+
+
+def test_published_values(tmp_path: Path):
+    """NAFEMS T4: 18.25 C at (0.6, 0.2), its heat balanced to rounding."""
+    root = Path(__file__).parents[1] / "configs" / "reference"
+    found = answer(load_spec(root / "nafems-t4.yaml"), Setting()).measured
+    assert found is not None
+    values = {name: float(m) for name, m in found.quantities.items()}
+    assert values["T"] == pytest.approx(18.25, abs=0.02)
+    parts = [values[name] for name in ("heat_in", "heat_right", "heat_top")]
+    assert abs(sum(parts)) < 1e-6 * max(map(abs, parts))
+
+
+def test_the_flux_of_a_side_that_radiates_balances_on_a_mesh():
+    sides = {**MIXED, "right": Condition(robin=Robin("1 + u**3", "2*u"))}
+    p = Problem(None, Equation(f=1.0), sides)
+    s = sciml.solve(p, on=rectangle(8, 8, 1, 1, "P2"))
+    assert sum(float(s.quantity(flux="u", on=side)) for side in sides) == pytest.approx(1, abs=1e-7)

@@ -1,17 +1,18 @@
 """What a spec asks for under ``output:``: checked before the solve, measured after, and written.
 
-``quantities.csv`` has a row for every sample and frame, ``probes.csv`` the fields at the probes,
-``line-NAME.csv`` those along a line.
+``quantities.csv`` has a row for every sample and frame, ``probes.csv`` the fields at the probes, in
+time at every step of a solver that shows its steps, ``line-NAME.csv`` those along a line.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 
@@ -67,6 +68,73 @@ def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None
     measures.look_up(spec.problem.equation, type(on))(spec.problem, on, quantity, key)
 
 
+class Probes:
+    """What stands at the probes after every step, written as it comes: a solver's ``observe``.
+
+    ``path``: the table. What a run before this one, which was killed, wrote of earlier times stays.
+    """
+
+    def __init__(self, spec: Spec, path: Path) -> None:
+        assert spec.output is not None
+        on, problem = discrete(spec.on), spec.problem
+        d = on.dimension if isinstance(on, Mesh) else len(on.shape)
+        fields = problem.equation.fields(d, tuple(problem.first))
+        look = measures.look_up(problem.equation, type(on))
+        self.path = path
+        self.columns = {
+            name if len(fields) == 1 else f"{name}.{field}": look(
+                problem, on, Quantity(at=point, of=field), "output.probes"
+            )
+            for name, point in spec.output.probes.items()
+            for field in fields
+        }
+        self.file: TextIO | None = None
+
+    def __call__(self, t: float, value: Callable[[], torch.Tensor]) -> None:
+        """A row for every sample at time t."""
+        whole = value()
+        found = [look(whole, t).value for look in self.columns.values()]
+        values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
+        batch = values.shape[:-1]
+        if self.file is None:
+            self.file = self._opened(t, bool(batch))
+        rows = values.reshape(-1, len(found)).tolist()
+        numbered = ([*([k] if batch else []), t, *row] for k, row in enumerate(rows))
+        csv.writer(self.file).writerows(numbered)
+        self.file.flush()
+
+    def _opened(self, t: float, batch: bool) -> TextIO:
+        head, before = [*(["sample"] if batch else []), "t", *self.columns], []
+        if self.path.is_file():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                rows = list(csv.reader(file))
+            if rows and rows[0] == head:
+                before = [
+                    row for row in rows[1:] if len(row) == len(head) and _earlier(row, t, batch)
+                ]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        _write_csv(self.path, head, before)
+        return open(self.path, "a", newline="", encoding="utf-8")
+
+    def close(self) -> None:
+        """End of the run."""
+        if self.file is not None:
+            self.file.close()
+
+
+def _earlier(row: Sequence[str], t: float, batch: bool) -> bool:
+    try:
+        return float(row[batch]) < t
+    except ValueError:
+        return False
+
+
+def watched(spec: Spec) -> bool:
+    """Whether the solver shows its steps to probes."""
+    asked = spec.output is not None and bool(spec.output.probes)
+    return asked and "observe" in inspect.signature(spec.solver.run).parameters
+
+
 def measured(solution: Solution, output: Output) -> Measured:
     """Everything that is asked for."""
     quantities = {
@@ -102,13 +170,13 @@ def recorded(found: Measured) -> dict[str, Any]:
     }
 
 
-def write(found: Measured, solution: Solution, folder: Path) -> list[Path]:
-    """The tables as CSV; returns the paths."""
+def write(found: Measured, solution: Solution, folder: Path, by_step: bool) -> list[Path]:
+    """The tables as CSV; returns the paths. ``by_step``: that of the probes is there already."""
     paths = []
     if found.quantities:
         columns = {name: m.value for name, m in found.quantities.items()}
         paths.append(_table(folder / QUANTITIES, columns, solution))
-    if found.probes:
+    if found.probes and not by_step:
         columns = {
             name if len(fields) == 1 else f"{name}.{field}": value
             for name, fields in found.probes.items()

@@ -158,8 +158,16 @@ def _solve(
         state = spec.solver.init(spec.problem, spec.on)
         if progress is not None:
             progress.follow(state)
-        more = {} if spec.problem.time is None else {"frames": frames}
-        solution: Solution = spec.solver.run(state, progress=progress, **more)
+        more: dict[str, Any] = {} if spec.problem.time is None else {"frames": frames}
+        probes = None
+        if frames is not None and spec.problem.time is not None and output.watched(spec):
+            probes = output.Probes(spec, frames.parent / output.PROBES)
+            more["observe"] = probes
+        try:
+            solution: Solution = spec.solver.run(state, progress=progress, **more)
+        finally:
+            if probes is not None:
+                probes.close()
     return solution
 
 
@@ -275,7 +283,8 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
         summary["hashes"] = record.hashes(folder, paths[0].name)
         record.write(folder, summary)
         if result.measured is not None:
-            paths += output.write(result.measured, solution, folder)
+            by_step = solution.times is not None and output.watched(result.spec)
+            paths += output.write(result.measured, solution, folder, by_step)
         figures = draw_figures(solution, result.fields, folder, summary["title"])
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None

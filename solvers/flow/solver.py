@@ -26,7 +26,7 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
-from sciml.core.run.solve import Progress
+from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
 from sciml.discretization.instants import instants
 from sciml.discretization.volumes.coefficients import data, depends_on, evaluate
@@ -88,18 +88,20 @@ class Projection:
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
         frames: str | Path | None = None,
+        observe: Observe | None = None,
     ) -> Solution:
         """Run to the end of time.
 
         ``initial``: velocities at the cells' centres, (*batch, fields, *cells) with u and v first,
         in place of the problem's own. ``frames``: a file to keep frames in, and to go on from.
+        ``observe(t, value)`` is called after every step, ``value()`` being that at the centres.
         """
         if b is not None:
             raise InputError("a flow has no right-hand side b; its force is in the equation")
         start, channel = time.perf_counter(), state.channel
         if initial is not None:
             channel = channel.batched(tuple(initial.shape[:-3]))
-        run = Run(self, channel, progress)
+        run = Run(self, channel, progress, observe)
         identity = fingerprint(channel.problem, channel.grid, self, initial)
         record = Frames(run.instants, frames, identity)
         run.go(record, initial)
@@ -214,6 +216,7 @@ class Run:
     solver: Projection
     channel: StaggeredFlow
     progress: Progress | None
+    observe: Observe | None = None
     count: int = 0
     leaks: list[np.ndarray] = field(default_factory=list)
     steps: list[float] = field(default_factory=list)
@@ -245,6 +248,7 @@ class Run:
             self.leaks.append(channel.leak(flow.peaks))
             self._refuse_step(flow)
             record.append(*self._state(flow))
+        self._show(flow, self.instants[record.count - 1])
         for index in range(record.count, len(self.instants)):
             begin = self.instants[index - 1]
             for stop in self._stops(begin, self.instants[index]):
@@ -297,6 +301,11 @@ class Run:
             self.blown = ~np.isfinite(leak)
         if self.progress is not None:
             self.progress(self.count, t)
+        self._show(flow, t)
+
+    def _show(self, flow: Flow, t: float) -> None:
+        if self.observe is not None:
+            self.observe(t, lambda: self.channel.value(flow))
 
     def _steady(
         self, flow: Flow, before: tuple[np.ndarray, np.ndarray], k: float, t: float

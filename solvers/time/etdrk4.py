@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
-from sciml.core.run.solve import Progress
+from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
 from sciml.discretization.fourier.evolution import Evolution, common_batch, evolution
 from sciml.discretization.fourier.exponential import Stepper, stepper
@@ -290,8 +291,13 @@ class ETDRK4:
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
         frames: str | Path | None = None,
+        observe: Observe | None = None,
     ) -> Solution:
-        """The frames; ``initial``, values (*batch, [fields], *grid), replaces the problem's own."""
+        """The frames; ``initial``, values (*batch, [fields], *grid), replaces the problem's own.
+
+        ``observe(t, value)`` is called for every frame at the end, since steps are taken on trial
+        until then.
+        """
         if b is not None:
             raise InputError("a problem in time has no right-hand side b; state f in its equation")
         begin = time.perf_counter()
@@ -301,7 +307,12 @@ class ETDRK4:
         with torch.no_grad():
             run = StepDoubling(self.rtol, self.step, self.max_steps, state, kept, first, progress)
             run.complete()
-            return _solution(self, state, run, begin)
+            found = _solution(self, state, run, begin)
+        if observe is not None and found.times is not None:
+            frames_of = found.value.unbind(found.residual.ndim)
+            for t, value in zip(found.times.tolist(), frames_of, strict=True):
+                observe(t, partial(torch.clone, value))
+        return found
 
 
 def _first(found: Evolution, initial: torch.Tensor | None) -> torch.Tensor:

@@ -46,7 +46,7 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
-from sciml.core.run.solve import Progress
+from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
 from sciml.discretization import semidiscretize
 from sciml.discretization.instants import Instants, instants
@@ -261,9 +261,10 @@ class March:
         tolerances: Tolerances,
         progress: Progress | None,
         instants: Instants,
+        observe: Observe | None = None,
     ) -> None:
         self.scheme, self.system, self.frames = scheme, system, frames
-        self.instants = instants
+        self.instants, self.observe = instants, observe
         self.tolerances, self.progress = tolerances, progress
         self.first = first_state(system)
         self.dimension = len(system.shape)
@@ -327,6 +328,7 @@ class March:
         """March until the last frame, or until no sample is left."""
         times = self.frames.times
         mean = (times[-1] - times[0]) / (len(times) - 1)
+        self._show(times[self.frames.count - 1])
         while not self.frames.complete and bool(self.position.alive.any()):
             self.scheme.forget()
             start, end = times[self.frames.count - 1], times[self.frames.count]
@@ -399,7 +401,12 @@ class March:
                 calm = True
             if self.progress is not None:
                 self.progress(int(p.steps.max()), end - left * h)
+            self._show(end - left * h)
         return True
+
+    def _show(self, t: float) -> None:
+        if self.observe is not None:
+            self.observe(t, lambda: self.system.lift(self.position.y[0], t))
 
     def _quotient(self, attempt: TimeStep, p: Position, h: float) -> torch.Tensor:
         """q per sample; infinite where the step failed, zero for samples already dropped."""
@@ -608,10 +615,12 @@ class Integrator(ABC):
         b: torch.Tensor | None = None,
         progress: Progress | None = None,
         frames: str | Path | None = None,
+        observe: Observe | None = None,
     ) -> Solution:
         """March to the last frame; ``initial`` replaces u at the start, on the grid.
 
         ``frames``: a file that keeps the frames, from whose last one a run that was killed goes on.
+        ``observe(t, value)`` is called after every step, ``value()`` being that on the grid.
         The value is differentiable in coefficients and data, for the steps that were taken.
         """
         if b is not None:
@@ -626,7 +635,7 @@ class Integrator(ABC):
             found = kept.count
             step = scheme.fixed_step if self.step is None else self.step
             tolerances = Tolerances(self.rtol, self.atol, step)
-            march = March(scheme, system, kept, tolerances, progress, state.instants)
+            march = March(scheme, system, kept, tolerances, progress, state.instants, observe)
             position = march.run()
             seconds = time.perf_counter() - start
             reached = kept.times[kept.count - 1]

@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from sciml.core.run.solution import Solution
 
 Progress = Callable[[int, float], None]
+# A time that a run in time has come to, and what gives the value there.
+Observe = Callable[[float, Callable[[], "torch.Tensor"]], None]
 
 
 @runtime_checkable
 class Solver(Protocol):
     """Anything that answers a problem: a frozen dataclass of options with these two methods.
 
-    ``run`` may take more by name, as solvers of problems in time do: ``frames``.
+    ``run`` may take more by name, as solvers of problems in time do: ``frames``, and ``observe``,
+    which is called after every step.
     """
 
     @property

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import flux_data
 from sciml.core.problem.dispatch import measures
 from sciml.core.problem.equation import Elasticity, Equation
 from sciml.core.problem.grid import AXES
@@ -298,11 +299,12 @@ def _tested(cells: Quadrature, carried: torch.Tensor) -> torch.Tensor:
 
 def _passing(side: Side, data: MeshData, value: torch.Tensor) -> torch.Tensor:
     """n . K grad u by the condition of a side, at its points."""
-    if side.condition.robin is None:
-        return evaluate(side.condition.neumann or 0.0, side.facets, data, side.key)
-    robin, part = side.condition.robin, side.facets
-    alpha = evaluate(robin.alpha, part, data, f"{side.key}.alpha")
-    return evaluate(robin.g, part, data, f"{side.key}.g") - alpha * part.at_points(value)
+    part = side.facets
+    u = part.at_points(value)
+    alpha, g = flux_data(
+        side.condition, side.key, lambda given, key: evaluate(given, part, data, key, u=u)
+    )
+    return g - alpha * u
 
 
 def _share(own: Side, parts: list[Side], mesh: Mesh) -> torch.Tensor:
