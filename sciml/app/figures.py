@@ -32,10 +32,10 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
 from torch import Tensor
 
+from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
-from sciml.core.run.files import atomic_write
 from sciml.core.run.solution import Solution
 
 if TYPE_CHECKING:

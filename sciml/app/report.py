@@ -18,8 +18,8 @@ from sciml.app.console import aligned
 from sciml.app.formula import statement
 from sciml.app.record import RUN, check, read
 from sciml.app.yaml import one_line, to_yaml
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError
-from sciml.core.run.files import write_text
 from sciml.core.run.serialise import differences
 from sciml.core.run.solution import load_solution
 

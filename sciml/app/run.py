@@ -19,13 +19,14 @@ from sciml.app.report import SOLUTION, html
 from sciml.app.spec import Spec
 from sciml.app.yaml import parse_yaml
 from sciml.core.algebra.maps import LinearSystem
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import PLURALS, Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.problem import Problem
 from sciml.core.run.certificate import Certificate
-from sciml.core.run.files import save_solution, write_text
+from sciml.core.run.files import save_solution
 from sciml.core.run.solution import Solution, load_solution
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on

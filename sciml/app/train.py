@@ -19,9 +19,9 @@ from sciml.app.report import page
 from sciml.app.run import Setting
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
 from sciml.core.algebra.maps import LinearMap, SparseMatrix
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError
 from sciml.core.problem.place import discrete
-from sciml.core.run.files import write_text
 from sciml.discretization import discretize
 from sciml.operators.losses import needs_equation
 from sciml.operators.operator import Operator
