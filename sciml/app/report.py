@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import struct
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
@@ -363,6 +364,22 @@ for (const button of document.querySelectorAll("button.copy")) {
   });
 }
 """
+
+
+def drawn(path: Path, draw: Callable[[Path], Any]) -> str | None:
+    """Draw into a file; a note where that cannot be done, which loses no answer.
+
+    What there was under that name goes, since it would show something else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what overflows says so in the note
+            draw(path)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        said = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        return f"{path.name} could not be drawn: {said}"
+    return None
 
 
 def document(title: str, parts: Iterable[str]) -> str:
