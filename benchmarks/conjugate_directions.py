@@ -30,9 +30,9 @@ import numpy as np
 import torch
 
 from sciml.core.algebra.maps import LinearSystem
+from sciml.core.disk import write_json
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.run.files import write_json
 from sciml.discretization import discretize
 from sciml.solvers import CG, FCG, ConjugateDirections, IncompleteCholesky, Jacobi, Multigrid
 from sciml.solvers.learned.conjugate_directions import (

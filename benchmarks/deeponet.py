@@ -43,8 +43,8 @@ import torch
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
+from sciml.core.disk import atomic_write
 from sciml.core.problem.grid import Box, Grid
-from sciml.core.run.files import atomic_write
 from sciml.datasets import OperatorData
 from sciml.operators import DeepONet, Operator, PODDeepONet, Signature
 from sciml.operators.losses import LossFunction, RelativeL2, ResidualFunction

@@ -28,9 +28,9 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
+from sciml.core.disk import write_text
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Problem, Time
-from sciml.core.run.files import write_text
 from sciml.discretization.points.pointwise import Pointwise
 from sciml.solvers import Auto
 from sciml.solvers.solve import solve

@@ -85,7 +85,7 @@ def train(options: argparse.Namespace) -> None:
 
     from sciml.app.read import load_training
     from sciml.app.train import opened
-    from sciml.core.run.files import write_json
+    from sciml.core.disk import write_json
     from sciml.training import fit
 
     torch.set_num_threads(1)
@@ -130,7 +130,7 @@ def train(options: argparse.Namespace) -> None:
 def _plan(folder: Path, spec: Any, budget: float) -> dict[str, Any]:
     """How many epochs the budget is good for; kept, so that a resumed run has the same."""
     from sciml.app.train import opened
-    from sciml.core.run.files import write_json
+    from sciml.core.disk import write_json
     from sciml.training import fit
 
     file = folder / "plan.json"
@@ -184,7 +184,7 @@ def peer(options: argparse.Namespace) -> None:
         raise SystemExit("the peer needs --script (its program) and --python (its environment)")
     import numpy as np
 
-    from sciml.core.run.files import write_json
+    from sciml.core.disk import write_json
 
     file = home(options) / "darcy.npz"
     if not file.is_file():
@@ -239,7 +239,7 @@ def _export(options: argparse.Namespace, file: Path) -> None:
     """The same samples for the peer; whole or not at all, as two jobs may write it."""
     import numpy as np
 
-    from sciml.core.run.files import atomic_write
+    from sciml.core.disk import atomic_write
 
     arrays = {}
     for split, count in (("train", TRAIN), ("test", TEST)):

@@ -45,8 +45,8 @@ from pinn_cases import (
     poisson,
 )
 
+from sciml.core.disk import write_text
 from sciml.core.problem.grid import Grid, Points
-from sciml.core.run.files import write_text
 from sciml.solvers import CG, ETDRK4, SDIRK, Multigrid
 from sciml.solvers.solve import solve
 

@@ -28,10 +28,10 @@ from torch import Tensor
 
 from sciml import solve
 from sciml.app.figures import STYLE, draw_points, residual_field
+from sciml.core.disk import atomic_write, write_text
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.problem import Condition, Problem
-from sciml.core.run.files import atomic_write, write_text
 from sciml.discretization.fields import values_on
 from sciml.solvers.trained import (
     DASG,

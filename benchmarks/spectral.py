@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from sciml.core.disk import atomic_write
 from sciml.core.problem.equation import Equation, NavierStokes, System
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Problem, Time
-from sciml.core.run.files import atomic_write
 from sciml.core.run.solution import Solution
 from sciml.solvers import ETDRK4
 from sciml.solvers.solve import solve

@@ -27,7 +27,7 @@ import torch
 
 from sciml.app.read import load_training
 from sciml.app.train import opened
-from sciml.core.run.files import write_json
+from sciml.core.disk import write_json
 from sciml.datasets.loader import OperatorData
 from sciml.training import Training, evaluate, fit
 

@@ -22,8 +22,8 @@ import torch
 
 from sciml.app.evaluate import bracket_rows, certified, markdown, polishing_rows, same_error
 from sciml.app.figures_learning import plot_transfer
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError
-from sciml.core.run.files import write_text
 from sciml.operators import Operator, load_operator
 from sciml.training import Bracket, Polishing, ResolutionTransfer, evaluate, resolution_transfer
 from sciml.training.data import at_trained_shape

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml.core.disk import write_text
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.problem import Condition, Equation, Problem
-from sciml.core.run.files import write_text
 from sciml.core.run.solution import Solution
 from sciml.discretization.fields import values_on
 from sciml.discretization.points.pointwise import Pointwise

@@ -18,9 +18,9 @@ import h5py
 import numpy as np
 import torch
 
+from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES
-from sciml.core.run.files import atomic_write
 from sciml.datasets.loader import OperatorData, Times, stored_splits
 from sciml.datasets.store import Shard
 

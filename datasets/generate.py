@@ -11,9 +11,7 @@ process may die at any moment: what is acknowledged stays, what is not is made a
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import shutil
 import signal
 import threading
@@ -35,9 +33,9 @@ from typing import Any
 
 import torch
 
+from sciml.core.disk import claimed, digest, remove_litter
 from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Mesh
-from sciml.core.run.files import digest
 from sciml.core.run.serialise import differences
 from sciml.datasets.distributions import SCALARS
 from sciml.datasets.family import Family
@@ -58,9 +56,6 @@ from sciml.datasets.store import (
     read_shard,
     write_shard,
 )
-
-# What atomic_write leaves when its process is killed.
-_TEMPORARY = re.compile(r"\.(manifest|stats|\d{5})\.\d+\.(json|yaml|hdf5)")
 
 # progress(samples stored, samples wanted, rejects)
 Progress = Callable[[int, int, int], None]
@@ -112,13 +107,13 @@ def generate(
     out = Path(out)
     check_shapes(family)
     total = sum(family.dataset.splits.values())
-    with _claimed(out):
+    with claimed(out, "making the dataset in"):
         manifest = _opened(out, spec, versions)
         _check_mesh(family, out, manifest)
         _check_disk(family, out, manifest)
         with _writing(out):
             manifest.write(out)
-            _clean(out)
+            remove_litter(out.rglob(".*"))
         _report(manifest, total, progress)
         with executor(engine, workers) as pool:
             for split, wanted in family.dataset.splits.items():
@@ -245,26 +240,6 @@ def _acknowledge(manifest: Manifest, outcome: ShardOutcome, out: Path) -> None:
     manifest.write(out)
 
 
-@contextmanager
-def _claimed(out: Path) -> Iterator[None]:
-    """The folder, made where missing and held against a second run until this one ends."""
-    with _writing(out):
-        out.mkdir(parents=True, exist_ok=True)
-        handle = os.open(out, os.O_RDONLY)
-    try:
-        _lock(handle, out)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int, out: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(f"another run is making the dataset in '{out}'") from None
-
-
 def _opened(out: Path, spec: Mapping[str, Any], versions: Mapping[str, str]) -> Manifest:
     """The manifest, without the shards that are gone or damaged; they are made again."""
     manifest = read_manifest(out)
@@ -294,12 +269,6 @@ def _check_mesh(family: Family, out: Path, manifest: Manifest) -> None:
             "goes on with it. Name another folder",
             "mesh" if family.mesh else "geometry",
         )
-
-
-def _clean(out: Path) -> None:
-    """Take away what a killed run was writing."""
-    for path in [p for p in out.rglob(".*") if _TEMPORARY.fullmatch(p.name)]:
-        path.unlink(missing_ok=True)
 
 
 def _task(entry: Entry) -> str:

@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.run.files import write_text
 from sciml.datasets.store import explained, open_shard, read_header
 
 FILE = "stats.yaml"

@@ -21,7 +21,6 @@ The manifest has the hash of every file, and its own. The same shard makes the s
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -34,9 +33,9 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from sciml.core.disk import atomic_write, digest, read_record, write_record
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, SIDES
-from sciml.core.run.files import atomic_write, digest, write_json
 
 if TYPE_CHECKING:
     from sciml.core.problem.mesh import Element, Mesh
@@ -178,8 +177,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replace the manifest in ``folder``, whole or not at all."""
-        record = {"format": FORMAT, **asdict(self)}
-        write_json(folder / MANIFEST, {**record, "sha256": _hash(record)})
+        write_record(folder / MANIFEST, {"format": FORMAT, **asdict(self)})
 
     def check(self, folder: Path) -> None:
         """Raise InputError unless every shard is there with the hash that it had."""
@@ -206,20 +204,13 @@ def read_manifest(folder: Path) -> Manifest | None:
     if not path.is_file():
         return None
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record.pop("sha256") != _hash(record):
-            raise ValueError("it was damaged or edited")
+        record = read_record(path)
         if record.pop("format") != FORMAT:
             raise KeyError("format")
         shards = [Entry(**entry) for entry in record.pop("shards")]
         return Manifest(shards=shards, **record)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"'{path}' is no manifest of a dataset: {error}") from None
-
-
-def _hash(record: Mapping[str, Any]) -> str:
-    text = json.dumps(record, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_shard(path: Path, shard: Shard) -> str:

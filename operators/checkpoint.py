@@ -12,9 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -23,8 +22,8 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from sciml.core.disk import atomic_write, read_record, write_record
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.run.files import atomic_write, write_json
 from sciml.core.run.weights import PICKLES, misfit_of, refuse_pickle
 from sciml.operators.operator import Operator, Options, Signature, architectures
 
@@ -49,17 +48,15 @@ def save_operator(operator: Operator, folder: str | Path) -> None:
     weights = folder / f"operator-{value[:16]}.safetensors"
     with atomic_write(weights) as temporary:
         temporary.write_bytes(data)
-    record = _plain(
-        {
-            "format": FORMAT,
-            "options": dataclasses.asdict(operator.options),  # type: ignore[call-overload]
-            "signature": operator.signature.to_json(),
-            "provenance": operator.provenance,
-            "weights": weights.name,
-            "weights_sha256": value,
-        }
-    )
-    write_json(folder / FILE, {**record, "sha256": _hash(record)})
+    record = {
+        "format": FORMAT,
+        "options": dataclasses.asdict(operator.options),  # type: ignore[call-overload]
+        "signature": operator.signature.to_json(),
+        "provenance": operator.provenance,
+        "weights": weights.name,
+        "weights_sha256": value,
+    }
+    write_record(folder / FILE, record)
     for old in folder.glob(_WEIGHTS):
         if old != weights:
             old.unlink(missing_ok=True)
@@ -92,16 +89,6 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
     return operator.to(device).eval()
 
 
-def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record as it will be read back, of which the hash is taken."""
-    plain: dict[str, Any] = json.loads(json.dumps(record, default=str))
-    return plain
-
-
-def _hash(record: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def _read_record(file: Path, given: Path) -> dict[str, Any]:
     """What ``file`` says, checked; ``given`` is what the user named."""
     if not given.exists():
@@ -114,11 +101,9 @@ def _read_record(file: Path, given: Path) -> dict[str, Any]:
         tail = tail or "; name a folder that sciml train wrote"
         raise InputError(f"no operator at '{given}': '{file}' is missing{tail}")
     try:
-        record: dict[str, Any] = json.loads(file.read_bytes())
+        record = read_record(file)
         if record.get("format") != FORMAT:
             raise ValueError(f"its format is not '{FORMAT}'")
-        if record.pop("sha256", None) != _hash(record):
-            raise ValueError("it was damaged or edited since it was written")
         if set(record) != _KEYS or Path(record["weights"]).name != record["weights"]:
             raise ValueError("it has not the keys of one")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:

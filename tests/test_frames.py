@@ -111,6 +111,41 @@ def test_a_frame_cut_off_by_death_is_not_counted(tmp_path: Path) -> None:
     assert torch.equal(Frames(TIMES, path, "this run").states[-1][0], state(2)[0])
 
 
+def test_a_flipped_bit_is_refused_or_its_frame_computed_again(tmp_path: Path) -> None:
+    """Of 300 single faults anywhere in the file none is a frame that differs from what it was."""
+    path, draw = tmp_path / "frames.h5", np.random.default_rng(0)
+    frames = filled(path, 3)
+    assert frames._file is not None
+    whole = path.read_bytes()
+    places = draw.integers(len(whole), size=250).tolist()
+    ends = [frames._file.count_at, frames._file.hashes_at]
+    places += [a + k for a in (*frames._file.offsets, *ends) for k in draw.integers(8, size=9)]
+    del frames
+    kept = []
+    for place in places:
+        data = bytearray(whole)
+        data[place] ^= 1 << int(draw.integers(8))
+        path.write_bytes(data)
+        try:
+            again = Frames(TIMES, path, "this run")
+        except InputError as error:
+            assert "\n" not in error.message
+            kept.append(-1)
+            continue
+        for k, found in enumerate(again.states):
+            for a, b in zip(found, state(k), strict=False):
+                assert torch.equal(a, b)
+        kept.append(again.count)
+    assert set(kept) == {-1, 0, 1, 2, 3}
+
+
+def test_frames_without_hashes_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "frames.h5", "w") as file:
+        file.attrs["format"] = "sciml frames 1"
+    with pytest.raises(InputError, match="another version, without hashes; remove it to start"):
+        Frames(TIMES, tmp_path / "frames.h5")
+
+
 def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "frames.h5"
     frames = filled(path, 2)
@@ -119,7 +154,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(InputError, match="No space left on device; 2 of 4 frames are kept: run"):
         frames.append(*state(2))
     assert Frames(TIMES, path, "this run").count == 2
 

@@ -27,10 +27,10 @@ from typer.testing import CliRunner
 import sciml
 from sciml.app.cli import app
 from sciml.app.read import load_family
+from sciml.core import disk
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Problem
-from sciml.core.run import files
 from sciml.datasets import generate as module
 from sciml.datasets.distributions import GaussianField, Uniform
 from sciml.datasets.family import DatasetOptions, Family
@@ -206,8 +206,8 @@ def test_a_full_disk_is_told_and_overcome(
         if next(files_left, None) is None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(files.os, "fsync", full)
-    monkeypatch.setattr(files, "_sync_directory", lambda directory: None)
+    monkeypatch.setattr(disk.os, "fsync", full)
+    monkeypatch.setattr(disk, "_sync_directory", lambda directory: None)
     with pytest.raises(InputError, match=rf"cannot write '{tmp_path}.*No space left on device"):
         make(darcy(), tmp_path)
     monkeypatch.undo()

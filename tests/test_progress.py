@@ -45,7 +45,7 @@ def test_the_training_of_a_run_is_told_and_drawn_with_its_points(tmp_path: Path)
     assert all("equation" in line and ", error " in line and " left" in line for line in lines)
     assert len(lines) == int(result.solution.stats.iterations)
 
-    figures = draw_figures(result.solution, {}, tmp_path)
+    figures, _ = draw_figures(result.solution, {}, tmp_path)
     assert (tmp_path / "residual.png") in figures.values()
     figure = sciml.plot(result.solution, tmp_path / "both.png")
     drawn = [collection for axes in figure.axes for collection in axes.collections]

@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from sciml.app import cli, compare, figures, record, run
+from sciml.core.disk import claimed
 from sciml.core.errors import InputError
 from sciml.core.run.solution import load_solution
 
@@ -37,9 +38,36 @@ def test_a_figure_that_fails_loses_neither_the_solution_nor_its_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(figures, "plot_convergence", refuse)
-    assert isinstance(sciml_run(*SOLVE, "--out", tmp_path).exception, RuntimeError)
-    assert record.read(tmp_path, record.RUN)["status"] == "converged"
+    told = sciml_run(*SOLVE, "--out", tmp_path)
+    assert told.exit_code == 0 and "convergence.png could not be drawn: no" in told.output
+    found = record.read(tmp_path, record.RUN)
+    assert found["status"] == "converged" and list(found["figures"].values()) == [
+        "solution.png",
+        "residual.png",
+    ]
+    assert (tmp_path / "report.html").is_file()
     assert load_solution(tmp_path).converged
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["problem.name='5$ for {10$'", "problem.boundary.left.dirichlet=1.7e308"],
+    ids=["no formula", "overflow"],
+)
+def test_what_cannot_be_drawn_is_no_lost_run(change: str, tmp_path: Path) -> None:
+    """A title that is no formula is drawn as it stands; what overflows a picture is a note."""
+    told = sciml_run(*SOLVE, "--out", tmp_path, "--set", change)
+    assert told.exit_code in (0, 1) and "Traceback" not in told.output
+    assert ("could not be drawn" in told.output) is ("1.7e308" in change)
+    assert (tmp_path / "report.html").is_file() and load_solution(tmp_path).value.ndim == 2
+
+
+def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
+    with claimed(tmp_path, "solving in"):
+        told = sciml_run(*SOLVE, "--out", tmp_path)
+    assert told.exit_code == 2 and f"another run is solving in '{tmp_path}'" in told.output
+    assert list(tmp_path.iterdir()) == []
+    assert sciml_run(*SOLVE, "--out", tmp_path).exit_code == 0
 
 
 def test_a_comparison_that_fails_loses_no_run(

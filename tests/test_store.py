@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from shards import dataset, shard
 
+from sciml.core.disk import digest
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES
-from sciml.core.run.files import digest
 from sciml.datasets.loader import OperatorData
 from sciml.datasets.statistics import Normaliser, field_statistics, moments
 from sciml.datasets.store import (

@@ -35,9 +35,9 @@ import torch
 import sciml
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.stencil import Stencil
+from sciml.core.disk import atomic_write
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Problem
-from sciml.core.run.files import atomic_write
 from sciml.discretization import discretize
 from sciml.solvers import CG, FastPoisson, Multigrid
 from sciml.solvers.linear.certify import certify

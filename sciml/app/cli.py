@@ -120,11 +120,12 @@ def solve(
     seed: Seed = 0,
 ) -> None:
     """Solve a spec; write the solution, its plots, and a report."""
-    from sciml.app import output
+    from sciml.app import output, record
     from sciml.app.console import solving
     from sciml.app.read import load_spec
     from sciml.app.report import comparison, facts
-    from sciml.app.run import FRAMES, Setting, add, answer, describe, recorded, write_run
+    from sciml.app.run import FRAMES, Setting, add, answer, describe, write_run
+    from sciml.core.disk import claimed
 
     setting = Setting(device, dtype, seed)
     problem = load_spec(spec, set_ or ())
@@ -134,18 +135,20 @@ def solve(
 
         check_comparable(problem)
     typer.echo(describe(problem))
-    with solving(problem) as watched:
-        result = answer(problem, setting, watched, directory / FRAMES)
-    paths = write_run(result, directory, set_ or ())
-    for note in result.solution.notes:
+    with claimed(directory, "solving in"):
+        with solving(problem) as watched:
+            result = answer(problem, setting, watched, directory / FRAMES)
+        paths = write_run(result, directory, set_ or ())
+    told = record.read(directory, record.RUN)
+    for note in told["notes"]:
         typer.echo(f"  {note}")
-    told = recorded(result)
     print_facts(facts(told) | output.facts(told))
     if compare:
         rows = baselines(result)
         add(directory, baselines=rows)
         typer.echo(comparison(rows))
-    typer.echo(f"plot    {directory / 'solution.png'}")
+    if directory / "solution.png" in paths:
+        typer.echo(f"plot    {directory / 'solution.png'}")
     typer.echo(f"report  {directory / 'report.html'}")
     typer.echo(f"data    {', '.join(str(path) for path in paths if path.suffix in _DATA)}")
     status = result.solution.status
@@ -223,8 +226,11 @@ def plot(
     home = run if run.is_dir() else run.parent
     known = (home / record.FILE).is_file()
     title = record.read(home, record.RUN)["title"] if known else ""
-    for path in draw_figures(solution, fields, as_folder(out or home), title).values():
+    figures, notes = draw_figures(solution, fields, as_folder(out or home), title)
+    for path in figures.values():
         typer.echo(path)
+    for note in notes:
+        typer.echo(note)
 
 
 @command("sciml info runs/darcy")
@@ -436,18 +442,21 @@ def evaluate(
 ) -> None:
     """Measure a trained operator: errors, resolutions, seconds beside multigrid's, certificates."""
     from sciml.app.evaluate import Question, measure, tables, write
+    from sciml.core.disk import claimed
 
     home = run if run.is_dir() else run.parent
     question = Question(
         run, tuple(data), split, transfer, certify, samples, frames, start, batch, device
     )
-    findings = measure(question)
-    paths = write(question, findings, out or home / "evaluation")
+    folder = as_folder(out or home / "evaluation")
+    with claimed(folder, "evaluating in"):
+        findings = measure(question)
+        paths, notes = write(question, findings, folder)
     for title, rows in tables(findings):
         typer.echo(typer.style(title, bold=True))
         typer.echo(aligned(rows) + "\n")
-    for path in paths:
-        typer.echo(path)
+    for line in (*paths, *notes):
+        typer.echo(line)
 
 
 @command("sciml schema > schema.json   # completion in editors")

@@ -64,9 +64,8 @@ def reported(command: Command) -> Command:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(CLOSED_PIPE) from None
         except OSError as error:
-            if error.filename is None:
-                raise
-            complain(f"'{error.filename}': {error.strerror}")
+            said = error.strerror or str(error) or type(error).__name__
+            complain(said if error.filename is None else f"'{error.filename}': {said}")
             raise typer.Exit(BAD_INPUT) from None
         except KeyboardInterrupt:
             complain("interrupted; nothing was left half-written")

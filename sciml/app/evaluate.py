@@ -17,6 +17,7 @@ import torch
 from sciml.app import record
 from sciml.app.figures_learning import Case, plot_cases, plot_errors, plot_transfer
 from sciml.app.read import dataset_family
+from sciml.app.report import drawn
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
@@ -228,35 +229,38 @@ def recorded(question: Question, findings: Findings) -> dict[str, Any]:
     )
 
 
-def write(question: Question, findings: Findings, out: Path) -> list[Path]:
-    """Write the record and the figures; returns their paths."""
-    paths = [out / FILE, out / "cases.png", out / "errors.png"]
-    record.write(out, recorded(question, findings), FILE)
+def write(question: Question, findings: Findings, out: Path) -> tuple[list[Path], list[str]]:
+    """Write the record and the figures; returns their paths, and notes of what was not drawn."""
+    paths = [record.write(out, recorded(question, findings), FILE)]
     first = next(iter(findings.evaluations.values()))
     signature = findings.operator.signature
     times = _times(findings.operator, question)
     data = at_trained_shape(signature, question.data[0], question.split, times)
     chosen = {"best": first.ranked[0], "median": first.ranked[len(first.ranked) // 2]}
     chosen["worst"] = first.ranked[-1]
-    plot_cases(
-        [_case(findings.operator, data, name, i, first) for name, i in chosen.items()],
-        data.axes,
-        (signature.inputs[0], signature.outputs[-1]),
-        paths[1],
-    )
+    cases = [_case(findings.operator, data, name, i, first) for name, i in chosen.items()]
     short = {Path(name).name: e for name, e in findings.evaluations.items()}
     found = short if len(short) == len(findings.evaluations) else findings.evaluations
-    plot_errors(
-        {
-            "$L^2$": {name: e.relative_l2.numpy() for name, e in found.items()},
-            "$H^1$": {name: e.relative_h1.numpy() for name, e in found.items()},
-        },
-        paths[2],
-    )
+    errors = {
+        "$L^2$": {name: e.relative_l2.numpy() for name, e in found.items()},
+        "$H^1$": {name: e.relative_h1.numpy() for name, e in found.items()},
+    }
+    ends = (signature.inputs[0], signature.outputs[-1])
+    plots: dict[str, Callable[[Path], Any]] = {
+        "cases.png": lambda path: plot_cases(cases, data.axes, ends, path),
+        "errors.png": lambda path: plot_errors(errors, path),
+    }
     if findings.transfer is not None:
-        paths.append(out / "transfer.png")
-        plot_transfer({findings.operator.options.kind: findings.transfer}, paths[-1])
-    return paths
+        moved = {findings.operator.options.kind: findings.transfer}
+        plots["transfer.png"] = lambda path: plot_transfer(moved, path)
+    notes = []
+    for name, draw in plots.items():
+        note = drawn(out / name, draw)
+        if note is None:
+            paths.append(out / name)
+        else:
+            notes.append(note)
+    return paths, notes
 
 
 def _case(operator: Operator, data: OperatorData, name: str, index: int, found: Evaluation) -> Case:

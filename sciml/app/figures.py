@@ -27,15 +27,16 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.mathtext import MathTextParser
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
 from torch import Tensor
 
+from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
-from sciml.core.run.files import atomic_write
 from sciml.core.run.solution import Solution
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def plot_solution(solution: Solution, file: str | Path | None = None, title: str
     """A figure of the value; written to ``file`` where one is named."""
     if solution.on is None:
         raise InputError("a bare vector has no grid to be plotted on")
+    title = shown(title)
     if isinstance(solution.on, Points):
         return plot_scattered(solution, solution.on, file, title)
     if isinstance(solution.on, Grid) and (solution.times is not None or len(solution.fields) > 1):
@@ -120,6 +122,15 @@ def plot_field(
             figure.suptitle(title, fontsize=13)
         save(figure, file)
     return figure
+
+
+def shown(text: str) -> str:
+    """A title; its dollar signs as they are where they enclose no formula."""
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return text.replace("$", r"\$")
+    return text
 
 
 def plot_residual(

@@ -1,13 +1,12 @@
 """What is written about a run, a training or an evaluation: enough to repeat it and to judge it.
 
-A record is one JSON file, written whole or not at all. It has its format, what was asked for with
-every option written out, what came of it, the machine and the versions, and the hashes of the files
-beside it that are read back.
+A record is one JSON file, written whole or not at all, with a hash of itself. It has its format,
+what was asked for with every option written out, what came of it, the machine and the versions, and
+the hashes of the files beside it that are read back.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -20,8 +19,8 @@ from typing import Any
 import torch
 
 import sciml
+from sciml.core.disk import digest, read_record, write_record
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.run.files import digest, write_json
 from sciml.core.run.serialise import dump
 
 FILE = "run.json"
@@ -79,7 +78,7 @@ def of_spec(
 def write(folder: Path, record: Mapping[str, Any], file: str = FILE) -> Path:
     """Write a record into a folder, in place of the one that may be there; its path."""
     try:
-        write_json(folder / file, record)
+        write_record(folder / file, record)
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None
     return folder / file
@@ -92,14 +91,14 @@ def read(folder: Path, *formats: str) -> dict[str, Any]:
         what = "is a file" if folder.exists() else "does not exist"
         raise InputError(f"'{folder}' {what}; {_neighbours(folder, command)}")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_record(path, sealed=False)  # those of earlier versions have no hash
     except FileNotFoundError:
         raise InputError(f"'{folder}' holds no {FILE}; {_neighbours(folder, command)}") from None
     except OSError as error:
         raise InputError(f"cannot read '{path}': {error.strerror}") from None
-    except ValueError:
-        raise InputError(f"'{path}' is not JSON; sciml {command} writes it anew") from None
-    kind = found.get("format") if isinstance(found, dict) else None
+    except ValueError as error:
+        raise InputError(f"cannot read '{path}': {error}; sciml {command} writes it anew") from None
+    kind = found.get("format")
     if kind not in formats:
         by = f"by sciml {_COMMANDS[kind]}" if kind in _COMMANDS else "by another program"
         raise InputError(f"'{path}' was written {by}; name a folder that sciml {command} wrote")

@@ -8,7 +8,8 @@ from __future__ import annotations
 import base64
 import struct
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import SequenceMatcher
 from html import escape
 from pathlib import Path
@@ -19,8 +20,8 @@ from sciml.app.console import aligned
 from sciml.app.formula import statement
 from sciml.app.record import RUN, check, read
 from sciml.app.yaml import one_line, to_yaml
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError
-from sciml.core.run.files import write_text
 from sciml.core.run.serialise import differences
 from sciml.core.run.solution import load_solution
 
@@ -371,6 +372,22 @@ for (const button of document.querySelectorAll("button.copy")) {
   });
 }
 """
+
+
+def drawn(path: Path, draw: Callable[[Path], Any]) -> str | None:
+    """Draw into a file; a note where that cannot be done, which loses no answer.
+
+    What there was under that name goes, since it would show something else.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # what overflows says so in the note
+            draw(path)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        said = (str(error).strip().splitlines() or [""])[0] or type(error).__name__
+        return f"{path.name} could not be drawn: {said}"
+    return None
 
 
 def document(title: str, parts: Iterable[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,17 @@ import torch
 from sciml.app import output, record
 from sciml.app.console import Watch
 from sciml.app.read import explain, read_spec
-from sciml.app.report import SOLUTION, html
+from sciml.app.report import SOLUTION, drawn, html
 from sciml.app.spec import Spec
 from sciml.app.yaml import parse_yaml
 from sciml.core.algebra.maps import LinearSystem
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import PLURALS, Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.run.certificate import Certificate
-from sciml.core.run.files import save_solution, write_text
+from sciml.core.run.files import save_solution
 from sciml.core.run.solution import Solution, load_solution
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
@@ -272,7 +274,8 @@ def bounds(found: Certificate) -> dict[str, Any]:
 def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> list[Path]:
     """Write the solution, the record, the figures and the report; returns the paths.
 
-    In this order, so that what was computed is on the disk before anything is drawn.
+    In this order, so that what was computed is on the disk before anything is drawn. What cannot be
+    drawn, or not for want of room, is a note of the record.
     """
     summary = recorded(result, overrides)
     solution = result.solution
@@ -285,17 +288,24 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
         if result.measured is not None:
             by_step = solution.times is not None and output.watched(result.spec)
             paths += output.write(result.measured, solution, folder, by_step)
-        figures = draw_figures(solution, result.fields, folder, summary["title"])
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None
-    report = add(folder, figures={caption: path.name for caption, path in figures.items()})
+    figures, notes = draw_figures(solution, result.fields, folder, summary["title"])
+    report = add(
+        folder,
+        figures={caption: path.name for caption, path in figures.items()},
+        notes=[*summary["notes"], *notes],
+    )
     return [*paths, *figures.values(), folder / record.FILE, report]
 
 
 def draw_figures(
     solution: Solution, fields: Mapping[str, torch.Tensor], directory: Path, title: str = ""
-) -> dict[str, Path]:
-    """Draw the answer, its convergence and the fields beside it; files by caption."""
+) -> tuple[dict[str, Path], list[str]]:
+    """Draw the answer, its convergence and the fields beside it; files by caption, and notes.
+
+    A note says of a figure that it cannot be drawn, and why.
+    """
     from sciml.app.figures import (
         plot_convergence,
         plot_field,
@@ -304,22 +314,29 @@ def draw_figures(
         plot_solution,
     )  # fmt: skip
 
-    figures = {SOLUTION: directory / "solution.png"}
-    plot_solution(solution, figures[SOLUTION], title)
-    figures["Convergence"] = directory / f"{CONVERGENCE}.png"
-    plot_convergence(solution, figures["Convergence"])
+    plots: dict[str, tuple[str, Callable[[Path], Any]]] = {
+        SOLUTION: ("solution", lambda path: plot_solution(solution, path, title)),
+        "Convergence": (CONVERGENCE, lambda path: plot_convergence(solution, path)),
+    }
     for name, values in fields.items():
         assert solution.on is not None
-        path = directory / f"{name}.png"
-        figures[_CAPTIONS.get(name, f"Coefficient {name}")] = path
-        draw = plot_residual if name == RESIDUAL else plot_field
-        draw(values, discrete(solution.on), name, path)
+        plot = plot_residual if name == RESIDUAL else plot_field
+        caption = _CAPTIONS.get(name, f"Coefficient {name}")
+        plots[caption] = (name, partial(plot, values, discrete(solution.on), name))
     if solution.trained is not None and len(solution.trained.form.data.axes) > 1:
-        figures[_POINTS] = directory / f"{RESIDUAL}.png"
-        plot_points(solution.trained, file=figures[_POINTS])
-    elif (directory / f"{RESIDUAL}.png").is_file() and RESIDUAL not in fields:
-        figures[_POINTS] = directory / f"{RESIDUAL}.png"  # drawn when it was trained
-    return figures
+        plots[_POINTS] = (RESIDUAL, lambda path: plot_points(solution.trained, file=path))
+    figures, notes = {}, []
+    for caption, (name, draw) in plots.items():
+        path = directory / f"{name}.png"
+        note = drawn(path, draw)
+        if note is None:
+            figures[caption] = path
+        else:
+            notes.append(note)
+    kept = directory / f"{RESIDUAL}.png"  # drawn when it was trained
+    if solution.trained is None and RESIDUAL not in fields and kept.is_file():
+        figures[_POINTS] = kept
+    return figures, notes
 
 
 def read_solution(run: Path) -> Solution:
@@ -338,7 +355,8 @@ def run_spec(folder: Path, overrides: Iterable[str] = ()) -> Spec:
 def rewrite_report(folder: Path, out: Path | None = None) -> Path:
     """Write the report of a run anew from its record and figures."""
     summary = record.read(folder, record.RUN)
-    named = summary.get("figures") or {SOLUTION: "solution.png", "Convergence": "convergence.png"}
+    usual = {SOLUTION: "solution.png", "Convergence": "convergence.png"}
+    named = summary.get("figures", usual)
     figures = {caption: folder / Path(file).name for caption, file in named.items()}
     path = out or folder / REPORT
     write_text(path, html(summary, figures))

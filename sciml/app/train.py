@@ -15,13 +15,13 @@ import scipy.sparse
 from sciml.app import record
 from sciml.app.console import Report, clock, training
 from sciml.app.read import dataset_family, explain, load_family, load_spec
-from sciml.app.report import page
+from sciml.app.report import drawn, page
 from sciml.app.run import Setting
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
 from sciml.core.algebra.maps import LinearMap, SparseMatrix
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError
 from sciml.core.problem.place import discrete
-from sciml.core.run.files import write_text
 from sciml.discretization import discretize
 from sciml.operators.losses import needs_equation
 from sciml.operators.operator import Operator
@@ -192,11 +192,16 @@ def _write(
     found: Mapping[str, Any], rows: list[dict[str, float]], loss: str, out: Path, verdict: str
 ) -> None:
     """The record first, which nothing that is drawn can lose, then the picture and the report."""
+    from sciml.app.figures import shown
     from sciml.app.figures_learning import plot_training
 
     record.write(out, found)
-    plot_training(rows, loss, out / PICTURE, found["title"])
+    title = shown(found["title"])
+    note = drawn(out / PICTURE, lambda path: plot_training(rows, loss, path, title))
     figures = {"Loss by epoch, and errors where they were validated": out / PICTURE}
+    if note is not None:
+        figures, found = {}, {**found, "notes": [*found["notes"], note]}
+        record.write(out, found)
     write_text(out / REPORT, page(found, verdict, facts(found), figures, solved=True))
 
 

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sciml.core.disk import claimed
 from sciml.core.errors import InputError
 from sciml.core.run.serialise import dump
-from sciml.core.run.training_run import EpochProgress, Step, TrainingRun, claimed, seeded
+from sciml.core.run.training_run import TRAINING, EpochProgress, Step, TrainingRun, seeded
 from sciml.datasets.stream import Stream
 from sciml.operators.checkpoint import save_operator
 from sciml.operators.losses import LossFunction, RelativeH1, RelativeL2, needs_equation
@@ -102,7 +103,7 @@ def fit(
     """
     with world(device) as here, seeded(training.seed, here.device):
         folder = None if out is None else Path(out)
-        with claimed(folder) if folder is not None and here.writes else nullcontext():
+        with claimed(folder, TRAINING) if folder is not None and here.writes else nullcontext():
             task = _OperatorTask(options, data, training, here)
             run = TrainingRun(
                 task.operator,

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.algebra.maps import LinearMap
+from sciml.core.disk import claimed
 from sciml.core.errors import InputError
 from sciml.core.run.training_run import (
+    TRAINING,
     EpochProgress,
     Step,
     TrainingError,
     TrainingRun,
-    claimed,
     seeded,
 )
 from sciml.core.run.weights import write_weights
@@ -137,7 +138,7 @@ class PreconditionerTask:
         number.
         """
         device = next(self.network.parameters()).device
-        with seeded(self.settings["seed"], device), claimed(self.out):
+        with seeded(self.settings["seed"], device), claimed(self.out, TRAINING):
             optimiser = torch.optim.Adam(self.network.parameters(), lr=self.settings["rate"])
             run = TrainingRun(
                 self.network, optimiser, self, self.settings, self.out,

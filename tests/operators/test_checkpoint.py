@@ -15,13 +15,13 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from sciml.core.disk import hash_of
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.run.weights import refuse_pickle
 from sciml.operators import MgNO, Operator, PODDeepONet, Signature, checkpoint
 from sciml.operators.checkpoint import (
     FILE,
-    _hash,
     _read_options,
     load_operator,
     save_operator,
@@ -60,7 +60,7 @@ def rewrite(folder: Path, **changes: Any) -> None:
     record = json.loads((folder / FILE).read_text())
     del record["sha256"]
     record |= changes
-    (folder / FILE).write_text(json.dumps({**record, "sha256": _hash(record)}))
+    (folder / FILE).write_text(json.dumps({**record, "sha256": hash_of(record)}))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

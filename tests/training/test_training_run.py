@@ -10,14 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from sciml.core.disk import claimed
 from sciml.core.errors import InputError
 from sciml.core.run.training_run import (
     CHECKPOINT,
     HISTORY,
+    TRAINING,
     Step,
     TrainingError,
     TrainingRun,
-    claimed,
     seeded,
 )
 from sciml.core.run.weights import read_file
@@ -139,15 +140,18 @@ def test_a_loss_or_a_weight_that_is_no_number_is_not_kept(tmp_path: Path) -> Non
 def test_a_claimed_folder_is_anothers_and_litter_goes(tmp_path: Path) -> None:
     litter = [
         tmp_path / f".{name}"
-        for name in ("checkpoint.77.safetensors", "weights.77.safetensors", "history.77.csv")
+        for name in (f"checkpoint.{0:016x}.safetensors", f"weights.{77:016x}.safetensors")
     ]
-    with claimed(tmp_path):
+    with claimed(tmp_path, TRAINING):
         pass
     for path in (*litter, tmp_path / ".mine"):
         path.write_text("")
-    with claimed(tmp_path):
+    with claimed(tmp_path, TRAINING):
         assert not any(path.exists() for path in litter) and (tmp_path / ".mine").exists()
-        with pytest.raises(InputError, match="another run is training"), claimed(tmp_path):
+        with (
+            pytest.raises(InputError, match="another run is training"),
+            claimed(tmp_path, TRAINING),
+        ):
             pass
 
 

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sciml.core.disk import check_xml, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Element, Mesh, joined
 
@@ -530,6 +531,8 @@ def _read_meshio(path: Path) -> _Content:
     import meshio
 
     _check_references(path)
+    if path.suffix.lower() == ".vtu":
+        check_xml(path)
     raw = meshio.read(path)
     blocks = [(b.type, np.atleast_2d(np.asarray(b.data, dtype=np.int64))) for b in raw.cells]
     return _Content(np.asarray(raw.points, dtype=np.float64), blocks, _groups(raw))
@@ -565,23 +568,8 @@ def _check_hdf5(path: Path) -> None:
     if not h5py.is_hdf5(path):
         return
 
-    def visit(group: h5py.Group) -> None:
-        for name in group:
-            link = group.get(name, getlink=True)
-            if isinstance(link, h5py.ExternalLink):
-                raise InputError(f"{path.name}: '{name}' links to another file", "mesh.file")
-            if isinstance(link, h5py.SoftLink):
-                continue
-            inner = group[name]
-            if isinstance(inner, h5py.Group):
-                visit(inner)
-            elif isinstance(inner, h5py.Dataset) and (inner.external or inner.is_virtual):
-                raise InputError(
-                    f"{path.name}: the values of '{name}' lie in another file", "mesh.file"
-                )
-
     with h5py.File(path, "r") as file:
-        visit(file)
+        refuse_links(file, path.name, "mesh.file")
 
 
 def _check_numbers(points: np.ndarray, blocks: list[tuple[str, np.ndarray]], path: Path) -> None:

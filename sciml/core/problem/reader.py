@@ -21,6 +21,7 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from sciml.core.disk import is_sealed, refuse_links
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.expression import Expression, names_in, parse
 from sciml.core.problem.table import Curve, Table, curve
@@ -296,7 +297,9 @@ def _load_hdf5(path: Path, source: FieldFile, key: str) -> Any:
     import h5py
     import numpy as np
 
+    is_sealed(path)  # raises where it is a damaged one of ours
     with h5py.File(path, "r") as file:
+        refuse_links(file, source.file, key)
         names: list[str] = []
         file.visititems(lambda n, o: names.append(n) if isinstance(o, h5py.Dataset) else None)
         wanted = source.dataset or (names[0] if len(names) == 1 else None)

@@ -1,7 +1,7 @@
 """Solutions on disk: HDF5 for programs, VTK for ParaView, JSON for the record of a run.
 
-Every file is written whole or not at all: into a temporary file in the same directory, flushed to
-the disk, then renamed over the old one, which POSIX makes one atomic step.
+Every file is written whole or not at all, and ``solution.h5`` and ``.vtu``, which are read back,
+carry a hash (see :mod:`sciml.core.disk`).
 
 ``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
 order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
@@ -13,9 +13,6 @@ index of the files in ``frames/``.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +25,7 @@ import meshio
 import numpy as np
 import torch
 
+from sciml.core.disk import BLOCK, atomic_write, is_sealed, refuse_links, seal, seal_xml, write_text
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
@@ -39,6 +37,8 @@ if TYPE_CHECKING:
     from sciml.core.run.solution import Solution
 
 FORMAT = "sciml solution 1"
+UNSEALED = "written without a hash by an earlier version, so that damage to it would not be seen"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 VTU_POINTS = 1_000_000
 BATCH_ARRAYS = 9
 _CELLS = {1: "line", 2: "quad", 3: "hexahedron"}
@@ -48,54 +48,6 @@ _CORNERS: dict[int, list[tuple[int, ...]]] = {
     2: [(0, 0), (1, 0), (1, 1), (0, 1)],
     3: [(x, y, z) for z in (0, 1) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))],
 }
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 hash of a file."""
-    value = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            value.update(block)
-    return value.hexdigest()
-
-
-@contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix, renamed to it on leaving the block.
-
-    The directory is made where it is missing. When the block raises, the temporary file goes and
-    ``path`` stays as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_directory(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write ``text`` as UTF-8, whole or not at all."""
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: str | Path, record: Mapping[str, Any]) -> None:
-    """Write ``record`` as indented JSON; what JSON does not know is written as its text."""
-    write_text(path, json.dumps(record, indent=2, default=str) + "\n")
 
 
 def save_solution(
@@ -112,6 +64,7 @@ def save_solution(
     paths = [directory / "solution.h5"]
     with atomic_write(paths[0]) as temporary:
         _write_h5(temporary, solution, fields)
+        seal(temporary)
     if isinstance(solution.on, Points) and solution.on.box.dimension > 3:
         return tuple(paths)  # ParaView's points have three coordinates
     if solution.on is not None and solution.times is None:
@@ -127,6 +80,7 @@ def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Te
     if isinstance(solution.on, Mesh):
         with atomic_write(stem.with_suffix(".vtu")) as temporary:
             write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields))
+            seal_xml(temporary)
         return stem.with_suffix(".vtu")
     if isinstance(solution.on, Points):
         path = stem.with_suffix(".vtu")
@@ -138,6 +92,8 @@ def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Te
     arrays = _paraview_arrays(solution, fields)
     with atomic_write(path) as temporary:
         (_write_vtu if small else _write_vti)(temporary, solution.on, arrays)
+        if small:  # may be read as a mesh
+            seal_xml(temporary)
     return path
 
 
@@ -160,7 +116,7 @@ def _save_series(solution: Solution, directory: Path) -> Path:
 
 
 def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]) -> None:
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", userblock_size=BLOCK) as file:
         file.attrs["format"] = FORMAT
         file.attrs["solver"] = repr(solution.solver)
         file["u"] = _array(solution.value)
@@ -200,11 +156,9 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
 def read_solution(path: str | Path) -> dict[str, Any]:
     """What ``load_solution`` makes a Solution of, by the names of its parts.
 
-    Raises InputError for a missing or foreign file.
+    Raises InputError for a missing, damaged or foreign file.
     """
-    path = Path(path)
-    path = path / "solution.h5" if path.is_dir() else path
-    with _open_h5(path) as file:
+    with _opened(path) as (file, notes):
         u, stats = file["u"], file["stats"]
         value = torch.from_numpy(u[()])
         residual = _tensor(file["residual"])
@@ -230,7 +184,7 @@ def read_solution(path: str | Path) -> dict[str, Any]:
             stats=statistics,
             on=grid,
             solver=str(file.attrs["solver"]),
-            notes=tuple(note.decode() for note in file["notes"][()]),
+            notes=(*(note.decode() for note in file["notes"][()]), *notes),
             times=_tensor(file["times"]) if "times" in file else None,
             fields=tuple(str(name) for name in u.attrs.get("fields", ("u",))),
             measure=_tensor(file["measure"]) if "measure" in file else None,
@@ -260,22 +214,36 @@ def _read_certificate(group: h5py.Group) -> Certificate:
 
 def load_fields(path: str | Path) -> dict[str, torch.Tensor]:
     """The named arrays saved beside the solution in ``path``."""
-    path = Path(path)
-    with _open_h5(path / "solution.h5" if path.is_dir() else path) as file:
+    with _opened(path) as (file, _):
         return {name: _tensor(values) for name, values in file.get("fields", {}).items()}
 
 
-def _open_h5(path: Path) -> h5py.File:
+@contextmanager
+def _opened(path: str | Path) -> Iterator[tuple[h5py.File, tuple[str, ...]]]:
+    """A solution's file, its hash checked, and what is to be noted of it."""
+    path = Path(path)
+    path = path / "solution.h5" if path.is_dir() else path
     if not path.is_file():
         raise InputError(f"no solution at {path}: give a run's directory or its solution.h5")
+    sealed = is_sealed(path)
+    with open(path, "rb") as raw:
+        # An earlier version's begins as HDF5 does, so that a damaged seal is not taken for none.
+        if not sealed and raw.read(8) != _HDF5:
+            raise InputError(f"{path} is not a readable HDF5 file, or damaged")
+    notes = () if sealed else (f"{path.name} was {UNSEALED}",)
     try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} is not a readable HDF5 file") from error
-    if file.attrs.get("format") != FORMAT:
-        file.close()
-        raise InputError(f"{path} is an HDF5 file but holds no solution written by this package")
-    return file
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise InputError(
+                    f"{path} is an HDF5 file but holds no solution written by this package"
+                )
+            refuse_links(file, str(path))
+            yield file, notes
+    except InputError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path} is damaged, or no solution: {said}") from None
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

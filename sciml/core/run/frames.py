@@ -1,17 +1,21 @@
 """Frames of a run in time: kept in memory, and in a file from which a killed run goes on.
 
 The file is HDF5 with one contiguous dataset per component of the state, made whole for all frames
-before the first one. After that its structure never changes: a frame is written to its place in
-the file, flushed to the disk, and counted only then. Whenever the process dies, what is counted is
-there, and any HDF5 reader opens it, also while the run goes on.
+before the first one. After that its structure never changes: a frame and its SHA-256 are written to
+their places in the file, flushed to the disk, and counted only then. Whenever the process dies,
+what is counted is there, and any HDF5 reader opens it, also while the run goes on. A block before
+HDF5's own says which bytes these are, and holds a hash of all others: a damaged file is refused
+before HDF5 sees it, and of damaged frames a run goes on from the last whole one before.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from numbers import Number
 from pathlib import Path
@@ -22,10 +26,12 @@ import h5py
 import numpy as np
 import torch
 
+from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
-from sciml.core.run.files import atomic_write
 
-FORMAT = "sciml frames 1"
+FORMAT = "sciml frames 2"
+_BLOCK = 2048  # bytes before HDF5's own; a power of two
+_MARK = b"sciml frames 2 "
 
 
 class Frames:
@@ -67,13 +73,28 @@ class Frames:
         if self.path is not None:
             arrays = [np.asarray(part.cpu().numpy(), order="C") for part in kept]
             if self._file is None:
-                _create(self.path, self.times, self.fingerprint, arrays)
+                with self._writing():
+                    _create(self.path, self.times, self.fingerprint, arrays)
                 self._file = _File(self.path)
                 self._file.lock()
-            self._file.write(self.count, arrays)
+            with self._writing():
+                self._file.write(self.count, arrays)
         if self.states:
             self.states[-1] = self.states[-1][:1]
         self.states.append(kept)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns a failing disk into an InputError that says what is kept."""
+        try:
+            yield
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error).splitlines()[0]
+            raise InputError(
+                f"cannot write '{self.path}': {reason}; {self.count} of {len(self.times)} frames "
+                "are kept: run the same command again to go on",
+                "frames",
+            ) from None
 
     def stack(self, dimension: int) -> torch.Tensor:
         """The first components, (*batch, frames, *shape) for ``dimension`` trailing axes."""
@@ -89,6 +110,7 @@ class _File:
             parts = [file[f"state/{k}"] for k in range(len(file["state"]))]
             self.offsets = [part.id.get_offset() for part in parts]
             self.sizes = [p.dtype.itemsize * int(np.prod(p.shape[1:])) for p in parts]
+            self.hashes_at = file["sha256"].id.get_offset()
             self.count_at = file["count"].id.get_offset()
         self.handle = os.open(path, os.O_RDWR)
 
@@ -105,13 +127,14 @@ class _File:
                     "name another file, or remove this one to start afresh",
                     "frames",
                 )
-            count = int(file["count"][0])
             parts = [file[f"state/{k}"] for k in range(len(file["state"]))]
-            states: list[tuple[torch.Tensor, ...]]
-            states = [(torch.from_numpy(parts[0][k]),) for k in range(count)]
-            if count:
-                rest = tuple(torch.from_numpy(np.array(p[count - 1])) for p in parts[1:])
-                states[-1] = (*states[-1], *rest)
+            states: list[tuple[torch.Tensor, ...]] = []
+            for k in range(min(int(file["count"][0]), len(times))):
+                arrays = [np.asarray(part[k], order="C") for part in parts]
+                if _hash(k, arrays) != file["sha256"][k].tobytes():
+                    break
+                states = [state[:1] for state in states]
+                states.append(tuple(map(torch.from_numpy, arrays)))
         return states
 
     def lock(self) -> None:
@@ -131,6 +154,8 @@ class _File:
             raise ValueError("a frame differs in shape from those before")
         for array, offset, size in zip(arrays, self.offsets, self.sizes, strict=True):
             self._put(array.reshape(-1).view(np.uint8), offset + index * size)
+        mark = np.frombuffer(_hash(index, arrays), dtype=np.uint8)
+        self._put(mark, self.hashes_at + index * mark.nbytes)
         os.fsync(self.handle)
         self._put(np.array([index + 1], dtype="<i8").view(np.uint8), self.count_at)
         os.fsync(self.handle)
@@ -142,13 +167,25 @@ class _File:
             left, offset = left[written:], offset + written
 
     def _opened(self) -> h5py.File:
+        with open(self.path, "rb") as raw:
+            block = raw.read(_BLOCK)
+        if block.startswith(_MARK):
+            _check(self.path, block)
         try:
             file = h5py.File(self.path, "r", locking=False)
         except OSError as error:
             raise InputError(f"'{self.path}' is not a readable HDF5 file", "frames") from error
-        if file.attrs.get("format") != FORMAT:
+        found = file.attrs.get("format")
+        if found != FORMAT or not block.startswith(_MARK):
             file.close()
-            raise InputError(f"'{self.path}' holds no frames written by this package", "frames")
+            old = isinstance(found, str) and found.startswith("sciml frames ")
+            raise InputError(
+                f"'{self.path}' holds frames of another version, without hashes; remove it to "
+                "start afresh"
+                if old
+                else f"'{self.path}' holds no frames written by this package",
+                "frames",
+            )
         return file
 
 
@@ -156,25 +193,79 @@ def _create(
     path: Path, times: tuple[float, ...], fingerprint: str, arrays: Sequence[np.ndarray]
 ) -> None:
     """The file with room for every frame and none of them yet."""
-    with atomic_write(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["format"], file.attrs["fingerprint"] = FORMAT, fingerprint
-        file["times"] = np.array(times)
-        file.create_group("state")
-        for k, array in enumerate(arrays):
-            _allocate(file, f"state/{k}", (len(times), *array.shape), array.dtype)
-        _allocate(file, "count", (1,), np.dtype("<i8"))
-        file["count"][0] = 0
+    with atomic_write(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
+            file.attrs["format"], file.attrs["fingerprint"] = FORMAT, fingerprint
+            file["times"] = np.array(times)
+            file.create_group("state")
+            parts = [
+                _allocate(file, f"state/{k}", (len(times), *array.shape), array.dtype)
+                for k, array in enumerate(arrays)
+            ]
+            parts.append(_allocate(file, "sha256", (len(times), 32), np.dtype("u1")))
+            parts.append(_allocate(file, "count", (1,), np.dtype("<i8")))
+            file["count"][0] = 0
+        # What changes later is what is not hashed here.
+        block = _block(temporary, sorted(parts))
+        with open(temporary, "rb+") as raw:
+            raw.write(block)
 
 
-def _allocate(file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    """A contiguous dataset whose place in the file is fixed at once, its values left as holes."""
+def _hash(index: int, arrays: Sequence[np.ndarray]) -> bytes:
+    """Of a frame, its number included."""
+    value = hashlib.sha256(index.to_bytes(8, "little"))
+    for array in arrays:
+        value.update(array.reshape(-1).view(np.uint8).data)
+    return value.digest()
+
+
+def _block(path: Path, parts: Sequence[Sequence[int]]) -> bytes:
+    """The first bytes of a file: where the ``parts`` are that change, and the hash of the others.
+
+    ``parts``: offset and size of each, in ascending order.
+    """
+    named = json.dumps([list(part) for part in parts])
+    value = hashlib.sha256(named.encode())
+    with open(path, "rb") as file:
+        at, end = _BLOCK, path.stat().st_size
+        for offset, size in (*parts, (end, 0)):
+            file.seek(at)
+            value.update(file.read(max(0, min(offset, end) - at)))
+            at = offset + size
+    block = _MARK + json.dumps({"parts": named, "sha256": value.hexdigest()}).encode()
+    if len(block) > _BLOCK:
+        raise ValueError(f"a state of {len(parts)} parts is too many to name")
+    return block.ljust(_BLOCK, b"\0")
+
+
+def _check(path: Path, block: bytes) -> None:
+    """Raise InputError where a file of frames is damaged but for the frames themselves."""
+    try:
+        parts = json.loads(json.loads(block[len(_MARK) :].rstrip(b"\0"))["parts"])
+        whole = block == _block(path, parts)
+    except (ValueError, TypeError, KeyError, OSError):
+        whole = False
+    if not whole:
+        raise InputError(
+            f"'{path}' was damaged since it was written; remove it to start afresh", "frames"
+        )
+
+
+def _allocate(
+    file: h5py.File, name: str, shape: tuple[int, ...], dtype: np.dtype
+) -> tuple[int, int]:
+    """A contiguous dataset whose place in the file is fixed at once, its values left as holes.
+
+    Returns where it begins and how many bytes it has.
+    """
     options = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     options.set_layout(h5py.h5d.CONTIGUOUS)
     options.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     options.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     space = h5py.h5s.create_simple(shape)
     kind = h5py.h5t.py_create(dtype, logical=True)
-    h5py.h5d.create(file.id, name.encode(), kind, space, options)
+    made = h5py.h5d.create(file.id, name.encode(), kind, space, options)
+    return made.get_offset(), int(np.prod(shape)) * dtype.itemsize
 
 
 def fingerprint(*parts: Any) -> str:

@@ -17,12 +17,9 @@ done, on a CPU to the last bit.
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import json
 import math
-import os
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,21 +29,18 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from sciml.core.disk import write_text
 from sciml.core.errors import InputError, SolveError
-from sciml.core.run.files import write_text
 from sciml.core.run.serialise import differences
 from sciml.core.run.weights import read_file, write_weights
 
 CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
+TRAINING = "training in"  # what a run does to its folder
 _KIND = "training run"
 _LOOK = 16  # steps between two looks at the losses on a GPU, each of which waits for it
 _COUNTS = ("epoch", "steps", "seconds", "cpu_seconds", "rate")
 _POSITION = ("epoch", "step", "seconds", "cpu_seconds", "history")
-# What atomic_write leaves when its process is killed.
-_TEMPORARY = re.compile(
-    r"\.(checkpoint|history|weights|operator[-\w]*)\.\d+\.(safetensors|csv|json)"
-)
 
 # progress(epoch, epochs, row of the history)
 EpochProgress: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
@@ -330,29 +324,6 @@ def _board(folder: Path, rows: Sequence[Mapping[str, float]]) -> Any:
             "training.tensorboard",
         ) from None
     return module.SummaryWriter(str(folder / "tensorboard"), purge_step=len(rows) + 1)
-
-
-@contextmanager
-def claimed(folder: Path) -> Iterator[None]:
-    """The folder, made where missing and held against a second run; a killed run's litter goes.
-
-    Raises InputError where another process holds it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise InputError(f"cannot write into '{folder}': {error.strerror}", "out") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another run is training in '{folder}'", "out") from None
-        for path in [p for p in folder.glob(".*") if _TEMPORARY.fullmatch(p.name)]:
-            path.unlink(missing_ok=True)
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextmanager

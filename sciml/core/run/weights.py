@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
-from sciml.core.run.files import atomic_write
 
 FORMAT = "sciml weights 1"
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle")

@@ -1,0 +1,246 @@
+"""Files on disk: written whole or not at all, sealed by a hash; a folder held by one run.
+
+A file of ours in HDF5 begins with a block of 512 bytes (HDF5's user block, which every reader of
+HDF5 skips) that holds a SHA-256 over all bytes after it. It is checked before HDF5 sees the file,
+so that a damaged one is refused in one line: a library that follows a damaged length may fill the
+memory or die. The hash is that of the hashes of 4 MB each, which are taken at once.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sciml.core.errors import InputError
+
+if TYPE_CHECKING:
+    import h5py
+
+BLOCK = 512  # bytes before HDF5's own; a power of two
+_SEALED = b"sciml sealed 1 sha256 "
+_PART = 1 << 22
+_COMMENT = b"\n<!-- sciml sha256 %s -->\n"
+# What atomic_write leaves when its process is killed.
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.\w+)?")
+
+
+@contextmanager
+def atomic_write(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path``, with its suffix, renamed to it on leaving the block.
+
+    The directory is made where it is missing. The temporary file is new and its name drawn, so that
+    nobody can put a link in its place beforehand. When the block raises, it goes and ``path`` stays
+    as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}{path.suffix}")
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write ``text`` as UTF-8, whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` as indented JSON; what JSON does not know is written as its text."""
+    write_text(path, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write ``record`` as JSON with a hash of it, ``sha256``."""
+    plain = json.loads(json.dumps(record, default=str))
+    write_json(path, {**plain, "sha256": hash_of(plain)})
+
+
+def read_record(path: Path, *, sealed: bool = True) -> dict[str, Any]:
+    """What :func:`write_record` wrote, without the hash; raises ValueError where it is not that.
+
+    ``sealed``: whether there must be a hash; one that is there is checked in any case.
+    """
+    try:
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    if not isinstance(record, dict):
+        raise ValueError("it was written by another program")
+    stored = record.pop("sha256", None)
+    if (sealed or stored is not None) and stored != hash_of(record):
+        raise ValueError("it was damaged or edited since it was written")
+    return record
+
+
+def hash_of(record: Mapping[str, Any]) -> str:
+    """The SHA-256 of plain data, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def remove_litter(paths: Iterable[Path]) -> None:
+    """Take away those files that killed processes were writing."""
+    for path in [p for p in paths if _TEMPORARY.fullmatch(p.name)]:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def claimed(folder: Path, doing: str) -> Iterator[None]:
+    """The folder, made where missing and held against a second run; a killed run's litter goes.
+
+    ``doing``: such as "solving in". Raises InputError where another process holds it. The lock goes
+    with the process, however it dies. A folder that is still empty at the end goes again.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"cannot write into '{folder}': {error.strerror}", "out") from None
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"another run is {doing} '{folder}'; wait for it, or name another folder", "out"
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        remove_litter((*folder.glob(".*"), *folder.glob("*/.*")))
+        yield
+    finally:
+        os.close(handle)
+        with suppress(OSError):
+            for place in missing:
+                place.rmdir()
+
+
+def digest(path: Path) -> str:
+    """The SHA-256 hash of a file; of a sealed one that which it is sealed by, unchecked."""
+    with open(path, "rb") as file:
+        block = file.read(BLOCK)
+        if block.startswith(_SEALED):
+            return block[len(_SEALED) :][:64].decode("ascii", "replace")
+        value = hashlib.sha256(block)
+        while part := file.read(1 << 20):
+            value.update(part)
+    return value.hexdigest()
+
+
+def seal(path: Path) -> None:
+    """Fill the first block of a file with the hash of what follows."""
+    with open(path, "rb+") as file:
+        file.write(_block(_hash_of_rest(path)))
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a file is sealed and whole; raises InputError where it is sealed and damaged."""
+    with open(path, "rb") as file:
+        block = file.read(BLOCK)
+    if not block.startswith(_SEALED[:6]):
+        return False
+    if block != _block(_hash_of_rest(path)):
+        raise InputError(f"'{path}' was damaged or changed since it was written")
+    return True
+
+
+def seal_xml(path: Path) -> None:
+    """Append the hash of an XML file to it, as a comment, which every reader of XML skips."""
+    with open(path, "rb") as file:
+        value = _hash_of_part(path, 0, file.seek(0, os.SEEK_END))
+    with open(path, "ab") as file:
+        file.write(_COMMENT % value.encode())
+
+
+def check_xml(path: Path) -> None:
+    """Raise InputError where an XML file of ours is damaged; one without a hash may be anybody's.
+
+    A fault in the comment itself leaves the values as they were.
+    """
+    length = len(_COMMENT % (b"0" * 64))
+    end = path.stat().st_size - length
+    with open(path, "rb") as file:
+        file.seek(max(0, end))
+        tail = file.read(length)
+    if (
+        tail.startswith(_COMMENT.partition(b"%")[0])
+        and tail != _COMMENT % _hash_of_part(path, 0, end).encode()
+    ):
+        raise InputError(f"'{path}' was damaged or changed since it was written")
+
+
+def _block(value: str) -> bytes:
+    return (_SEALED + value.encode() + b"\n").ljust(BLOCK, b"\0")
+
+
+def _hash_of_rest(path: Path) -> str:
+    return _hash_of_part(path, BLOCK, path.stat().st_size)
+
+
+def _hash_of_part(path: Path, first: int, end: int) -> str:
+    """Of the bytes from ``first`` to ``end``."""
+    handle = os.open(path, os.O_RDONLY)
+
+    def part(start: int) -> bytes:
+        return hashlib.sha256(os.pread(handle, min(_PART, end - start), start)).digest()
+
+    try:
+        starts = range(first, end, _PART)
+        with ThreadPoolExecutor(max(1, min(8, len(starts)))) as pool:
+            return hashlib.sha256(b"".join(pool.map(part, starts))).hexdigest()
+    finally:
+        os.close(handle)
+
+
+def refuse_links(file: h5py.File, name: str, key: str | None = None) -> None:
+    """Raise InputError where an HDF5 file keeps values in another one.
+
+    That is an external link, external raw storage, or a virtual dataset: who made the file would
+    choose what is read on this machine.
+    """
+    import h5py
+
+    known: set[Any] = set()
+
+    def visit(group: h5py.Group) -> None:
+        place = h5py.h5o.get_info(group.id).addr
+        if place in known:  # hard links may make a circle
+            return
+        known.add(place)
+        for entry in group:
+            link = group.get(entry, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                raise InputError(f"{name}: '{entry}' links to another file", key)
+            if isinstance(link, h5py.SoftLink):
+                continue
+            inner = group[entry]
+            if isinstance(inner, h5py.Group):
+                visit(inner)
+            elif isinstance(inner, h5py.Dataset) and (inner.external or inner.is_virtual):
+                raise InputError(f"{name}: the values of '{entry}' lie in another file", key)
+
+    visit(file)
