@@ -4,6 +4,8 @@
 #   make docs   builds the documentation into site/, with warnings as errors
 #   make notebooks   runs the notebooks from nothing
 #   make mutants   puts thirty faults into the code, one by one, and says whether the tests catch them
+#   make attack   hostile specs, meshes, systems, files, kills: under an hour, goes on where it stopped
+#   make oldest   the tests with the oldest Python and packages allowed, in .oldest
 #   make test-interop   opens our datasets with The Well's, xarray's and neuraloperator's readers
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +14,7 @@ BIN := $(VENV)/bin
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 WORKERS ?= 2
 
-.PHONY: demo test mutants test-interop docs notebooks lint clean
+.PHONY: demo test mutants attack oldest test-interop docs notebooks lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/sciml solve configs/darcy.yaml --out runs/darcy
@@ -22,6 +24,22 @@ test: $(VENV)/developer
 
 mutants: $(VENV)/developer
 	$(BIN)/python tests/mutants.py
+
+# Its journal lies in runs/attack: without that folder it begins anew.
+attack: $(VENV)/developer
+	$(BIN)/python benchmarks/attack.py $(ATTACK)
+
+# The lower bounds of pyproject.toml, on the oldest Python. PyTorch of that age has no wheel for
+# processors alone at PyPI, so that this downloads some 2 GB.
+OLDEST_PYTHON ?= python3.10
+oldest: .oldest/installed
+	$(THREADS) .oldest/bin/python -m pytest -n $(WORKERS) $(PYTEST)
+
+.oldest/installed: pyproject.toml constraints-oldest.txt
+	$(OLDEST_PYTHON) -m venv .oldest
+	.oldest/bin/python -m pip install --quiet -c constraints-oldest.txt -e . \
+	  pytest pytest-xdist hypothesis xarray h5netcdf markdown latex2mathml
+	@touch $@
 
 INTEROP := tests/interop
 test-interop: $(VENV)/developer

@@ -1,6 +1,6 @@
 """Attack the certificate: operators up to condition 1e16, and 100,000 random starts.
 
-    python benchmarks/attack_certificates.py [--tried 1000] [--starts 100000]
+    python benchmarks/attack_certificates.py [--tried 1000] [--starts 100000] [--journal FILE]
 
 The first table counts certificates that do not hold the true energy error. The truth comes from a
 Cholesky factorisation in extended precision and refinement with exact residuals (rational
@@ -16,10 +16,12 @@ import time
 from collections import Counter
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
 import torch
+from attack import ANSWERED, REFUSED, WRONG, Journal
 
 from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.stencil import Stencil
@@ -152,10 +154,17 @@ def random_guess(rng: np.random.Generator, system: LinearSystem) -> torch.Tensor
     return x if kind == 2 else x * (1 + 10 ** rng.uniform(-12, -1) * noise)
 
 
-def attack(tried: int, seed: int) -> list[str]:
-    """Rows of certificates tried, wrong, refused and without an upper bound, by condition."""
-    rng, counts, widths = np.random.default_rng(seed), Counter(), {}
-    for _ in range(tried):
+def attack(tried: int, seed: int, journal: Journal) -> list[str]:
+    """Rows of certificates tried, wrong, refused and without an upper bound, by condition.
+
+    Those that the journal has already are not tried again, and not in the rows.
+    """
+    counts, widths, family = Counter(), {}, "certificates"
+    done = journal.done()
+    for number in range(tried):
+        if (family, f"{seed}-{number}") in done:
+            continue
+        rng, before = np.random.default_rng((seed, number)), counts.copy()
         system, condition = random_system(rng)
         u = random_guess(rng, system)
         row = next((c for c in DECADES if condition <= c), DECADES[-1])
@@ -187,6 +196,9 @@ def attack(tried: int, seed: int) -> list[str]:
             counts[row, "open"] += steps == 0 and not np.isfinite(ends[1])
             if steps == 2 and np.isfinite(ends[1]) and error > 0:
                 widths.setdefault(row, []).append((ends[1] - ends[0]) / error)
+        new = counts - before
+        verdict = WRONG if new[row, "wrong"] else REFUSED if new[row, "refused"] else ANSWERED
+        journal.add(family, f"{seed}-{number}", verdict, condition=condition)
     lines = [
         "| condition to | tried | wrong | no upper bound | refused | median width after 2 steps |",
         "|---|---|---|---|---|---|",
@@ -262,12 +274,19 @@ def failures(spectrum: torch.Tensor, probability: float, starts: int, seed: int 
     return failed
 
 
-def rates(starts: int) -> list[str]:
+def rates(starts: int, journal: Journal) -> list[str]:
     """Rows of failures against the stated probability."""
+    family, done = "probabilities of certificates", journal.done()
     lines = ["| spectrum of B A | stated | starts | failed | rate |", "|---|---|---|---|---|"]
     for name, spectrum in SPECTRA.items():
         for probability in (1e-3, 1e-2, 0.1):
+            case = f"{name}, {probability:g}, {starts}"
+            if (family, case) in done:
+                continue
             failed = failures(spectrum, probability, starts)
+            # More than chance allows, at three standard deviations.
+            most = starts * probability + 3 * (starts * probability) ** 0.5
+            journal.add(family, case, WRONG if failed > most else ANSWERED, failed=failed)
             lines.append(
                 f"| {name} | {probability:g} | {starts:,} | {failed} | {failed / starts:.2g} |"
             )
@@ -279,11 +298,12 @@ def main() -> None:
     parser.add_argument("--tried", type=int, default=1000)
     parser.add_argument("--starts", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--journal", type=Path, default=Path("runs/attack/certificates.jsonl"))
     chosen = parser.parse_args()
-    start = time.perf_counter()
-    print("\n".join(attack(chosen.tried, chosen.seed)))
+    journal, start = Journal(chosen.journal), time.perf_counter()
+    print("\n".join(attack(chosen.tried, chosen.seed, journal)))
     print(f"\n{time.perf_counter() - start:.0f} s\n")
-    print("\n".join(rates(chosen.starts)))
+    print("\n".join(rates(chosen.starts, journal)))
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 

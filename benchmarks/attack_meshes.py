@@ -1,6 +1,6 @@
 """Attack the reader of meshes: files damaged at random.
 
-    python benchmarks/attack_meshes.py [--tried 500]
+    python benchmarks/attack_meshes.py [--tried 1500] [--journal FILE]
 
 Bytes, numbers, names and lines of small meshes in every format are changed, moved or taken away.
 Each must give one line that says what is wrong, or a mesh. A mesh that is given must be sound:
@@ -14,12 +14,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import traceback
-from collections import Counter
 from math import factorial
 from pathlib import Path
 
 import meshio
 import numpy as np
+from attack import ANSWERED, REFUSED, TRACEBACK, WRONG, Journal
 
 from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Mesh, determinants, edge_vectors
@@ -123,52 +123,50 @@ def unsound(mesh: Mesh) -> str:
     return ""
 
 
+def verdict(path: Path, before: Mesh) -> tuple[str, str]:
+    """How the reading of a damaged file ends, and why."""
+    try:
+        mesh = read_mesh(path)
+    except InputError as error:
+        text = str(error)
+        return (
+            (TRACEBACK, f"not one line: {text[:200]!r}") if "\n" in text else (REFUSED, text[:200])
+        )
+    except BaseException:
+        return TRACEBACK, traceback.format_exc()[-400:]
+    fault = unsound(mesh)
+    if not fault and len(mesh.cells) > len(before.cells):
+        fault = "more elements than before"
+    return (WRONG, fault) if fault else (ANSWERED, "")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tried", type=int, default=500)
+    parser.add_argument("--tried", type=int, default=1500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--journal", type=Path, default=Path("runs/attack/meshes.jsonl"))
     chosen = parser.parse_args()
-    rng, counts = np.random.default_rng(chosen.seed), Counter()
+    journal, family = Journal(chosen.journal), "meshes, damaged files"
+    done = journal.done()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = written(folder)
         whole = {file: read_mesh(file) for file in files}
+        place = folder / "damaged"
+        place.mkdir()
+        for companion in folder.glob("*.h5"):
+            (place / companion.name).write_bytes(companion.read_bytes())
         for number in range(chosen.tried):
+            case = f"{chosen.seed}-{number}"
+            if (family, case) in done:
+                continue
             file = files[number % len(files)]
-            data, kind = damaged(file.read_bytes(), rng)
-            place = folder / "damaged"
-            place.mkdir(exist_ok=True)
-            for companion in folder.glob("*.h5"):
-                (place / companion.name).write_bytes(companion.read_bytes())
-            path = place / file.name
-            path.write_bytes(data)
-            try:
-                mesh = read_mesh(path)
-            except InputError as error:
-                counts[kind, "refused"] += 1
-                if "\n" in str(error):
-                    counts[kind, "not one line"] += 1
-                    print(file.name, kind, str(error)[:200])
-                continue
-            except BaseException:
-                counts[kind, "traceback"] += 1
-                print(file.name, kind)
-                traceback.print_exc()
-                continue
-            counts[kind, "read"] += 1
-            fault = unsound(mesh)
-            before = whole[file]
-            if not fault and len(mesh.cells) > len(before.cells):
-                fault = "more elements than before"
-            if fault:
-                counts[kind, "wrong"] += 1
-                print(file.name, kind, fault)
-                (Path("/tmp") / f"wrong-{number}{file.suffix}").write_bytes(data)
-    kinds = sorted({kind for kind, _ in counts})
-    columns = ("refused", "read", "wrong", "traceback", "not one line")
-    print("| fault | " + " | ".join(columns) + " |\n|---" * 1 + "|---" * len(columns) + "|")
-    for kind in kinds:
-        print(f"| {kind} | " + " | ".join(str(counts[kind, c]) for c in columns) + " |")
+            rng = np.random.default_rng((chosen.seed, number))
+            data, fault = damaged(file.read_bytes(), rng)
+            (place / file.name).write_bytes(data)
+            found, why = verdict(place / file.name, whole[file])
+            journal.add(family, case, found, file=file.name, fault=fault, why=why)
+    print(journal.counts())
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from sciml.app.cli import app
 from sciml.app.read import load_spec, solver_classes
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("index", "engineer", "researcher", "developer", "quantities")
+PAGES = ("index", "engineer", "researcher", "developer", "quantities", "wrong_elsewhere")
 _BLOCK = re.compile(
     r"(?P<skip><!-- not run: [^>]+ -->\n+)?^(?P<indent> *)```(?P<kind>\w+)"
     r"(?: title=\"(?P<title>[^\"]+)\")?[^\n]*\n(?P<text>.*?)^(?P=indent)```",

@@ -226,3 +226,16 @@ def test_help_loads_nothing_of_weight() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "solve" in done.stdout
+
+
+def test_lower_bounds_are_those_that_the_tests_run_with() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    (listed,) = re.findall(r"^dependencies = \[(.*?)\]", text, re.M | re.S)
+    bounds = dict(re.findall(r'"([\w.-]+)>=([\w.]+)"', listed))
+    rows = re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "constraints-oldest.txt").read_text(), re.M)
+    tested = {name: version.split(".") for name, version in rows}
+    assert bounds.keys() == tested.keys()
+    for name, version in bounds.items():
+        parts = version.split(".")
+        assert tested[name][: len(parts)] == parts
+        assert set(tested[name][len(parts) :]) <= {"0"}

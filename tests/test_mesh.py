@@ -925,6 +925,8 @@ def test_a_geometry_in_a_spec(tmp_path: Path) -> None:
 
 # Meshes of other people.
 
+LINES = np.array([[0, 1], [1, 2], [2, 3], [3, 0]])
+
 MSH2 = """$MeshFormat
 2.2 0 8
 $EndMeshFormat
@@ -1162,6 +1164,82 @@ def test_other_formats_are_read(suffix: str, tmp_path: Path) -> None:
     raw = meshio.Mesh(np.pad(SQUARE, ((0, 0), (0, 1))), [("triangle", TWO)])
     meshio.write(path, raw)
     np.testing.assert_array_equal(read_mesh(path).cells, TWO)
+
+
+def test_groups_of_other_formats(tmp_path: Path) -> None:
+    """Element sets of Abaqus, families of MED, each with several groups, markers of SU2."""
+    raw = meshio.Mesh(
+        np.pad(SQUARE, ((0, 0), (0, 1))), [("triangle", TWO), ("line", LINES)],
+        cell_data={"cell_tags": [np.array([-1, -2]), np.array([-3, -3, -4, -4])]},
+    )  # fmt: skip
+    raw.cell_tags = {-1: ["one", "all"], -2: ["two", "all"], -3: ["rim"], -4: ["rim", "top"]}
+    meshio.write(tmp_path / "m.med", raw)
+    med = read_mesh(tmp_path / "m.med")
+    assert {k: v.tolist() for k, v in med.subdomains.items()} == {
+        "one": [0],
+        "two": [1],
+        "all": [0, 1],
+    }
+    assert {k: len(v) for k, v in med.boundaries.items()} == {"rim": 4, "top": 2}
+
+    rows = "".join(f"{k}, {x}, {y}, 0\n" for k, (x, y) in enumerate(SQUARE, start=1))
+    (tmp_path / "m.inp").write_text(
+        f"*NODE\n{rows}*ELEMENT, TYPE=T3D2, ELSET=rim\n1, 1, 2\n2, 2, 3\n"
+        "*ELEMENT, TYPE=CPS3, ELSET=body\n5, 1, 2, 3\n6, 1, 3, 4\n*ELSET, ELSET=half\n6\n"
+    )
+    inp = read_mesh(tmp_path / "m.inp")
+    assert {k: v.tolist() for k, v in inp.subdomains.items()} == {"body": [0, 1], "half": [1]}
+    assert len(inp.boundaries["rim"]) == 2
+
+    text = "NDIME= 2\nNELEM= 2\n5 0 1 2\n5 0 2 3\nNPOIN= 4\n"
+    text += "".join(f"{x} {y}\n" for x, y in SQUARE)
+    one = "MARKER_TAG= wall\nMARKER_ELEMS= 3\n3 0 1\n3 1 2\n3 2 3\n"
+    two = "MARKER_TAG= {}\nMARKER_ELEMS= 1\n3 3 0\n"
+    (tmp_path / "m.su2").write_text(f"{text}NMARK= 2\n{one}{two.format('inlet')}")
+    su2 = read_mesh(tmp_path / "m.su2")
+    assert {k: len(v) for k, v in su2.boundaries.items()} == {"wall": 3, "inlet": 1}
+    (tmp_path / "m.su2").write_text(f"{text}NMARK= 1\n{one}")
+    assert set(read_mesh(tmp_path / "m.su2").boundaries) == {"wall"}
+    (tmp_path / "m.su2").write_text(f"{text}NMARK= 2\n{one}{two.format('1')}")
+    with pytest.raises(InputError, match="another marker"):
+        read_mesh(tmp_path / "m.su2")
+
+
+def test_cgns_is_read_where_nothing_of_it_is_lost(tmp_path: Path) -> None:
+    import h5py
+
+    mesh = unit_mesh(2, 3)
+    path = tmp_path / "m.cgns"
+    with h5py.File(path, "w") as file:
+        zone = file.create_group("Base/Zone1")
+        for axis, x in zip("XYZ", mesh.points.T, strict=True):
+            zone[f"GridCoordinates/Coordinate{axis}/ data"] = x
+        zone["GridElements/ElementRange/ data"] = [1, len(mesh.cells)]
+        zone["GridElements/ElementConnectivity/ data"] = mesh.cells.ravel() + 1
+        zone["GridElements/ data"] = [10, 0]
+    np.testing.assert_array_equal(read_mesh(path).cells, mesh.cells)
+    for change in ("ZoneBC", "Wall/ElementConnectivity"):
+        with h5py.File(path, "a") as file:
+            file.create_group(f"Base/Zone1/{change}")
+        with pytest.raises(InputError, match=r"one section of tetrahedra.* gmsh m.cgns -o m.msh"):
+            read_mesh(path)
+        with h5py.File(path, "a") as file:
+            del file[f"Base/Zone1/{change.split('/')[0]}"]
+    with h5py.File(path, "a") as file:
+        file["Base/Zone1/GridElements/ data"][0] = 7  # quadrangles have four nodes too
+    with pytest.raises(InputError, match="one section of tetrahedra"):
+        read_mesh(path)
+
+
+def test_universal_files_are_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "m.unv").write_text("    -1\n  2411\n    -1\n")
+    text = "problem: {equation: {f: 1}, boundary: {a: {dirichlet: 0}}}\nmesh: {file: m.unv}\n"
+    for read in (
+        lambda: read_mesh(tmp_path / "m.unv"),
+        lambda: read_spec(parse_yaml(text, str(tmp_path / "spec.yaml"))),
+    ):
+        with pytest.raises(InputError, match=r"convert it, gmsh m.unv -o m.msh -0"):
+            read()
 
 
 def test_data_outside_the_folder_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -115,6 +116,26 @@ def test_a_faulty_spec_that_another_names_is_told_in_its_own_file(tmp_path: Path
     done = sciml_run("validate", tmp_path / "train.yaml")
     assert done.exit_code == 2 and f"{tmp_path}/heat.yaml:" in done.output, done.output
     assert "did you mean 'heat'" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("mgno-darcy-stream", "{kind: stream, batches: 1, family: none.yaml}"),
+        ("learned-multigrid", "{kind: family, count: 1, family: none.yaml}"),
+        ("neural-ic", "{kind: problem, spec: none.yaml}"),
+    ],
+)
+@pytest.mark.parametrize("command", ["validate", "train"])
+def test_a_spec_that_is_not_there_is_told_where_it_is_named(
+    name: str, data: str, command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = CONFIGS / "train" / f"{name}.yaml"
+    done = sciml_run(command, path, "--set", f"data={data}")
+    missing = f"there is no file '{path.parent}/none.yaml'"
+    assert done.exit_code == 2
+    assert re.search(rf"data\.(family|spec): {re.escape(missing)}", done.output), done.output
 
 
 @pytest.mark.parametrize("text", ["", "- 1", "3", "{}", "grid: {shape: [5]}", "dataset: {}"])

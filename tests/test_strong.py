@@ -259,6 +259,27 @@ def test_coefficients_without_the_derivatives_are_refused(equation: Equation, sa
         strong_form(Problem(box, equation, {"all": Condition(dirichlet=0.0)}))
 
 
+@pytest.mark.parametrize(
+    ("equation", "timed", "key"),
+    [
+        (Equation(kind="heat"), False, "problem.equation.d"),
+        (Equation(m=1.0, energy="ux**2"), False, "problem.equation.m"),
+        (Equation(f=1.0), True, "problem.equation"),
+        (System({"a": Equation(d=1.0), "b": Equation()}), False, "problem.equation.equations.a.d"),
+    ],
+)
+def test_an_equation_and_its_time_go_together(
+    equation: Equation | System, timed: bool, key: str
+) -> None:
+    """As on grids: no derivative is left out without a word, and none is formed of nothing."""
+    time, first = (Time(1.0), 0.0) if timed else (None, None)
+    sides = {"all": Condition(dirichlet=0.0)}
+    problem = Problem(Box((0.0,), (1.0,)), equation, sides, time=time, initial=first)
+    with pytest.raises(InputError, match=r"time derivative|depends on time") as caught:
+        strong_form(problem)
+    assert caught.value.key == key
+
+
 def test_a_side_may_be_named_beside_all() -> None:
     box = Box((0.0,) * 5, (1.0,) * 5)
     sides = {"all": Condition(dirichlet=0.0), "x2_high": Condition(neumann=1.0)}

@@ -22,7 +22,7 @@ from sciml.core.problem.condition import DIRICHLET_OF_STATE
 from sciml.core.problem.equation import Elasticity, Equation, Helmholtz, NavierStokes, Sponge
 from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 from sciml.core.problem.grid import AXES, Box, axis_names
-from sciml.core.problem.mesh_file import SUFFIXES, MeshFile
+from sciml.core.problem.mesh_file import MeshFile, check_suffix
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
 from sciml.core.problem.reader import (
     NO_NORMAL,
@@ -257,8 +257,7 @@ def mesh_path(value: Any, scope: Scope) -> str:
     """A mesh's file, found relative to the spec."""
     if not isinstance(value, str):
         raise InputError(f"expected the name of a file; got {describe(value)}")
-    if Path(value).suffix.lower() not in SUFFIXES:
-        raise InputError(f"a mesh file ends in {', '.join(SUFFIXES)}; got '{value}'")
+    check_suffix(Path(value))
     path = scope.folder / value
     if "\0" in value or not path.is_file():
         raise InputError(f"cannot find the file '{value}' in '{scope.folder}'")

@@ -56,8 +56,11 @@ def reported(command: Command) -> Command:
         except InputError as error:
             complain(str(error))
             raise typer.Exit(BAD_INPUT) from None
-        except MemoryError:
-            complain("out of memory: use a coarser grid or a smaller batch")
+        except (MemoryError, RuntimeError) as error:
+            # PyTorch has no error of its own for memory that the processor's side refuses.
+            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+                raise
+            complain("out of memory: use a coarser grid, a smaller batch or a smaller network")
             raise typer.Exit(BAD_INPUT) from None
         except BrokenPipeError:
             # Whoever read the output has left; results are on the disk before they are told.

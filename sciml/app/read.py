@@ -190,6 +190,22 @@ def read_training(
     return spec
 
 
+def named_by(source: Source | None, key: str, name: str) -> Source:
+    """The YAML file ``name``, relative to the spec that names it at ``key``.
+
+    Raises SpecError, placed there, where it cannot be read.
+    """
+    if source is None:
+        return read_yaml(name)
+    path = Path(source.name).parent / name
+    try:
+        return read_yaml(path)
+    except SpecError:
+        raise
+    except InputError as error:
+        raise SpecError(error.message, source.place(path_of(key)), key) from None
+
+
 def dataset_family(folder: str | Path) -> Family:
     """The family that the dataset in ``folder`` was made from, as its manifest states it."""
     from sciml.datasets.store import MANIFEST, read_manifest

@@ -210,7 +210,7 @@ def _residual(system: LinearSystem | None, solution: Solution) -> dict[str, torc
 def describe(spec: Spec) -> str:
     """One line: what is solved on what, and by what."""
     span = spec.problem.time
-    title = spec.problem.name or Path(spec.path).stem
+    title = " ".join(spec.problem.name.split()) or Path(spec.path).stem
     when = "" if span is None else f", t = {span.start:g} to {span.end:g} in {span.frames} frames"
     kind, solver = spec.problem.equation.kind, spec.solver.kind
     return f"{title}: {kind} on {extent(spec.on)}{when}, solver {solver}"

@@ -84,6 +84,8 @@ class _Types:
         tagged = [Annotated[self.dictionary(cls), Tag(cls.__name__)] for cls in classes]
         default = next((kind for kind, cls in owner.items() if len(kinds_of(cls)) > 1), None)
         choices: Any = Union[tuple(tagged)]  # noqa: UP007
+        if len(classes) == 1:
+            return Annotated[choices, BeforeValidator(_check_kind(tuple(owner), default))]
         return Annotated[
             choices,
             Discriminator(lambda value: owner[value.get("kind", default)].__name__),
@@ -91,7 +93,7 @@ class _Types:
         ]
 
     def _make(self, cls: type) -> Any:
-        hints = get_type_hints(cls, include_extras=True)
+        hints = _hints(cls)
         entries: dict[str, Any] = {}
         for field in dataclasses.fields(cls):
             if (cls, field.name) in _HIDDEN or not field.metadata.get("yaml", True):
@@ -143,13 +145,19 @@ class _Types:
         return Union[tuple(parts)]  # noqa: UP007
 
 
+def _hints(cls: type) -> dict[str, Any]:
+    """The annotations of a dataclass, evaluated."""
+    # The marker in front of fields by keyword is no type, says Python 3.10.
+    return get_type_hints(cls, localns={"KW_ONLY": object}, include_extras=True)
+
+
 def kinds_of(cls: type) -> tuple[str, ...]:
     """The values of a class's field ``kind: Literal[...]``."""
-    return get_args(get_type_hints(cls)["kind"])
+    return get_args(_hints(cls)["kind"])
 
 
 def _has_kind(cls: type) -> bool:
-    return dataclasses.is_dataclass(cls) and bool(get_args(get_type_hints(cls).get("kind")))
+    return dataclasses.is_dataclass(cls) and bool(get_args(_hints(cls).get("kind")))
 
 
 def _is_interface(hint: Any) -> bool:

@@ -14,10 +14,11 @@ import scipy.sparse
 
 from sciml.app import record
 from sciml.app.console import Report, clock, training
-from sciml.app.read import dataset_family, explain, load_family, load_spec
+from sciml.app.read import dataset_family, explain, named_by, read_family, read_spec
 from sciml.app.report import drawn, page
 from sciml.app.run import Setting
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
+from sciml.app.yaml import SpecError
 from sciml.core.algebra.maps import LinearMap, SparseMatrix
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError
@@ -61,24 +62,24 @@ def opened(spec: OperatorSpec) -> TrainingData:
         if isinstance(spec.data, Files):
             stated = needs_equation(spec.training.loss)
             return open_data(spec.data, dataset_family(spec.data.folder) if stated else None)
-        home = Path(spec.source.name).parent if spec.source else Path()
-        family = load_family(home / spec.data.family, spec.data.changes)
+        family = read_family(
+            named_by(spec.source, "data.family", spec.data.family), spec.data.changes
+        )
         taken = {name: getattr(spec.data, name) for name in ("batches", "seed", "valid", "times")}
         return open_data(Fresh(family, **taken))
 
 
 def matrices(spec: PreconditionerSpec) -> dict[str, LinearMap]:
     """The matrices that the spec names, by where each is from; InputError where there are none."""
-    home = Path(spec.source.name).parent if spec.source else Path()
     data = spec.data
     if isinstance(data, OneProblem):
-        stated = load_spec(home / data.spec, data.changes)
+        stated = read_spec(named_by(spec.source, "data.spec", data.spec), data.changes)
         return {f"'{data.spec}'": discretize(stated.problem, discrete(stated.on)).A}
     if isinstance(data, Matrices):
         return _stored(Path(data.folder))
     if data.count < 1:
         raise InputError(f"count must be at least 1; got {data.count}", "data.count")
-    family = load_family(home / data.family, data.changes)
+    family = read_family(named_by(spec.source, "data.family", data.family), data.changes)
     found = {}
     for index in range(data.count):
         # One at a time: each may have a domain of its own.
@@ -248,5 +249,7 @@ def _placed(spec: OperatorSpec | PreconditionerSpec, about: str | None = None) -
     try:
         yield
     except InputError as error:
+        if isinstance(error, SpecError):
+            raise
         found = error if error.key else InputError(error.message, about)
         raise InputError(explain(found, spec.source)) from None

@@ -41,7 +41,7 @@ def describe(stated: AnySpec, path: Path) -> str:
     if isinstance(stated, Spec):
         return f"{read.PROBLEM.name}: {run.describe(stated)}"
     if isinstance(stated, Family):
-        name = stated.dataset.name or stated.problem.name or path.stem
+        name = stated.dataset.name or " ".join(stated.problem.name.split()) or path.stem
         what = f"{stated.problem.equation.kind} on {run.extent(stated.on)}"
         return f"{read.FAMILY.name}: {name}: {what}, {_samples(stated)}"
     if isinstance(stated, OperatorSpec):
@@ -61,14 +61,15 @@ def _checked(stated: AnySpec, source: Source, setting: Setting) -> Checked:
         return _family(stated, source, setting)
     if isinstance(stated, OperatorSpec) and isinstance(stated.data, Files):
         return (), _stored(stated, stated.data, source)
-    home, data = Path(source.name).parent, stated.data
+    data = stated.data
     assert not isinstance(data, Files)
     if isinstance(data, Matrices):
         missing = {"data": f"'{data.folder}' is not there yet; put matrices there"}
         return (), {} if Path(data.folder).is_dir() else missing
     if isinstance(data, OneProblem):
-        return _problem(read.load_spec(home / data.spec, data.changes), setting)
-    inner = read_yaml(home / data.family)
+        inner = read.named_by(source, "data.spec", data.spec)
+        return _problem(read.read_spec(inner, data.changes), setting)
+    inner = read.named_by(source, "data.family", data.family)
     return _family(read.read_family(inner, data.changes), inner, setting)
 
 

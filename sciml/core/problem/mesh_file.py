@@ -91,6 +91,7 @@ _IGNORED = (
 )
 # Coordinates that should not vary may, by this share of the mesh's size.
 _NOISE = 1e-6
+_TETRAHEDRA = 10  # CGNS's number
 _HDF5 = (".h5", ".hdf5", ".hdf", ".med", ".cgns")
 _STATEMENTS = {
     1: 'of the surface: add Physical Surface("domain") = {1}; for every surface',
@@ -137,16 +138,7 @@ def read_mesh(path: str | Path, element: Element = "P1", merge: float | None = N
     points that do not exist, and for what :class:`Mesh` refuses.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".unv":
-        raise InputError(
-            f"meshio does not read {path.name}: convert it, gmsh {path.name} -o {path.stem}.msh -0",
-            "mesh.file",
-        )
-    if suffix not in SUFFIXES:
-        raise InputError(
-            f"a mesh file ends in {', '.join(SUFFIXES)}; got '{path.name}'", "mesh.file"
-        )
+    check_suffix(path, "mesh.file")
     if not path.is_file():
         raise InputError(f"mesh file not found: {path}", "mesh.file")
     content = _guarded(_read_gmsh if _is_gmsh(path) else _read_meshio, path)
@@ -192,6 +184,18 @@ def read_mesh(path: str | Path, element: Element = "P1", merge: float | None = N
     if merge is not None:
         flat, cells, boundaries = joined(flat, cells, boundaries, merge)
     return Mesh(flat, cells, subdomains, boundaries, element)
+
+
+def check_suffix(path: Path, key: str | None = None) -> None:
+    """Raise InputError for a file of another format, by its name."""
+    suffix = path.suffix.lower()
+    if suffix == ".unv":
+        raise InputError(
+            f"meshio does not read {path.name}: convert it, gmsh {path.name} -o {path.stem}.msh -0",
+            key,
+        )
+    if suffix not in SUFFIXES:
+        raise InputError(f"a mesh file ends in {', '.join(SUFFIXES)}; got '{path.name}'", key)
 
 
 def _once(
@@ -531,11 +535,48 @@ def _read_meshio(path: Path) -> _Content:
     import meshio
 
     _check_references(path)
-    if path.suffix.lower() == ".vtu":
+    suffix = path.suffix.lower()
+    if suffix == ".vtu":
         check_xml(path)
+    if suffix == ".cgns":
+        _check_cgns(path)
     raw = meshio.read(path)
     blocks = [(b.type, np.atleast_2d(np.asarray(b.data, dtype=np.int64))) for b in raw.cells]
-    return _Content(np.asarray(raw.points, dtype=np.float64), blocks, _groups(raw))
+    groups = _groups(raw)
+    if suffix == ".su2":
+        names = _markers(path)
+        groups = {names.get(name, name): members for name, members in groups.items()}
+    return _Content(np.asarray(raw.points, dtype=np.float64), blocks, groups)
+
+
+def _markers(path: Path) -> dict[str, str]:
+    """The names of SU2's markers by the names that meshio's numbers for them give."""
+    found: dict[str, str] = {}
+    number = 0
+    for tag in re.findall(r"^\s*MARKER_TAG\s*=\s*(\S+)", path.read_text("utf-8", "replace"), re.M):
+        number = int(tag) if re.fullmatch(r"-?\d+", tag) else number + 1
+        if found.setdefault(f"su2:tag_{number}", tag) != tag:
+            raise ValueError(f"meshio takes '{tag}' for another marker: let all be words")
+    # One array with one marker goes by the array's own name.
+    return {**found, "su2:tag": next(iter(found.values()))} if len(found) == 1 else found
+
+
+def _check_cgns(path: Path) -> None:
+    """Refuse what meshio would not see: it takes one section of tetrahedra and no names."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        zone = file["Base/Zone1"]
+        sections = [name for name in zone if "ElementConnectivity" in zone[name]]
+        more = [name for name in zone if name == "ZoneBC"] + [
+            s for s in sections if s != "GridElements"
+        ]
+        kind = zone["GridElements"].get(" data")
+        if more or (kind is not None and int(kind[0]) != _TETRAHEDRA):
+            raise ValueError(
+                f"of CGNS one section of tetrahedra is read, without boundary conditions: "
+                f"convert it, gmsh {path.name} -o {path.stem}.msh -0"
+            )
 
 
 def _check_references(path: Path) -> None:

@@ -40,6 +40,8 @@ __all__ = [
     "Vector",
 ]
 
+MOST_FRAMES = 1_000_000
+
 _Type = TypeVar("_Type", bound=PDE)
 _SHORTEST = 1e-100  # a time whose square can be divided by
 
@@ -78,9 +80,9 @@ class Time:
                 f"time must run forwards: start {self.start:g} is not below end {self.end:g}",
                 "problem.time.end",
             )
-        if self.frames < 2:
+        if not 2 <= self.frames <= MOST_FRAMES:
             raise InputError(
-                f"frames counts the first and the last, at least 2; got {self.frames}",
+                f"frames counts the first and the last, 2 to {MOST_FRAMES:,}; got {self.frames}",
                 "problem.time.frames",
             )
         length, far = self.end - self.start, max(abs(self.start), abs(self.end))

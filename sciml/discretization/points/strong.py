@@ -204,7 +204,29 @@ def _forms(
     wanted: set[tuple[int, int]] = set()
     for name, form in equations.items():
         wanted |= _second_derivatives(data, form, _path(forms, name), problem.box.dimension)
+    _check_time(problem, equations)
     return StrongForm(data, tuple(sorted(wanted)), forms)
+
+
+def _check_time(problem: Problem, equations: Mapping[str, Equation]) -> None:
+    """Raise InputError unless there are derivatives in time just where there is time."""
+    forms = tuple(equations.values())
+    moving = [
+        (k, part)
+        for k in equations
+        for part in ("m", "d")
+        if not _zero(getattr(equations[k], part))
+    ]
+    if problem.time is not None and not moving:
+        raise InputError(
+            "the equation has no time derivative: give d (before u_t) or m (before u_tt)", _KEY
+        )
+    if problem.time is None and moving:
+        name, part = moving[0]
+        raise InputError(
+            f"the equation depends on time: give time: and initial:, or leave {part} out",
+            f"{_path(forms, name)}.{part}",
+        )
 
 
 @states_at_points(NavierStokes, Points)
