@@ -50,7 +50,8 @@ class Solution:
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
     ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``trained``:
+    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``outside``:
+    the ranges of tables that were looked up outside these on the way. ``trained``:
     the objective that the function was trained by, which holds its residual and its points.
     """
 
@@ -67,6 +68,7 @@ class Solution:
     function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
     trained: Any = field(default=None, repr=False, compare=False)
+    outside: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
