@@ -24,6 +24,7 @@ from sciml.core.problem.dispatch import Dispatch
 from sciml.core.problem.equation import Equation, NavierStokes, System
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.place import discrete
 from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Observe, Progress, Solver
@@ -67,6 +68,8 @@ class Auto:
 
     def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> AutoState:
         """Discretise if need be, choose, and set up what was chosen."""
+        if on is not None:
+            discrete(on)
         if isinstance(problem, Problem) and not problem.linear:
             name, reason = choose_for(problem, on)
             options = {} if self.rtol is None else {"rtol": self.rtol}

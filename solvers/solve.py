@@ -58,7 +58,8 @@ def solve(
         solution = replace(solution, problem=problem)
     if throw and not solution.status.success:
         worst = float(solution.residual.max())
-        raise SolveError(f"{solution.status} (worst relative residual {worst:.2e})")
+        outside = "".join(f"; {found}" for found in solution.outside)
+        raise SolveError(f"{solution.status} (worst relative residual {worst:.2e}){outside}")
     return solution
 
 

@@ -421,6 +421,70 @@ def test_the_residual_reported_is_the_true_one():
     assert float(solution.residual) == pytest.approx(float(known)) and known <= 1e-6
 
 
+def floating(f, domain, **more):
+    neumann = all_sides(domain, Condition(neumann=0.0))
+    return Problem(domain, Equation(K="1 + u**2", f=f), neumann, **more)
+
+
+UNEVEN = "cos(pi*x) + 2*cos(2*pi*x)"
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_where_only_K_names_u_the_answer_has_zero_mean(centring):
+    """With w = u + u^3/3 the equation is -w'' = f, so that w is known but for a constant."""
+    errors = []
+    for n in (32, 64):
+        grid = Grid((n + (centring == "node"),), centring)
+        found = solve(floating(UNEVEN, box(1)), Newton(), on=grid)
+        u = found.value
+        assert abs(float(u.mean())) < 1e-14
+        assert float(u.max() - u.min()) > 0.2
+        assert any("nothing holds the level of u" in note for note in found.notes)
+        x = grid.bind(box(1)).axes()[0]
+        exact = (math.pi * x).cos() / math.pi**2 + (2 * math.pi * x).cos() / (2 * math.pi**2)
+        gap = u + u**3 / 3 - exact
+        errors.append(float(gap.max() - gap.min()))
+    assert 3.5 < errors[0] / errors[1] < 4.5
+
+
+def test_a_level_that_is_free_is_found_from_any_start_and_by_multigrid():
+    grid, problem = Grid((49, 49)), floating("cos(pi*x)*(1 + y)", box(2))
+    right = solve(problem, Newton(), on=grid)
+    assert "gmres with multigrid" in " ".join(right.notes)
+    start = 3 + values_on(problem, grid, "0.1*x", "problem.exact")
+    for solver in (Newton(linear=GMRES()), Picard()):
+        found = solve(problem, solver, on=grid, initial=start).value
+        torch.testing.assert_close(found, right.value, rtol=0, atol=1e-7)
+    with pytest.raises(InputError, match="nothing holds the level of u") as error:
+        solve(problem, Newton(linear=Direct()), on=grid)
+    assert error.value.key == "solver.linear"
+
+
+@pytest.mark.parametrize("K", ["1 + u**2", "1 + ux**2"])
+def test_sources_that_no_level_can_meet_are_refused(K):
+    problem = floating("cos(pi*x) + 0.5", box(1))
+    problem = Problem(problem.box, Equation(K=K, f=problem.form.f), problem.boundary)
+    for solver in (Newton(), Picard()):
+        with pytest.raises(InputError, match=r"incompatible Neumann data.* integrate to 0\.5"):
+            solve(problem, solver, on=Grid((33,)))
+
+
+def test_an_answer_of_zero_mean_is_differentiable():
+    grid, rng = Grid((17,)), torch.Generator().manual_seed(0)
+    x = grid.bind(box(1)).axes()[0]
+    weights = torch.randn(17, generator=rng, dtype=torch.float64)
+
+    def loss(s):
+        f = s * (math.pi * x).cos() + 2 * (2 * math.pi * x).cos()
+        return (weights * solve(floating(f, box(1)), Newton(rtol=1e-12), on=grid).value).sum()
+
+    s = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(loss(s), s)
+    h = 1e-4
+    central = (loss(s.detach() + h) - loss(s.detach() - h)) / (2 * h)
+    assert float(slope) == pytest.approx(float(central), rel=1e-6)
+
+
 def test_a_good_first_guess_is_accepted_as_it_is():
     problem, grid = radial(3.0, Equation(kind="p_laplace", f=1.0)), Grid((33, 33))
     answer = solve(problem, Newton(), on=grid)

@@ -33,10 +33,11 @@ from sciml import (
     Time,
     solve,
 )
-from sciml.core.errors import InputError
+from sciml.core.errors import InputError, SolveError
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.quadrature import whole
 from sciml.core.problem.table import curve
+from sciml.core.run.status import Status
 from sciml.discretization import discretize, semidiscretize
 from sciml.discretization.elements.data import evaluate as on_elements
 from sciml.discretization.elements.data import mesh_data
@@ -46,7 +47,7 @@ from sciml.discretization.fourier.terms import reader
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
 from sciml.discretization.volumes.coefficients import data, evaluate
 from sciml.discretization.volumes.layout import layout
-from sciml.solvers import ETDRK4, Auto, Newton, Projection
+from sciml.solvers import ETDRK4, IMEX, SDIRK, Auto, Newton, Projection, RungeKutta
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 WALLS = dict.fromkeys(BOX.sides, Condition(dirichlet=0.0))
@@ -455,8 +456,38 @@ def test_newton_sees_a_table_of_the_solution_and_its_range():
     torch.testing.assert_close(found.value, right.value, rtol=0, atol=1e-4)
     short = Table(columns={"u": [0.5, 1.0], "k": [1.0, 2.0]}, of="u")
     failed = answer(short, throw=False)
-    assert not failed.statuses[0].success
+    assert failed.status is Status.OUTSIDE_TABLE
     assert any("of u from 0.5 to 1" in note for note in failed.notes)
+    with pytest.raises(SolveError, match=r"outside its range.*of u from 0\.5 to 1"):
+        answer(short)
+
+
+PUSH = Table(columns={"u": [0.0, 0.5], "k": [200.0, 200.0]}, of="u")
+LATE = Table(columns={"t": [0.0, 0.005], "k": [1.0, 2.0]}, of="t")
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one field", "a system"])
+@pytest.mark.parametrize("solver", [SDIRK(), IMEX(), RungeKutta(), ETDRK4()], ids=lambda s: s.kind)
+def test_a_run_that_leaves_a_table_says_which(solver: Any, several: bool):
+    modes = solver.kind == "etdrk4"
+    side = Condition(periodic=True) if modes else Condition(dirichlet=0.0)
+
+    def run(f: Any, **more: Any) -> Any:
+        one = Equation(d=1.0, f=f)
+        fields = System({"v": Equation(d=1.0), "u": one}) if several else one
+        start = {"v": 0.0, "u": 0.0} if several else 0.0
+        sides = dict.fromkeys(LINE.sides, side)
+        problem = Problem(LINE, fields, sides, time=Time(0.01), initial=start)
+        return solve(problem, solver, on=Grid((32,) if modes else (41,)), **more)
+
+    with pytest.raises(SolveError, match=r"outside table.*the table is of u from 0 to 0\.5"):
+        run(PUSH)
+    left = run(PUSH, throw=False)
+    assert left.status is Status.OUTSIDE_TABLE
+    assert any("of u from 0 to 0.5" in note for note in left.notes)
+    with pytest.raises(InputError, match=r"the table is of t from 0 to 0\.005") as error:
+        run(LATE)
+    assert error.value.key == ("problem.equation.equations.u.f" if several else KEY)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from sciml.core.problem.dispatch import measures
 from sciml.core.problem.grid import AXES, Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
-from sciml.core.run.files import atomic_write
+from sciml.core.disk import atomic_write
 from sciml.core.run.quantities import Line, Measurement, Output, Quantity
 from sciml.core.run.solution import Solution, measure
 

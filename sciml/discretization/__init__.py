@@ -16,6 +16,7 @@ from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.problem.dispatch import discretises, semidiscretises
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.place import discrete
 from sciml.core.problem.problem import Problem
 
 # Loaded for what they register.
@@ -66,6 +67,7 @@ def semidiscretize(
     Arrays are in ``dtype`` on ``device``; see :class:`NonlinearSystem` for their shapes. A steady
     problem has no mass. Raises InputError for coefficients or data that do not go together.
     """
+    discrete(on)
     problem.check_conditions()
     lower = semidiscretises.look_up(problem.equation, type(on))
     return lower(problem, on, dtype=dtype, device=torch.device(device))

@@ -504,7 +504,7 @@ def _above_rounding(
     lost = claimed & (floor > max(_ALIKE * ledger.rtol, _LOST))
     ledger.codes = torch.where(lost, _STATUSES.index(Status.LOST_TO_ROUNDING), ledger.codes)
     shown = claimed & ((floor <= ledger.rtol) | lost)
-    notes = ()
+    notes: tuple[str, ...] = ()
     hidden = claimed & (floor > ledger.rtol) & (floor > relative)
     if bool(hidden.any()):
         worst = float(floor[hidden].max())

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+import scipy.sparse
 import torch
 
 from sciml.core.algebra.maps import LinearMap, LinearSystem, free_mean
@@ -31,6 +32,7 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.place import discrete
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.table import Table, looked_up_outside
 from sciml.core.run.differentiate import attach
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
@@ -77,6 +79,11 @@ def follow(
     if name not in problem.parameters:
         raise InputError(
             f"the problem has no parameter '{name}'{did_you_mean(name, problem.parameters)}",
+            "solver.continuation.parameter",
+        )
+    if isinstance(problem.parameters[name], Table):
+        raise InputError(
+            f"'{name}' is a table; continuation goes along a parameter that is a number",
             "solver.continuation.parameter",
         )
     target = torch.as_tensor(problem.parameters[name], dtype=torch.float64)
@@ -202,8 +209,9 @@ def answer(
             notes.append(remark)
         seconds = time.perf_counter() - begun
         last = at(system, course.u)
+    outside = system.outside()
     statuses = tuple(
-        verified(status, value, solver.rtol)
+        verified(status, value, solver.rtol).given(outside)
         for status, value in zip(course.statuses, last.relative.flatten().tolist(), strict=True)
     )
     if system.potential is not None and not (last.J.definite or bool(course.convex.all())):
@@ -218,7 +226,14 @@ def answer(
         stats=Statistics(course.iterations, course.residuals, state.setup_seconds, seconds),
         on=system.on,
         solver=solver,
-        notes=(*system.notes, *system.remarks(course.u, 0.0), describe(), *notes),
+        notes=(
+            *system.notes,
+            *system.remarks(course.u, 0.0),
+            describe(),
+            *notes,
+            *looked_up_outside(outside),
+        ),
+        outside=outside,
         measure=system.measure,
     )
 
@@ -245,13 +260,23 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
         return u
     residual = -system.residual(u, 0.0)
 
+    def on_zero_mean(gradient: torch.Tensor) -> torch.Tensor:
+        A, M = OnZeroMean(last.J.transpose()), inverse(last.P)
+        solver = GMRES(preconditioner=M, rtol=1e-10)  # type: ignore[arg-type]
+        return solver.iterate(A, solver.setup(A), gradient, None, None).x
+
     def adjoint(gradient: torch.Tensor) -> torch.Tensor:
         A = last.J if last.J.symmetric else last.J.transpose()
         solver: LinearSolver = GMRES(preconditioner=coarsened(A), rtol=1e-10)
         solver = Direct() if small(A) else solver
         return solver.iterate(A, solver.setup(A), gradient, None, None).x
 
-    return attach(u, residual, adjoint)
+    return attach(u, residual, on_zero_mean if system.floating else adjoint)
+
+
+def inverse(P: LinearMap) -> LinearMap:
+    """What the diffusion gives as a preconditioner: its factorisation, or a cycle."""
+    return (Direct() if small(P) else coarsened(P)).setup(P)
 
 
 def coarsened(A: LinearMap) -> Multigrid | AMG:
@@ -311,6 +336,43 @@ class Iterate:
         scale = norm(right, d)
         usable = (scale > 0) & torch.isfinite(scale)
         return norm(self.F, d) / torch.where(usable, scale, torch.ones_like(scale))
+
+
+class OnZeroMean(LinearMap):
+    """A Jacobian on arrays of zero mean, which it takes to such arrays: P J P, P v = v - mean v.
+
+    Of a floating system it is dF/du: the constants span its kernel and that of its transpose.
+    """
+
+    nullspace = True
+    symmetric = definite = False
+
+    def __init__(self, J: LinearMap) -> None:
+        self.J = J
+        self.shape, self.batch, self.dtype, self.device = J.shape, J.batch, J.dtype, J.device
+
+    def apply(self, u: torch.Tensor) -> torch.Tensor:
+        """``P J P u``."""
+        return self._less_mean(self.J.apply(self._less_mean(u)))
+
+    def adjoint(self, u: torch.Tensor) -> torch.Tensor:
+        """``P J^T P u``."""
+        return self._less_mean(self.J.adjoint(self._less_mean(u)))
+
+    def transpose(self) -> OnZeroMean:
+        """The map of the transpose."""
+        return OnZeroMean(self.J.transpose())
+
+    def diagonal(self) -> torch.Tensor:
+        """That of J."""
+        return self.J.diagonal()
+
+    def to_scipy(self) -> scipy.sparse.csr_matrix:
+        """Dense, and therefore refused."""
+        raise InputError("a Jacobian on arrays of zero mean is no sparse matrix")
+
+    def _less_mean(self, u: torch.Tensor) -> torch.Tensor:
+        return u - u.mean(tuple(range(-len(self.shape), 0)), keepdim=True)
 
 
 # direction(iterate, running): the step d for all samples, and where the energy is seen to be

@@ -20,7 +20,7 @@ the solution, or to start Newton's method.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -43,8 +43,10 @@ from sciml.solvers.nonlinear.descent import (
     Course,
     Iterate,
     NonlinearSolver,
+    OnZeroMean,
     coarsened,
     descend,
+    inverse,
 )
 
 _FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
@@ -130,6 +132,8 @@ class Correction:
         eta, d = self.forcing(here, running), len(self.system.shape)
         right = -here.F * spread(running.to(here.F.dtype), d)
         none = torch.zeros_like(running)
+        if self.system.floating:
+            return self._on_zero_mean(here, right, eta), none
         if self.options.linear is not None:
             return self._by(replace(self.options.linear, rtol=eta), here.J, right), none
         # Only conjugate gradients tell whether a stationary point is a minimum.
@@ -139,13 +143,26 @@ class Correction:
                 return self._by(Direct(), here.J, right), none
             except InputError:
                 pass  # A singular Jacobian may still have a least-squares step.
-        M = (Direct() if small(here.P) else coarsened(here.P)).setup(here.P)
+        M = inverse(here.P)
         if here.J.symmetric:
             step, curved = self._conjugate_gradients(here, right, eta, M)
             if self.system.potential is not None or not bool(curved.any()):
                 return step, curved
         solver = GMRES(preconditioner=M, rtol=eta, max_iterations=_INNER)  # type: ignore[arg-type]
         return self._by(solver, here.J, right), none
+
+    def _on_zero_mean(self, here: Iterate, right: torch.Tensor, eta: float) -> torch.Tensor:
+        """The step of a system whose level is free, by GMRES with the diffusion's inverse."""
+        given = self.options.linear
+        if not isinstance(given, GMRES | None):
+            raise InputError(
+                f"newton: nothing holds the level of u, and {given.kind} cannot solve the linear "
+                "systems then; leave linear out, or take gmres",
+                "solver.linear",
+            )
+        M: Any = inverse(here.P)
+        solver = replace(given or GMRES(max_iterations=_INNER), rtol=eta, preconditioner=M)
+        return self._by(solver, OnZeroMean(here.J), right)
 
     def _by(self, solver: LinearSolver, A: LinearMap, right: torch.Tensor) -> torch.Tensor:
         result = solver.iterate(A, solver.setup(A), right, None, None)

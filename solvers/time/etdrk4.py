@@ -22,6 +22,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.table import looked_up_outside
 from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
@@ -350,17 +351,20 @@ def _solution(solver: ETDRK4, state: SpectralState, run: StepDoubling, begin: fl
         time.perf_counter() - begin,
         float(run.work),
     )
+    outside = tuple(sorted(found.left))
     notes = [*found.notes, _note_on_steps(run), *_note_on_space(found, kept, state.times)]
+    notes += looked_up_outside(outside)
     return Solution(
         value=value,
         residual=error,
-        statuses=tuple(_statuses(solver, run, error)),
+        statuses=tuple(status.given(outside) for status in _statuses(solver, run, error)),
         stats=stats,
         on=space.grid,
         solver=solver,
         notes=tuple(notes),
         times=torch.tensor(state.times[: run.frames.count], dtype=torch.float64, device="cpu"),
         fields=found.names,
+        outside=outside,
     )
 
 

@@ -44,6 +44,7 @@ from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.table import looked_up_outside
 from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
@@ -643,6 +644,7 @@ class Integrator(ABC):
                 *system.notes,
                 *system.remarks(position.y[0], reached),
                 *_remarks(self.kind, scheme, march.journal, found),
+                *looked_up_outside(system.outside()),
             )
         states = [state[0] for state in kept.states]
         if wants_gradient(system, state.times[0]):
@@ -666,18 +668,20 @@ class Integrator(ABC):
         behind = len(system.shape) + several
         p = p.over_fields() if several else p
         values = [system.lift(u, t) for u, t in zip(states, frames.times, strict=False)]
+        outside = system.outside()
         errors = [e.amax(-1) if several else e for e in march.journal.errors] or [p.worst[0]]
         statistics = Statistics(p.steps, torch.stack(errors), *seconds)
         return Solution(
             value=torch.stack(values, dim=-behind - 1),
             residual=p.worst.amax(0),
-            statuses=p.statuses(self.rtol),
+            statuses=tuple(status.given(outside) for status in p.statuses(self.rtol)),
             stats=statistics,
             on=system.on,
             solver=self,
             notes=notes,
             fields=system.fields,
             times=torch.tensor(frames.times[: frames.count], dtype=torch.float64),
+            outside=outside,
         )
 
 

@@ -32,9 +32,12 @@ class NonlinearSystem:
     the linearised diffusion, for multigrid. ``mass``, ``inertia``: what stands before u' and u'',
     of a shape that broadcasts to (*batch, *shape), or None. ``first``: u, and u' where there is
     inertia, at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
+    ``floating``: F does not change with the mean of u, which is held at zero, and has none itself;
+    dF/du is then ``linearise`` on arrays of zero mean (constants need not be in its kernel).
     ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
-    on the scheme at a state, such as where it is upwind. ``guess``: a linear problem on the same
+    on the scheme at a state, such as where it is upwind. ``outside()``: the ranges of the tables
+    that were looked up outside these so far. ``guess``: a linear problem on the same
     unknowns whose solution is a better start than zero, or None. ``fields``: their names; of
     several, the last batch dimension runs over them. ``measure``: as of a ``LinearSystem``.
     """
@@ -51,11 +54,13 @@ class NonlinearSystem:
     mass: torch.Tensor | None = None
     inertia: torch.Tensor | None = None
     potential: Residual | None = None
+    floating: bool = False
     affine: bool = False
     steady: bool = True
     symmetric: bool = False
     notes: tuple[str, ...] = ()
     remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()
+    outside: Callable[[], tuple[str, ...]] = lambda: ()
     guess: LinearSystem | None = None
     fields: tuple[str, ...] = ("u",)
     measure: torch.Tensor | None = None

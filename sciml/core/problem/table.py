@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -111,6 +111,11 @@ class Curve:
         margin = _ROUNDING * (high - low)
         inside = (x >= low - margin) & (x <= high + margin)
         return torch.where(inside, found, torch.nan)
+
+
+def looked_up_outside(ranges: Iterable[str]) -> tuple[str, ...]:
+    """A line on each of the ranges of tables that an iterate or a stage has been outside."""
+    return tuple(f"an iterate was outside: {r}; outside: hold keeps its ends" for r in ranges)
 
 
 def curve(table: Table) -> Curve:

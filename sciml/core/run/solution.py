@@ -55,7 +55,8 @@ class Solution:
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
     ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``trained``:
+    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``outside``:
+    the ranges of tables that were looked up outside these on the way. ``trained``:
     the objective that the function was trained by, which holds its residual and its points.
     ``problem``: what it solves, where the verb was given one.
     ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
@@ -77,6 +78,7 @@ class Solution:
     trained: Any = field(default=None, repr=False, compare=False)
     problem: Problem | None = field(default=None, repr=False, compare=False)
     measure: torch.Tensor | None = field(default=None, repr=False)
+    outside: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())

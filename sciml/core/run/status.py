@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 
 
@@ -61,6 +62,10 @@ class Status(Enum):
         "The error estimate asked for ever smaller time steps; the frames before are kept. "
         "Raise rtol, or use an implicit method for a stiff equation."
     )
+    OUTSIDE_TABLE = (
+        "A table was looked up outside its range, where it has no value; "
+        "extend it, or write outside: hold to keep its ends."
+    )
     INACCURATE_IN_TIME = (
         "The estimated error of the time steps is above rtol; take smaller steps or raise rtol."
     )
@@ -84,3 +89,18 @@ class Status(Enum):
 
     def __str__(self) -> str:
         return f"{self.name.lower().replace('_', ' ')}: {self.value}"
+
+    def given(self, outside: Collection[str]) -> Status:
+        """The status where the tables ``outside`` were looked up outside their ranges.
+
+        A table has no value there: a run that ended for want of a finite number ended by it.
+        """
+        return Status.OUTSIDE_TABLE if outside and self in _WITHOUT_VALUE else self
+
+
+_WITHOUT_VALUE = (
+    Status.NOT_FINITE,
+    Status.LINE_SEARCH_FAILED,
+    Status.BLOWN_UP,
+    Status.STEP_TOO_SMALL,
+)

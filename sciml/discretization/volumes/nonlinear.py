@@ -24,7 +24,7 @@ from sciml.core.problem.dispatch import semidiscretises
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Equation, Problem
 from sciml.discretization.volumes.affine import Affine, AtTime
-from sciml.discretization.volumes.assemble import Assembly, assemble, right
+from sciml.discretization.volumes.assemble import Assembly, assemble, compatible, right
 from sciml.discretization.volumes.averages import over_volumes
 from sciml.discretization.volumes.boundary import (
     SideData,
@@ -81,11 +81,7 @@ def semidiscretize(
     else:
         system = _semilinear(problem, info)
 
-    def remarks(u: torch.Tensor, t: float) -> tuple[str, ...]:
-        left = (f"an iterate was outside: {r}; outside: hold keeps its ends" for r in info.left)
-        return (*system.remarks(u, t), *sorted(left))
-
-    return replace(system, remarks=remarks)
+    return replace(system, outside=lambda: tuple(sorted(info.left)))
 
 
 def _quasilinear(problem: Problem, info: Data) -> bool:
@@ -360,41 +356,61 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
     first = initial(problem, info)
     mass, inertia = masses(problem, info, fluxes.volume)
     zero = torch.zeros(shape, dtype=info.dtype, device=info.device)
-    batch = batch_of(
-        info, fluxes.residual(zero, start).shape, *(v.shape for v in first), mass, inertia
-    )
-    # Without a level in the equation or at a side the kernel of dF/du holds the constants.
-    levelled = (
-        "u" in found or bool(fluxes.state_ends) or not (isinstance(form.c, Real) and form.c == 0)
-    )
-    floating = not levelled and fluxes.frozen(zero, start).nullspace
+    at_rest = fluxes.residual(zero, start)
+    batch = batch_of(info, at_rest.shape, *(v.shape for v in first), mass, inertia)
+    # Without a level in the equation or at a side that of u is free: with K alone of the solution
+    # F has no mean whatever u is, and unless K names u dF/du has the constants in its kernel.
+    level = depends_on((form.b or (), form.c, form.f), info, _KEY)
+    reaction = bool(fluxes.state_ends) or not (isinstance(form.c, Real) and form.c == 0)
+    free = not reaction and "u" not in level and fluxes.frozen(zero, start).nullspace
+    balanced = free and problem.time is None and not (level & set(STATE) or any(fluxes.carried))
+    floating = balanced and "u" in found
+    lacking: torch.Tensor | None = None
+    if balanced:
+        b, _ = compatible(-at_rest, fluxes.volume, info)
+        lacking = -at_rest - b
+    if floating:
+        info.notes.append(
+            "nothing holds the level of u, on which K depends: the answer is that of zero mean"
+        )
     kept: list[Stencil] = []
+
+    def levelled(u: torch.Tensor) -> torch.Tensor:
+        dims = tuple(range(-lay.dimension, 0))
+        return u - u.mean(dims, keepdim=True) if floating else u
+
+    def residual(u: torch.Tensor, t: float) -> torch.Tensor:
+        value = fluxes.residual(levelled(u), t)
+        return value if lacking is None else value + lacking
 
     def linearise(u: torch.Tensor, t: float) -> Stencil:
         if kept and affine and steady:
             return kept[0]
+        u = levelled(u)
         u = u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *shape)
         planes = box_jacobian(lambda v: fluxes.residual(v, t, compact=True), u, lay.periodic)
-        J = Stencil(planes, box_offsets(lay.dimension), periodic=lay.periodic, nullspace=floating)
+        kernel = free and not floating
+        J = Stencil(planes, box_offsets(lay.dimension), periodic=lay.periodic, nullspace=kernel)
         kept[:] = [J]
         return J
 
     return NonlinearSystem(
-        residual=fluxes.residual,
+        residual=residual,
         linearise=linearise,
-        diffusion=fluxes.frozen,
+        diffusion=lambda u, t: fluxes.frozen(levelled(u), t),
         shape=shape,
         batch=batch,
         on=lay.grid,
-        lift=lambda u, t: Embedding(lay, fluxes.sides(t).known, None).lift(u),
+        lift=lambda u, t: Embedding(lay, fluxes.sides(t).known, None).lift(levelled(u)),
         restrict=Embedding(lay, (), None).restrict,
         first=first,
         mass=mass,
         inertia=inertia,
+        floating=floating,
         affine=affine,
         steady=steady,
         notes=tuple(info.notes),
-        remarks=fluxes.remarks,
+        remarks=lambda u, t: fluxes.remarks(levelled(u), t),
         guess=guess(problem, info) if any(fluxes.state_K) else None,
         measure=_free(problem, lay, fluxes.volume, floating),
     )

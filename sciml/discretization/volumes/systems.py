@@ -8,7 +8,8 @@ dimension, so that what solves a batch of scalar equations solves the implicit p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +37,8 @@ from sciml.discretization.volumes.jacobian import derivative
 from sciml.discretization.volumes.layout import layout
 from sciml.discretization.volumes.nonlinear import add_diagonal, semidiscretize
 
-_KEY = "problem.equation.equations"
+_ALONE = "problem.equation"
+_KEY = f"{_ALONE}.equations"
 _COEFFICIENTS = ("m", "d", "K", "b", "c", "f")
 
 
@@ -114,6 +116,18 @@ def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
     return replace(problem, equation=bare, initial=problem.first[name], exact=None)
 
 
+@contextmanager
+def _keyed(name: str) -> Iterator[None]:
+    """What is wrong with the equation of a field by itself stands at that field's key."""
+    try:
+        yield
+    except InputError as error:
+        key = error.key or ""
+        if not key.startswith(f"{_ALONE}.") or key.startswith(f"{_KEY}."):
+            raise
+        raise InputError(error.message, f"{_KEY}.{name}{key.removeprefix(_ALONE)}") from None
+
+
 def _field(
     problem: Problem,
     name: str,
@@ -142,7 +156,8 @@ def _field(
     rest: dict[str, Any] = dict.fromkeys(own, 0.0)
     uncoupled = replace(equation, kind="general", **rest)
     alone = _alone(problem, uncoupled, name)
-    system = semidiscretize(insulated(alone, ends), on, dtype=info.dtype, device=info.device)
+    with _keyed(name):
+        system = semidiscretize(insulated(alone, ends), on, dtype=info.dtype, device=info.device)
     if system.inertia is not None or system.mass is None:
         raise InputError("every field needs d (before its u_t) and no m", f"{_KEY}.{name}.d")
     return _Field(system, alone, own.get("c"), own.get("f"))
@@ -188,7 +203,10 @@ class _Coupled:
     def residual(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """F(u, t) for u (*batch, fields, *shape)."""
         states = u.unbind(-self.dimension - 1)
-        own = [part.residual(v, t) for part, v in zip(self._parts, states, strict=True)]
+        own = []
+        for (name, field), v in zip(self.fields.items(), states, strict=True):
+            with _keyed(name):
+                own.append(field.system.residual(v, t))
         return self._each(own) + self.reaction(u, t)
 
     def _stencil(
@@ -243,8 +261,24 @@ class _Coupled:
             mass=mass,
             steady=False,
             notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+            remarks=self.remarks,
+            outside=self.outside,
             fields=self.names,
         )
+
+    def remarks(self, u: torch.Tensor, t: float) -> tuple[str, ...]:
+        """Those on the scheme of every field."""
+        states = zip(self.fields.items(), u.unbind(-self.dimension - 1), strict=True)
+        return tuple(
+            f"{name}: {remark}"
+            for (name, field), v in states
+            for remark in field.system.remarks(v, t)
+        )
+
+    def outside(self) -> tuple[str, ...]:
+        """The ranges of tables that a field has been outside."""
+        own = (found for part in self._parts for found in part.outside())
+        return tuple(sorted({*self.info.left, *own}))
 
     def _lift(self, u: torch.Tensor, t: float) -> torch.Tensor:
         states = u.unbind(-self.dimension - 1)
