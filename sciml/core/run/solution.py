@@ -50,7 +50,8 @@ class Solution:
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
     ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``trained``:
+    to (n, fields). ``parameters``: those of the problem that were unknown, as found;
+    ``standard_errors``: of these, by name, where they are known. ``trained``:
     the objective that the function was trained by, which holds its residual and its points.
     """
 
@@ -66,6 +67,7 @@ class Solution:
     certificate: Certificate | None = None
     function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
     trained: Any = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
