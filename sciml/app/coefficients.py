@@ -221,6 +221,13 @@ def observations(value: Any, scope: Scope) -> str | dict[str, tuple[float, ...]]
     return str(path)
 
 
+def noise(value: Any, scope: Scope) -> float | dict[str, float]:
+    """A standard deviation, or one by the name of each field that was observed."""
+    if isinstance(value, Mapping):
+        return {name: _at(f".{name}", number, entry) for name, entry in value.items()}
+    return number(value)
+
+
 def _column(name: str, numbers: Any, columns: Mapping[str, Any]) -> tuple[float, ...]:
     """A list of numbers as long as the first of the columns."""
     if not isinstance(numbers, (list, tuple)) or not numbers:
@@ -331,8 +338,9 @@ def _parameter(name: str, value: Any, scope: Scope) -> Any:
         return _distribution(value, scope, scalars_only=True)
     if isinstance(value, Mapping) and value.keys() & _OF_TABLES:
         return _table(value, scope.folder)
-    if isinstance(value, Mapping) and value.keys() == {"unknown"}:
-        return Unknown(_at(".unknown", number, value["unknown"]))
+    if isinstance(value, Mapping) and "unknown" in value:
+        _check_keys(value, ("unknown", "lower", "upper"))
+        return Unknown(**{key: _at(f".{key}", number, entry) for key, entry in value.items()})
     if isinstance(value, (list, tuple)):
         if not value:
             raise InputError("expected a number or a list of numbers; got an empty list")
@@ -492,10 +500,11 @@ _CONSTANTS = {"type": "array", "items": _CONSTANT, "minItems": 1}
 _UNKNOWN = {
     "type": "object",
     "description": "To be found from the observations, from this first guess.",
-    "properties": {"unknown": _CONSTANT},
+    "properties": {"unknown": _CONSTANT, "lower": _CONSTANT, "upper": _CONSTANT},
     "required": ["unknown"],
     "additionalProperties": False,
 }
+_NOISE = {"type": "object", "additionalProperties": _CONSTANT}
 _COLUMNS = {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": _NUMBERS}]}
 
 
@@ -549,6 +558,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
     (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
     (Problem, "observations"): _type("Observations", observations, _COLUMNS),
+    (Problem, "noise"): _type("Noise", noise, {"anyOf": [_CONSTANT, _NOISE]}),
     (Problem, "parameters"): _type(
         "Parameters",
         parameters,

@@ -265,7 +265,13 @@ def _data(problem: Plain) -> Iterator[tuple[str, str]]:
         yield f"{math(name(unknown))} at the start", math(_whole(value))
     for key, value in (problem.get("parameters") or {}).items():
         if isinstance(value, Mapping) and "unknown" in value:
-            yield math(name(key)), f"to be found, from {math(number(value['unknown']))}"
+            within = [
+                f"{side} {math(number(value[bound]))}"
+                for side, bound in (("above", "lower"), ("below", "upper"))
+                if bound in value
+            ]
+            first = f"to be found, from {math(number(value['unknown']))}"
+            yield math(name(key)), ", ".join([first, *within])
         else:
             yield math(name(key)), math(_listed(value))
     if problem.get("observations"):

@@ -17,12 +17,12 @@ from typing import Any, TextIO
 import torch
 
 from sciml.app.spec import Spec
+from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import measures
 from sciml.core.problem.grid import AXES, Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
-from sciml.core.disk import atomic_write
 from sciml.core.run.quantities import Line, Measurement, Output, Quantity
 from sciml.core.run.solution import Solution, measure
 

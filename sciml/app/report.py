@@ -48,6 +48,12 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     lines["true relative residual"] = f"{worst(record['residual']):.2e}"
     if record["error"] is not None:
         lines["relative L2 error"] = f"{worst(record['error']):.3e} (against the exact solution)"
+    for name, found in record.get("parameters", {}).items():
+        error = found["standard_error"]
+        known = (
+            "no standard error: see the notes" if error is None else f"standard error {error:.2g}"
+        )
+        lines[f"found {name}"] = f"{found['value']:.6g} ({known})"
     bounds = record.get("certificate")
     if bounds is not None:
         low, high = (100 * worst(bounds[end]) for end in ("lower", "upper"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -251,6 +252,10 @@ def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         iterations=solution.stats.iterations.tolist(),
         error=None if result.error is None else result.error.tolist(),
         defect=None if result.defect is None else result.defect.tolist(),
+        parameters={
+            name: {"value": value, "standard_error": _finite(solution.standard_errors.get(name))}
+            for name, value in solution.parameters.items()
+        },
         certificate=None if solution.certificate is None else bounds(solution.certificate),
         unknowns=result.unknowns,
         times=None if solution.times is None else solution.times.tolist(),
@@ -258,6 +263,10 @@ def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         quantities={} if result.measured is None else output.recorded(result.measured),
         baselines=[],
     )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def bounds(found: Certificate) -> dict[str, Any]:

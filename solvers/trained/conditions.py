@@ -24,6 +24,8 @@ from torch import Tensor
 
 from sciml.core.errors import InputError
 from sciml.core.problem.condition import Condition, flux_data
+from sciml.core.problem.problem import Unknown
+from sciml.core.problem.reader import free_names
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.strong import StrongForm
 
@@ -68,12 +70,20 @@ class Piece:
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """u = G + phi N of D coordinates and F fields; ``given``: G where it is no interpolation."""
+    """u = G + phi N of D coordinates and F fields; ``given``: G where it is no interpolation.
+
+    ``moving``: G depends on parameters that are to be found.
+    """
 
     dimension: int
     fields: int
     constraints: tuple[Constraint, ...]
     given: Data | None = None
+    moving: bool = False
+
+    def carried(self, points: Tensor, pairs: Pairs) -> Jet:
+        """The jet of G as the unknowns are now, with a graph by them where one is wanted."""
+        return jet_of(self.extension, points, pairs, torch.is_grad_enabled())
 
     def jets(self, points: Tensor, pairs: Pairs) -> tuple[Jet, Jet]:
         """Those of G and phi, without a graph."""
@@ -171,7 +181,17 @@ def built_in(form: StrongForm) -> BuiltIn | None:
                 (_initial(form, ""),), 2 if second else 1, _initial(form, "t") if second else None,
             )
         )  # fmt: skip
-    return BuiltIn(len(lower), len(form.fields), tuple(found)) if found else None
+    if not found:
+        return None
+    return BuiltIn(len(lower), len(form.fields), tuple(found), moving=_moves(form))
+
+
+def _moves(form: StrongForm) -> bool:
+    """Whether data that are built in name a parameter that is to be found."""
+    sides = form.problem.boundary.values()
+    data = [c.dirichlet for c in sides] + list(form.problem.first.values())
+    used = frozenset().union(*(free_names(value) for value in data))
+    return any(isinstance(form.problem.parameters.get(name), Unknown) for name in used)
 
 
 @torch.no_grad()

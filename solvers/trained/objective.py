@@ -24,15 +24,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.problem import Problem, Unknown
-from sciml.core.problem.table import read_columns
+from sciml.core.problem.problem import Problem
+from sciml.core.problem.reader import free_names
 from sciml.discretization.points.jet import Jet, Pairs
 from sciml.discretization.points.pointwise import numeric_parameters
 from sciml.discretization.points.strong import StrongForm, strong_form
@@ -41,10 +40,17 @@ from sciml.solvers.trained.conditions import (
     Piece,
     built_in,
     disagreement,
-    extent,
     pieces,
 )
 from sciml.solvers.trained.networks import Tape, derivatives
+from sciml.solvers.trained.observations import Observations, observations_of
+from sciml.solvers.trained.unknowns import (
+    beside,
+    check_named,
+    coordinate_of,
+    unknowns_of,
+    value_at,
+)
 
 
 class Network(Protocol):
@@ -77,7 +83,10 @@ class Ansatz:
     ) -> Jet:
         """The jet of u."""
         found = self.network(points, pairs, tape)
-        return found if known is None else known[0] + known[1] * found
+        if known is None or self.built_in is None:
+            return found
+        data = self.built_in.carried(points, pairs) if self.built_in.moving else known[0]
+        return data + known[1] * found
 
     @torch.no_grad()
     def value(self, points: Tensor) -> Tensor:
@@ -108,8 +117,9 @@ class Objective:
     """The residuals of an ansatz at points that may be exchanged.
 
     ``weights``: per piece, 1 where not named. ``profiles``: factors of these that depend on the
-    place, from points (N, D) to (N,). ``unknown``: parameters of the problem to be found,
-    one-element tensors; the mapping of parameters that the strong form reads is kept in step.
+    place, from points (N, D) to (N,). ``unknown``: the coordinates of parameters of the problem to
+    be found, one-element tensors (see ``trained.unknowns``); the mapping of parameters that the
+    strong form reads is kept in step. ``observed``: what was read of the solution.
     ``density``: what a sampler has learned of where the residual is, for its next exchange.
     ``notes``: remarks for the Solution.
     """
@@ -120,6 +130,7 @@ class Objective:
     weights: Mapping[str, float] = field(default_factory=dict)
     profiles: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     unknown: Mapping[str, nn.Parameter] = field(default_factory=dict)
+    observed: Observations | None = None
     batches: list[PlacedPiece] = field(default_factory=list)
     density: Any = None
     notes: Sequence[str] = ()
@@ -138,7 +149,8 @@ class Objective:
     @property
     def found(self) -> dict[str, float]:
         """The unknown parameters as numbers."""
-        return {name: float(p.detach()) for name, p in self.unknown.items()}
+        stated = unknowns_of(self.form.problem)
+        return {name: float(value_at(stated[name], s.detach())) for name, s in self.unknown.items()}
 
     @property
     def columns(self) -> list[nn.Parameter]:
@@ -177,16 +189,15 @@ class Objective:
     @torch.no_grad()
     def vector(self) -> Tensor:
         """All weighted residuals r, (R,)."""
-        return torch.cat([(_scale(b) * self._at(b, None)).T.flatten() for b in self.batches])
+        return torch.cat([(row_scale(b) * self._at(b, None)).T.flatten() for b in self.batches])
 
     def jacobian(self, blocks: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
         """r (R,) and dr/dtheta (R, P); the columns of ``blocks`` alone where they are named."""
         values, rows = [], []
         for batch in self.batches:
             for r, J in self.rows(batch, blocks):
-                values.append(_scale(batch).squeeze(-1) * r)
-                rows.append(_scale(batch) * J)
-        self._settle()
+                values.append(row_scale(batch).squeeze(-1) * r)
+                rows.append(row_scale(batch) * J)
         return torch.cat(values), torch.cat(rows)
 
     def profile(self, piece: Piece, points: Tensor) -> Tensor | None:
@@ -195,6 +206,7 @@ class Objective:
 
     def pointwise(self, points: Tensor) -> Tensor:
         """|r| of the equation at any points (N, D), (N,), times the root of its profile."""
+        self.settle()
         piece, pairs = self.pieces[0], self.form.pairs
         jet = self.ansatz.jet(points, pairs, self.ansatz.known(points, pairs))
         found = piece.residual(points, jet).square().sum(-1).sqrt()
@@ -203,6 +215,7 @@ class Objective:
 
     def _batch(self, piece: Piece, points: Tensor) -> PlacedPiece:
         pairs = self.form.pairs if piece.name == "equation" else ()
+        self.settle()
         share = self.profile(piece, points)
         if piece.twins is not None:
             points = torch.cat([points, points + piece.twins])
@@ -210,7 +223,7 @@ class Objective:
         return PlacedPiece(piece, points, self.ansatz.known(points, pairs), pairs, weight, share)
 
     def _at(self, batch: PlacedPiece, tape: Tape | None) -> Tensor:
-        self._settle()
+        self.settle()
         return self.residual(batch, tape)
 
     def rows(
@@ -218,10 +231,12 @@ class Objective:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Per equation the residuals of a piece, unweighted, (N,), and their derivatives (N, P)."""
         tape: Tape = []
+        self.settle()
         extra = self._spread(len(batch.points)) if blocks is None else []
         wanted = self.ansatz.network.blocks() if blocks is None else blocks
         with torch.enable_grad():
             r = self.residual(batch, tape)
+        self.settle()
         tape = [entry for entry in tape if any(entry[0] is block for block in wanted)]
         outputs = [z for _, _, z in tape] + extra
         for k in range(r.shape[1]):
@@ -237,22 +252,23 @@ class Objective:
                     J = J[: len(r)] + J[len(r) :]
             yield r[:, k].detach(), J
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """The strong form reads the unknown parameters as they are now."""
-        for name, parameter in self.unknown.items():
-            self.form.data.parameters[name] = parameter  # type: ignore[index]
+        stated = unknowns_of(self.form.problem)
+        for name, s in self.unknown.items():
+            self.form.data.parameters[name] = value_at(stated[name], s)  # type: ignore[index]
 
     def _spread(self, count: int) -> list[Tensor]:
-        """The unknown parameters, one copy per point, in the strong form's place of numbers."""
-        found = []
-        for name, parameter in self.unknown.items():
-            copies = parameter.detach().expand(count).clone().requires_grad_()
-            self.form.data.parameters[name] = copies  # type: ignore[index]
+        """The coordinates, one copy per point; their values in the strong form's parameters."""
+        stated, found = unknowns_of(self.form.problem), []
+        for name, s in self.unknown.items():
+            copies = s.detach().expand(count).clone().requires_grad_()
+            self.form.data.parameters[name] = value_at(stated[name], copies)  # type: ignore[index]
             found.append(copies)
         return found
 
 
-def _scale(batch: PlacedPiece) -> Tensor:
+def row_scale(batch: PlacedPiece) -> Tensor:
     """The root of a residual's weight in the loss, () or (N, 1)."""
     count = len(batch.points) // (1 if batch.piece.twins is None else 2)
     scale = batch.points.new_tensor(batch.weight / count).sqrt()
@@ -319,6 +335,7 @@ class GradientNorm:
         sizes = {}
         for batch in objective.batches:
             with torch.enable_grad():
+                objective.settle()
                 loss = objective.residual(batch).square().sum(-1).mean()
                 parts = torch.autograd.grad(
                     loss, objective.columns, allow_unused=True, materialize_grads=True
@@ -373,9 +390,7 @@ def _check(every: int, memory: float) -> None:
         raise InputError(f"memory must be in [0, 1); got {memory:g}", "solver.balance.memory")
 
 
-OBSERVED = "observations"
 _TRIED = 1000  # places at which a weight is tried
-_KEY = "problem.observations"
 
 
 def objective_of(
@@ -390,19 +405,21 @@ def objective_of(
     ``weights``: of the equation, the soft conditions (by side, or ``start``) and the observations,
     numbers or expressions of the place. ``extension``: what carries the data that are built in, by
     field, in place of their interpolation. Raises InputError for a weight that belongs to nothing
-    or is negative somewhere, and for an extension that does not meet the data.
+    or is negative somewhere, for an extension that does not meet the data, and for an unknown that
+    nothing depends on.
     """
-    numbers = numeric_parameters(problem)
-    form = strong_form(problem, numbers)
+    form = strong_form(problem, numeric_parameters(problem))
+    check_named(form, extension)
     base, notes = (built_in(form) if hard else None), []
     if extension is not None:
         base = _given(form, base if hard else None, extension)
-    elif base is not None and disagreement(form, base) is not None:
+    elif base is not None and _disagreement(form, base) is not None:
         base, hard = None, False
         notes.append("the data disagree where sides meet, so that the conditions are soft")
-    parts = pieces(form, hard, True)
+    parts, observed = pieces(form, hard, True), None
     if problem.observations is not None:
-        parts = (*parts, _observed(form))
+        observed = observations_of(form)
+        parts = (*parts, observed.piece())
     known = [piece.name for piece in parts]
     for name in weights:
         if name not in known and name not in (*problem.box.sides, "start"):
@@ -411,15 +428,27 @@ def objective_of(
                 f"solver.weights.{name}",
             )
     unknown = {
-        name: nn.Parameter(torch.tensor([numbers[name]], dtype=torch.float64))
-        for name, value in problem.parameters.items()
-        if isinstance(value, Unknown)
+        name: nn.Parameter(torch.tensor([coordinate_of(stated)], dtype=torch.float64))
+        for name, stated in unknowns_of(problem).items()
     }
     numbered = {name: w for name, w in weights.items() if not isinstance(w, str)}
     profiles = {p.name: _profile(form, p, weights[p.name]) for p in parts
                 if isinstance(weights.get(p.name), str)}  # fmt: skip
     ansatz = Ansatz(network(form), base)
-    return Objective(form, ansatz, parts, numbered, profiles, unknown, notes=notes)
+    return Objective(form, ansatz, parts, numbered, profiles, unknown, observed, notes=notes)
+
+
+def _disagreement(form: StrongForm, base: BuiltIn) -> str | None:
+    """The condition that G does not meet, for the unknowns as guessed or for others."""
+    missed = disagreement(form, base)
+    if missed is not None or not base.moving:
+        return missed
+    parameters: Any = form.data.parameters
+    guessed = dict(parameters)
+    parameters.update(beside(unknowns_of(form.problem)))
+    missed = disagreement(form, base)
+    parameters.update(guessed)
+    return missed
 
 
 def _given(form: StrongForm, base: BuiltIn | None, extension: Mapping[str, float | str]) -> BuiltIn:
@@ -431,7 +460,9 @@ def _given(form: StrongForm, base: BuiltIn | None, extension: Mapping[str, float
         if name not in form.fields:
             raise InputError(f"no field is called '{name}'{did_you_mean(name, form.fields)}",
                              f"{key}.{name}")  # fmt: skip
-        _check_place(form, extension[name], f"{key}.{name}")
+        _check_place(form, extension[name], f"{key}.{name}", frozenset())
+    unknown = frozenset(unknowns_of(form.problem))
+    named = any(unknown & free_names(value) for value in extension.values())
 
     def carried(points: Tensor) -> Tensor:
         columns = [
@@ -440,17 +471,18 @@ def _given(form: StrongForm, base: BuiltIn | None, extension: Mapping[str, float
         ]
         return torch.stack(columns, -1)
 
-    found = replace(base, given=carried)
-    missed = disagreement(form, found)
+    found = replace(base, given=carried, moving=base.moving or named)
+    missed = _disagreement(form, found)
     if missed is not None:
-        raise InputError(f"the extension does not meet the data of '{missed}'", key)
+        always = ", whatever the unknowns are" if found.moving else ""
+        raise InputError(f"the extension does not meet the data of '{missed}'{always}", key)
     return found
 
 
 def _profile(form: StrongForm, piece: Piece, weight: float | str) -> Callable[[Tensor], Tensor]:
     """A weight that depends on the place, from points (N, D) to (N,)."""
     key = f"solver.weights.{piece.name}"
-    _check_place(form, weight, key)
+    _check_place(form, weight, key, frozenset(unknowns_of(form.problem)))
 
     def at(points: Tensor) -> Tensor:
         return form.data(weight, key, points).expand(len(points))
@@ -467,51 +499,10 @@ def _profile(form: StrongForm, piece: Piece, weight: float | str) -> Callable[[T
     return at
 
 
-def _check_place(form: StrongForm, coefficient: float | str, key: str) -> None:
-    """Raise InputError for what depends on the solution."""
+def _check_place(
+    form: StrongForm, coefficient: float | str, key: str, unknown: frozenset[str]
+) -> None:
+    """Raise InputError for what depends on the solution, or on these unknowns."""
     for name in sorted(form.data.names(coefficient, key)):
-        if name in form.fields or name in form.data.slopes:
+        if name in form.fields or name in form.data.slopes or name in unknown:
             raise InputError(f"must depend on the place alone, not on '{name}'", key)
-
-
-def _observed(form: StrongForm) -> Piece:
-    """The observations as a piece of fixed points."""
-    columns = _columns(form.problem.observations)
-    axes, fields = form.data.axes, [name for name in form.fields if name in columns]
-    for name in columns:
-        if name not in (*axes, *form.fields):
-            raise InputError(
-                f"unknown column '{name}'{did_you_mean(name, (*axes, *form.fields))}", _KEY
-            )
-    missing = [name for name in axes if name not in columns] or ([] if fields else ["u"])
-    if missing:
-        raise InputError(
-            f"the observations lack the column '{missing[0]}'; they need {', '.join(axes)} and "
-            f"one of {', '.join(form.fields)}",
-            _KEY,
-        )
-    points = torch.stack([columns[name] for name in axes], -1)
-    seen = torch.stack([columns[name] for name in fields], -1)
-    lower, upper = extent(form)
-    outside = ((points < lower) | (points > upper)).any(-1)
-    if outside.any():
-        row = int(outside.nonzero()[0])
-        place = ", ".join(f"{a} = {c:.6g}" for a, c in zip(axes, points[row].tolist(), strict=True))
-        raise InputError(f"observation {row + 1} at {place} lies outside the domain", _KEY)
-    which = [form.fields.index(name) for name in fields]
-
-    def residual(_: Tensor, jet: Jet) -> Tensor:
-        return jet.value[:, which] - seen
-
-    return Piece(OBSERVED, lower, lower, residual, fixed=points)
-
-
-def _columns(observations: str | Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """The columns by name, float64 (N,) each."""
-    if isinstance(observations, Mapping):
-        return {n: torch.as_tensor(v, dtype=torch.float64) for n, v in observations.items()}
-    try:
-        columns = read_columns(Path(str(observations)))
-    except InputError as error:
-        raise InputError(error.message, _KEY) from None
-    return {n: torch.tensor(v, dtype=torch.float64) for n, v in columns.items()}

@@ -33,7 +33,7 @@ from sciml.solvers.trained.minimisation import (
 )
 from sciml.solvers.trained.objective import Network, Objective, objective_of
 from sciml.solvers.trained.sampling import Sobol, sobol
-from sciml.solvers.trained.verify import Polish, answered, largest, measure, scales_of
+from sciml.solvers.trained.verify import Polish, answered, met, scales_of
 from sciml.solvers.trained.windows import in_windows
 
 _PER_SIDE = 10  # points inside for each on a side with a soft condition
@@ -203,7 +203,7 @@ class Collocation(TrainedSolver):
             progress=budget.progress,
             record=budget.record,
             relative=lambda loss: loss**0.5 / scale,
-            confirmed=lambda: largest(measure(objective, 2000)) <= self.rtol,
+            confirmed=lambda: met(objective, self.rtol),
             weightings=weightings,
             error=exact_error(objective),
             total=total,
@@ -257,9 +257,11 @@ def exact_error(objective: Objective) -> Callable[[], float] | None:
         return None
     piece = objective.pieces[0]
     points = piece.place(sobol(2000, piece.free, torch.Generator().manual_seed(1)))
-    wanted = form.data(exact, "problem.exact", points).expand(len(points))
+    form.data(exact, "problem.exact", points)
 
+    @torch.no_grad()
     def error() -> float:
+        wanted = form.data(exact, "problem.exact", points).expand(len(points))
         gap = objective.ansatz.value(points)[:, 0] - wanted
         return float(gap.norm() / wanted.norm().clamp_min(1e-300))
 

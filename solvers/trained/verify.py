@@ -32,8 +32,10 @@ from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.nonlinear.descent import at
 from sciml.solvers.nonlinear.newton import Newton
 from sciml.solvers.trained.conditions import Piece
+from sciml.solvers.trained.identification import Identification, identify
 from sciml.solvers.trained.minimisation import OptimiserResult
-from sciml.solvers.trained.objective import OBSERVED, Ansatz, Objective
+from sciml.solvers.trained.objective import Ansatz, Objective
+from sciml.solvers.trained.observations import OBSERVED, Misfit, judge
 from sciml.solvers.trained.sampling import sobol
 
 # Those that go on from a guess on a grid, for linear and for nonlinear problems.
@@ -61,9 +63,12 @@ def measure(
     objective: Objective, count: int = TEST_POINTS, seed: int = 2**31 - 1
 ) -> dict[str, float]:
     """The relative residual of every piece at ``count`` fresh points, by name."""
+    objective.settle()
     generator = torch.Generator().manual_seed(seed)
     scales, found = scales_of(objective, count), {}
     for piece in objective.pieces:
+        if piece.name == OBSERVED:
+            continue
         n = count if piece.name == "equation" else max(1, count // 10)
         squares, total = 0.0, 0
         for part in piece.place(sobol(n, piece.free, generator)).split(_CHUNK):
@@ -79,8 +84,26 @@ def measure(
 
 
 def largest(relative: Mapping[str, float]) -> float:
-    """Of the equation and its conditions; noisy observations say nothing of these."""
-    return max(value for name, value in relative.items() if name != OBSERVED)
+    """Of the equation and its conditions."""
+    return max(relative.values())
+
+
+@torch.no_grad()
+def misfit_of(objective: Objective, rtol: float) -> Misfit | None:
+    """What is left of the observations, None where there are none."""
+    observed = objective.observed
+    if observed is None:
+        return None
+    objective.settle()
+    known = objective.ansatz.known(observed.points, ())
+    gap = observed.gap(objective.ansatz.jet(observed.points, (), known))
+    return judge(observed, gap, rtol, len(objective.unknown))
+
+
+def met(objective: Objective, rtol: float) -> bool:
+    """Whether residuals at fresh points are within tolerance, misfits no more than noise."""
+    misfit = misfit_of(objective, rtol)
+    return largest(measure(objective, 2000)) <= rtol and (misfit is None or misfit.fault is None)
 
 
 @torch.no_grad()
@@ -113,12 +136,21 @@ def answered(
     relative = measure(objective)
     worst = largest(relative)
     residual = torch.tensor(worst, dtype=torch.float64)
-    fitted = [f"found {name} = {value:.8g}" for name, value in objective.found.items()]
-    remarks = [*objective.notes, *course.notes, *notes, *fitted, _said(relative)]
+    misfit = misfit_of(objective, rtol)
+    known = Identification({}, ())
+    if misfit is not None and objective.unknown and worst == worst:
+        known = identify(objective, misfit.deviation)
+    faults = [*([misfit.fault] if misfit is not None and misfit.fault else []), *known.open]
+    fitted = [
+        f"found {name} = {value:.8g}" + (f" +- {known.errors[name]:.2g}" if known.errors else "")
+        for name, value in objective.found.items()
+    ]
+    said = _said(relative if misfit is None else {**relative, OBSERVED: misfit.relative})
+    remarks = [*objective.notes, *course.notes, *notes, *fitted, *faults, *known.notes, said]
     solution = Solution(
         value=value,
         residual=residual,
-        statuses=(_status(course.status, worst, rtol),),
+        statuses=(_status(course.status, worst, rtol, misfit, known),),
         stats=Statistics(
             torch.tensor(len(course.losses)),
             torch.tensor(course.losses, dtype=torch.float64).clamp(min=0).sqrt(),
@@ -134,6 +166,7 @@ def answered(
         fields=objective.form.fields,
         function=lambda points: ansatz.value(torch.as_tensor(points, dtype=torch.float64)),
         parameters=objective.found,
+        standard_errors=known.errors,
         trained=objective,
     )
     polish = solver.polish
@@ -150,6 +183,8 @@ def _polished(solution: Solution, problem: Problem, on: Grid | Points, polish: P
     found = polish.run(state, initial=solution.value)
     count = int(found.stats.iterations.max())
     note = f"polish: {polish.kind}, {count} iterations from the trained function"
+    # What is wrong with the unknowns, or with what was observed, a grid does not mend.
+    bound = problem.observations is not None and not solution.status.success
     stats = replace(
         solution.stats,
         setup_seconds=solution.stats.setup_seconds + found.stats.setup_seconds,
@@ -159,7 +194,7 @@ def _polished(solution: Solution, problem: Problem, on: Grid | Points, polish: P
         solution,
         value=found.value,
         residual=found.residual,
-        statuses=found.statuses,
+        statuses=solution.statuses if bound else found.statuses,
         stats=stats,
         notes=(*solution.notes, note, *found.notes),
         function=None,
@@ -185,11 +220,15 @@ def values(ansatz: Ansatz, problem: Problem, on: Grid | Points) -> Tensor:
     return frames[0] if problem.time is None else torch.stack(frames)
 
 
-def _status(status: Status, worst: float, rtol: float) -> Status:
+def _status(
+    status: Status, worst: float, rtol: float, misfit: Misfit | None, known: Identification
+) -> Status:
     if worst != worst or status is Status.NOT_FINITE:
         return Status.NOT_FINITE
     if worst <= rtol:
-        return Status.CONVERGED
+        if misfit is not None and misfit.fault is not None:
+            return Status.MISFIT
+        return Status.UNDETERMINED if known.open else Status.CONVERGED
     return Status.RESIDUAL_MISMATCH if status.success else status
 
 

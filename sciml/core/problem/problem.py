@@ -117,7 +117,8 @@ class Problem:
     ``{u: ..., ut: ...}`` where there is more than one. ``parameters`` are names usable in every
     expression; a parameter given as a sequence makes a batch of problems, one given as
     :class:`Unknown` is found from ``observations``: a CSV file whose first line names its columns,
-    coordinates and fields such as ``x,y,u``, or a mapping of these names to numbers. ``exact``
+    coordinates and fields such as ``x,y,u``, or a mapping of these names to numbers; ``noise`` is
+    the standard deviation of these readings, in their units, one or one per field. ``exact``
     makes every run print its error. A box's side that is not named has the condition ``all``, if
     there is one. Raises InputError for a missing, unknown or one-sided periodic side, and for
     initial data that do not go with the equation.
@@ -133,6 +134,7 @@ class Problem:
     time: Time | None = None
     initial: Coefficient | Mapping[str, Coefficient] | None = None
     observations: str | Mapping[str, Any] | None = None
+    noise: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.domain is not None:
@@ -144,6 +146,8 @@ class Problem:
                 f"'{unknown[0]}' is unknown: give observations: data.csv to find it from",
                 f"problem.parameters.{unknown[0]}",
             )
+        if self.noise is not None and self.observations is None:
+            raise InputError("noise is that of observations, and there are none", "problem.noise")
         if (self.time is None) != (self.initial is None):
             raise InputError(
                 "a problem in time needs both time: {end: ...} and initial: ...; "

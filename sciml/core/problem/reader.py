@@ -14,6 +14,7 @@ place, ``*args`` all that are left of these; an argument with a default need not
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -60,9 +61,31 @@ class Regions:
 
 @dataclass(frozen=True)
 class Unknown:
-    """A parameter that is to be found, from this first guess, such that observations are met."""
+    """A parameter that is to be found, from this first guess, such that observations are met.
+
+    ``lower``, ``upper``: what it stays above, and below; None where there is no such bound. Raises
+    InputError for a guess that does not lie between.
+    """
 
     unknown: float
+    lower: float | None = None
+    upper: float | None = None
+
+    def __post_init__(self) -> None:
+        low = -math.inf if self.lower is None else self.lower
+        high = math.inf if self.upper is None else self.upper
+        try:
+            inside = math.isfinite(self.unknown) and low < self.unknown < high
+        except TypeError:
+            raise InputError(
+                f"an unknown and its bounds are numbers; got {self.unknown!r}", ".unknown"
+            ) from None
+        if not inside:
+            between = "" if self.lower is self.upper is None else f" between {low:g} and {high:g}"
+            raise InputError(
+                f"the first guess must be a finite number{between}; got {self.unknown:g}",
+                ".unknown",
+            )
 
 
 @dataclass(frozen=True)
@@ -243,7 +266,10 @@ def read_parameters(
             tables[name] = _curve(value, key)
             continue
         if isinstance(value, Unknown):
-            raise InputError(f"'{name}' is unknown: solvers that find it are pinn, gaussians", key)
+            raise InputError(
+                f"'{name}' is unknown: solvers that find it are pinn, gaussians, random_features",
+                key,
+            )
         try:
             tensor = torch.as_tensor(value, dtype=torch.float64, device=device)
         except (TypeError, ValueError, RuntimeError):

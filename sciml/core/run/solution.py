@@ -55,8 +55,9 @@ class Solution:
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
     ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields). ``parameters``: those of the problem that were unknown, as found. ``outside``:
-    the ranges of tables that were looked up outside these on the way. ``trained``:
+    to (n, fields). ``parameters``: those of the problem that were unknown, as found;
+    ``standard_errors``: of these, by name, where they are known. ``outside``: the ranges of tables
+    that were looked up outside these on the way. ``trained``:
     the objective that the function was trained by, which holds its residual and its points.
     ``problem``: what it solves, where the verb was given one.
     ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
@@ -75,6 +76,7 @@ class Solution:
     certificate: Certificate | None = None
     function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
+    standard_errors: Mapping[str, float] = field(default_factory=dict)
     trained: Any = field(default=None, repr=False, compare=False)
     problem: Problem | None = field(default=None, repr=False, compare=False)
     measure: torch.Tensor | None = field(default=None, repr=False)

@@ -77,6 +77,14 @@ class Status(Enum):
         "Training ended before the residual at fresh points met rtol; give more iterations, points "
         "or a wider network, or polish: a solver that goes on from the answer on the grid."
     )
+    MISFIT = (
+        "The equation is met, but the observations are missed by more than their noise; give the "
+        "unknowns better guesses or bounds, look at the data and the equation, or state noise:."
+    )
+    UNDETERMINED = (
+        "The observations do not determine all unknowns: other values would do as well; the notes "
+        "say which. Observe more, or give some of them as numbers."
+    )
     RESIDUAL_MISMATCH = (
         "The method reported convergence but the recomputed residual is above the tolerance; "
         "lower rtol, or use a better-conditioned formulation."

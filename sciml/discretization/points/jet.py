@@ -94,16 +94,20 @@ def coordinates(points: Tensor, pairs: Pairs) -> Jet:
     return Jet(data, dimension, pairs)
 
 
-def jet_of(function: Callable[[Tensor], Tensor], points: Tensor, pairs: Pairs) -> Jet:
+def jet_of(
+    function: Callable[[Tensor], Tensor], points: Tensor, pairs: Pairs, graph: bool = False
+) -> Jet:
     """The jet of any differentiable ``function``, (N, D) -> (N, F), by reverse mode twice.
 
-    Without a graph: for what does not change while a network is trained.
+    Without a ``graph`` for what does not change while a network is trained, else with that of what
+    the function depends on besides the points.
     """
     with torch.enable_grad():
         x = points.detach().requires_grad_()
         value = function(x)
         columns = [_scalar_jet(value[:, k], x, pairs) for k in range(value.shape[1])]
-    return Jet(torch.stack(columns, -1), points.shape[1], pairs)
+        data = torch.stack(columns, -1)
+    return Jet(data if graph else data.detach(), points.shape[1], pairs)
 
 
 def _scalar_jet(value: Tensor, x: Tensor, pairs: Pairs) -> Tensor:
@@ -111,7 +115,7 @@ def _scalar_jet(value: Tensor, x: Tensor, pairs: Pairs) -> Tensor:
     slopes = _slopes(value, x)
     seconds = {i: _slopes(slopes[:, i], x) for i in sorted({i for i, _ in pairs})}
     rows = [value, *slopes.unbind(1), *(seconds[i][:, j] for i, j in pairs)]
-    return torch.stack([row.detach() for row in rows])
+    return torch.stack(rows)
 
 
 def _slopes(value: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,249 @@
+"""Observations u(x_n) = u_n + noise: how they enter, and whether what is left of them is noise.
+
+Where the ``noise`` is stated, the readings of a field are met if their mean square misfit is
+below the point that chi^2 with as many degrees of freedom exceeds once in ten thousand times, the
+tolerance asked for added in squares. Where it is not stated, two things are asked of a misfit e
+that is above the tolerance:
+
+- Readings side by side do not miss together. With r_n the misfits and m(n) the place nearest to n,
+  the smooth part of the mean square is the mean of r_n r_m(n) over the pairs; of independent errors
+  it is zero, with a deviation of e^2 / sqrt(pairs).
+- e is not above what a reading differs from the linear fit through its neighbours by, which is the
+  noise, and what of the data is too rough to be told from it (difference-based estimates: Hall,
+  Kay, Titterington 1990).
+
+Both say nothing of a handful of readings: these must be met to the tolerance, or have their noise
+stated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.spatial import KDTree
+from scipy.stats import chi2
+from torch import Tensor
+
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.table import read_columns
+from sciml.discretization.points.jet import Jet
+from sciml.discretization.points.strong import StrongForm
+from sciml.solvers.trained.conditions import Piece, extent
+
+OBSERVED = "observations"
+_KEY = "problem.observations"
+_CHANCE = 1e-4  # of calling noise a misfit, where its size is stated
+_SIGNIFICANT = 3.7  # deviations of the smooth part beyond which it is none of independent errors
+_ROUGH = 2.0  # a misfit beyond so many times the data's own roughness is none of noise
+_TRIMMED, _TRIMMED_RMS = 0.9, 0.789  # share of the least differences; rms of a normal one's
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Readings ``seen`` (N, f) at ``points`` (N, D) of the fields ``which``, called ``names``.
+
+    ``noise``: standard deviations (f,), None where not stated. ``extent``: sizes of the box (D,).
+    """
+
+    points: Tensor
+    seen: Tensor
+    names: tuple[str, ...]
+    which: tuple[int, ...]
+    noise: Tensor | None
+    extent: Tensor
+
+    @property
+    def share(self) -> Tensor:
+        """What each field's misfit is divided by, (f,): the noise relative to that of all."""
+        if self.noise is None:
+            return self.seen.new_ones(len(self.which))
+        return self.noise / self.noise.log().mean().exp()
+
+    @property
+    def spread(self) -> Tensor:
+        """What misfits are relative to, (f,): the deviation of the readings, or their size."""
+        size = self.seen.square().mean(0).sqrt()
+        spread = self.seen.std(0, correction=0)
+        return torch.where(spread > 1e-12 * size, spread, size).clamp(min=1e-300)
+
+    def gap(self, jet: Jet) -> Tensor:
+        """How the values of a jet at the points miss the readings, (N, f)."""
+        return jet.value[:, list(self.which)] - self.seen
+
+    def piece(self) -> Piece:
+        """The readings as conditions at fixed points."""
+        share, corner = self.share, self.points[0]
+        return Piece(
+            OBSERVED, corner, corner, lambda _, jet: self.gap(jet) / share, fixed=self.points
+        )
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """What is left of the readings: ``size`` (f,), their rms misfits; ``relative`` to the spread.
+
+    ``deviation`` (f,): the noise of a reading, stated or taken from what is left. ``fault``: why
+    what is left is more than noise; None where it may be noise.
+    """
+
+    size: Tensor
+    relative: float
+    deviation: Tensor
+    fault: str | None
+
+
+def judge(observed: Observations, gap: Tensor, rtol: float, unknowns: int) -> Misfit:
+    """Whether the misfits ``gap`` (N, f) are noise; ``unknowns``: how many were found from them."""
+    count = len(gap)
+    size = gap.square().mean(0).sqrt()
+    freedom = max(count - unknowns / gap.shape[1], 1e-300)
+    deviation = size * (count / freedom) ** 0.5 if count * gap.shape[1] > unknowns else size * 0
+    if observed.noise is not None:
+        deviation = observed.noise
+    fault = next(
+        (said for k in range(gap.shape[1]) if (said := _fault(observed, gap, k, rtol))), None
+    )
+    return Misfit(size, float((size / observed.spread).max()), deviation, fault)
+
+
+def _fault(observed: Observations, gap: Tensor, k: int, rtol: float) -> str | None:
+    """Why the misfit of one field is more than noise."""
+    r, count, name = gap[:, k], len(gap), observed.names[k]
+    size, spread = float(r.square().mean().sqrt()), float(observed.spread[k])
+    asked = rtol * spread
+    said = f"the observations of {name} are missed by {size:.3g} (root mean square), "
+    if observed.noise is not None:
+        noise = float(observed.noise[k])
+        allowed = noise * math.sqrt(float(chi2.isf(_CHANCE, count)) / count)
+        above = not size <= math.hypot(allowed, asked)
+        return said + f"{size / noise:.3g} times their noise" if above else None
+    if size <= asked:
+        return None
+    rough = roughness(observed, k)
+    if rough is None:
+        return (
+            said + f"{size / spread:.1e} of their spread, and are too few to tell noise from misfit"
+        )
+    if size > _ROUGH * rough:
+        return said + f"but differ from their neighbours by {rough:.3g} only"
+    smooth, deviations = _smooth(observed, r)
+    if deviations > _SIGNIFICANT and smooth > asked:
+        return said + f"of which {smooth:.3g} is no noise: neighbours miss together"
+    return None
+
+
+def roughness(observed: Observations, k: int) -> float | None:
+    """The noise of one field's readings, and what is too rough to be told from it.
+
+    From the distance of each reading to the linear fit through its neighbours; None where there are
+    too few.
+    """
+    points, seen = observed.points / observed.extent, observed.seen[:, k]
+    near = 2 * points.shape[1] + 1
+    if len(points) < 2 * (near + 1):
+        return None
+    index = _neighbours(points, near)
+    offsets = points[index] - points[:, None]
+    reach = offsets.norm(dim=-1).amax(-1)[:, None, None].clamp(min=1e-300)
+    rows = torch.cat([torch.ones_like(offsets[..., :1]), offsets / reach], -1)
+    weights = torch.linalg.pinv(rows, rtol=1e-6)[:, 0]
+    gap = (seen - (weights * seen[index]).sum(-1)).abs() / (1 + weights.square().sum(-1)).sqrt()
+    least = gap.sort().values[: max(1, int(_TRIMMED * len(gap)))]
+    return float(least.square().mean().sqrt()) / _TRIMMED_RMS
+
+
+def _smooth(observed: Observations, r: Tensor) -> tuple[float, float]:
+    """The part of the misfits r (N,) that neighbours share, rms, and in deviations of chance."""
+    points = observed.points / observed.extent
+    pairs = torch.stack([torch.arange(len(points)), _neighbours(points, 1)[:, 0]], -1)
+    pairs = torch.unique(pairs.sort(-1).values, dim=0)
+    shared = float((r[pairs[:, 0]] * r[pairs[:, 1]]).mean())
+    chance = float(r.square().mean()) / len(pairs) ** 0.5
+    return max(shared, 0.0) ** 0.5, shared / max(chance, 1e-300)
+
+
+def _neighbours(points: Tensor, count: int) -> Tensor:
+    """Of every point the ``count`` nearest others, (N, count)."""
+    _, index = KDTree(points.numpy()).query(points.numpy(), k=count + 1)
+    found = torch.from_numpy(index)
+    own = found == torch.arange(len(points))[:, None]
+    # Of points that lie twice the tree may name the other first.
+    own[:, -1] |= ~own.any(-1)
+    return found[~own].reshape(len(points), count)
+
+
+def observations_of(form: StrongForm) -> Observations:
+    """The readings of a problem; InputError for columns, places or a noise that say nothing."""
+    columns = _columns(form.problem.observations)
+    axes, fields = form.data.axes, [name for name in form.fields if name in columns]
+    for name in columns:
+        if name not in (*axes, *form.fields):
+            raise InputError(
+                f"unknown column '{name}'{did_you_mean(name, (*axes, *form.fields))}", _KEY
+            )
+    missing = [name for name in axes if name not in columns] or ([] if fields else ["u"])
+    if missing:
+        raise InputError(
+            f"the observations lack the column '{missing[0]}'; they need {', '.join(axes)} and "
+            f"one of {', '.join(form.fields)}",
+            _KEY,
+        )
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1 or not min(lengths.values()):
+        listed = ", ".join(f"{name} has {n}" for name, n in lengths.items())
+        raise InputError(f"columns of observations are equally long, at least 1; {listed}", _KEY)
+    for name, column in columns.items():
+        bad = (~torch.isfinite(column)).nonzero()
+        if len(bad):
+            raise InputError(f"observation {int(bad[0]) + 1}: {name} is not finite", _KEY)
+    points = torch.stack([columns[name] for name in axes], -1)
+    seen = torch.stack([columns[name] for name in fields], -1)
+    lower, upper = extent(form)
+    outside = ((points < lower) | (points > upper)).any(-1)
+    if outside.any():
+        row = int(outside.nonzero()[0])
+        place = ", ".join(f"{a} = {c:.6g}" for a, c in zip(axes, points[row].tolist(), strict=True))
+        raise InputError(f"observation {row + 1} at {place} lies outside the domain", _KEY)
+    which = tuple(form.fields.index(name) for name in fields)
+    noise = _noise(form.problem.noise, fields)
+    return Observations(points, seen, tuple(fields), which, noise, upper - lower)
+
+
+def _columns(observations: str | Mapping[str, Any] | None) -> dict[str, Tensor]:
+    """The columns by name, float64 (N,) each."""
+    if isinstance(observations, Mapping):
+        found = {}
+        for name, values in observations.items():
+            try:
+                found[name] = torch.as_tensor(values, dtype=torch.float64).flatten()
+            except (TypeError, ValueError, RuntimeError):
+                raise InputError(f"column {name} must be a list of numbers", _KEY) from None
+        return found
+    try:
+        columns = read_columns(Path(str(observations)))
+    except InputError as error:
+        raise InputError(error.message, _KEY) from None
+    return {n: torch.tensor(v, dtype=torch.float64) for n, v in columns.items()}
+
+
+def _noise(stated: float | Mapping[str, float] | None, fields: Sequence[str]) -> Tensor | None:
+    """The standard deviation of each field's readings, (f,)."""
+    key = "problem.noise"
+    if stated is None:
+        return None
+    named = stated if isinstance(stated, Mapping) else dict.fromkeys(fields, stated)
+    for name in named:
+        if name not in fields:
+            raise InputError(f"no field '{name}' was observed{did_you_mean(name, fields)}", key)
+    missing = [name for name in fields if name not in named]
+    if missing:
+        raise InputError(f"the noise of {missing[0]} is missing", key)
+    found = torch.tensor([float(named[name]) for name in fields], dtype=torch.float64)
+    if not bool((torch.isfinite(found) & (found > 0)).all()):
+        raise InputError("noise is a standard deviation, a positive number", key)
+    return found
