@@ -19,7 +19,6 @@ from sciml.solvers.trained.deep_ritz import (
     EnergyObjective,
     NaturalGradient,
     Rule,
-    gauss_legendre,
 )
 from sciml.solvers.trained.function_descent import (
     FunctionDescent,
@@ -28,6 +27,7 @@ from sciml.solvers.trained.function_descent import (
     Projector,
 )
 from sciml.solvers.trained.gradient_methods import AdamDescent
+from sciml.solvers.trained.sampling import gauss_legendre
 
 SQUARE, LINE = Box((0.0, 0.0), (1.0, 1.0)), Box((-1.0,), (1.0,))
 WAVE = "sin(pi*x)*sin(pi*y)"

@@ -35,13 +35,11 @@ quadratic model promised (Nielsen 1999).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -55,7 +53,7 @@ from sciml.solvers.trained.gradient_methods import AdamDescent
 from sciml.solvers.trained.minimisation import Budget, Minimisation, OptimiserResult, train
 from sciml.solvers.trained.networks import Activation, Perceptron, Tape, derivatives, perceptron
 from sciml.solvers.trained.objective import Objective, objective_of
-from sciml.solvers.trained.sampling import sobol
+from sciml.solvers.trained.sampling import gauss_legendre, sobol
 from sciml.solvers.trained.solver import TrainedSolver, at_least
 
 _KEY = "problem.equation"
@@ -100,22 +98,6 @@ class Rule:
     def counts(self, objective: EnergyObjective) -> list[int]:
         """Points per part: inside, then on every side with a flux."""
         return [self.count, *[self.side_count] * (len(objective.parts) - 1)]
-
-
-def gauss_legendre(count: int, breaks: Tensor) -> tuple[Tensor, Tensor]:
-    """At least ``count`` points (N, D) of the unit cube and their weights (N,).
-
-    A tensor product; each axis is cut in two at ``breaks`` (D,), with a rule on either side.
-    """
-    if not len(breaks):
-        return breaks.new_zeros(1, 0), breaks.new_ones(1)
-    each = max(1, math.ceil(count ** (1 / len(breaks)) / 2 - 1e-9))
-    nodes, weights = np.polynomial.legendre.leggauss(each)
-    x, w = torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
-    axes = [torch.cat([b * x, b + (1 - b) * x]) for b in breaks]
-    shares = [torch.cat([b * w, (1 - b) * w]) for b in breaks]
-    cube = torch.cartesian_prod(*axes).reshape(-1, len(breaks))
-    return cube, torch.cartesian_prod(*shares).reshape(-1, len(breaks)).prod(1)
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,12 @@ soft conditions are on Sobol's sequence, new ones at every exchange.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from scipy.stats import qmc
 from torch import Tensor
@@ -102,6 +104,22 @@ def sobol(count: int, dimension: int, generator: torch.Generator) -> Tensor:
         return torch.zeros(count, 0, dtype=torch.float64)
     engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=_seed(generator))
     return engine.draw(count, dtype=torch.float64)
+
+
+def gauss_legendre(count: int, breaks: Tensor) -> tuple[Tensor, Tensor]:
+    """At least ``count`` points (N, D) of the unit cube and their weights (N,).
+
+    A tensor product; each axis is cut in two at ``breaks`` (D,), with a rule on either side.
+    """
+    if not len(breaks):
+        return breaks.new_zeros(1, 0), breaks.new_ones(1)
+    each = max(1, math.ceil(count ** (1 / len(breaks)) / 2 - 1e-9))
+    nodes, weights = np.polynomial.legendre.leggauss(each)
+    x, w = torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
+    axes = [torch.cat([b * x, b + (1 - b) * x]) for b in breaks]
+    shares = [torch.cat([b * w, (1 - b) * w]) for b in breaks]
+    cube = torch.cartesian_prod(*axes).reshape(-1, len(breaks))
+    return cube, torch.cartesian_prod(*shares).reshape(-1, len(breaks)).prod(1)
 
 
 def _seed(generator: torch.Generator) -> int:

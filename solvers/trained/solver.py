@@ -25,6 +25,7 @@ from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Progress
 from sciml.discretization.points.strong import StrongForm
 from sciml.solvers.trained.choices import AnySampler
+from sciml.solvers.trained.level import free_constants
 from sciml.solvers.trained.minimisation import (
     Budget,
     Minimisation,
@@ -258,11 +259,14 @@ def exact_error(objective: Objective) -> Callable[[], float] | None:
     piece = objective.pieces[0]
     points = piece.place(sobol(2000, piece.free, torch.Generator().manual_seed(1)))
     form.data(exact, "problem.exact", points)
+    free = bool(free_constants(objective).any())
 
     @torch.no_grad()
     def error() -> float:
         wanted = form.data(exact, "problem.exact", points).expand(len(points))
+        wanted = wanted - wanted.mean() if free else wanted
         gap = objective.ansatz.value(points)[:, 0] - wanted
+        gap = gap - gap.mean() if free else gap
         return float(gap.norm() / wanted.norm().clamp_min(1e-300))
 
     return error

@@ -11,7 +11,7 @@ operator is symmetric definite the certificate bounds the distance to the grid's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,8 +33,9 @@ from sciml.solvers.nonlinear.descent import at
 from sciml.solvers.nonlinear.newton import Newton
 from sciml.solvers.trained.conditions import Piece
 from sciml.solvers.trained.identification import Identification, identify
+from sciml.solvers.trained.level import Level, free_constants
 from sciml.solvers.trained.minimisation import OptimiserResult
-from sciml.solvers.trained.objective import Ansatz, Objective
+from sciml.solvers.trained.objective import Objective
 from sciml.solvers.trained.observations import OBSERVED, Misfit, judge
 from sciml.solvers.trained.sampling import sobol
 
@@ -110,11 +111,13 @@ def met(objective: Objective, rtol: float) -> bool:
 def scales_of(objective: Objective, count: int = 2000) -> Scales:
     """Of the ansatz as it is now."""
     form, ansatz = objective.form, objective.ansatz
+    free = free_constants(objective)
     piece = objective.pieces[0]
     x = piece.place(sobol(min(count, 2000), piece.free, torch.Generator().manual_seed(0)))
     jet = ansatz.jet(x, form.pairs, ansatz.known(x, form.pairs))
     size = torch.stack([t.abs() for t in form.terms(x, jet)]).sum(0)
-    value = float(jet.value.square().sum(-1).mean().sqrt())
+    # A constant that is free would make all residuals small beside it.
+    value = float((jet.value - free @ jet.value.mean(0)).square().sum(-1).mean().sqrt())
     flux = value
     if any(p.flux for p in objective.pieces):
         flux += float(form.flux(x, jet).square().sum((0, 2)).mean().sqrt())
@@ -131,8 +134,9 @@ def answered(
     notes: Sequence[str] = (),
 ) -> Solution:
     """The Solution of a trained ansatz on a grid or at points."""
-    problem, ansatz = _known(objective), objective.ansatz
-    value = values(ansatz, problem, on)
+    problem = _known(objective)
+    level = Level.of(objective)
+    value = values(level.value, problem, on)
     relative = measure(objective)
     worst = largest(relative)
     residual = torch.tensor(worst, dtype=torch.float64)
@@ -145,8 +149,18 @@ def answered(
         f"found {name} = {value:.8g}" + (f" +- {known.errors[name]:.2g}" if known.errors else "")
         for name, value in objective.found.items()
     ]
+    levels = level.notes(objective.form.fields)
     said = _said(relative if misfit is None else {**relative, OBSERVED: misfit.relative})
-    remarks = [*objective.notes, *course.notes, *notes, *fitted, *faults, *known.notes, said]
+    remarks = [
+        *objective.notes,
+        *course.notes,
+        *notes,
+        *fitted,
+        *levels,
+        *faults,
+        *known.notes,
+        said,
+    ]
     solution = Solution(
         value=value,
         residual=residual,
@@ -164,7 +178,8 @@ def answered(
         if problem.time is None
         else torch.tensor(problem.time.instants, dtype=torch.float64),
         fields=objective.form.fields,
-        function=lambda points: ansatz.value(torch.as_tensor(points, dtype=torch.float64)),
+        function=lambda points: level.value(torch.as_tensor(points, dtype=torch.float64)),
+        measure=level.measure(on),
         parameters=objective.found,
         standard_errors=known.errors,
         trained=objective,
@@ -207,14 +222,14 @@ def _known(objective: Objective) -> Problem:
     return replace(problem, parameters={**problem.parameters, **objective.found})
 
 
-def values(ansatz: Ansatz, problem: Problem, on: Grid | Points) -> Tensor:
+def values(function: Callable[[Tensor], Tensor], problem: Problem, on: Grid | Points) -> Tensor:
     """u at the points of a grid or a cloud: ([frames], [fields], *shape)."""
     columns = on.coordinates()
     space = torch.stack([c.flatten() for c in columns], -1)
     frames = []
     for t in (None,) if problem.time is None else problem.time.instants:
         x = space if t is None else torch.cat([space, torch.full_like(space[:, :1], t)], -1)
-        value = torch.cat([ansatz.value(part) for part in x.split(_CHUNK)])
+        value = torch.cat([function(part) for part in x.split(_CHUNK)])
         several = value.shape[1] > 1
         frames.append(value.T.reshape(*((-1,) if several else ()), *columns[0].shape))
     return frames[0] if problem.time is None else torch.stack(frames)
