@@ -18,9 +18,10 @@ from sciml.app.console import Watch
 from sciml.app.converge import converge
 from sciml.app.read import load_spec, read_spec
 from sciml.app.run import Setting, answer
+from sciml.app.sweep import read_over, sweep, traced
 from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
-from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.equation import Elasticity, Equation, Helmholtz
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.mesh import Mesh, refined
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
@@ -399,3 +400,51 @@ def test_the_flux_of_a_side_that_radiates_balances_on_a_mesh():
     p = Problem(None, Equation(f=1.0), sides)
     s = sciml.solve(p, on=rectangle(8, 8, 1, 1, "P2"))
     assert sum(float(s.quantity(flux="u", on=side)) for side in sides) == pytest.approx(1, abs=1e-7)
+
+
+def test_a_sweep_solves_where_the_curve_needs_it():
+    """A smooth curve is a series of few points, one with a kink in its slope a spline."""
+    over = read_over("k=0:1")
+
+    def smooth(places: np.ndarray) -> np.ndarray:
+        return np.exp(over.at(places))[:, None]
+
+    def kinked(places: np.ndarray) -> np.ndarray:
+        return np.abs(over.at(places) - 0.4)[:, None] ** 1.5
+
+    at = np.linspace(0, 1, 1001)
+    curve = traced(smooth, ["u"], over, 1e-8)
+    assert (curve.kind, len(curve.places)) == ("chebyshev", 17)
+    assert np.abs(curve(at)[:, 0] - np.exp(at)).max() < 1e-8 * math.e
+    curve = traced(kinked, ["u"], over, 1e-4)
+    assert curve.kind == "spline"
+    assert curve.converged
+    assert len(curve.places) < 150
+    assert np.abs(curve(at)[:, 0] - np.abs(at - 0.4) ** 1.5).max() < 2e-4 * 0.6**1.5
+
+
+def test_a_jump_is_not_said_to_be_found():
+    over = read_over("k=0:1")
+    curve = traced(lambda s: (over.at(s) > 1 / 3)[:, None] * 1.0, ["u"], over, 1e-3)
+    assert not curve.converged
+    assert len(curve.places) < 1000
+
+
+def test_a_sweep_of_a_spec_is_the_harmonic_mean(tmp_path: Path):
+    spec = load_spec(Path(__file__).parents[1] / "configs" / "reference" / "laminate.yaml")
+    curve = sweep(spec, read_over("k=1:100:log"), 1e-4, Setting())
+    k = np.geomspace(1, 100, 37)
+    assert np.abs(curve(k)[:, 0] - 2 * k / (1 + k)).max() < 2e-4 * 2
+
+
+@pytest.mark.parametrize("text", ["k", "k=1", "k=2:1", "k=-1:1:log", "k=a:b", "k=1:2:lin"])
+def test_a_range_that_is_none_is_refused(text):
+    with pytest.raises(InputError, match="--over"):
+        read_over(text)
+
+
+def test_the_modulus_of_a_complex_answer():
+    wave = Helmholtz(wavenumber=4.0, f="exp(-50*((x - 0.5)**2 + (y - 0.5)**2))")
+    p = Problem(SQUARE, wave, {"all": Condition(absorbing=True)})
+    s = sciml.solve(p, on=Grid((17, 17)))
+    assert float(s.quantity(max="abs(u)")) == pytest.approx(float(s.value.abs().max()))

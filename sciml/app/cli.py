@@ -188,6 +188,40 @@ def converge(
     typer.echo(aligned([HEAD, *rows(trends)]))
 
 
+@command("sciml sweep configs/reference/laminate.yaml --over k=1:100:log")
+def sweep(
+    spec: SpecFile,
+    over: Annotated[str, typer.Option(help="A parameter and its range: k=1:100, k=1:100:log.")],
+    tolerance: Annotated[
+        float, typer.Option(help="Of the curves, relative to each quantity's largest value.")
+    ] = 1e-3,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the results go; runs/<spec>-sweep by default.")
+    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float64",
+) -> None:
+    """Draw a spec's quantities against one of its parameters, solved where the curve needs it."""
+    from sciml.app.console import progress_line
+    from sciml.app.read import load_spec
+    from sciml.app.run import Setting, describe
+    from sciml.app.sweep import read_over, sweep, write
+
+    problem, wanted = load_spec(spec, set_ or ()), read_over(over)
+    directory = as_folder(out or Path("runs") / f"{spec.stem}-sweep")
+    typer.echo(describe(problem))
+    curve = sweep(problem, wanted, tolerance, Setting(device, dtype), progress_line)
+    paths = write(curve, directory)
+    kind = "a Chebyshev series" if curve.kind == "chebyshev" else "a cubic spline"
+    typer.echo(f"{len(curve.places)} solves, joined by {kind}, to {curve.error:.1e}")
+    for path in paths:
+        typer.echo(path)
+    if not curve.converged:
+        complain(f"not to the tolerance {tolerance:g} with that many solves: does the curve jump?")
+        raise typer.Exit(NOT_SOLVED)
+
+
 @command("sciml report runs/cg runs/pinn --out comparison.html")
 def report(
     runs: Annotated[

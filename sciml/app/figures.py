@@ -174,6 +174,36 @@ def plot_convergence(solution: Solution, file: str | Path | None = None) -> Figu
     return figure
 
 
+def plot_curves(
+    along: np.ndarray,
+    curves: Mapping[str, np.ndarray],
+    name: str,
+    file: str | Path | None = None,
+    *,
+    marks: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
+    log: bool = False,
+) -> Figure:
+    """Curves (n,) by name against ``along`` (n,), called ``name``, one below the other.
+
+    ``marks``: places of their own and values there, drawn as points. ``log``: of the axis.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(6.4, 1.2 + 2.4 * len(curves)), layout="constrained")
+        rows = figure.subplots(len(curves), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, (label, values) in zip(rows, curves.items(), strict=True):
+            axes.plot(along, values, "-", lw=1.4)
+            if marks is not None:
+                axes.plot(marks[0], marks[1][label], "o", ms=3, color=_INK)
+            axes.set_ylabel(label)
+            axes.grid(True, color="0.88", lw=0.6)
+            axes.spines[["top", "right"]].set_visible(False)
+            if log:
+                axes.set_xscale("log")
+        rows[-1].set_xlabel(name)
+        save(figure, file)
+    return figure
+
+
 def contraction_factor(residuals: np.ndarray, steps: np.ndarray) -> float:
     """Geometric mean of the residual's reduction per iteration; NaN with fewer than two values."""
     if len(steps) < 2:

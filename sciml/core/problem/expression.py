@@ -147,7 +147,8 @@ class Expression:
                 raise InputError(f"the expression '{_short(self.text)}' needs a value for '{name}'")
             value = values[name]
             tensor = torch.as_tensor(value, dtype=None if torch.is_tensor(value) else torch.float64)
-            used[name] = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
+            real_or_complex = tensor.is_floating_point() or tensor.is_complex()
+            used[name] = tensor if real_or_complex else tensor.to(torch.float64)
         like = max(
             used.values(), key=lambda v: v.ndim, default=torch.zeros((), dtype=torch.float64)
         )
