@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from sciml.core.problem.problem import Time
 
 
+_FULL = re.compile("can't allocate memory|out of memory")
 NOT_SOLVED, BAD_INPUT, INTERRUPTED, CLOSED_PIPE = 1, 2, 130, 141
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -57,10 +59,10 @@ def reported(command: Command) -> Command:
             complain(str(error))
             raise typer.Exit(BAD_INPUT) from None
         except (MemoryError, RuntimeError) as error:
-            # PyTorch has no error of its own for memory that the processor's side refuses.
-            if not isinstance(error, MemoryError) and "allocate memory" not in str(error):
+            # torch has no class of its own for the memory of a CPU.
+            if isinstance(error, RuntimeError) and not _FULL.search(str(error)):
                 raise
-            complain("out of memory: use a coarser grid, a smaller batch or a smaller network")
+            complain("out of memory: use a coarser grid or a smaller batch or network")
             raise typer.Exit(BAD_INPUT) from None
         except BrokenPipeError:
             # Whoever read the output has left; results are on the disk before they are told.

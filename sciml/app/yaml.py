@@ -317,12 +317,21 @@ class _Builder:
         return data
 
     def _scalar(self, event: Any, events: Iterator[Any], path: Key) -> Any:
+        text = self._text(event)
         if event.style is not None:
-            return str(event.value)
+            return text
         try:
-            return scalar(str(event.value))
+            return scalar(text)
         except ValueError as error:
             raise self._error(str(error), event) from None
+
+    def _text(self, event: Any) -> str:
+        """As JSON writes what lies beyond 16 bits, in two halves, is one character."""
+        try:
+            return str(event.value).encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            said = "half of a character: \\ud800 to \\udfff stand in pairs"
+            raise self._error(said, event) from None
 
     def _sequence(self, event: Any, events: Iterator[Any], path: Key) -> list[Any]:
         items: list[Any] = []

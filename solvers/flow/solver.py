@@ -31,6 +31,7 @@ from sciml.core.run.status import Status
 from sciml.discretization.instants import instants
 from sciml.discretization.volumes.coefficients import data, depends_on, evaluate
 from sciml.discretization.volumes.layout import layout
+from sciml.discretization.volumes.memory import check_memory
 from sciml.discretization.volumes.obstacle import cut
 from sciml.solvers.flow.flow import Flow, StaggeredFlow, pressure_problem, pressure_solver
 from sciml.solvers.flow.staggered import Sides, Walls, component, ends
@@ -69,6 +70,12 @@ class Projection:
                 raise InputError(
                     f"projection: {name} must be positive; got {value:g}", f"solver.{name}"
                 )
+        if self.steady_tolerance is not None and self.steady_tolerance >= 1:
+            raise InputError(
+                "projection: steady_tolerance must be less than 1, the change per unit of time "
+                f"relative to the flow itself; got {self.steady_tolerance:g}",
+                "solver.steady_tolerance",
+            )
 
     def init(self, problem: Problem | LinearSystem, on: Grid | None = None) -> FlowState:
         """Lay out the staggered grid and set up the pressure solver."""
@@ -77,6 +84,9 @@ class Projection:
             raise InputError("projection solves a flow in time, not a linear system", "solver.kind")
         problem.check_conditions()
         lay_out = flows.look_up(problem.equation, type(on))
+        if isinstance(on, Grid):
+            grid = on.bind(problem.box)
+            check_memory(problem, grid, torch.float64, torch.get_default_device())
         channel, notes = lay_out(problem, on, self.rtol)
         return FlowState(channel, notes, time.perf_counter() - start)
 
@@ -276,7 +286,8 @@ class Run:
             wanted = (end - begin) / math.ceil((end - begin) / wanted * (1 - 1e-9))
         while end - t > 1e-12 * (end - begin):
             limit = self._limit(flow, walls, force)
-            left = (end - t) / (limit if wanted is None else min(limit, wanted))
+            step = limit if wanted is None else min(limit, wanted)
+            left = (end - t) / step if step > 0 else math.inf  # a viscosity may be that large
             if not left < _MOST_STEPS:
                 self.blown = np.ones(channel.samples, dtype=bool)
                 return

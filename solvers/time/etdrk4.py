@@ -30,12 +30,14 @@ from sciml.core.run.status import Status
 from sciml.discretization.fourier.evolution import Evolution, common_batch, evolution
 from sciml.discretization.fourier.exponential import Stepper, stepper
 from sciml.discretization.instants import Instants, instants
+from sciml.discretization.volumes.memory import check_memory
 from sciml.solvers.linear.iteration import norm
 
 _CACHED = 2**15  # values of a piece of a batch; some twenty such arrays stay in the cache
 _LOOK = 10  # steps between two looks for infinities
 _SAME = 0.02  # blow-up at two step sizes within this share of the time passed is no coincidence
 
+_WORDS = 40  # for every point: spectra, coefficients of the exponentials, stages
 _UNSTABLE = 10.0  # relative differences above this tell of an unstable step, not of its error
 
 
@@ -280,7 +282,9 @@ class ETDRK4:
             raise InputError(
                 "etdrk4 integrates in time: give time: {end: ...} and initial: ...", "problem.time"
             )
-        found = evolution(problem, on, torch.get_default_device())
+        device = torch.get_default_device()
+        check_memory(problem, on.bind(problem.box), torch.float64, device, words=_WORDS)
+        found = evolution(problem, on, device)
         seconds = time.perf_counter() - begin
         return SpectralState(problem, found, problem.time.instants, instants(problem), seconds)
 

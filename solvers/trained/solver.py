@@ -24,6 +24,7 @@ from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Progress
 from sciml.discretization.points.strong import StrongForm
+from sciml.discretization.volumes.memory import check_memory
 from sciml.solvers.trained.choices import AnySampler
 from sciml.solvers.trained.level import free_constants
 from sciml.solvers.trained.minimisation import (
@@ -37,6 +38,7 @@ from sciml.solvers.trained.sampling import Sobol, sobol
 from sciml.solvers.trained.verify import Polish, answered, met, scales_of
 from sciml.solvers.trained.windows import in_windows
 
+_WORDS = 10  # for every point: its place, the values, their slopes
 _PER_SIDE = 10  # points inside for each on a side with a soft condition
 
 
@@ -80,6 +82,8 @@ class TrainedSolver(ABC):
     def __post_init__(self) -> None:
         at_least(self, 1, "boundary_points", "windows")
         at_least(self, 0, "rtol", "seconds", "seed")
+        if not self.rtol < 1:
+            raise InputError(f"rtol must be less than 1; got {self.rtol:g}", "solver.rtol")
         self.check()
 
     @abstractmethod
@@ -100,6 +104,16 @@ class TrainedSolver(ABC):
         """Read the equation off the problem and draw the first parameters."""
         begun = time.perf_counter()
         given, place = bound(problem, on)
+        device = torch.get_default_device()
+        if isinstance(place, Grid):
+            check_memory(given, place, torch.float64, device, words=_WORDS)
+        if self.points is not None:
+            try:
+                check_memory(given, Grid((self.points,)), torch.float64, device, words=_WORDS)
+            except InputError:
+                raise InputError(
+                    f"{self.points} points are more than fit into memory", "solver.points"
+                ) from None
         objective = self.pose(given)
         return TrainedState(given, objective, place, time.perf_counter() - begun)
 

@@ -69,6 +69,7 @@ _INSTEAD = {
     "[": "use ( )", "{": "use ( )", "π": "write pi", "²": "write **2",
 }  # fmt: skip
 # Longer runs would only reach the parser's own stack limit; a person never writes them.
+_GROUPED = re.compile(r"(?<![\w.])\.?\d[\w.]*_")
 _PREFIX_RUN = re.compile(r"(?:(?:[-+]|\bnot\b)\s*){50}")
 
 
@@ -220,6 +221,10 @@ def _scan(line: str) -> None:
             character, "an expression holds names, numbers, + - * / ** % ( ) < > = ,"
         )
         raise InputError(f"unexpected {character!r} at column {foreign.start() + 1}; {hint}")
+    if grouped := _GROUPED.search(line):
+        raise InputError(
+            f"a number at column {grouped.start() + 1} has an underscore; write digits alone"
+        )
     if run := _PREFIX_RUN.search(line):
         raise InputError(f"too many signs in a row at column {run.start() + 1}")
     opened: list[int] = []

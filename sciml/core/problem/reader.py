@@ -306,6 +306,12 @@ def load(source: FieldFile, key: str) -> torch.Tensor:
     try:
         if path.suffix == ".npy":
             array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise InputError(
+                    f"{source.file} is an archive, as numpy.savez writes it: save the array that "
+                    "is meant by numpy.save",
+                    key,
+                )
         else:
             array = _load_hdf5(path, source, key)
     except (OSError, ValueError) as error:

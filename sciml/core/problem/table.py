@@ -194,7 +194,7 @@ def read_columns(path: Path) -> dict[str, list[float]]:
     rows = []
     for number, line in lines[1:]:
         try:
-            row = [float(cell) for cell in line]
+            row = [_number(cell) for cell in line]
         except ValueError:
             row = []
         if len(row) != len(names) or not all(map(math.isfinite, row)):
@@ -204,6 +204,13 @@ def read_columns(path: Path) -> dict[str, list[float]]:
             )
         rows.append(row)
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def _number(text: str) -> float:
+    """As spreadsheets and other languages write numbers: Python alone takes 0_1 for 1."""
+    if not (text.isascii() and "_" not in text):
+        raise ValueError(text)
+    return float(text)
 
 
 def _numbers(name: str, values: Any) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import estimates_memory
-from sciml.core.problem.equation import Equation
+from sciml.core.problem.equation import Equation, NavierStokes, System
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import FieldFile, Problem
@@ -26,10 +26,20 @@ _KEY = "problem.equation"
 def memory_estimate(problem: Problem, on: Grid | Mesh, itemsize: int = 8) -> int:
     """Bytes at the peak of ``discretize(problem, on)``: the stencil, the source and temporaries.
 
+    Of a problem in time the frames count too, as they are kept and as they are put together.
     ``itemsize`` is that of the dtype. Parameters and arrays in memory count with their batch;
     files are not opened.
     """
-    return estimates_memory.look_up(problem.equation, type(on))(problem, on, itemsize)
+    needed = estimates_memory.look_up(problem.equation, type(on))(problem, on, itemsize)
+    return needed + _of_frames(problem, on, itemsize)
+
+
+def _of_frames(problem: Problem, on: Grid | Mesh, itemsize: int) -> int:
+    if problem.time is None:
+        return 0
+    fields = len(problem.equation.fields(problem.box.dimension, problem.first))
+    values = math.prod(on.shape) * fields * samples(problem, (), len(on.shape))
+    return 2 * problem.time.frames * values * itemsize
 
 
 @estimates_memory(Equation, Grid)
@@ -50,16 +60,52 @@ def _of_stencils(problem: Problem, on: Grid, itemsize: int) -> int:
     return math.prod(on.shape) * batch * words * itemsize
 
 
-def check_memory(problem: Problem, on: Grid, dtype: torch.dtype, device: torch.device) -> None:
-    """Raise InputError where the estimate exceeds the memory that is free."""
-    needed = memory_estimate(problem, on, dtype.itemsize)
+@estimates_memory(System, Grid)
+def _of_systems(problem: Problem, on: Grid, itemsize: int) -> int:
+    d = len(on.shape)
+    count, batch = len(problem.equation.fields(d)), samples(problem, (), d)
+    # The Jacobian couples all fields; its multigrid and temporaries are of each field.
+    words: int = 3**d * count * count + 40 * count
+    return math.prod(on.shape) * batch * words * itemsize
+
+
+@estimates_memory(NavierStokes, Grid)
+def _of_flows(problem: Problem, on: Grid, itemsize: int) -> int:
+    # Velocities and their stages, the pressure's multigrid; of a vorticity, spectra on 3/2 points.
+    return math.prod(on.shape) * samples(problem, (), len(on.shape)) * 40 * itemsize
+
+
+def check_memory(
+    problem: Problem,
+    on: Grid,
+    dtype: torch.dtype,
+    device: torch.device,
+    words: int | None = None,
+) -> None:
+    """Raise InputError where the estimate exceeds the memory that is free.
+
+    ``words``: numbers for every point and sample, of a solver that assembles nothing.
+    """
+    kept = _of_frames(problem, on, dtype.itemsize)
+    if words is None:
+        needed = memory_estimate(problem, on, dtype.itemsize)
+    else:
+        batch = samples(problem, (), len(on.shape))
+        needed = kept + math.prod(on.shape) * batch * words * dtype.itemsize
     free = _free(device)
     if needed <= free:
         return
+    shape = " x ".join(str(n) for n in on.shape)
+    if problem.time is not None and kept > needed / 2:
+        raise InputError(
+            f"{problem.time.frames} frames of {shape} points need about {needed / _GB:.3g} GB; "
+            f"{free / _GB:.3g} GB are free: keep fewer frames",
+            "problem.time.frames",
+        )
     scale = (free / needed) ** (1 / len(on.shape))
     most = max(3, int(scale * max(on.shape)))
     raise InputError(
-        f"the grid {' x '.join(str(n) for n in on.shape)} needs about {needed / _GB:.3g} GB; "
+        f"the grid {shape} needs about {needed / _GB:.3g} GB; "
         f"{free / _GB:.3g} GB are free: use at most {most} points per axis",
         "grid.shape",
     )

@@ -35,6 +35,7 @@ from sciml.discretization.volumes.coefficients import Data, data, depends_on
 from sciml.discretization.volumes.fluxes import scheme_of
 from sciml.discretization.volumes.jacobian import derivative
 from sciml.discretization.volumes.layout import layout
+from sciml.discretization.volumes.memory import check_memory
 from sciml.discretization.volumes.nonlinear import add_diagonal, semidiscretize
 
 _ALONE = "problem.equation"
@@ -63,6 +64,7 @@ def semidiscretize_fields(
     for fields without initial data.
     """
     equation = problem.equation_as(System)
+    check_memory(problem, on.bind(problem.box), dtype, device)
     if problem.obstacle is not None:
         raise InputError(
             "systems of several fields are solved without obstacles", "problem.obstacle"
