@@ -467,3 +467,21 @@ def test_what_a_side_cannot_name_is_refused_where_it_stands(
     with pytest.raises(InputError, match=re.escape(reason)) as caught:
         load_spec(path)
     assert where in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper", "said"),
+    [
+        (0.0, 5e-324, "choose units in which it is 1e-60"),
+        (0.0, 1e308, "choose units"),
+        (-1e308, 1e308, "choose units"),
+        (1e16, 1e16 + 2, "move the origin nearer"),
+    ],
+)
+def test_boxes_whose_points_no_number_tells_apart(lower: float, upper: float, said: str) -> None:
+    """An infinite 1/h, or nodes that are one number: 65 of them on [1e16, 1e16 + 2] were two."""
+    with pytest.raises(InputError, match=said) as caught:
+        Box((0.0, lower), (1.0, upper))
+    assert caught.value.key == "problem.domain" and "along y" in str(caught.value)
+    shift, scale = 1e6, 1e-40
+    assert Box((shift,), (shift + 1,)).dimension == Box((0.0,), (scale,)).dimension == 1

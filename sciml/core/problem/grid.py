@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 AXES = ("x", "y", "z")
 SIDES = (("left", "right"), ("bottom", "top"), ("back", "front"))
+# Lengths whose squares, and their inverses, are far from under- and overflow; and how near to the
+# origin, so that a thousand points keep nine digits between them.
+_SHORTEST, _NEAREST = 1e-60, 1e-10
 MOST_DIMENSIONS = 10  # of a box; a grid has at most three
 
 
@@ -51,6 +54,19 @@ class Box:
                 f"{list(self.upper)}",
                 "problem.domain",
             )
+        for axis, a, b in zip(self.axes, self.lower, self.upper, strict=True):
+            if not _SHORTEST <= b - a <= 1 / _SHORTEST:
+                raise InputError(
+                    f"along {axis} the box is {b - a:g} long, and derivatives would leave the "
+                    f"range of numbers; choose units in which it is {_SHORTEST:g} to {1 / _SHORTEST:g}",
+                    "problem.domain",
+                )
+            if b - a < _NEAREST * max(abs(a), abs(b)):
+                raise InputError(
+                    f"along {axis} the box is {b - a:g} long at {a:g}, where neighbouring points "
+                    "would be rounded to the same; move the origin nearer",
+                    "problem.domain",
+                )
 
     @property
     def dimension(self) -> int:
