@@ -33,8 +33,9 @@ import sciml
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError, SolveError
 from sciml.solvers import GMRES, MINRES, BiCGStab, Jacobi, Multigrid
+from sciml.solvers.linear.foreign import as_map
 from sciml.solvers.linear.inverse import Inverse
-from sciml.solvers.linear.safeguard import as_map, as_preconditioner
+from sciml.solvers.linear.safeguard import as_preconditioner
 
 RTOL, ITERATIONS = 1e-7, 600
 FINE = ("definite", "jumps", "single precision", "integers")

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from sciml.app.read import load_spec as load_spec
     from sciml.core.algebra.maps import LinearMap as LinearMap
     from sciml.core.algebra.maps import LinearSystem as LinearSystem
+    from sciml.core.algebra.maps import SparseMatrix as SparseMatrix
+    from sciml.core.errors import InputError as InputError
+    from sciml.core.errors import SolveError as SolveError
     from sciml.core.problem.equation import Elasticity as Elasticity
     from sciml.core.problem.equation import Equation as Equation
     from sciml.core.problem.equation import Helmholtz as Helmholtz
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     from sciml.core.problem.reader import Regions as Regions
     from sciml.core.problem.table import Table as Table
     from sciml.core.run.solution import Solution as Solution
+    from sciml.core.run.solution import load_solution as load_solution
     from sciml.core.run.status import Status as Status
     from sciml.discretization import discretize as discretize
     from sciml.discretization.elements.elasticity import stress as stress

@@ -36,22 +36,21 @@ def solve(
 ) -> Solution:
     """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``; ``Auto()`` by default.
 
-    ``problem``: a Problem or a LinearSystem; ``A``: a LinearMap or a SciPy sparse matrix, ``b`` a
-    vector. ``initial``: a first guess on the grid. ``throw=True`` raises SolveError where a sample
-    has not converged; with False the Solution says so. ``progress(iteration, residual)`` is called
-    once per iteration, ``progress(step, t)`` once per step in time. ``more``: what the solver's
-    ``run`` takes besides; of a problem in time ``frames``, the file that keeps its frames while
-    they come, and from which the same call goes on after an interruption. Values are float64 of
-    shape (*batch, [frames], [fields], *grid). Raises InputError for arguments that do not fit.
+    ``problem``: a Problem or a LinearSystem; ``A``: a LinearMap, a sparse or dense matrix, or a
+    small LinearOperator, ``b`` a vector or rows of them; with ``on`` it is read as a stencil on
+    that grid. ``initial``: a first guess on the grid. ``throw=True`` raises SolveError where a
+    sample has not converged; with False the Solution says so. ``progress(iteration, residual)`` is
+    called once per iteration, ``progress(step, t)`` once per step in time. ``more``: what the
+    solver's ``run`` takes besides; of a problem in time ``frames``, the file that keeps its frames
+    while they come, and from which the same call goes on after an interruption. Values are float64
+    of shape (*batch, [frames], [fields], *grid). Raises InputError for arguments that do not fit.
     """
-    import torch
-
     from sciml.core.errors import SolveError
     from sciml.core.problem.problem import Problem
 
+    problem, solver = _stated(problem, arguments, solver, on)
     if initial is not None:
-        initial = torch.as_tensor(initial)
-    problem, solver = _stated(problem, arguments, solver)
+        initial = _guess(initial, problem)
     more = _wanted(more, problem, solver)
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
     if isinstance(problem, Problem):
@@ -71,22 +70,39 @@ def init(problem: Any, solver: Solver | None = None, on: Grid | Mesh | Points | 
     return _chosen(solver).init(problem, on)
 
 
-def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any) -> tuple[Any, Solver]:
-    """The problem, a matrix and its right-hand side as a system, and the solver."""
-    import scipy.sparse
-    import torch
+def _guess(initial: Any, problem: Any) -> torch.Tensor:
+    """A first guess as a tensor; of a matrix on a grid it may be flat."""
+    from sciml.core.algebra.maps import LinearSystem
+    from sciml.solvers.linear.foreign import as_numbers
 
-    from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
+    guess = as_numbers(initial, "initial")
+    if isinstance(problem, LinearSystem) and problem.problem is None:
+        A = problem.A
+        if guess.shape in ((A.size,), (A.size, 1)):
+            guess = guess.reshape(A.shape)
+    return guess
+
+
+def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any, on: Any) -> tuple[Any, Solver]:
+    """The problem, a matrix and its right-hand side as a system, and the solver."""
+    from sciml.core.algebra.maps import LinearMap, LinearSystem
     from sciml.core.errors import InputError
+    from sciml.core.problem.grid import Box, Grid
     from sciml.core.run.solve import Solver
+    from sciml.solvers.linear.foreign import as_map, as_vector, is_matrix
 
     rest = list(arguments)
-    if isinstance(problem, LinearMap) or scipy.sparse.issparse(problem):
+    if is_matrix(problem):
         if not rest or isinstance(rest[0], Solver):
             raise InputError("solve(A, b, solver) needs the right-hand side b after the matrix")
-        A = problem if isinstance(problem, LinearMap) else SparseMatrix(problem)
-        b = torch.as_tensor(rest.pop(0))
-        problem = LinearSystem(A, b.to(torch.promote_types(b.dtype, torch.float64)))
+        if on is not None and not isinstance(on, Grid):
+            raise InputError(f"a matrix lives on a Grid; got on={type(on).__name__}", "on")
+        own = isinstance(problem, LinearMap)
+        A = as_map(problem, None if on is None else on.shape)
+        b = as_vector(rest.pop(0), "b", A, flat=not own)
+        if on is not None and on.domain is None:
+            on = on.bind(Box((0.0,) * len(on.shape), (1.0,) * len(on.shape)))
+        problem = LinearSystem(A, b, on)
     if len(rest) > 1 or (rest and solver is not None):
         raise InputError(_FORMS)
     return problem, _chosen(rest[0] if rest else solver)

@@ -459,8 +459,12 @@ def test_breakdowns_are_reported() -> None:
     assert sciml.solve(rotation, b, solvers.BiCGStab(), throw=False).status is Status.BREAKDOWN
     assert sciml.solve(rotation, b, solvers.GMRES()).converged
     nilpotent = SparseMatrix(np.array([[0.0, 1.0], [0.0, 0.0]]))
-    solution = sciml.solve(nilpotent, torch.tensor([0.0, 1.0]), solvers.GMRES(), throw=False)
+    # The answer (0, 1) is there, but A b = 0; for the other right-hand side there is none.
+    solution = sciml.solve(nilpotent, b, solvers.GMRES(), throw=False)
     assert solution.status is Status.BREAKDOWN
+    assert bool(torch.isfinite(solution.value).all())
+    solution = sciml.solve(nilpotent, torch.tensor([0.0, 1.0]), solvers.GMRES(), throw=False)
+    assert solution.status is Status.INCOMPATIBLE
     assert bool(torch.isfinite(solution.value).all())
 
 

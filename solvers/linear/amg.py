@@ -6,7 +6,7 @@ before and after each coarse correction is the preconditioner, and repeated it i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -23,17 +23,46 @@ class AMG(StationaryMethod):
     """V cycles of PyAMG: on their own, or far better as ``CG(preconditioner=AMG())``.
 
     ``setup`` returns the cycle as a LinearMap. Hierarchies are built sample by sample. ``method``
-    None: smoothed aggregation where A brings a near-nullspace (finite elements), else Ruge-Stuben.
+    None: smoothed aggregation where there is a near-nullspace, else Ruge-Stuben.
+    ``near_nullspace``: (n, k) vectors that A makes small, such as rigid motions in elasticity, for
+    Python only; those that A brings along (finite elements) unless it is given. ``block``: unknowns
+    per node, where they stand together.
     """
 
     kind: Literal["amg"] = "amg"
     method: Literal["ruge_stuben", "smoothed_aggregation"] | None = None
     rtol: float = 1e-8
     max_iterations: int = 200
+    near_nullspace: Any = field(default=None, repr=False, compare=False)
+    block: int | None = None
     window = 50
 
     def __post_init__(self) -> None:
-        check_options(self.kind, self.rtol, self.max_iterations)
+        check_options(self.kind, self.rtol, self.max_iterations, block=self.block or 1)
+        if self.near_nullspace is not None and self.method == "ruge_stuben":
+            raise InputError(
+                "amg: only smoothed_aggregation takes a near_nullspace", "solver.near_nullspace"
+            )
+
+    def _modes(self, A: LinearMap) -> tuple[np.ndarray | None, int]:
+        """The near-nullspace and the block of A; InputError where they do not fit it."""
+        block = A.block if self.block is None else self.block
+        if A.size % block:
+            raise InputError(f"amg: {A.size} unknowns are no whole number of blocks of {block}")
+        if self.near_nullspace is None:
+            return A.near_nullspace, block
+        try:
+            vectors = np.array(self.near_nullspace, dtype=np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError("amg: near_nullspace must hold numbers") from error
+        vectors = vectors.reshape(-1, 1) if vectors.ndim == 1 else vectors
+        if vectors.ndim != 2 or len(vectors) != A.size or not np.isfinite(vectors).all():
+            raise InputError(
+                f"amg: near_nullspace must be finite vectors as columns, ({A.size}, k); got shape "
+                f"{vectors.shape}",
+                "solver.near_nullspace",
+            )
+        return vectors, block
 
     def setup(self, A: LinearMap) -> PerSample:
         """Build the hierarchies; raises InputError for a complex operator."""
@@ -44,14 +73,25 @@ class AMG(StationaryMethod):
                 "solver.kind",
             )
         samples = matrices(A)
-        actions = [_cycle(matrix, self.method, A) for matrix in samples]
+        near, block = self._modes(A)
+        actions = [_cycle(matrix, self.method, near, block, A) for matrix in samples]
         adjoints = actions if A.symmetric else None
         return PerSample(
             A, actions, adjoints, symmetric=A.symmetric, definite=A.symmetric and A.definite
         )
 
 
-def _cycle(matrix: scipy.sparse.csr_matrix, method: str | None, A: LinearMap) -> Action:
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def _cycle(
+    matrix: scipy.sparse.csr_matrix,
+    method: str | None,
+    near_nullspace: np.ndarray | None,
+    block: int,
+    A: LinearMap,
+) -> Action:
     import pyamg
 
     smoother = ("gauss_seidel", {"sweep": "symmetric"})
@@ -61,18 +101,31 @@ def _cycle(matrix: scipy.sparse.csr_matrix, method: str | None, A: LinearMap) ->
         # At its default cut-off pinv inverts the rounding left of the zero eigenvalue.
         cut = {"rtol": 1e-10, "atol": 1e-12 * float(abs(matrix).max())}
         options["coarse_solver"] = ("pinv", cut)
-    if method == "ruge_stuben" or (method is None and A.near_nullspace is None):
-        hierarchy = pyamg.ruge_stuben_solver(matrix, **options)
-    else:
-        options["symmetry"] = "symmetric" if A.symmetric else "nonsymmetric"
-        blocked = matrix.tobsr((A.block, A.block)) if A.block > 1 else matrix
-        hierarchy = pyamg.smoothed_aggregation_solver(blocked, B=A.near_nullspace, **options)
-    operator = hierarchy.aspreconditioner(cycle="V")
+    near = A.near_nullspace if near_nullspace is None else near_nullspace
+    try:
+        if method == "ruge_stuben" or (method is None and near is None):
+            hierarchy = pyamg.ruge_stuben_solver(matrix, **options)
+        else:
+            options["symmetry"] = "symmetric" if A.symmetric else "nonsymmetric"
+            blocked = matrix.tobsr((block, block)) if block > 1 else matrix
+            hierarchy = pyamg.smoothed_aggregation_solver(blocked, B=near, **options)
+        operator = hierarchy.aspreconditioner(cycle="V")
+        # The coarsest matrix is inverted in the first cycle.
+        operator.matvec(np.zeros(len(matrix.indptr) - 1))
+    except (ArithmeticError, ValueError, IndexError, RuntimeError) as error:
+        raise InputError(
+            f"amg: no hierarchy can be built for this matrix ({_first_line(error)}); "
+            "use direct, or gmres with ilu",
+            "solver.kind",
+        ) from error
 
     def action(right: np.ndarray) -> np.ndarray:
         if singular:
             right = right - right.mean(axis=0)
-        columns = [operator.matvec(np.ascontiguousarray(column)) for column in right.T]
+        try:
+            columns = [operator.matvec(np.ascontiguousarray(column)) for column in right.T]
+        except (ArithmeticError, ValueError):
+            return np.full_like(right, np.nan)  # which the method then says
         image = np.stack(columns, axis=1) if columns else np.empty_like(right)
         return image - image.mean(axis=0) if singular else image
 

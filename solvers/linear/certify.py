@@ -116,6 +116,8 @@ def certify(
             raise InputError(f"certify: {name} must lie between 0 and 1; got {value:g}")
     system = linear_system(problem, on)
     A = _definite(system.A)
+    if system.b.is_complex():
+        raise InputError("certify needs a real right-hand side and this one is complex")
     x, b = torch.broadcast_tensors(_unknowns(u, system), system.b.double())
     B, sound = _positive_cycle(A)
     spectrum = _smallest_eigenvalue(A, B, margin, probability, seed)
@@ -155,6 +157,8 @@ class _Spectrum:
 
 def _definite(A: LinearMap) -> Stencil:
     """A itself; InputError, naming why, where the bounds do not hold for it."""
+    if A.dtype.is_complex:
+        raise InputError("certify needs a real operator and this one is complex")
     if not A.symmetric:
         raise InputError(
             "certify needs a symmetric operator and this one is not (advection?): "

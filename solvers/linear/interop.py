@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,11 @@ import torch
 from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.errors import InputError
 from sciml.core.run.solution import Solution
+from sciml.solvers.linear.foreign import as_map, as_vector
 from sciml.solvers.linear.iteration import LinearSolver
 from sciml.solvers.linear.krylov import CG, FCG
 from sciml.solvers.linear.safeguard import (
     Guarded,
-    as_map,
     as_preconditioner,
     check_preconditioner,
     guard,
@@ -89,12 +90,26 @@ def as_scipy(
     not linear (``scipy.sparse.linalg.gcrotmk``, ``pyamg.krylov.fgmres``); others get none such.
     """
     operator, M = _prepared(preconditioner, A, shape, flexible, "as_scipy")
-    return scipy.sparse.linalg.LinearOperator(
-        (operator.size, operator.size),
-        matvec=_on_vectors(M.apply, M, operator),
-        rmatvec=_on_vectors(M.adjoint, M, operator),
-        dtype=_vectors(operator),
-    )
+    return _ScipyOperator(preconditioner, operator, M, flexible)
+
+
+class _ScipyOperator(scipy.sparse.linalg.LinearOperator):
+    """``M`` for SciPy; pickled as what it was made of, and set up anew where it is unpickled."""
+
+    def __init__(self, given: Any, A: LinearMap, M: LinearMap, flexible: bool) -> None:
+        super().__init__(_vectors(A), (A.size, A.size))
+        self._given = given, A, flexible
+        self._action, self._transposed = _on_vectors(M.apply, M, A), _on_vectors(M.adjoint, M, A)
+
+    def _matvec(self, x: np.ndarray) -> np.ndarray:
+        return self._action(x)
+
+    def _rmatvec(self, x: np.ndarray) -> np.ndarray:
+        return self._transposed(x)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        given, A, flexible = self._given
+        return partial(as_scipy, given, A, flexible=flexible), ()
 
 
 def as_petsc(
@@ -145,29 +160,11 @@ def _solve(
     solver = kind(preconditioner=as_preconditioner(M, operator), rtol=rtol, max_iterations=maxiter)
     # A LinearMap's own arrays keep their shape; a matrix's vectors are laid out on its grid.
     flat = not (isinstance(A, LinearMap) or isinstance(getattr(A, "A", None), LinearMap))
-    right = _vector(b, "b", operator, flat)
-    guess = None if x0 is None else _vector(x0, "x0", operator, flat)
+    right = as_vector(b, "b", operator, flat=flat)
+    guess = None if x0 is None else as_vector(x0, "x0", operator, flat=flat)
     dimension = len(operator.shape)
     lift = (lambda x: x.flatten(-dimension)) if flat else (lambda x: x)
     return solve(LinearSystem(operator, right, lift=lift), solver, initial=guess, throw=throw)
-
-
-def _vector(values: Any, name: str, A: LinearMap, flat: bool) -> torch.Tensor:
-    """``values`` (..., n), or (n, 1), as a float64 or complex128 tensor (..., *A.shape)."""
-    try:
-        vector = torch.as_tensor(values)
-        vector = vector.to(torch.promote_types(vector.dtype, torch.float64))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} must hold numbers; got {type(values).__name__}", name) from error
-    if not flat:
-        return vector
-    if vector.shape == (A.size, 1):
-        vector = vector.squeeze(-1)
-    if vector.ndim == 0 or vector.shape[-1] != A.size:
-        raise InputError(
-            f"{name} has shape {tuple(vector.shape)}; the matrix has {A.size} rows", name
-        )
-    return vector.reshape(*vector.shape[:-1], *A.shape)
 
 
 def _prepared(

@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
+import numpy as np
 import scipy.sparse
 import torch
 
@@ -44,6 +45,7 @@ from sciml.core.run.differentiate import attach
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
+from sciml.solvers.linear.diagnosis import explained
 
 _STATUSES = tuple(Status)
 _RUNNING, _CLAIMED = -1, -2
@@ -118,7 +120,14 @@ class LinearSolver(ABC):
         """Discretise if need be, then set up."""
         system = linear_system(problem, on)
         start = time.perf_counter()
-        prepared = self.setup(system.A.detach())
+        try:
+            prepared = self.setup(system.A.detach())
+        except (np.linalg.LinAlgError, torch.linalg.LinAlgError) as error:
+            raise InputError(
+                f"{self.kind} cannot be set up, the operator or a coarse one being singular; "
+                "use minres, gmres or direct",
+                "solver.kind",
+            ) from error
         return LinearState(system, prepared, time.perf_counter() - start)
 
     def run(
@@ -147,6 +156,9 @@ class LinearSolver(ABC):
             result.iterations, result.residuals, state.setup_seconds, seconds, result.work_units
         )
         statuses = _all_verified(result.statuses, residual, self.rtol)
+        reasons: tuple[str, ...] = ()
+        if not all(status.success for status in statuses):
+            statuses, reasons = explained(A, right, statuses, self.rtol)
         x = result.x
         if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
             gap = data - system.A.apply(x)
@@ -158,7 +170,7 @@ class LinearSolver(ABC):
             stats,
             system.on,
             self,
-            (*system.notes, *getattr(state.prepared, "notes", ()), *result.notes),
+            (*system.notes, *getattr(state.prepared, "notes", ()), *result.notes, *reasons),
             fields=system.fields,
             measure=system.measure,
         )

@@ -27,54 +27,18 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-import scipy.sparse
 import scipy.sparse.linalg
 import torch
 
-from sciml.core.algebra.maps import LinearMap, SparseMatrix
-from sciml.core.algebra.stencil import Stencil, stencil_of
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
+from sciml.solvers.linear.foreign import as_map
 from sciml.solvers.linear.inverse import Inverse
 from sciml.solvers.linear.iteration import Ledger, Outcome, dot, norm, spread
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.preconditioner import setup_preconditioner
 from sciml.solvers.linear.relaxation import Jacobi
-
-
-def as_map(A: Any, shape: Sequence[int] | None = None) -> LinearMap:
-    """``A`` as a LinearMap: one already, a LinearSystem's, or a matrix (n, n).
-
-    Matrices: SciPy's sparse ones and arrays, NumPy arrays, PETSc's on one process. ``shape``: the
-    grid that a matrix lives on, which makes a Stencil of it. Raises InputError for anything else.
-    """
-    if isinstance(A, LinearMap):
-        operator = A
-    elif isinstance(getattr(A, "A", None), LinearMap):
-        operator = A.A
-    elif scipy.sparse.issparse(A) or (isinstance(A, np.ndarray) and A.ndim == 2):
-        operator = SparseMatrix(A)
-    elif hasattr(A, "getValuesCSR"):
-        operator = SparseMatrix(_petsc_matrix(A))
-    else:
-        raise InputError(
-            f"A must be a LinearMap, a LinearSystem or a sparse matrix; got {type(A).__name__}"
-        )
-    if shape is None or (not isinstance(operator, SparseMatrix) and operator.shape == tuple(shape)):
-        return operator
-    if not isinstance(operator, SparseMatrix):
-        raise InputError(
-            f"shape is for matrices; this operator's own is {operator.shape}, not {tuple(shape)}",
-            "shape",
-        )
-    return stencil_of(operator, shape)
-
-
-def _petsc_matrix(A: Any) -> scipy.sparse.csr_matrix:
-    indptr, indices, values = A.getValuesCSR()
-    rows, columns = A.getSize()
-    if len(indptr) != rows + 1:
-        raise InputError("a PETSc matrix spread over several processes cannot be taken; run on one")
-    return scipy.sparse.csr_matrix((values, indices, indptr), shape=(rows, columns))
 
 
 def as_preconditioner(M: Any, A: LinearMap) -> LinearMap | None:

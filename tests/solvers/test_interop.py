@@ -24,7 +24,8 @@ from sciml.core.algebra.maps import LinearSystem, SparseMatrix
 from sciml.core.algebra.stencil import Stencil, box_offsets, cross_offsets, stencil_of
 from sciml.core.errors import InputError, SolveError
 from sciml.solvers import AMG, CG, FCG, GMRES, MINRES, Auto, Jacobi, Multigrid
-from sciml.solvers.linear.safeguard import as_map, as_preconditioner
+from sciml.solvers.linear.foreign import as_map
+from sciml.solvers.linear.safeguard import as_preconditioner
 
 ROOT = Path(__file__).resolve().parents[2]
 N = 16

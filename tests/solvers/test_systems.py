@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import pickle
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg
 import torch
+from pyamg.gallery import linear_elasticity
 
 import sciml
 from sciml import Status
+from sciml.core.algebra.kernels.jit import fast
 from sciml.core.algebra.maps import LinearSystem, SparseMatrix
 from sciml.solvers import (
     AMG,
@@ -25,7 +31,9 @@ from sciml.solvers import (
     Direct,
     IncompleteCholesky,
     Jacobi,
+    Multigrid,
 )
+from sciml.solvers.linear.foreign import as_map
 
 torch.set_num_threads(1)
 N = 24
@@ -57,9 +65,9 @@ METHODS = {
     "cg-amg": CG(AMG()),
     "cg-ic": CG(IncompleteCholesky()),
     "fcg": FCG(Jacobi()),
-    "minres": MINRES(),
+    "minres": MINRES(max_iterations=500),
     "gmres-ilu": GMRES(ILU()),
-    "gmres": GMRES(restart=60),
+    "gmres": GMRES(restart=60, max_iterations=500),
     "bicgstab": BiCGStab(),
     "amg": AMG(),
     "sor": SOR(omega=1.7),
@@ -165,3 +173,185 @@ def test_what_was_set_up_is_not_changed_from_outside() -> None:
     assert np.allclose(solver.run(state).value.numpy(), x)
     with pytest.raises(ValueError, match="read-only"):
         operator.to_scipy().data[0] = 7.0
+
+
+SINGULAR = (laplacian(12) - sp.diags(np.asarray(laplacian(12).sum(1)).ravel())).tocsr()
+PARTS = sp.csr_matrix(sp.block_diag([laplacian(9), SINGULAR]))
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"sor"}))
+def test_data_that_do_not_suit_a_kernel_are_told_which(name: str) -> None:
+    whole = sciml.solve(SINGULAR, np.full(144, 0.5), METHODS[name], throw=False)
+    assert whole.status is Status.INCOMPATIBLE
+    assert any("sums to 72" in note and "all 144 unknowns" in note for note in whole.notes)
+    part = sciml.solve(PARTS, np.ones(81 + 144), METHODS[name], throw=False)
+    assert part.status is Status.INCOMPATIBLE
+    assert any("a part of 144 of 225" in note and "81" in note for note in part.notes)
+
+
+def test_a_kernel_that_is_no_constant_is_found() -> None:
+    half = np.random.default_rng(0).standard_normal((30, 28))
+    found = sciml.solve(half @ half.T, np.ones(30), throw=False)
+    assert found.status is Status.INCOMPATIBLE
+    assert any("2 of 30 dimensions" in note for note in found.notes)
+    # Rows and columns of all sizes make no kernel.
+    rng = np.random.default_rng(22)
+    rows, columns = (sp.diags(10.0 ** rng.uniform(-8, 8, 144)) for _ in range(2))
+    A = rows @ laplacian(12) @ columns
+    far = sciml.solve(A, rng.standard_normal(144), GMRES(max_iterations=20), throw=False)
+    assert far.status is not Status.INCOMPATIBLE
+
+
+B_BLOCK = sp.random(60, N * N, 0.02, random_state=0)
+BEYOND = {
+    "indefinite": laplacian(60) - 0.3 * sp.identity(3600),
+    "convection": laplacian(60) + sp.diags([-50.0, 50.0], [-1, 1], (3600, 3600)),
+    "saddle point": sp.bmat([[laplacian(), B_BLOCK.T], [B_BLOCK, None]]),
+    "regularised": sp.bmat([[laplacian(), B_BLOCK.T], [B_BLOCK, -1e-6 * sp.identity(60)]]),
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+@pytest.mark.parametrize("field", [float, complex])
+def test_the_automatic_choice_answers(name: str, field: type) -> None:
+    A = sp.csr_matrix(BEYOND[name])
+    b = np.random.default_rng(0).standard_normal(A.shape[0]).astype(field)
+    b = b + 1j * b[::-1] if field is complex else b
+    found = sciml.solve(A, b)
+    x = scipy.sparse.linalg.splu(sp.csc_matrix(A.astype(field))).solve(b)
+    assert np.abs(found.value.numpy() - x).max() < 1e-5 * np.abs(x).max()
+
+
+def test_what_took_over_is_noted_and_samples_that_were_solved_stay() -> None:
+    A = sp.csr_matrix(BEYOND["convection"])
+    found = sciml.solve(A, np.ones(3600))
+    assert any("direct took over" in note for note in found.notes)
+    lucky = sciml.solve(A, np.stack([np.zeros(3600), np.ones(3600)]))
+    assert lucky.converged.all()
+    assert float(lucky.value[0].abs().max()) == 0
+    assert any("in 1 of 2 samples" in note for note in lucky.notes)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"), [((60, 60), "direct"), ((150, 150), "amg"), ((16, 16, 16), "incomplete")]
+)
+def test_the_choice_knows_a_surface_from_a_volume(shape: tuple[int, ...], kind: str) -> None:
+    lines = [sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], (n, n)) for n in shape]
+    A = lines[0]
+    for line in lines[1:]:
+        A = sp.kronsum(A, line)
+    order = np.random.default_rng(0).permutation(A.shape[0])
+    A = sp.csr_matrix(A)[order][:, order]
+    found = sciml.solve(A, np.ones(A.shape[0]))
+    assert kind in found.notes[-1]
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda A, b: (A.toarray(), b),
+        lambda A, b: (A.toarray().tolist(), b.tolist()),
+        lambda A, b: (scipy.sparse.linalg.aslinearoperator(A), b),
+        lambda A, b: (A, b[::-1].copy()[::-1]),
+        lambda A, b: (A, sp.csr_matrix(b).T),
+        lambda A, b: (A, b[:, None]),
+        lambda A, b: (A.astype(int), b.astype(int)),
+        lambda A, b: (A.astype("f4"), b.astype("f4")),
+        lambda A, b: (A, b.astype(">f8")),
+        lambda A, b: (A, b.astype(np.longdouble)),
+    ],
+)
+def test_a_matrix_and_a_vector_as_scipy_has_them(write: Any) -> None:
+    A, b = laplacian(9), np.arange(1.0, 82.0)
+    x = scipy.sparse.linalg.spsolve(A.tocsc(), b)
+    given = write(A, b)
+    assert np.allclose(sciml.solve(*given).value.numpy(), x)
+    start = np.ones(81)[::-1]
+    assert np.allclose(sciml.solve(*given, CG(), initial=start).value.numpy(), x)
+
+
+def test_a_matrix_on_a_grid_is_its_stencil() -> None:
+    A, b = laplacian(), np.arange(1.0, N * N + 1)
+    found = sciml.solve(A, b, CG(Multigrid()), on=sciml.Grid((N, N)))
+    x = scipy.sparse.linalg.spsolve(A.tocsc(), b)
+    assert np.allclose(found.value.numpy().ravel(), x)
+    assert found.value.shape == (N, N) and found.on.shape == (N, N)
+    with pytest.raises(sciml.InputError, match="has 25 points; the matrix has 576 rows"):
+        sciml.solve(A, b, on=sciml.Grid((5, 5)))
+
+
+@pytest.mark.parametrize(
+    ("b", "says"),
+    [
+        ("abc", "must hold numbers"),
+        ([None] * 81, "must hold numbers"),
+        (np.ones((81, 3)), "pass its transpose"),
+        (np.ones(80), "81 rows"),
+    ],
+)
+def test_what_is_no_right_hand_side_is_refused_by_name(b: Any, says: str) -> None:
+    with pytest.raises(sciml.InputError, match=says):
+        sciml.solve(laplacian(9), b)
+
+
+def test_threads_share_a_preconditioner_and_a_set_up() -> None:
+    A = laplacian(48)
+    right = np.random.default_rng(0).standard_normal((3, 48 * 48))
+    exact = [scipy.sparse.linalg.spsolve(A.tocsc(), b) for b in right]
+    M = sciml.as_scipy(Multigrid(), A, shape=(48, 48))
+    solver = CG(Multigrid())
+    state = solver.init(LinearSystem(as_map(A, (48, 48)), torch.zeros(48, 48)))
+
+    def error(k: int) -> float:
+        b, x = right[k % 3], exact[k % 3]
+        theirs = scipy.sparse.linalg.cg(A, b, M=M, rtol=1e-9, maxiter=50)[0]
+        ours = solver.run(state, b=torch.from_numpy(b).reshape(48, 48)).value.numpy().ravel()
+        return max(float(np.abs(y - x).max()) for y in (theirs, ours))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert max(pool.map(error, range(12))) < 1e-6
+
+
+@pytest.mark.parametrize("M", [Multigrid(), AMG(), Direct(), ILU(), IncompleteCholesky(), Jacobi()])
+def test_operators_for_scipy_pickle(M: Any) -> None:
+    operator, b = sciml.as_scipy(M, laplacian(), shape=(N, N)), np.ones(N * N)
+    again = pickle.loads(pickle.dumps(operator))
+    assert np.array_equal(operator @ b, again @ b)
+
+
+def test_loops_compile_where_no_cache_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
+
+    def double(t: np.ndarray) -> None:
+        for i in range(t.shape[0]):
+            t[i] *= 2
+
+    values = np.ones(3)
+    fast(cache=True)(double)(values)
+    assert np.array_equal(values, [2, 2, 2])
+
+
+def test_rigid_motions_are_what_aggregation_needs() -> None:
+    A, B = linear_elasticity((40, 40))
+    b = np.ones(A.shape[0])
+    plain = sciml.solve(sp.csr_matrix(A), b, CG(AMG(method="smoothed_aggregation")))
+    near = sciml.solve(sp.csr_matrix(A), b, CG(AMG(near_nullspace=B, block=2)))
+    assert int(near.stats.iterations) < 0.4 * int(plain.stats.iterations)
+    with pytest.raises(sciml.InputError, match="near_nullspace must be finite vectors"):
+        sciml.solve(sp.csr_matrix(A), b, CG(AMG(near_nullspace=B[:7])))
+
+
+@pytest.mark.parametrize("solver", [AMG(), Multigrid(), CG(AMG()), CG(Multigrid()), MINRES(AMG())])
+@pytest.mark.parametrize("shift", [0.0, 1e-17, 1e-12])
+def test_set_ups_of_nearly_singular_systems_refuse_or_answer(solver: Any, shift: float) -> None:
+    A = SINGULAR + shift * sp.identity(144)
+    system = LinearSystem(as_map(A, (12, 12)), torch.randn(12, 12, dtype=torch.float64))
+    with contextlib.suppress(sciml.InputError):
+        found = sciml.solve(system, solver, throw=False)
+        assert not found.status.success or float(found.residual) <= 1e-8
+
+
+def test_certificates_refuse_what_is_complex() -> None:
+    A, b = as_map(laplacian(9), (9, 9)), torch.ones(9, 9, dtype=torch.complex128)
+    with pytest.raises(sciml.InputError, match="real right-hand side"):
+        sciml.certify(torch.zeros(9, 9), LinearSystem(A, b))

@@ -159,6 +159,8 @@ class SparseMatrix(LinearMap):
             raise InputError(f"the matrix must hold numbers: {error}") from error
         if csr.shape[0] != csr.shape[1]:
             raise InputError(f"the matrix must be square; got {csr.shape[0]} x {csr.shape[1]}")
+        if csr.shape[0] == 0:
+            raise InputError("the matrix has no rows")
         if csr.dtype not in (np.float32, np.float64, np.complex64, np.complex128):
             csr = csr.astype(np.complex128 if csr.dtype.kind == "c" else np.float64)
         if not np.isfinite(csr.data).all():

@@ -154,10 +154,11 @@ def _coarsest(A: Stencil) -> torch.Tensor | tuple[scipy.sparse.linalg.SuperLU, .
     """The inverse of the last operator, (*batch, n, n); constants are shifted out of a kernel."""
     n = A.size
     if n > DENSE:
-        return tuple(
-            scipy.sparse.linalg.splu(_regular(matrix.to_scipy(), A.nullspace).tocsc())
-            for matrix in samples(A.to(torch.float64))
-        )
+        regular = (_regular(m.to_scipy(), A.nullspace) for m in samples(A.to(torch.float64)))
+        try:
+            return tuple(scipy.sparse.linalg.splu(matrix.tocsc()) for matrix in regular)
+        except RuntimeError as error:
+            raise torch.linalg.LinAlgError(str(error)) from error
     identity = torch.eye(n, dtype=torch.float64, device=A.device).reshape(
         n, *(1,) * len(A.batch), *A.shape
     )
