@@ -13,7 +13,7 @@ import importlib
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 
@@ -22,7 +22,7 @@ from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import Dispatch
 from sciml.core.problem.equation import Equation, NavierStokes, System
-from sciml.core.problem.grid import Grid
+from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
@@ -34,9 +34,6 @@ from sciml.solvers.linear.iteration import LinearSolver, check_options, linear_s
 from sciml.solvers.linear.krylov import CG, GMRES, MINRES
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian
-
-if TYPE_CHECKING:
-    from sciml.core.problem.grid import Points
 
 # (problem): the name in ``sciml.solvers``, and why.
 chooses: Dispatch[tuple[str, str]] = Dispatch("solved in time or by Newton's method")
@@ -65,8 +62,16 @@ class Auto:
         """The relative residual of algebraic equations."""
         return _RTOL if self.rtol is None else self.rtol
 
-    def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> AutoState:
+    def init(
+        self, problem: Problem | LinearSystem, on: Grid | Mesh | Points | None = None
+    ) -> AutoState:
         """Discretise if need be, choose, and set up what was chosen."""
+        if isinstance(on, Points):
+            raise InputError(
+                "auto chooses solvers on grids and meshes; at scattered points name one, such as "
+                "solver: {kind: pinn}",
+                "solver.kind",
+            )
         if isinstance(problem, Problem) and not problem.linear:
             name, reason = choose_for(problem, on)
             options = {} if self.rtol is None else {"rtol": self.rtol}

@@ -46,6 +46,7 @@ def solve(
     import torch
 
     from sciml.core.errors import SolveError
+    from sciml.core.problem.reader import left_of
 
     if initial is not None:
         initial = torch.as_tensor(initial)
@@ -54,7 +55,8 @@ def solve(
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
     if throw and not solution.status.success:
         worst = float(solution.residual.max())
-        raise SolveError(f"{solution.status} (worst relative residual {worst:.2e})")
+        left = "".join(f"; {note}" for note in left_of(solution.notes))
+        raise SolveError(f"{solution.status} (worst relative residual {worst:.2e}){left}")
     return solution
 
 

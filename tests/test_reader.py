@@ -33,7 +33,7 @@ from sciml import (
     Time,
     solve,
 )
-from sciml.core.errors import InputError
+from sciml.core.errors import InputError, SolveError
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.quadrature import whole
 from sciml.core.problem.table import curve
@@ -46,7 +46,8 @@ from sciml.discretization.fourier.terms import reader
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
 from sciml.discretization.volumes.coefficients import data, evaluate
 from sciml.discretization.volumes.layout import layout
-from sciml.solvers import ETDRK4, Auto, Newton, Projection
+from sciml.solvers import ETDRK4, SDIRK, Auto, Newton, Projection
+from sciml.solvers.nonlinear.descent import Continuation
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 WALLS = dict.fromkeys(BOX.sides, Condition(dirichlet=0.0))
@@ -448,6 +449,54 @@ def test_newton_sees_a_table_of_the_solution_and_its_range():
     failed = answer(short, throw=False)
     assert not failed.statuses[0].success
     assert any("of u from 0.5 to 1" in note for note in failed.notes)
+
+
+SHORT = Table(columns={"u": [0.5, 1.0], "k": [1.0, 2.0]}, of="u")
+
+
+@pytest.mark.parametrize("solver", [ETDRK4(), SDIRK()], ids=lambda solver: solver.kind)
+@pytest.mark.parametrize("system", [False, True])
+def test_what_is_raised_names_the_table_that_the_solution_left(solver: Any, system: bool):
+    sides = dict.fromkeys(LINE.sides, Condition(periodic=True))
+    equation, first = Equation(d=1.0, f=SHORT), "0.6 + 0*x"
+    stated = (System({"u": equation, "v": Equation(d=1.0)}), {"u": first, "v": 0.0})
+    problem = Problem(
+        LINE, *((stated[0], sides) if system else (equation, sides)), time=TIME,
+        initial=stated[1] if system else first,
+    )  # fmt: skip
+    with pytest.raises(SolveError, match=r"the table is of u from 0.5 to 1; outside: hold"):
+        solve(problem, solver, on=Grid((16,)))
+
+
+def test_newton_raises_the_table_and_fourier_modes_the_range_of_a_table_of_time():
+    with pytest.raises(SolveError, match=r"the table is of u from 0.5 to 1"):
+        solve(Problem(LINE, Equation(K=SHORT, f=1.0), ENDS_01), Newton(), on=Grid((17,)))
+    of_time = Table(columns={"t": [0.0, 0.005], "k": [1.0, 2.0]}, of="t")
+    with pytest.raises(InputError, match=r"f is not finite at t = .*of t from 0 to 0.005") as error:
+        evolved(Equation(d=1.0, f=of_time), LINE, Grid((16,)), 0.0)
+    assert error.value.key == "problem.equation.f"
+
+
+def test_a_table_is_no_parameter_to_continue_along():
+    table = Table(columns={"u": [-5.0, 5.0], "k": [1.0, 2.0]}, of="u")
+    problem = Problem(LINE, Equation(K="k(u)"), ENDS_01, parameters={"k": table})
+    with pytest.raises(InputError, match="'k' is a table; name another") as error:
+        solve(problem, Newton(continuation=Continuation("k", 0.0)), on=Grid((9,)))
+    assert error.value.key == "solver.continuation.parameter"
+
+
+def test_a_function_is_watched_anew_on_every_grid():
+    """It branches on how many points it is given, which says nothing of another grid."""
+
+    def K(x: Tensor) -> Tensor:
+        return 1 + 9 * (x > 0.5) if x.numel() > 20 else 1 + 0 * x
+
+    for n in (11, 41):
+        problem = Problem(LINE, Equation(K=K), ENDS_01)
+        value = solve(problem, on=Grid((n,))).value
+        # u(1/2): both halves alike, or the resistances 1/2 and 1/20.
+        expected = 0.5 if n == 11 else (1 / 2) / (1 / 2 + 1 / 20)
+        assert float(value[n // 2]) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ from sciml import (
     solve,
 )
 from sciml.core.errors import InputError
+from sciml.core.problem.grid import Points
 from sciml.discretization import semidiscretize
 from sciml.discretization.fields import values_on
 from sciml.discretization.points.jet import jet_of
@@ -161,6 +162,38 @@ def test_a_table_that_an_iterate_leaves_is_named_on_a_mesh():
     solution = solve(problem, Newton(), on=unit_mesh(4, 1), throw=False)
     assert not solution.statuses[0].success
     assert any("of u from 5 to 6" in note for note in solution.notes)
+
+
+@pytest.mark.parametrize("kind", [Condition(neumann=0.0), Condition(periodic=True)])
+def test_where_every_level_has_its_own_solution_that_is_said(kind: Condition):
+    """(K(u) u')' = -f with closed sides: w = int K du is known up to a constant, u is not."""
+    line = Box((0.0,), (1.0,))
+    sides = dict.fromkeys(line.sides, kind)
+    problem = Problem(line, Equation(K="1 + u**2", f="cos(2*pi*x)"), sides)
+    with pytest.raises(InputError, match="nothing fixes the level of u") as caught:
+        solve(problem, Newton(), on=Grid((33,)))
+    assert caught.value.key == "problem.boundary"
+
+
+def test_sources_of_a_flux_law_must_balance_where_nothing_else_does():
+    line = Box((0.0,), (1.0,))
+    sides = {"left": Condition(neumann=0.0), "right": Condition(neumann=-0.5)}
+    with pytest.raises(InputError, match=r"source and fluxes integrate to 0.5, must be 0"):
+        solve(Problem(line, Equation(K="1 + ux**2", f=1.0), sides), on=Grid((33,)))
+    # (1 + s^2) s = -x^2/2 for the slope s, whose mean level is zero.
+    solution = solve(Problem(line, Equation(K="1 + ux**2", f="x"), sides), on=Grid((201,)))
+    x = torch.linspace(0, 1, 201, dtype=torch.float64)
+    slope = (solution.value[2:] - solution.value[:-2]) / 0.01
+    torch.testing.assert_close((1 + slope**2) * slope, -(x[1:-1] ** 2) / 2, rtol=0, atol=1e-4)
+
+
+def test_auto_has_no_solver_at_points_and_says_so():
+    line = Box((0.0,), (1.0,))
+    sides = dict.fromkeys(line.sides, Condition(dirichlet=0.0))
+    problem = Problem(line, Equation(d=1.0), sides, time=Time(1.0), initial=0.0)
+    with pytest.raises(InputError, match="scattered points name one, such as") as caught:
+        solve(problem, on=Points(100))
+    assert caught.value.key == "solver.kind"
 
 
 # --- The same conditions at points, in flows, for waves -------------------------------------------

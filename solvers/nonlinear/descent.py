@@ -31,6 +31,7 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.place import discrete
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.table import Table
 from sciml.core.run.differentiate import attach
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
@@ -77,6 +78,11 @@ def follow(
     if name not in problem.parameters:
         raise InputError(
             f"the problem has no parameter '{name}'{did_you_mean(name, problem.parameters)}",
+            "solver.continuation.parameter",
+        )
+    if isinstance(problem.parameters[name], Table):
+        raise InputError(
+            f"continuation goes along a number, and '{name}' is a table; name another parameter",
             "solver.continuation.parameter",
         )
     target = torch.as_tensor(problem.parameters[name], dtype=torch.float64)

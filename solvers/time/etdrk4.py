@@ -21,6 +21,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.reader import left_notes
 from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
@@ -325,6 +326,7 @@ def _solution(solver: ETDRK4, state: SpectralState, run: StepDoubling, begin: fl
         float(run.work),
     )
     notes = [*found.notes, _note_on_steps(run), *_note_on_space(found, kept, state.times)]
+    notes += left_notes(found.left)
     return Solution(
         value=value,
         residual=error,

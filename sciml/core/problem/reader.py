@@ -268,6 +268,19 @@ def outside(compiled: Compiled) -> str:
     return "".join(f"; {c.range}, write outside: hold to keep its ends" for c in compiled.curves)
 
 
+_LEFT = "an iterate was outside: "
+
+
+def left_notes(ranges: Iterable[str]) -> tuple[str, ...]:
+    """Notes on tables of the solution that an iterate has been outside, by their ``ranges``."""
+    return tuple(f"{_LEFT}{found}; outside: hold keeps its ends" for found in sorted(ranges))
+
+
+def left_of(notes: Iterable[str]) -> tuple[str, ...]:
+    """Those of the notes that :func:`left_notes` gave."""
+    return tuple(note for note in notes if note.startswith(_LEFT))
+
+
 def load(source: FieldFile, key: str) -> torch.Tensor:
     """The array of a field file, float64; raises InputError where there is none."""
     import numpy as np

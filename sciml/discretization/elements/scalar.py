@@ -28,6 +28,7 @@ from sciml.core.problem.equation import Equation
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, advection, load, mass, stiffness, whole
+from sciml.core.problem.reader import left_notes
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
@@ -128,8 +129,7 @@ def semidiscretize_on_mesh(
         return parts.eliminated(values, parts.b, parts.definite and definite, free)[0]
 
     def remarks(x: torch.Tensor, t: float) -> tuple[str, ...]:
-        left = sorted(parts.data.left)
-        return tuple(f"an iterate was outside: {r}; outside: hold keeps its ends" for r in left)
+        return left_notes(parts.data.left)
 
     zero = torch.zeros(n, dtype=torch.float64)
     return NonlinearSystem(

@@ -284,7 +284,8 @@ class Evolution:
 
     ``first``: the state at the start, values (*batch, fields, *shape), float64; of its fields the
     leading ones, called ``names``, are the answer. ``limited``: whether the 2/3 rule is in force;
-    ``batch``: that of the coefficients, () where all samples have the same.
+    ``batch``: that of the coefficients, () where all samples have the same. ``left``: ranges of
+    tables that the solution has been outside.
     """
 
     linear: Linear
@@ -295,6 +296,7 @@ class Evolution:
     limited: bool
     batch: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    left: set[str] = field(default_factory=set)
 
 
 # (problem, Fourier): its evolution.
@@ -377,7 +379,7 @@ def assembled(
         shapes.append(nonlinear(space.forward(sample), source.start).shape[: -d - 1])
     batch = common_batch(shapes)
     first = first.expand(*common_batch([first.shape[: -d - 1], batch]), *first.shape[-d - 1 :])
-    return Evolution(linear, nonlinear, space, first, names, limited, batch, notes)
+    return Evolution(linear, nonlinear, space, first, names, limited, batch, notes, source.left)
 
 
 def initial_values(

@@ -8,7 +8,7 @@ on the grid at every stage.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.problem import Coefficient, Problem
-from sciml.core.problem.reader import Context, compile, outside
+from sciml.core.problem.reader import Context, compile, outside, short
 from sciml.core.problem.table import Curve
 from sciml.discretization.fields import values_on
 from sciml.discretization.fourier.modes import Fourier
@@ -66,7 +66,7 @@ class Reader:
     """Reads a problem's coefficients; ``slopes`` maps u, ux, ... to field and axis (None: none).
 
     ``parameters``: (*batch, 1, ..., 1) on the device, one trailing axis per space dimension;
-    ``tables`` are those among them.
+    ``tables`` are those among them. ``left``: ranges of tables that the solution has been outside.
     """
 
     problem: Problem
@@ -74,6 +74,7 @@ class Reader:
     parameters: Values
     slopes: Mapping[str, tuple[int, int | None]]
     tables: Mapping[str, Curve]
+    left: set[str] = field(default_factory=set)
 
     @property
     def start(self) -> float:
@@ -100,7 +101,19 @@ class Reader:
         found, points = compile(coefficient, self.context, key), self.fourier.points
         changing = found.names & {"t", *self.slopes}
         if changing:
-            return Term(lambda values: found.at(points, values), False, changing)
+
+            def at(values: Values) -> torch.Tensor:
+                value = found.at(points, values)
+                if found.curves and bool(value.isnan().any()):
+                    if changing == {"t"}:
+                        when = float(values["t"])
+                        raise InputError(
+                            f"{short(key)} is not finite at t = {when:g}{outside(found)}", key
+                        )
+                    self.left.update(curve.range for curve in found.curves)
+                return value
+
+            return Term(at, False, changing)
         if not found.constant:
             return _fixed(self.values(coefficient, key), constant=False)
         value = found.at(points, self.parameters)

@@ -75,7 +75,7 @@ class Affine:
         self._source = integrated_source(problem, parts, info)
         b = right(problem, parts, info, self._source)
         if balanced and parts.A.nullspace and problem.time is None:
-            b, _ = compatible(b, parts, info)
+            b, _ = compatible(b, parts.volume, info)
         start = 0.0 if problem.time is None else problem.time.start
         self._first = (start, Instant(parts, b))
         self._later: AtTime[Instant] = AtTime()

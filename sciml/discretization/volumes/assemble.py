@@ -68,7 +68,7 @@ def discretize(
     A, b = parts.A, right(problem, parts, info)
     defect = None
     if A.nullspace:
-        b, defect = compatible(b, parts, info)
+        b, defect = compatible(b, parts.volume, info)
     embedding = parts.embedding
     return LinearSystem(A, b, grid, embedding.lift, embedding.restrict, tuple(info.notes), defect)
 
@@ -351,10 +351,12 @@ def right(
     return b
 
 
-def compatible(b: torch.Tensor, parts: Assembly, info: Data) -> tuple[torch.Tensor, torch.Tensor]:
+def compatible(
+    b: torch.Tensor, volume: float | torch.Tensor, info: Data
+) -> tuple[torch.Tensor, torch.Tensor]:
     """``b`` less its mean over the volume, and the defect |sum b| / sum |b| that this removes."""
-    lay = parts.layout
-    volume = torch.as_tensor(parts.volume, dtype=info.dtype, device=info.device)
+    lay = info.layout
+    volume = torch.as_tensor(volume, dtype=info.dtype, device=info.device)
     dims = tuple(range(-lay.dimension, 0))
     total = b.sum(dims, keepdim=True)
     size = b.abs().sum(dims)

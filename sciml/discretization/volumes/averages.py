@@ -35,7 +35,8 @@ _STEPS = frozenset(
         *("numpy", "__array__", "item", "tolist", "__float__"),
     )
 )
-_watched: WeakKeyDictionary[Callable[..., Any], bool] = WeakKeyDictionary()
+# By function, then by what it was called for: another grid or place may take another branch.
+_watched: WeakKeyDictionary[Callable[..., Any], dict[tuple[Any, ...], bool]] = WeakKeyDictionary()
 
 
 class _Watch(TorchFunctionMode):
@@ -62,11 +63,13 @@ def may_jump(coefficient: Any, info: Data, key: str, points: Points | None = Non
     found = jumps(coefficient, info, key)
     if found is not None or not callable(coefficient):
         return bool(found)
+    place = (info.layout.grid, key, *(tuple(p.shape) for p in points or ()))
     try:
-        if coefficient in _watched:
-            return _watched[coefficient]
+        seen_before = _watched.setdefault(coefficient, {})
     except TypeError:
         return True
+    if place in seen_before:
+        return seen_before[place]
     watch = _Watch()
 
     @wraps(coefficient)
@@ -79,7 +82,7 @@ def may_jump(coefficient: Any, info: Data, key: str, points: Points | None = Non
     except InputError:
         # Told where the value is used; inside an obstacle it is not.
         return True
-    _watched[coefficient] = watch.jumped
+    seen_before[place] = watch.jumped
     return watch.jumped
 
 

@@ -23,8 +23,9 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import semidiscretises
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Equation, Problem
+from sciml.core.problem.reader import left_notes
 from sciml.discretization.volumes.affine import Affine, AtTime
-from sciml.discretization.volumes.assemble import Assembly, assemble, right
+from sciml.discretization.volumes.assemble import Assembly, assemble, compatible, right
 from sciml.discretization.volumes.averages import over_volumes
 from sciml.discretization.volumes.boundary import (
     SideData,
@@ -75,8 +76,7 @@ def semidiscretize(
         system = _semilinear(problem, info)
 
     def remarks(u: torch.Tensor, t: float) -> tuple[str, ...]:
-        left = (f"an iterate was outside: {r}; outside: hold keeps its ends" for r in info.left)
-        return (*system.remarks(u, t), *sorted(left))
+        return (*system.remarks(u, t), *left_notes(info.left))
 
     return replace(system, remarks=remarks)
 
@@ -359,7 +359,18 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
     levelled = (
         "u" in found or bool(fluxes.state_ends) or not (isinstance(form.c, Real) and form.c == 0)
     )
-    floating = not levelled and fluxes.frozen(zero, start).nullspace
+    closed = fluxes.frozen(zero, start).nullspace
+    floating = not levelled and closed
+    surplus = torch.zeros((), dtype=info.dtype, device=info.device)
+    if closed and problem.time is None and _conserves(problem, info, fluxes):
+        if "u" in found:
+            raise InputError(
+                "nothing fixes the level of u: beside K(u) and sides that are closed or periodic "
+                "every level has a solution of its own; give a dirichlet or robin side, or c",
+                "problem.boundary",
+            )
+        b = -fluxes.residual(zero, start)
+        surplus = b - compatible(b, fluxes.volume, info)[0]
     kept: list[Stencil] = []
 
     def linearise(u: torch.Tensor, t: float) -> Stencil:
@@ -372,7 +383,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         return J
 
     return NonlinearSystem(
-        residual=fluxes.residual,
+        residual=lambda u, t: fluxes.residual(u, t) + surplus,
         linearise=linearise,
         diffusion=fluxes.frozen,
         shape=shape,
@@ -389,6 +400,14 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         remarks=fluxes.remarks,
         guess=guess(problem, info) if any(fluxes.state_K) else None,
     )
+
+
+def _conserves(problem: Problem, info: Data, fluxes: Quasilinear) -> bool:
+    """Whether the fluxes and a given source are all there is, so that they must balance."""
+    form = problem.form
+    reacts = not (isinstance(form.c, Real) and form.c == 0)
+    reacts |= bool(depends_on(form.f, info, f"{_KEY}.f") & set(STATE))
+    return not (reacts or any(fluxes.carried) or fluxes.state_ends)
 
 
 def energy_system(problem: Problem, info: Data) -> NonlinearSystem:

@@ -22,7 +22,7 @@ from sciml.core.problem.dispatch import semidiscretises
 from sciml.core.problem.equation import Equation, System
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.reader import state_names
+from sciml.core.problem.reader import left_notes, state_names
 from sciml.discretization.volumes.averages import over_volumes
 from sciml.discretization.volumes.boundary import (
     End,
@@ -242,9 +242,16 @@ class _Coupled:
             first=(first,),
             mass=mass,
             steady=False,
+            remarks=self._remarks,
             notes=tuple(dict.fromkeys(note for part in parts for note in part.notes)),
             fields=self.names,
         )
+
+    def _remarks(self, u: torch.Tensor, t: float) -> tuple[str, ...]:
+        states = u.unbind(-self.dimension - 1)
+        found = [p.remarks(v, t) for p, v in zip(self._parts, states, strict=True)]
+        every = (note for notes in (*found, left_notes(self.info.left)) for note in notes)
+        return tuple(dict.fromkeys(every))
 
     def _lift(self, u: torch.Tensor, t: float) -> torch.Tensor:
         states = u.unbind(-self.dimension - 1)
