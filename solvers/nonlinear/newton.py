@@ -93,7 +93,10 @@ class Newton(NonlinearSolver):
             max_iterations=self.max_iterations,
             progress=progress,
         )
-        return last if before is None else before.then(last), inner.note
+        if before is None:
+            return last, inner.note
+        steps = int(before.iterations.max())
+        return before.then(last), f"{inner.note}, after {steps} steps of picard"
 
 
 class Correction:
