@@ -46,12 +46,15 @@ def solve(
     import torch
 
     from sciml.core.errors import SolveError
+    from sciml.solvers.resolution import resolved
 
     if initial is not None:
         initial = torch.as_tensor(initial)
     problem, solver = _stated(problem, arguments, solver)
     more = _wanted(more, problem, solver)
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
+    if initial is None:
+        solution = resolved(problem, on, solution)
     if throw and not solution.status.success:
         worst = float(solution.residual.max())
         raise SolveError(f"{solution.status} (worst relative residual {worst:.2e})")

@@ -104,12 +104,14 @@ class PDE(ABC):
     """What every type of equation says of itself; a leaf is a frozen dataclass with a ``kind``.
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
+    ``element``: which one suits it on a mesh.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
     kind: str
     title: ClassVar[str]
     complex: ClassVar[bool] = False
+    element: ClassVar[Literal["P1", "P2"]] = "P1"
 
     @property
     def linear(self) -> bool:
@@ -325,6 +327,7 @@ class Elasticity(PDE):
     plane: Literal["strain", "stress"] = "strain"
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes: deformations are small."""
