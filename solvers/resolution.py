@@ -86,7 +86,7 @@ def error_of_space(problem: Problem, on: Any, solver: Any, solution: Solution) -
     short = replace(problem, time=replace(problem.time, frames=2))
     try:
         with torch.no_grad():
-            runs = [method.run(method.init(short, g)) for g in grids]  # type: ignore[arg-type]
+            runs = [method.run(method.init(short, g)) for g in grids]
     except InputError:
         return None  # arrays that are no values on another grid
     if not all(run.status.success for run in runs):
@@ -147,7 +147,8 @@ def _extrapolated(first: float, second: float, k: int) -> float:
     ratio = second / first if first > 0 else torch.inf
 
     def gap(p: float) -> float:
-        return abs(((2 * k) ** p - k**p) / (k**p - 1) - ratio)
+        found: float = ((2 * k) ** p - k**p) / (k**p - 1) - ratio
+        return abs(found)
 
-    order = min(_ORDERS, key=gap)
-    return first / (k**order - 1)
+    error: float = first / (k ** min(_ORDERS, key=gap) - 1)
+    return error

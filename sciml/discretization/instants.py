@@ -23,13 +23,13 @@ from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import (
     NORMAL,
     Context,
-    Table,
     Unknown,
     compile,
     free_names,
     read_parameters,
     state_names,
 )
+from sciml.core.problem.table import Table
 
 _SAMPLES = 1024  # intervals of the whole time
 _PROBES = 64

@@ -21,7 +21,8 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.reader import Context, Table, Unknown, compile, read_parameters, short
+from sciml.core.problem.reader import Context, Unknown, compile, read_parameters, short
+from sciml.core.problem.table import Table
 
 _CELLS = {1: 512, 2: 32, 3: 8}  # per axis
 _APART = ("kind", "energy", "alpha")
@@ -33,12 +34,13 @@ def unseen(problem: Problem, grid: Grid) -> dict[str, float]:
     ``grid`` is bound. In time at the start.
     """
     box, found = problem.box, {}
+    data: list[tuple[str, Any, tuple[int, float] | None]]
     data = [(key, value, None) for key, value in _leaves(problem.equation, "problem.equation")]
     data += [(f"problem.initial.{name}", value, None) for name, value in problem.first.items()]
     for number, side in enumerate(box.sides):
-        place = number // 2, (box.lower, box.upper)[number % 2][number // 2]
+        end = number // 2, (box.lower, box.upper)[number % 2][number // 2]
         leaves = _leaves(problem.boundary[side], f"problem.boundary.{side}")
-        data += [(key, value, place) for key, value in leaves]  # type: ignore[misc]
+        data += [(key, value, end) for key, value in leaves]
     for key, value, place in data:
         share = _share(value, problem, grid, place)
         if share is not None:
@@ -99,7 +101,8 @@ def _share(
         return None  # it is read again, and complained of, where it is used
     for k in range(d):
         if place is None or place[0] != k:
-            corner = sum(corner.chunk(2, k)) / 2  # type: ignore[arg-type]
+            low, high = corner.chunk(2, k)
+            corner = (low + high) / 2
     size = max(float(middle.norm()), float(corner.norm()))
     # Of a function nobody can say whether it jumps: then the two differ, but not by all of it.
     share = float((middle - corner).norm()) / size if 0 < size < torch.inf else 0.0
