@@ -47,6 +47,7 @@ def solve(
     """
     from sciml.core.errors import SolveError
     from sciml.core.problem.problem import Problem
+    from sciml.solvers.resolution import resolved
 
     problem, solver = _stated(problem, arguments, solver, on)
     if initial is not None:
@@ -55,6 +56,8 @@ def solve(
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
     if isinstance(problem, Problem):
         solution = replace(solution, problem=problem)
+    if initial is None:
+        solution = resolved(problem, on, solution)
     if throw and not solution.status.success:
         worst = float(solution.residual.max())
         outside = "".join(f"; {found}" for found in solution.outside)

@@ -47,7 +47,11 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     lines["iterations"] = str(int(worst(record["iterations"])))
     lines["true relative residual"] = f"{worst(record['residual']):.2e}"
     if record["error"] is not None:
-        lines["relative L2 error"] = f"{worst(record['error']):.3e} (against the exact solution)"
+        times = record.get("times")
+        when = f" at t = {times[-1]:g}" if times else ""
+        lines["relative L2 error"] = (
+            f"{worst(record['error']):.3e} (against the exact solution{when})"
+        )
     for name, found in record.get("parameters", {}).items():
         error = found["standard_error"]
         known = (

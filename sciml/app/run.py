@@ -31,6 +31,7 @@ from sciml.core.run.files import save_solution
 from sciml.core.run.solution import Solution, load_solution
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
+from sciml.solvers.resolution import resolved, with_space
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _ROUNDED = (
@@ -120,6 +121,8 @@ def answer(
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
         solution = _solve(spec, setting, system, progress, frames)
+        solution = resolved(spec.problem, spec.on, solution)
+        solution = with_space(spec.problem, spec.on, spec.solver, solution)
         spec = _found(spec, solution)
         fields = _residual(system, solution)
         solution = _without_hole(solution, spec)

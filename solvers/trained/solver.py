@@ -265,13 +265,18 @@ def bound(
 
 
 def exact_error(objective: Objective) -> Callable[[], float] | None:
-    """The relative L2 error at fixed points, where the problem says its exact solution."""
+    """The relative L2 error at fixed points, where the problem says its exact solution.
+
+    In time that of the end, as everywhere: see ``Solution.error``.
+    """
     form = objective.form
     exact = form.problem.exact
     if exact is None or len(form.fields) > 1:
         return None
     piece = objective.pieces[0]
     points = piece.place(sobol(2000, piece.free, torch.Generator().manual_seed(1)))
+    if form.problem.time is not None:
+        points[:, -1] = form.problem.time.end
     form.data(exact, "problem.exact", points)
     free = bool(free_constants(objective).any())
 

@@ -104,7 +104,8 @@ class PDE(ABC):
     """What every type of equation says of itself; a leaf is a frozen dataclass with a ``kind``.
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
-    ``always_linear``: whether it is linear whatever its coefficients are.
+    ``always_linear``: whether it is linear whatever its coefficients are. ``element``: which one
+    suits it on a mesh.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
@@ -112,6 +113,7 @@ class PDE(ABC):
     title: ClassVar[str]
     complex: ClassVar[bool] = False
     always_linear: ClassVar[bool] = False
+    element: ClassVar[Literal["P1", "P2"]] = "P1"
 
     @property
     def linear(self) -> bool:
@@ -329,6 +331,7 @@ class Elasticity(PDE):
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
     always_linear: ClassVar[bool] = True
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes: deformations are small."""

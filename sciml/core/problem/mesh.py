@@ -415,6 +415,7 @@ class Geometry:
     ``rectangle`` and ``box`` reach from ``lower`` to ``upper``, their sides called ``left``,
     ``right``, ``bottom``, ``top``, ``back``, ``front``; ``disk`` and ``ball`` have ``centre`` and
     ``radius``, their rim called ``boundary``. ``size``: the elements' edge length.
+    ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1.
     """
 
     size: float
@@ -424,7 +425,7 @@ class Geometry:
     centre: tuple[float, ...] | None = None
     radius: float | None = None
     holes: tuple[Hole, ...] = ()
-    element: Element = "P1"
+    element: Element | None = None
 
     def __post_init__(self) -> None:
         d = self.dimension
@@ -536,7 +537,7 @@ class Geometry:
                 named.setdefault(self._name(kept[rows]), []).append(rows)
         cells = number[nodes.astype(np.int64)].reshape(-1, d + 1)
         boundaries = {name: np.concatenate(rows) for name, rows in named.items()}
-        return Mesh(kept, cells, {}, boundaries, self.element)
+        return Mesh(kept, cells, {}, boundaries, self.element or "P1")
 
     def _name(self, corners: np.ndarray) -> str:
         """The boundary that facets with these vertices (k, d, d) lie on."""

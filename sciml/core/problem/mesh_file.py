@@ -101,14 +101,15 @@ _STATEMENTS = {
 
 @dataclass(frozen=True)
 class MeshFile:
-    """A mesh in a file; ``element`` is P1 or P2.
+    """A mesh in a file.
 
+    ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1.
     ``merge``: points nearer to each other than this length are made one, so that parts that were
     meshed apart hang together.
     """
 
     file: str
-    element: Element = "P1"
+    element: Element | None = None
     merge: float | None = None
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ class MeshFile:
 
     def mesh(self) -> Mesh:
         """The mesh, read anew."""
-        return read_mesh(self.file, self.element, self.merge)
+        return read_mesh(self.file, self.element or "P1", self.merge)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Geometry, Mesh
@@ -46,7 +48,7 @@ def placed(
         return (grid or points).bind(problem.box)  # type: ignore[union-attr]
     source = mesh or geometry
     assert source is not None
-    return source.mesh()
+    return replace(source, element=source.element or problem.equation.element).mesh()
 
 
 def discrete(on: Grid | Mesh | Points) -> Grid | Mesh:

@@ -112,10 +112,17 @@ class Solution:
     def error(self, exact: Callable[..., torch.Tensor] | torch.Tensor) -> torch.Tensor:
         """Relative L2 error per sample against a function of x, y, z or values on the grid.
 
-        In time the last frame is compared. Points with a NaN value (inside obstacles) are left out.
+        In time the last frame is compared, and nothing else: that is *the error* wherever one is
+        told. Relative to the truth, or where that is zero everywhere absolute: the rms. Points
+        with a NaN value (inside obstacles) are left out.
         On a mesh by quadrature, between the nodes too: see :mod:`sciml.core.problem.quadrature`.
         Where the problem leaves a constant free, ``exact`` may have any.
         """
+        if isinstance(exact, str):
+            raise InputError(
+                "error takes a function of the coordinates or values on the grid, not a text: "
+                "give lambda x, y: ..., or exact: to the problem"
+            )
         if isinstance(self.on, Mesh):
             free = self.measure is not None
             return relative_error(self.on, self.value, exact, self.residual.ndim, free=free)
@@ -131,7 +138,8 @@ class Solution:
             truth = truth + free_mean(value - truth, self.measure, len(self.on.shape))
         truth = torch.where(known, truth, 0.0)
         gap = torch.where(known, value, 0.0) - truth
-        return gap.abs().square().sum(dims).sqrt() / truth.abs().square().sum(dims).sqrt()
+        size, count = truth.abs().square().sum(dims).sqrt(), known.sum(dims)
+        return gap.abs().square().sum(dims).sqrt() / torch.where(size > 0, size, count.sqrt())
 
     def sample(self, points: torch.Tensor) -> torch.Tensor:
         """The value at ``points`` (n, d): (*batch, [frames], [fields], n).

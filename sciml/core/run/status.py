@@ -69,6 +69,10 @@ class Status(Enum):
     INACCURATE_IN_TIME = (
         "The estimated error of the time steps is above rtol; take smaller steps or raise rtol."
     )
+    UNDER_RESOLVED = (
+        "The grid does not see half or more of what was stated, so that another problem was "
+        "solved; take a finer grid, or data that it can hold."
+    )
     PREDICTED = (
         "A network's prediction, held to no tolerance; look at its residual and certificate, "
         "or give polish: a solver that takes it to a tolerance."

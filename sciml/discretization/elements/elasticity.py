@@ -5,7 +5,8 @@
 
 with lambda = E nu / ((1 + nu)(1 - 2 nu)), mu = E / (2 (1 + nu)), and for plane stress lambda =
 E nu / (1 - nu^2) (Braess 2007, chapter VI). Unknown (node i, component a) has the number i d + a.
-As nu tends to 1/2, P1 locks: use P2. Algebraic multigrid is given the rigid motions.
+P1 is too stiff in bending and locks as nu tends to
+1/2: P2 is the default, and P1 is noted. Algebraic multigrid is given the rigid motions.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.scalar import check_on_mesh, memory_on_mesh, placed
 
 _KEY = "problem.equation"
+_LOCKING = 9.0  # lambda / mu at a Poisson's ratio of 0.45
 
 
 @discretises(Elasticity, Mesh)
@@ -57,6 +59,8 @@ def elasticity_system(
     boundary = sides(problem, data)
     cells = whole(mesh, 2 * mesh.degree)
     first, second = lame(equation, cells, data)
+    if mesh.degree == 1:
+        data.notes.append(_stiff(first, second))
     places = pattern(mesh)
     ids = _block_pattern(places, d)
     values = scatter(
@@ -82,6 +86,14 @@ def elasticity_system(
     )
     embedding = Embedding(fixed, (d, mesh.shape[0]))
     return placed(system_of(A, right, embedding, data, equation.fields(d)), dtype, device)
+
+
+def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
+    """What to say of P1 for these lambda and mu: it is too stiff, by how much depends on nu."""
+    said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
+    if float((first / second).max()) > _LOCKING:
+        said += ", and it locks as Poisson's ratio nears 0.5"
+    return f"{said}; element: P2, the default for elasticity, is not"
 
 
 @estimates_memory(Elasticity, Mesh)
