@@ -339,7 +339,7 @@ def test_the_schema_names_every_key() -> None:
     assert schema["required"] == ["problem"] and schema["additionalProperties"] is False
     problem = resolved(schema, schema["properties"]["problem"])
     own = {"domain", "equation", "boundary", "obstacle", "parameters", "exact", "name"}
-    own |= {"time", "initial", "observations"}
+    own |= {"time", "initial", "observations", "noise"}
     assert set(problem["properties"]) == own
     equation = schema["$defs"]["Equation"]
     assert "general" in equation["properties"]["kind"]["enum"]

@@ -239,6 +239,31 @@ def test_a_direction_that_the_data_leave_open_is_named(
     assert {name for name, error in errors.items() if error == math.inf} == unsure
 
 
+@pytest.mark.parametrize(
+    ("boundary", "parameters", "readings"),
+    [
+        (ZERO, {"k": Unknown(0.8)}, {"x": [0.0, 1.0], "u": [0.0, 0.0]}),
+        (
+            {"left": Condition(0.0), "right": Condition("A")},
+            {"k": Unknown(0.8), "A": Unknown(1.0)},
+            {"x": [0.5], "u": [0.5]},
+        ),
+    ],
+)
+def test_readings_that_say_nothing_determine_nothing(
+    boundary: Any, parameters: Any, readings: Any
+) -> None:
+    """Where u is known anyway, and fewer than unknowns; they are met to rounding all the same."""
+    problem = line(
+        equation=Equation(K="k", f="pi**2*sin(pi*x)"), boundary=boundary, parameters=parameters,
+        observations=readings,
+    )  # fmt: skip
+    solution = solve(problem, FEATURES, on=Grid((9,)), throw=False)
+    assert float(solution.residual) < 1e-9
+    assert solution.status is Status.UNDETERMINED
+    assert all(error == math.inf for error in solution.standard_errors.values())
+
+
 def test_a_coefficient_that_is_zero_is_determined() -> None:
     """Nothing is known of its logarithm, and everything of itself."""
     x, u = layer()
@@ -296,20 +321,24 @@ def test_noise_is_no_misfit_and_a_smooth_miss_is_one(dimension: int) -> None:
         noise = 0.1 * torch.randn(80, generator=generator(seed + 1000), dtype=torch.float64)
         missed = noise + 0.25 * (2 * points.sum(-1)).cos()
         unsaid, stated = readings(u + noise, points), readings(u + noise, points, 0.1)
-        refused += judge(unsaid, noise[:, None], 1e-4, 1).fault is not None
-        noticed += judge(unsaid, missed[:, None], 1e-4, 1).fault is not None
-        assert judge(stated, noise[:, None], 1e-4, 1).fault is None
-        assert judge(stated, missed[:, None], 1e-4, 1).fault is not None
+        refused += judged(unsaid, noise[:, None], 1e-4) is not None
+        noticed += judged(unsaid, missed[:, None], 1e-4) is not None
+        assert judged(stated, noise[:, None], 1e-4) is None
+        assert judged(stated, missed[:, None], 1e-4) is not None
     assert refused <= 2 and noticed >= 195
+
+
+def judged(observed: Observations, gap: Tensor, rtol: float) -> str | None:
+    return judge(observed, gap, observed.spread(observed.seen), rtol, 1).fault
 
 
 def test_a_handful_of_readings_needs_its_noise_stated() -> None:
     points = torch.tensor([[0.2], [0.5], [0.8]], dtype=torch.float64)
     seen, gap = torch.tensor([1.0, 2.0, 1.5]).double(), torch.full((3, 1), 0.05).double()
-    assert "too few" in str(judge(readings(seen, points), gap, 1e-3, 1).fault)
-    assert judge(readings(seen, points), gap * 1e-3, 1e-3, 1).fault is None
-    assert judge(readings(seen, points, 0.05), gap, 1e-3, 1).fault is None
-    assert "times their noise" in str(judge(readings(seen, points, 0.005), gap, 1e-3, 1).fault)
+    assert "too few" in str(judged(readings(seen, points), gap, 1e-3))
+    assert judged(readings(seen, points), gap * 1e-3, 1e-3) is None
+    assert judged(readings(seen, points, 0.05), gap, 1e-3) is None
+    assert "times their noise" in str(judged(readings(seen, points, 0.005), gap, 1e-3))
 
 
 def test_readings_that_the_model_cannot_meet_are_a_misfit() -> None:

@@ -39,6 +39,8 @@ _POINTS = 2000  # of the equation at least, and three for each parameter
 _LARGEST = 4000  # parameters beyond which the Jacobian is not formed
 _OPEN = 1.0  # standard error, in logarithms, beyond which a direction is not determined
 _MOVED = 1 / 3  # what the equation's residual may move a direction by
+_FLAT = 1e-6  # of the largest singular value, and of a direction, the share that readings must have
+_ROUNDING = 1e-9  # of the columns before the weights are eliminated
 _NEAR = 3.0  # an unknown within so many of its own errors of zero has no logarithm
 _TAKES_PART = 0.1  # of the largest entry of a direction
 _ROUND = 0.05  # an exponent so near to a whole number or a half is that
@@ -57,19 +59,25 @@ class Identification:
 def identify(objective: Objective, deviation: Tensor) -> Identification:
     """Of the unknowns as found; ``deviation`` (f,): the noise of the readings of each field.
 
+    Without errors where that is zero: no noise is stated, and no more readings than unknowns are
+    there.
     Time 2 R P^2 for P parameters and R = max(2000, 3 P) rows and more.
     """
-    size = len(objective.theta)
+    size, observed = len(objective.theta), objective.observed
+    assert observed is not None
     if size > _LARGEST:
         note = f"no standard errors: {size} parameters are more than {_LARGEST}"
         return Identification({}, (), (note,))
     stated, names = unknowns_of(objective.form.problem), list(objective.unknown)
-    r, K, noise = _reduced(objective, deviation)
+    r, K, full, noise = _reduced(objective, deviation)
     slope = torch.tensor([_slope(stated[n], objective.unknown[n]) for n in names]).to(K)
-    K = K / slope.where(slope != 0, torch.ones_like(slope))
+    slope = slope.where(slope != 0, torch.ones_like(slope))
+    K, full = K / slope, full / slope
     p = torch.tensor([objective.found[name] for name in names], dtype=K.dtype)
-    noisy = noise > 0
+    noisy = torch.isfinite(noise)
+    noise = noise.nan_to_num(0.0)
     unit = _units([stated[name] for name in names], p, K, r, noise)
+    full = (full * unit).norm()
     U, s, Vh = torch.linalg.svd(K * unit, full_matrices=False)
     s = s.clamp(min=max(1e-15 * float(s[0]), 1e-150))
     spread = (U[noisy] * noise[noisy, None]).T / s[:, None]
@@ -77,20 +85,33 @@ def identify(objective: Objective, deviation: Tensor) -> Identification:
     left = Vh.T @ ((U.T @ r) / s)
     errors = unit * (covariance.diagonal() + left.square()).sqrt()
     moved = float(r[~noisy].norm()) / s if bool(noisy.any()) else s * 0
-    left_open = (spread.norm(dim=1) > _OPEN) | (moved > _MOVED)
+    seen = (Vh @ (K * unit)[noisy].T).norm(dim=1)
+    flat = (s <= _FLAT * s[0]) | (s <= _ROUNDING * full) | (seen <= _FLAT * s)
+    left_open = (spread.norm(dim=1) > _OPEN) | (moved > _MOVED) | flat
+    left_open[int(observed.seen.numel()) :] = True
     directions = (Vh * (unit / torch.where(p != 0, p, unit)))[left_open]
     part = _taking_part(directions)
     errors = torch.where(part, torch.inf, errors)
-    return Identification(
-        dict(zip(names, errors.tolist(), strict=True)),
-        _left_open(names, directions, part),
-        tuple(_at_a_bound(name, stated[name], float(v)) for name, v in zip(names, p, strict=True)
-              if _bound(stated[name], float(v))),
-    )  # fmt: skip
+    notes = [
+        _at_a_bound(name, stated[name], float(v))
+        for name, v in zip(names, p, strict=True)
+        if _bound(stated[name], float(v))
+    ]
+    found = dict(zip(names, errors.tolist(), strict=True))
+    if not bool(deviation.any()):
+        found = {name: error for name, error in found.items() if error == torch.inf}
+        notes.append(
+            "no standard errors: nothing is left of the readings to tell their noise; state noise:"
+        )
+    return Identification(found, _left_open(names, directions, part), tuple(notes))
 
 
-def _reduced(objective: Objective, deviation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The weighted residuals r (R,) at fresh points, K (R, p), and the noise of every row (R,)."""
+def _reduced(objective: Objective, deviation: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The weighted residuals r (R,) at fresh points, K (R, p), and the noise of every row (R,).
+
+    Before the noise the lengths of K's columns (p,) as they were with the weights in; the noise of
+    rows that are no readings is NaN.
+    """
     fresh = replace(objective, batches=[])
     inside = max(_POINTS, 3 * len(objective.theta))
     generator = torch.Generator().manual_seed(_SEED)
@@ -113,8 +134,8 @@ def _reduced(objective: Objective, deviation: Tensor) -> tuple[Tensor, Tensor, T
             each = deviation / objective.observed.share
             rows.append((each[:, None] * scale).flatten())
         else:
-            rows.append(torch.zeros(outputs * len(scale), dtype=r.dtype))
-    return r, K, torch.cat(rows)
+            rows.append(torch.full((outputs * len(scale),), torch.nan, dtype=r.dtype))
+    return r, K, own.norm(dim=0), torch.cat(rows)
 
 
 def _slope(unknown: Unknown, s: Tensor) -> float:

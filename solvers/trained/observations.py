@@ -5,9 +5,9 @@ below the point that chi^2 with as many degrees of freedom exceeds once in ten t
 tolerance asked for added in squares. Where it is not stated, two things are asked of a misfit e
 that is above the tolerance:
 
-- Readings side by side do not miss together. With r_n the misfits and m(n) the place nearest to n,
-  the smooth part of the mean square is the mean of r_n r_m(n) over the pairs; of independent errors
-  it is zero, with a deviation of e^2 / sqrt(pairs).
+- Readings side by side do not miss together. With r_n the misfits, the smooth part of the mean
+  square is the mean of r_n r_m over pairs of neighbours n, m (Moran 1950); of independent errors it
+  is zero, with a deviation of e^2 / sqrt(pairs).
 - e is not above what a reading differs from the linear fit through its neighbours by, which is the
   noise, and what of the data is too rough to be told from it (difference-based estimates: Hall,
   Kay, Titterington 1990).
@@ -64,12 +64,15 @@ class Observations:
             return self.seen.new_ones(len(self.which))
         return self.noise / self.noise.log().mean().exp()
 
-    @property
-    def spread(self) -> Tensor:
-        """What misfits are relative to, (f,): the deviation of the readings, or their size."""
+    def spread(self, solution: Tensor) -> Tensor:
+        """What misfits are relative to, (f,): the deviation of the readings.
+
+        Or that of the ``solution``, (n, F) its values in the box, as far as it is below their size.
+        """
         size = self.seen.square().mean(0).sqrt()
-        spread = self.seen.std(0, correction=0)
-        return torch.where(spread > 1e-12 * size, spread, size).clamp(min=1e-300)
+        own = self.seen.std(0, correction=0)
+        whole = solution[:, list(self.which)].std(0, correction=0)
+        return torch.maximum(own, torch.minimum(whole, size)).clamp(min=1e-300)
 
     def gap(self, jet: Jet) -> Tensor:
         """How the values of a jet at the points miss the readings, (N, f)."""
@@ -87,7 +90,8 @@ class Observations:
 class Misfit:
     """What is left of the readings: ``size`` (f,), their rms misfits; ``relative`` to the spread.
 
-    ``deviation`` (f,): the noise of a reading, stated or taken from what is left. ``fault``: why
+    ``deviation`` (f,): the noise of a reading, stated or taken from what is left, zero where
+    there are no more readings than unknowns. ``fault``: why
     what is left is more than noise; None where it may be noise.
     """
 
@@ -97,8 +101,13 @@ class Misfit:
     fault: str | None
 
 
-def judge(observed: Observations, gap: Tensor, rtol: float, unknowns: int) -> Misfit:
-    """Whether the misfits ``gap`` (N, f) are noise; ``unknowns``: how many were found from them."""
+def judge(
+    observed: Observations, gap: Tensor, spread: Tensor, rtol: float, unknowns: int
+) -> Misfit:
+    """Whether the misfits ``gap`` (N, f) are noise, or within ``rtol`` of the ``spread`` (f,).
+
+    ``unknowns``: how many were found from them.
+    """
     count = len(gap)
     size = gap.square().mean(0).sqrt()
     freedom = max(count - unknowns / gap.shape[1], 1e-300)
@@ -106,16 +115,20 @@ def judge(observed: Observations, gap: Tensor, rtol: float, unknowns: int) -> Mi
     if observed.noise is not None:
         deviation = observed.noise
     fault = next(
-        (said for k in range(gap.shape[1]) if (said := _fault(observed, gap, k, rtol))), None
+        (
+            said
+            for k in range(gap.shape[1])
+            if (said := _fault(observed, gap, k, float(spread[k]), rtol))
+        ),
+        None,
     )
-    return Misfit(size, float((size / observed.spread).max()), deviation, fault)
+    return Misfit(size, float((size / spread).max()), deviation, fault)
 
 
-def _fault(observed: Observations, gap: Tensor, k: int, rtol: float) -> str | None:
+def _fault(observed: Observations, gap: Tensor, k: int, spread: float, rtol: float) -> str | None:
     """Why the misfit of one field is more than noise."""
     r, count, name = gap[:, k], len(gap), observed.names[k]
-    size, spread = float(r.square().mean().sqrt()), float(observed.spread[k])
-    asked = rtol * spread
+    size, asked = float(r.square().mean().sqrt()), rtol * spread
     said = f"the observations of {name} are missed by {size:.3g} (root mean square), "
     if observed.noise is not None:
         noise = float(observed.noise[k])
@@ -144,7 +157,7 @@ def roughness(observed: Observations, k: int) -> float | None:
     too few.
     """
     points, seen = observed.points / observed.extent, observed.seen[:, k]
-    near = 2 * points.shape[1] + 1
+    near = _near(points)
     if len(points) < 2 * (near + 1):
         return None
     index = _neighbours(points, near)
@@ -160,11 +173,17 @@ def roughness(observed: Observations, k: int) -> float | None:
 def _smooth(observed: Observations, r: Tensor) -> tuple[float, float]:
     """The part of the misfits r (N,) that neighbours share, rms, and in deviations of chance."""
     points = observed.points / observed.extent
-    pairs = torch.stack([torch.arange(len(points)), _neighbours(points, 1)[:, 0]], -1)
-    pairs = torch.unique(pairs.sort(-1).values, dim=0)
+    near = _neighbours(points, _near(points))
+    own = torch.arange(len(points))[:, None].expand_as(near)
+    pairs = torch.unique(torch.stack([own, near], -1).flatten(0, 1).sort(-1).values, dim=0)
     shared = float((r[pairs[:, 0]] * r[pairs[:, 1]]).mean())
     chance = float(r.square().mean()) / len(pairs) ** 0.5
     return max(shared, 0.0) ** 0.5, shared / max(chance, 1e-300)
+
+
+def _near(points: Tensor) -> int:
+    """How many neighbours: enough for a linear fit with something left over."""
+    return 2 * points.shape[1] + 1
 
 
 def _neighbours(points: Tensor, count: int) -> Tensor:

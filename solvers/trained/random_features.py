@@ -303,7 +303,7 @@ def _balanced(objective: Objective, generator: torch.Generator) -> dict[str, flo
         cube = torch.rand(_BALANCE, piece.free, dtype=torch.float64, generator=generator)
         own.place([piece.place(cube)])
         sizes[piece.name] = float(own.jacobian()[1].norm())
-    return {
-        name: objective.weights.get(name, 1.0) * (sizes["equation"] / max(size, 1e-300)) ** 2
-        for name, size in sizes.items()
-    }
+    # Readings where u is known anyway have rows of zeros, which no weight makes longer.
+    least = _LEAST * sizes["equation"]
+    longer = {n: (sizes["equation"] / s) ** 2 if s > least else 1.0 for n, s in sizes.items()}
+    return {name: objective.weights.get(name, 1.0) * by for name, by in longer.items()}

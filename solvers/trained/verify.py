@@ -98,7 +98,10 @@ def misfit_of(objective: Objective, rtol: float) -> Misfit | None:
     objective.settle()
     known = objective.ansatz.known(observed.points, ())
     gap = observed.gap(objective.ansatz.jet(observed.points, (), known))
-    return judge(observed, gap, rtol, len(objective.unknown))
+    piece = objective.pieces[0]
+    inside = piece.place(sobol(500, piece.free, torch.Generator().manual_seed(0)))
+    spread = observed.spread(objective.ansatz.value(inside))
+    return judge(observed, gap, spread, rtol, len(objective.unknown))
 
 
 def met(objective: Objective, rtol: float) -> bool:
@@ -144,9 +147,11 @@ def answered(
     known = Identification({}, ())
     if misfit is not None and objective.unknown and worst == worst:
         known = identify(objective, misfit.deviation)
+        if known.open and worst > rtol:
+            known = Identification({}, (), ("no standard errors: the equation is not met",))
     faults = [*([misfit.fault] if misfit is not None and misfit.fault else []), *known.open]
     fitted = [
-        f"found {name} = {value:.8g}" + (f" +- {known.errors[name]:.2g}" if known.errors else "")
+        f"found {name} = {value:.8g}" + _surely(known.errors.get(name))
         for name, value in objective.found.items()
     ]
     levels = level.notes(objective.form.fields)
@@ -245,6 +250,11 @@ def _status(
             return Status.MISFIT
         return Status.UNDETERMINED if known.open else Status.CONVERGED
     return Status.RESIDUAL_MISMATCH if status.success else status
+
+
+def _surely(error: float | None) -> str:
+    """What stands behind a value with this standard error."""
+    return "" if error is None or error == float("inf") else f" +- {error:.2g}"
 
 
 def _said(relative: dict[str, float]) -> str:
