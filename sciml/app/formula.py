@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from sciml.core.problem.equation import KINDS
+
 Plain = Mapping[str, Any]
 
 _INLINE = 16  # characters of a coefficient that may stand in the equation itself
@@ -111,8 +113,18 @@ def _equation(sheet: _Sheet, equation: Plain, dimension: int | None) -> None:
         _waves(sheet, equation)
     elif kind == "elasticity":
         _solid(sheet, equation)
-    else:
+    elif kind in KINDS:
         _coefficient_form(sheet, equation, name("u"), dimension, "")
+    else:
+        _of_another_type(sheet, equation)
+
+
+def _of_another_type(sheet: _Sheet, equation: Plain) -> None:
+    """An equation that this page has no formula for: what it is called, and its data."""
+    sheet.equations.append(f"<p>{escape(str(equation['kind']))}</p>")
+    for key, value in equation.items():
+        if key != "kind" and value is not None:
+            sheet.define(key, value)
 
 
 def _coefficient_form(
