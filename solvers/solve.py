@@ -70,7 +70,23 @@ def init(problem: Any, solver: Solver | None = None, on: Grid | Mesh | Points | 
 
     Answer them with ``solver.run(state, b=...)``.
     """
+    _refuse_spec(problem)
     return _chosen(solver).init(problem, on)
+
+
+def _refuse_spec(given: Any) -> None:
+    """What states a problem among other things is told from the problem."""
+    from sciml.core.algebra.maps import LinearSystem
+    from sciml.core.errors import InputError
+    from sciml.core.problem.problem import Problem
+
+    stated = None if isinstance(given, LinearSystem) else getattr(given, "problem", None)
+    if isinstance(stated, Problem):
+        name = type(given).__name__
+        raise InputError(
+            f"a {name} is no problem but states one: write solve(spec.problem, spec.solver, "
+            "on=spec.on)"
+        )
 
 
 def _guess(initial: Any, problem: Any) -> torch.Tensor:
@@ -95,6 +111,7 @@ def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any, on: Any) -> t
     from sciml.solvers.linear.foreign import as_map, as_vector, is_matrix
 
     rest = list(arguments)
+    _refuse_spec(problem)
     if is_matrix(problem):
         if not rest or isinstance(rest[0], Solver):
             raise InputError("solve(A, b, solver) needs the right-hand side b after the matrix")

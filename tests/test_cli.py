@@ -354,6 +354,8 @@ def test_shells_complete_commands_and_presets(words: str, offered: str) -> None:
         (["solve", "nowhere/spec.yaml"], "start one with sciml new"),
         (["solve", CONFIGS[0].parent], "is a directory; name a YAML file"),
         (["certify", CONFIGS[0].parent / "heat.yaml"], "for steady linear problems"),
+        (["certify", "runs/nope"], "'runs/nope' does not exist; name the directory that sciml"),
+        (["certify", "nope.yaml"], "there is no file 'nope.yaml'"),
         (["evaluate", ".", "--data", "."], "name a folder that sciml train wrote"),
         (["export", ".", "--to", "npz", "--out", "a"], "sciml generate makes one"),
         (["info", __file__], "none of what info reads"),

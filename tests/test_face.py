@@ -218,6 +218,14 @@ def test_what_is_no_problem_is_named(solver: Any, on: Any) -> None:
             sciml.init(given, solver, on)
 
 
+@pytest.mark.parametrize("verb", [sciml.solve, sciml.init])
+@pytest.mark.parametrize("solver", [None, solvers.CG(), solvers.Newton()])
+def test_a_spec_is_told_from_its_problem(verb: Any, solver: Any) -> None:
+    spec = sciml.load_spec(Path(__file__).parents[1] / "configs" / "poisson.yaml")
+    with pytest.raises(InputError, match=r"solve\(spec.problem, spec.solver, on=spec.on\)"):
+        verb(spec, solver)
+
+
 def test_a_first_guess_may_be_an_array() -> None:
     box = sciml.Box((0.0, 0.0), (1.0, 1.0))
     walls = {"all": sciml.Condition(dirichlet=0.0)}

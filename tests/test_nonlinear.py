@@ -526,6 +526,14 @@ def test_a_double_well_goes_down_past_negative_curvature():
         torch.testing.assert_close(solution.value, torch.ones(n, n).double(), rtol=0, atol=1e-6)
 
 
+def test_the_note_counts_the_linear_systems_of_picards_steps():
+    problem = stated([D, D], K="1 + u**2", f="1")
+    few, many = (solve(problem, Newton(picard=n, rtol=1e-6), on=Grid((33,))) for n in (2, 40))
+    assert any("2 linear systems of picard's steps first, then" in n for n in few.notes)
+    steps = int(many.stats.iterations)
+    assert f"newton: {steps} linear systems of picard's steps first" in many.notes
+
+
 def test_limits_and_choices_are_told():
     few = solve(bratu(6.0), Newton(max_iterations=1), on=Grid((33, 33)), throw=False)
     assert few.status is Status.MAX_ITERATIONS and not few.converged

@@ -23,6 +23,7 @@ from sciml.app.read import (
     read_training,
 )
 from sciml.app.yaml import SpecError, parse_yaml, read_yaml
+from sciml.solvers.linear.preconditioner import preconditioners
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 ALL = sorted(CONFIGS.rglob("*.yaml"))
@@ -144,3 +145,24 @@ def test_what_is_no_spec_is_one_line_at_its_place(text: str, reader: object) -> 
     with pytest.raises(SpecError) as caught:
         reader(parse_yaml(text, "s.yaml"))  # type: ignore[operator]
     assert str(caught.value).startswith("s.yaml:1:") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["ssor", "sor", "direct", "multigrid", "cg", "deflation"])
+def test_a_preconditioner_is_what_sets_up_a_map(kind: str) -> None:
+    """Of what is exported, but for what only Python can fill: deflation takes vectors."""
+    text = POISSON.format(kind=kind)
+    if kind in {cls.kind for cls in preconditioners()} - {"deflation"}:
+        assert read(parse_yaml(text, "a.yaml")).solver.preconditioner.kind == kind
+        return
+    with pytest.raises(SpecError, match=f"preconditioner.kind: unknown kind '{kind}'"):
+        read(parse_yaml(text, "a.yaml"))
+
+
+POISSON = """
+problem:
+  domain: {{kind: box, lower: [0], upper: [1]}}
+  equation: {{kind: poisson, f: 1}}
+  boundary: {{all: {{dirichlet: 0}}}}
+grid: {{shape: [9]}}
+solver: {{kind: gmres, preconditioner: {{kind: {kind}}}}}
+"""

@@ -150,6 +150,15 @@ def test_the_heat_equation_reads_as_in_a_book() -> None:
     assert re.sub(r"<[^>]*>|\s", "", first) == "∂tu−Δu=0"
 
 
+def test_an_equation_without_a_formula_is_shown_by_its_data() -> None:
+    plain = {"equation": {"kind": "beam", "load": "1 + x", "stiffness": 2.0}, "domain": None}
+    shown = re.sub(r"<[^>]*>|\s", "", statement(plain))
+    assert shown.startswith("beam")
+    assert "load=1+x" in shown
+    assert "stiffness=2" in shown
+    assert "Δ" not in shown  # it has no diffusion that anyone knows of
+
+
 trees = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**6), 10**6) | numbers | st.text(max_size=8),
     lambda inner: (

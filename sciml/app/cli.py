@@ -351,12 +351,9 @@ def certify(
     from sciml.app.run import Setting, add, answer, bounds, describe, read_solution, run_spec
     from sciml.core.problem.place import discrete
 
-    if not what.exists() and what.suffix not in (".yaml", ".yml"):
-        raise InputError(
-            f"there is no folder '{what}'; name one that sciml solve wrote, such as runs/darcy, or "
-            "a spec that ends in .yaml"
-        )
-    read = run_spec if what.is_dir() else load_spec
+    # A spec has a suffix; of anything else that is not there the folder of a run is meant.
+    of_run = what.is_dir() or not (what.exists() or what.suffix)
+    read = run_spec if of_run else load_spec
     problem = read(what, set_ or ())
     if not problem.problem.linear:
         raise InputError(

@@ -116,11 +116,15 @@ def _equation(sheet: _Sheet, equation: Plain, dimension: int | None) -> None:
     elif kind in KINDS:
         _coefficient_form(sheet, equation, name("u"), dimension, "")
     else:
-        # Of a type that this page does not know: what was stated, and no guess at its form.
-        sheet.equations.append(f"<p>{escape(str(kind))}</p>")
-        for key, value in equation.items():
-            if key != "kind" and value is not None:
-                sheet.define(key, value)
+        _of_another_type(sheet, equation)
+
+
+def _of_another_type(sheet: _Sheet, equation: Plain) -> None:
+    """An equation that this page has no formula for: what it is called, and its data."""
+    sheet.equations.append(f"<p>{escape(str(equation['kind']))}</p>")
+    for key, value in equation.items():
+        if key != "kind" and value is not None:
+            sheet.define(key, value)
 
 
 def _coefficient_form(

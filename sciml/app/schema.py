@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -29,6 +30,7 @@ from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.problem import Problem
+from sciml.solvers.linear.preconditioner import Preconditioner, preconditioners
 
 _PLAIN = (int, float, str, bool, type(None))
 _HIDDEN = {(Grid, "domain"), (Points, "domain")}
@@ -50,7 +52,11 @@ def adapter(
     types_ = _Types(types_of)
     # Pydantic resolves the forward reference that _Types gives an interface to this local.
     AnySolver = TypeAliasType("AnySolver", types_.union(choices))  # type: ignore[valid-type]  # noqa: F841
-    return TypeAdapter(types_.dictionary(root))
+    stated = types_.dictionary(root)
+    if types_.preconditioned:
+        inner = types_.union(preconditioners())
+        AnyPreconditioner = TypeAliasType("AnyPreconditioner", inner)  # type: ignore[valid-type]  # noqa: F841
+    return TypeAdapter(stated)
 
 
 @cache
@@ -71,6 +77,7 @@ class _Types:
     def __init__(self, types_of: Mapping[tuple[type, str], Any]) -> None:
         self.types_of = types_of
         self.made: dict[type, Any] = {}
+        self.preconditioned = False
 
     def dictionary(self, cls: type) -> Any:
         """The typed dictionary of a dataclass, ending in a call of it."""
@@ -79,9 +86,13 @@ class _Types:
         return self.made[cls]
 
     def union(self, classes: Sequence[type]) -> Any:
-        """One of several dataclasses, told apart by ``kind``."""
-        owner = {kind: cls for cls in classes for kind in kinds_of(cls)}
-        tagged = [Annotated[self.dictionary(cls), Tag(cls.__name__)] for cls in classes]
+        """One of several dataclasses, told apart by ``kind``; but those for Python only."""
+        made: dict[type, Any] = {}
+        for cls in classes:
+            with suppress(_NotInYaml):
+                made[cls] = self.dictionary(cls)
+        owner = {kind: cls for cls in made for kind in kinds_of(cls)}
+        tagged = [Annotated[entry, Tag(cls.__name__)] for cls, entry in made.items()]
         default = next((kind for kind, cls in owner.items() if len(kinds_of(cls)) > 1), None)
         choices: Any = Union[tuple(tagged)]  # noqa: UP007
         if len(classes) == 1:
@@ -101,6 +112,8 @@ class _Types:
             try:
                 hint = self.types_of.get((cls, field.name)) or self._translate(hints[field.name])
             except _NotInYaml:
+                if _is_required(field):
+                    raise
                 continue
             entries[field.name] = _entry(cls, field, hint)
         made: Any = TypedDict(cls.__name__, entries)  # type: ignore[misc]
@@ -127,6 +140,9 @@ class _Types:
         if origin is Mapping:
             generic: Any = Mapping
             return generic[arguments[0], self._translate(arguments[1])]
+        if hint is Preconditioner:
+            self.preconditioned = True
+            return ForwardRef("AnyPreconditioner")
         if hint is Any or _is_interface(hint):
             return ForwardRef("AnySolver")
         raise _NotInYaml
@@ -166,9 +182,13 @@ def _is_interface(hint: Any) -> bool:
     )
 
 
-def _entry(cls: type, field: dataclasses.Field[Any], hint: Any) -> Any:
+def _is_required(field: dataclasses.Field[Any]) -> bool:
     missing = dataclasses.MISSING
-    if field.default is missing and field.default_factory is missing:
+    return field.default is missing and field.default_factory is missing
+
+
+def _entry(cls: type, field: dataclasses.Field[Any], hint: Any) -> Any:
+    if _is_required(field):
         return NotRequired[hint] if (cls, field.name) in _ABSENT else Required[hint]
     if isinstance(field.default, _PLAIN) and field.default is not None:
         hint = Annotated[hint, Field(json_schema_extra={"default": field.default})]

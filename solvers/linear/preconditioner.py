@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Protocol, get_type_hints, runtime_checkable
 
 import numpy as np
 import torch
 
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError
-from sciml.solvers.learned.conjugate_directions import ConjugateDirections
-from sciml.solvers.learned.multigrid import LearnedMultigrid
-from sciml.solvers.learned.neural_ic import NeuralIC
-from sciml.solvers.linear.amg import AMG
-from sciml.solvers.linear.direct import Direct
-from sciml.solvers.linear.fast_poisson import FastPoisson
-from sciml.solvers.linear.incomplete import ILU, IncompleteCholesky
-from sciml.solvers.linear.multigrid import Multigrid
-from sciml.solvers.linear.relaxation import SSOR, Jacobi
-from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian
+from sciml.core.lazy import exported
 
-Preconditioner: TypeAlias = (
-    Direct
-    | AMG
-    | FastPoisson
-    | Multigrid
-    | Jacobi
-    | SSOR
-    | IncompleteCholesky
-    | ILU
-    | ConjugateDirections
-    | LearnedMultigrid
-    | NeuralIC
-    | ShiftedLaplacian
-)
+
+@runtime_checkable
+class Preconditioner(Protocol):
+    """Options whose ``setup`` gives a map M ~ A^-1, as a LinearMap.
+
+    Those that ``sciml.solvers`` exports may stand as ``preconditioner:`` (:func:`preconditioners`).
+    """
+
+    @property
+    def kind(self) -> str:
+        """Its name in a spec."""
+
+    def setup(self, A: LinearMap) -> LinearMap:
+        """The map; raises InputError for an operator that it cannot precondition."""
+
+
+def preconditioners() -> list[type[Any]]:
+    """The exported classes whose ``setup`` says that it gives a LinearMap, in their order."""
+    import sciml.solvers
+
+    return [cls for cls in exported(sciml.solvers, "setup") if _gives_map(cls)]
+
+
+def _gives_map(cls: type[Any]) -> bool:
+    given = get_type_hints(cls.setup).get("return")
+    return isinstance(given, type) and issubclass(given, LinearMap)
 
 
 def setup_preconditioner(preconditioner: Any, A: LinearMap) -> LinearMap | None:

@@ -93,10 +93,8 @@ class Newton(NonlinearSolver):
             max_iterations=self.max_iterations,
             progress=progress,
         )
-        if before is None:
-            return last, inner.note
-        steps = int(before.iterations.max())
-        return before.then(last), f"{inner.note}, after {steps} steps of picard"
+        steps = 0 if before is None else int(before.iterations.max())
+        return last if before is None else before.then(last), inner.note(steps)
 
 
 class Correction:
@@ -107,12 +105,13 @@ class Correction:
         self.inner, self.name = 0, ""
         self._before: tuple[float, float] | None = None
 
-    @property
-    def note(self) -> str:
-        """One line on the linear solver."""
+    def note(self, before: int) -> str:
+        """One line on the linear solvers; ``before``: how many steps of Picard's came first."""
+        first = f"{before} linear systems of picard's steps first" if before else ""
         if not self.inner:
-            return "newton: no linear system was solved"
-        return f"newton: linear systems by {self.name}, {self.inner} iterations in all"
+            return f"newton: {first or 'no linear system was solved'}"
+        own = f"linear systems by {self.name}, {self.inner} iterations in all"
+        return f"newton: {first}, then {own}" if first else f"newton: {own}"
 
     def forcing(self, here: Iterate, running: torch.Tensor) -> float:
         """eta_k for the worst of the running samples."""
