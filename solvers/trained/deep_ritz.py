@@ -35,6 +35,7 @@ quadratic model promised (Nielsen 1999).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from numbers import Real
@@ -220,7 +221,12 @@ def _expanded(density: Density, points: Tensor, z: Tensor) -> tuple[Tensor, Tens
 
 
 def _root(H: Tensor) -> Tensor:
-    """The symmetric square root of the positive part of symmetric matrices (N, A, A)."""
+    """The symmetric square root of the positive part of symmetric matrices (N, A, A).
+
+    NaN where an entry is not finite: LAPACK would raise.
+    """
+    if not bool(torch.isfinite(H).all()):
+        return torch.full_like(H, torch.nan)
     values, vectors = torch.linalg.eigh(0.5 * (H + H.mT))
     root: Tensor = (vectors * values.clamp(min=0).sqrt()[:, None, :]) @ vectors.mT
     return root
@@ -325,6 +331,10 @@ class NaturalGradient:
     def __post_init__(self) -> None:
         if self.iterations < 1:
             raise InputError(f"iterations must be at least 1; got {self.iterations}")
+        if not 0 < self.damping < math.inf:
+            raise InputError(
+                f"damping must be positive; got {self.damping:g}", "solver.optimiser.damping"
+            )
 
     def minimise(self, objective: EnergyObjective, minimisation: Minimisation) -> OptimiserResult:
         """Lower the energy until the minimisation ends it, or its rounding is reached."""
@@ -335,6 +345,8 @@ class NaturalGradient:
             if minimisation.ended(before, objective):  # type: ignore[arg-type]
                 break
             G = root.T @ root
+            if not bool(torch.isfinite(G).all() & torch.isfinite(gradient).all()):
+                return minimisation.overflowed("the energy's second derivatives")
             scale = float(G.diagonal().max())
             mu = self.damping * scale if mu is None else mu
             while (taken := _try(objective, theta, G, gradient, mu, before)) is None:

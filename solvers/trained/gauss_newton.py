@@ -18,6 +18,7 @@ precision, J stacked on sqrt(mu) I is decomposed into Q R instead.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -50,7 +51,7 @@ class GaussNewton:
 
     def __post_init__(self) -> None:
         _counted(self.iterations)
-        if not self.damping > 0:
+        if not 0 < self.damping < math.inf:
             raise InputError(
                 f"damping must be positive; got {self.damping:g}", "solver.optimiser.damping"
             )
@@ -86,6 +87,10 @@ class EnergyNaturalGradient:
 
     def __post_init__(self) -> None:
         _counted(self.iterations)
+        if not 0 <= self.cutoff < 1:
+            raise InputError(
+                f"cutoff is a share, in [0, 1); got {self.cutoff:g}", "solver.optimiser.cutoff"
+            )
 
     def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
         """Lower the objective's loss until the minimisation ends it."""

@@ -444,6 +444,8 @@ class Gaussians(Collocation):
         """Raise InputError for an option that is out of range."""
         at_least(self, 1, "count", "channels", "stages")
         at_least(self, 0, "hidden", "drop", "grow", "points")
+        if not self.drop < 1:
+            raise InputError(f"drop is a share, below 1; got {self.drop:g}", "solver.drop")
         if self.covariance == "full" and self.stages == 1:
             raise InputError(
                 "a full covariance starts from the diagonal fit; give stages: 2 or more",
@@ -511,7 +513,7 @@ class Gaussians(Collocation):
             widths: Tensor = _OVERLAPS[0] * sizes * self.count ** (-1 / len(sizes))
             return widths
         given = self.width if isinstance(self.width, tuple) else (self.width,) * len(sizes)
-        if len(given) != len(sizes) or min(given) <= 0:
+        if len(given) != len(sizes) or not all(0 < width < math.inf for width in given):
             raise InputError(
                 f"needs a positive number, or {len(sizes)} of them, time last; got {self.width}",
                 "solver.width",

@@ -182,6 +182,12 @@ class Minimisation:
         end = time.perf_counter()
         self.quiet_until = end + max(1.0, 20 * (end - start))
 
+    def overflowed(self, what: str) -> OptimiserResult:
+        """The course where a step's own numbers are not finite, though the loss is."""
+        self.status = Status.NOT_FINITE
+        self.notes.append(f"not finite at iteration {len(self.losses) - 1}: {what}")
+        return self.result()
+
     def stalled(self) -> OptimiserResult:
         """The course where no step lowers the loss any more."""
         self.status = Status.STAGNATED

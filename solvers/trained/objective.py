@@ -291,7 +291,7 @@ class Causal:
     kind: Literal["causal"] = "causal"
 
     def __post_init__(self) -> None:
-        if not self.epsilon > 0:
+        if not 0 < self.epsilon < float("inf"):
             raise InputError(f"epsilon must be positive; got {self.epsilon:g}", "solver.causal")
         if self.slices < 2:
             raise InputError(f"slices must be at least 2; got {self.slices}", "solver.causal")

@@ -50,6 +50,7 @@ class PINN(Collocation):
     def check(self) -> None:
         """Raise InputError for an option that is out of range."""
         at_least(self, 1, "width", "depth", "points")
+        at_least(self, 0, "features", "feature_scale")
 
     def ansatz(self, form: StrongForm) -> Perceptron:
         """The network with its first weights; InputError for causal weights without time."""

@@ -19,6 +19,7 @@ decides B.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, replace
@@ -71,7 +72,8 @@ class RandomFeatures(Collocation):
     def check(self) -> None:
         """Raise InputError for an option that is out of range."""
         at_least(self, 1, "count", "points", "max_iterations")
-        if not self.bandwidths or not min(min(_per_axis(b, 1)) for b in self.bandwidths) > 0:
+        listed = [b for bandwidth in self.bandwidths for b in _per_axis(bandwidth, 1)]
+        if not listed or not all(0 < b < math.inf for b in listed):
             raise InputError(
                 f"bandwidths must be one or more positive numbers; got {list(self.bandwidths)}",
                 "solver.bandwidths",

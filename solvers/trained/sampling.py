@@ -36,6 +36,9 @@ class UniformSampling:
     every: int = 0
     kind: Literal["uniform"] = "uniform"
 
+    def __post_init__(self) -> None:
+        _check_every(self.every)
+
     def points(
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
@@ -53,6 +56,9 @@ class Sobol:
 
     every: int = 0
     kind: Literal["sobol"] = "sobol"
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
 
     def points(
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
@@ -72,6 +78,9 @@ class LatinHypercube:
     every: int = 0
     kind: Literal["latin_hypercube"] = "latin_hypercube"
 
+    def __post_init__(self) -> None:
+        _check_every(self.every)
+
     def points(
         self, objective: Objective, counts: Sequence[int], generator: torch.Generator
     ) -> list[Tensor]:
@@ -85,6 +94,13 @@ class LatinHypercube:
             cube = qmc.LatinHypercube(piece.free, rng=_seed(generator)).random(n)
             found.append(piece.place(torch.from_numpy(cube)))
         return found
+
+
+def _check_every(every: int) -> None:
+    if every < 0:
+        raise InputError(
+            f"iterations between exchanges, 0 for none; got {every}", "solver.sampler.every"
+        )
 
 
 def check_bounded(objective: Objective) -> None:
@@ -198,9 +214,9 @@ class RAD:
 
     def __post_init__(self) -> None:
         _check_exchange(self.every, self.pool)
-        if self.power < 0 or self.floor < 0:
+        if not (0 <= self.power < math.inf and 0 <= self.floor < math.inf):
             raise InputError(
-                f"power and floor must not be negative; got {self.power} and {self.floor}",
+                f"power and floor must be finite, not negative; got {self.power} and {self.floor}",
                 "solver.sampler",
             )
 

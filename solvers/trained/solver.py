@@ -7,6 +7,7 @@ data that are built in, the points, the weights and the windows of time are here
 
 from __future__ import annotations
 
+import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -80,6 +81,8 @@ class TrainedSolver(ABC):
     reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
     def __post_init__(self) -> None:
+        if not self.seed < 2**63:
+            raise InputError(f"seed must be below 2**63; got {self.seed}", "solver.seed")
         at_least(self, 1, "boundary_points", "windows")
         at_least(self, 0, "rtol", "seconds", "seed")
         if not self.rtol < 1:
@@ -231,14 +234,15 @@ class Collocation(TrainedSolver):
 
 
 def at_least(options: Any, least: float, *names: str, key: str = "solver") -> None:
-    """Raise InputError for a number among the options ``names`` that is below ``least``, or NaN.
+    """Raise InputError for a number among the options ``names`` below ``least``, infinite, or NaN.
 
     Options that are None, or that there are not, say nothing.
     """
     for name in names:
         value = getattr(options, name, None)
-        if value is not None and not value >= least:
+        if value is not None and not least <= value < math.inf:
             said = "must not be negative" if least == 0 else f"must be at least {least:g}"
+            said = "must be finite" if value == math.inf else said
             raise InputError(f"{name} {said}; got {value}", f"{key}.{name}")
 
 

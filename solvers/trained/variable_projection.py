@@ -14,6 +14,7 @@ by a relative Tikhonov term of the order of rounding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -49,6 +50,10 @@ class VariableProjection:
             raise InputError(
                 f"iterations must not be negative; got {self.iterations}",
                 "solver.optimiser.iterations",
+            )
+        if not 0 < self.damping < math.inf:
+            raise InputError(
+                f"damping must be positive; got {self.damping:g}", "solver.optimiser.damping"
             )
 
     def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
