@@ -27,6 +27,7 @@ from sciml.solvers.trained import (
     UniformSampling,
     VariableProjection,
 )
+from sciml.solvers.trained.objective import Objective
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
 ZERO = dict.fromkeys(SQUARE.sides, Condition(dirichlet=0.0))
@@ -67,6 +68,29 @@ def test_an_overflowing_curvature_ends_the_descent_of_an_energy() -> None:
     assert any("not finite at iteration 0" in note for note in solution.notes) or any(
         "no finite loss" in note for note in solution.notes
     )
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        SOLVERS[2],
+        replace(SOLVERS[0], optimiser=EnergyNaturalGradient(iterations=2)),
+        replace(SOLVERS[0], optimiser=GaussNewton(iterations=2)),
+    ],
+    ids=["features", "energy_natural_gradient", "gauss_newton"],
+)
+def test_derivatives_that_overflow_beside_a_finite_residual_are_a_status(
+    solver: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Objective.jacobian
+
+    def steep(objective: Objective, *blocks: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        r, J = whole(objective, *blocks)
+        return r, J.fill_(math.inf)
+
+    monkeypatch.setattr(Objective, "jacobian", steep)
+    solution = solve(POISSON, solver, on=Grid((5, 5)), throw=False)
+    assert not solution.converged
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,8 @@ class EnergyNaturalGradient:
             before = float(r @ r)
             if minimisation.ended(before, objective):
                 break
+            if not bool(torch.isfinite(J).all()):
+                return minimisation.overflowed("the derivatives of the residuals")
             step = self._step(r, J)
             trials = [_trial(objective, theta + 0.5**k * step, 0.0) for k in range(_HALVINGS)]
             found = min(trials, key=lambda trial: trial.loss)

@@ -249,6 +249,8 @@ def newton(
         first = size if first is None else first
         if minimisation.ended(size**2, objective):
             return minimisation.result()
+        if not bool(torch.isfinite(J.norm(dim=0)).all()):
+            return minimisation.overflowed("the derivatives of the residuals")
         # Where a parameter multiplies the weights, large ones that cancel do harm.
         step = least_squares(J, -r, shortest=bool(objective.unknown))
         taken = _line_search(objective, theta, step, size)
