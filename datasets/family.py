@@ -135,10 +135,14 @@ class Family:
         self, seed: int, indices: Sequence[int], device: torch.device | str = "cpu"
     ) -> dict[str, torch.Tensor]:
         """What is random in the samples ``indices``, by place: (B, *on.shape) or (B,), float64."""
-        return {
-            place: distribution.draw([stream(seed, i, place) for i in indices], self.on, device)
-            for place, distribution in self.places.items()
-        }
+        drawn = {}
+        for place, distribution in self.places.items():
+            streams = [stream(seed, i, place) for i in indices]
+            try:
+                drawn[place] = distribution.draw(streams, self.on, device)
+            except InputError as error:
+                raise InputError(error.message, place + (error.key or "")) from None
+        return drawn
 
     def problems(self, drawn: Mapping[str, torch.Tensor]) -> Problem:
         """The batch of problems with these values in the place of the distributions.

@@ -58,8 +58,8 @@ class Box:
             if not _SHORTEST <= b - a <= 1 / _SHORTEST:
                 raise InputError(
                     f"along {axis} the box is {b - a:g} long, and derivatives would leave the "
-                    f"range of numbers; choose units in which it is {_SHORTEST:g} to "
-                    f"{1 / _SHORTEST:g}",
+                    "range of numbers; choose units in which it is "
+                    f"{_SHORTEST:g} to {1 / _SHORTEST:g}",
                     "problem.domain",
                 )
             if b - a < _NEAREST * max(abs(a), abs(b)):
