@@ -362,7 +362,12 @@ def operator(given: Given) -> LinearMap:
 
 
 def is_owed(given: Given, exact: Truth) -> bool:
-    """Whether Auto owes an answer: a regular matrix, and numbers whose squares exist."""
+    """Whether Auto owes an answer: a regular matrix, ordinary numbers, an A x that rounds to b."""
+    if exact.x is None:
+        return False
+    noise = 2.0**-53 * np.linalg.norm(np.abs(given.A.toarray()) @ np.abs(exact.x))
+    if noise > RTOL * np.linalg.norm(given.b):
+        return False
     sizes = [np.linalg.norm(given.b), *np.abs(given.A.data)]
     ordinary = all(size == 0 or 1e-100 < size < 1e100 for size in sizes)
     return ordinary and exact.condition < REGULAR

@@ -33,8 +33,8 @@ class AMG(StationaryMethod):
     method: Literal["ruge_stuben", "smoothed_aggregation"] | None = None
     rtol: float = 1e-8
     max_iterations: int = 200
-    near_nullspace: Any = field(default=None, repr=False, compare=False)
-    block: int | None = None
+    near_nullspace: Any = field(default=None, repr=False, compare=False, metadata={"yaml": False})
+    block: int | None = field(default=None, metadata={"yaml": False})
     window = 50
 
     def __post_init__(self) -> None:

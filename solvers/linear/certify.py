@@ -55,6 +55,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse.linalg
 import torch
 
 from sciml.core.algebra.kernels.reference import colours
@@ -77,6 +78,7 @@ from sciml.solvers.linear.iteration import (
 )
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.multigrid.cycle import MultigridCycle
+from sciml.solvers.linear.multigrid.hierarchy import samples
 
 _EXTENDED = np.longdouble
 _LANCZOS_STEPS = 200  # where the process ends even if the margin is not met
@@ -203,6 +205,8 @@ def _positive_cycle(A: Stencil) -> tuple[MultigridCycle, torch.Tensor]:
         sound = sound & (smallest > 0) & torch.isfinite(largest)
     inverse = B.hierarchy.coarsest
     if not isinstance(inverse, torch.Tensor):
+        if not all(_has_positive_pivots(coarse) for coarse in samples(B.hierarchy.levels[-1].A)):
+            raise _indefinite("a coarse operator has a pivot that is not positive")
         return B, sound
     _, failed = torch.linalg.cholesky_ex((inverse + inverse.mT) / 2)
     sound = sound & (failed == 0) & torch.isfinite(inverse).flatten(-2).all(-1)
@@ -214,6 +218,22 @@ def _positive_cycle(A: Stencil) -> tuple[MultigridCycle, torch.Tensor]:
         if bool((eigenvalues[..., 0] < -_INDEFINITE * eigenvalues.abs().amax(-1)).any()):
             raise _indefinite("a coarse operator has a negative eigenvalue")
     return B, sound
+
+
+def _has_positive_pivots(A: Stencil) -> bool:
+    """Whether elimination on the diagonal, L D L^T, meets positive pivots alone (Sylvester).
+
+    With a kernel of constants one unknown is fixed, as where the operator is solved with.
+    """
+    matrix = A.to_scipy()
+    symmetric = {"options": {"SymmetricMode": True}, "diag_pivot_thresh": 0.0}
+    kept = matrix[1:, 1:] if A.nullspace else matrix
+    try:
+        factors = scipy.sparse.linalg.splu(kept.tocsc(), "MMD_AT_PLUS_A", **symmetric)
+    except RuntimeError:
+        return False
+    on_diagonal = np.array_equal(factors.perm_r, factors.perm_c)
+    return on_diagonal and bool((factors.U.diagonal() > 0).all())
 
 
 def _dense(A: Stencil) -> torch.Tensor:

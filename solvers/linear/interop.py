@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -90,26 +89,37 @@ def as_scipy(
     not linear (``scipy.sparse.linalg.gcrotmk``, ``pyamg.krylov.fgmres``); others get none such.
     """
     operator, M = _prepared(preconditioner, A, shape, flexible, "as_scipy")
-    return _ScipyOperator(preconditioner, operator, M, flexible)
+    actions = _Actions(preconditioner, operator, M, flexible)
+    return scipy.sparse.linalg.LinearOperator(
+        (operator.size, operator.size),
+        matvec=actions.forward,
+        rmatvec=actions.backward,
+        dtype=_vectors(operator),
+    )
 
 
-class _ScipyOperator(scipy.sparse.linalg.LinearOperator):
-    """``M`` for SciPy; pickled as what it was made of, and set up anew where it is unpickled."""
+class _Actions:
+    """``M`` on NumPy vectors; pickled as what it was made of, and set up anew where unpickled."""
 
     def __init__(self, given: Any, A: LinearMap, M: LinearMap, flexible: bool) -> None:
-        super().__init__(_vectors(A), (A.size, A.size))
         self._given = given, A, flexible
-        self._action, self._transposed = _on_vectors(M.apply, M, A), _on_vectors(M.adjoint, M, A)
+        self._forward, self._backward = _on_vectors(M.apply, M, A), _on_vectors(M.adjoint, M, A)
 
-    def _matvec(self, x: np.ndarray) -> np.ndarray:
-        return self._action(x)
+    def forward(self, x: np.ndarray) -> np.ndarray:
+        """``M x``."""
+        return self._forward(x)
 
-    def _rmatvec(self, x: np.ndarray) -> np.ndarray:
-        return self._transposed(x)
+    def backward(self, x: np.ndarray) -> np.ndarray:
+        """``M^H x``."""
+        return self._backward(x)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        given, A, flexible = self._given
-        return partial(as_scipy, given, A, flexible=flexible), ()
+        return _set_up_anew, self._given
+
+
+def _set_up_anew(given: Any, A: LinearMap, flexible: bool) -> _Actions:
+    _, M = _prepared(given, A, None, flexible, "as_scipy")
+    return _Actions(given, A, M, flexible)
 
 
 def as_petsc(

@@ -355,3 +355,30 @@ def test_certificates_refuse_what_is_complex() -> None:
     A, b = as_map(laplacian(9), (9, 9)), torch.ones(9, 9, dtype=torch.complex128)
     with pytest.raises(sciml.InputError, match="real right-hand side"):
         sciml.certify(torch.zeros(9, 9), LinearSystem(A, b))
+
+
+@pytest.mark.parametrize("solver", [CG(AMG()), CG(Multigrid()), FCG(), MINRES(), GMRES(ILU())])
+def test_a_complex_right_hand_side_of_a_real_operator(solver: Any) -> None:
+    A = laplacian()
+    rng = np.random.default_rng(0)
+    b = rng.standard_normal((3, N * N)) + 1j * rng.standard_normal((3, N * N))
+    x = scipy.sparse.linalg.splu(A.tocsc().astype(complex)).solve(b.T).T
+    shape = (3, N, N)
+    found = sciml.solve(LinearSystem(as_map(A, (N, N)), torch.from_numpy(b).reshape(shape)), solver)
+    assert np.abs(found.value.numpy().reshape(3, -1) - x).max() < 1e-5 * np.abs(x).max()
+
+
+def test_the_certificate_looks_at_a_large_coarsest_level() -> None:
+    # An odd ring is not coarsened.
+    n = 1301
+    ring = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], (n, n)).tolil()
+    ring[0, n - 1] = ring[n - 1, 0] = -1.0
+    right = torch.linspace(-1, 1, n, dtype=torch.float64)
+    for shift, sound in ((1e-3, True), (-1e-3, False), (0.0, True)):
+        matrix = SparseMatrix(sp.csr_matrix(ring + shift * sp.identity(n)), definite=True)
+        system = LinearSystem(as_map(matrix, (n,)), right)
+        if sound:
+            assert float(sciml.certify(torch.zeros(n), system).upper) > 0
+            continue
+        with pytest.raises(sciml.InputError, match="not positive"):
+            sciml.certify(torch.zeros(n), system)

@@ -380,8 +380,9 @@ def _compatible(
     worst = float(defect.detach().max())
     if worst > 0.01 + 4 * len(mesh.cells) ** (-2 / mesh.dimension):
         raise InputError(
-            "incompatible Neumann data: source and fluxes integrate to "
-            f"{float(total.detach().flatten()[defect.detach().argmax()]):.4g}, must be 0",
+            "incompatible data: the source, and the fluxes where there are sides, integrate to "
+            f"{float(total.detach().flatten()[defect.detach().argmax()]):.4g}, must be 0, "
+            "since no side fixes the level of u",
             f"{_KEY}.f",
         )
     if worst > 1e-10:

@@ -378,8 +378,9 @@ def compatible(
         first = int(defect.detach().flatten().argmax())
         where = f" in sample {first}" if defect.ndim else ""
         raise InputError(
-            "incompatible Neumann data: source and fluxes integrate to "
-            f"{float(total.flatten()[first]):.4g}{where}, must be 0",
+            "incompatible data: the source, and the fluxes where there are sides, integrate to "
+            f"{float(total.flatten()[first]):.4g}{where}, must be 0, "
+            "since no side fixes the level of u",
             f"{_KEY}.f",
         )
     if worst > 1e-10:
