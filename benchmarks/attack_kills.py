@@ -84,9 +84,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     draw, faults = random.Random(chosen.seed), 0
-    print(
-        "| command | kills | died by them | tracebacks | differs | lost |\n|---|---|---|---|---|---|"
-    )
+    print("| command | kills | died by them | tracebacks | differs | lost |")
+    print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         home = Path(name)
         for number, (title, (words, found)) in enumerate(commands(home).items()):
