@@ -24,7 +24,7 @@ from torch import Tensor
 
 from sciml.core.disk import atomic_write, read_record, write_record
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.run.weights import PICKLES, misfit_of, refuse_pickle
+from sciml.core.run.weights import PICKLES, check_finite, misfit_of, refuse_pickle
 from sciml.operators.operator import Operator, Options, Signature, architectures
 
 FORMAT = "sciml operator 1"
@@ -74,8 +74,16 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
     record = _read_record(file, path)
     options = _read_options(record["options"], file)
     tensors = _read_weights(file.with_name(record["weights"]), record["weights_sha256"])
+    check_finite(tensors, file.with_name(record["weights"]))
     try:
-        operator = Operator.build(options, Signature.from_json(record["signature"]))
+        signature = Signature.from_json(record["signature"])
+        # No memory is taken here, whatever the options say.
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            empty = Operator(options, signature, options.build(signature))
+        misfit = misfit_of(empty.state_dict(), tensors)
+        if misfit is not None:
+            raise InputError(f"the weights do not fit these options: {misfit}")
+        operator = Operator.build(options, signature)
     except InputError as error:
         raise InputError(f"'{file}': {error.message}") from None
     operator.provenance = record["provenance"]
@@ -84,8 +92,8 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
     try:
         operator.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        misfit = misfit_of(operator.state_dict(), tensors) or str(error).splitlines()[-1].strip()
-        raise InputError(f"'{file}': the weights do not fit these options: {misfit}") from None
+        said = str(error).splitlines()[-1].strip()
+        raise InputError(f"'{file}': the weights do not fit these options: {said}") from None
     return operator.to(device).eval()
 
 

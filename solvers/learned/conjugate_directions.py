@@ -53,7 +53,7 @@ from sciml.core.algebra.maps import LinearMap
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.run.training_run import EpochProgress, seeded
-from sciml.core.run.weights import load_into
+from sciml.core.run.weights import check_fit, load_into
 from sciml.solvers.learned.lanczos import RitzPairs, cached_ritz_pairs, training_vectors
 from sciml.solvers.learned.preconditioner_training import (
     Matrices,
@@ -240,6 +240,7 @@ def load_directions(path: str) -> tuple[DirectionModule, DirectionNetwork]:
     try:
         stored = read_stored(path, KIND)
         options = DirectionNetwork.from_plain(stored.options, stored.path)
+        check_fit(lambda: DirectionModule(options), stored.tensors, stored.path)
         module = DirectionModule(options)
         load_into(module, stored.tensors, stored.path)
     except InputError as error:

@@ -49,7 +49,7 @@ from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.algebra.transfer import Transfer, coarse_shape, galerkin_terms, transfer_offsets
 from sciml.core.errors import InputError
 from sciml.core.run.training_run import EpochProgress, seeded
-from sciml.core.run.weights import load_into
+from sciml.core.run.weights import check_fit, load_into
 from sciml.solvers.learned.preconditioner_training import (
     Matrices,
     PreconditionerTask,
@@ -344,7 +344,9 @@ def load_coarsening(path: str) -> CoarseningModule:
     """The network in a file of weights, in eval mode; raises InputError where there is none."""
     try:
         stored = read_stored(path, KIND)
-        module = CoarseningModule(CoarseningNetwork.from_plain(stored.options, stored.path))
+        options = CoarseningNetwork.from_plain(stored.options, stored.path)
+        check_fit(lambda: CoarseningModule(options), stored.tensors, stored.path)
+        module = CoarseningModule(options)
         load_into(module, stored.tensors, stored.path)
     except InputError as error:
         raise InputError(error.message, "solver.preconditioner.path") from None

@@ -59,7 +59,7 @@ from torch import Tensor, nn
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError
 from sciml.core.run.training_run import EpochProgress, seeded
-from sciml.core.run.weights import load_into
+from sciml.core.run.weights import check_fit, load_into
 from sciml.solvers.learned.preconditioner_training import (
     Matrices,
     PreconditionerTask,
@@ -300,7 +300,9 @@ def load_factor(path: str) -> FactorModule:
     """The network in a file of weights, in eval mode; raises InputError where there is none."""
     try:
         stored = read_stored(path, KIND)
-        module = FactorModule(FactorNetwork.from_plain(stored.options, stored.path))
+        options = FactorNetwork.from_plain(stored.options, stored.path)
+        check_fit(lambda: FactorModule(options), stored.tensors, stored.path)
+        module = FactorModule(options)
         load_into(module, stored.tensors, stored.path)
     except InputError as error:
         raise InputError(error.message, "solver.preconditioner.path") from None

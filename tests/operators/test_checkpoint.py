@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -407,3 +408,20 @@ def test_a_header_whose_length_looks_like_a_pickle_is_none(tmp_path: Path, size:
     file.write_bytes(len(header).to_bytes(8, "little") + header)
     assert file.read_bytes()[0] == 0x80
     refuse_pickle(file)
+
+
+def test_options_larger_than_memory_and_weights_that_are_no_numbers_are_refused(
+    tmp_path: Path,
+) -> None:
+    """A network of 10^13 weights is refused by its shapes, of which no byte is taken."""
+    operator = small()
+    save_operator(operator, tmp_path)
+    options = json.loads((tmp_path / FILE).read_text())["options"]
+    rewrite(tmp_path, options={**options, "width": 1_000_000})
+    with pytest.raises(InputError, match="the weights do not fit these options"):
+        load_operator(tmp_path)
+    with torch.no_grad():
+        next(operator.parameters()).view(-1)[0] = math.nan
+    save_operator(operator, tmp_path)
+    with pytest.raises(InputError, match="holds a NaN or an infinity"):
+        load_operator(tmp_path)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,7 @@ def read_file(file: Path, kind: str) -> StoredWeights:
         raise InputError(f"'{file}' holds no weights: {said}") from None
     if record["kind"] != kind:
         raise InputError(f"'{file}' holds weights of kind '{record['kind']}', not '{kind}'")
-    bad = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
-    if bad is not None:
-        raise InputError(f"'{file}' is of no use: {bad} holds a NaN or an infinity; train again")
+    check_finite(tensors, file)
     return StoredWeights(file, record["options"], tensors, record["provenance"])
 
 
@@ -90,6 +88,24 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path
     if misfit is not None:
         raise InputError(f"'{path}' does not fit its own options: {misfit}")
     module.load_state_dict(dict(tensors))
+
+
+def check_fit(make: Callable[[], nn.Module], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise InputError where the weights are not those of the module that ``make`` makes.
+
+    It is made without memory here: options that name a network of any size cannot fill a machine.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        misfit = misfit_of(make().state_dict(), tensors)
+    if misfit is not None:
+        raise InputError(f"'{path}' does not fit its own options: {misfit}")
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise InputError where a weight is no number."""
+    bad = next((name for name, value in tensors.items() if not value.isfinite().all()), None)
+    if bad is not None:
+        raise InputError(f"'{path}' is of no use: {bad} holds a NaN or an infinity; train again")
 
 
 def misfit_of(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str | None:

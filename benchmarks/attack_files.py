@@ -1,0 +1,282 @@
+"""Files of ours attacked: single bits flipped, two writers in one folder, a disk that is full.
+
+    python benchmarks/attack_files.py [--flips 100] [--seed 0]
+
+Of every kind of file that is read back one is written, then so many times one bit of it is flipped
+and the file is read again. *Wrong*: it is read, and what was read differs from what was written.
+*Traceback*: anything but one line. *Lost*: a run whose answer was computed and is on no disk.
+Prints a Markdown table; ends with 1 where one of these columns is not 0. Takes a few minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sciml.app import record
+from sciml.core.errors import InputError
+from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.mesh_file import read_mesh
+from sciml.core.problem.problem import FieldFile
+from sciml.core.problem.reader import load
+from sciml.core.run.files import load_fields, save_solution
+from sciml.core.run.frames import Frames
+from sciml.core.run.solution import Solution, Statistics, load_solution
+from sciml.core.run.status import Status
+from sciml.core.run.training_run import CHECKPOINT
+from sciml.core.run.weights import read_file
+from sciml.datasets.loader import OperatorData
+from sciml.datasets.statistics import Normaliser
+from sciml.datasets.store import read_manifest
+from sciml.operators import MgNO
+from sciml.operators.checkpoint import load_operator
+from sciml.operators.operator import Signature
+from sciml.solvers.learned.weights import read_stored, shipped
+from sciml.training import TensorData, Training, TrainingData, fit
+
+ROOT = Path(__file__).resolve().parents[1]
+TIMES = (0.0, 0.5, 1.0, 1.5)
+COLUMNS = ("tried", "refused", "wrong", "traceback", "lost")
+
+Reader = Callable[[], Any]
+
+
+def sciml(*words: object, limit: int | None = None) -> subprocess.CompletedProcess[str]:
+    """A command in a process of its own, which may write files of ``limit`` bytes at most."""
+
+    def narrow() -> None:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    return subprocess.run(
+        [sys.executable, "-m", "sciml.app.cli", *map(str, words)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=narrow,
+    )
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two things that were read are equal, arrays by every value."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a.nan_to_num(7.5), b.nan_to_num(7.5))
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return bool(a == b)
+
+
+def of_solution(path: Path) -> Any:
+    found = load_solution(path)
+    return (found.value, found.residual, found.stats.residuals, found.fields, str(found.on),
+            [s.name for s in found.statuses], load_fields(path))  # fmt: skip
+
+
+def of_frames(path: Path) -> Any:
+    """The first frame that is there; fewer of them are computed again, and no fault."""
+    found = Frames(TIMES, path, "one")
+    return [torch.equal(u[0], frame(k)[0]) for k, u in enumerate(found.states)] or [True]
+
+
+def frame(k: int) -> tuple[torch.Tensor, ...]:
+    u = torch.arange(600, dtype=torch.float64).reshape(20, 30) + k
+    return u, u.sin()
+
+
+def written(folder: Path) -> dict[str, tuple[Path, Reader]]:
+    """One file of every kind, and how it is read."""
+    draw = torch.Generator().manual_seed(0)
+    grid = Grid((20, 30), "node", Box((0.0, 0.0), (1.0, 1.0)))
+    value = torch.rand(grid.shape, generator=draw, dtype=torch.float64)
+    stats = Statistics(torch.tensor(3), torch.rand(4).double(), 0.1, 0.2)
+    residual = torch.tensor(1e-9, dtype=torch.float64)
+    solution = Solution(value, residual, (Status.CONVERGED,), stats, grid, "CG", ("a note",))
+    save_solution(solution, folder / "grid", {"K": value + 1})
+    axis = np.linspace(0, 1, 9)
+    points = np.stack([a.ravel() for a in np.meshgrid(axis, axis, indexing="ij")], axis=1)
+    index = np.arange(81).reshape(9, 9)
+    low = np.stack([index[:-1, :-1], index[1:, :-1], index[1:, 1:]], axis=-1).reshape(-1, 3)
+    high = np.stack([index[:-1, :-1], index[1:, 1:], index[:-1, 1:]], axis=-1).reshape(-1, 3)
+    mesh = Mesh(points, np.concatenate([low, high]))
+    on_mesh = Solution(value.flatten()[:81], residual, (Status.CONVERGED,), stats, mesh, "CG")
+    save_solution(on_mesh, folder / "mesh")
+    frames = Frames(TIMES, folder / "frames.h5", "one")
+    for k in range(3):
+        frames.append(*frame(k))
+    del frames
+    spec, small = ROOT / "configs" / "poisson.yaml", ("--set", "grid.shape=[9,9]")
+    assert sciml("solve", spec, *small, "--out", folder / "run").returncode == 0
+    family = ROOT / "configs" / "datasets" / "darcy.yaml"
+    made = sciml("generate", family, "--count", "10", "--out", folder / "data", *small,
+                 "--set", "dataset.shapes=[]")  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    x = torch.rand(8, 1, 17, generator=draw)
+    signature = Signature(("a",), ("u",), Grid((17,), "node", Box((0.0,), (1.0,))), ("dirichlet",))
+    data = TrainingData(TensorData(x, x), TensorData(x, x), signature, name="x")
+    fit(MgNO(width=4, layers=1, levels=2), data, Training(epochs=2, batch=8), folder / "operator")
+    net = folder / "operator"
+    weights = folder / "weights.safetensors"
+    source = next(iter(shipped().values()))
+    shutil.copyfile(source, weights)
+    kind = _kind(weights)
+    shard = next((folder / "data" / "data" / "train").glob("*.hdf5"))
+
+    def operator() -> Any:
+        found = load_operator(net)
+        return {**found.state_dict()}, str(found.options), str(found.signature)
+
+    def samples() -> Any:
+        found = OperatorData(folder / "data", "train")
+        return [(found[k]["x"], found[k]["y"]) for k in range(len(found))], found.input_channels
+
+    def stored(path: Path, kind: str) -> Any:
+        found = read_file(path, kind) if path.name == CHECKPOINT else read_stored(path, kind)
+        return found.tensors, found.options, found.provenance
+
+    def manifest() -> Any:
+        found = read_manifest(folder / "data")
+        return None if found is None else vars(found)
+
+    def normaliser() -> Any:
+        return vars(Normaliser.read(folder / "data"))
+
+    def cells() -> Any:
+        found = read_mesh(folder / "mesh" / "solution.vtu")
+        return found.points, found.cells
+
+    on_grid, on_cells = folder / "grid" / "solution.h5", folder / "mesh" / "solution.h5"
+    state, run = net / CHECKPOINT, folder / "run"
+    kinds: dict[str, tuple[Path, Reader]] = {
+        "solution.h5 on a grid": (on_grid, lambda: of_solution(on_grid)),
+        "solution.h5 on a mesh": (on_cells, lambda: of_solution(on_cells)),
+        "solution.h5 as a field": (on_grid, lambda: load(FieldFile(str(on_grid), "u"), "K")),
+        "solution.vtu as a mesh": (folder / "mesh" / "solution.vtu", cells),
+        "frames.h5": (folder / "frames.h5", lambda: of_frames(folder / "frames.h5")),
+        "run.json": (run / record.FILE, lambda: record.read(run, record.RUN)),
+        "checkpoint.safetensors": (state, lambda: stored(state, "training run")),
+        "an operator's weights": (next(net.glob("operator-*.safetensors")), operator),
+        "operator.json": (net / "operator.json", operator),
+        "a preconditioner's weights": (weights, lambda: stored(weights, kind)),
+        "a dataset's shard": (shard, samples),
+        "manifest.json": (folder / "data" / "manifest.json", manifest),
+        "stats.yaml": (folder / "data" / "stats.yaml", normaliser),
+    }  # fmt: skip
+    return kinds
+
+
+def _kind(path: Path) -> str:
+    """What kind of weights a file says that it holds."""
+    try:
+        read_stored(path, "")
+    except InputError as error:
+        return error.message.split("of kind '")[1].split("'")[0]
+    raise AssertionError("a file of no kind")
+
+
+def flipped(
+    kinds: dict[str, tuple[Path, Reader]], flips: int, seed: int
+) -> dict[str, Counter[str]]:
+    """So many flips of every kind of file."""
+    rng, counts = np.random.default_rng(seed), {}
+    for name, (path, read) in kinds.items():
+        found = counts[name] = Counter[str]()
+        whole, before = path.read_bytes(), read()
+        for _ in range(flips):
+            data = bytearray(whole)
+            place, bit = int(rng.integers(len(data))), int(rng.integers(8))
+            data[place] ^= 1 << bit
+            path.write_bytes(data)
+            found["tried"] += 1
+            try:
+                now = read()
+            except InputError as error:
+                found["refused"] += 1
+                found["traceback"] += "\n" in str(error)
+                continue
+            except Exception:
+                found["traceback"] += 1
+                traceback.print_exc()
+                continue
+            good = all(now) if name == "frames.h5" else same(before, now)
+            found["wrong"] += not good
+            if not good:
+                print(f"{name}: bit {bit} of byte {place} of {len(data)}", file=sys.stderr)
+        path.write_bytes(whole)
+    return counts
+
+
+def crowded(folder: Path) -> Counter[str]:
+    """Pairs of commands at once in one folder: one is refused by name, or both are whole."""
+    found: Counter[str] = Counter()
+    commands = {
+        "solve": [ROOT / "configs" / "heat.yaml"],
+        "generate": [ROOT / "configs" / "datasets" / "darcy.yaml", "--count", "20", "--set",
+                     "grid.shape=[33,33]", "--set", "dataset.shapes=[]"],
+    }  # fmt: skip
+    for verb, words in commands.items():
+        line = [sys.executable, "-m", "sciml.app.cli", verb, *map(str, words),
+                "--out", str(folder / verb)]  # fmt: skip
+        pair = [subprocess.Popen(line, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(2)]
+        ends = [process.communicate()[1] for process in pair]
+        codes = [process.returncode for process in pair]
+        found["tried"] += 1
+        found["refused"] += any("another run is" in text for text in ends)
+        found["traceback"] += any("Traceback" in text for text in ends)
+        found["lost"] += 0 not in codes
+    return found
+
+
+def full(folder: Path) -> Counter[str]:
+    """Commands that may write small files only, as on a disk that is full; then with room."""
+    found: Counter[str] = Counter()
+    in_time = ["solve", ROOT / "configs" / "allen-cahn.yaml"]
+    steady = ["solve", ROOT / "configs" / "poisson.yaml"]
+    for number, (words, limit) in enumerate(
+        (w, n) for w in (in_time, steady) for n in (0, 1000, 20_000, 100_000, 200_000)
+    ):
+        out = folder / f"full-{number}"
+        told = sciml(*words, "--out", out, limit=limit)
+        found["tried"] += 1
+        found["refused"] += told.returncode == 2
+        found["traceback"] += "Traceback" in told.stderr
+        again = sciml(*words, "--out", out)
+        found["lost"] += again.returncode != 0 or not load_solution(out).converged
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--flips", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        counts = flipped(written(folder), chosen.flips, chosen.seed)
+        counts["two writers"] = crowded(folder)
+        counts["full disk"] = full(folder)
+    print("| attack | " + " | ".join(COLUMNS) + " |\n|---" + "|---" * len(COLUMNS) + "|")
+    for kind, found in counts.items():
+        print(f"| {kind} | " + " | ".join(str(found[c]) for c in COLUMNS) + " |")
+    faults = sum(found[c] for found in counts.values() for c in ("wrong", "traceback", "lost"))
+    raise SystemExit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()
