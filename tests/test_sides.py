@@ -220,14 +220,14 @@ def test_fields_that_are_not_coupled_have_the_answers_of_their_own_problems(cent
     equations = {"u": Equation(d=1.0, K="1 + x"), "v": Equation(d=2.0, f="x")}
     grid, initial = Grid((24,), centring), {"u": 1.0, "v": 0.0}
     together = Problem(LINE, System(equations), sides, time=Time(0.2), initial=initial)
-    found = solve(together, SDIRK(rtol=1e-7), on=grid).last
+    found = solve(together, SDIRK(rtol=1e-5), on=grid).last
     for k, name in enumerate(("u", "v")):
         alone = Problem(
             LINE, equations[name], {side: own[name] for side, own in sides.items()},
             time=Time(0.2), initial=initial[name],
         )  # fmt: skip
-        right = solve(alone, SDIRK(rtol=1e-7), on=grid).last
-        torch.testing.assert_close(found[k], right, rtol=0, atol=1e-6)
+        right = solve(alone, SDIRK(rtol=1e-5), on=grid).last
+        torch.testing.assert_close(found[k], right, rtol=0, atol=1e-4)
 
 
 def test_a_side_of_one_field_names_another():
@@ -240,9 +240,9 @@ def test_a_side_of_one_field_names_another():
     problem = Problem(
         LINE, System(equations), sides, time=Time(0.3), initial={"u": 2.0, "v": 0.0}
     )  # fmt: skip
-    u, v = solve(problem, SDIRK(rtol=1e-8), on=Grid((16,), "cell")).last
+    u, v = solve(problem, SDIRK(rtol=1e-5), on=Grid((16,), "cell")).last
     torch.testing.assert_close(u, torch.full_like(u, 2.0))
-    assert float(v.mean()) == pytest.approx(0.6, abs=1e-6)
+    assert float(v.mean()) == pytest.approx(0.6, abs=1e-5)
 
 
 @pytest.mark.parametrize(
