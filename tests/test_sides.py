@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,9 +24,13 @@ from sciml import (
     Table,
     Time,
     discretize,
+    load_spec,
     solve,
 )
+from sciml.app.formula import statement
 from sciml.core.errors import InputError
+from sciml.core.problem.grid import Points
+from sciml.core.run.serialise import dump
 from sciml.discretization import semidiscretize
 from sciml.discretization.fields import values_on
 from sciml.discretization.points.jet import jet_of
@@ -42,6 +47,7 @@ F = f"-(0.3*{UX} + {K}*(-sin(2*x) + 0.6))"
 RADIATES = Condition(robin=Robin("1 + u**3", f"{FLUX} + (1 + ({U})**3)*({U})"))
 NEUMANN = Condition(neumann=f"{FLUX} - 0.5*(u**2 - ({U})**2)")
 GIVEN = Condition(dirichlet=U)
+FLOW = {"time": Time(0.1), "initial": {"u": 0.0, "v": 0.0}}
 SIDES = {"left": RADIATES, "right": NEUMANN, "bottom": RADIATES, "top": GIVEN}
 
 
@@ -163,6 +169,134 @@ def test_a_table_that_an_iterate_leaves_is_named_on_a_mesh():
     assert any("of u from 5 to 6" in note for note in solution.notes)
 
 
+def test_sources_of_a_flux_law_must_balance_where_nothing_else_does():
+    line = Box((0.0,), (1.0,))
+    sides = {"left": Condition(neumann=0.0), "right": Condition(neumann=-0.5)}
+    with pytest.raises(InputError, match=r"source and fluxes integrate to 0.5, must be 0"):
+        solve(Problem(line, Equation(K="1 + ux**2", f=1.0), sides), on=Grid((33,)))
+    # (1 + s^2) s = -x^2/2 for the slope s, whose mean level is zero.
+    solution = solve(Problem(line, Equation(K="1 + ux**2", f="x"), sides), on=Grid((201,)))
+    x = torch.linspace(0, 1, 201, dtype=torch.float64)
+    slope = (solution.value[2:] - solution.value[:-2]) / 0.01
+    torch.testing.assert_close((1 + slope**2) * slope, -(x[1:-1] ** 2) / 2, rtol=0, atol=1e-4)
+
+
+def test_auto_has_no_solver_at_points_and_says_so():
+    line = Box((0.0,), (1.0,))
+    sides = dict.fromkeys(line.sides, Condition(dirichlet=0.0))
+    problem = Problem(line, Equation(d=1.0), sides, time=Time(1.0), initial=0.0)
+    with pytest.raises(InputError, match="points") as caught:
+        solve(problem, on=Points(100))
+    assert caught.value.key
+
+
+# --- Conditions by field --------------------------------------------------------------------------
+
+LINE = Box((0.0,), (1.0,))
+OWN = {
+    "left": {"u": Condition(dirichlet=1.0), "v": Condition(neumann="-0.2*nx")},
+    "right": {"u": Condition(robin=Robin("1 + u**2", 0.3)), "v": Condition(dirichlet="t")},
+}
+
+
+@pytest.mark.parametrize("centring", ["cell", "node"])
+def test_fields_that_are_not_coupled_have_the_answers_of_their_own_problems(centring: str):
+    sides = dict(OWN)
+    if centring == "node":
+        # There a side is dirichlet for all fields or for none.
+        sides["left"] = {"u": Condition(dirichlet=1.0), "v": Condition(dirichlet="0.1*t")}
+        sides["right"] = {"u": OWN["right"]["u"], "v": Condition(neumann="t")}
+    equations = {"u": Equation(d=1.0, K="1 + x"), "v": Equation(d=2.0, f="x")}
+    grid, initial = Grid((24,), centring), {"u": 1.0, "v": 0.0}
+    together = Problem(LINE, System(equations), sides, time=Time(0.2), initial=initial)
+    found = solve(together, SDIRK(rtol=1e-5), on=grid).last
+    for k, name in enumerate(("u", "v")):
+        alone = Problem(
+            LINE, equations[name], {side: own[name] for side, own in sides.items()},
+            time=Time(0.2), initial=initial[name],
+        )  # fmt: skip
+        right = solve(alone, SDIRK(rtol=1e-5), on=grid).last
+        torch.testing.assert_close(found[k], right, rtol=0, atol=1e-4)
+
+
+def test_a_side_of_one_field_names_another():
+    """v is let in by u on the left alone: the integral of v is that of u there, t."""
+    sides = {
+        "left": {"u": Condition(neumann=0.0), "v": Condition(neumann="u")},
+        "right": Condition(neumann=0.0),
+    }
+    equations = {"u": Equation(d=1.0), "v": Equation(d=1.0)}
+    problem = Problem(
+        LINE, System(equations), sides, time=Time(0.3), initial={"u": 2.0, "v": 0.0}
+    )  # fmt: skip
+    u, v = solve(problem, SDIRK(rtol=1e-5), on=Grid((16,), "cell")).last
+    torch.testing.assert_close(u, torch.full_like(u, 2.0))
+    assert float(v.mean()) == pytest.approx(0.6, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        ({"left": {"u": GIVEN}}, "give a condition for v too"),
+        ({"left": {"u": GIVEN, "w": GIVEN}}, "the system has no field 'w'"),
+        ({"left": {"u": GIVEN, "v": Condition(periodic=True)}}, "periodic for all fields or for"),
+        ({"left": {"u": Condition(dirichlet="v"), "v": GIVEN}}, "a Dirichlet value may not depend"),
+        ({"left": {"u": GIVEN, "v": Condition(neumann=0.0)}}, "for all fields or for none; use"),
+    ],
+)
+def test_what_conditions_by_field_lack_is_said(sides: dict, message: str):
+    equation, rest = System({"u": Equation(d=1.0), "v": Equation(d=1.0)}), {"right": GIVEN}
+    with pytest.raises(InputError, match=message):
+        semidiscretize(Problem(LINE, equation, sides | rest, **FLOW), Grid((9,)))
+
+
+def test_an_equation_of_one_condition_a_side_refuses_conditions_by_field():
+    sides = {side: {"u": Condition(dirichlet=0.0)} for side in LINE.sides}
+    with pytest.raises(InputError, match="conditions by field are for systems") as caught:
+        Problem(LINE, Equation(), sides)
+    assert caught.value.key == "problem.boundary.left"
+    equation = System({"u": Equation(d=1.0), "v": Equation(d=1.0)})
+    each = {"u": Condition(dirichlet=0.0), "v": Condition(neumann=0.0)}
+    own = {side: dict(each) for side in LINE.sides}
+    with pytest.raises(InputError, match="at points one serves all fields"):
+        strong_form(Problem(LINE, equation, own, **FLOW))
+
+
+SPEC = """
+problem:
+  domain: {kind: box, lower: [0], upper: [1]}
+  equation: {kind: system, equations: {u: {d: 1}, v: {d: 1, f: u}}}
+  boundary:
+    left: {u: {dirichlet: 1}, v: {neumann: 0}}
+    right: {u: {robin: {alpha: "1 + v", g: 0}}, v: {dirichlet: t}}
+  time: {end: 0.05}
+  initial: {u: 1, v: 0}
+grid: {shape: [32], centring: cell}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("", "", ""),
+        ("u: {dirichlet: 1}", "u: {dirichet: 1}", "6:16: problem.boundary.left.u.dirichet"),
+        ("left: {u:", "left: {w:", "the system has no field 'w'"),
+        ("{u: {dirichlet: 1}, v: {neumann: 0}}", "{dirichet: {file: a}}", "mean 'dirichlet'"),
+    ],
+)
+def test_a_spec_has_conditions_by_field(old: str, new: str, said: str, tmp_path: Path):
+    (tmp_path / "spec.yaml").write_text(SPEC.replace(old, new))
+    if said:
+        with pytest.raises(InputError, match=said):
+            load_spec(tmp_path / "spec.yaml")
+        return
+    spec = load_spec(tmp_path / "spec.yaml")
+    assert spec.problem.boundary_of("v")["right"] == Condition(dirichlet="t")
+    plain = dump(spec.problem)
+    assert plain["boundary"]["left"]["v"]["neumann"] == 0
+    assert "v: " in statement(plain)
+
+
 # --- The same conditions at points, in flows, for waves -------------------------------------------
 
 
@@ -221,7 +355,6 @@ def test_an_open_side_of_waves_names_the_normal():
 # --- One line where a name may not stand ----------------------------------------------------------
 
 MESH = unit_mesh(2, 2)
-FLOW = {"time": Time(0.1), "initial": {"u": 0.0, "v": 0.0}}
 
 
 def stated(place: str, condition: Condition):

@@ -319,6 +319,9 @@ def _sides(boundary: Plain) -> Iterator[tuple[str, str]]:
 
 
 def _condition(condition: Plain) -> str:
+    if all(isinstance(each, Mapping) for each in condition.values()):
+        own = condition.items()
+        return "; ".join(f"{escape(str(field))}: {_condition(each)}" for field, each in own)
     flux = f"{_NORMAL}<mo>·</mo><mi>K</mi>{_GRADIENT}<mi>u</mi>"
     if condition.get("dirichlet") is not None:
         return math(f"<mi>u</mi><mo>=</mo>{_whole(condition['dirichlet'])}")

@@ -12,6 +12,7 @@ import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -28,6 +29,7 @@ from typing_extensions import NotRequired, Required, TypeAliasType, TypedDict
 
 from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import Condition
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.problem import Problem
 from sciml.solvers.linear.preconditioner import Preconditioner, preconditioners
@@ -139,13 +141,32 @@ class _Types:
             return series[tuple(a if a is ... else self._translate(a) for a in arguments)]
         if origin is Mapping:
             generic: Any = Mapping
-            return generic[arguments[0], self._translate(arguments[1])]
+            value = self._by_field() if arguments[1] is Condition else self._translate(arguments[1])
+            return generic[arguments[0], value]
         if hint is Preconditioner:
             self.preconditioned = True
             return ForwardRef("AnyPreconditioner")
         if hint is Any or _is_interface(hint):
             return ForwardRef("AnySolver")
         raise _NotInYaml
+
+    def _by_field(self) -> Any:
+        """A side's condition, or one for each field."""
+        one = self.dictionary(Condition)
+        generic: Any = Mapping
+        known = [f.name for f in dataclasses.fields(Condition)]
+
+        def which(value: Any) -> str:
+            several = isinstance(value, dict) and bool(value)
+            several = several and all(isinstance(entry, dict) for entry in value.values())
+            # A key that is nearly one of a condition's is a slip, and no field.
+            near = several and any(get_close_matches(str(key), known, 1, 0.7) for key in value)
+            return "several" if several and not near else "one"
+
+        return Annotated[
+            Annotated[one, Tag("one")] | Annotated[generic[str, one], Tag("several")],
+            Discriminator(which),
+        ]
 
     def _union(self, arguments: tuple[Any, ...]) -> Any:
         kinds = [a for a in arguments if isinstance(a, type) and _has_kind(a)]

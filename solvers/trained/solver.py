@@ -110,7 +110,7 @@ class TrainedSolver(ABC):
         device = torch.get_default_device()
         if isinstance(place, Grid):
             check_memory(given, place, torch.float64, device, words=_WORDS)
-        if self.points is not None:
+        if self.points:
             try:
                 check_memory(given, Grid((self.points,)), torch.float64, device, words=_WORDS)
             except InputError:

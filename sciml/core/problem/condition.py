@@ -12,7 +12,7 @@ them. A Dirichlet value names no field, since it is what the field is, and nothi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeVar
 
 from sciml.core.errors import InputError
@@ -37,11 +37,12 @@ class Robin:
 
 @dataclass(frozen=True)
 class Condition:
-    """What holds on one side; exactly one of the five is given.
+    """What holds on one side; exactly one of the six is given.
 
     ``dirichlet``: u = value, a list for a velocity or a displacement. ``neumann``: n . K grad u =
     value, n outward. ``robin``: see :class:`Robin`. ``periodic``: on both sides of a pair.
-    ``absorbing``: waves leave, for the Helmholtz equation.
+    ``absorbing``: waves leave, for the Helmholtz equation. ``by_field``: of a system one condition
+    for each of its fields, none of them periodic.
     """
 
     dirichlet: Coefficient | Vector | None = None
@@ -49,6 +50,7 @@ class Condition:
     robin: Robin | None = None
     periodic: bool = False
     absorbing: bool = False
+    by_field: Mapping[str, Condition] | None = field(default=None, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -60,8 +62,10 @@ class Condition:
             )
 
     @property
-    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing"]:
-        """Which of the five it is."""
+    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing", "by_field"]:
+        """Which of the six it is."""
+        if self.by_field is not None:
+            return "by_field"
         if self.dirichlet is not None:
             return "dirichlet"
         if self.neumann is not None:

@@ -105,7 +105,7 @@ class PDE(ABC):
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
     ``always_linear``: whether it is linear whatever its coefficients are. ``element``: which one
-    suits it on a mesh.
+    suits it on a mesh. ``own_conditions``: whether each of its fields may have its own.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
@@ -114,6 +114,7 @@ class PDE(ABC):
     complex: ClassVar[bool] = False
     always_linear: ClassVar[bool] = False
     element: ClassVar[Literal["P1", "P2"]] = "P1"
+    own_conditions: ClassVar[bool] = False
 
     @property
     def linear(self) -> bool:
@@ -221,14 +222,15 @@ _GRAY_SCOTT = {
 class System(PDE):
     """Several fields, each with an equation whose coefficients may name all of them.
 
-    ``equations`` maps a field's name to its :class:`Equation`; the boundary conditions hold for
-    every field. ``gray_scott`` is du/dt = Du Lap u - u v^2 + feed (1 - u),
-    dv/dt = Dv Lap v + u v^2 - (feed + kill) v, and reads these four parameters.
+    ``equations`` maps a field's name to its :class:`Equation`; a boundary condition holds for
+    every field unless it is given by field. ``gray_scott`` is du/dt = Du Lap u - u v^2 +
+    feed (1 - u), dv/dt = Dv Lap v + u v^2 - (feed + kill) v, and reads these four parameters.
     """
 
     equations: Mapping[str, Equation] = field(default_factory=dict)
     kind: Literal["system", "gray_scott"] = "system"
     title: ClassVar[str] = "a system"
+    own_conditions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.kind == "gray_scott" and not self.equations:

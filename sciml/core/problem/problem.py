@@ -113,7 +113,8 @@ class Problem:
 
     ``boundary`` maps every side of the domain (``left``, ``right``, ``bottom``, ``top``, ``back``,
     ``front``), or every named boundary of a mesh, to its :class:`Condition`. ``domain`` is None for
-    a problem on a mesh. ``initial``: the field at ``time.start``, or a mapping such as
+    a problem on a mesh. Of a system a side may have a mapping of its fields to their own conditions
+    instead. ``initial``: the field at ``time.start``, or a mapping such as
     ``{u: ..., ut: ...}`` where there is more than one. ``parameters`` are names usable in every
     expression; a parameter given as a sequence makes a batch of problems, one given as
     :class:`Unknown` is found from ``observations``: a CSV file whose first line names its columns,
@@ -137,6 +138,8 @@ class Problem:
     noise: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
+        stated = {side: self._stated(side, given) for side, given in self.boundary.items()}
+        object.__setattr__(self, "boundary", stated)
         if self.domain is not None:
             object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
             _check_sides(self.domain, self.boundary)
@@ -204,10 +207,48 @@ class Problem:
     @property
     def conditions(self) -> tuple[tuple[str, Condition], ...]:
         """All conditions, that of an obstacle's rim included, with the keys of their values."""
-        stated = {f"problem.boundary.{side}": given for side, given in self.boundary.items()}
+        stated = {}
+        for side, given in self.boundary.items():
+            if given.by_field is None:
+                stated[f"problem.boundary.{side}"] = given
+            for name, own in (given.by_field or {}).items():
+                stated[f"problem.boundary.{side}.{name}"] = own
         if self.obstacle is not None:
             stated["problem.obstacle.boundary"] = self.obstacle.boundary
         return tuple((f"{key}.{given.kind}", given) for key, given in stated.items())
+
+    def boundary_of(self, name: str) -> dict[str, Condition]:
+        """The conditions for one field."""
+        return {
+            side: given if given.by_field is None else given.by_field[name]
+            for side, given in self.boundary.items()
+        }
+
+    def _stated(self, side: str, given: Condition | Mapping[str, Condition]) -> Condition:
+        """The condition of a side, one for all fields or one for each; InputError for others."""
+        condition = Condition(by_field=given) if isinstance(given, Mapping) else given
+        if condition.by_field is None:
+            return condition
+        key, own, known = f"problem.boundary.{side}", condition.by_field, self.unknowns
+        if not self.equation.own_conditions:
+            raise InputError(
+                f"conditions by field are for systems; '{self.equation.kind}' has one a side", key
+            )
+        for name in own:
+            if name not in known:
+                raise InputError(
+                    f"the system has no field '{name}'{did_you_mean(name, known)}", f"{key}.{name}"
+                )
+        missing = [name for name in known if name not in own]
+        if missing:
+            raise InputError(f"give a condition for {', '.join(missing)} too", key)
+        for name, each in own.items():
+            if each.kind in ("periodic", "by_field"):
+                raise InputError(
+                    "a side is periodic for all fields or for none: write periodic: true for it",
+                    f"{key}.{name}",
+                )
+        return condition
 
     def check_conditions(self) -> None:
         """Raise InputError where the data of a condition name what they may not."""

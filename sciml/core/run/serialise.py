@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sciml.core.problem.condition import Condition
 from sciml.core.problem.grid import Grid
 
 
@@ -15,6 +16,8 @@ def dump(value: Any) -> Any:
     Reading the result back gives an equal spec. Python-only values (tensors, functions) become
     their repr.
     """
+    if isinstance(value, Condition) and value.by_field is not None:
+        return dump(value.by_field)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         entries = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
         shown = {f.name: dump(v) for f, v in entries if v is not None and _is_shown(value, f)}

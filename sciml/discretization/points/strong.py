@@ -175,6 +175,12 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
     if problem.obstacle is not None:
         raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
     problem.check_conditions()
+    for side, condition in problem.boundary.items():
+        if condition.by_field is not None:
+            raise InputError(
+                "conditions by field are for systems on grids; at points one serves all fields",
+                f"problem.boundary.{side}",
+            )
     axes = problem.box.axes
     for name in {*axes, "t", *state_names(problem.unknowns, axes), *NORMAL} & {*problem.parameters}:
         raise InputError(

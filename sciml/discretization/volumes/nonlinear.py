@@ -412,7 +412,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         notes=tuple(info.notes),
         remarks=lambda u, t: fluxes.remarks(levelled(u), t),
         guess=guess(problem, info) if any(fluxes.state_K) else None,
-        measure=_free(problem, lay, fluxes.volume, floating),
+        measure=_free(problem, lay, fluxes.volume, kernel),
     )
 
 

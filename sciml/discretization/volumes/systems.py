@@ -45,12 +45,13 @@ _COEFFICIENTS = ("m", "d", "K", "b", "c", "f")
 
 @dataclass(frozen=True)
 class _Field:
-    """One field: its uncoupled part and problem, and c and f where they name a field."""
+    """One field: its uncoupled part and problem, what of c and f and which sides name a field."""
 
     system: NonlinearSystem
     problem: Problem
     c: Any
     f: Any
+    ends: tuple[End, ...]
 
 
 @semidiscretises(System, Grid)
@@ -77,22 +78,23 @@ def semidiscretize_fields(
             "problem.time",
         )
     _check_initial(problem, names)
-    first = next(iter(equation.equations.values()))
-    info = data(
-        _alone(problem, first, names[0]),
-        layout(problem, on.bind(problem.box), dtype, device),
-        dtype,
-        device,
-    )
+    every = {name: _alone(problem, own, name) for name, own in equation.equations.items()}
+    grid = on.bind(problem.box)
+    layouts = [layout(alone, grid, dtype, device) for alone in every.values()]
+    if any(lay.shape != layouts[0].shape for lay in layouts):
+        raise InputError(
+            "on a node grid a side is dirichlet for all fields or for none; use centring: cell",
+            "grid.centring",
+        )
+    info = data(every[names[0]], layouts[0], dtype, device)
     for name in set(state_names(names)) & set(problem.parameters):
         raise InputError(
             f"a parameter cannot be called '{name}': the name is taken",
             f"problem.parameters.{name}",
         )
     info = replace(info, fields=names)
-    ends = ends_of_state(problem, info)
-    fields = {name: _field(problem, name, on, info, names, ends) for name in names}
-    return _Coupled(fields, info, ends).system(on.bind(problem.box))
+    fields = {name: _field(problem, name, on, info, names) for name in names}
+    return _Coupled(fields, info).system(grid)
 
 
 def _check_initial(problem: Problem, names: tuple[str, ...]) -> None:
@@ -115,7 +117,13 @@ def _check_initial(problem: Problem, names: tuple[str, ...]) -> None:
 def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
     """The problem of one field by itself."""
     bare = replace(equation, kind="general")
-    return replace(problem, equation=bare, initial=problem.first[name], exact=None)
+    return replace(
+        problem,
+        equation=bare,
+        boundary=problem.boundary_of(name),
+        initial=problem.first[name],
+        exact=None,
+    )
 
 
 @contextmanager
@@ -136,7 +144,6 @@ def _field(
     on: Grid,
     info: Data,
     names: tuple[str, ...],
-    ends: tuple[End, ...],
 ) -> _Field:
     equation = problem.equation_as(System).equations[name]
     own: dict[str, Any] = {}
@@ -159,17 +166,18 @@ def _field(
     uncoupled = replace(equation, kind="general", **rest)
     alone = _alone(problem, uncoupled, name)
     with _keyed(name):
+        ends = ends_of_state(alone, info)
         system = semidiscretize(insulated(alone, ends), on, dtype=info.dtype, device=info.device)
     if system.inertia is not None or system.mass is None:
         raise InputError("every field needs d (before its u_t) and no m", f"{_KEY}.{name}.d")
-    return _Field(system, alone, own.get("c"), own.get("f"))
+    return _Field(system, alone, own.get("c"), own.get("f"), ends)
 
 
 class _Coupled:
     """The residual of all fields, and the parts of it by field."""
 
-    def __init__(self, fields: dict[str, _Field], info: Data, ends: tuple[End, ...]) -> None:
-        self.fields, self.info, self.ends = fields, info, ends
+    def __init__(self, fields: dict[str, _Field], info: Data) -> None:
+        self.fields, self.info = fields, info
         self.names, self.dimension = tuple(fields), info.layout.dimension
         self.volume = info.layout.measure()
 
@@ -194,10 +202,10 @@ class _Coupled:
             if field.f is not None:
                 total = total - over_volumes(field.f, here, f"{_KEY}.{name}.f")
             total = self.volume * total
-            if self.ends:
+            if field.ends:
                 scheme = scheme_of(field.problem, self.info.layout.grid)
                 total = total + state_residual(
-                    field.problem, self.ends, states[name], now, scheme, fields=states, own=name
+                    field.problem, field.ends, states[name], now, scheme, fields=states, own=name
                 )
             values.append(total)
         return self._each(values)
