@@ -447,6 +447,19 @@ def test_where_only_K_names_u_the_answer_has_zero_mean(centring):
     assert 3.5 < errors[0] / errors[1] < 4.5
 
 
+def test_what_is_carried_round_a_periodic_box_has_zero_mean_too():
+    domain, grid = box(1), Grid((33,))
+    periodic = all_sides(domain, Condition(periodic=True))
+    problem = Problem(domain, Equation(K="1 + u**2", b=(1.0,), f="cos(2*pi*x)"), periodic)
+    start = 2 + values_on(problem, grid, "0*x", "problem.exact")
+    for initial in (None, start):
+        value = solve(problem, Newton(rtol=1e-12), on=grid, initial=initial).value
+        assert abs(float(value[:-1].mean())) < 1e-14
+        assert float(value.max()) > 0.01
+    with pytest.raises(InputError, match="incompatible"):
+        solve(Problem(domain, Equation(K="1 + u**2", b=(1.0,), f=1.0), periodic), on=grid)
+
+
 def test_a_level_that_is_free_is_found_from_any_start_and_by_multigrid():
     grid, problem = Grid((49, 49)), floating("cos(pi*x)*(1 + y)", box(2))
     right = solve(problem, Newton(), on=grid)

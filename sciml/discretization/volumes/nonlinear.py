@@ -363,7 +363,10 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
     level = depends_on((form.b or (), form.c, form.f), info, _KEY)
     reaction = bool(fluxes.state_ends) or not (isinstance(form.c, Real) and form.c == 0)
     free = not reaction and "u" not in level and fluxes.frozen(zero, start).nullspace
-    balanced = free and problem.time is None and not (level & set(STATE) or any(fluxes.carried))
+    carried = any(fluxes.carried)
+    # What a constant velocity carries round a periodic box has no mean either.
+    carried &= not (all(lay.periodic) and all(isinstance(v, Real) for v in fluxes.b))
+    balanced = free and problem.time is None and not (level & set(STATE) or carried)
     floating = balanced and "u" in found
     lacking: torch.Tensor | None = None
     if balanced:
