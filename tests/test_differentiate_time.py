@@ -207,3 +207,16 @@ def test_steps_that_only_a_smooth_solution_bears_have_no_gradient() -> None:
     short = sciml.solve(heated("k*cos(t)", k), RungeKutta(step=0.01), on=sciml.Grid((7,)))
     (slope,) = torch.autograd.grad(short.last.mean(), k)
     assert float(slope) == pytest.approx(math.sin(1.0), rel=1e-6)
+
+
+def test_a_run_that_ended_early_has_no_gradient_by_its_sides_alone() -> None:
+    g = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    sides = {side: Condition(dirichlet="g") for side in LINE.sides}
+    equation = Equation(d=1.0, f="1000*u**2")
+    problem = Problem(
+        LINE, equation, sides, parameters={"g": g}, time=Time(1.0, frames=5), initial="g"
+    )
+    solution = sciml.solve(problem, SDIRK(), on=ON, throw=False)
+    assert not all(status.success for status in solution.statuses)
+    assert any("no gradient" in note for note in solution.notes)
+    assert not solution.value.requires_grad

@@ -685,7 +685,7 @@ class Integrator(ABC):
                 *_remarks(self.kind, scheme, march.journal, found),
                 *looked_up_outside(system.outside()),
             )
-        states = [state[0] for state in kept.states]
+        states, tracked = [state[0] for state in kept.states], False
         if wants_gradient(system, state.times[0]):
             if found or not kept.complete:
                 notes = (*notes, "no gradient: it needs a whole run that was not interrupted")
@@ -698,13 +698,16 @@ class Integrator(ABC):
                 if fading:
                     scheme = self.scheme(system, state.times[0])
                     states = replay(scheme, system, kept.times, march.journal)
+                    tracked = True
                 else:
                     notes = (
                         *notes,
                         f"no gradient: {self.kind} took steps that enlarge rounding {grown:.1g} "
                         "times, which only a smooth solution bears; give a step, or take sdirk",
                     )
-        return self._solution(march, position, states, (state.setup_seconds, seconds), notes)
+        # Without the steps' graph that of the sides' data alone would be a wrong one.
+        with torch.set_grad_enabled(tracked):
+            return self._solution(march, position, states, (state.setup_seconds, seconds), notes)
 
     def _solution(
         self,
