@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 import sciml
 from sciml.core.problem.problem import Condition, Equation, Problem, Time
+from sciml.core.run.differentiate import attach
 from sciml.core.run.solve import Solver
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
@@ -132,3 +135,88 @@ def test_parameters_of_a_nonlinear_equation_and_of_its_sides(equation: Equation)
         return value_of(problem, SDIRK(step=0.025, rtol=1e-9))
 
     assert equal(answer, field(), field(seed=1), field(seed=2))
+
+
+def heated(source: str, k: torch.Tensor, **time: object) -> Problem:
+    """u_t = u_xx + source from rest between insulated ends: the mean of u is its integral."""
+    sides = {"all": Condition(neumann=0.0)}
+    span = Time(1.0, **time)  # type: ignore[arg-type]
+    equation = Equation(d=1.0, f=source)
+    return Problem(LINE, equation, sides, parameters={"k": k}, time=span, initial=0.0)
+
+
+@pytest.mark.parametrize("solver", [SDIRK(), BDF(rtol=1e-6), IMEX()], ids=lambda s: s.kind)
+@pytest.mark.parametrize(
+    ("source", "breaks", "truth"),
+    [("k*where(t < 0.3, 1, 0)", (0.3,), 0.3), ("k*cos(t)", (), math.sin(1.0))],
+    ids=["jump", "cosine"],
+)
+def test_stages_that_need_no_solve_have_the_gradient_of_their_equation(
+    solver: Solver, source: str, breaks: tuple[float, ...], truth: float
+) -> None:
+    k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    value = sciml.solve(heated(source, k, breaks=breaks), solver, on=sciml.Grid((17,))).last
+    (slope,) = torch.autograd.grad(value.mean(), k)
+    # The steps are linear in k = 1, so that their gradient is their value.
+    assert float(slope) == pytest.approx(float(value.detach().mean()), rel=1e-8)
+    assert float(slope) == pytest.approx(truth, rel=1e-4)
+
+
+def test_an_answer_has_no_gradient_by_its_guess() -> None:
+    a = torch.tensor([4.0], dtype=torch.float64, requires_grad=True)
+    guess = a / 2
+    root = attach(guess, lambda x: a - x * x, lambda g: g / (2 * guess.detach()))
+    assert torch.autograd.grad(root.sum(), a)[0].tolist() == [0.25]
+    apart = attach(guess, lambda x: 2 - x, lambda g: g)
+    assert not apart.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("solver", "nonlinear"),
+    [
+        (STIFF[0], True),
+        (STIFF[1], False),
+        (STIFF[2], False),
+        (STIFF[3], True),
+        (RungeKutta(step=0.005), True),
+    ],
+    ids=["sdirk", "sdirk of order 3", "imex", "bdf", "runge_kutta"],
+)
+def test_data_that_jump_in_source_conductivity_and_sides(solver: Solver, nonlinear: bool) -> None:
+    def answer(theta: torch.Tensor) -> torch.Tensor:
+        on = "where(t < 0.02, 1, 0.25)"
+        K = f"0.2 + q*{on} + 0.1*u**2" if nonlinear else f"0.2 + q*{on}"
+        equation = Equation(d=1.0, K=K, f=f"k*{on} - a*u")
+        sides = {
+            "left": Condition(dirichlet=f"g*{on}"),
+            "right": Condition(neumann=f"g*{on}"),
+        }
+        parameters = dict(zip("kqga", theta, strict=True))
+        time = Time(0.06, breaks=(0.02,))
+        problem = Problem(LINE, equation, sides, parameters=parameters, time=time, initial="g+k*x")
+        return value_of(problem, solver)
+
+    assert equal(answer, field(4))
+
+
+def test_steps_that_only_a_smooth_solution_bears_have_no_gradient() -> None:
+    k = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    free = sciml.solve(heated("k*cos(t)", k), RungeKutta(), on=sciml.Grid((17,)))
+    assert not free.value.requires_grad
+    assert any("no gradient: runge_kutta took steps that enlarge" in note for note in free.notes)
+    short = sciml.solve(heated("k*cos(t)", k), RungeKutta(step=0.01), on=sciml.Grid((7,)))
+    (slope,) = torch.autograd.grad(short.last.mean(), k)
+    assert float(slope) == pytest.approx(math.sin(1.0), rel=1e-6)
+
+
+def test_a_run_that_ended_early_has_no_gradient_by_its_sides_alone() -> None:
+    g = torch.tensor(1.0, dtype=torch.float64, requires_grad=True)
+    sides = {side: Condition(dirichlet="g") for side in LINE.sides}
+    equation = Equation(d=1.0, f="1000*u**2")
+    problem = Problem(
+        LINE, equation, sides, parameters={"g": g}, time=Time(1.0, frames=5), initial="g"
+    )
+    solution = sciml.solve(problem, SDIRK(), on=ON, throw=False)
+    assert not all(status.success for status in solution.statuses)
+    assert any("no gradient" in note for note in solution.notes)
+    assert not solution.value.requires_grad

@@ -161,8 +161,11 @@ class LinearSolver(ABC):
             statuses, reasons = explained(A, right, statuses, self.rtol)
         x = result.x
         if torch.is_grad_enabled() and (system.A.requires_grad or data.requires_grad):
-            gap = data - system.A.apply(x)
-            x = attach(x, gap, lambda gradient: adjoint(self, state, gradient))
+            x = attach(
+                x,
+                lambda fixed: data - system.A.apply(fixed),
+                lambda gradient: adjoint(self, state, gradient),
+            )
         return Solution(
             system.value(x),
             residual,

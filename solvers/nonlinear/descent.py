@@ -258,7 +258,9 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
     """u with the graph of F, by the implicit function theorem: one solve with J transposed."""
     if not torch.is_grad_enabled():
         return u
-    residual = -system.residual(u, 0.0)
+
+    def residual(fixed: torch.Tensor) -> torch.Tensor:
+        return -system.residual(fixed, 0.0)
 
     def on_zero_mean(gradient: torch.Tensor) -> torch.Tensor:
         A, M = OnZeroMean(last.J.transpose()), inverse(last.P)

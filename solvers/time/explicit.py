@@ -87,6 +87,8 @@ class RungeKutta(Integrator):
 class ExplicitRungeKutta(Scheme):
     """Steps of an explicit table."""
 
+    explicit = True
+
     def __init__(self, system: NonlinearSystem, tableau: Tableau) -> None:
         self.system, self.tableau = system, tableau
         self.name, self.exponent = tableau.name, tableau.embedded + 1

@@ -153,8 +153,12 @@ class StageSolver:
             found = self._solve(tau, base, t, guess, alive, residual)
         if not torch.is_grad_enabled():
             return found
-        U = found.value
-        gap = self.right(tau, base) - self.shift(tau) * U - residual(U, t)
+
+        def gap(U: torch.Tensor) -> torch.Tensor:
+            force: torch.Tensor = residual(U, t)
+            return self.right(tau, base) - self.shift(tau) * U - force
+
+        U = found.value.detach()
         attached = attach(U, gap, lambda g: self._adjoint(tau, U, t, residual, g))
         return replace(found, value=attached)
 
@@ -163,18 +167,21 @@ class StageSolver:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The whole stage and its derivative, from its first part.
 
-        Where a graph is kept the derivative is that of the equation, not (U - base) / tau: what
-        the adjoint misses of the difference would grow by h / tau from step to step.
+        Where a graph is kept the numbers are the same, but their gradient is that of the equation
+        and not of (U - base) / tau: what the adjoint misses of the difference would grow by h / tau
+        from step to step.
         """
+        found = recovered(U.detach(), base.detach(), tau)
         if not torch.is_grad_enabled():
-            return recovered(U, base, tau)
+            return found
         mass, inertia, force = self.system.mass, self.system.inertia, residual(U, t)
         if inertia is None:
-            return U[None], (-force / mass)[None]
+            return U[None], _valued(found[1], (-force / mass)[None])
         damping = torch.zeros_like(inertia) if mass is None else mass
         pull = -(force + damping * base[1]) / (inertia + tau * damping)
         velocity = base[1] + tau * pull
-        return torch.stack([U, velocity]), torch.stack([velocity, pull])
+        stage, slope = torch.stack([U, velocity]), torch.stack([velocity, pull])
+        return _valued(found[0], stage), _valued(found[1], slope)
 
     def _adjoint(
         self, tau: float, U: torch.Tensor, t: float, residual: Any, gradient: torch.Tensor
@@ -406,6 +413,11 @@ def recovered(U: torch.Tensor, base: torch.Tensor, tau: float) -> tuple[torch.Te
     return torch.stack([U, velocity]), torch.stack([velocity, (velocity - base[1]) / tau])
 
 
+def _valued(value: torch.Tensor, graph: torch.Tensor) -> torch.Tensor:
+    """The numbers of ``value`` with the gradient of ``graph``."""
+    return value + (graph - graph.detach())
+
+
 def stage_remark(stages: StageSolver) -> str:
     """What the implicit stages cost."""
     return f"{stages.note}, {stages.solves} solves with {stages.setups} set-ups"
@@ -518,7 +530,7 @@ class IMEX(Integrator):
 class AdditiveRungeKutta(Scheme):
     """Steps of a pair of tables."""
 
-    frugal = True
+    frugal = explicit = True
 
     def __init__(
         self, system: NonlinearSystem, tableau: Tableau, rtol: float, start: float

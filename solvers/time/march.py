@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, isfinite
 from pathlib import Path
@@ -134,12 +134,14 @@ class Scheme(ABC):
     ``exponent``: the error estimate is O(h^exponent). ``growth``: the largest factor from one step
     to the next. ``frugal``: a change of the step costs a set-up, so small ones are not made.
     ``fixed_step``: the step of a method that has no other, unless the user gives one.
+    ``explicit``: steps may be longer than is stable, where the solution does not show it.
     """
 
     name: str
     exponent: int
     growth: float = 5.0
     frugal: bool = False
+    explicit: bool = False
     fixed_step: float | None = None
 
     @abstractmethod
@@ -172,6 +174,8 @@ _FINEST = 1e-13  # the least local error that rounding leaves to be estimated
 _ATOL = 1e-9  # of the largest norm so far
 _FROM_REST = 1e-3  # of the whole time, in the place of a size over a rate
 _NOTHING = 1e-300  # so that no error beside no allowance is no error
+_DISTURBANCE = 1e-12  # of the largest norm, to see whether steps are stable
+_AMPLIFIED = 1e8  # by which rounding would show in a gradient
 _MOST_STEPS = 1e8  # a fixed step that asks for more would not end
 _ENDLESS, _SETTLED = 1e9, 1000  # so many steps ahead after so many taken: nor would this
 
@@ -504,11 +508,8 @@ def replay(
     """u at every frame, with a graph; the steps are those of ``journal``."""
     y = first_state(system)
     memory = scheme.begin(y, times[0])
-    states, done = [y[0]], 0
-    for start, mark in zip(times, journal.marks, strict=False):
-        sizes = tuple(journal.sizes[done:mark])
-        jumps = {k - done: t for k, t in journal.jumps if done <= k < mark}
-        done = mark
+    states = [y[0]]
+    for start, sizes, jumps in _intervals(times, journal):
 
         def interval(
             y: torch.Tensor,
@@ -528,6 +529,41 @@ def replay(
     return states
 
 
+def amplification(
+    scheme: Scheme, system: NonlinearSystem, frames: Frames, journal: Journal, size: torch.Tensor
+) -> float:
+    """By how much the steps of ``journal`` enlarge a small disturbance in each of them.
+
+    ``size``: (parts, *batch), what it is small beside. A solution that is smooth by nature lets an
+    explicit method take steps that are not stable; its gradient, which is not smooth, does not.
+    """
+    dimension = len(system.shape)
+    y = first_state(system)
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1
+    size = _DISTURBANCE * torch.where(size > 0, size, torch.ones_like(size))
+    noise = spread(size, dimension) * signs
+    memory, largest = scheme.begin(y, frames.times[0]), 0.0
+    intervals = _intervals(frames.times, journal)
+    for (start, sizes, jumps), state in zip(intervals, frames.states[1:], strict=True):
+        y, *rest = _steps(scheme, y, memory, start, sizes, jumps, dimension, noise)
+        memory, known = tuple(rest), torch.isfinite(state[0])
+        grown = torch.where(known, (y[0] - state[0]).abs(), 0.0) / noise[0].abs()
+        largest = max(largest, float(grown.nan_to_num(nan=torch.inf).max()))
+    return largest
+
+
+def _intervals(
+    times: tuple[float, ...], journal: Journal
+) -> Iterator[tuple[float, tuple[float, ...], Mapping[int, float]]]:
+    """Of every interval between frames its start, its steps, and after which of them data jump."""
+    done = 0
+    for start, mark in zip(times, journal.marks, strict=False):
+        jumps = {k - done: t for k, t in journal.jumps if done <= k < mark}
+        yield start, tuple(journal.sizes[done:mark]), jumps
+        done = mark
+
+
 def _steps(
     scheme: Scheme,
     y: torch.Tensor,
@@ -536,6 +572,7 @@ def _steps(
     sizes: tuple[float, ...],
     jumps: Mapping[int, float],
     dimension: int,
+    noise: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ...]:
     scheme.forget()
     alive = torch.ones(y.shape[1 : y.ndim - dimension], dtype=torch.bool)
@@ -546,6 +583,8 @@ def _steps(
             memory = scheme.begin(y, t)
         attempt = scheme.advance(y, memory, t, h, alive)
         y, memory, t = attempt.y, attempt.memory, t + h
+        if noise is not None:
+            y = y + noise
     return y, *memory
 
 
@@ -646,14 +685,29 @@ class Integrator(ABC):
                 *_remarks(self.kind, scheme, march.journal, found),
                 *looked_up_outside(system.outside()),
             )
-        states = [state[0] for state in kept.states]
+        states, tracked = [state[0] for state in kept.states], False
         if wants_gradient(system, state.times[0]):
             if found or not kept.complete:
                 notes = (*notes, "no gradient: it needs a whole run that was not interrupted")
             else:
-                scheme = self.scheme(system, state.times[0])
-                states = replay(scheme, system, kept.times, march.journal)
-        return self._solution(march, position, states, (state.setup_seconds, seconds), notes)
+                fading = step is not None or not scheme.explicit
+                if not fading:
+                    with torch.no_grad():
+                        grown = amplification(scheme, system, kept, march.journal, position.largest)
+                    fading = grown < _AMPLIFIED
+                if fading:
+                    scheme = self.scheme(system, state.times[0])
+                    states = replay(scheme, system, kept.times, march.journal)
+                    tracked = True
+                else:
+                    notes = (
+                        *notes,
+                        f"no gradient: {self.kind} took steps that enlarge rounding {grown:.1g} "
+                        "times, which only a smooth solution bears; give a step, or take sdirk",
+                    )
+        # Without the steps' graph that of the sides' data alone would be a wrong one.
+        with torch.set_grad_enabled(tracked):
+            return self._solution(march, position, states, (state.setup_seconds, seconds), notes)
 
     def _solution(
         self,

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch.autograd.function import once_differentiable
 
-Adjoint = Callable[[torch.Tensor], torch.Tensor]
+Map = Callable[[torch.Tensor], torch.Tensor]
 
 
 class _Implicit(torch.autograd.Function):
@@ -27,7 +27,7 @@ class _Implicit(torch.autograd.Function):
         context: torch.autograd.function.FunctionCtx,
         residual: torch.Tensor,
         x: torch.Tensor,
-        adjoint: Adjoint,
+        adjoint: Map,
     ) -> torch.Tensor:
         context.adjoint = adjoint  # type: ignore[attr-defined]
         return x.clone()
@@ -40,14 +40,17 @@ class _Implicit(torch.autograd.Function):
         return context.adjoint(gradient), None, None  # type: ignore[attr-defined]
 
 
-def attach(x: torch.Tensor, residual: torch.Tensor, adjoint: Adjoint) -> torch.Tensor:
+def attach(x: torch.Tensor, residual: Map, adjoint: Map) -> torch.Tensor:
     """``x`` with the graph of ``residual``: the same numbers, differentiable once.
 
-    ``residual``: of x's shape, evaluated with a graph at the detached ``x``; ``adjoint(g)`` solves
-    (dF/dx)^H lambda = g for g of x's shape. ``x`` itself is returned where the residual has no
-    graph.
+    ``residual(x)``: of x's shape, called with a graph at the detached ``x``, whatever graph that
+    has itself: an iteration that had nothing to do hands its guess on, and with it the guess's
+    history, which is not that of the answer. ``adjoint(g)`` solves (dF/dx)^H lambda = g for g of
+    x's shape. Where the residual has no graph the answer has none.
     """
-    if not residual.requires_grad:
+    x = x.detach()
+    gap = residual(x)
+    if not gap.requires_grad:
         return x
     implicit: Callable[..., torch.Tensor] = _Implicit.apply
-    return implicit(residual, x.detach(), adjoint)
+    return implicit(gap, x, adjoint)
