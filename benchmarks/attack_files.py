@@ -37,7 +37,7 @@ from sciml.core.run.frames import Frames
 from sciml.core.run.solution import Solution, Statistics, load_solution
 from sciml.core.run.status import Status
 from sciml.core.run.training_run import CHECKPOINT
-from sciml.core.run.weights import read_file
+from sciml.core.run.weights import FILE, read_file
 from sciml.datasets.loader import OperatorData
 from sciml.datasets.statistics import Normaliser
 from sciml.datasets.store import read_manifest
@@ -132,7 +132,7 @@ def written(folder: Path) -> dict[str, tuple[Path, Reader]]:
     data = TrainingData(TensorData(x, x), TensorData(x, x), signature, name="x")
     fit(MgNO(width=4, layers=1, levels=2), data, Training(epochs=2, batch=8), folder / "operator")
     net = folder / "operator"
-    weights = folder / "weights.safetensors"
+    weights = folder / FILE
     source = next(iter(shipped().values()))
     shutil.copyfile(source, weights)
     kind = _kind(weights)
@@ -171,8 +171,7 @@ def written(folder: Path) -> dict[str, tuple[Path, Reader]]:
         "frames.h5": (folder / "frames.h5", lambda: of_frames(folder / "frames.h5")),
         "run.json": (run / record.FILE, lambda: record.read(run, record.RUN)),
         "checkpoint.safetensors": (state, lambda: stored(state, "training run")),
-        "an operator's weights": (next(net.glob("operator-*.safetensors")), operator),
-        "operator.json": (net / "operator.json", operator),
+        "an operator's weights": (net / FILE, operator),
         "a preconditioner's weights": (weights, lambda: stored(weights, kind)),
         "a dataset's shard": (shard, samples),
         "manifest.json": (folder / "data" / "manifest.json", manifest),

@@ -1,17 +1,15 @@
-"""Operators on disk: the weights in safetensors, everything else in JSON beside them.
+"""Operators on disk: options, signature, provenance and tensors in one file of weights.
 
-    operator.json                        format, options, signature, provenance, the weights' hash
-    operator-<hash>.safetensors          parameters, scaling and bases
-
-Neither can hold code. A save writes the weights under a name of their own, then ``operator.json``,
-which names them, and then removes those that it named before: a process that dies at any moment
-leaves the old operator or the new one. Both files are checked by SHA-256 when they are read.
+The file is ``core.run.weights``'s, which cannot hold code and is written whole or not at all, under
+the name that every trained part's has. Older versions wrote ``operator.json``, which names its
+``operator-<hash>.safetensors``; those are still read, and the next save replaces them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import types
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,17 +18,26 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
 
-from sciml.core.disk import atomic_write, read_record, write_record
+from sciml.core.disk import read_record
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.run.weights import PICKLES, check_finite, misfit_of, refuse_pickle
+from sciml.core.run.weights import (
+    FILE,
+    PICKLES,
+    StoredWeights,
+    check_finite,
+    misfit_of,
+    read_file,
+    refuse_pickle,
+    write_weights,
+)
 from sciml.operators.operator import Operator, Options, Signature, architectures
 
-FORMAT = "sciml operator 1"
-FILE = "operator.json"
-_WEIGHTS = "operator-*.safetensors"
-_KEYS = {"format", "options", "signature", "provenance", "weights", "weights_sha256"}
+KIND = "operator"
+OLDER = "operator.json"
+_OLDER_FORMAT = "sciml operator 1"
+_OLDER_WEIGHTS = "operator-*.safetensors"
+_OLDER_KEYS = {"format", "options", "signature", "provenance", "weights", "weights_sha256"}
 
 
 def save_operator(operator: Operator, folder: str | Path) -> None:
@@ -39,44 +46,36 @@ def save_operator(operator: Operator, folder: str | Path) -> None:
     Weights keep their dtype. Killed at any moment, this leaves the old operator or the new one.
     """
     folder = Path(folder)
+    described = {
+        "options": dataclasses.asdict(operator.options),  # type: ignore[call-overload]
+        "signature": operator.signature.to_json(),
+    }
+    # Views of one storage are refused by safetensors; a copy of each is none.
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, value in operator.state_dict().items()
     }
-    data = safetensors.torch.save(tensors)
-    value = hashlib.sha256(data).hexdigest()
-    weights = folder / f"operator-{value[:16]}.safetensors"
-    with atomic_write(weights) as temporary:
-        temporary.write_bytes(data)
-    record = {
-        "format": FORMAT,
-        "options": dataclasses.asdict(operator.options),  # type: ignore[call-overload]
-        "signature": operator.signature.to_json(),
-        "provenance": operator.provenance,
-        "weights": weights.name,
-        "weights_sha256": value,
-    }
-    write_record(folder / FILE, record)
-    for old in folder.glob(_WEIGHTS):
-        if old != weights:
-            old.unlink(missing_ok=True)
+    provenance = json.loads(json.dumps(operator.provenance, default=str))
+    write_weights(folder / FILE, KIND, described, tensors, provenance)
+    for older in (folder / OLDER, *folder.glob(_OLDER_WEIGHTS)):
+        older.unlink(missing_ok=True)
 
 
 def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Operator:
-    """The operator in a folder, or of one of its two files; on ``device``, in eval mode.
+    """The operator in a folder, or of its file; on ``device``, in eval mode.
 
     Raises InputError for a missing or damaged file, a pickle, an unknown architecture or option,
     and weights that do not fit.
     """
-    path = Path(path)
-    refuse_pickle(path, f"a folder with {FILE} and its weights in safetensors")
-    file = path / FILE if path.is_dir() else path.with_name(FILE)
-    record = _read_record(file, path)
-    options = _read_options(record["options"], file)
-    tensors = _read_weights(file.with_name(record["weights"]), record["weights_sha256"])
-    check_finite(tensors, file.with_name(record["weights"]))
+    stored = _read(Path(path))
+    file, described = stored.path, stored.options
+    if not isinstance(described, dict) or set(described) != {"options", "signature"}:
+        raise InputError(f"'{file}' describes no operator: it has not the keys of one")
+    options = _read_options(described["options"], file)
+    signature = _read_signature(described["signature"], file)
+    # Copies: what is read may be mapped, and change with a file that is written in place.
+    tensors = {name: value.clone() for name, value in stored.tensors.items()}
     try:
-        signature = Signature.from_json(record["signature"])
         # No memory is taken here, whatever the options say.
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             empty = Operator(options, signature, options.build(signature))
@@ -86,7 +85,7 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
         operator = Operator.build(options, signature)
     except InputError as error:
         raise InputError(f"'{file}': {error.message}") from None
-    operator.provenance = record["provenance"]
+    operator.provenance = stored.provenance
     if any(value.dtype == torch.float64 for value in tensors.values()):
         operator.double()  # what is not among the tensors follows them
     try:
@@ -97,41 +96,64 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
     return operator.to(device).eval()
 
 
-def _read_record(file: Path, given: Path) -> dict[str, Any]:
-    """What ``file`` says, checked; ``given`` is what the user named."""
+def _read(given: Path) -> StoredWeights:
+    """What the user named, checked; its options are those of the operator and its signature."""
+    refuse_pickle(given, f"a folder with {FILE}")
     if not given.exists():
         raise InputError(
             f"no operator at '{given}': there is no such file or folder; sciml train makes one"
         )
-    if not file.is_file():
-        pickles = sorted(p.name for p in file.parent.glob("*") if p.suffix.lower() in PICKLES)
-        tail = f"; {pickles[0]} is refused, as a pickle can run any code" if pickles else ""
-        tail = tail or "; name a folder that sciml train wrote"
-        raise InputError(f"no operator at '{given}': '{file}' is missing{tail}")
+    file = given
+    if given.is_dir():
+        file = next((f for f in (given / FILE, given / OLDER) if f.is_file()), given / FILE)
+    older = file.with_name(OLDER)
+    if older.is_file() and (file == older or file.match(_OLDER_WEIGHTS)):
+        return _read_older(older, given)
+    if file.is_file() and file.suffix == ".safetensors":
+        return read_file(file, KIND)
+    if file.is_file():
+        raise InputError(f"'{given}' is no operator; give its folder, '{given.parent}'")
+    pickles = sorted(p.name for p in given.glob("*") if p.suffix.lower() in PICKLES)
+    tail = f"; {pickles[0]} is refused, as a pickle can run any code" if pickles else ""
+    tail = tail or "; name a folder that sciml train wrote"
+    raise InputError(f"no operator at '{given}': '{file}' is missing{tail}")
+
+
+def _read_older(file: Path, given: Path) -> StoredWeights:
+    """What older versions wrote: a record, and the weights that it names, each under a hash."""
     try:
         record = read_record(file)
-        if record.get("format") != FORMAT:
-            raise ValueError(f"its format is not '{FORMAT}'")
-        if set(record) != _KEYS or Path(record["weights"]).name != record["weights"]:
+        if record.get("format") != _OLDER_FORMAT:
+            raise ValueError(f"its format is not '{_OLDER_FORMAT}'")
+        if set(record) != _OLDER_KEYS or Path(record["weights"]).name != record["weights"]:
             raise ValueError("it has not the keys of one")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"'{file}' describes no operator: {error}") from None
-    if given.is_file() and given.name not in (FILE, record["weights"]):
+    weights = file.with_name(record["weights"])
+    if given.is_file() and given not in (file, weights):
         raise InputError(f"'{given}' is no operator; give its folder, '{given.parent}'")
-    return record
-
-
-def _read_weights(file: Path, expected: str) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise InputError(f"'{file}' is missing: the weights that {FILE} names")
-    refuse_pickle(file)
-    data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != expected:
-        raise InputError(f"'{file}' was damaged or changed since it was written")
+    if not weights.is_file():
+        raise InputError(f"'{weights}' is missing: the weights that {OLDER} names")
+    refuse_pickle(weights)
+    data = weights.read_bytes()
+    if hashlib.sha256(data).hexdigest() != record["weights_sha256"]:
+        raise InputError(f"'{weights}' was damaged or changed since it was written")
     try:
-        return safetensors.torch.load(data)
+        tensors = safetensors.torch.load(data)
     except SafetensorError as error:
-        raise InputError(f"'{file}' holds no weights: {error}") from None
+        raise InputError(f"'{weights}' holds no weights: {error}") from None
+    check_finite(tensors, weights)
+    described = {name: record[name] for name in ("options", "signature")}
+    return StoredWeights(file, described, tensors, record["provenance"])
+
+
+def _read_signature(data: Any, file: Path) -> Signature:
+    try:
+        return Signature.from_json(data)
+    except InputError as error:
+        raise InputError(f"'{file}': {error.message}") from None
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"'{file}' describes no operator: its signature: {error}") from None
 
 
 def _read_options(data: Any, file: Path) -> Options:

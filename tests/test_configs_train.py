@@ -114,7 +114,7 @@ def test_every_config_trains_for_an_epoch(path: Path, datasets: Path, tmp_path: 
     record = train(load_training(path, small(path, datasets)), tmp_path)
     assert record is not None
     assert record["epochs"] == 1 and record["last"]["loss"] > 0
-    assert (tmp_path / "operator.json").is_file() and (tmp_path / "report.html").is_file()
+    assert (tmp_path / "weights.safetensors").is_file() and (tmp_path / "report.html").is_file()
 
 
 PRECONDITIONERS = {

@@ -23,7 +23,7 @@ from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError, SolveError
 from sciml.core.run.training_run import CHECKPOINT, HISTORY
-from sciml.core.run.weights import write_weights
+from sciml.core.run.weights import FILE, write_weights
 from sciml.solvers import CG, IncompleteCholesky, NeuralIC, NeuralICTraining
 from sciml.solvers.learned import neural_ic
 from sciml.solvers.learned.neural_ic import (
@@ -39,7 +39,6 @@ from sciml.solvers.learned.neural_ic import (
     loss_of,
     plain,
 )
-from sciml.solvers.learned.weights import FILE
 from sciml.solvers.linear.incomplete import factorise, reordered
 
 RCM = "reverse_cuthill_mckee"

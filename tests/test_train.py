@@ -138,7 +138,7 @@ def test_a_mistake_is_one_line_that_names_its_place(
     assert done.exit_code == 2
     assert told in done.output
     assert done.output.count("\n") == 1
-    assert not (tmp_path / "run" / "operator.json").exists()
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
 
 
 def test_a_mistake_in_the_file_has_line_and_column(home: Path, tmp_path: Path) -> None:

@@ -275,6 +275,8 @@ def info(
 ) -> None:
     """Summarise a run, a solution file, a spec or a dataset, and draw a few of its samples."""
     from sciml.app import record
+    from sciml.core.run import weights
+    from sciml.operators import checkpoint
 
     if what.suffix in (".yaml", ".yml"):
         from sciml.app.read import load
@@ -290,7 +292,7 @@ def info(
         print_facts(summarise(what))
     elif (what / record.FILE).is_file():
         _print_record(record.read(what, *record.FOLDERS))
-    elif (what / "operator.json").is_file():
+    elif (what / weights.FILE).is_file() or (what / checkpoint.OLDER).is_file():
         record.read(what, record.OPERATOR)  # tells that its record is missing
     elif what.is_file() and what.suffix != ".h5":
         raise InputError(

@@ -23,6 +23,7 @@ from sciml.core.algebra.maps import LinearMap, SparseMatrix
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError
 from sciml.core.problem.place import discrete
+from sciml.core.run.weights import FILE
 from sciml.discretization import discretize
 from sciml.operators.losses import needs_equation
 from sciml.operators.operator import Operator
@@ -182,7 +183,7 @@ def _keep_operator(
         parameters=sum(p.numel() for p in operator.parameters()),
         epochs=int(last["epoch"]),
         last=last,
-        weights="operator.json",
+        weights=FILE,
     )
     verdict = "Trained. What it is worth on samples of its own: sciml evaluate."
     _write(found, rows, spec.training.loss.kind, out, verdict)

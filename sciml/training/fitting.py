@@ -3,8 +3,8 @@
     theta <- step(theta, (1/B) sum_{i in batch} grad loss(f_theta(x_i), y_i, x_i))
 
 A run is a function of its options, its data and its seed. The loop, its record and its state are
-``core.run.training_run``'s; beside them the folder has the operator, ``operator.json`` and its
-weights. Validation gives the mean relative errors on samples that it is not trained on.
+``core.run.training_run``'s; beside them the folder has the operator, ``weights.safetensors``.
+Validation gives the mean relative errors on samples that it is not trained on.
 """
 
 from __future__ import annotations

@@ -27,8 +27,7 @@ from sciml.core.run.training_run import (
     TrainingRun,
     seeded,
 )
-from sciml.core.run.weights import write_weights
-from sciml.solvers.learned.weights import FILE
+from sciml.core.run.weights import FILE, write_weights
 
 # What is trained on: matrices by name, or in an order.
 Matrices: TypeAlias = Mapping[str, LinearMap] | Sequence[LinearMap]

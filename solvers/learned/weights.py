@@ -9,9 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.run.weights import StoredWeights, read_file
-
-FILE = "weights.safetensors"
+from sciml.core.run.weights import FILE, StoredWeights, read_file
 
 
 def read_weights(path: str | Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -14,19 +16,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+import safetensors.torch
 import torch
 
-from sciml.core.disk import hash_of
+from sciml.core.disk import write_record
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
-from sciml.core.run.weights import refuse_pickle
+from sciml.core.run.weights import FILE, read_file, refuse_pickle, write_weights
 from sciml.operators import MgNO, Operator, PODDeepONet, Signature, checkpoint
-from sciml.operators.checkpoint import (
-    FILE,
-    _read_options,
-    load_operator,
-    save_operator,
-)
+from sciml.operators.checkpoint import KIND, OLDER, _read_options, load_operator, save_operator
 
 GRID = Grid((9, 10), domain=Box((0.0, -1.0), (1.0, 2.5)))
 SIGNATURE = Signature(("a", "f"), ("u",), GRID, ("dirichlet", "neumann"))
@@ -51,17 +49,29 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def weights_of(folder: Path) -> Path:
-    (path,) = folder.glob("operator-*.safetensors")
-    return path
-
-
 def rewrite(folder: Path, **changes: Any) -> None:
-    """Change the record and its hash with it, as a program of another version may."""
-    record = json.loads((folder / FILE).read_text())
-    del record["sha256"]
-    record |= changes
-    (folder / FILE).write_text(json.dumps({**record, "sha256": hash_of(record)}))
+    """Change what describes the tensors, and the hash with it, as another version may."""
+    stored = read_file(folder / FILE, KIND)
+    described = {**stored.options, **changes}
+    write_weights(folder / FILE, KIND, described, stored.tensors, stored.provenance)
+
+
+def save_older(operator: Operator, folder: Path) -> Path:
+    """The two files that older versions wrote; returns that of the weights."""
+    data = safetensors.torch.save(operator.state_dict())
+    value = hashlib.sha256(data).hexdigest()
+    weights = folder / f"operator-{value[:16]}.safetensors"
+    weights.write_bytes(data)
+    record = {
+        "format": "sciml operator 1",
+        "options": dataclasses.asdict(operator.options),  # type: ignore[call-overload]
+        "signature": operator.signature.to_json(),
+        "provenance": operator.provenance,
+        "weights": weights.name,
+        "weights_sha256": value,
+    }
+    write_record(folder / OLDER, record)
+    return weights
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -91,10 +101,12 @@ def test_loaded_is_equal(options: Any, dtype: torch.dtype, tmp_path: Path) -> No
     assert torch.equal(operator(x), again(x))
 
 
-def test_either_file_stands_for_the_folder(folder: Path) -> None:
+def test_the_file_stands_for_the_folder_by_any_name(folder: Path) -> None:
     x, _ = samples()
     expected = small()(x)
-    for path in (folder, str(folder), folder / FILE, weights_of(folder)):
+    for name in ("other.safetensors", "operator-other.safetensors"):
+        (folder / name).write_bytes((folder / FILE).read_bytes())
+    for path in (folder, str(folder), *folder.iterdir()):
         assert torch.equal(load_operator(path)(x), expected)
 
 
@@ -104,52 +116,46 @@ def test_loading_leaves_the_global_generator(folder: Path) -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_saving_replaces_and_leaves_two_files(folder: Path) -> None:
-    save_operator(small(seed=7), folder)
-    assert len(list(folder.iterdir())) == 2
-    assert load_operator(folder).provenance["seed"] == 7
-    save_operator(small(seed=7), folder)  # the same weights, hence the same name
-    assert len(list(folder.iterdir())) == 2
-    assert load_operator(folder).provenance["seed"] == 7
+def test_saving_replaces_and_leaves_one_file(folder: Path) -> None:
+    for _ in range(2):
+        save_operator(small(seed=7), folder)
+        assert list(folder.iterdir()) == [folder / FILE]
+        assert load_operator(folder).provenance["seed"] == 7
 
 
-def test_every_byte_of_the_weights_counts(folder: Path) -> None:
-    path = weights_of(folder)
+def test_every_byte_counts(folder: Path) -> None:
+    path = folder / FILE
     whole = path.read_bytes()
-    for position in range(0, len(whole), 61):
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for position in (*range(0, header, 7), *range(header, len(whole), 61)):
         path.write_bytes(whole[:position] + bytes((whole[position] ^ 1,)) + whole[position + 1 :])
-        with pytest.raises(InputError, match="damaged or changed"):
+        told = "holds no weights" if position < header else "damaged or changed"
+        with pytest.raises(InputError, match=told):
             load_operator(folder)
     for size in (0, 3, 7, 8, 100, len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="damaged or changed"):
+        with pytest.raises(InputError, match="holds no weights"):
             load_operator(folder)
 
 
-def test_every_byte_of_the_record_counts(folder: Path) -> None:
-    path = folder / FILE
-    whole = path.read_bytes()
-    data = json.loads(whole)
-    for position in range(0, len(whole), 3):
-        flipped = whole[:position] + bytes((whole[position] ^ 1,)) + whole[position + 1 :]
-        try:
-            harmless = json.loads(flipped) == data  # white space for white space
-        except ValueError:
-            harmless = False
-        path.write_bytes(flipped)
-        if not harmless:
-            with pytest.raises(InputError, match="describes no operator"):
-                load_operator(folder)
-    for size in (0, 1, len(whole) // 2, len(whole) - 3):
-        path.write_bytes(whole[:size])
-        with pytest.raises(InputError, match="describes no operator"):
-            load_operator(folder)
+def test_a_file_written_over_does_not_change_what_was_loaded(folder: Path) -> None:
+    operator, path = load_operator(folder), folder / FILE
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    x, _ = samples()
+    assert torch.equal(operator(x), small()(x))
 
 
-@pytest.mark.parametrize("text", ["[]", "3", '"a"', "{}", "[" * 100_000, '{"format": 1}', "\xff"])
-def test_other_json_is_refused(text: str, folder: Path) -> None:
-    (folder / FILE).write_bytes(text.encode("latin-1"))
+@pytest.mark.parametrize("described", [{}, {"options": {}}, {"a": 1}, [], 3, "a"])
+def test_what_describes_no_operator_is_refused(described: Any, folder: Path) -> None:
+    write_weights(folder / FILE, KIND, described, {}, {})
     with pytest.raises(InputError, match="describes no operator"):
+        load_operator(folder)
+
+
+def test_weights_of_another_kind_are_refused(folder: Path) -> None:
+    write_weights(folder / FILE, "multigrid", {}, {}, {})
+    with pytest.raises(InputError, match="holds weights of kind 'multigrid', not 'operator'"):
         load_operator(folder)
 
 
@@ -178,14 +184,14 @@ def test_pickle_is_refused(name: str, writer: str, tmp_path: Path) -> None:
 
 
 def test_pickle_in_the_place_of_the_weights_is_refused(folder: Path) -> None:
-    torch.save(small().state_dict(), weights_of(folder))
+    torch.save(small().state_dict(), folder / FILE)
     with pytest.raises(InputError, match=r"^refused: .* is a pickle"):
         load_operator(folder)
 
 
 def test_pickle_in_a_folder_without_operator_is_named(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "model.pt")
-    with pytest.raises(InputError, match=r"operator\.json' is missing; model\.pt is refused"):
+    with pytest.raises(InputError, match=r"weights\.safetensors' is missing; model\.pt is refused"):
         load_operator(tmp_path)
 
 
@@ -196,18 +202,8 @@ def test_missing_files(folder: Path) -> None:
     other.write_text("epoch\n")
     with pytest.raises(InputError, match="is no operator; give its folder"):
         load_operator(other)
-    name = weights_of(folder).name
-    weights_of(folder).unlink()
-    with pytest.raises(InputError, match=f"{name}' is missing"):
-        load_operator(folder)
     (folder / FILE).unlink()
-    with pytest.raises(InputError, match=r"operator\.json' is missing"):
-        load_operator(folder)
-
-
-def test_weights_are_never_sought_elsewhere(folder: Path) -> None:
-    rewrite(folder, weights=f"../{folder.name}/{weights_of(folder).name}")
-    with pytest.raises(InputError, match="it has not the keys of one"):
+    with pytest.raises(InputError, match=r"weights\.safetensors' is missing"):
         load_operator(folder)
 
 
@@ -285,14 +281,14 @@ def test_nested_options(data: Any, expected: Any, monkeypatch: pytest.MonkeyPatc
 def test_weights_that_do_not_fit_are_named(
     changed: dict[str, int], message: str, folder: Path
 ) -> None:
-    options = json.loads((folder / FILE).read_text())["options"]
+    options = read_file(folder / FILE, KIND).options["options"]
     rewrite(folder, options={**options, **changed})
     with pytest.raises(InputError, match=f"the weights do not fit these options: .*{message}"):
         load_operator(folder)
 
 
 def test_signature_that_is_none_is_refused(folder: Path) -> None:
-    signature = json.loads((folder / FILE).read_text())["signature"]
+    signature = read_file(folder / FILE, KIND).options["signature"]
     rewrite(folder, signature={**signature, "boundary": ["dirichlet"]})
     with pytest.raises(InputError, match="a signature needs one boundary per axis"):
         load_operator(folder)
@@ -300,6 +296,10 @@ def test_signature_that_is_none_is_refused(folder: Path) -> None:
     rewrite(folder, signature=signature)
     with pytest.raises(InputError, match="lower missing"):
         load_operator(folder)
+    for other in (3, None, {**signature, "lower": ["a"]}, {**signature, "lower": 0}):
+        rewrite(folder, signature=other)
+        with pytest.raises(InputError, match="describes no operator: its signature"):
+            load_operator(folder)
 
 
 def test_shared_and_strided_weights_are_saved(tmp_path: Path) -> None:
@@ -324,12 +324,13 @@ class Death(BaseException):
     """The process ends here; nothing may catch it."""
 
 
-@pytest.mark.parametrize("last", range(9))
+@pytest.mark.parametrize("last", range(7))
+@pytest.mark.parametrize("save", [save_operator, save_older])
 def test_death_at_any_step_leaves_the_old_or_the_new(
-    last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    save: Any, last: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The steps are the system calls that change or flush what is on the disk."""
-    save_operator(numbered(1), tmp_path)
+    save(numbered(1), tmp_path)
     done: list[str] = []
 
     def mortal(call: Any) -> Any:
@@ -349,11 +350,10 @@ def test_death_at_any_step_leaves_the_old_or_the_new(
     found = load_operator(tmp_path)
     number = found.provenance["seed"]
     assert found.input_mean.tolist() == [number, number]
-    renamed = done.count("replace")
-    assert number == (2 if renamed == 2 else 1)
+    assert number == (2 if "replace" in done else 1)
     save_operator(numbered(3), tmp_path)
     assert load_operator(tmp_path).provenance["seed"] == 3
-    assert len(list(tmp_path.glob("operator*"))) == 2
+    assert [path for path in tmp_path.iterdir() if path.name[0] != "."] == [tmp_path / FILE]
 
 
 # One process forks others, each of which saves again and again. It is killed during its second save
@@ -416,7 +416,7 @@ def test_options_larger_than_memory_and_weights_that_are_no_numbers_are_refused(
     """A network of 10^13 weights is refused by its shapes, of which no byte is taken."""
     operator = small()
     save_operator(operator, tmp_path)
-    options = json.loads((tmp_path / FILE).read_text())["options"]
+    options = read_file(tmp_path / FILE, KIND).options["options"]
     rewrite(tmp_path, options={**options, "width": 1_000_000})
     with pytest.raises(InputError, match="the weights do not fit these options"):
         load_operator(tmp_path)
@@ -424,4 +424,59 @@ def test_options_larger_than_memory_and_weights_that_are_no_numbers_are_refused(
         next(operator.parameters()).view(-1)[0] = math.nan
     save_operator(operator, tmp_path)
     with pytest.raises(InputError, match="holds a NaN or an infinity"):
+        load_operator(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_what_older_versions_wrote_is_read_and_replaced(dtype: torch.dtype, tmp_path: Path) -> None:
+    operator = numbered(3).to(dtype)
+    weights = save_older(operator, tmp_path)
+    for path in (tmp_path, tmp_path / OLDER, weights):
+        again = load_operator(path)
+        assert (again.options, again.signature) == (operator.options, SIGNATURE)
+        assert again.provenance == {"seed": 3}
+        for name, value in operator.state_dict().items():
+            assert again.state_dict()[name].dtype == value.dtype
+            assert torch.equal(again.state_dict()[name], value), name
+    save_operator(numbered(4), tmp_path)
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE]
+    assert load_operator(tmp_path).provenance == {"seed": 4}
+
+
+def test_what_older_versions_wrote_is_refused_where_it_is_not_whole(tmp_path: Path) -> None:
+    weights = save_older(small(), tmp_path)
+    files = {weights: "damaged or changed", tmp_path / OLDER: "describes no operator"}
+    for path, told in files.items():
+        whole = path.read_bytes()
+        for position in range(20, len(whole), len(whole) // 40):
+            flip = bytes((whole[position] ^ 1,))
+            path.write_bytes(whole[:position] + flip + whole[position + 1 :])
+            with pytest.raises(InputError, match=told):
+                load_operator(tmp_path)
+        path.write_bytes(whole)
+    other = tmp_path / "operator-other.safetensors"
+    other.write_bytes(weights.read_bytes())
+    with pytest.raises(InputError, match="is no operator; give its folder"):
+        load_operator(other)
+    torch.save({}, weights)
+    with pytest.raises(InputError, match=r"^refused: .* is a pickle"):
+        load_operator(tmp_path)
+    weights.unlink()
+    with pytest.raises(InputError, match=f"{weights.name}' is missing"):
+        load_operator(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", "{}", "[" * 100_000, '{"format": 1}', "\xff"])
+def test_other_json_in_the_place_of_an_older_record_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / OLDER).write_bytes(text.encode("latin-1"))
+    with pytest.raises(InputError, match="describes no operator"):
+        load_operator(tmp_path)
+
+
+def test_older_weights_are_never_sought_elsewhere(tmp_path: Path) -> None:
+    weights = save_older(small(), tmp_path)
+    record = json.loads((tmp_path / OLDER).read_text())
+    del record["sha256"]
+    write_record(tmp_path / OLDER, {**record, "weights": f"../{tmp_path.name}/{weights.name}"})
+    with pytest.raises(InputError, match="it has not the keys of one"):
         load_operator(tmp_path)

@@ -18,7 +18,7 @@ from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
-from sciml.core.run.weights import write_weights
+from sciml.core.run.weights import FILE, write_weights
 from sciml.discretization import discretize
 from sciml.solvers import CG, FCG
 from sciml.solvers.learned.conjugate_directions import (
@@ -32,7 +32,6 @@ from sciml.solvers.learned.conjugate_directions import (
     linked,
     plain,
 )
-from sciml.solvers.learned.weights import FILE
 from sciml.solvers.linear.interop import as_scipy
 
 BOXES = {2: Box((0.0,) * 2, (1.0,) * 2), 3: Box((0.0,) * 3, (1.0,) * 3)}

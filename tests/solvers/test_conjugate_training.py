@@ -18,6 +18,7 @@ from sciml.core.errors import InputError, SolveError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Obstacle, Problem
 from sciml.core.run.training_run import CHECKPOINT
+from sciml.core.run.weights import FILE
 from sciml.discretization import discretize
 from sciml.solvers import CG, FCG
 from sciml.solvers.learned import conjugate_directions
@@ -26,7 +27,7 @@ from sciml.solvers.learned.conjugate_directions import (
     ConjugateTraining,
     line_searched_loss,
 )
-from sciml.solvers.learned.weights import FILE, read_stored
+from sciml.solvers.learned.weights import read_stored
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
 SMALL = ConjugateTraining(

@@ -22,7 +22,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Problem
 from sciml.core.run.training_run import CHECKPOINT
-from sciml.core.run.weights import write_weights
+from sciml.core.run.weights import FILE, write_weights
 from sciml.discretization import discretize
 from sciml.solvers import CG, FCG, LearnedMultigrid, Multigrid, MultigridTraining
 from sciml.solvers.learned.multigrid import (
@@ -44,7 +44,7 @@ from sciml.solvers.learned.multigrid import (
     plain,
     uniform,
 )
-from sciml.solvers.learned.weights import FILE, read_stored
+from sciml.solvers.learned.weights import read_stored
 from sciml.solvers.linear.interop import as_scipy
 from sciml.solvers.linear.multigrid.cycle import MultigridCycle
 from sciml.solvers.linear.multigrid.hierarchy import build

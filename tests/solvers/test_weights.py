@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sciml.core.errors import InputError
-from sciml.core.run.weights import load_into, write_weights
+from sciml.core.run.weights import FILE, load_into, write_weights
 from sciml.solvers.learned import weights
-from sciml.solvers.learned.weights import FILE, read_stored, read_weights
+from sciml.solvers.learned.weights import read_stored, read_weights
 
 TENSORS = {
     "a": torch.arange(6.0).reshape(2, 3),

@@ -126,6 +126,6 @@ def test_killed_runs_go_on(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.join()
         assert process.exitcode == -signal.SIGKILL, "it was to be killed before its end"
-    assert not (tmp_path / "operator.json").exists()
+    assert not (tmp_path / "weights.safetensors").exists()
     assert_equal(whole, fit(NETS[1], data(11), replace(training, checkpoint=1e9), tmp_path))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -21,9 +21,9 @@ from sciml.core.run.training_run import (
     TrainingRun,
     seeded,
 )
-from sciml.core.run.weights import read_file
+from sciml.core.run.weights import FILE, read_file
 from sciml.solvers.learned.preconditioner_training import PreconditionerTask
-from sciml.solvers.learned.weights import FILE, read_stored
+from sciml.solvers.learned.weights import read_stored
 
 
 class Parabola:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
 
+FILE = "weights.safetensors"  # in the folder of what was trained
 FORMAT = "sciml weights 1"
 PICKLES = (".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _ENTRIES = {"format", "kind", "options", "provenance", "sha256"}
