@@ -169,7 +169,8 @@ class Trunk(nn.Module):
         frequencies = options.fourier_scale * torch.randn(
             options.fourier_features, signature.dimension
         )
-        frequencies[:, self.periodic] = frequencies[:, self.periodic].round()
+        rounded = torch.tensor(self.periodic)
+        frequencies = torch.where(rounded, frequencies.round(), frequencies)
         self.register_buffer("frequencies", frequencies)
         inputs = signature.dimension + sum(self.periodic) + 2 * options.fourier_features
         self.layers = dense(inputs, (*options.trunk, options.modes), options.activation)
