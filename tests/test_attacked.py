@@ -50,7 +50,7 @@ def solved(text: str, *changes: str) -> Status:
     ("change", "said"),
     [
         ("grid.shape=[200000,200000]", "use at most"),
-        ("problem.time.frames=1000000000", "keep fewer frames"),
+        ("problem.time.frames=1000000", "keep fewer frames"),
     ],
 )
 def test_what_is_larger_than_memory_is_refused_before_it_is_taken(

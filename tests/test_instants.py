@@ -127,7 +127,8 @@ def test_what_has_come_to_rest_is_not_called_under_resolved() -> None:
     solution = sciml.solve(problem, ETDRK4(), on=Grid((64,)))
     assert not any("under-resolved" in note for note in solution.notes)
     rough = replace(problem, initial="sin(2*pi*25*x)", time=Time(1e-5))
-    assert any("under-resolved" in n for n in sciml.solve(rough, ETDRK4(), on=Grid((64,))).notes)
+    answered = sciml.solve(rough, ETDRK4(), on=Grid((64,)), throw=False)
+    assert any("under-resolved" in note for note in answered.notes)
 
 
 @pytest.mark.parametrize("method", [SDIRK, BDF, IMEX, RungeKutta, ETDRK4], ids=lambda m: m.kind)

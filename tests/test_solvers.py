@@ -14,11 +14,12 @@ import scipy.sparse.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import TypeAdapter
 
 import sciml
 from sciml import Status, solvers
+from sciml.app.coefficients import FIELD_TYPES
 from sciml.app.read import solver_classes
+from sciml.app.schema import adapter
 from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
 from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError, SolveError
@@ -699,10 +700,12 @@ def test_auto_solves_and_leaves_its_note() -> None:
 
 
 def test_options_are_a_pydantic_spec() -> None:
-    solver = TypeAdapter(solvers.CG).validate_python(
+    classes = solver_classes()
+    solver = adapter(solvers.CG, classes, FIELD_TYPES).validate_python(
         {"kind": "cg", "preconditioner": {"kind": "amg", "method": "smoothed_aggregation"}}
     )
     assert solver == solvers.CG(preconditioner=solvers.AMG(method="smoothed_aggregation"))
-    for kind in solver_classes():
+    for kind in classes:
         needed = {"path": "runs/mgno"} if kind in (solvers.Surrogate, solvers.HINTS) else {}
-        assert TypeAdapter(kind).validate_python({"kind": kind.kind, **needed}) == kind(**needed)
+        read = adapter(kind, classes, FIELD_TYPES).validate_python({"kind": kind.kind, **needed})
+        assert read == kind(**needed)

@@ -330,8 +330,8 @@ def linear_system(problem: Problem | LinearSystem, on: Grid | Mesh | None) -> Li
         return problem
     if not isinstance(problem, Problem):
         raise InputError(
-            "a solver takes a Problem (of a spec: spec.problem, on=spec.on) or a "
-            f"LinearSystem(A, b); got {type(problem).__name__}"
+            "a solver takes a Problem or a LinearSystem(A, b), of a spec spec.problem, on=spec.on; "
+            f"got {type(problem).__name__}"
         )
     if on is None:
         raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")

@@ -172,7 +172,8 @@ class Correction:
         self.name = solver.kind
         preconditioner = getattr(solver, "preconditioner", None)
         if preconditioner is not None:
-            inner = "direct" if small(A) else coarsened(A).kind
+            J = A.J if isinstance(A, OnZeroMean) else A
+            inner = "direct" if small(J) else coarsened(J).kind
             self.name += f" with {getattr(preconditioner, 'kind', inner)}"
         return result.x
 

@@ -134,13 +134,13 @@ class Stencil(LinearMap):
 
     def magnitude(self, u: torch.Tensor) -> torch.Tensor:
         """``|A| |u|``; u (*batch, *shape)."""
-        sizes = self._stored().abs().expand(self.coefficients.shape)
+        sizes = self._stored().detach().abs().expand(self.coefficients.shape)
         absolute = Stencil(sizes, self.offsets, periodic=self.periodic)
         return absolute.apply(u.detach().abs())
 
     def row_sizes(self) -> torch.Tensor:
         """The diagonal where definite, else the sums of |a_k|; an axis of 1 where all are equal."""
-        planes = self._stored()
+        planes = self._stored().detach()
         if self.symmetric and self.definite:
             centre = self.offsets.index((0,) * self.dimension)
             return planes.select(-self.dimension - 1, centre).abs()
@@ -148,7 +148,7 @@ class Stencil(LinearMap):
 
     def _stored(self) -> torch.Tensor:
         """The coefficients, with an axis of 1 where they are the same along it."""
-        stored = self.coefficients.detach()
+        stored = self.coefficients
         for axis in range(-self.dimension, 0):
             if stored.stride(axis) == 0:
                 stored = stored.narrow(axis, 0, 1)

@@ -43,18 +43,41 @@ Measure = Callable[[torch.Tensor, float | None], Measurement]
 
 
 @measures(Equation, Mesh)
-@measures(Elasticity, Mesh)
 def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
     """How a quantity is measured; raises InputError for one that means nothing here."""
-    elastic = type(problem.equation) is Elasticity
-    if quantity.flux is not None or quantity.force is not None:
-        _check_balance(problem, mesh, quantity, elastic, key)
-        balance = _force if elastic else _flux
-        return lambda value, t: balance(problem, mesh, quantity, value)
+    if quantity.force is not None:
+        raise InputError("a force is of an elastic body; write flux: u", f"{key}.force")
+    if quantity.flux is not None:
+        if quantity.flux != "u":
+            raise InputError(f"there is no field '{quantity.flux}'; there is u", f"{key}.flux")
+        _named(mesh, quantity.on or "", f"{key}.on")
+        return lambda value, t: _flux(problem, mesh, quantity, value)
+    return _pointwise(problem, mesh, quantity, key, ())
+
+
+@measures(Elasticity, Mesh)
+def measure_of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
+    """The same of an elastic body, which has stresses and forces."""
+    if quantity.flux is not None:
+        raise InputError("of an elastic body write force: [1, 0], a direction", f"{key}.flux")
+    if quantity.force is not None:
+        if len(quantity.force) != mesh.dimension:
+            raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
+        _named(mesh, quantity.on or "", f"{key}.on")
+        return lambda value, t: _force(problem, mesh, quantity, value)
+    return _pointwise(problem, mesh, quantity, key, STRESSES)
+
+
+def _pointwise(
+    problem: Problem, mesh: Mesh, quantity: Quantity, key: str, others: tuple[str, ...]
+) -> Measure:
+    """Of an expression, which may name ``others`` too."""
     name = "of" if quantity.at is not None else quantity.kind
     fields = problem.equation.fields(mesh.dimension)
     what = fields[0] if quantity.what is None else quantity.what
-    read = _read(what, problem, mesh, f"{key}.{name}", normal=quantity.on is not None)
+    read = _read(
+        what, problem, mesh, f"{key}.{name}", normal=quantity.on is not None, others=others
+    )
     if quantity.at is not None:
         return _at(problem, mesh, quantity, read, key)
     part = _part(mesh, quantity, key)
@@ -67,23 +90,6 @@ def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) 
         return Measurement(total / part.measure.sum() if quantity.kind == "mean" else total)
 
     return integrated
-
-
-def _check_balance(
-    problem: Problem, mesh: Mesh, quantity: Quantity, elastic: bool, key: str
-) -> None:
-    if elastic != (quantity.force is not None):
-        raise InputError(
-            "of an elastic body write force: [1, 0], a direction"
-            if elastic
-            else "a force is of an elastic body; write flux: u",
-            f"{key}.{quantity.kind}",
-        )
-    if elastic and len(quantity.force or ()) != mesh.dimension:
-        raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
-    if not elastic and quantity.flux != "u":
-        raise InputError(f"there is no field '{quantity.flux}'; there is u", f"{key}.flux")
-    _named(mesh, quantity.on or "", f"{key}.on")
 
 
 def _named(mesh: Mesh, name: str, key: str) -> np.ndarray:
@@ -129,9 +135,10 @@ def _part(mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
 # --- Expressions ----------------------------------------------------------------------------------
 
 
-def _read(what: Any, problem: Problem, mesh: Mesh, key: str, normal: bool) -> Compiled:
+def _read(
+    what: Any, problem: Problem, mesh: Mesh, key: str, normal: bool, others: tuple[str, ...]
+) -> Compiled:
     data, d = mesh_data(problem, mesh), mesh.dimension
-    elastic = type(problem.equation) is Elasticity
     refused = {"t": "this problem has no time"}
     if not normal:
         refused |= dict.fromkeys(NORMAL, "the outward normal is known on a boundary only")
@@ -139,7 +146,7 @@ def _read(what: Any, problem: Problem, mesh: Mesh, key: str, normal: bool) -> Co
         AXES[:d],
         state=state_names(problem.equation.fields(d), AXES[:d]),
         parameters=tuple(data.parameters),
-        others=(*(NORMAL[:d] if normal else ()), *(STRESSES if elastic else ())),
+        others=(*(NORMAL[:d] if normal else ()), *others),
         tables=tuple(data.tables.items()),
         refused=tuple(refused.items()),
     )
