@@ -55,7 +55,8 @@ def solve(
     more = _wanted(more, problem, solver)
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
     if isinstance(problem, Problem):
-        solution = replace(solution, problem=problem)
+        known = {**problem.parameters, **solution.parameters}
+        solution = replace(solution, problem=replace(problem, parameters=known))
     if initial is None:
         solution = resolved(problem, on, solution)
     if throw and not solution.status.success:

@@ -448,3 +448,30 @@ def test_the_modulus_of_a_complex_answer():
     p = Problem(SQUARE, wave, {"all": Condition(absorbing=True)})
     s = sciml.solve(p, on=Grid((17, 17)))
     assert float(s.quantity(max="abs(u)")) == pytest.approx(float(s.value.abs().max()))
+
+
+def test_an_unknown_stands_in_a_quantity_as_it_was_found():
+    """u(0) = A, observed to be 3: what is asked for of A is checked at its guess, told of 3."""
+    spec = read_spec(
+        parse_yaml(
+            """
+problem:
+  domain: {kind: box, lower: [0], upper: [1]}
+  equation: {kind: poisson, f: 0}
+  boundary: {left: {dirichlet: A}, right: {dirichlet: 0}}
+  parameters: {A: {unknown: 1}}
+  observations: {x: [0.25, 0.5, 0.75], u: [2.25, 1.5, 0.75]}
+grid: {shape: [9]}
+solver: {kind: random_features, count: 30, points: 60}
+output:
+  quantities:
+    twice: {max: "2*A + 0*u"}
+""",
+            "unknown.yaml",
+        )
+    )
+    found = answer(spec, Setting()).measured
+    assert found is not None
+    assert float(found.quantities["twice"]) == pytest.approx(6, rel=1e-3)
+    s = sciml.solve(spec.problem, spec.solver, on=spec.on, throw=False)
+    assert float(s.quantity(max="2*A + 0*u")) == pytest.approx(6, rel=1e-3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, TextIO
@@ -23,6 +23,7 @@ from sciml.core.problem.dispatch import measures
 from sciml.core.problem.grid import AXES, Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
+from sciml.core.problem.reader import Unknown
 from sciml.core.run.quantities import Line, Measurement, Output, Quantity
 from sciml.core.run.solution import Solution, measure
 
@@ -46,7 +47,10 @@ def check(spec: Spec) -> None:
     """Raise InputError, with its key, for what cannot be measured; nothing is solved."""
     if spec.output is None:
         return
-    on = discrete(spec.on)
+    on, given = discrete(spec.on), spec.problem.parameters
+    guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
+    spec = replace(spec, problem=replace(spec.problem, parameters=guessed))
+    assert spec.output is not None
     for name, quantity in spec.output.quantities.items():
         _prepared(spec, on, quantity, f"output.quantities.{name}")
     for name, point in spec.output.probes.items():
