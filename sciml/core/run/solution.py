@@ -11,7 +11,7 @@ import torch
 
 from sciml.core.algebra.maps import free_mean
 from sciml.core.errors import InputError
-from sciml.core.problem.dispatch import measures
+from sciml.core.problem.dispatch import measures, samples
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.interpolation import interpolate
 from sciml.core.problem.mesh import Mesh, sample
@@ -144,7 +144,8 @@ class Solution:
     def sample(self, points: torch.Tensor) -> torch.Tensor:
         """The value at ``points`` (n, d): (*batch, [frames], [fields], n).
 
-        Interpolated linearly on a grid, the finite element function itself on a mesh.
+        Interpolated linearly on a grid, beside an obstacle from the values outside it alone; the
+        finite element function itself on a mesh.
         """
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
@@ -152,6 +153,9 @@ class Solution:
             return sample(self.on, self.value, points)
         if not isinstance(self.on, Grid):
             raise ValueError("scattered values are not interpolated; call solution.function")
+        if self.problem is not None and self.problem.obstacle is not None:
+            look = samples.look_up(self.problem.equation, Grid)
+            return look(self.problem, self.on, self.value, points)
         return interpolate(self.value, tuple(points.T), self.on.axes())
 
     def quantity(self, quantity: Quantity | None = None, **stated: Any) -> Measurement:

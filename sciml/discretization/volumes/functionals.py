@@ -21,7 +21,7 @@ import torch
 
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.dispatch import measures
+from sciml.core.problem.dispatch import measures, samples
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import AXES, SIDES, Grid
@@ -367,6 +367,20 @@ def at_points(values: torch.Tensor, points: tuple[torch.Tensor, ...], lay: Layou
                 here = torch.cat([here[:1] - line.spacing, here])
         ticks.append(here)
     return interpolate(values, points, ticks)
+
+
+@samples(Equation, Grid)
+@samples(System, Grid)
+@samples(NavierStokes, Grid)
+@samples(Helmholtz, Grid)
+def sample_on_grid(
+    problem: Problem, on: Grid, value: torch.Tensor, points: torch.Tensor
+) -> torch.Tensor:
+    """Values (*lead, *grid) at points (n, d), carried on into an obstacle: (*lead, n)."""
+    place = _place(problem, on.bind(problem.box))
+    own = place.layout.to_unknowns(value)
+    own = own if place.hole is None else carried_on(own, place.hole, place.dimension)
+    return at_points(own, tuple(points.T), place.layout)
 
 
 # --- What leaves through a side -------------------------------------------------------------------
