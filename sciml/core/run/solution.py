@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sciml.core.algebra.maps import free_mean
-from sciml.core.errors import InputError
-from sciml.core.problem.dispatch import measures, samples
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.dispatch import derives, measures, samples
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.interpolation import interpolate
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.quadrature import relative_error
+from sciml.core.run.derived import Derivation, Derived
+from sciml.core.run.labels import Label
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.core.run.status import Status
 
@@ -62,6 +64,8 @@ class Solution:
     ``problem``: what it solves, where the verb was given one.
     ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
     a frame, ([fields], *grid), over which the value's integral is zero; zero for other fields.
+    ``kept``: derived fields that are written and drawn with it. ``labels``: names and units.
+    ``samples``: what tells those of a batch apart, such as ``k = 3``; () where only numbers do.
     """
 
     value: torch.Tensor
@@ -81,6 +85,9 @@ class Solution:
     problem: Problem | None = field(default=None, repr=False, compare=False)
     measure: torch.Tensor | None = field(default=None, repr=False)
     outside: tuple[str, ...] = ()
+    kept: Mapping[str, Derived] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, Label] = field(default_factory=dict, repr=False)
+    samples: tuple[str, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
@@ -168,11 +175,51 @@ class Solution:
             raise InputError("a quantity needs the problem: solve it by solve(problem, on=grid)")
         return measure(self, Quantity(**stated) if quantity is None else quantity)
 
+    def derived(self, name: str) -> Derived:
+        """A field derived from the answer: ``gradient``, ``flux``, ``vorticity``, ``stress``, ...
+
+        In time of every frame. Differentiable where the value is. Raises InputError for one that
+        there is not, and where the problem is not known and the field was not kept.
+        """
+        if name in self.kept:
+            return self.kept[name]
+        found: Mapping[str, Derivation] = {}
+        if self.problem is not None and self.on is not None:
+            found = derives.look_up(self.problem.equation, type(self.on))(self.problem, self.on)
+        elif not self.kept:
+            raise InputError("derived fields need the problem: solve it by solve(problem, on=grid)")
+        if name not in found:
+            known = {*found, *self.kept}
+            raise InputError(f"there is no derived field '{name}'{did_you_mean(name, known)}")
+        how = found[name]
+        values = [self._of_frames(each) for each in (how.value, how.inner) if each is not None]
+        return Derived(values[0], how.components, *values[1:], vector=how.vector)
+
+    def _of_frames(self, derive: Callable[..., torch.Tensor]) -> torch.Tensor:
+        if self.times is None:
+            return derive(self.value, None)
+        axis = self.residual.ndim
+        pairs = zip(self.value.unbind(axis), self.times.tolist(), strict=True)
+        return torch.stack([derive(value, t) for value, t in pairs], axis)
+
+    def with_derived(self, *names: str) -> Solution:
+        """The same, keeping these derived fields, and those that its equation is never without."""
+        problem, on = self.problem, self.on
+        usual: list[str] = []
+        if problem is not None and on is not None and derives.knows(problem.equation, type(on)):
+            found = derives.look_up(problem.equation, type(on))(problem, on)
+            usual = [name for name, how in found.items() if how.usual]
+        wanted = dict.fromkeys((*self.kept, *usual, *names))
+        return replace(self, kept={name: self.derived(name) for name in wanted})
+
     def save(self, directory: str) -> None:
-        """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""
+        """Write ``solution.h5`` and a file that ParaView opens into ``directory``.
+
+        Derived fields that are kept go along; see :meth:`with_derived`.
+        """
         from sciml.core.run.files import save_solution
 
-        save_solution(self, directory)
+        save_solution(self.with_derived(), directory)
 
 
 def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Measurement:
