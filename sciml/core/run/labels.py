@@ -29,17 +29,19 @@ class Label:
 Labels = Mapping[str, Label]
 
 
-def named(labels: Labels, key: str, otherwise: str | None = None) -> str:
-    """``temperature (degree C)``: the name and the unit of ``key``.
-
-    Without a name ``otherwise``, by default ``key`` itself.
-    """
+def called(labels: Labels, key: str) -> str:
+    """The name given to ``key``, or itself."""
     label = labels.get(key)
-    name = (label.name if label else None) or (key if otherwise is None else otherwise)
-    return f"{name} ({label.unit})" if label and label.unit else name
+    return (label.name if label else None) or key
 
 
 def unit_of(labels: Labels, *keys: str) -> str:
-    """The unit of the first of ``keys`` that has one, after a space; "" where none has."""
+    """The unit of the first of ``keys`` that has one; "" where none has."""
     units = (labels[key].unit for key in keys if key in labels)
-    return next((f" {unit}" for unit in units if unit), "")
+    return next((unit for unit in units if unit), "")
+
+
+def named(labels: Labels, key: str, *others: str) -> str:
+    """``temperature (degree C)``: the name of ``key``, and its unit or that of the ``others``."""
+    unit = unit_of(labels, key, *others)
+    return f"{called(labels, key)} ({unit})" if unit else called(labels, key)

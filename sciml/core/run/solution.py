@@ -16,8 +16,9 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.interpolation import interpolate
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.quadrature import relative_error
-from sciml.core.run.derived import Derivation, Derived
-from sciml.core.run.labels import Label
+from sciml.core.problem.reader import Unknown, read_parameters
+from sciml.core.run.derived import Derivation, Derive, Derived
+from sciml.core.run.labels import Label, called, unit_of
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.core.run.status import Status
 
@@ -192,10 +193,10 @@ class Solution:
             known = {*found, *self.kept}
             raise InputError(f"there is no derived field '{name}'{did_you_mean(name, known)}")
         how = found[name]
-        values = [self._of_frames(each) for each in (how.value, how.inner) if each is not None]
-        return Derived(values[0], how.components, *values[1:], vector=how.vector)
+        inner = None if how.inner is None else self._of_frames(how.inner)
+        return Derived(self._of_frames(how.value), how.components, inner, how.vector)
 
-    def _of_frames(self, derive: Callable[..., torch.Tensor]) -> torch.Tensor:
+    def _of_frames(self, derive: Derive) -> torch.Tensor:
         if self.times is None:
             return derive(self.value, None)
         axis = self.residual.ndim
@@ -219,7 +220,11 @@ class Solution:
         """
         from sciml.core.run.files import save_solution
 
-        save_solution(self.with_derived(), directory)
+        whole = self.with_derived()
+        if self.problem is not None and not self.samples:
+            names = sample_names(self.problem, tuple(self.residual.shape), self.labels)
+            whole = replace(whole, samples=names)
+        save_solution(whole, directory)
 
 
 def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Measurement:
@@ -237,6 +242,28 @@ def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Me
         torch.stack(list(torch.broadcast_tensors(*values)), -1),
         torch.stack(places, -2) if places else None,
     )
+
+
+def sample_names(
+    problem: Problem, batch: tuple[int, ...], labels: Mapping[str, Label]
+) -> tuple[str, ...]:
+    """What tells the samples of a batch apart: ``k = 3``, of all parameters that differ.
+
+    () where none does.
+    """
+    given = {n: p for n, p in problem.parameters.items() if not isinstance(p, Unknown)}
+    numbers, _ = read_parameters(given, ())
+    varied = {name: p.detach().cpu() for name, p in numbers.items() if p.ndim}
+    if not batch or not varied:
+        return ()
+    columns = [
+        [
+            f"{called(labels, name)} = {value:.4g} {unit_of(labels, name)}".rstrip()
+            for value in p.expand(batch).flatten().tolist()
+        ]
+        for name, p in varied.items()
+    ]
+    return tuple(", ".join(row) for row in zip(*columns, strict=True))
 
 
 def load_solution(path: str | Path) -> Solution:

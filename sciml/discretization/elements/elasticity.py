@@ -26,6 +26,7 @@ from sciml.core.problem.equation import Elasticity
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, gradients, load, slopes, whole
+from sciml.core.run.status import Doubt
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import (
     Embedding,
@@ -98,7 +99,7 @@ def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
     said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
     if float((first / second).max()) > _LOCKING:
         said += ", and it locks as Poisson's ratio nears 0.5"
-    return f"{said}; element: P2, the default for elasticity, is not"
+    return Doubt(f"{said}; element: P2, the default for elasticity, is not")
 
 
 @estimates_memory(Elasticity, Mesh)

@@ -10,7 +10,6 @@ on both has the mean.
 
 from __future__ import annotations
 
-from dataclasses import fields
 from itertools import combinations_with_replacement
 
 import numpy as np
@@ -32,8 +31,8 @@ def superconvergent(mesh: Mesh) -> Quadrature:
 
 def materials(mesh: Mesh, equation: PDE) -> np.ndarray:
     """A number for every element (m,), equal where coefficients given by regions are the same."""
-    given = [getattr(equation, entry.name) for entry in fields(equation)]
-    entries = [e for value in given for e in (value if isinstance(value, tuple) else (value,))]
+    given = [v if isinstance(v, tuple) else (v,) for v in vars(equation).values()]
+    entries = [entry for values in given for entry in values]
     names = {name for e in entries if isinstance(e, Regions) for name in e.regions}
     inside = np.zeros((len(mesh.cells), len(names)), dtype=bool)
     for k, name in enumerate(sorted(names & set(mesh.subdomains))):

@@ -36,6 +36,7 @@ from sciml.core.problem.quadrature import (
     stiffness,
     whole,
 )
+from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
@@ -309,8 +310,10 @@ def _note_peclet(cells: Quadrature, K: torch.Tensor, speed: torch.Tensor, data: 
     worst = float((size * torch.linalg.vector_norm(speed.detach(), dim=-1) / (2 * least)).max())
     if worst > 1:
         data.notes.append(
-            f"the mesh Peclet number h |b| / 2K reaches {worst:.3g}: above 1 the solution may "
-            "oscillate; refine the mesh"
+            Doubt(
+                f"the mesh Peclet number h |b| / 2K reaches {worst:.3g}: above 1 the solution may "
+                "oscillate; refine the mesh"
+            )
         )
 
 

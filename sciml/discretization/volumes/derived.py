@@ -227,5 +227,5 @@ def _from_vorticity(place: Place, value: torch.Tensor, t: float | None) -> torch
     ]
     divisor = squares[0][:, None] + squares[1]
     divisor[0, 0] = torch.inf
-    psi = torch.fft.ifft2(modes / divisor).real
+    psi: torch.Tensor = torch.fft.ifft2(modes / divisor).real
     return psi - psi[..., :1, :1]
