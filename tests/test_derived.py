@@ -373,5 +373,5 @@ def test_what_does_not_move_has_no_moving_picture(tmp_path: Path):
     steady = HEAT.replace("kind: heat, K: k", "kind: diffusion, K: k")
     steady = re.sub(r"  (time|initial): .*\n|  t: .*\n", "", steady)
     (tmp_path / "steady.yaml").write_text(steady)
-    with pytest.raises(InputError, match="output.animation: this problem has no time"):
+    with pytest.raises(InputError, match=r"output\.animation: this problem has no time"):
         validated(tmp_path / "steady.yaml", [], Setting())
