@@ -165,6 +165,7 @@ def attack(tried: int, seed: int, journal: Journal) -> list[str]:
         if (family, f"{seed}-{number}") in done:
             continue
         rng, before = np.random.default_rng((seed, number)), counts.copy()
+        begin = time.perf_counter()
         system, condition = random_system(rng)
         u = random_guess(rng, system)
         row = next((c for c in DECADES if condition <= c), DECADES[-1])
@@ -198,7 +199,8 @@ def attack(tried: int, seed: int, journal: Journal) -> list[str]:
                 widths.setdefault(row, []).append((ends[1] - ends[0]) / error)
         new = counts - before
         verdict = WRONG if new[row, "wrong"] else REFUSED if new[row, "refused"] else ANSWERED
-        journal.add(family, f"{seed}-{number}", verdict, condition=condition)
+        seconds = time.perf_counter() - begin
+        journal.add(family, f"{seed}-{number}", verdict, condition=condition, seconds=seconds)
     lines = [
         "| condition to | tried | wrong | no upper bound | refused | median width after 2 steps |",
         "|---|---|---|---|---|---|",
@@ -283,10 +285,13 @@ def rates(starts: int, journal: Journal) -> list[str]:
             case = f"{name}, {probability:g}, {starts}"
             if (family, case) in done:
                 continue
+            begin = time.perf_counter()
             failed = failures(spectrum, probability, starts)
+            seconds = time.perf_counter() - begin
             # More than chance allows, at three standard deviations.
             most = starts * probability + 3 * (starts * probability) ** 0.5
-            journal.add(family, case, WRONG if failed > most else ANSWERED, failed=failed)
+            found = WRONG if failed > most else ANSWERED
+            journal.add(family, case, found, failed=failed, seconds=seconds)
             lines.append(
                 f"| {name} | {probability:g} | {starts:,} | {failed} | {failed / starts:.2g} |"
             )

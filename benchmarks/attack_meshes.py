@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 import traceback
 from math import factorial
 from pathlib import Path
@@ -160,12 +161,13 @@ def main() -> None:
             case = f"{chosen.seed}-{number}"
             if (family, case) in done:
                 continue
-            file = files[number % len(files)]
+            begin, file = time.perf_counter(), files[number % len(files)]
             rng = np.random.default_rng((chosen.seed, number))
             data, fault = damaged(file.read_bytes(), rng)
             (place / file.name).write_bytes(data)
             found, why = verdict(place / file.name, whole[file])
-            journal.add(family, case, found, file=file.name, fault=fault, why=why)
+            seconds = time.perf_counter() - begin
+            journal.add(family, case, found, file=file.name, fault=fault, why=why, seconds=seconds)
     print(journal.counts())
 
 
