@@ -52,7 +52,7 @@ from sciml.solvers import (
     Multigrid,
 )
 
-EXTENDED, RTOL, STEPS = np.clongdouble, 1e-8, 3000
+EXTENDED, RTOL, STEPS = np.clongdouble, 1e-8, 1000
 # Rows may be a hundred times worse than the whole; and a residual was seen in double precision.
 ROWS, ROUNDING = 200 * RTOL, 4.0
 REGULAR = 1e10  # the condition up to which an answer is owed
