@@ -19,7 +19,7 @@ import torch
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Problem, Time
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.frames import _BLOCK, Frames, _block, fingerprint
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
 TIMES = (0.0, 0.5, 1.0, 1.5)
@@ -95,6 +95,31 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         file["u"] = [1.0]
     with pytest.raises(InputError, match="no frames written by this package"):
         Frames(TIMES, path)
+
+
+def test_frames_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
+    """Though the file's own hash is right: who made it would choose what is read here."""
+    filled(tmp_path / "whole.h5", 2)
+    for name in ("link", "storage"):
+        path = tmp_path / f"{name}.h5"
+        with (
+            h5py.File(tmp_path / "whole.h5") as old,
+            h5py.File(path, "w", userblock_size=_BLOCK) as new,
+        ):
+            for entry in old:
+                old.copy(entry, new)
+            new.attrs.update(old.attrs)
+            del new["state/0"]
+            if name == "link":
+                new["state/0"] = h5py.ExternalLink(str(tmp_path / "whole.h5"), "/state/0")
+            else:
+                outside = [(str(tmp_path / "whole.h5"), 0, 384)]
+                new.create_dataset("state/0", (4, 2, 2, 3), "<f8", external=outside)
+        block = _block(path, [])
+        with open(path, "rb+") as raw:
+            raw.write(block)
+        with pytest.raises(InputError, match="another file"):
+            Frames(TIMES, path, "this run")
 
 
 def test_a_frame_cut_off_by_death_is_not_counted(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 import torch
 
-from sciml.core.disk import atomic_write
+from sciml.core.disk import atomic_write, refuse_links
 from sciml.core.errors import InputError
 
 FORMAT = "sciml frames 2"
@@ -186,6 +186,11 @@ class _File:
                 else f"'{self.path}' holds no frames written by this package",
                 "frames",
             )
+        try:
+            refuse_links(file, f"'{self.path}'", "frames")
+        except InputError:
+            file.close()
+            raise
         return file
 
 
