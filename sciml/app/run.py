@@ -31,6 +31,7 @@ from sciml.core.run.files import save_solution
 from sciml.core.run.solution import Solution, load_solution
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
+from sciml.solvers.exact import check_exact
 from sciml.solvers.resolution import resolved, with_space
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -111,6 +112,7 @@ def answer(
     """
     try:
         output.check(spec)
+        told = check_exact(spec.problem, spec.on)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     torch.manual_seed(setting.seed)
@@ -123,6 +125,7 @@ def answer(
         solution = _solve(spec, setting, system, progress, frames)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
+        solution = replace(solution, notes=(*solution.notes, *told))
         spec = _found(spec, solution)
         fields = _residual(system, solution)
         solution = _without_hole(solution, spec)

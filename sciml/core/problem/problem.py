@@ -120,9 +120,10 @@ class Problem:
     :class:`Unknown` is found from ``observations``: a CSV file whose first line names its columns,
     coordinates and fields such as ``x,y,u``, or a mapping of these names to numbers; ``noise`` is
     the standard deviation of these readings, in their units, one or one per field. ``exact``
-    makes every run print its error. A box's side that is not named has the condition ``all``, if
-    there is one. Raises InputError for a missing, unknown or one-sided periodic side, and for
-    initial data that do not go with the equation.
+    makes every run print its error; a run is refused where it does not solve the problem. A box's
+    side that is not named has the condition ``all``, if there is one. Raises InputError for a
+    missing, unknown or one-sided periodic side, and for initial data that do not go with the
+    equation.
     """
 
     domain: Box | None
