@@ -252,15 +252,9 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="Directory for the figures.")] = None,
 ) -> None:
     """Draw the figures of a run again."""
-    from sciml.app import record
-    from sciml.app.run import draw_figures, read_solution
-    from sciml.core.run.files import load_fields
+    from sciml.app.run import redraw
 
-    solution, fields = read_solution(run), load_fields(run)
-    home = run if run.is_dir() else run.parent
-    known = (home / record.FILE).is_file()
-    title = record.read(home, record.RUN)["title"] if known else ""
-    figures, notes = draw_figures(solution, fields, as_folder(out or home), title)
+    figures, notes = redraw(run, None if out is None else as_folder(out))
     for path in figures.values():
         typer.echo(path)
     for note in notes:

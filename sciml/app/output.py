@@ -1,7 +1,8 @@
 """What a spec asks for under ``output:``: checked before the solve, measured after, and written.
 
 ``quantities.csv`` has a row for every sample and frame, ``probes.csv`` the fields at the probes, in
-time at every step of a solver that shows its steps, ``line-NAME.csv`` those along a line.
+time at every step of a solver that shows its steps, ``line-NAME.csv`` those along a line. Columns
+have the names and units that ``labels:`` gives.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import csv
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,12 +20,14 @@ import torch
 
 from sciml.app.spec import Spec
 from sciml.core.disk import atomic_write
-from sciml.core.errors import InputError
-from sciml.core.problem.dispatch import measures
-from sciml.core.problem.grid import AXES, Grid
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.dispatch import derives, measures
+from sciml.core.problem.grid import AXES, Grid, axis_names
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import Unknown
+from sciml.core.run.derived import Derivation
+from sciml.core.run.labels import Label, Labels, called, named, unit_of
 from sciml.core.run.quantities import Line, Measurement, Output, Quantity
 from sciml.core.run.solution import Solution, measure
 
@@ -45,7 +49,20 @@ class Measured:
 
 def check(spec: Spec) -> None:
     """Raise InputError, with its key, for what cannot be measured; nothing is solved."""
+    _check_labels(spec)
     if spec.output is None:
+        return
+    if spec.output.animation and spec.problem.time is None:
+        raise InputError("this problem has no time, so that nothing moves", "output.animation")
+    if spec.output.fields:
+        known = _derivations(spec)
+        for k, name in enumerate(spec.output.fields):
+            if name not in known:
+                raise InputError(
+                    f"there is no derived field '{name}'{did_you_mean(name, known)}",
+                    f"output.fields.{k}",
+                )
+    if not (spec.output.quantities or spec.output.probes or spec.output.lines):
         return
     on, given = discrete(spec.on), spec.problem.parameters
     guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
@@ -68,6 +85,42 @@ def check(spec: Spec) -> None:
                 raise InputError(error.message, key) from None
 
 
+def _derivations(spec: Spec) -> Mapping[str, Derivation]:
+    """Which fields follow from the answer, by name."""
+    found: Mapping[str, Derivation] = derives.look_up(spec.problem.equation, type(spec.on))(
+        spec.problem, spec.on
+    )
+    return found
+
+
+def _check_labels(spec: Spec) -> None:
+    """Raise InputError for a label of what there is not, and where two things have one name."""
+    if not spec.labels:
+        return
+    problem, on = spec.problem, spec.on
+    d = len(on.coordinates())
+    known = {*problem.equation.fields(d, tuple(problem.first)), *axis_names(d), "t", "K"}
+    known |= {*problem.parameters}
+    if spec.output is not None:
+        known |= {*spec.output.quantities, *spec.output.probes, *spec.output.lines}
+    if derives.knows(problem.equation, type(on)):
+        for name, how in _derivations(spec).items():
+            known |= {name, *how.components}
+    called: dict[str, str] = {}
+    for key, label in spec.labels.items():
+        if key not in known:
+            raise InputError(
+                f"there is nothing called '{key}' here{did_you_mean(key, known)}", f"labels.{key}"
+            )
+        name = label.name or key
+        if name in called:
+            raise InputError(
+                f"'{called[name]}' is called '{name}' too; give each its own name",
+                f"labels.{key}.name",
+            )
+        called[name] = key
+
+
 def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None:
     measures.look_up(spec.problem.equation, type(on))(spec.problem, on, quantity, key)
 
@@ -86,12 +139,13 @@ class Probes:
         look = measures.look_up(problem.equation, type(on))
         self.path = path
         self.columns = {
-            name if len(fields) == 1 else f"{name}.{field}": look(
+            _probe(name, field, fields, spec.labels): look(
                 problem, on, Quantity(at=point, of=field), "output.probes"
             )
             for name, point in spec.output.probes.items()
             for field in fields
         }
+        self.time = named(spec.labels, "t")
         self.file: TextIO | None = None
 
     def __call__(self, t: float, value: Callable[[], torch.Tensor]) -> None:
@@ -108,7 +162,7 @@ class Probes:
         self.file.flush()
 
     def _opened(self, t: float, batch: bool) -> TextIO:
-        head, before = [*(["sample"] if batch else []), "t", *self.columns], []
+        head, before = [*(["sample"] if batch else []), self.time, *self.columns], []
         if self.path.is_file():
             with open(self.path, newline="", encoding="utf-8") as file:
                 rows = list(csv.reader(file))
@@ -124,6 +178,13 @@ class Probes:
         """End of the run."""
         if self.file is not None:
             self.file.close()
+
+
+def _probe(name: str, field: str, fields: Sequence[str], labels: Labels) -> str:
+    """The head of a probe's column: its name, of several fields that of the field too."""
+    if len(fields) == 1:
+        return named(labels, name, field)
+    return f"{called(labels, name)}.{named(labels, field)}"
 
 
 def _earlier(row: Sequence[str], t: float, batch: bool) -> bool:
@@ -153,11 +214,12 @@ def measured(solution: Solution, output: Output) -> Measured:
         for name, point in output.probes.items()
     }
     return Measured(
-        quantities, probes, {name: _along(solution, line) for name, line in output.lines.items()}
+        quantities, probes, {name: along(solution, line) for name, line in output.lines.items()}
     )
 
 
-def _along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    """The points of a line (n, d), and the fields there (*batch, [frames], n) by name."""
     start, end = (torch.tensor(p, dtype=torch.float64) for p in (line.start, line.end))
     places = start + torch.linspace(0, 1, line.points, dtype=torch.float64)[:, None] * (end - start)
     values = solution.sample(places)
@@ -174,15 +236,20 @@ def recorded(found: Measured) -> dict[str, Any]:
     }
 
 
-def write(found: Measured, solution: Solution, folder: Path, by_step: bool) -> list[Path]:
+def write(
+    found: Measured, solution: Solution, stated: Mapping[str, Quantity], folder: Path, by_step: bool
+) -> list[Path]:
     """The tables as CSV; returns the paths. ``by_step``: that of the probes is there already."""
-    paths = []
+    paths, labels = [], solution.labels
     if found.quantities:
-        columns = {name: m.value for name, m in found.quantities.items()}
+        columns = {
+            named(labels, name, *_field_of(stated[name], solution.fields)): m.value
+            for name, m in found.quantities.items()
+        }
         paths.append(_table(folder / QUANTITIES, columns, solution))
     if found.probes and not by_step:
         columns = {
-            name if len(fields) == 1 else f"{name}.{field}": value
+            _probe(name, field, tuple(fields), labels): value
             for name, fields in found.probes.items()
             for field, value in fields.items()
         }
@@ -192,12 +259,21 @@ def write(found: Measured, solution: Solution, folder: Path, by_step: bool) -> l
     return paths
 
 
+def _field_of(quantity: Quantity, fields: Sequence[str]) -> tuple[str, ...]:
+    """The field or component that a quantity is a value of, if it is one and nothing else."""
+    if quantity.kind not in ("mean", "max", "min", "at"):
+        return ()
+    what = fields[0] if quantity.what is None else quantity.what
+    return (what,) if isinstance(what, str) else ()
+
+
 def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) -> Path:
     """A row for every sample and frame."""
     batch = tuple(solution.residual.shape)
     times = None if solution.times is None else solution.times.tolist()
     frames = () if times is None else (len(times),)
-    head = [*(["sample"] if batch else []), *(["t"] if times else []), *columns]
+    time = named(solution.labels, "t")
+    head = [*(["sample"] if batch else []), *([time] if times else []), *columns]
     full = {n: torch.broadcast_to(v.detach(), (*batch, *frames)) for n, v in columns.items()}
     rows = []
     for index in product(*(range(n) for n in (*batch, *frames))):
@@ -221,11 +297,12 @@ def _line_table(
     batch = tuple(solution.residual.shape)
     times = None if solution.times is None else solution.times.tolist()
     frames = () if times is None else (len(times),)
+    named_by = partial(named, solution.labels)
     head = [
         *(["sample"] if batch else []),
-        *(["t"] if times else []),
-        *AXES[: places.shape[1]],
-        *fields,
+        *([named_by("t")] if times else []),
+        *map(named_by, AXES[: places.shape[1]]),
+        *map(named_by, fields),
     ]
     rows = []
     for index in product(*(range(n) for n in (*batch, *frames, len(places)))):
@@ -247,16 +324,19 @@ def _write_csv(path: Path, head: list[str], rows: list[list[Any]]) -> Path:
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
     """The quantities of a run's record in words, by name; of a run in time the last frame's."""
     stated = (record["spec"].get("output") or {}).get("quantities") or {}
+    labels = {name: Label(**given) for name, given in (record["spec"].get("labels") or {}).items()}
     lines = {}
     for name, found in (record.get("quantities") or {}).items():
         given = {k: _plain(v) for k, v in stated[name].items() if v is not None}
         quantity = Quantity(**given)
         what = str(quantity)
+        unit = unit_of(labels, name, *_field_of(quantity, record.get("fields", ("u",))))
         if quantity.published is not None:
             what += f"; published {quantity.published:g}"
             if isinstance(found["value"], float) and quantity.published:
                 what += f", {100 * (found['value'] / quantity.published - 1):+.2g} %"
-        lines[name] = f"{_shown(found, bool(record.get('times')))}  ({what})"
+        shown = _shown(found, bool(record.get("times")), f" {unit}" if unit else "")
+        lines[called(labels, name)] = f"{shown}  ({what})"
     return lines
 
 
@@ -264,18 +344,18 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _shown(found: Mapping[str, Any], in_time: bool) -> str:
+def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
     value, at = found["value"], found.get("at")
     if in_time:
         values = torch.tensor(value, dtype=torch.float64)
         low, high = float(values.amin()), float(values.amax())
         last = values[..., -1].flatten().tolist()
-        ranged = f", from {low:.6g} to {high:.6g} over time"
-        return f"{_listed(last)}{ranged}"
+        ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
+        return f"{_listed(last)}{unit}{ranged}"
     if isinstance(value, list):
-        return _listed(torch.tensor(value, dtype=torch.float64).flatten().tolist())
+        return _listed(torch.tensor(value, dtype=torch.float64).flatten().tolist()) + unit
     where = "" if at is None else f" at ({', '.join(f'{x:.4g}' for x in at)})"
-    return f"{value:.6g}{where}"
+    return f"{value:.6g}{unit}{where}"
 
 
 def _listed(values: list[float]) -> str:

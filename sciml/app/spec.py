@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,6 +14,7 @@ from sciml.core.problem.mesh import Geometry, Mesh
 from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.place import check_place, placed
 from sciml.core.problem.problem import Problem
+from sciml.core.run.labels import Label
 from sciml.core.run.quantities import Output
 
 
@@ -22,6 +24,7 @@ class Spec:
 
     Exactly one of ``grid``, ``mesh``, ``geometry`` and ``points`` is given. ``solver`` is one of
     ``sciml.solvers``; ``Auto()`` where the file gives none. ``output``: the numbers to report.
+    ``labels``: what fields, coordinates, parameters and these numbers are called, and their units.
     ``source`` is the text it was read from.
     """
 
@@ -32,6 +35,7 @@ class Spec:
     points: Points | None = None
     solver: Any = None
     output: Output | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:

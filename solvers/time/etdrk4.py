@@ -26,7 +26,7 @@ from sciml.core.problem.table import looked_up_outside
 from sciml.core.run.frames import Frames, fingerprint
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
-from sciml.core.run.status import Status
+from sciml.core.run.status import Doubt, Status
 from sciml.discretization.fourier.evolution import Evolution, common_batch, evolution
 from sciml.discretization.fourier.exponential import Stepper, stepper
 from sciml.discretization.instants import Instants, instants
@@ -404,6 +404,8 @@ def _note_on_space(found: Evolution, kept: torch.Tensor, times: tuple[float, ...
     if float(share) <= _TAIL:
         return []
     return [
-        f"under-resolved in space: at t = {times[int(frame)]:.4g} the highest third of the modes "
-        f"holds {float(share):.2g} of the norm; take a finer grid"
+        Doubt(
+            f"under-resolved in space: at t = {times[int(frame)]:.4g} the highest third of the "
+            f"modes holds {float(share):.2g} of the norm; take a finer grid"
+        )
     ]

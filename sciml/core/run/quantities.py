@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sciml.core.errors import InputError
@@ -100,24 +100,31 @@ class Output:
     """What a run reports, by names of one's own.
 
     ``probes``: points at which the fields are wanted, in time at every step. ``lines``: straight
-    lines along which they are. ``quantities``: see :class:`Quantity`. Raises InputError for a name
-    given twice.
+    lines along which they are. ``quantities``: see :class:`Quantity`. ``fields``: derived ones,
+    such as ``flux`` or ``stress``, to be written and drawn beside the answer. ``animation``: the
+    frames as a moving picture too. Raises InputError for a name given twice.
     """
 
     probes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     lines: Mapping[str, Line] = field(default_factory=dict)
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
+    animation: bool = False
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
-        for entry in fields(self):
-            for name in getattr(self, entry.name):
+        named = {"probes": self.probes, "lines": self.lines, "quantities": self.quantities}
+        for kind, entries in named.items():
+            for name in entries:
                 if name in seen:
                     raise InputError(
-                        f"'{name}' is among {seen[name]} and {entry.name}; give each its own name",
-                        f"output.{entry.name}.{name}",
+                        f"'{name}' is among {seen[name]} and {kind}; give each its own name",
+                        f"output.{kind}.{name}",
                     )
-                seen[name] = entry.name
+                seen[name] = kind
+        twice = next((name for name in self.fields if self.fields.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"'{twice}' is asked for twice", "output.fields")
 
 
 @dataclass(frozen=True)

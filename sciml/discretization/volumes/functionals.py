@@ -56,7 +56,7 @@ Measure = Callable[[torch.Tensor, float | None], Measurement]
 @measures(Helmholtz, Grid)
 def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
     """How a quantity is measured; raises InputError for one that means nothing here."""
-    place = _place(problem, on.bind(problem.box))
+    place = place_of(problem, on)
     if quantity.kind == "force":
         raise InputError("a force is of an elastic body, on a mesh", f"{key}.force")
     if quantity.flux is not None:
@@ -64,7 +64,7 @@ def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) ->
     if quantity.at is not None:
         return _at(place, quantity, key)
     part = _part(place, quantity, key)
-    read = _read(quantity.what, place, f"{key}.{quantity.kind}", normal=quantity.on is not None)
+    read = read_on(quantity.what, place, f"{key}.{quantity.kind}", normal=quantity.on is not None)
     return lambda value, t: _reduced(quantity.kind, part, part.values(read, value, t), place)
 
 
@@ -73,7 +73,7 @@ class Place:
     """A grid with all its points as unknowns: the layout of the problem whose sides are insulated.
 
     ``hole``: bool on the layout's points, or None. ``open``: the share of each control volume that
-    an obstacle leaves, or 1.
+    an obstacle leaves, or 1. ``cut``: what it does to the problem's own equation.
     """
 
     problem: Problem
@@ -83,6 +83,7 @@ class Place:
     fields: tuple[str, ...]
     hole: torch.Tensor | None
     open: torch.Tensor | float
+    cut: obstacle.Cut | None
 
     @property
     def dimension(self) -> int:
@@ -103,8 +104,16 @@ class Place:
             found[name] = own if self.hole is None else carried_on(own, self.hole, d)
         return found
 
+    def slope(self, u: torch.Tensor, axis: int) -> torch.Tensor:
+        """du/dx at every point (*batch, *shape), carried on into an obstacle."""
+        line = self.layout.axes[axis]
+        found = from_faces(jumps(u, axis, self.layout) / line.spacing, axis, self.layout, self.hole)
+        return found if self.hole is None else carried_on(found, self.hole, self.dimension)
 
-def _place(problem: Problem, grid: Grid) -> Place:
+
+def place_of(problem: Problem, on: Grid) -> Place:
+    """The place of a problem's answer on a grid."""
+    grid = on.bind(problem.box)
     ends = [(axis, end) for axis in range(len(grid.shape)) for end in (0, 1)]
     closed = [(a, e) for a, e in ends if problem.boundary[SIDES[a][e]].kind != "periodic"]
     natural = insulated(problem, closed)
@@ -112,7 +121,7 @@ def _place(problem: Problem, grid: Grid) -> Place:
     lay = layout(natural, grid, torch.float64, cpu)
     info = data(natural, lay, torch.float64, cpu)
     fields = problem.equation.fields(len(grid.shape), tuple(problem.first))
-    hole, share = None, torch.ones(())
+    hole, share, own = None, torch.ones(()), None
     if problem.obstacle is not None:
         rim = replace(problem.obstacle, boundary=Condition(neumann=0.0))
         cut = obstacle.cut(replace(natural, obstacle=rim), lay, info)
@@ -120,7 +129,7 @@ def _place(problem: Problem, grid: Grid) -> Place:
         own = obstacle.cut(natural, lay, info)
         assert own is not None
         hole, share = lay.to_unknowns(own.unused), cut.volumes
-    return Place(problem, natural, lay, info, fields, hole, share)
+    return Place(problem, natural, lay, info, fields, hole, share, own)
 
 
 def carried_on(value: torch.Tensor, hole: torch.Tensor, d: int) -> torch.Tensor:
@@ -162,7 +171,8 @@ def _shifted(
 # --- Expressions ----------------------------------------------------------------------------------
 
 
-def _read(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
+def read_on(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
+    """What may be asked for: an expression of coordinates, t, parameters, fields and slopes."""
     axes = AXES[: place.dimension]
     problem = place.problem
     parameters, tables = read_parameters(problem.parameters, ())
@@ -181,29 +191,63 @@ def _read(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
     return compile(what, context, key)
 
 
-def _values(
+def known_at(
     read: Compiled, place: Place, value: torch.Tensor, t: float | None
 ) -> Mapping[str, torch.Tensor]:
-    """What an expression may name, at the layout's points."""
+    """What it names, at the layout's points."""
     info, d = place.at_time(t), place.dimension
     known = place.state(value)
     found = {name: v for name, v in known.items() if name in read.names}
     for name, v in known.items():
         for axis in range(d):
             if f"{name}{AXES[axis]}" in read.names:
-                found[f"{name}{AXES[axis]}"] = slope(v, axis, place.layout)
+                found[f"{name}{AXES[axis]}"] = place.slope(v, axis)
     for name, p in info.parameters.items():
         if name in read.names:
             found[name] = p.reshape(*p.shape, *(1,) * d) if p.ndim else p
     return {**found, **{n: v for n, v in info.variables.items() if n in read.names}}
 
 
-def slope(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
-    """du/dx at every point by central differences, at the ends one-sided ones of second order."""
-    dim, line = axis - lay.dimension, lay.axes[axis]
+def jumps(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
+    """u_{i+1} - u_i between neighbours, (*batch, *shape), across a periodic side last."""
+    dim = axis - lay.dimension
     if lay.periodic[axis]:
-        return (torch.roll(u, -1, dim) - torch.roll(u, 1, dim)) / (2 * line.spacing)
-    return torch.gradient(u, spacing=line.spacing, dim=dim, edge_order=2)[0]
+        return torch.roll(u, -1, dim) - u
+    return u.diff(dim=dim)
+
+
+def from_faces(
+    values: torch.Tensor, axis: int, lay: Layout, hole: torch.Tensor | None
+) -> torch.Tensor:
+    """Values on the faces between neighbours to the points, of second order: (*batch, *shape).
+
+    ``values``: as :func:`jumps` has them. A point takes the mean of its two faces; at an end, or
+    beside a ``hole``, what the two next faces on the other side come to, where there are two.
+    """
+    d, wraps, n = lay.dimension, lay.periodic[axis], lay.shape[axis]
+    dim, shape = axis - d, list(lay.shape)
+    known = torch.ones(values.shape[-d:], dtype=torch.bool)
+    if hole is not None:
+        both = ~(hole | torch.roll(hole, -1, dim))
+        known = both if wraps else both.narrow(dim, 0, n - 1)
+    if wraps:
+        known, values = (
+            torch.cat([v.narrow(dim, n - 2, 2), v, v.narrow(dim, 0, 1)], dim)
+            for v in (known, values)
+        )
+    else:
+        shape[dim] = 2
+        nothing = known.new_zeros(shape)
+        known = torch.cat([nothing, known, nothing], dim)
+        zero = values.new_zeros(*values.shape[:-d], *shape)
+        values = torch.cat([zero, values, zero], dim)
+    values = torch.where(known, values, 0.0)
+    far, low, high, further = (values.narrow(dim, k, n) for k in range(4))
+    two_left, left, right, two_right = (known.narrow(dim, k, n) for k in range(4))
+    from_right = torch.where(two_right, 1.5 * high - 0.5 * further, high)
+    from_left = torch.where(two_left, 1.5 * low - 0.5 * far, low)
+    one_sided = torch.where(right, from_right, from_left)
+    return torch.where(left & right, (low + high) / 2, one_sided)
 
 
 # --- Parts ----------------------------------------------------------------------------------------
@@ -224,7 +268,7 @@ class Part:
 
     def values(self, read: Compiled, value: torch.Tensor, t: float | None) -> torch.Tensor:
         """An expression there, (*batch, *shape)."""
-        d, known = self.place.dimension, dict(_values(read, self.place, value, t))
+        d, known = self.place.dimension, dict(known_at(read, self.place, value, t))
         if self.side is not None:
             axis, end = self.side
             for name, v in known.items():
@@ -337,7 +381,7 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         raise InputError(
             f"({', '.join(f'{x:g}' for x in point)}) lies outside the domain", f"{key}.at"
         )
-    read = _read(quantity.of or place.fields[0], place, f"{key}.of")
+    read = read_on(quantity.of or place.fields[0], place, f"{key}.of")
     where = tuple(torch.tensor([x], dtype=torch.float64) for x in point)
     if place.problem.obstacle is not None:
         phi = level_set(expression(place.problem.obstacle.inside, place.info.context))
@@ -377,7 +421,7 @@ def sample_on_grid(
     problem: Problem, on: Grid, value: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
     """Values (*lead, *grid) at points (n, d), carried on into an obstacle: (*lead, n)."""
-    place = _place(problem, on.bind(problem.box))
+    place = place_of(problem, on)
     own = place.layout.to_unknowns(value)
     own = own if place.hole is None else carried_on(own, place.hole, place.dimension)
     return at_points(own, tuple(points.T), place.layout)
