@@ -96,5 +96,7 @@ accompanies: Dispatch[dict[str, torch.Tensor]] = Dispatch("accompanied")
 states_at_points: Dispatch[Any] = Dispatch("solved")
 # (problem, on, quantity): a function from the value on the place, and the time, to a Measurement.
 measures: Dispatch[Any] = Dispatch("asked for quantities")
+# The same, of forces alone, where they are not among them.
+forces: Dispatch[Any] = Dispatch("asked for forces")
 # (problem, on, value, points): the value at points between the place's own.
 samples: Dispatch[torch.Tensor] = Dispatch("sampled")

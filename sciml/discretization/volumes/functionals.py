@@ -21,7 +21,7 @@ import torch
 
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.dispatch import measures, samples
+from sciml.core.problem.dispatch import forces, measures, samples
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import AXES, SIDES, Grid
@@ -57,8 +57,12 @@ Measure = Callable[[torch.Tensor, float | None], Measurement]
 def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
     """How a quantity is measured; raises InputError for one that means nothing here."""
     place = _place(problem, on.bind(problem.box))
-    if quantity.kind == "force":
-        raise InputError("a force is of an elastic body, on a mesh", f"{key}.force")
+    if quantity.force is not None:
+        if not forces.knows(problem.equation, Grid):
+            message = "a force is of a flow, or of an elastic body on a mesh"
+            raise InputError(message, f"{key}.force")
+        look: Measure = forces.look_up(problem.equation, Grid)(problem, on, quantity, key)
+        return look
     if quantity.flux is not None:
         return _flux(place, quantity, key)
     if quantity.at is not None:
@@ -388,6 +392,10 @@ def sample_on_grid(
 
 def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
     problem, lay = place.problem, place.layout
+    if type(problem.equation) is NavierStokes:
+        raise InputError(
+            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
+        )
     form = problem.form
     if quantity.flux not in place.fields:
         raise InputError(
