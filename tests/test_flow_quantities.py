@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
+import torch
 
 import sciml
+from sciml.app.read import read_spec
+from sciml.app.run import Setting, answer
+from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import NavierStokes
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
+from sciml.core.run.series import over_time
 from sciml.solvers import Projection
 
 WALL, ROUND = Condition(dirichlet=[0, 0]), Condition(periodic=True)
@@ -66,3 +75,65 @@ def test_a_force_on_what_has_none_is_refused():
     ):
         with pytest.raises(InputError, match=why):
             s.quantity(**wrong)
+
+
+def test_the_frequency_of_a_swing_is_within_its_uncertainty():
+    t = torch.cumsum(0.02 * torch.rand(2000, generator=torch.Generator().manual_seed(0)), 0)
+    t = t.double()
+    found = over_time("frequency", t, 3 + torch.sin(2 * math.pi * 1.7 * t + 0.3))
+    assert float(found.value) == pytest.approx(1.7, abs=4 * float(found.error))
+    assert float(found.error) < 1e-3
+    assert math.isnan(float(over_time("frequency", t, torch.exp(-t)).value))
+    mean = over_time("mean", t, 2 + t).value
+    assert float(mean) == pytest.approx(2 + float(t[0] + t[-1]) / 2)
+    assert float(over_time("max", t, t).value) == float(t[-1])
+
+
+SWING = """
+problem:
+  domain: {kind: box, lower: [0], upper: [1]}
+  equation: {kind: heat, K: 1}
+  parameters: {k: [2, 3]}
+  boundary: {left: {dirichlet: "k*sin(2*pi*5*t)"}, right: {dirichlet: 0}}
+  time: {end: 0.8}
+  initial: 0
+grid: {shape: [21]}
+solver: {kind: sdirk, rtol: 1.0e-3}
+output:
+  quantities:
+    swing: {at: [0.05], over_time: frequency, after: 0.2}
+    highest: {at: [0.05], over_time: max, after: 0.2}
+    inside: {integral: u}
+    share: {formula: highest/k_at_side}
+    k_at_side: {max: "k"}
+"""
+
+
+def test_over_time_every_step_counts_and_formulas_name_what_stands_before(tmp_path: Path):
+    with pytest.raises(InputError, match="k_at_side"):
+        answer(read_spec(parse_yaml(SWING, "swing.yaml")), Setting())
+    stated = SWING.replace("    share: {formula: highest/k_at_side}\n", "")
+    stated += "    share: {formula: highest/k_at_side}\n    rest: {formula: inside*highest}\n"
+    spec = read_spec(parse_yaml(stated, "swing.yaml"))
+    result = answer(spec, Setting(), frames=tmp_path / "frames.h5")
+    found = result.measured.quantities
+    assert found["swing"].value.tolist() == pytest.approx([5, 5], rel=2e-2)
+    # Of the half space exp(-x sqrt(omega / 2)).
+    decay = math.exp(-0.05 * math.sqrt(5 * math.pi))
+    assert found["share"].value[:, -1].tolist() == pytest.approx([decay, decay], rel=2e-2)
+    assert found["rest"].value.shape == (2, 2)
+    header = (tmp_path / "probes.csv").read_text().splitlines()[0]
+    assert header == "sample,t,swing,highest"
+    # A run that found all its frames has its series from the table.
+    again = answer(spec, Setting(), frames=tmp_path / "frames.h5").measured.quantities
+    assert torch.equal(again["swing"].value, found["swing"].value)
+    assert torch.equal(again["highest"].value, found["highest"].value)
+
+
+def test_a_time_that_is_none_is_refused():
+    spec = read_spec(parse_yaml(SWING.replace("after: 0.2}", "after: 2}", 1), "swing.yaml"))
+    with pytest.raises(InputError, match="after: time runs from 0 to 0.8"):
+        answer(spec, Setting())
+    steady = replace(spec.problem, time=None, initial=None)
+    with pytest.raises(InputError, match="no time"):
+        answer(replace(spec, problem=steady), Setting())

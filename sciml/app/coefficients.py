@@ -550,7 +550,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Sponge, name): _NUMBER for name in ("width", "strength")},
     **{(Quantity, name): _ASKED for name in ("integral", "mean", "max", "min", "of")},
     **{(Quantity, name): _BOUNDS for name in ("at", "force")},
-    (Quantity, "published"): _NUMBER,
+    **{(Quantity, name): _NUMBER for name in ("published", "after")},
     **{(Line, name): _BOUNDS for name in ("start", "end")},
     (Output, "probes"): _type(
         "Probes", points, {"type": "object", "additionalProperties": _CONSTANTS}

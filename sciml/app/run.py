@@ -120,13 +120,15 @@ def answer(
     system = lower(spec, setting) if spec.problem.linear and gridded else None
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
-        solution = _solve(spec, setting, system, progress, frames)
+        solution, steps = _solve(spec, setting, system, progress, frames)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
         spec = _found(spec, solution)
         fields = _residual(system, solution)
+        solution = _told(solution, spec)
+        # A flow's values inside an obstacle are means over faces, by which its forces are measured.
+        numbers = None if spec.output is None else output.measured(solution, spec.output, steps)
         solution = _without_hole(solution, spec)
-        numbers = None if spec.output is None else output.measured(solution, spec.output)
         fields = beside(spec.problem, spec.on, solution.value) | fields
         error = error_of(solution, spec)
     except InputError as fault:
@@ -154,10 +156,10 @@ def _solve(
     system: LinearSystem | None,
     progress: Watch | None,
     frames: Path | None,
-) -> Solution:
+) -> tuple[Solution, output.Steps | None]:
+    """The answer, and what was asked for at every step."""
     if system is not None:
-        steady: Solution = spec.solver.run(spec.solver.init(system), progress=progress)
-        return steady
+        return spec.solver.run(spec.solver.init(system), progress=progress), None
     if setting.dtype != "float64":
         raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
     with torch.device(setting.device):
@@ -165,25 +167,30 @@ def _solve(
         if progress is not None:
             progress.follow(state)
         more: dict[str, Any] = {} if spec.problem.time is None else {"frames": frames}
-        probes = None
-        if frames is not None and spec.problem.time is not None and output.watched(spec):
-            probes = output.Probes(spec, frames.parent / output.PROBES)
-            more["observe"] = probes
+        steps = None
+        if output.watched(spec, kept=frames is not None):
+            steps = output.Steps(spec, None if frames is None else frames.parent / output.PROBES)
+            more["observe"] = steps
         try:
             solution: Solution = spec.solver.run(state, progress=progress, **more)
         finally:
-            if probes is not None:
-                probes.close()
-    return solution
+            if steps is not None:
+                steps.close()
+    return solution, steps
+
+
+def _told(solution: Solution, spec: Spec) -> Solution:
+    """The answer with its problem, on the CPU."""
+    value, residual = solution.value.detach().cpu(), solution.residual.detach().cpu()
+    return replace(solution, value=value, residual=residual, problem=spec.problem)
 
 
 def _without_hole(solution: Solution, spec: Spec) -> Solution:
-    hole = hole_on(spec.problem, spec.on)
-    value = solution.value.detach().cpu()
-    if hole is not None:
-        value = torch.where(hole, torch.nan, value)
-    residual = solution.residual.detach().cpu()
-    return replace(solution, value=value, residual=residual, problem=spec.problem)
+    on = spec.on if solution.on is None else solution.on
+    hole = hole_on(spec.problem, on)
+    if hole is None:
+        return solution
+    return replace(solution, value=torch.where(hole, torch.nan, solution.value))
 
 
 def error_of(solution: Solution, spec: Spec) -> torch.Tensor | None:
@@ -298,7 +305,7 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
         summary["hashes"] = record.hashes(folder, paths[0].name)
         record.write(folder, summary)
         if result.measured is not None:
-            by_step = solution.times is not None and output.watched(result.spec)
+            by_step = output.watched(result.spec, kept=True)
             paths += output.write(result.measured, solution, folder, by_step)
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None

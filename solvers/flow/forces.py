@@ -21,7 +21,7 @@ periodic sides or two outlets, its first is the one for which cells let nothing 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from sciml.core.problem.equation import NavierStokes
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.run.quantities import Measurement, Quantity
-from sciml.discretization.volumes.coefficients import Data, evaluate
+from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
 from sciml.discretization.volumes.functionals import OBSTACLE, side_of
 from sciml.solvers.flow.flow import lay_out
 from sciml.solvers.flow.staggered import (
@@ -63,31 +63,31 @@ def force_of_flow(problem: Problem, on: Grid, quantity: Quantity, key: str) -> M
         side = side_of(problem, quantity.on, f"{key}.on")
         if problem.boundary[quantity.on].kind != "dirichlet":
             raise InputError(f"'{quantity.on}' is an outlet, on which nothing acts", f"{key}.on")
-    walls = _Surroundings.of(problem, grid)
+    around = _Surroundings.of(problem, grid)
+    acting = around.on_obstacle() if side is None else around.on_side(*side)
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         if tuple(value.shape[-2:]) != grid.shape:
             raise InputError("a force is measured of velocity and pressure at the cells' centres")
         batch = tuple(value.shape[:-3])
         flat = value.detach().to("cpu", torch.float64).reshape(-1, *value.shape[-3:]).numpy()
-        state = walls.state(flat, batch, t)
-        found = walls.on_obstacle(state) if side is None else walls.on_side(state, *side)
-        total = torch.from_numpy(np.stack(found, -1)) @ direction
-        return Measurement(total.reshape(batch))
+        state = around.state(flat, batch, t)
+        total = np.zeros((len(flat), 2))
+        for k, act in acting:
+            total[:, k] += act(state)
+        return Measurement((torch.from_numpy(total) @ direction).reshape(batch))
 
     return measured
 
 
 @dataclass(frozen=True)
-class _State:
-    """Velocities on the faces and p, ghost points included, the walls' data and the force.
+class _Given:
+    """What the problem gives at a time, of a batch.
 
-    ``force``: per component (1 or samples, *faces). ``gain``: of each wall's normal velocity, its
-    change per unit of time.
+    ``gain``: of each wall's normal velocity, its change per unit of time. ``force``: per component
+    (1 or samples, *faces). ``viscosity`` (samples,).
     """
 
-    faces: tuple[np.ndarray, np.ndarray]
-    p: np.ndarray
     walls: Walls
     gain: dict[tuple[int, int], np.ndarray]
     force: tuple[np.ndarray, np.ndarray]
@@ -95,13 +95,28 @@ class _State:
 
 
 @dataclass(frozen=True)
+class _State:
+    """Velocities on the faces and p, ghost points included, and what the problem gives."""
+
+    faces: tuple[np.ndarray, np.ndarray]
+    p: np.ndarray
+    given: _Given
+
+
+_Index = tuple[slice, np.ndarray, np.ndarray]
+# A state to a part of a component of a force, (samples,).
+_Act = Callable[[_State], np.ndarray]
+
+
+@dataclass(frozen=True)
 class _Surroundings:
-    """The staggered grid of a flow with its walls."""
+    """The staggered grid of a flow; ``kept``: what the problem gives to a batch at all times."""
 
     problem: Problem
     grid: Grid
     info: Data
     faces: tuple[Component, Component]
+    kept: dict[tuple[int, ...], _Given] = field(default_factory=dict)
 
     @classmethod
     def of(cls, problem: Problem, grid: Grid) -> _Surroundings:
@@ -111,24 +126,28 @@ class _Surroundings:
 
     def state(self, value: np.ndarray, batch: tuple[int, ...], t: float | None) -> _State:
         """What belongs to values (samples, 3, *cells) at time t."""
-        info = self.info if t is None else self.info.at_time(t)
-        now = 0.0 if t is None else t
-        equation, nu_key = self.problem.equation_as(NavierStokes), "problem.equation.viscosity"
-        openings = self.faces[0].open, self.faces[1].open
-        sides = Sides(self.problem, self.grid, self.info, batch, openings)
-        walls = sides.at(now)
-        assert self.problem.time is not None
-        step = 1e-6 * (self.problem.time.end - self.problem.time.start)
-        soon, before = sides.at(now + step), sides.at(now - step)
-        gain = {(a, e): (soon[a, e][a] - before[a, e][a]) / (2 * step) for a, e in walls}
-        nu = evaluate(equation.viscosity, info.own, info, nu_key)
-        nu = nu[..., 0, 0] if nu.ndim >= 2 else nu
-        viscosity = nu.expand(batch).reshape(-1).numpy() if batch else nu.reshape(-1).numpy()
-        velocities = _velocities(self.faces, value, walls)
+        given = self.kept.get(batch) or self._given(batch, 0.0 if t is None else t)
+        velocities = _velocities(self.faces, value, given.walls)
         p = np.pad(np.nan_to_num(value[:, 2]), ((0, 0), (1, 1), (1, 1)))
         fill_pressure(p, self.faces[0].ends)
-        force = self._body(equation, info, batch)
-        return _State(velocities, p, walls, gain, force, viscosity)
+        return _State(velocities, p, given)
+
+    def _given(self, batch: tuple[int, ...], t: float) -> _Given:
+        info, equation = self.info.at_time(t), self.problem.equation_as(NavierStokes)
+        sides = Sides(
+            self.problem, self.grid, self.info, batch, (self.faces[0].open, self.faces[1].open)
+        )
+        assert self.problem.time is not None
+        walls, step = sides.at(t), 1e-6 * (self.problem.time.end - self.problem.time.start)
+        soon, before = sides.at(t + step), sides.at(t - step)
+        gain = {(a, e): (soon[a, e][a] - before[a, e][a]) / (2 * step) for a, e in walls}
+        nu = evaluate(equation.viscosity, info.own, info, "problem.equation.viscosity")
+        nu = (nu[..., 0, 0] if nu.ndim >= 2 else nu).expand(batch).reshape(-1)
+        given = _Given(walls, gain, self._body(equation, info, batch), nu.numpy())
+        key = "problem.equation.force"
+        if sides.steady and "t" not in depends_on(equation.force or (), self.info, key):
+            self.kept[batch] = given
+        return given
 
     def _body(
         self, equation: NavierStokes, info: Data, batch: tuple[int, ...]
@@ -139,75 +158,71 @@ class _Surroundings:
             if equation.force is None:
                 found.append(np.zeros((1, *shape)))
                 continue
-            value = evaluate(
-                equation.force[k], places(self.grid, k), info, f"problem.equation.force[{k}]"
-            )
+            key = f"problem.equation.force[{k}]"
+            value = evaluate(equation.force[k], places(self.grid, k), info, key)
             found.append(np.asarray(sampled(value, batch, shape)))
         return found[0], found[1]
 
-    def on_obstacle(self, state: _State) -> list[np.ndarray]:
-        """Both components of the force on the obstacle, each (samples,)."""
-        total = []
+    def on_obstacle(self) -> list[tuple[int, _Act]]:
+        """What acts on the obstacle, with the component of the force that it belongs to."""
+        acting = []
         for k, component in enumerate(self.faces):
             solid, free = _solid(component), _counted(component)
-            force = np.zeros(len(state.p))
             for axis in (0, 1):
                 beside = [free & _beside(solid, axis, end, component) for end in (0, 1)]
-                for end in (0, 1):
-                    index = np.nonzero(beside[end])
-                    given = self._given(state, k, axis, end, index)
-                    force += given.sum(-1) * self.grid.spacing[1 - axis]
-                index = np.nonzero(beside[0] | beside[1])
-                force -= self._shear(state, k, axis, index)
-            total.append(force)
-        return total
+                acting += [(k, self._passed(k, axis, end, beside[end])) for end in (0, 1)]
+                acting.append((k, self._shear(k, axis, beside[0] | beside[1])))
+        return acting
 
-    def on_side(self, state: _State, axis: int, end: int) -> list[np.ndarray]:
-        """Both components of the force on a wall, each (samples,)."""
-        total = []
-        for k, component in enumerate(self.faces):
-            if k == axis:
-                total.append(self._normal(state, axis, end))
-                continue
-            solid, free = _solid(component), _counted(component)
-            last = np.zeros_like(free)
-            _along(last, axis)[-1 if end else 0] = True
-            touching = _beside(solid, axis, 0, component) | _beside(solid, axis, 1, component)
-            total.append(-self._shear(state, k, axis, np.nonzero(last & free & ~touching)))
-        return total
+    def on_side(self, axis: int, end: int) -> list[tuple[int, _Act]]:
+        """What acts on a wall, with the component of the force that it belongs to."""
+        across = self.faces[1 - axis]
+        solid, last = _solid(across), np.zeros(across.free.shape, dtype=bool)
+        _along(last, axis)[-1 if end else 0] = True
+        touching = _beside(solid, axis, 0, across) | _beside(solid, axis, 1, across)
+        free = _counted(across) & last & ~touching
+        shear = self._shear(1 - axis, axis, free)
+        return [(axis, lambda state: self._normal(state, axis, end)), (1 - axis, shear)]
 
-    def _shear(self, state: _State, k: int, axis: int, index: tuple[np.ndarray, ...]) -> np.ndarray:
-        """What faces get along an axis, but not from free neighbours, summed: (samples,)."""
-        component, w = self.faces[k], state.faces[k]
-        h, across = self.grid.spacing[axis], self.grid.spacing[1 - axis]
-        here, free = w[:, index[0] + 1, index[1] + 1], component.free > 0
-        rest = np.zeros_like(here)
-        for end, step in ((0, -1), (1, 1)):
-            i, j = (n + 1 + step * (a == axis) for a, n in enumerate(index))
-            gap = w[:, i, j] - here
-            link = component.links[2 * axis + end][index]
-            inner = _near_free(free, axis, end, component)[index]
-            rest += gap * (link - inner / h**2)
-        return np.asarray(rest.sum(-1) * state.viscosity * h * across)
+    def _shear(self, k: int, axis: int, there: np.ndarray) -> _Act:
+        """What faces do not get along an axis from free neighbours, with opposite sign, summed."""
+        component, index = self.faces[k], np.nonzero(there)
+        h, free = self.grid.spacing[axis], component.free > 0
+        share = [
+            component.links[2 * axis + end][index]
+            - _near_free(free, axis, end, component)[index] / h**2
+            for end in (0, 1)
+        ]
+        here, low, high = (_shifted(index, axis, step) for step in (0, -1, 1))
+        area = self.grid.spacing[0] * self.grid.spacing[1]
 
-    def _given(
-        self, state: _State, k: int, axis: int, end: int, index: tuple[np.ndarray, ...]
-    ) -> np.ndarray:
-        """The pressure and the momentum carried out of faces towards one end, (samples, faces)."""
-        w, other = state.faces[k], state.faces[1 - k]
-        i, j = index[0] + 1, index[1] + 1
-        there = [n + (1 if end else -1) * (a == axis) for a, n in enumerate((i, j))]
-        mean = 0.5 * (w[:, i, j] + w[:, there[0], there[1]])
-        sign = 1 if end else -1
-        if axis == k:
-            cell = [n - 1 + end * (a == axis) if a == axis else n for a, n in enumerate((i, j))]
-            pressure = state.p[:, cell[0], cell[1]]
-            return np.asarray(sign * (pressure + mean**2))
-        # The corner between two faces of the other velocity, on both sides along k.
-        first = [n + (end if a == axis else -1) for a, n in enumerate((i, j))]
-        second = [n + (end if a == axis else 0) for a, n in enumerate((i, j))]
-        carrier = 0.5 * (other[:, first[0], first[1]] + other[:, second[0], second[1]])
-        return np.asarray(sign * carrier * mean)
+        def act(state: _State) -> np.ndarray:
+            w = state.faces[k]
+            own = w[here]
+            rest = (w[low] - own) @ share[0] + (w[high] - own) @ share[1]
+            return np.asarray(-rest * state.given.viscosity * area)
+
+        return act
+
+    def _passed(self, k: int, axis: int, end: int, there: np.ndarray) -> _Act:
+        """The pressure and the momentum carried out of faces towards one end, summed."""
+        index, sign, length = np.nonzero(there), 1 if end else -1, self.grid.spacing[1 - axis]
+        here, beyond = _shifted(index, axis, 0), _shifted(index, axis, sign)
+        # Of cells the one towards the end, of the other velocity both faces at the corner there.
+        cell = _shifted(index, axis, end - 1)
+        second = _shifted(index, axis, end)
+        first = second[0], second[1] - (k == 0), second[2] - (k == 1)
+
+        def act(state: _State) -> np.ndarray:
+            w, other = state.faces[k], state.faces[1 - k]
+            mean = 0.5 * (w[here] + w[beyond])
+            if axis == k:
+                passed = state.p[cell] + mean**2
+            else:
+                passed = 0.5 * (other[first] + other[second]) * mean
+            return np.asarray(sign * passed.sum(-1) * length)
+
+        return act
 
     def _normal(self, state: _State, axis: int, end: int) -> np.ndarray:
         """The normal force on a wall: the balance of the half cells beside it."""
@@ -218,9 +233,9 @@ class _Surroundings:
         p = _line(state.p, axis)[:, -2 if end else 1, 1:-1]
         outward = 1 if end else -1
         carried = (0.5 * (at_wall + near)) ** 2 - at_wall**2
-        bend = outward * (at_wall - near) / h * state.viscosity[:, None]
-        body = _line(state.force[axis], axis)[:, -1 if end else 0]
-        pushed = (body - state.gain[axis, end]) * (h / 2)
+        bend = outward * (at_wall - near) / h * state.given.viscosity[:, None]
+        body = _line(state.given.force[axis], axis)[:, -1 if end else 0]
+        pushed = (body - state.given.gain[axis, end]) * (h / 2)
         stress = outward * (p + carried - bend) + pushed
         wet = _along(component.open, axis)[-1 if end else 0] > 0
         return np.asarray((stress * wet).sum(-1) * across)
@@ -239,6 +254,11 @@ def _along(array: np.ndarray, axis: int) -> np.ndarray:
 def _solid(component: Component) -> np.ndarray:
     """The faces that an obstacle closes."""
     return np.asarray(component.open == 0)
+
+
+def _shifted(index: tuple[np.ndarray, ...], axis: int, step: int) -> _Index:
+    """Where faces have their values among ghost points, or so many steps along an axis."""
+    return slice(None), index[0] + 1 + step * (axis == 0), index[1] + 1 + step * (axis == 1)
 
 
 def _counted(component: Component) -> np.ndarray:
@@ -302,7 +322,7 @@ class _Lines:
         signs = np.where(np.arange(n + 1) % 2, -1.0, 1.0)
         sums = np.zeros((len(c), n + 1, lines))
         np.cumsum(-2 * signs[:n, None] * c, axis=1, out=sums[:, 1:])
-        held = np.ones(lines, dtype=bool)
+        held: np.ndarray = np.ones(lines, dtype=bool)
         if kinds[0] == "wall":
             first = np.broadcast_to(walls[axis, 0][axis], sums[:, 0].shape)
         elif kinds[1] == "wall":
@@ -310,7 +330,7 @@ class _Lines:
         elif kinds[0] == "periodic" and n % 2:
             first = -0.5 * sums[:, n]
         else:
-            held = solid.any(0)
+            held = np.asarray(solid.any(0))
             at = np.broadcast_to(solid.argmax(0), sums[:, 0].shape)
             first = -np.take_along_axis(sums, at[:, None], 1)[:, 0]
         return cls(component, signs, sums, first, held)
