@@ -28,6 +28,7 @@ from sciml.core.problem.mesh import PLURALS, Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.run.certificate import Certificate
 from sciml.core.run.files import save_solution
+from sciml.core.run.frames import keep_state
 from sciml.core.run.solution import Solution, load_solution
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
@@ -300,6 +301,8 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
     solution = result.solution
     try:
         paths = list(save_solution(solution, folder, result.fields))
+        hidden = result.spec.problem.obstacle is not None
+        keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
         summary["hashes"] = record.hashes(folder, paths[0].name)

@@ -24,7 +24,7 @@ from sciml.core.problem.dispatch import Dispatch
 from sciml.core.problem.equation import NavierStokes
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
@@ -109,7 +109,8 @@ class Projection:
             channel = channel.batched(tuple(initial.shape[:-3]))
         run = Run(self, channel, progress, observe)
         identity = fingerprint(channel.problem, channel.grid, self, initial)
-        record = Frames(run.instants, frames, identity)
+        mark = lineage_of(channel.problem, channel.grid, self, initial)
+        record = Frames(run.instants, frames, identity, Lineage(mark, torch.clone))
         run.go(record, initial)
         seconds = time.perf_counter() - start
         return run.solution(record, state.notes, state.setup_seconds, seconds)
