@@ -394,12 +394,12 @@ def _regions(value: Mapping[str, Any], scope: Scope) -> Regions:
 
 
 def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
-    _check_keys(value, ("file", "dataset", "centring", "field"))
+    _check_keys(value, ("file", "dataset", "centring", "saved_field"))
     name, dataset, centring = (value.get(key) for key in ("file", "dataset", "centring"))
-    field = value.get("field")
+    field = value.get("saved_field")
     if field is not None:
         if not isinstance(field, str):
-            raise InputError(f"expected the name of a field; got {describe(field)}", ".field")
+            raise InputError(f"expected the name of a field; got {describe(field)}", ".saved_field")
         dataset = "u" if dataset is None else dataset
     if not isinstance(name, str) or not name:
         raise InputError(f"a field is {{file: name.npy}}; got {describe(name)} for file")
@@ -477,7 +477,7 @@ _FIELD = {
         "file": {"type": "string"},
         "dataset": {"type": "string"},
         "centring": {"enum": ["node", "cell"]},
-        "field": {"type": "string", "description": "Of a saved solution, its last frame."},
+        "saved_field": {"type": "string", "description": "Of a saved solution, its last frame."},
     },
     "required": ["file"],
     "additionalProperties": False,

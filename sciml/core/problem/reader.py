@@ -45,14 +45,14 @@ class FieldFile:
     grid are taken as they are, others are interpolated linearly from a grid that spans the domain,
     given at its nodes or at the centres of its cells as ``centring`` says. Where it says nothing,
     n values for a grid of n cells between n + 1 nodes are the cells', all others the nodes'.
-    ``field``: of a saved solution the field of this name, in time as its last frame has it, zero
+    ``saved_field``: of a saved solution the field of this name, in time as its last frame has it, zero
     inside an obstacle.
     """
 
     file: str
     dataset: str | None = None
     centring: Literal["node", "cell"] | None = None
-    field: str | None = None
+    saved_field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -345,12 +345,12 @@ def _load_hdf5(path: Path, source: FieldFile, key: str) -> Any:
                 else f"name the dataset of {source.file}: one of {', '.join(names)}",
                 key,
             )
-        if source.field is not None:
+        if source.saved_field is not None:
             return _of_solution(file, source, key)
         if wanted.strip("/") == "u" and "times" in file and "residual" in file:
             raise InputError(
                 f"{source.file} holds {len(file['times'])} frames of a run, not a batch: write "
-                f"{{run: {path.parent}}}, whose last frame is taken, or field: {_fields(file)[0]}",
+                f"{{run: {path.parent}}}, whose last frame is taken, or saved_field: {_fields(file)[0]}",
                 key,
             )
         return np.asarray(file[wanted][...])
@@ -368,15 +368,15 @@ def _of_solution(file: Any, source: FieldFile, key: str) -> Any:
     if "u" not in file or "residual" not in file:
         raise InputError(f"{source.file} holds no solution, of which a field could be taken", key)
     fields, values = _fields(file), np.asarray(file["u"][...])
-    if source.field not in fields:
+    if source.saved_field not in fields:
         raise InputError(
-            f"{source.file} has no field '{source.field}'; it has {', '.join(fields)}", key
+            f"{source.file} has no field '{source.saved_field}'; it has {', '.join(fields)}", key
         )
     batch = file["residual"].ndim
     if "times" in file:
         values = values.take(-1, axis=batch)
     if len(fields) > 1:
-        values = values.take(fields.index(str(source.field)), axis=batch)
+        values = values.take(fields.index(str(source.saved_field)), axis=batch)
     return np.nan_to_num(values)
 
 
