@@ -496,4 +496,4 @@ def test_overrides_without_a_value_remove_a_key() -> None:
     assert spec_of(GOOD, "grid.shape.1=", "grid.shape=[9, 9]").grid == Grid((9, 9))
     message = "'mots' cannot be removed; output.quantities has most, least"
     assert message in message_of(text, "output.quantities.mots=")
-    assert "problem.equation" in message_of(GOOD, "problem.equation=")
+    assert "'equation' is missing" in message_of(GOOD, "problem.equation=")

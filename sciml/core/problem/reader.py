@@ -45,8 +45,8 @@ class FieldFile:
     grid are taken as they are, others are interpolated linearly from a grid that spans the domain,
     given at its nodes or at the centres of its cells as ``centring`` says. Where it says nothing,
     n values for a grid of n cells between n + 1 nodes are the cells', all others the nodes'.
-    ``saved_field``: of a saved solution the field of this name, in time as its last frame has it, zero
-    inside an obstacle.
+    ``saved_field``: of a saved solution the field of this name, in time as its last frame has it,
+    zero inside an obstacle.
     """
 
     file: str
@@ -350,7 +350,7 @@ def _load_hdf5(path: Path, source: FieldFile, key: str) -> Any:
         if wanted.strip("/") == "u" and "times" in file and "residual" in file:
             raise InputError(
                 f"{source.file} holds {len(file['times'])} frames of a run, not a batch: write "
-                f"{{run: {path.parent}}}, whose last frame is taken, or saved_field: {_fields(file)[0]}",
+                f"{{run: {path.parent}}}, whose last frame is taken",
                 key,
             )
         return np.asarray(file[wanted][...])
