@@ -100,5 +100,7 @@ measures: Dispatch[Any] = Dispatch("asked for quantities")
 stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
 # (problem, on): by name how fields are derived from an answer, Derivations.
 derives: Dispatch[Any] = Dispatch("differentiated")
+# The same, of forces alone, where they are not among them.
+forces: Dispatch[Any] = Dispatch("asked for forces")
 # (problem, on, value, points): the value at points between the place's own.
 samples: Dispatch[torch.Tensor] = Dispatch("sampled")
