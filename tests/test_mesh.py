@@ -1306,3 +1306,15 @@ def test_data_outside_the_folder_are_refused(tmp_path: Path) -> None:
     (folder / "m.inp").write_text("*INCLUDE, INPUT=m.inp\n")
     with pytest.raises(InputError, match=r"'m.inp' is included twice"):
         read_mesh(folder / "m.inp")
+
+
+def test_beside_a_truth_of_zero_errors_are_absolute():
+    mesh = unit_mesh(4, 2)
+    value = torch.full(mesh.shape, 0.3, dtype=torch.float64)
+    for truth in (lambda x, y: 0 * x, torch.zeros(mesh.shape)):
+        assert float(relative_error(mesh, value, truth)) == pytest.approx(0.3)
+        assert float(relative_error(mesh, 0 * value, truth)) == 0.0
+    several = torch.stack([value, 0 * value])
+    assert float(relative_error(mesh, several, lambda x, y: 0 * x)) == pytest.approx(
+        0.3 / math.sqrt(2)
+    )

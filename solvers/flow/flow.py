@@ -359,6 +359,15 @@ class StaggeredFlow:
         stacked = np.stack([*fields, np.where(wet, p, np.nan)], axis=1)
         return torch.from_numpy(stacked).reshape(*self.batch, 3, *self.grid.shape)
 
+    @property
+    def measure(self) -> torch.Tensor | None:
+        """The cells' areas for p where a constant of it is free, zero for u and v, (3, *cells)."""
+        if not self.pressure.singular:
+            return None
+        area = float(np.prod(self.grid.spacing))
+        wet = torch.from_numpy(np.where(self.pressure.dry, 0.0, area))
+        return torch.stack([torch.zeros_like(wet), torch.zeros_like(wet), wet])
+
     def first_velocities(self, initial: torch.Tensor | None) -> tuple[np.ndarray, np.ndarray]:
         """The initial velocities on the faces, with ghost points, before projection."""
         if initial is not None:

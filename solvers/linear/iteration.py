@@ -604,7 +604,8 @@ def _refuse_underflow(right: torch.Tensor, size: torch.Tensor) -> None:
     if bool((size < 1e-140).any()) and bool((right[size < 1e-140] != 0).any()):
         raise InputError(
             "the right-hand side is so small (norm below 1e-140) that residuals underflow; "
-            "scale it and the answer"
+            "scale it and the answer",
+            "problem.equation.f",
         )
 
 
