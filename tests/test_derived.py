@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
+import h5py
+import meshio
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import sciml
 from sciml import (
@@ -25,6 +30,11 @@ from sciml import (
     System,
     Time,
 )
+from sciml.app import output, record
+from sciml.app.figures_derived import plot_along
+from sciml.app.run import Setting, answer, write_run
+from sciml.app.validate import validated
+from sciml.core.run.labels import Label
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
 from sciml.discretization.elements.elasticity import equivalent
@@ -249,3 +259,119 @@ def test_what_there_is_not_is_said():
         solution.derived("gradent")
     with pytest.raises(InputError, match="known: flux, gradient"):
         solution.derived("mises")
+
+
+def test_what_is_kept_is_read_back_and_lies_in_the_files_of_paraview(tmp_path: Path):
+    sides = {"all": Condition(dirichlet=QUADRATIC)}
+    rim = Obstacle("(x - 0.5)**2 + (y - 1)**2 < 0.06", Condition(dirichlet=QUADRATIC))
+    problem = Problem(SQUARE, Equation(K="k"), sides, obstacle=rim, parameters={"k": [1.0, 3.0]})
+    grid = Grid((9, 9))
+    u = given(grid, quadratic)
+    labels = {"u": Label("head", "m"), "flux": Label(unit="m/s"), "k": Label("conductivity")}
+    solution = answered(problem, grid, torch.stack([u, u]), batch=(2,), labels=labels)
+    solution.with_derived("flux").save(str(tmp_path))
+    found = sciml.load_solution(tmp_path)
+    assert found.labels == labels
+    assert found.samples == ("conductivity = 1", "conductivity = 3")
+    flux = found.derived("flux")
+    torch.testing.assert_close(flux.value, solution.derived("flux").value, equal_nan=True)
+    assert flux.components == ("qx", "qy") and flux.vector and found.problem is None
+    vtu = meshio.read(tmp_path / "solution.vtu")
+    assert {"head (m)_0", "head (m)_1", "flux (m/s)_0", "flux (m/s)_1"} <= set(vtu.point_data)
+    assert vtu.point_data["flux (m/s)_1"].shape == (81, 3)
+    with h5py.File(tmp_path / "solution.h5") as file:
+        assert list(file["u"].attrs["names"]) == ["head (m)"]
+        assert list(file["u"].attrs["units"]) == ["m"]
+
+
+def test_a_solid_is_saved_with_its_stresses_at_nodes_and_in_elements(tmp_path: Path):
+    mesh = square(2, "P2")
+    boundary = {"boundary": Condition(dirichlet=("1e-3*x", 0.0))}
+    solution = sciml.solve(Problem(None, Elasticity(200.0, 0.0), boundary), on=mesh)
+    solution.with_derived("stress", "gradient").save(str(tmp_path))
+    found, vtu = sciml.load_solution(tmp_path), meshio.read(tmp_path / "solution.vtu")
+    assert set(found.kept) == {"mises", "stress", "gradient"}  # the first without being asked for
+    np.testing.assert_allclose(vtu.point_data["sxx"], 0.2)
+    np.testing.assert_allclose(vtu.point_data["mises"], 0.2)
+    np.testing.assert_allclose(vtu.cell_data["sxx (elements)"][0], 0.2)
+    assert found.derived("stress").inner is not None
+    np.testing.assert_allclose(found.derived("gradient").value[0], 1e-3)
+
+
+HEAT = """\
+problem:
+  domain: {kind: box, lower: [0], upper: [1]}
+  equation: {kind: heat, K: k}
+  parameters: {k: 2}
+  boundary: {left: {dirichlet: 0}, right: {dirichlet: 1}}
+  time: {end: 0.1, frames: 3}
+  initial: x
+grid: {shape: [9]}
+output:
+  probes: {middle: [0.5]}
+  lines: {across: {start: [0], end: [1], points: 5}}
+  quantities: {top: {max: u}, loss: {flux: u, on: right}}
+  fields: [flux]
+  animation: true
+labels:
+  u: {name: temperature, unit: degree C}
+  t: {unit: s}
+  x: {name: depth, unit: m}
+  loss: {name: heat loss, unit: W}
+"""
+
+
+def test_labels_stand_in_every_file_and_table_of_a_run(tmp_path: Path):
+    (tmp_path / "heat.yaml").write_text(HEAT)
+    spec, out = sciml.load_spec(tmp_path / "heat.yaml"), tmp_path / "out"
+    result = answer(spec, Setting(), frames=out / "frames.h5")
+    write_run(result, out)
+    heads = {path.name: path.read_text().splitlines()[0] for path in out.glob("*.csv")}
+    assert heads == {
+        "probes.csv": "t (s),middle (degree C)",
+        "line-across.csv": "t (s),depth (m),temperature (degree C)",
+        "quantities.csv": "t (s),top (degree C),heat loss (W)",
+    }
+    facts = output.facts(record.read(out, record.RUN))
+    assert facts["heat loss"].startswith("-2 W, from") and "1 degree C" in facts["top"]
+    frame = meshio.read(out / "frames" / "0001.vtu")
+    assert {"temperature (degree C)", "flux"} == set(frame.point_data)
+    with Image.open(out / "animation.gif") as picture:
+        assert picture.n_frames == 3
+    page = (out / "report.html").read_text()
+    assert "data:image/gif;base64" in page and "heat loss" in page
+    across = plot_along(
+        result.solution, *output.along(result.solution, spec.output.lines["across"])
+    )
+    assert across.axes[0].get_xlabel() == "depth (m)"
+    assert across.axes[0].get_legend().get_texts()[1].get_text() == "$t = 0.05$ s"
+    figure = sciml.plot(result.solution)
+    assert {axes.get_ylabel() for axes in figure.axes} == {"t (s)", "temperature (degree C)"}
+    assert {axes.get_xlabel() for axes in figure.axes} == {"", "depth (m)"}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("output.fields=[vorticity]", "output.fields.0: there is no derived field 'vorticity'"),
+        ("output.fields=[flux, flux]", "output.fields: 'flux' is asked for twice"),
+        ("labels.U={name: a}", "labels.U: there is nothing called 'U' here"),
+        ("labels.t={name: depth}", " is called 'depth' too; give each its own name"),
+        ("labels.u={}", "labels.u: a label needs a name, a unit or both"),
+        ("labels.u={unit: ''}", "labels.u.unit: an empty unit says nothing"),
+    ],
+)
+def test_a_mistake_is_one_line(change: str, said: str, tmp_path: Path):
+    (tmp_path / "heat.yaml").write_text(HEAT)
+    with pytest.raises(InputError) as error:
+        validated(tmp_path / "heat.yaml", [change], Setting())
+    text = str(error.value)
+    assert said in text and "\n" not in text
+
+
+def test_what_does_not_move_has_no_moving_picture(tmp_path: Path):
+    steady = HEAT.replace("kind: heat, K: k", "kind: diffusion, K: k")
+    steady = re.sub(r"  (time|initial): .*\n|  t: .*\n", "", steady)
+    (tmp_path / "steady.yaml").write_text(steady)
+    with pytest.raises(InputError, match=r"output\.animation: this problem has no time"):
+        validated(tmp_path / "steady.yaml", [], Setting())

@@ -8,8 +8,9 @@ few instants. Frames: a moving picture, on one colour scale.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -317,16 +318,14 @@ def animate(solution: Solution, file: str | Path) -> None:
         width, height = _size(on) if plane else (6.4, 4.0)
         figure = Figure((0.8 * width * count, 0.8 * height), dpi=90, layout="compressed")
         panels = figure.subplots(1, count, squeeze=False)[0]
-        moving = []
+        moving: list[Callable[[int], None]] = []
         for axes, name, field in zip(panels, solution.fields, values.swapaxes(0, 1), strict=True):
             axes.set_xlabel("$x$")
             if plane:
                 image = draw_map(axes, field[-1], on, (0, 1), within(field), contours=False)
                 axes.set_ylabel("$y$")
                 colour_bar(figure, image, [axes], name)
-                moving.append(lambda k, image=image, field=field: image.set_data(
-                    np.ma.masked_invalid(field[k].T)
-                ))  # fmt: skip
+                moving.append(partial(_recolour, image, field))
             else:
                 (line,) = axes.plot(on.axes()[0].numpy(), field[0], lw=1.6)
                 low, high = float(np.nanmin(field)), float(np.nanmax(field))
@@ -335,7 +334,7 @@ def animate(solution: Solution, file: str | Path) -> None:
                 axes.set_ylim(low - pad, high + pad)
                 axes.set_ylabel(symbol(name))
                 axes.grid(True, color="0.9", lw=0.6)
-                moving.append(lambda k, line=line, field=field: line.set_ydata(field[k]))
+                moving.append(partial(_reshape, line, field))
         panels[0].set_title(f"$t = {instants[-1]:.3g}$", fontsize=10)
         labelled(figure, solution.labels)
         tail = panels[0].get_title().rpartition("$")[2]
@@ -352,3 +351,11 @@ def animate(solution: Solution, file: str | Path) -> None:
             temporary, format="GIF", save_all=True, append_images=pictures[1:],
             duration=round(1000 / rate), loop=0,
         )  # fmt: skip
+
+
+def _recolour(image: Any, field: np.ndarray, k: int) -> None:
+    image.set_data(np.ma.masked_invalid(field[k].T))
+
+
+def _reshape(line: Any, field: np.ndarray, k: int) -> None:
+    line.set_ydata(field[k])

@@ -334,7 +334,7 @@ def _real(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.ndarray]:
-    """Derived fields by name, vectors as (3, *tail), others component by component (*tail).
+    """Derived fields, vectors as (3, *tail), others by their components' names (*tail).
 
     ``inner``: of elements instead, under names that say so.
     """
@@ -350,7 +350,8 @@ def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.nda
             zeros = [torch.zeros_like(each[0])] * (3 - len(each))
             parts[named(solution.labels, name)] = torch.stack([*each, *zeros], lead)
         else:
-            heads = [named(solution.labels, c, name) for c in field.components]
+            own = field.components if len(each) > 1 else (name,)
+            heads = [named(solution.labels, component, name) for component in own]
             parts |= dict(zip(heads, each, strict=True))
     arrays: dict[str, np.ndarray] = {}
     for name, values in _real(parts).items():
