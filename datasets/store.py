@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from sciml.core.disk import atomic_write, digest, read_record, write_record
+from sciml.core.disk import atomic_write, digest, read_record, refuse_links, write_record
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, SIDES
 
@@ -420,8 +420,17 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def open_shard(path: Path) -> h5py.File:
-    """A shard to read from; samples are read once, so that HDF5's cache would only copy them."""
-    return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    """A shard to read from; samples are read once, so that HDF5's cache would only copy them.
+
+    Raises InputError where it keeps values in another file, beside what HDF5 raises.
+    """
+    file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    try:
+        refuse_links(file, str(path))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def read_shard(path: Path) -> Shard:

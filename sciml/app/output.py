@@ -1,14 +1,16 @@
 """What a spec asks for under ``output:``: checked before the solve, measured after, and written.
 
 ``quantities.csv`` has a row for every sample and frame, ``probes.csv`` the fields at the probes, in
-time at every step of a solver that shows its steps, ``line-NAME.csv`` those along a line. Columns
-have the names and units that ``labels:`` gives.
+time at every step of a solver that shows its steps, and then the quantities that are taken over
+time too; ``line-NAME.csv`` has the fields along a line. Columns have the names and units that
+``labels:`` gives.
 """
 
 from __future__ import annotations
 
 import csv
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,11 +27,12 @@ from sciml.core.problem.dispatch import derives, measures
 from sciml.core.problem.grid import AXES, Grid, axis_names
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
-from sciml.core.problem.reader import Unknown
+from sciml.core.problem.reader import Compiled, Context, Unknown, compile
 from sciml.core.run.derived import Derivation
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
 from sciml.core.run.quantities import Line, Measurement, Output, Quantity
-from sciml.core.run.solution import Solution, measure
+from sciml.core.run.series import over_time
+from sciml.core.run.solution import Solution, check_time, measure
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
 _SHOWN = 6  # values of a batch are printed, more as their range
@@ -68,8 +71,15 @@ def check(spec: Spec) -> None:
     guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
     spec = replace(spec, problem=replace(spec.problem, parameters=guessed))
     assert spec.output is not None
+    before: list[str] = []
     for name, quantity in spec.output.quantities.items():
-        _prepared(spec, on, quantity, f"output.quantities.{name}")
+        key = f"output.quantities.{name}"
+        if quantity.formula is not None:
+            _formula(quantity.formula, before, key)
+        else:
+            check_time(spec.problem, quantity, key)
+            _prepared(spec, on, quantity, key)
+        before.append(name)
     for name, point in spec.output.probes.items():
         key = f"output.probes.{name}"
         try:
@@ -125,54 +135,87 @@ def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None
     measures.look_up(spec.problem.equation, type(on))(spec.problem, on, quantity, key)
 
 
-class Probes:
-    """What stands at the probes after every step, written as it comes: a solver's ``observe``.
+class Steps:
+    """What is asked for at every step of a run in time: a solver's ``observe``.
 
-    ``path``: the table. What a run before this one, which was killed, wrote of earlier times stays.
+    Fields at probes, and quantities that are taken over time, are written to the table ``path`` as
+    they come; without one they are kept alone. What a run before this one, which was killed, wrote
+    of earlier times stays.
     """
 
-    def __init__(self, spec: Spec, path: Path) -> None:
+    def __init__(self, spec: Spec, path: Path | None) -> None:
+        self.spec, self.path = spec, path
+        self.columns: dict[str, Callable[[torch.Tensor, float], Measurement]] = {}
+        self.rows: list[list[float]] = []
+        self.batch: tuple[int, ...] = ()
+        self.file: TextIO | None = None
+
+    def __call__(self, t: float, value: Callable[[], torch.Tensor]) -> None:
+        """A row for every sample at time t."""
+        whole = value()
+        first = not self.columns
+        if first:
+            self.columns = self._looks(whole)
+        found = [look(whole, t).value for look in self.columns.values()]
+        values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
+        self.batch = tuple(values.shape[:-1])
+        if first and self.path is not None:
+            self.file = self._opened(self.path, t)
+        rows = values.reshape(-1, len(found)).tolist()
+        new = [[*([k] if self.batch else []), t, *row] for k, row in enumerate(rows)]
+        self.rows += new
+        if self.file is not None:
+            csv.writer(self.file).writerows(new)
+            self.file.flush()
+
+    def _looks(self, value: torch.Tensor) -> dict[str, Callable[..., Measurement]]:
+        """How each column is measured, on the grid on which the solver has its values."""
+        spec, on = self.spec, discrete(self.spec.on)
         assert spec.output is not None
-        on, problem = discrete(spec.on), spec.problem
+        if isinstance(on, Grid) and tuple(value.shape[-len(on.shape) :]) != on.shape:
+            on = on.cells
+        problem = spec.problem
         d = on.dimension if isinstance(on, Mesh) else len(on.shape)
         fields = problem.equation.fields(d, tuple(problem.first))
         look = measures.look_up(problem.equation, type(on))
-        self.path = path
-        self.columns = {
+        self.time = named(spec.labels, "t")
+        of_probes = {
             _probe(name, field, fields, spec.labels): look(
                 problem, on, Quantity(at=point, of=field), "output.probes"
             )
             for name, point in spec.output.probes.items()
             for field in fields
         }
-        self.time = named(spec.labels, "t")
-        self.file: TextIO | None = None
+        return of_probes | {
+            name: look(problem, on, quantity, f"output.quantities.{name}")
+            for name, quantity in spec.output.quantities.items()
+            if quantity.over_time is not None
+        }
 
-    def __call__(self, t: float, value: Callable[[], torch.Tensor]) -> None:
-        """A row for every sample at time t."""
-        whole = value()
-        found = [look(whole, t).value for look in self.columns.values()]
-        values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
-        batch = values.shape[:-1]
-        if self.file is None:
-            self.file = self._opened(t, bool(batch))
-        rows = values.reshape(-1, len(found)).tolist()
-        numbered = ([*([k] if batch else []), t, *row] for k, row in enumerate(rows))
-        csv.writer(self.file).writerows(numbered)
-        self.file.flush()
+    def series(self, name: str, after: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Times (n,) from ``after`` on, and a column's values then, (*batch, n)."""
+        count, lead = math.prod(self.batch), bool(self.batch)
+        place = lead + 1 + list(self.columns).index(name)
+        times = torch.tensor([row[lead] for row in self.rows[::count]], dtype=torch.float64)
+        values = torch.tensor([row[place] for row in self.rows], dtype=torch.float64)
+        values = values.reshape(-1, *self.batch).movedim(0, -1)
+        kept = times >= (times[0] if after is None else after)
+        return times[kept], values[..., kept]
 
-    def _opened(self, t: float, batch: bool) -> TextIO:
+    def _opened(self, path: Path, t: float) -> TextIO:
+        batch = bool(self.batch)
         head, before = [*(["sample"] if batch else []), self.time, *self.columns], []
-        if self.path.is_file():
-            with open(self.path, newline="", encoding="utf-8") as file:
+        if path.is_file():
+            with open(path, newline="", encoding="utf-8") as file:
                 rows = list(csv.reader(file))
             if rows and rows[0] == head:
                 before = [
                     row for row in rows[1:] if len(row) == len(head) and _earlier(row, t, batch)
                 ]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _write_csv(self.path, head, before)
-        return open(self.path, "a", newline="", encoding="utf-8")
+        self.rows = [[float(cell) for cell in row] for row in before]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_csv(path, head, before)
+        return open(path, "a", newline="", encoding="utf-8")
 
     def close(self) -> None:
         """End of the run."""
@@ -194,18 +237,28 @@ def _earlier(row: Sequence[str], t: float, batch: bool) -> bool:
         return False
 
 
-def watched(spec: Spec) -> bool:
-    """Whether the solver shows its steps to probes."""
-    asked = spec.output is not None and bool(spec.output.probes)
+def watched(spec: Spec, kept: bool) -> bool:
+    """Whether the solver shows its steps: to probes, where these are ``kept`` in a file, too."""
+    if spec.output is None or spec.problem.time is None:
+        return False
+    over = any(quantity.over_time is not None for quantity in spec.output.quantities.values())
+    asked = over or (kept and bool(spec.output.probes))
     return asked and "observe" in inspect.signature(spec.solver.run).parameters
 
 
-def measured(solution: Solution, output: Output) -> Measured:
-    """Everything that is asked for."""
-    quantities = {
-        name: measure(solution, quantity, f"output.quantities.{name}")
-        for name, quantity in output.quantities.items()
-    }
+def measured(solution: Solution, output: Output, steps: Steps | None = None) -> Measured:
+    """Everything that is asked for; over time from ``steps``, or else from the frames."""
+    quantities: dict[str, Measurement] = {}
+    for name, quantity in output.quantities.items():
+        key = f"output.quantities.{name}"
+        if quantity.formula is not None:
+            found = _by_formula(quantity.formula, quantities, solution, key)
+        elif quantity.over_time is not None and steps is not None and steps.rows:
+            times, values = steps.series(name, quantity.after)
+            found = over_time(quantity.over_time, times, values)
+        else:
+            found = measure(solution, quantity, key)
+        quantities[name] = _of_every_sample(found, quantity, quantities, solution)
     probes = {
         name: {
             field: measure(solution, Quantity(at=point, of=field)).value
@@ -216,6 +269,48 @@ def measured(solution: Solution, output: Output) -> Measured:
     return Measured(
         quantities, probes, {name: along(solution, line) for name, line in output.lines.items()}
     )
+
+
+def _of_every_sample(
+    found: Measurement,
+    quantity: Quantity,
+    known: Mapping[str, Measurement],
+    solution: Solution,
+) -> Measurement:
+    """Its value for every sample, and for every frame but where it is one over time."""
+    batch = tuple(solution.residual.shape)
+    frames = () if solution.times is None else (len(solution.times),)
+    whole = quantity.over_time is not None
+    if quantity.formula is not None:
+        names = _formula(quantity.formula, tuple(known), "").names
+        whole = all(known[name].value.ndim == len(batch) for name in names)
+    return replace(
+        found, value=torch.broadcast_to(found.value, (*batch, *(() if whole else frames)))
+    )
+
+
+def _formula(text: str, names: Sequence[str], key: str) -> Compiled:
+    return compile(text, Context((), others=tuple(names)), f"{key}.formula")
+
+
+def _by_formula(
+    text: str, known: Mapping[str, Measurement], solution: Solution, key: str
+) -> Measurement:
+    """An expression of quantities; of some with frames and some without one for every frame."""
+    read = _formula(text, tuple(known), key)
+    depth = max((known[name].value.ndim for name in read.names), default=0)
+    values = {
+        name: v if v.ndim == depth else v[..., None]
+        for name, v in ((name, known[name].value) for name in read.names)
+    }
+    return Measurement(read.at((), values))
+
+
+def last(measurement: Measurement, solution: Solution) -> torch.Tensor:
+    """A quantity of every sample, in time of the last frame where it has one for each."""
+    if measurement.value.ndim == solution.residual.ndim:
+        return measurement.value
+    return measurement.value[..., -1]
 
 
 def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
@@ -231,9 +326,19 @@ def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, to
 def recorded(found: Measured) -> dict[str, Any]:
     """The quantities as plain data, for ``run.json``."""
     return {
-        name: {"value": m.value.tolist()} | ({} if m.place is None else {"at": m.place.tolist()})
+        name: {"value": _plain_numbers(m.value)}
+        | ({} if m.place is None else {"at": m.place.tolist()})
+        | ({} if m.error is None else {"error": _plain_numbers(m.error)})
         for name, m in found.quantities.items()
     }
+
+
+def _plain_numbers(values: torch.Tensor) -> Any:
+    """Numbers as lists, None for what is none."""
+    if values.ndim == 0:
+        number = values.detach().item()
+        return number if isinstance(number, complex) or math.isfinite(number) else None
+    return [_plain_numbers(entry) for entry in values]
 
 
 def write(
@@ -274,7 +379,10 @@ def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) 
     frames = () if times is None else (len(times),)
     time = named(solution.labels, "t")
     head = [*(["sample"] if batch else []), *([time] if times else []), *columns]
-    full = {n: torch.broadcast_to(v.detach(), (*batch, *frames)) for n, v in columns.items()}
+    full = {}
+    for name, v in columns.items():
+        own = v.detach()[..., None] if frames and v.ndim == len(batch) else v.detach()
+        full[name] = torch.broadcast_to(own, (*batch, *frames))
     rows = []
     for index in product(*(range(n) for n in (*batch, *frames))):
         sample = [_flat(index[: len(batch)], batch)] if batch else []
@@ -335,7 +443,9 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
             what += f"; published {quantity.published:g}"
             if isinstance(found["value"], float) and quantity.published:
                 what += f", {100 * (found['value'] / quantity.published - 1):+.2g} %"
-        shown = _shown(found, bool(record.get("times")), f" {unit}" if unit else "")
+        single = quantity.over_time is not None or not isinstance(found["value"], list)
+        in_time = bool(record.get("times")) and not single
+        shown = _shown(found, in_time, f" {unit}" if unit else "")
         lines[called(labels, name)] = f"{shown}  ({what})"
     return lines
 
@@ -345,17 +455,25 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
-    value, at = found["value"], found.get("at")
+    at, error = found.get("at"), found.get("error")
+    values = torch.tensor(_numbers(found["value"]), dtype=torch.float64)
     if in_time:
-        values = torch.tensor(value, dtype=torch.float64)
         low, high = float(values.amin()), float(values.amax())
         last = values[..., -1].flatten().tolist()
         ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
         return f"{_listed(last)}{unit}{ranged}"
-    if isinstance(value, list):
-        return _listed(torch.tensor(value, dtype=torch.float64).flatten().tolist()) + unit
+    if values.ndim:
+        return _listed(values.flatten().tolist()) + unit
     where = "" if at is None else f" at ({', '.join(f'{x:.4g}' for x in at)})"
-    return f"{value:.6g}{unit}{where}"
+    spread = "" if error is None else f" +- {error:.1g}"
+    return f"{float(values):.6g}{spread}{unit}{where}" if values == values else "cannot be told"
+
+
+def _numbers(value: Any) -> Any:
+    """None as NaN."""
+    if isinstance(value, list):
+        return [_numbers(entry) for entry in value]
+    return math.nan if value is None else value
 
 
 def _listed(values: list[float]) -> str:

@@ -28,12 +28,14 @@ from sciml.core.problem.mesh import PLURALS, Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.run.certificate import Certificate
 from sciml.core.run.files import load_fields, save_solution
+from sciml.core.run.frames import keep_state
 from sciml.core.run.labels import Labels, called
 from sciml.core.run.quantities import Output
 from sciml.core.run.solution import Solution, load_solution, sample_names
 from sciml.core.run.status import Doubt
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
+from sciml.solvers.exact import check_exact
 from sciml.solvers.resolution import resolved, with_space
 
 if TYPE_CHECKING:
@@ -117,6 +119,7 @@ def answer(
     """
     try:
         output.check(spec)
+        told = check_exact(spec.problem, spec.on)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     torch.manual_seed(setting.seed)
@@ -126,14 +129,17 @@ def answer(
     system = lower(spec, setting) if spec.problem.linear and gridded else None
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
-        solution = _solve(spec, setting, system, progress, frames)
+        solution, steps = _solve(spec, setting, system, progress, frames)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
+        solution = replace(solution, notes=(*solution.notes, *told))
         spec = _found(spec, solution)
         fields = _residual(system, solution)
+        solution = _told(solution, spec)
+        # A flow's values inside an obstacle are means over faces, by which its forces are measured.
+        numbers = None if spec.output is None else output.measured(solution, spec.output, steps)
         solution = _without_hole(solution, spec)
         solution = solution.with_derived(*(() if spec.output is None else spec.output.fields))
-        numbers = None if spec.output is None else output.measured(solution, spec.output)
         fields = beside(spec.problem, spec.on, solution.value) | fields
         error = error_of(solution, spec)
     except InputError as fault:
@@ -161,10 +167,10 @@ def _solve(
     system: LinearSystem | None,
     progress: Watch | None,
     frames: Path | None,
-) -> Solution:
+) -> tuple[Solution, output.Steps | None]:
+    """The answer, and what was asked for at every step."""
     if system is not None:
-        steady: Solution = spec.solver.run(spec.solver.init(system), progress=progress)
-        return steady
+        return spec.solver.run(spec.solver.init(system), progress=progress), None
     if setting.dtype != "float64":
         raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
     with torch.device(setting.device):
@@ -172,32 +178,38 @@ def _solve(
         if progress is not None:
             progress.follow(state)
         more: dict[str, Any] = {} if spec.problem.time is None else {"frames": frames}
-        probes = None
-        if frames is not None and spec.problem.time is not None and output.watched(spec):
-            probes = output.Probes(spec, frames.parent / output.PROBES)
-            more["observe"] = probes
+        steps = None
+        if output.watched(spec, kept=frames is not None):
+            steps = output.Steps(spec, None if frames is None else frames.parent / output.PROBES)
+            more["observe"] = steps
         try:
             solution: Solution = spec.solver.run(state, progress=progress, **more)
         finally:
-            if probes is not None:
-                probes.close()
-    return solution
+            if steps is not None:
+                steps.close()
+    return solution, steps
 
 
-def _without_hole(solution: Solution, spec: Spec) -> Solution:
-    hole = hole_on(spec.problem, spec.on)
-    value = solution.value.detach().cpu()
-    if hole is not None:
-        value = torch.where(hole, torch.nan, value)
-    residual = solution.residual.detach().cpu()
+def _told(solution: Solution, spec: Spec) -> Solution:
+    """The answer with its problem and its names, on the CPU."""
+    value, residual = solution.value.detach().cpu(), solution.residual.detach().cpu()
+    samples = sample_names(spec.problem, tuple(residual.shape), spec.labels)
     return replace(
         solution,
         value=value,
         residual=residual,
         problem=spec.problem,
         labels=spec.labels,
-        samples=sample_names(spec.problem, tuple(residual.shape), spec.labels),
+        samples=samples,
     )
+
+
+def _without_hole(solution: Solution, spec: Spec) -> Solution:
+    on = spec.on if solution.on is None else solution.on
+    hole = hole_on(spec.problem, on)
+    if hole is None:
+        return solution
+    return replace(solution, value=torch.where(hole, torch.nan, solution.value))
 
 
 def error_of(solution: Solution, spec: Spec) -> torch.Tensor | None:
@@ -309,12 +321,14 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
     solution = result.solution
     try:
         paths = list(save_solution(solution, folder, result.fields))
+        hidden = result.spec.problem.obstacle is not None
+        keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
         summary["hashes"] = record.hashes(folder, paths[0].name)
         record.write(folder, summary)
         if result.measured is not None:
-            by_step = solution.times is not None and output.watched(result.spec)
+            by_step = output.watched(result.spec, kept=True)
             assert result.spec.output is not None
             stated = result.spec.output.quantities
             paths += output.write(result.measured, solution, stated, folder, by_step)

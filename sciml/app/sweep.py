@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import BarycentricInterpolator, CubicSpline
 
+from sciml.app.output import last
 from sciml.app.read import explain
 from sciml.app.run import Setting, answer
 from sciml.app.spec import Spec
@@ -142,8 +143,7 @@ def _solved(spec: Spec, over: Over, parameters: np.ndarray, setting: Setting) ->
     assert result.measured is not None
     columns = []
     for measurement in result.measured.quantities.values():
-        value = measurement.value.detach()
-        value = value if result.solution.times is None else value[..., -1]
+        value = last(measurement, result.solution).detach()
         columns.append(np.broadcast_to(value.numpy(), parameters.shape))
     return np.stack(columns, -1)
 

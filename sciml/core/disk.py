@@ -225,11 +225,12 @@ def refuse_links(file: h5py.File, name: str, key: str | None = None) -> None:
     import h5py
 
     known: set[Any] = set()
-
-    def visit(group: h5py.Group) -> None:
+    left = [file["/"]]
+    while left:
+        group = left.pop()
         place = h5py.h5o.get_info(group.id).addr
         if place in known:  # hard links may make a circle
-            return
+            continue
         known.add(place)
         for entry in group:
             link = group.get(entry, getlink=True)
@@ -239,8 +240,6 @@ def refuse_links(file: h5py.File, name: str, key: str | None = None) -> None:
                 continue
             inner = group[entry]
             if isinstance(inner, h5py.Group):
-                visit(inner)
+                left.append(inner)
             elif isinstance(inner, h5py.Dataset) and (inner.external or inner.is_virtual):
                 raise InputError(f"{name}: the values of '{entry}' lie in another file", key)
-
-    visit(file)

@@ -30,7 +30,7 @@ import numpy as np
 import scipy.sparse.linalg
 import torch
 
-from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.maps import LinearMap, without_kernel
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.solvers.linear.foreign import as_map
@@ -77,7 +77,7 @@ class Untrusted(Inverse):
     trusted = False
 
     def __init__(self, A: LinearMap, function: Function, transposed: Function | None = None):
-        super().__init__(A, symmetric=True, definite=True)
+        super().__init__(A, symmetric=True, definite=True, hermitian=True)
         self.function, self.transposed = function, transposed
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -204,7 +204,7 @@ def _probe(
     inputs = torch.cat([noise, rough / rough.norm(dim=1, keepdim=True).clamp(min=1e-300)])
     inputs = inputs / inputs.norm(dim=1, keepdim=True)
     if A.nullspace:
-        inputs = torch.stack([_without_mean(A, u) for u in inputs])
+        inputs = torch.stack([_projected(A, u) for u in inputs])
     images = torch.stack([action(u) for u in inputs])
     if not bool(torch.isfinite(images).all()):
         return PreconditionerReport(
@@ -267,8 +267,8 @@ def _action(M: LinearMap, A: LinearMap) -> Callable[[torch.Tensor], torch.Tensor
     def apply(u: torch.Tensor) -> torch.Tensor:
         image = M.apply(u.reshape(*A.batch, *A.shape).to(A.device))
         image = image.flatten().to("cpu", torch.float64, copy=True)
-        # With a kernel of constants an image counts up to a constant, which may be any number.
-        return _without_mean(A, image) if A.nullspace else image
+        # An image counts up to what is of the kernel, which may be anything.
+        return _projected(A, image) if A.nullspace else image
 
     return apply
 
@@ -278,9 +278,8 @@ def _flat_apply(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
     return image.flatten().to("cpu", torch.float64)
 
 
-def _without_mean(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
-    samples = u.reshape(-1, A.size)
-    return (samples - samples.mean(dim=1, keepdim=True)).flatten()
+def _projected(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
+    return without_kernel(A, u.reshape(-1, *A.shape).clone()).flatten()
 
 
 def _gap(u: torch.Tensor, v: torch.Tensor) -> float:
@@ -406,7 +405,7 @@ class Guarded(Inverse):
         self._drop(watched & ~torch.isfinite(size), "returned a NaN or an infinity")
         self._drop(watched & (size == 0), "returned zero")
         if self.descent:
-            self._drop(watched & (dot(z, u, dimension) <= 0), "gave no direction of descent")
+            self._drop(watched & (dot(z, u, dimension).real <= 0), "gave no direction of descent")
         if not bool(self._dropped.any()):
             return z
         return torch.where(spread(self._dropped, dimension), self.classical.apply(u), z)

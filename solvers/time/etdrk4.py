@@ -23,7 +23,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import looked_up_outside
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Doubt, Status
@@ -308,7 +308,12 @@ class ETDRK4:
         begin = time.perf_counter()
         first = _first(state.evolution, initial)
         mark = "" if frames is None else fingerprint(state.problem, state.grid, self, first)
-        kept = Frames(state.times, frames, mark)
+        begun = None
+        if frames is not None:
+            # Steps are counted per interval between frames.
+            own = lineage_of(state.problem, state.interval, state.grid, self, first)
+            begun = Lineage(own, partial(_first, state.evolution))
+        kept = Frames(state.times, frames, mark, begun)
         with torch.no_grad():
             run = StepDoubling(self.rtol, self.step, self.max_steps, state, kept, first, progress)
             run.complete()

@@ -296,9 +296,22 @@ def test_signature_that_is_none_is_refused(folder: Path) -> None:
     rewrite(folder, signature=signature)
     with pytest.raises(InputError, match="lower missing"):
         load_operator(folder)
-    for other in (3, None, {**signature, "lower": ["a"]}, {**signature, "lower": 0}):
+    whole = {**signature, "lower": [0.0, -1.0]}
+    for other in (3, None, {**whole, "lower": ["a", 0]}, {**whole, "lower": 0},
+                  {**whole, "inputs": "af"}, {**whole, "boundary": None}):  # fmt: skip
         rewrite(folder, signature=other)
         with pytest.raises(InputError, match="describes no operator: its signature"):
+            load_operator(folder)
+    rewrite(folder, signature=None)
+    with pytest.raises(InputError, match=r"it must have inputs, outputs, .*; it is None"):
+        load_operator(folder)
+
+
+def test_a_header_of_other_kinds_is_refused(folder: Path) -> None:
+    stored = read_file(folder / FILE, KIND)
+    for options, origin, name in ((None, {}, "options"), (stored.options, None, "provenance")):
+        write_weights(folder / FILE, KIND, options, stored.tensors, origin)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=f"its {name} are no mapping but None"):
             load_operator(folder)
 
 

@@ -20,6 +20,7 @@ from sciml.core.problem.reader import Unknown, read_parameters
 from sciml.core.run.derived import Derivation, Derive, Derived
 from sciml.core.run.labels import Label, called, unit_of
 from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.run.series import over_time
 from sciml.core.run.status import Status
 
 if TYPE_CHECKING:
@@ -231,17 +232,35 @@ def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Me
     """What a quantity of an answer comes to; errors carry ``key``."""
     problem, on = solution.problem, solution.on
     assert problem is not None and on is not None
+    check_time(problem, quantity, key)
     look = measures.look_up(problem.equation, type(on))(problem, on, quantity, key)
     if solution.times is None:
         found: Measurement = look(solution.value, None)
         return found
-    frames = solution.value.unbind(solution.residual.ndim)
-    each = [look(value, float(t)) for value, t in zip(frames, solution.times, strict=True)]
+    frames, times = solution.value.unbind(solution.residual.ndim), solution.times
+    if quantity.over_time is not None:
+        kept = times >= (times[0] if quantity.after is None else quantity.after)
+        frames = tuple(value for value, there in zip(frames, kept.tolist(), strict=True) if there)
+        times = times[kept]
+    each = [look(value, float(t)) for value, t in zip(frames, times, strict=True)]
     values, places = [m.value for m in each], [m.place for m in each if m.place is not None]
-    return Measurement(
-        torch.stack(list(torch.broadcast_tensors(*values)), -1),
-        torch.stack(places, -2) if places else None,
-    )
+    row = torch.stack(list(torch.broadcast_tensors(*values)), -1)
+    if quantity.over_time is not None:
+        return over_time(quantity.over_time, times, row)
+    return Measurement(row, torch.stack(places, -2) if places else None)
+
+
+def check_time(problem: Problem, quantity: Quantity, key: str) -> None:
+    """Raise InputError for a time that the problem does not have, or a formula of nothing."""
+    if quantity.formula is not None:
+        raise InputError("a formula is of other quantities, under output: of a spec", key)
+    if quantity.over_time is None:
+        return
+    if problem.time is None:
+        raise InputError("this problem has no time", f"{key}.over_time")
+    if quantity.after is not None and not problem.time.start <= quantity.after < problem.time.end:
+        span = f"{problem.time.start:g} to {problem.time.end:g}"
+        raise InputError(f"time runs from {span}; got {quantity.after:g}", f"{key}.after")
 
 
 def sample_names(

@@ -81,6 +81,10 @@ class Status(Enum):
         "Training ended before the residual at fresh points met rtol; give more iterations, points "
         "or a wider network, or polish: a solver that goes on from the answer on the grid."
     )
+    NEARLY_SINGULAR = (
+        "The residual is within tolerance, but the operator makes something so small that the "
+        "error is not; lower rtol, train longer, or move the problem away from its eigenvalue."
+    )
     MISFIT = (
         "The equation is met, but the observations are missed by more than their noise; give the "
         "unknowns better guesses or bounds, look at the data and the equation, or state noise:."

@@ -5,8 +5,8 @@
 
 with lambda = E nu / ((1 + nu)(1 - 2 nu)), mu = E / (2 (1 + nu)), and for plane stress lambda =
 E nu / (1 - nu^2) (Braess 2007, chapter VI). Unknown (node i, component a) has the number i d + a.
-P1 is too stiff in bending and locks as nu tends to
-1/2: P2 is the default, and P1 is noted. Algebraic multigrid is given the rigid motions.
+P1 is too stiff in bending and locks as nu tends to 1/2: P2 is the default, and P1 is noted.
+Algebraic multigrid is given the rigid motions.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import torch
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
-from sciml.core.problem.dispatch import discretises, estimates_memory
+from sciml.core.problem.dispatch import discretises, estimates_memory, stores
 from sciml.core.problem.equation import Elasticity
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
@@ -39,6 +39,7 @@ from sciml.discretization.elements.boundary import (
     pattern,
     scatter,
     sides,
+    straightened,
     system_of,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
@@ -63,6 +64,7 @@ def elasticity_system(
         raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
+    data.notes.extend(straightened(mesh))
     cells = whole(mesh, 2 * mesh.degree)
     first, second = lame(equation, cells, data)
     if mesh.degree == 1:
@@ -95,7 +97,7 @@ def elasticity_system(
 
 
 def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
-    """What to say of P1 for these lambda and mu: it is too stiff, by how much depends on nu."""
+    """What to say of P1 for these lambda and mu; ``solvers.resolution`` measures it."""
     said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
     if float((first / second).max()) > _LOCKING:
         said += ", and it locks as Poisson's ratio nears 0.5"
@@ -140,6 +142,16 @@ def stress_at(
         if equation.plane == "strain":
             sigma[..., 2, 2] = first * trace
     return sigma
+
+
+@stores(Elasticity, Mesh)
+def strain_energy(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+    """int sigma : eps / 2 of displacements (*batch, d, nodes)."""
+    part, data = whole(mesh, 2 * mesh.degree), mesh_data(problem, mesh)
+    sigma, d = stress_at(problem, part, data, value), mesh.dimension
+    slope = slopes(part, value).movedim((-4, -3), (-2, -1))
+    density = (sigma[..., :d, :d] * slope).sum((-2, -1)) / 2
+    return (part.measure * density).sum((-2, -1))
 
 
 def strain_at(

@@ -48,6 +48,7 @@ from sciml.discretization.elements.boundary import (
     pattern,
     scatter,
     sides,
+    straightened,
     system_of,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
@@ -206,6 +207,7 @@ def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
     of_state = tuple(
         s for s in boundary if names_state(s.condition, problem.unknowns, problem.parameters)
     )
+    data.notes.extend(straightened(mesh))
     cells = whole(mesh, 2 * mesh.degree)
     places = pattern(mesh)
     local, symmetric, reaction = _local(problem.form, cells, data)

@@ -13,7 +13,7 @@ conditions say themselves what passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,11 @@ import torch
 
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.dispatch import measures, samples
+from sciml.core.problem.dispatch import forces, measures, samples
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import AXES, SIDES, Grid
-from sciml.core.problem.interpolation import interpolate
+from sciml.core.problem.interpolation import between, interpolate, weighed
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
 from sciml.core.problem.reader import (
     NORMAL,
@@ -42,10 +42,11 @@ from sciml.discretization.volumes.assemble import assemble
 from sciml.discretization.volumes.boundary import End, flux_of_state, insulated, with_end
 from sciml.discretization.volumes.coefficients import Data, call, data
 from sciml.discretization.volumes.fluxes import scheme_of
-from sciml.discretization.volumes.layout import Layout, at_end, layout
+from sciml.discretization.volumes.layout import Layout, at_end, layout, lie_along
 from sciml.discretization.volumes.nonlinear import semidiscretize
 
 OBSTACLE = "obstacle"
+_ON_RIM = 1e-9  # of the largest level: a point this little inside is on the rim
 # A value (*batch, [fields], *grid) and its time to what was measured.
 Measure = Callable[[torch.Tensor, float | None], Measurement]
 
@@ -57,8 +58,12 @@ Measure = Callable[[torch.Tensor, float | None], Measurement]
 def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
     """How a quantity is measured; raises InputError for one that means nothing here."""
     place = place_of(problem, on)
-    if quantity.kind == "force":
-        raise InputError("a force is of an elastic body, on a mesh", f"{key}.force")
+    if quantity.force is not None:
+        if not forces.knows(problem.equation, Grid):
+            message = "a force is of a flow, or of an elastic body on a mesh"
+            raise InputError(message, f"{key}.force")
+        look: Measure = forces.look_up(problem.equation, Grid)(problem, on, quantity, key)
+        return look
     if quantity.flux is not None:
         return _flux(place, quantity, key)
     if quantity.at is not None:
@@ -94,14 +99,21 @@ class Place:
         """The context at a time."""
         return self.info if t is None else self.info.at_time(t)
 
-    def state(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The fields at the layout's points, (*batch, *shape), carried on into an obstacle."""
-        d = self.dimension
+    def state(
+        self,
+        value: torch.Tensor,
+        names: Collection[str] | None = None,
+        near: Near | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Fields, all by default, at the layout's points, carried on into an obstacle."""
+        d, hole = self.dimension, self.hole if near is None else near.hole
         parts = value.unbind(-d - 1) if len(self.fields) > 1 else (value,)
         found = {}
         for name, part in zip(self.fields, parts, strict=True):
-            own = self.layout.to_unknowns(part)
-            found[name] = own if self.hole is None else carried_on(own, self.hole, d)
+            if names is None or name in names:
+                own = self.layout.to_unknowns(part)
+                own = own if near is None else near.of(own)
+                found[name] = own if hole is None else carried_on(own, hole, d)
         return found
 
     def slope(self, u: torch.Tensor, axis: int) -> torch.Tensor:
@@ -192,16 +204,21 @@ def read_on(what: Any, place: Place, key: str, normal: bool = False) -> Compiled
 
 
 def known_at(
-    read: Compiled, place: Place, value: torch.Tensor, t: float | None
+    read: Compiled, place: Place, value: torch.Tensor, t: float | None, near: Near | None = None
 ) -> Mapping[str, torch.Tensor]:
-    """What it names, at the layout's points."""
+    """What an expression may name, at the layout's points, or at those that are ``near``."""
     info, d = place.at_time(t), place.dimension
-    known = place.state(value)
-    found = {name: v for name, v in known.items() if name in read.names}
-    for name, v in known.items():
-        for axis in range(d):
-            if f"{name}{AXES[axis]}" in read.names:
-                found[f"{name}{AXES[axis]}"] = place.slope(v, axis)
+    slopes = {f"{name}{x}": (name, k) for name in place.fields for k, x in enumerate(AXES[:d])}
+    wanted = {name: slopes[name] for name in read.names if name in slopes}
+    used = {name for name in place.fields if name in read.names}
+    known = place.state(value, used | {name for name, _ in wanted.values()}, near)
+    found = {name: known[name] for name in used}
+    for name, (field, axis) in wanted.items():
+        if near is None:
+            found[name] = place.slope(known[field], axis)
+        else:
+            h = place.layout.axes[axis].spacing
+            found[name] = torch.gradient(known[field], spacing=h, dim=axis - d, edge_order=2)[0]
     for name, p in info.parameters.items():
         if name in read.names:
             found[name] = p.reshape(*p.shape, *(1,) * d) if p.ndim else p
@@ -385,32 +402,92 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
     where = tuple(torch.tensor([x], dtype=torch.float64) for x in point)
     if place.problem.obstacle is not None:
         phi = level_set(expression(place.problem.obstacle.inside, place.info.context))
-        if bool((call(phi, where, place.info) < 0).any()):
+        size = call(phi, place.layout.points(), place.info).abs().max()
+        if bool((call(phi, where, place.info) < -_ON_RIM * size).any()):
             raise InputError("the point lies inside the obstacle", f"{key}.at")
-    part = Part(place, place.layout.points(), torch.ones(()), None)
+    near = _near(point, place)
+    points = tuple(
+        lie_along(line.positions[index], axis, place.dimension)
+        for axis, (line, index) in enumerate(zip(place.layout.axes, near.index, strict=True))
+    )
+    shape = tuple(len(index) for index in near.index)
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
-        values = part.values(read, value, t)
-        return Measurement(at_points(values, where, place.layout)[..., 0])
+        found = read.at(points, known_at(read, place, value, t, near))
+        values = found.expand(torch.broadcast_shapes(found.shape, shape))
+        return Measurement(weighed(values, near.low, near.share)[..., 0])
 
     return measured
 
 
+# So many points beyond those around a place decide what it has: four for values that are carried on
+# into an obstacle, one more for their slopes.
+_REACH = 5
+
+
+@dataclass(frozen=True)
+class Near:
+    """The points of a layout around a place.
+
+    ``index``: per axis which they are. ``low``: per axis the last of them that does not lie beyond
+    the place, ``share`` the distance from it in spacings. ``hole``: those in an obstacle, None
+    where there are none.
+    """
+
+    index: tuple[torch.Tensor, ...]
+    low: tuple[torch.Tensor, ...]
+    share: tuple[torch.Tensor, ...]
+    hole: torch.Tensor | None
+
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (*batch, *shape) at these points."""
+        for axis, index in enumerate(self.index):
+            values = values.index_select(axis - len(self.index), index)
+        return values
+
+
+def _near(point: tuple[float, ...], place: Place) -> Near:
+    found = []
+    for axis, x in enumerate(point):
+        ticks, shift = _ticks(axis, place.layout)
+        low, share = between(torch.tensor([x], dtype=torch.float64), ticks)
+        k, n = int(low) - shift, len(place.layout.axes[axis].positions)
+        if place.layout.periodic[axis]:
+            first, index = k - _REACH, torch.arange(k - _REACH, k + 2 + _REACH) % n
+        else:
+            first = max(k - _REACH, 0)
+            index = torch.arange(first, min(k + 2 + _REACH, n))
+        found.append((index, torch.tensor([k - first]), share))
+    windows, lows, shares = zip(*found, strict=True)
+    near = Near(windows, lows, shares, None)
+    hole = None if place.hole is None else near.of(place.hole)
+    return near if hole is None or not hole.any() else replace(near, hole=hole)
+
+
 def at_points(values: torch.Tensor, points: tuple[torch.Tensor, ...], lay: Layout) -> torch.Tensor:
     """Values at the layout's points, interpolated linearly; across a periodic side to the first."""
-    ticks, d = [], lay.dimension
-    for axis, line in enumerate(lay.axes):
-        here = line.positions
+    d = lay.dimension
+    for axis in range(d):
         if lay.periodic[axis]:
             first = values.narrow(axis - d, 0, 1)
             values = torch.cat([values, first], axis - d)
-            here = torch.cat([here, here[-1:] + line.spacing])
             if lay.cells:
                 last = values.narrow(axis - d, values.shape[axis - d] - 2, 1)
                 values = torch.cat([last, values], axis - d)
-                here = torch.cat([here[:1] - line.spacing, here])
-        ticks.append(here)
-    return interpolate(values, points, ticks)
+    return interpolate(values, points, [_ticks(axis, lay)[0] for axis in range(d)])
+
+
+def _ticks(axis: int, lay: Layout) -> tuple[torch.Tensor, int]:
+    """The places of an axis between which values are interpolated, and how many are put before.
+
+    Across a periodic side values go on, from the last node to the first, from cells both ways.
+    """
+    line = lay.axes[axis]
+    here = line.positions
+    if not lay.periodic[axis]:
+        return here, 0
+    here = torch.cat([here, here[-1:] + line.spacing])
+    return (torch.cat([here[:1] - line.spacing, here]), 1) if lay.cells else (here, 0)
 
 
 @samples(Equation, Grid)
@@ -432,6 +509,10 @@ def sample_on_grid(
 
 def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
     problem, lay = place.problem, place.layout
+    if type(problem.equation) is NavierStokes:
+        raise InputError(
+            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
+        )
     form = problem.form
     if quantity.flux not in place.fields:
         raise InputError(
@@ -479,7 +560,7 @@ def _by_condition(
     """-(g - alpha u) over a side, u there."""
     lay, d = place.layout, place.dimension
     info = place.at_time(t)
-    u = place.state(value)["u"]
+    u = place.state(value, {"u"})["u"]
     here = at_end(u, axis, d, end)
     passing = flux_of_state(place.problem, axis, end, here, info)
     area = torch.as_tensor(lay.measure(without=axis), dtype=torch.float64)
