@@ -37,7 +37,7 @@ from sciml.solvers.time.march import Integrator
 
 _NOTED, _ANOTHER = 0.1, 0.5  # shares of a datum
 _COMPARED = 2000  # elements up to which P2 is tried beside P1
-_DOUBTED = 0.03  # error of space, relative, beyond which it is more than a remark
+_DOUBTED = 0.03  # error of space, relative, beyond which a note of it is a doubt
 _COARSEST = 4  # intervals per axis
 _LOOSE = 1e-4  # of the coarse runs, whose steps need not be as good as the answer's
 _ORDERS = [1 + p / 20 for p in range(21)]
@@ -87,7 +87,8 @@ def _too_stiff(problem: Problem, mesh: Mesh, solution: Solution) -> tuple[str, .
     if not own > 0 or not other > 0:
         return ()
     gap = 100 * (own / other - 1)
-    return (f"P1 stores {abs(gap):.2g} % {'less' if gap < 0 else 'more'} energy than P2 does",)
+    note = f"P1 stores {abs(gap):.2g} % {'less' if gap < 0 else 'more'} energy than P2 does"
+    return (Doubt(note) if abs(gap) > 100 * _DOUBTED else note,)
 
 
 def with_space(problem: Problem, on: Any, solver: Any, solution: Solution) -> Solution:

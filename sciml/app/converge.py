@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sciml.app.output import last
+from sciml.app.output import heads, last
 from sciml.app.read import explain
 from sciml.app.run import Setting, answer, extent
 from sciml.app.spec import Spec
@@ -100,7 +100,7 @@ def converge(
             found[name].append(float(torch.as_tensor(value).detach()))
         seconds.append(sum(result.seconds.values()))
     trends = [
-        Trend(name, tuple(values), spec.output.quantities[name].published)
+        Trend(heads(spec)[name], tuple(values), spec.output.quantities[name].published)
         for name, values in found.items()
     ]
     return trends, seconds

@@ -364,9 +364,17 @@ def write(
     return paths
 
 
+def heads(spec: Spec) -> dict[str, str]:
+    """What each quantity is called in tables, and its unit."""
+    problem = spec.problem
+    fields = problem.equation.fields(len(spec.on.coordinates()), tuple(problem.first))
+    stated = {} if spec.output is None else spec.output.quantities
+    return {name: named(spec.labels, name, *_field_of(q, fields)) for name, q in stated.items()}
+
+
 def _field_of(quantity: Quantity, fields: Sequence[str]) -> tuple[str, ...]:
     """The field or component that a quantity is a value of, if it is one and nothing else."""
-    if quantity.kind not in ("mean", "max", "min", "at"):
+    if quantity.kind not in ("mean", "max", "min", "at") or quantity.over_time == "frequency":
         return ()
     what = fields[0] if quantity.what is None else quantity.what
     return (what,) if isinstance(what, str) else ()

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 from scipy.interpolate import BarycentricInterpolator, CubicSpline
 
-from sciml.app.output import last
+from sciml.app.output import heads, last
 from sciml.app.read import explain
 from sciml.app.run import Setting, answer
 from sciml.app.spec import Spec
 from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError, SolveError, did_you_mean
+from sciml.core.run.labels import named
 
 # Values of all quantities (points, quantities) at parameters (points,).
 Evaluate = Callable[[np.ndarray], np.ndarray]
@@ -122,7 +123,7 @@ def sweep(
     if over.name not in known:
         tail = did_you_mean(over.name, known) if known else ": the problem has no parameters"
         raise InputError(f"--over: there is no parameter '{over.name}'{tail}")
-    names, count = tuple(spec.output.quantities), 0
+    count = 0
 
     def evaluate(places: np.ndarray) -> np.ndarray:
         nonlocal count
@@ -130,7 +131,8 @@ def sweep(
         told(f"{len(places)} solves, {count} in all")
         return _solved(spec, over, over.at(places), setting)
 
-    return traced(evaluate, names, over, tolerance)
+    shown = replace(over, name=named(spec.labels, over.name))
+    return traced(evaluate, tuple(heads(spec).values()), shown, tolerance)
 
 
 def _solved(spec: Spec, over: Over, parameters: np.ndarray, setting: Setting) -> np.ndarray:

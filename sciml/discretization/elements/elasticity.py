@@ -99,9 +99,10 @@ def elasticity_system(
 def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
     """What to say of P1 for these lambda and mu; ``solvers.resolution`` measures it."""
     said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
+    instead = "element: P2, the default for elasticity, is not"
     if float((first / second).max()) > _LOCKING:
-        said += ", and it locks as Poisson's ratio nears 0.5"
-    return Doubt(f"{said}; element: P2, the default for elasticity, is not")
+        return Doubt(f"{said}, and it locks as Poisson's ratio nears 0.5; {instead}")
+    return f"{said}; {instead}"
 
 
 @estimates_memory(Elasticity, Mesh)
