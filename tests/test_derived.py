@@ -99,6 +99,11 @@ def test_a_full_tensor_a_K_of_the_solution_and_a_batch():
     problem = Problem(SQUARE, Equation(K="k*(1 + u)"), sides, parameters={"k": [1.0, 2.0]})
     found = answered(problem, grid, torch.stack([u, u]), batch=(2,)).derived("flux").value
     torch.testing.assert_close(found[1, 0], -2 * (1 + u) * ux)
+    # A preset names slopes along all axes: |grad u|^2 grad u of u = 3 x + 4 y.
+    problem = Problem(SQUARE, Equation(kind="p_laplace"), sides, parameters={"p": 4.0})
+    plane = given(grid, lambda x, y: 3 * x + 4 * y)
+    found = answered(problem, grid, plane).derived("flux").value
+    torch.testing.assert_close(found[1], torch.full_like(plane, -100.0))
 
 
 @pytest.mark.parametrize("element", ["P1", "P2"])

@@ -328,6 +328,7 @@ def _print_solution(path: Path) -> None:
             "iterations": str(int(solution.stats.iterations.max())),
             "solver": str(solution.solver),
         }
+        | ({"derived": ", ".join(solution.kept)} if solution.kept else {})
     )
 
 

@@ -133,6 +133,8 @@ def labelled(figure: Figure, labels: Labels, file: str | Path | None = None) -> 
     for key in labels:
         words = shown(named(labels, key))
         texts |= dict.fromkeys((key, symbol(key), f"${key}$", f"{symbol(key)}$(x)$"), words)
+        texts |= {rf"$\mathrm{{Re}}\,{key}$": f"{words}, real part"}
+        texts |= dict.fromkeys((f"|{key}|", f"$|{key}|$"), f"{words}, modulus")
     instant = unit_of(labels, "t")
     for axes in figure.axes:
         legend = axes.get_legend()
@@ -598,6 +600,9 @@ def plot_frames(
 ) -> Figure:
     """A figure of the frames and fields of a solution's first sample."""
     values = frames_and_fields(solution)
+    if values.ndim == 5:
+        middle = float(on.axes()[2][on.shape[2] // 2])
+        title = ", ".join(part for part in (title, f"$z = {middle:.3g}$") if part)
     times = None if solution.times is None else solution.times.detach().cpu().numpy()
     with matplotlib.rc_context(STYLE):
         figure = Picture(layout="constrained")
@@ -880,8 +885,7 @@ def plot_trained(solution: Solution, file: str | Path | None = None, title: str 
         figure.colorbar(draw_points(right, objective), ax=right, label="|residual|")
         if title:
             figure.suptitle(title, fontsize=13)
-        save(figure, file)
-    return figure
+    return labelled(figure, solution.labels, file)
 
 
 def draw_points(
@@ -943,8 +947,7 @@ def plot_fields(pair: Pair, file: str | Path | None = None) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(layout="constrained")
         (_draw_pair_lines if flat else _draw_pair_maps)(figure, pair)
-        save(figure, file)
-    return figure
+    return labelled(figure, next(iter(pair.values())).labels, file)
 
 
 def plot_courses(pair: Pair, file: str | Path | None = None) -> Figure:

@@ -8,6 +8,7 @@ few instants. Frames: a moving picture, on one colour scale.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -89,8 +90,12 @@ def _symbols(solution: Solution, name: str, components: Sequence[str]) -> dict[s
     if letter is not None:
         found = {c: Label(f"${letter}_{{{c[1:]}}}$", unit_of(solution.labels, c) or unit)
                  for c in components}  # fmt: skip
-    else:
-        found = {c: Label(None, unit) for c in components if unit}
+    else:  # u_x of ux, q_{x,u} of qx_u
+        split = {c: re.fullmatch(r"(\w)([xyz])(?:_(\w+))?", c) for c in components}
+        found = {
+            c: Label(f"${m[1]}_{{{m[2]}{',' + m[3] if m[3] else ''}}}$", unit)
+            for c, m in split.items() if m is not None
+        }  # fmt: skip
     return {**found, "mises": Label("von Mises stress", unit if name == "mises" else None)}
 
 

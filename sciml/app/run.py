@@ -391,7 +391,8 @@ def draw_figures(
             drawing = partial(plot_residual, values, on, name)
         plots[caption] = (f"{name}.png", partial(_written, drawing, solution.labels))
     if solution.trained is not None and len(solution.trained.form.data.axes) > 1:
-        plots[_POINTS] = (f"{RESIDUAL}.png", lambda path: plot_points(solution.trained, file=path))
+        points = partial(plot_points, solution.trained)
+        plots[_POINTS] = (f"{RESIDUAL}.png", partial(_written, points, solution.labels))
     figures, notes = {}, []
     for caption, (name, draw) in plots.items():
         path = directory / name

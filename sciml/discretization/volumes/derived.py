@@ -156,8 +156,7 @@ def _flux_of(field: str, axis: int, K: Any, key: str) -> Component:
 
 def _of_state(K: Any, place: Place, key: str) -> bool:
     """Whether a coefficient names fields or slopes."""
-    names = read_on(K, place, key).names
-    return not names.isdisjoint(state_names(place.fields, AXES[: place.dimension]))
+    return not read_on(K, place, key, slopes=AXES).names.isdisjoint(state_names(place.fields))
 
 
 def _at_points(
@@ -165,8 +164,10 @@ def _at_points(
 ) -> torch.Tensor:
     """A coefficient at the layout's points."""
     if _of_state(K, place, key):
-        read = read_on(K, place, key)
-        return read.at(place.layout.points(), known_at(read, place, value, t))
+        read = read_on(K, place, key, slopes=AXES)
+        absent = dict.fromkeys(read.names & set(state_names(place.fields)), torch.zeros(()))
+        known = {**absent, **known_at(read, place, value, t)}
+        return read.at(place.layout.points(), known)
     info = place.at_time(t)
     unused = None if place.cut is None else place.cut.unused
     return place.layout.to_unknowns(evaluate(K, info.own, info, key, unused))

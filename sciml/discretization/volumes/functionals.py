@@ -13,7 +13,7 @@ conditions say themselves what passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -183,8 +183,13 @@ def _shifted(
 # --- Expressions ----------------------------------------------------------------------------------
 
 
-def read_on(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
-    """What may be asked for: an expression of coordinates, t, parameters, fields and slopes."""
+def read_on(
+    what: Any, place: Place, key: str, normal: bool = False, slopes: Sequence[str] | None = None
+) -> Compiled:
+    """What may be asked for: an expression of coordinates, t, parameters, fields and slopes.
+
+    ``slopes``: along which axes they may be named, by default those of the grid.
+    """
     axes = AXES[: place.dimension]
     problem = place.problem
     parameters, tables = read_parameters(problem.parameters, ())
@@ -194,7 +199,7 @@ def read_on(what: Any, place: Place, key: str, normal: bool = False) -> Compiled
     context = Context(
         axes,
         problem.time is not None,
-        state_names(place.fields, axes),
+        state_names(place.fields, axes if slopes is None else slopes),
         tuple(parameters),
         NORMAL[: place.dimension] if normal else (),
         tuple(tables.items()),
