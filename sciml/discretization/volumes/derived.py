@@ -82,7 +82,11 @@ def derive_flow(problem: Problem, on: Grid) -> Mapping[str, Derivation]:
         return place.slope(state["v"], 0) - place.slope(state["u"], 1)
 
     found["vorticity"] = _derivation(problem, on, {"vorticity": vorticity})
-    streams = lambda value, t: _streams(value, on.bind(problem.box))  # noqa: E731
+
+    def streams(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        psi, cut = _streams(value, on.bind(problem.box)), place_of(problem, on).cut
+        return psi if cut is None else torch.where(cut.unused, torch.nan, psi)
+
     found["stream_function"] = Derivation(("stream_function",), streams)
     return found
 
