@@ -26,7 +26,7 @@ import h5py
 import numpy as np
 import torch
 
-from sciml.core.disk import atomic_write, refuse_links
+from sciml.core.disk import atomic_write, check_room, refuse_links
 from sciml.core.errors import InputError
 
 FORMAT = "sciml frames 2"
@@ -198,6 +198,7 @@ def _create(
     path: Path, times: tuple[float, ...], fingerprint: str, arrays: Sequence[np.ndarray]
 ) -> None:
     """The file with room for every frame and none of them yet."""
+    check_room(path, len(times) * sum(array.nbytes for array in arrays))
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
             file.attrs["format"], file.attrs["fingerprint"] = FORMAT, fingerprint
