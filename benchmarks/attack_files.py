@@ -264,7 +264,7 @@ def full(folder: Path, journal: Journal) -> None:
             found = REFUSED if told.returncode == 2 else ANSWERED
             if again.returncode != 0 or not load_solution(out).converged:
                 found = LOST
-            if told.returncode not in (0, 2) or (told.returncode and told.stderr.count("\n") > 1):
+            if told.returncode not in (0, 2) or told.stderr.partition("sciml: ")[2].count("\n") > 1:
                 found = TRACEBACK  # or the signal that ended it
             seconds = time.perf_counter() - begin
             journal.add(FULL, case, found, why=told.stderr[-300:], seconds=seconds)
