@@ -72,7 +72,8 @@ def test_the_estimate_is_the_error(problem: Problem, count: int) -> None:
     )
     error = float((near.value - good.value).norm() / good.value.norm())
     assert error > 1e-10
-    assert estimated_error(near.trained, scales_of(near.trained).of) == pytest.approx(error, rel=0.5)
+    found = estimated_error(near.trained, scales_of(near.trained).of)
+    assert found == pytest.approx(error, rel=0.5)
 
 
 def test_a_table_that_training_leaves_is_said() -> None:
