@@ -531,11 +531,11 @@ def test_a_table_over_two_parameters(tmp_path: Path):
 
 def test_answers_around_start_the_next():
     spec = load_spec(Path(__file__).parents[1] / "configs" / "reference" / "bratu-fold.yaml")
-    spec = replace(spec, grid=Grid((129,)))
+    spec = replace(spec, grid=Grid((65,)))
     (over,), tolerance = stated(spec, (), 1e-4)
     curve = sweep(spec, over, tolerance, Setting())
     (_, (fold, (where,))) = curve.extremes()["lam"]
-    assert fold == pytest.approx(3.513830719, rel=5e-5)
+    assert fold == pytest.approx(3.513830719, rel=2e-4)
     assert where == pytest.approx(4, abs=1e-2)
     counts = []
     for started in (True, False):
