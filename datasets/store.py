@@ -33,7 +33,14 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from sciml.core.disk import atomic_write, digest, read_record, refuse_links, write_record
+from sciml.core.disk import (
+    atomic_write,
+    check_room,
+    digest,
+    read_record,
+    refuse_links,
+    write_record,
+)
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, SIDES
 
@@ -216,6 +223,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def write_shard(path: Path, shard: Shard) -> str:
     """Write one shard atomically; returns its hash."""
     _check(shard)
+    check_room(path, sum(4 * values.size for values in shard.fields.values()))
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", libver="v110", track_order=True) as file:
             _write(file, shard)

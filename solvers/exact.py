@@ -186,6 +186,8 @@ def _in_box(problem: Problem) -> Iterator[_Gap]:
     generator = torch.Generator().manual_seed(0)
     parts = pieces(form, hard=False, periodic_built_in=False)
     inside = _placed(problem, data, parts[0], _INSIDE, generator, end)
+    if len(inside) < 2:
+        return  # the obstacle covers all
     jet = jet_of(exact, inside, pairs)
     if bool(jet.gradient.abs().sum() == 0) and float(jet.value.std()) > 0:
         return  # no derivatives
@@ -200,6 +202,8 @@ def _in_box(problem: Problem) -> Iterator[_Gap]:
                 yield _equation(form, exact, inside, jet)
             continue
         x = _placed(problem, data, piece, _BESIDE, generator, end)
+        if not len(x):
+            continue
         twins = x if piece.twins is None else torch.cat([x, x + piece.twins])
         jets = jet_of(exact, twins, pairs)
         left = piece.residual(twins, jets).detach()

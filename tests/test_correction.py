@@ -71,10 +71,9 @@ def test_the_estimate_is_the_error(problem: Problem, count: int) -> None:
         for n in (count, 5 * count)
     )
     error = float((near.value - good.value).norm() / good.value.norm())
-    scales = scales_of(near.trained)
-    sizes = {piece.name: scales.of(piece) for piece in near.trained.pieces}
     assert error > 1e-10
-    assert estimated_error(near.trained, sizes) == pytest.approx(error, rel=0.5)
+    found = estimated_error(near.trained, scales_of(near.trained).of)
+    assert found == pytest.approx(error, rel=0.5)
 
 
 def test_a_table_that_training_leaves_is_said() -> None:

@@ -267,6 +267,30 @@ def plot_curves(
     return figure
 
 
+def plot_maps(
+    x: np.ndarray,
+    y: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    names: tuple[str, str],
+    file: str | Path | None = None,
+    *,
+    logs: tuple[bool, bool] = (False, False),
+) -> Figure:
+    """Values (n, m) by name over ``x`` (n,) and ``y`` (m,), called ``names``, side by side."""
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(0.6 + 4.2 * len(maps), 3.6), layout="constrained")
+        row = figure.subplots(1, len(maps), squeeze=False, sharey=True)[0]
+        for axes, (label, values) in zip(row, maps.items(), strict=True):
+            image = axes.pcolormesh(x, y, values.T, shading="gouraud", rasterized=True)
+            figure.colorbar(image, ax=axes, label=label)
+            axes.set_xlabel(names[0])
+            axes.set_xscale("log" if logs[0] else "linear")
+            axes.set_yscale("log" if logs[1] else "linear")
+        row[0].set_ylabel(names[1])
+        save(figure, file)
+    return figure
+
+
 def contraction_factor(residuals: np.ndarray, steps: np.ndarray) -> float:
     """Geometric mean of the residual's reduction per iteration; NaN with fewer than two values."""
     if len(steps) < 2:

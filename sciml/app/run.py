@@ -111,11 +111,13 @@ def answer(
     setting: Setting,
     progress: Watch | None = None,
     frames: Path | None = None,
+    initial: torch.Tensor | None = None,
 ) -> Answer:
     """Discretise, set up, solve, and compare with the exact solution where the spec has one.
 
     ``frames``: the file in which a problem in time keeps its frames while it runs, and from which
-    it goes on when a run before this one was killed.
+    it goes on when a run before this one was killed. ``initial``: a first guess of a steady answer,
+    (*batch, [fields], *grid).
     """
     try:
         output.check(spec)
@@ -129,7 +131,7 @@ def answer(
     system = lower(spec, setting) if spec.problem.linear and gridded else None
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
-        solution, steps = _solve(spec, setting, system, progress, frames)
+        solution, steps = _solve(spec, setting, system, progress, frames, initial)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
         solution = replace(solution, notes=(*solution.notes, *told))
@@ -167,17 +169,21 @@ def _solve(
     system: LinearSystem | None,
     progress: Watch | None,
     frames: Path | None,
+    initial: torch.Tensor | None,
 ) -> tuple[Solution, output.Steps | None]:
     """The answer, and what was asked for at every step."""
     if system is not None:
-        return spec.solver.run(spec.solver.init(system), progress=progress), None
+        begun = spec.solver.init(system)
+        return spec.solver.run(begun, initial=initial, progress=progress), None
     if setting.dtype != "float64":
         raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
     with torch.device(setting.device):
         state = spec.solver.init(spec.problem, spec.on)
         if progress is not None:
             progress.follow(state)
-        more: dict[str, Any] = {} if spec.problem.time is None else {"frames": frames}
+        more: dict[str, Any] = {"initial": initial}
+        if spec.problem.time is not None:
+            more = {"frames": frames}
         steps = None
         if output.watched(spec, kept=frames is not None):
             steps = output.Steps(spec, None if frames is None else frames.parent / output.PROBES)

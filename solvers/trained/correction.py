@@ -13,11 +13,13 @@ basis does not hold is rough, and an elliptic operator's inverse makes that smal
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from sciml.discretization.points.jet import Jet, Pairs
-from sciml.solvers.trained.conditions import Piece
+from sciml.solvers.trained.conditions import Piece, pieces
 from sciml.solvers.trained.level import free_constants
 from sciml.solvers.trained.objective import Objective
 from sciml.solvers.trained.observations import OBSERVED
@@ -29,8 +31,8 @@ _PER_FUNCTION = 4  # points inside
 _ROUNDING = 1e-14
 
 
-def estimated_error(objective: Objective, sizes: dict[str, float]) -> float:
-    """||e|| / ||u||; ``sizes``: what the residual of every piece is relative to, by its name.
+def estimated_error(objective: Objective, size_of: Callable[[Piece], float]) -> float:
+    """||e|| / ||u||; ``size_of``: what the residual of a piece is relative to.
 
     Zero where there is too little room for a basis.
     """
@@ -44,14 +46,12 @@ def estimated_error(objective: Objective, sizes: dict[str, float]) -> float:
     generator = torch.Generator().manual_seed(2)
     rows, left = [], []
     inside = _PER_FUNCTION * each**axes
-    for piece in objective.pieces:
-        if piece.name == OBSERVED:
-            continue
+    for piece in _asked(objective):
         points = piece.place(
             sobol(inside if piece.free == axes else inside // each, piece.free, generator)
         )
         J, r = _linearised(objective, piece, points, each)
-        scale = sizes[piece.name] * len(points) ** 0.5
+        scale = max(size_of(piece), 1e-300) * len(points) ** 0.5
         rows.append(J / scale)
         left.append(r / scale)
     J, r = torch.cat(rows), torch.cat(left)
@@ -65,6 +65,16 @@ def estimated_error(objective: Objective, sizes: dict[str, float]) -> float:
     free = free_constants(objective)
     error, u = (v - v.mean(0) @ free.T for v in (error, u))
     return float(error.norm() / u.norm().clamp_min(1e-300))
+
+
+def _asked(objective: Objective) -> tuple[Piece, ...]:
+    """The equation, and all conditions that phi does not meet by itself.
+
+    Of windows in time glued together the conditions were built into each.
+    """
+    if objective.ansatz.built_in is None:
+        return pieces(objective.form, hard=False, periodic_built_in=True)
+    return tuple(piece for piece in objective.pieces if piece.name != OBSERVED)
 
 
 def _linearised(

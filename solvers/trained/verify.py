@@ -157,7 +157,7 @@ def answered(
     status = _status(course.status, worst, rtol, misfit, known)
     amplified: list[str] = []
     if status.success and not objective.unknown:
-        share = estimated_error(objective, _sizes(objective))
+        share = estimated_error(objective, scales_of(objective).of)
         if not share <= max(_AMPLIFIED * rtol, _SURE):
             status = Status.NEARLY_SINGULAR
             amplified.append(
@@ -211,12 +211,6 @@ def answered(
     if polish is not None:
         solution = _polished(solution, problem, on, polish)
     return _on_grid(solution, problem, on)
-
-
-def _sizes(objective: Objective) -> dict[str, float]:
-    """What every piece's residual is relative to, by name."""
-    scales = scales_of(objective)
-    return {piece.name: max(scales.of(piece), 1e-300) for piece in objective.pieces}
 
 
 def _polished(solution: Solution, problem: Problem, on: Grid | Points, polish: Polish) -> Solution:

@@ -126,6 +126,19 @@ def test_what_does_not_suit_is_refused_by_name(matrix, solver, message) -> None:
         sciml.solve(matrix, b, solver)
 
 
+def test_foreign_preconditioners_are_probed_with_complex_vectors() -> None:
+    D = scipy.sparse.diags(1 / np.linspace(2.0, 5.0, A.shape[0]))
+    skew = D + 0.2j * scipy.sparse.diags(np.linspace(-1, 1, A.shape[0]))
+    report = sciml.check_preconditioner(D, A)
+    assert report.linear and report.symmetric and report.definite
+    assert not sciml.check_preconditioner(skew, A).symmetric
+    assert not sciml.check_preconditioner(lambda r: r.conj(), A).linear
+    found = sciml.cg(A, b, M=D)
+    np.testing.assert_allclose(A @ found.value.numpy(), b, atol=1e-6)
+    with pytest.raises(InputError, match="not symmetric"):
+        sciml.cg(A, b, M=skew)
+
+
 def test_certificates_are_for_real_operators() -> None:
     system = LinearSystem(SparseMatrix(A), torch.from_numpy(b))
     with pytest.raises(InputError, match="certify needs"):

@@ -86,6 +86,8 @@ def test_one_vector_constants_and_repeated_ones() -> None:
     torch.testing.assert_close(*answers, rtol=0, atol=1e-10)
     on_grid = sciml.solve(L, flat, CG(), nullspace=True, on=Grid((8, 8))).value
     torch.testing.assert_close(on_grid.flatten(), answers[0], rtol=0, atol=1e-5)
+    turned = sciml.solve(ONE, right, nullspace=(1 + 2j) * FIRST).value
+    np.testing.assert_allclose(turned.numpy(), wanted, rtol=0, atol=1e-10)
     same = SparseMatrix(ONE, nullspace=FIRST)
     np.testing.assert_allclose(sciml.solve(same, right).value.numpy(), wanted, rtol=0, atol=1e-10)
 

@@ -238,6 +238,10 @@ def _spanning(given: Any, matrix: scipy.sparse.csr_matrix) -> torch.Tensor:
     except (TypeError, ValueError) as error:
         raise InputError("nullspace holds vectors of numbers", key) from error
     vectors = vectors.reshape(-1, 1) if vectors.ndim == 1 else vectors
+    if np.iscomplexobj(vectors) and not np.iscomplexobj(matrix):
+        # A real matrix annihilates both parts; one of them may be nothing.
+        parts = np.concatenate([vectors.real, vectors.imag], axis=-1)
+        vectors = parts[..., np.abs(parts).max(0) > 0] if parts.ndim == 2 else parts
     if vectors.ndim != 2 or len(vectors) != n or not 1 <= vectors.shape[1] <= n:
         raise InputError(
             f"nullspace holds vectors as columns, ({n},) or ({n}, k); got shape {vectors.shape}",

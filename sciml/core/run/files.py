@@ -29,7 +29,16 @@ import meshio
 import numpy as np
 import torch
 
-from sciml.core.disk import BLOCK, atomic_write, is_sealed, refuse_links, seal, seal_xml, write_text
+from sciml.core.disk import (
+    BLOCK,
+    atomic_write,
+    check_room,
+    is_sealed,
+    refuse_links,
+    seal,
+    seal_xml,
+    write_text,
+)
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
@@ -69,6 +78,7 @@ def save_solution(
     fields = fields or {}
     directory = Path(directory)
     paths = [directory / "solution.h5"]
+    check_room(paths[0], _size(solution, fields))
     with atomic_write(paths[0]) as temporary:
         _write_h5(temporary, solution, fields)
         seal(temporary)
@@ -122,6 +132,15 @@ def _save_series(solution: Solution, directory: Path) -> Path:
         + "\n</Collection>\n</VTKFile>\n",
     )
     return index
+
+
+def _size(solution: Solution, fields: Mapping[str, torch.Tensor]) -> int:
+    """About how many bytes the file will have."""
+    stored = [solution.value, solution.stats.residuals, *fields.values()]
+    bytes_ = sum(part.numel() * part.element_size() for part in stored)
+    if isinstance(solution.on, Mesh):
+        bytes_ += solution.on.points.nbytes + 2 * solution.on.cells.nbytes
+    return bytes_
 
 
 def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]) -> None:

@@ -30,7 +30,7 @@ import h5py
 import numpy as np
 import torch
 
-from sciml.core.disk import atomic_write, digest, refuse_links
+from sciml.core.disk import atomic_write, check_room, digest, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.problem import Problem, Time
 
@@ -305,6 +305,7 @@ def _create(
     arrays: Sequence[np.ndarray],
 ) -> None:
     """The file with room for every frame and none of them yet."""
+    check_room(path, len(times) * sum(array.nbytes for array in arrays))
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
             file.attrs["format"] = FORMAT
