@@ -485,7 +485,8 @@ def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
     ticks = np.asarray(MaxNLocator(12).tick_values(norm.vmin, norm.vmax))
     inner = ticks[(ticks > norm.vmin) & (ticks < norm.vmax)]
     near = np.abs(known[:, None] - inner) < 2e-3 * (norm.vmax - norm.vmin)
-    return inner[near.mean(axis=0) < _PLATEAU]
+    levels: np.ndarray = inner[near.mean(axis=0) < _PLATEAU]
+    return levels
 
 
 def colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> None:
