@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -391,3 +392,23 @@ def test_what_does_not_move_has_no_moving_picture(tmp_path: Path):
     (tmp_path / "steady.yaml").write_text(steady)
     with pytest.raises(InputError, match=r"output\.animation: this problem has no time"):
         validated(tmp_path / "steady.yaml", [], Setting())
+
+
+def test_the_stream_function_is_one_number_along_a_body():
+    """What is inside a body, whatever a solver keeps there, is at rest."""
+    still = Condition(dirichlet=(0.0, 0.0))
+    problem = replace(flow(False), obstacle=Obstacle("x**2 + y**2 < 0.09", still))
+    problem = replace(problem, domain=Box((-1.0, -1.0), (1.0, 1.0)))
+    grid = Grid((64, 64), "cell")
+    x, y = grid.bind(problem.box).coordinates()
+    square = x**2 + y**2
+    psi = y * (1 - 0.09 / square)  # potential flow past a cylinder
+    u, v = 1 - 0.09 * (x**2 - y**2) / square**2, -0.18 * x * y / square**2
+    inside = square < 0.09
+    value = torch.stack([torch.where(inside, 7.0, part) for part in (u, v, 0 * u)])
+    times = torch.tensor([1.0])
+    solution = answered(problem, grid, value[None], times=times, fields=("u", "v", "p"))
+    found = solution.derived("stream_function").value[0]
+    assert torch.equal(torch.isnan(found), inside)
+    gap = (found - psi)[~inside]
+    assert float((gap - gap.median()).abs().max()) < 0.03

@@ -84,8 +84,11 @@ def derive_flow(problem: Problem, on: Grid) -> Mapping[str, Derivation]:
     found["vorticity"] = _derivation(problem, on, {"vorticity": vorticity})
 
     def streams(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        psi, cut = _streams(value, on.bind(problem.box)), place_of(problem, on).cut
-        return psi if cut is None else torch.where(cut.unused, torch.nan, psi)
+        cut, grid = place_of(problem, on).cut, on.bind(problem.box)
+        if cut is None:
+            return _streams(value, grid)
+        still = torch.where(cut.unused, 0.0, value)
+        return torch.where(cut.unused, torch.nan, _streams(still, grid))
 
     found["stream_function"] = Derivation(("stream_function",), streams)
     return found
