@@ -35,6 +35,7 @@ from sciml.app import output, record
 from sciml.app.figures_derived import plot_along
 from sciml.app.run import Setting, answer, write_run
 from sciml.app.validate import validated
+from sciml.core.problem.mesh_file import write_vtu
 from sciml.core.run.labels import Label
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
@@ -374,6 +375,8 @@ def test_labels_stand_in_every_file_and_table_of_a_run(tmp_path: Path):
         ("output.fields=[flux, flux]", "output.fields: 'flux' is asked for twice"),
         ("labels.U={name: a}", "labels.U: there is nothing called 'U' here"),
         ("labels.t={name: depth}", " is called 'depth' too; give each its own name"),
+        ("labels.u={name: t}", "is called 't' too; give each its own name"),
+        ('labels.u={name: "two\\nlines"}', "labels.u.name: a name is one line"),
         ("labels.u={}", "labels.u: a label needs a name, a unit or both"),
         ("labels.u={unit: ''}", "labels.u.unit: an empty unit says nothing"),
     ],
@@ -412,3 +415,22 @@ def test_the_stream_function_is_one_number_along_a_body():
     assert torch.equal(torch.isnan(found), inside)
     gap = (found - psi)[~inside]
     assert float((gap - gap.median()).abs().max()) < 0.03
+
+
+@pytest.mark.parametrize("name", ['<b> & "c"', "Wärme $\\theta$", "50 %"])
+def test_any_name_stands_in_the_files_and_figures(name, tmp_path: Path):
+    grid, sides = Grid((5, 5)), {"all": Condition(dirichlet=0.0)}
+    solution = answered(
+        Problem(SQUARE, Equation(), sides), grid, given(grid, quadratic), labels={"u": Label(name)}
+    )
+    solution.save(str(tmp_path))
+    assert name in meshio.read(tmp_path / "solution.vtu").point_data
+    assert sciml.load_solution(tmp_path).labels["u"].name == name
+    assert sciml.plot(solution)._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+def test_a_subdomain_of_any_name_is_read_back(tmp_path: Path):
+    mesh = square(2, "P1", regions=True)
+    odd = replace(mesh, subdomains={"<left> & more": mesh.subdomains["left"]})
+    write_vtu(tmp_path / "a.vtu", odd, {})
+    assert set(sciml.read_mesh(tmp_path / "a.vtu").subdomains) == {"<left> & more"}

@@ -634,7 +634,7 @@ def plot_frames(
         title = ", ".join(part for part in (title, f"$z = {middle:.3g}$") if part)
     times = None if solution.times is None else solution.times.detach().cpu().numpy()
     with matplotlib.rc_context(STYLE):
-        figure = Picture(layout="constrained")
+        figure = Picture(layout="constrained" if values.ndim == 3 else "compressed")
         if values.ndim == 3 and times is not None:
             _draw_space_time(figure, values, times, on, solution.fields)
         elif values.ndim == 3:
