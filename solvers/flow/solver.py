@@ -279,7 +279,9 @@ class Run:
     def _frame(self, flow: Flow, begin: float, end: float) -> None:
         """Steps from one frame, or an instant at which data change, to the next."""
         channel, tolerance = self.channel, self.solver.steady_tolerance
-        t, walls, force = begin, channel.sides.at(begin), channel.force(begin)
+        # What switches at the instant itself counts from the first step on.
+        first = begin + 1e-12 * (end - begin) if begin in self.landings else begin
+        t, walls, force = begin, channel.sides.at(first), channel.force(first)
         steady_force, wanted = channel.steady_force, self.solver.step
         if wanted is not None:
             wanted = (end - begin) / math.ceil((end - begin) / wanted * (1 - 1e-9))
