@@ -113,6 +113,11 @@ def test_streamlines_follow_the_flow_and_rest_has_none():
     ends = np.concatenate([np.array(part) for part in lines[0].get_segments()])
     radii = np.hypot(*(ends - 0.5).T)
     assert len(ends) > 50 and radii.max() < 0.71
+    twice = replace(
+        answer_of(None, grid, torch.stack([turn, turn])[:, None], (2,), fields=("u", "v", "p")),
+        times=torch.tensor([0.5]), samples=("Re = 1", "Re = 2"), labels={"t": Label(unit="s")},
+    )  # fmt: skip
+    assert plot_streamlines(twice).axes[0].get_title() == "$t = 0.5$ s, Re = 1"
     still = plot_streamlines(answer_of(None, grid, 0 * turn, fields=("u", "v", "p")))
     assert not [c for c in still.axes[0].collections if isinstance(c, LINES)]
 

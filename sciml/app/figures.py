@@ -143,12 +143,15 @@ def labelled(figure: Figure, labels: Labels, file: str | Path | None = None) -> 
         depth = getattr(axes, "zaxis", None)
         ends = [axis.label for axis in (axes.xaxis, axes.yaxis, depth) if axis is not None]
         for text in (*ends, *entries, axes.title):
-            if text.get_text() in texts:
-                text.set_text(texts[text.get_text()])
+            # Before a colon stands what tells a sample from the others.
+            head, colon, tail = text.get_text().rpartition(": ")
+            if tail in texts:
+                text.set_text(f"{head}{colon}{texts[tail]}")
                 if text is axes.yaxis.label:
                     text.set_rotation(90)
-            elif instant and text.get_text().startswith("$t = "):
-                text.set_text(f"{text.get_text()} {shown(instant)}")
+            elif instant and tail.startswith("$t = "):
+                now, _, rest = tail[1:].partition("$")
+                text.set_text(f"${now}$ {shown(instant)}{rest}")
     with matplotlib.rc_context(STYLE):
         save(figure, file)
     return figure
