@@ -234,8 +234,13 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
     described = _description(A)
     if A.symmetric and not A.definite:
         return MINRES(rtol=rtol), _note("minres", f"{described} is symmetric but not definite")
-    if A.symmetric and not isinstance(A, Stencil) and A.near_nullspace is None:
+    known = A.near_nullspace is not None and A.kernel is None
+    if A.symmetric and not isinstance(A, Stencil) and not known:
         return _choose_definite(A, rtol)
+    solid = A.near_nullspace is not None and A.near_nullspace.shape[1] > 1
+    if A.symmetric and solid and A.size <= _ELIMINATED and not A.batch and _in_the_plane(A):
+        # Multigrid takes hundreds of steps near Poisson's ratio 0.5.
+        return Direct(rtol=rtol), _note("direct", "the solid is plane, and small")
     name, preconditioner = _preconditioner(A)
     if A.symmetric:
         return CG(preconditioner=preconditioner, rtol=rtol), _note(
@@ -279,8 +284,8 @@ def _others(A: LinearMap, rtol: float, kind: str) -> Iterator[LinearSolver]:
     """What to try where the solver of this kind has failed."""
     if kind != "direct" and _affordable(A):
         yield Direct(rtol=rtol)
-    if A.symmetric and not A.dtype.is_complex and kind != "minres":
-        positive = bool((A.diagonal() > 0).all())
+    if A.self_adjoint and kind != "minres":
+        positive = bool((A.diagonal().real > 0).all())
         M = Jacobi() if positive else None
         yield MINRES(preconditioner=M, rtol=rtol, max_iterations=_TRIED)
     yield GMRES(preconditioner=ILU(), rtol=rtol, max_iterations=_TRIED)
@@ -313,6 +318,7 @@ _IN_SPACE = 0.593
 def _in_the_plane(A: LinearMap) -> bool:
     """Whether the mean bandwidth after reverse Cuthill-McKee is that of a line or a surface."""
     matrix = matrices(A)[0]
+    matrix = abs(matrix) if A.dtype.is_complex else matrix
     place = np.empty(A.size, dtype=np.int64)
     place[reverse_cuthill_mckee(matrix, symmetric_mode=True)] = np.arange(A.size)
     rows = np.flatnonzero(np.diff(matrix.indptr))
@@ -322,8 +328,14 @@ def _in_the_plane(A: LinearMap) -> bool:
 
 
 def _choose_complex(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
+    if A.self_adjoint:
+        return _choose_hermitian(A, rtol)
     if not isinstance(A, Stencil):
-        return Direct(rtol=rtol), _note("direct", "the matrix is complex")
+        if _affordable(A):
+            return Direct(rtol=rtol), _note("direct", "the matrix is complex")
+        return GMRES(preconditioner=ILU(), rtol=rtol), _note(
+            "gmres with ilu", "the matrix is complex, and not Hermitian"
+        )
     most = _FACTORISED[A.dimension]
     if A.size <= most:
         return Direct(rtol=rtol), _note(
@@ -332,6 +344,19 @@ def _choose_complex(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
     return GMRES(preconditioner=ShiftedLaplacian(), rtol=rtol, restart=100), _note(
         "gmres with shifted_laplacian",
         f"waves in {A.dimension} dimensions are factorised only up to {most} unknowns",
+    )
+
+
+def _choose_hermitian(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
+    M = Jacobi() if bool((A.diagonal().real > 0).all()) else None
+    if not A.definite:
+        return MINRES(preconditioner=M, rtol=rtol), _note(
+            "minres", "the matrix is Hermitian but not definite"
+        )
+    if A.size <= _ELIMINATED and _in_the_plane(A):
+        return Direct(rtol=rtol), _note("direct", "the matrix is that of a surface")
+    return CG(preconditioner=M, rtol=rtol), _note(
+        "cg with jacobi", "the matrix is Hermitian positive definite"
     )
 
 

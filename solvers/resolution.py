@@ -11,6 +11,8 @@ and its status is about that. What space has to do with the answer is told besid
   one dimension k = 2, else 4. It is told of every spec that is solved; in Python, where it would
   cost more than the rest of a short run, it is asked for: :func:`error_of_space`.
 
+* elements of degree one in a solid, where the mesh is small: beside P2, by the energy stored.
+
 Batches are not looked at: a data set pays nothing for each of its samples.
 """
 
@@ -22,15 +24,20 @@ from typing import Any
 import torch
 
 from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import stores
 from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
-from sciml.core.run.status import Status
+from sciml.core.run.status import Doubt, Status
 from sciml.discretization.unseen import unseen
 from sciml.solvers.auto import Auto, choose_for
+from sciml.solvers.linear.direct import Direct
 from sciml.solvers.time.march import Integrator
 
 _NOTED, _ANOTHER = 0.1, 0.5  # shares of a datum
+_COMPARED = 2000  # elements up to which P2 is tried beside P1
+_DOUBTED = 0.03  # error of space, relative, beyond which a note of it is a doubt
 _COARSEST = 4  # intervals per axis
 _LOOSE = 1e-4  # of the coarse runs, whose steps need not be as good as the answer's
 _ORDERS = [1 + p / 20 for p in range(21)]
@@ -42,19 +49,46 @@ def resolved(problem: Any, on: Any, solution: Solution) -> Solution:
     ``problem``, ``on``: as they were given to ``solve``; whatever is no single problem on a grid is
     left as it is.
     """
-    if not isinstance(on, Grid) or not isinstance(problem, Problem) or solution.residual.ndim:
+    if not isinstance(problem, Problem) or solution.residual.ndim:
+        return solution
+    if isinstance(on, Mesh):
+        return replace(solution, notes=(*solution.notes, *_too_stiff(problem, on, solution)))
+    if not isinstance(on, Grid):
         return solution
     notes, statuses = [], solution.statuses
     missed = unseen(problem, on.bind(problem.box))
     for key, share in missed.items():
         if share >= _NOTED:
             notes.append(
-                f"the grid does not see {100 * share:.0f} % of {key}, which varies between its "
-                "points; take a finer grid"
+                Doubt(
+                    f"the grid does not see {100 * share:.0f} % of {key}, which varies between its "
+                    "points; take a finer grid"
+                )
             )
     if max(missed.values(), default=0.0) >= _ANOTHER:
         statuses = tuple(Status.UNDER_RESOLVED if s.success else s for s in statuses)
     return replace(solution, notes=(*solution.notes, *notes), statuses=statuses)
+
+
+@torch.no_grad()
+def _too_stiff(problem: Problem, mesh: Mesh, solution: Solution) -> tuple[str, ...]:
+    """What P1 stores of the energy that P2 does, on a mesh of few elements."""
+    known = stores.knows(problem.equation, Mesh) and mesh.degree == 1
+    if not known or len(mesh.cells) > _COMPARED or not solution.status.success:
+        return ()
+    energy = stores.look_up(problem.equation, Mesh)
+    finer = replace(mesh, element="P2")
+    better = Direct().run(Direct().init(problem, finer))
+    if not better.status.success:
+        return ()
+    own, other = (
+        float(energy(problem, m, s.value)) for m, s in ((mesh, solution), (finer, better))
+    )
+    if not own > 0 or not other > 0:
+        return ()
+    gap = 100 * (own / other - 1)
+    note = f"P1 stores {abs(gap):.2g} % {'less' if gap < 0 else 'more'} energy than P2 does"
+    return (Doubt(note) if abs(gap) > 100 * _DOUBTED else note,)
 
 
 def with_space(problem: Problem, on: Any, solver: Any, solution: Solution) -> Solution:
@@ -66,6 +100,7 @@ def with_space(problem: Problem, on: Any, solver: Any, solution: Solution) -> So
         f"space: about {100 * share:.2g} % of the answer at t = {problem.time.end:g} is error of "
         "the grid, judged by coarser ones; rtol is of the steps in time"
     )
+    note = Doubt(note) if share > _DOUBTED else note
     return replace(solution, notes=(*solution.notes, note))
 
 

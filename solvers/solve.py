@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sciml.core.run.solve import Progress, Solver
 
 _FORMS = "solve takes (problem, solver, on=grid) or (A, b, solver)"
-_OWN = ("solver", "on", "initial", "throw", "progress")
+_OWN = ("solver", "on", "initial", "throw", "progress", "nullspace")
 
 
 def solve(
@@ -32,24 +32,28 @@ def solve(
     initial: torch.Tensor | None = None,
     throw: bool = True,
     progress: Progress | None = None,
+    nullspace: Any = None,
     **more: Any,
 ) -> Solution:
     """Solve ``solve(problem, solver, on=grid)`` or ``solve(A, b, solver)``; ``Auto()`` by default.
 
     ``problem``: a Problem or a LinearSystem; ``A``: a LinearMap, a sparse or dense matrix, or a
     small LinearOperator, ``b`` a vector or rows of them; with ``on`` it is read as a stencil on
-    that grid. ``initial``: a first guess on the grid. ``throw=True`` raises SolveError where a
-    sample has not converged; with False the Solution says so. ``progress(iteration, residual)`` is
-    called once per iteration, ``progress(step, t)`` once per step in time. ``more``: what the
-    solver's ``run`` takes besides; of a problem in time ``frames``, the file that keeps its frames
-    while they come, and from which the same call goes on after an interruption. Values are float64
-    of shape (*batch, [frames], [fields], *grid). Raises InputError for arguments that do not fit.
+    that grid. ``nullspace``: of a singular matrix, True where its kernel is the constants, or the
+    vector (n,) or vectors (n, k) that span it; the answer is then orthogonal to them, and b has to
+    be where the matrix is symmetric. ``initial``: a first guess on the grid. ``throw=True`` raises
+    SolveError where a sample has not converged; with False the Solution says so.
+    ``progress(iteration, residual)`` is called once per iteration, ``progress(step, t)`` once per
+    step in time. ``more``: what the solver's ``run`` takes besides; of a problem in time
+    ``frames``, the file that keeps its frames while they come, and from which the same call goes on
+    after an interruption. Values are float64 of shape (*batch, [frames], [fields], *grid). Raises
+    InputError for arguments that do not fit.
     """
     from sciml.core.errors import SolveError
     from sciml.core.problem.problem import Problem
     from sciml.solvers.resolution import resolved
 
-    problem, solver = _stated(problem, arguments, solver, on)
+    problem, solver = _stated(problem, arguments, solver, on, nullspace)
     if initial is not None:
         initial = _guess(initial, problem)
     more = _wanted(more, problem, solver)
@@ -103,7 +107,9 @@ def _guess(initial: Any, problem: Any) -> torch.Tensor:
     return guess
 
 
-def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any, on: Any) -> tuple[Any, Solver]:
+def _stated(
+    problem: Any, arguments: tuple[Any, ...], solver: Any, on: Any, nullspace: Any
+) -> tuple[Any, Solver]:
     """The problem, a matrix and its right-hand side as a system, and the solver."""
     from sciml.core.algebra.maps import LinearMap, LinearSystem
     from sciml.core.errors import InputError
@@ -113,13 +119,15 @@ def _stated(problem: Any, arguments: tuple[Any, ...], solver: Any, on: Any) -> t
 
     rest = list(arguments)
     _refuse_spec(problem)
+    if nullspace is not None and not is_matrix(problem):
+        raise InputError("nullspace is that of a matrix: solve(A, b, nullspace=...)", "nullspace")
     if is_matrix(problem):
         if not rest or isinstance(rest[0], Solver):
             raise InputError("solve(A, b, solver) needs the right-hand side b after the matrix")
         if on is not None and not isinstance(on, Grid):
             raise InputError(f"a matrix lives on a Grid; got on={type(on).__name__}", "on")
         own = isinstance(problem, LinearMap)
-        A = as_map(problem, None if on is None else on.shape)
+        A = as_map(problem, None if on is None else on.shape, nullspace)
         b = as_vector(rest.pop(0), "b", A, flat=not own)
         if on is not None and on.domain is None:
             on = on.bind(Box((0.0,) * len(on.shape), (1.0,) * len(on.shape)))

@@ -8,7 +8,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
-from sciml.core.problem.problem import Condition, Equation, FieldFile, Obstacle, Problem, Robin
+from sciml.core.problem.problem import Condition, Equation, FieldFile, Obstacle, Problem
 from sciml.discretization import discretize
 
 SQUARE = Box((0.0, 0.0), (1.0, 1.0))
@@ -50,8 +50,6 @@ BAD = {
                       "problem.boundary.left.dirichlet", "at x = 0, y = 0"),
     "NaN in a flux": (stated(top=Condition(neumann="log(x - 1)")),
                       "problem.boundary.top.neumann", "y = 1"),
-    "negative alpha": (stated(top=Condition(robin=Robin("x - 0.5"))),
-                       "problem.boundary.top.robin.alpha", "zero or positive"),
     "unknown name": (stated(Equation(K="1 + q")), "problem.equation.K", "unknown name 'q'"),
     "unknown name on a side": (stated(left=Condition(dirichlet="z")),
                                "problem.boundary.left.dirichlet", "unknown name 'z'"),

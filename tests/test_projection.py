@@ -373,3 +373,50 @@ def test_other_equations_and_other_initial_shapes_are_refused() -> None:
         run(flow(LID), 8, initial=torch.zeros(2, 9, 9))
     with pytest.raises(InputError, match="step must be positive"):
         Projection(step=-1.0)
+
+
+def test_a_steady_state_is_one_in_any_unit_of_time() -> None:
+    """The same cavity, in units of time a thousandth as long: the same steps, the same answer."""
+    slow = run(flow(LID, viscosity=0.01, time=Time(20.0)), 8, steady_tolerance=2e-2)
+    sides = {**WALLS, "top": Condition(dirichlet=(1e-3, 0.0))}
+    fast = flow(sides, viscosity=1e-5, time=Time(2e4))
+    fine = run(fast, 8, steady_tolerance=2e-5)
+    sides = {**WALLS, "top": Condition(dirichlet=(1e3, 0.0))}
+    coarse = run(flow(sides, viscosity=10.0, time=Time(0.02)), 8, steady_tolerance=20.0)
+    for found, unit in ((fine, 1e-3), (coarse, 1e3)):
+        assert int(found.stats.iterations) == int(slow.stats.iterations)
+        assert "steady at" in found.notes[-1]
+        torch.testing.assert_close(
+            found.last[:2], unit * slow.last[:2], rtol=1e-6, atol=1e-9 * unit
+        )
+    # A flow that changes by itself while it crosses the box is not steady whatever is asked.
+    hasty = run(flow(LID, viscosity=0.01, time=Time(1.0)), 8, steady_tolerance=1e9)
+    assert int(hasty.stats.iterations) > 3
+
+
+@pytest.mark.parametrize("zero", [(0, 0), ("0.0", 0), ("0*x", "0")])
+def test_an_obstacle_at_rest_may_be_said_in_any_way(zero: tuple[Any, Any]) -> None:
+    hole = Obstacle("(x - 0.5)**2 + (y - 0.5)**2 < 0.04", Condition(dirichlet=zero))
+    assert run(flow(LID, obstacle=hole, time=Time(0.02)), 16).converged
+    moving = replace(hole, boundary=Condition(dirichlet=("0.1", 0)))
+    with pytest.raises(InputError, match="at rest"):
+        run(flow(LID, obstacle=moving, time=Time(0.02)), 16)
+
+
+def test_gradients_are_refused_where_there_are_none() -> None:
+    wanted = torch.tensor(0.05, dtype=torch.float64, requires_grad=True)
+    for given in (
+        {"viscosity": wanted}, {"viscosity": "nu", "parameters": {"nu": wanted}},
+        {"initial": {"u": "a*x", "v": 0.0}, "parameters": {"a": wanted}},
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="no gradients"):
+            run(flow(LID, **given), 8)
+
+
+def test_the_constant_of_the_pressure_is_free_and_others_are_not() -> None:
+    found = run(flow(LID), 16)
+    raised = found.last + torch.tensor([0.0, 0.0, 7.0]).reshape(3, 1, 1)
+    assert float(found.error(raised)) < 1e-14
+    assert float(found.error(found.last + 0.01)) > 1e-3
+    through = {**WALLS, "left": Condition(dirichlet=("y*(1 - y)", 0.0)), "right": OUT}
+    assert run(flow(through), 8).measure is None

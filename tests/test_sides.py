@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import skfem
 import torch
 from test_mesh import unit_mesh
 
@@ -16,6 +21,7 @@ from sciml import (
     Equation,
     Grid,
     Helmholtz,
+    Mesh,
     NavierStokes,
     Obstacle,
     Problem,
@@ -35,7 +41,7 @@ from sciml.discretization import semidiscretize
 from sciml.discretization.fields import values_on
 from sciml.discretization.points.jet import jet_of
 from sciml.discretization.points.strong import strong_form
-from sciml.solvers import ETDRK4, SDIRK, Auto, Newton, Projection
+from sciml.solvers import ETDRK4, SDIRK, Auto, Gaussians, Newton, Picard, Projection
 from sciml.solvers.trained.conditions import built_in, pieces
 
 BOX = Box((0.0, 0.0), (1.0, 1.0))
@@ -426,3 +432,70 @@ def test_periodic_flow_keeps_its_own_refusal_of_sides():
     )  # fmt: skip
     with pytest.raises(InputError):
         solve(problem, ETDRK4(), on=Grid((4, 4), "cell"))
+
+
+def gains(kind: str, d: int) -> tuple[Problem, Callable[..., torch.Tensor]]:
+    """alpha = -1/2 on the right: u' = u/2 + g there. -Lap u + c u = f with u = exp(x) (1 + y)."""
+    u = "exp(x)" if d == 1 else "exp(x)*(1 + y)"
+    domain = Box((0.0,) * d, (1.0,) * d)
+    sides = dict.fromkeys(domain.sides, Condition(dirichlet=u))
+    sides["right"] = Condition(robin=Robin(-0.5, f"0.5*{u}"))
+    equation = {
+        "linear": Equation(f=f"-{u}"),
+        "nonlinear": Equation(f=f"({u})**3 - u**3 - {u}"),
+        "quasilinear": Equation(K="1 + u", f=f"-({u} + 2*({u})**2)"),
+        "energy": Equation(energy=("0.5*ux**2" if d == 1 else "0.5*(ux**2 + uy**2)") + f" + {u}*u"),
+    }[kind]
+    if kind == "quasilinear":
+        sides["right"] = Condition(robin=Robin(-0.5, f"(1 + {u})*{u} - 0.5*{u}"))
+    exact = (lambda x: x.exp()) if d == 1 else (lambda x, y: x.exp() * (1 + y))
+    return Problem(domain, equation, sides, exact=u), exact
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+@pytest.mark.parametrize(
+    ("kind", "d"),
+    [("linear", 1), ("linear", 2), ("nonlinear", 1), ("quasilinear", 1), ("energy", 2)],
+)
+def test_a_side_may_give_more_than_it_takes(kind: str, d: int, centring: str) -> None:
+    problem, exact = gains(kind, d)
+    if kind == "energy" and centring == "cell":
+        pytest.skip("energies live on nodes")
+    extra = centring == "node"
+    errors = []
+    for n in (8, 16):
+        found = solve(problem, on=Grid((n + extra,) * d, centring))
+        errors.append(float(found.error(exact)))
+        if kind == "linear":
+            A = discretize(problem, Grid((n + extra,) * d, centring)).A
+            assert not A.definite and not A.nullspace and A.symmetric
+    # A product of functions of one axis each is exact at the nodes of the energy's elements.
+    assert errors[1] < 1e-6 or abs(math.log2(errors[0] / errors[1]) - 2) < 0.3, errors
+
+
+def test_a_negative_alpha_means_the_same_everywhere() -> None:
+    line = skfem.MeshLine().refined(5)
+    ends = {"left": np.array([[0]]), "right": np.array([[1]])}
+    mesh = Mesh(line.p.T.copy(), line.t.T.copy(), {}, ends)
+    problem, exact = gains("linear", 1)
+    beside = replace(problem, domain=None)
+    places: list[tuple[Problem, Any, Any]] = [
+        (problem, Grid((33,)), None), (beside, mesh, None), (problem, Grid((33,)), Gaussians()),
+        (problem, Grid((33,)), Picard()),
+    ]  # fmt: skip
+    for stated, on, solver in places:
+        assert float(solve(stated, solver, on=on).error(exact)) < 1e-3
+    moving = replace(
+        problem, equation=Equation(d=1.0, f="-exp(x)"), time=Time(0.1), initial="exp(x)"
+    )
+    assert float(solve(moving, on=Grid((33,))).error(exact)) < 1e-3
+    disk = Obstacle("(x - 0.5)**2 + (y - 0.5)**2 < 0.04", Condition(robin=Robin(-1.0, 0.0)))
+    holed = Problem(
+        Box((0.0, 0.0), (1.0, 1.0)), Equation(f=1.0), {"all": Condition(dirichlet=0.0)}, disk
+    )
+    solid = discretize(holed, Grid((33, 33)))
+    assert not solid.A.definite and solve(holed, on=Grid((33, 33))).converged
+    with pytest.raises(InputError, match="take smaller cells"):
+        coarse = replace(problem.boundary["right"], robin=Robin(-20.0, 0.0))
+        solve(replace(problem, boundary={**problem.boundary, "right": coarse}),
+              on=Grid((4,), "cell"))  # fmt: skip

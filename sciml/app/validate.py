@@ -18,6 +18,7 @@ from sciml.app.yaml import Source, read_yaml
 from sciml.core.errors import InputError
 from sciml.datasets.family import Family
 from sciml.datasets.store import read_manifest
+from sciml.solvers.exact import check_exact
 from sciml.training import Files
 
 AnySpec = Spec | Family | OperatorSpec | PreconditionerSpec
@@ -77,6 +78,7 @@ def _problem(spec: Spec, setting: Setting) -> Checked:
     """The system's facts where there is one; else the solver is set up, which checks all data."""
     try:
         output.check(spec)
+        told = check_exact(spec.problem, spec.on)
     except InputError as error:
         raise InputError(read.explain(error, spec)) from None
     if not spec.problem.linear or getattr(spec.solver, "reads_problem", False):
@@ -84,10 +86,10 @@ def _problem(spec: Spec, setting: Setting) -> Checked:
             spec.solver.init(spec.problem, spec.on)
         except InputError as error:
             raise InputError(read.explain(error, spec)) from None
-        return (), {}
+        return told, {}
     system = run.lower(spec, setting)
     tags = [name for name in ("symmetric", "definite", "nullspace") if getattr(system.A, name)]
-    return system.notes, {
+    return (*system.notes, *told), {
         "unknowns": f"{system.A.size:,}",
         "operator": ", ".join(tags) or "not symmetric",
         "discretisation needs about": f"{run.memory(spec, setting) / 1e6:.3g} MB",

@@ -23,24 +23,22 @@ from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import Dispatch
 from sciml.core.problem.equation import NavierStokes
 from sciml.core.problem.grid import Grid
-from sciml.core.problem.problem import Problem
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.problem.problem import Obstacle, Problem
+from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
 from sciml.discretization.instants import instants
-from sciml.discretization.volumes.coefficients import data, depends_on, evaluate
-from sciml.discretization.volumes.layout import layout
+from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
 from sciml.discretization.volumes.memory import check_memory
-from sciml.discretization.volumes.obstacle import cut
-from sciml.solvers.flow.flow import Flow, StaggeredFlow, pressure_problem, pressure_solver
-from sciml.solvers.flow.staggered import Sides, Walls, component, ends
+from sciml.solvers.flow.flow import Flow, StaggeredFlow, lay_out, pressure_solver
+from sciml.solvers.flow.staggered import NO_GRADIENTS, Sides, Walls
 from sciml.solvers.linear.iteration import check_options
 
 # (problem, on, rtol): the flow set up, and remarks on it.
 flows: Dispatch[tuple[StaggeredFlow, tuple[str, ...]]] = Dispatch("solved by projection")
 
-_INSIDE = "problem.obstacle.inside"
+_ANYTHING = 1e15  # a tolerance that no unit of time makes sense of
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,9 @@ class Projection:
     (``dirichlet: [0, 0]``). ``step``: None adapts it to the flow by CFL; one that violates CFL is
     an InputError. ``rtol``: largest net outflow of any cell at any step, max |D u| h / max |u|,
     which is the residual that the solution reports. ``steady_tolerance``: the run stops once
-    max |u_t| / max |u| is below it (per unit of time), the frames left are the steady state.
+    max |u_t| / max |u| is below it (per unit of time, whichever that is) and below max |u| over the
+    longest side: a flow that changes by itself while it crosses the domain is not steady. The
+    frames left are the steady state.
     The value is (*batch, frames, 3, *cells) with fields u, v, p at the cells' centres. All samples
     of a batch take the same steps.
     """
@@ -70,10 +70,10 @@ class Projection:
                 raise InputError(
                     f"projection: {name} must be positive; got {value:g}", f"solver.{name}"
                 )
-        if self.steady_tolerance is not None and self.steady_tolerance >= 1:
+        if self.steady_tolerance is not None and self.steady_tolerance >= _ANYTHING:
             raise InputError(
-                "projection: steady_tolerance must be less than 1, the change per unit of time "
-                f"relative to the flow itself; got {self.steady_tolerance:g}",
+                "projection: steady_tolerance must be the change per unit of time relative to the "
+                f"flow itself at which it counts as steady; got {self.steady_tolerance:g}",
                 "solver.steady_tolerance",
             )
 
@@ -113,7 +113,8 @@ class Projection:
             channel = channel.batched(tuple(initial.shape[:-3]))
         run = Run(self, channel, progress, observe)
         identity = fingerprint(channel.problem, channel.grid, self, initial)
-        record = Frames(run.instants, frames, identity)
+        mark = lineage_of(channel.problem, channel.grid, self, initial)
+        record = Frames(run.instants, frames, identity, Lineage(mark, torch.clone))
         run.go(record, initial)
         seconds = time.perf_counter() - start
         return run.solution(record, state.notes, state.setup_seconds, seconds)
@@ -134,29 +135,41 @@ def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[StaggeredFlow, tu
     if on.scheme is not None:
         raise InputError("projection has a scheme of its own: leave it out", "grid.scheme")
     _check(problem, equation)
-    grid, notes = _cells(on.bind(problem.box))
-    kinds = ends(problem)
-    inner = pressure_problem(problem, kinds)
-    lay = layout(inner, grid, torch.float64, "cpu")
-    info = data(problem, lay, torch.float64, torch.device("cpu"))
-    if problem.obstacle is not None and "t" in depends_on(problem.obstacle.inside, info, _INSIDE):
-        raise InputError("an obstacle in a flow does not move: leave t out", _INSIDE)
-    hole = cut(inner, lay, info)
-    faces = (
-        component(0, grid, kinds, hole),
-        component(1, grid, kinds, hole),
-    )
+    given = on.bind(problem.box)
+    grid = given.cells
+    notes: tuple[str, ...] = ()
+    if grid != given:
+        nodes, between = ("{} x {}".format(*g.shape) for g in (given, grid))
+        notes = (f"{nodes} nodes: values are at the centres of the {between} cells between",)
+    inner, info, hole, faces = lay_out(problem, grid)
+    if problem.obstacle is not None and not _at_rest(problem.obstacle, info):
+        raise InputError(
+            "an obstacle in a flow is at rest: boundary: {dirichlet: [0, 0]}",
+            "problem.obstacle.boundary",
+        )
     openings = faces[0].open, faces[1].open
     batch = tuple(torch.broadcast_shapes(*(p.shape for p in info.parameters.values())))
     key = "problem.equation.viscosity"
     if depends_on(equation.viscosity, info, key):
         raise InputError("viscosity must not vary in time", key)
     nu = evaluate(equation.viscosity, info.own, info, key)
+    if nu.requires_grad:
+        raise InputError(NO_GRADIENTS, key)
     viscosity = _viscosity(nu, batch)
     pressure = pressure_solver(inner, grid, hole, openings)
     sides = Sides(problem, grid, info, batch, openings)
     channel = StaggeredFlow(problem, grid, info, batch, viscosity, faces, sides, pressure, rtol)
     return channel, (*notes, *info.notes)
+
+
+def _at_rest(obstacle: Obstacle, info: Data) -> bool:
+    given, key = obstacle.boundary.dirichlet, "problem.obstacle.boundary.dirichlet"
+    return (
+        isinstance(given, (list, tuple))
+        and len(given) == 2
+        and not any(depends_on(v, info, key) for v in given)
+        and not any(bool(evaluate(v, info.own, info, key).any()) for v in given)
+    )
 
 
 def _check(problem: Problem, equation: NavierStokes) -> None:
@@ -182,21 +195,6 @@ def _check(problem: Problem, equation: NavierStokes) -> None:
         raise InputError(
             f"unknown field '{unknown[0]}': the fields of a flow are u and v", "problem.initial"
         )
-    if problem.obstacle is not None:
-        given = problem.obstacle.boundary.dirichlet
-        if not (isinstance(given, (list, tuple)) and len(given) == 2 and not any(given)):
-            raise InputError(
-                "an obstacle in a flow is at rest: boundary: {dirichlet: [0, 0]}",
-                "problem.obstacle.boundary",
-            )
-
-
-def _cells(grid: Grid) -> tuple[Grid, tuple[str, ...]]:
-    if grid.centring == "cell":
-        return grid, ()
-    cells = Grid((grid.shape[0] - 1, grid.shape[1] - 1), "cell", grid.domain)
-    nodes, between = ("{} x {}".format(*g.shape) for g in (grid, cells))
-    return cells, (f"{nodes} nodes: values are at the centres of the {between} cells between",)
 
 
 def _viscosity(value: torch.Tensor, batch: tuple[int, ...]) -> np.ndarray:
@@ -233,6 +231,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     blown: np.ndarray | None = None
     rate: float = math.inf
+    settled: bool = False
 
     @cached_property
     def landings(self) -> tuple[float, ...]:
@@ -262,7 +261,7 @@ class Run:
         for index in range(record.count, len(self.instants)):
             begin = self.instants[index - 1]
             for stop in self._stops(begin, self.instants[index]):
-                if self.rate > (self.solver.steady_tolerance or 0.0) and self.blown is None:
+                if not self.settled and self.blown is None:
                     self._frame(flow, begin, stop)
                 begin = stop
             if self.blown is not None:
@@ -280,7 +279,9 @@ class Run:
     def _frame(self, flow: Flow, begin: float, end: float) -> None:
         """Steps from one frame, or an instant at which data change, to the next."""
         channel, tolerance = self.channel, self.solver.steady_tolerance
-        t, walls, force = begin, channel.sides.at(begin), channel.force(begin)
+        # What switches at the instant itself counts from the first step on.
+        first = begin + 1e-12 * (end - begin) if begin in self.landings else begin
+        t, walls, force = begin, channel.sides.at(first), channel.force(first)
         steady_force, wanted = channel.steady_force, self.solver.step
         if wanted is not None:
             wanted = (end - begin) / math.ceil((end - begin) / wanted * (1 - 1e-9))
@@ -329,14 +330,24 @@ class Run:
             np.abs(flow.u - before[0])[inner].max((1, 2)),
             np.abs(flow.v - before[1])[inner].max((1, 2)),
         )
-        self.rate = float((change / k / np.where(fastest > 0, fastest, 1.0)).max())
-        if self.rate > self.solver.steady_tolerance:
+        rates = change / k / np.where(fastest > 0, fastest, 1.0)
+        self.rate = float(rates.max())
+        self.settled = self._settles(rates, fastest)
+        if not self.settled:
             return False
         self.notes.append(
             f"steady at t = {t:g}, where |u_t| / |u| fell to {self.rate:.1e}; "
             "later frames are this state"
         )
         return True
+
+    def _settles(self, rates: np.ndarray, fastest: np.ndarray) -> bool:
+        """Whether |u_t| / |u| is small, per unit of time and while the flow crosses the domain."""
+        tolerance, box = self.solver.steady_tolerance, self.channel.grid.box
+        longest = max(b - a for a, b in zip(box.lower, box.upper, strict=True))
+        return tolerance is not None and bool(
+            (rates <= np.minimum(tolerance, fastest / longest)).all()
+        )
 
     def _limit(self, flow: Flow, walls: Walls, force: list[np.ndarray]) -> float:
         """The largest step that CFL admits, and a choice of steps damping too."""
@@ -398,6 +409,7 @@ class Run:
         self.count, self.rate = int(clock[0, 2]), float(clock[0, 3])
         self.leaks.append(clock[:, 4])
         peaks = self.channel.survey(u, v)[1]
+        self.settled = self._settles(np.full(samples, self.rate), peaks[:, 2])
         return Flow(u, v, p, p_before, (Hu, Hv), phi, peaks, clock[0, 0].item(), clock[0, 1].item())
 
     def solution(
@@ -429,6 +441,7 @@ class Run:
             (*notes, self._chosen(), *self.notes),
             torch.tensor(self.instants[: record.count], dtype=torch.float64),
             ("u", "v", "p"),
+            measure=channel.measure,
         )
 
     def _chosen(self) -> str:

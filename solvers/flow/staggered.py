@@ -72,6 +72,9 @@ def _end(condition: Condition, name: str) -> End:
     )
 
 
+NO_GRADIENTS = "projection gives no gradients: detach what its data are made of"
+
+
 def places(grid: Grid, component: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Coordinates of the faces of u (0) or v (1), which broadcast against one another."""
     cells = grid.axes()
@@ -84,6 +87,8 @@ def places(grid: Grid, component: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def sampled(value: torch.Tensor, batch: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
     """A coefficient's value as an array (samples, *shape), or (1, *shape) where all are equal."""
+    if value.requires_grad:
+        raise InputError(NO_GRADIENTS)
     lead = batch if value.ndim > len(shape) else ()
     try:
         return value.expand(*lead, *shape).reshape(-1, *shape).numpy()
@@ -321,7 +326,7 @@ def _wrap(line: np.ndarray, faces: bool) -> None:
         line[:, 0], line[:, -1] = line[:, -2], line[:, 1]
 
 
-def component(axis: int, grid: Grid, ends: Ends, hole: Cut | None) -> Component:
+def component_of(axis: int, grid: Grid, ends: Ends, hole: Cut | None) -> Component:
     """The faces of one velocity."""
     shape = tuple(n + (k == axis) for k, n in enumerate(grid.shape))
     opening, free = np.ones(shape), np.ones(shape)

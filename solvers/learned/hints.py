@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.maps import LinearMap, LinearSystem, without_kernel
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
@@ -41,7 +41,6 @@ from sciml.solvers.linear.iteration import (
     linear_system,
     norm,
     ratio,
-    remove_mean,
     singular_symmetric,
     spread,
 )
@@ -172,7 +171,7 @@ class Period(Inverse):
 
     def _add(self, e: torch.Tensor, q: torch.Tensor, step: torch.Tensor) -> None:
         if singular_symmetric(self.A):
-            remove_mean(step, len(self.shape))
+            without_kernel(self.A, step)
         e.add_(step)
         q.sub_(self.A.apply(step))
 
@@ -182,7 +181,7 @@ class Period(Inverse):
         d = self.correction(q).to(q.dtype)
         finite = torch.isfinite(d.flatten(-dimension)).all(dim=-1)
         d = torch.where(spread(finite, dimension), d, 0.0)
-        return remove_mean(d, dimension) if singular_symmetric(self.A) else d
+        return without_kernel(self.A, d) if singular_symmetric(self.A) else d
 
 
 def network_correction(operator: Operator, system: LinearSystem, path: str) -> Correction:

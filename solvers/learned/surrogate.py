@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
-from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.maps import LinearSystem, without_kernel
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import KINDS
 from sciml.core.problem.grid import Grid
@@ -49,7 +49,6 @@ from sciml.solvers.linear.iteration import (
     linear_system,
     ratio,
     relative_residual,
-    remove_mean,
     spread,
 )
 from sciml.solvers.linear.krylov import CG, FCG, GMRES, MINRES, BiCGStab
@@ -351,7 +350,7 @@ def _predict(state: SurrogateState) -> torch.Tensor:
     value = torch.complex(y[:, 0], y[:, 1]) if system.A.dtype.is_complex else y[:, 0]
     x = system.restrict(value.reshape(*batch, *grid)).to(system.b.dtype)
     x = x.expand(torch.broadcast_shapes(x.shape, system.b.shape)).contiguous()
-    return remove_mean(x, len(system.A.shape)) if system.A.nullspace else x
+    return without_kernel(system.A, x) if system.A.nullspace else x
 
 
 def _best_multiple(system: LinearSystem, x: torch.Tensor) -> torch.Tensor:

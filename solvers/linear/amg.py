@@ -14,7 +14,7 @@ import scipy.sparse
 
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.errors import InputError
-from sciml.solvers.linear.inverse import Action, PerSample, matrices
+from sciml.solvers.linear.inverse import Action, PerSample, matrices, projected
 from sciml.solvers.linear.iteration import StationaryMethod, check_options, singular_symmetric
 
 
@@ -121,12 +121,12 @@ def _cycle(
 
     def action(right: np.ndarray) -> np.ndarray:
         if singular:
-            right = right - right.mean(axis=0)
+            right = projected(A, right)
         try:
             columns = [operator.matvec(np.ascontiguousarray(column)) for column in right.T]
         except (ArithmeticError, ValueError):
             return np.full_like(right, np.nan)  # which the method then says
         image = np.stack(columns, axis=1) if columns else np.empty_like(right)
-        return image - image.mean(axis=0) if singular else image
+        return projected(A, image) if singular else image
 
     return action

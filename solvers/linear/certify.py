@@ -59,7 +59,7 @@ import scipy.sparse.linalg
 import torch
 
 from sciml.core.algebra.kernels.reference import colours
-from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.maps import LinearMap, LinearSystem, without_kernel
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
@@ -72,7 +72,6 @@ from sciml.solvers.linear.iteration import (
     dot,
     linear_system,
     ratio,
-    remove_mean,
     singular_symmetric,
     xpay,
 )
@@ -309,7 +308,7 @@ def _conjugate_gradients(
 
     def preconditioned() -> torch.Tensor:
         z = B.apply(r)
-        return remove_mean(z, d) if project else z
+        return without_kernel(A, z) if project else z
 
     z = preconditioned()
     p, slope = z.clone(), dot(r, z, d)
@@ -383,7 +382,7 @@ def _error(
     project = singular_symmetric(A)
     lead = x.shape[: x.ndim - d]
     if project:
-        x, b = (remove_mean(t.clone(), d) for t in (x, b))
+        x, b = (without_kernel(A, t.clone()) for t in (x, b))
     wide = _long(x)
     r = _long(b) - _product(A, wide)
     if project:
@@ -465,7 +464,7 @@ def _corrections(
             remaining = r - _product(A, v) if steps else r
             lost = torch.from_numpy((remaining - _long(now.r)).astype(np.float64)).to(A.device)
             if singular_symmetric(A):
-                remove_mean(lost, A.dimension)
+                without_kernel(A, lost)
             drift = dot(lost, B.apply(lost), A.dimension).clamp(min=0.0) / floor
             rest += _long((drift * (1 + slack)).sqrt())
             return _long(v), _long(onward), remaining, rest
@@ -536,7 +535,7 @@ def _random_start(A: Stencil, seed: int) -> torch.Tensor:
         where: tuple[Any, ...] = (..., *colour)
         seen[where] = y[where]
         r[where] = A.apply(seen)[where]
-    return remove_mean(r, A.dimension) if singular_symmetric(A) else r
+    return without_kernel(A, r) if singular_symmetric(A) else r
 
 
 def _probable_bounds(

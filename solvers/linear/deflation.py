@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import torch
 
-from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.maps import LinearMap, LinearSystem, without_kernel
 from sciml.core.errors import InputError
 from sciml.core.run.solve import Progress
 from sciml.solvers.linear.inverse import Inverse
@@ -140,7 +140,7 @@ def _basis(vectors: torch.Tensor, A: LinearMap) -> torch.Tensor:
     lengths = rows.norm(dim=1, keepdim=True)
     rows = rows / torch.where(lengths > 0, lengths, 1.0)
     if A.nullspace:
-        rows = rows - rows.mean(dim=1, keepdim=True)
+        rows = without_kernel(A, rows.reshape(-1, *A.shape)).flatten(1)
     return principal_directions(rows, len(rows))
 
 

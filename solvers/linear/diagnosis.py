@@ -54,12 +54,24 @@ def explained(
     right = b.detach().cpu().numpy().reshape(-1, A.size)
     found, notes = list(statuses), []
     for k in failed:
-        reason = _incompatible(samples[which[k]], right[k], A.shape, rtol)
+        reason = _beside_range(A, right[k], rtol)
+        reason = reason or _incompatible(samples[which[k]], right[k], A.shape, rtol)
         if reason:
             found[k] = Status.INCOMPATIBLE
             if reason not in notes:
                 notes.append(reason)
     return tuple(found), tuple(notes)
+
+
+def _beside_range(A: LinearMap, b: np.ndarray, rtol: float) -> str:
+    """Of a self-adjoint map whose kernel was given: what b has of it."""
+    if A.kernel is None or not A.self_adjoint or not np.isfinite(b).all():
+        return ""
+    rows = A.kernel.flatten(1).cpu().numpy()
+    share, length = np.linalg.norm(rows.conj() @ b), np.linalg.norm(b)
+    if not share > max(rtol, _ROUNDING) * length:
+        return ""
+    return f"{share / length:.1e} of the right-hand side lies in the nullspace, and none may"
 
 
 def _incompatible(
@@ -103,7 +115,7 @@ def _outside_the_range(matrix: np.ndarray, b: np.ndarray, rtol: float) -> str:
 
 def _level_free(matrix: scipy.sparse.csr_matrix) -> Iterator[tuple[np.ndarray, int]]:
     """Connected parts on which constants are in the kernel of A^H, and the number of parts."""
-    count, labels = connected_components(matrix, directed=False)
+    count, labels = connected_components(abs(matrix), directed=False)
     sums = np.abs(np.asarray(matrix.sum(axis=0)).ravel())
     sizes = np.asarray(abs(matrix).sum(axis=0)).ravel()
     bound = np.zeros(count, dtype=bool)

@@ -2,7 +2,9 @@
 
 A singular system whose kernel is the constants is solved with its last unknown pinned to zero,
 which leaves a regular matrix, and shifted to zero mean afterwards: for a symmetric matrix that is
-exactly the pseudo-inverse. One step of iterative refinement follows (Skeel 1980).
+exactly the pseudo-inverse. Of a kernel of k vectors as many unknowns are pinned, those on which the
+vectors differ most (QR with pivoting), and what is left of the kernel is taken out. One step of
+iterative refinement follows (Skeel 1980).
 """
 
 from __future__ import annotations
@@ -12,13 +14,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.solvers.linear.inverse import Action, PerSample, matrices
+from sciml.solvers.linear.inverse import Action, PerSample, matrices, projected
 from sciml.solvers.linear.iteration import DirectMethod, check_options
 
 SMALL = 2000  # unknowns up to which a factorisation takes no longer than starting an iteration
@@ -40,10 +43,17 @@ class Direct(DirectMethod):
 
     def setup(self, A: LinearMap) -> PerSample:
         """Factorise every sample."""
-        definite = A.symmetric and A.definite
+        definite = A.self_adjoint and A.definite
         pairs = [_inverse(matrix, A, definite) for matrix in matrices(A)]
         actions, adjoints = zip(*pairs, strict=True)
-        return PerSample(A, actions, adjoints, symmetric=A.symmetric, definite=definite)
+        return PerSample(
+            A,
+            actions,
+            adjoints,
+            symmetric=A.symmetric,
+            definite=definite,
+            hermitian=A.hermitian,
+        )
 
 
 def small(A: LinearMap) -> bool:
@@ -57,18 +67,27 @@ def _inverse(
     """The actions of the inverse and of its transpose, conjugated where complex."""
     if not A.nullspace:
         return _factorise(matrix, definite)
-    forward, backward = _factorise(matrix[:-1, :-1], definite)
-    return _pseudo(forward, A.symmetric), _pseudo(backward, A.symmetric)
+    free = np.ones(A.size, dtype=bool)
+    free[_pinned(A)] = False
+    forward, backward = _factorise(matrix[free][:, free], definite)
+    return _pseudo(forward, A, free), _pseudo(backward, A, free)
 
 
-def _pseudo(solve: Action, symmetric: bool) -> Action:
+def _pinned(A: LinearMap) -> np.ndarray:
+    if A.kernel is None:
+        return np.array([A.size - 1])
+    rows = A.kernel.flatten(1).cpu().numpy()
+    order: np.ndarray = scipy.linalg.qr(rows, mode="r", pivoting=True)[1]
+    return order[: len(rows)]
+
+
+def _pseudo(solve: Action, A: LinearMap, free: np.ndarray) -> Action:
     def action(right: np.ndarray) -> np.ndarray:
-        # Only a symmetric matrix is known to have the constants as its left kernel too.
-        compatible = right - right.mean(axis=0) if symmetric else right
+        # Only a symmetric matrix is known to have the same left kernel.
+        compatible = projected(A, right) if A.self_adjoint else right
         x = np.zeros_like(compatible)
-        x[:-1] = solve(compatible[:-1])
-        centred: np.ndarray = x - x.mean(axis=0)
-        return centred
+        x[free] = solve(compatible[free])
+        return projected(A, x)
 
     return action
 
@@ -90,7 +109,7 @@ def _factorise(matrix: scipy.sparse.spmatrix, definite: bool) -> tuple[Action, A
     except RuntimeError as error:
         raise InputError(
             "the matrix is singular: fix u somewhere with a dirichlet side or add a reaction term "
-            "(for a matrix whose kernel is the constants, tag it nullspace=True)"
+            "(of a matrix say what its kernel is: nullspace=True for the constants, or its vectors)"
         ) from error
     return (
         lambda right: factors.solve(np.asfortranarray(right)),

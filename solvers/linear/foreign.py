@@ -29,12 +29,15 @@ def is_matrix(A: Any) -> bool:
     return isinstance(A, (np.ndarray, torch.Tensor, list, scipy.sparse.linalg.LinearOperator))
 
 
-def as_map(A: Any, shape: Sequence[int] | None = None) -> LinearMap:
+def as_map(
+    A: Any, shape: Sequence[int] | None = None, nullspace: bool | np.ndarray | None = None
+) -> LinearMap:
     """``A`` as a LinearMap: one already, a LinearSystem's, or a matrix (n, n).
 
     Matrices: SciPy's sparse ones and arrays, NumPy arrays and lists, PETSc's on one process, and
     LinearOperators up to 3000 unknowns, whose entries are computed. ``shape``: the grid that a
-    matrix lives on, which makes a Stencil of it. Raises InputError for anything else.
+    matrix lives on, which makes a Stencil of it. ``nullspace``: as of a SparseMatrix, in place of
+    what the matrix is tagged with. Raises InputError for anything else.
     """
     if isinstance(A, LinearMap):
         operator = A
@@ -52,6 +55,8 @@ def as_map(A: Any, shape: Sequence[int] | None = None) -> LinearMap:
         raise InputError(
             f"A must be a LinearMap, a LinearSystem or a sparse matrix; got {type(A).__name__}"
         )
+    if nullspace is not None:
+        operator = _singular(operator, nullspace)
     if shape is None or (not isinstance(operator, SparseMatrix) and operator.shape == tuple(shape)):
         return operator
     if not isinstance(operator, SparseMatrix):
@@ -60,6 +65,25 @@ def as_map(A: Any, shape: Sequence[int] | None = None) -> LinearMap:
             "shape",
         )
     return stencil_of(operator, shape)
+
+
+def _singular(A: LinearMap, nullspace: Any) -> SparseMatrix:
+    if not isinstance(A, SparseMatrix):
+        raise InputError(
+            f"nullspace is for matrices; a {type(A).__name__} says itself what its kernel is",
+            "nullspace",
+        )
+    if nullspace is True:
+        _singular(A, np.ones(A.size))
+    return SparseMatrix(
+        A.matrix,
+        symmetric=A.symmetric,
+        hermitian=A.hermitian,
+        definite=A.definite,
+        nullspace=nullspace,
+        near_nullspace=A.near_nullspace,
+        block=A.block,
+    )
 
 
 def as_vector(values: Any, name: str, A: LinearMap, *, flat: bool) -> torch.Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.maps import LinearMap, without_kernel
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
@@ -32,12 +32,18 @@ class Inverse(LinearMap):
     notes: tuple[str, ...] = ()
 
     def __init__(
-        self, A: LinearMap, *, symmetric: bool, definite: bool, linear: bool = True
+        self,
+        A: LinearMap,
+        *,
+        symmetric: bool,
+        definite: bool,
+        hermitian: bool = False,
+        linear: bool = True,
     ) -> None:
         self.shape, self.batch, self.device = A.shape, A.batch, A.device
         self.dtype = torch.promote_types(A.dtype, torch.float64)
         self.symmetric, self.definite, self.linear = symmetric, definite, linear
-        self.nullspace = A.nullspace
+        self.nullspace, self.kernel, self.hermitian = A.nullspace, A.kernel, hermitian
 
     @abstractmethod
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -81,8 +87,9 @@ class PerSample(Inverse):
         *,
         symmetric: bool,
         definite: bool,
+        hermitian: bool = False,
     ) -> None:
-        super().__init__(A, symmetric=symmetric, definite=definite)
+        super().__init__(A, symmetric=symmetric, definite=definite, hermitian=hermitian)
         self.actions, self.adjoints = actions, adjoints
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -108,6 +115,12 @@ class PerSample(Inverse):
             mine = which == k
             result[mine] = action(rows[mine].T).T
         return torch.from_numpy(result).reshape(u.shape).to(u.device)
+
+
+def projected(A: LinearMap, columns: np.ndarray) -> np.ndarray:
+    """Columns (n, samples) without the kernel of a singular A."""
+    rows = torch.from_numpy(np.array(columns.T, order="C")).reshape(-1, *A.shape)
+    return without_kernel(A, rows).flatten(1).numpy().T
 
 
 def matrices(A: LinearMap) -> list[scipy.sparse.csr_matrix]:

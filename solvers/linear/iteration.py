@@ -11,9 +11,9 @@ Convergence is claimed on the recursively updated residual and granted on the tr
     ||b - A x|| <= rtol ||b||;
 
 where the two have drifted apart the method restarts from the true residual (van der Vorst and Ye
-2000), and stops as stagnated once a restart no longer halves it. With a nullspace of constants the
-residual of a symmetric system is projected onto vectors of zero mean, and so is every answer
-(unweighted mean over the unknowns).
+2000), and stops as stagnated once a restart no longer halves it. Of a singular operator whose
+kernel is known, the constants or other vectors, the residual of a symmetric system is projected
+onto what is orthogonal to it, and so is every answer (unweighted over the unknowns).
 
 ||b - A x|| / ||b|| says nothing about the small rows where a few large ones dominate b. With D the
 rows' sizes, what has converged is looked at once more in the norm ||D^-1 (b - A x)|| / ||D^-1 b||;
@@ -36,7 +36,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
-from sciml.core.algebra.maps import LinearMap, LinearSystem
+from sciml.core.algebra.maps import LinearMap, LinearSystem, without_kernel
 from sciml.core.errors import InputError, SolveError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
@@ -255,7 +255,7 @@ def _stationary(
         axpy(ledger.running.to(r.dtype), step, x)
         axpy(-ledger.running.to(r.dtype), A.apply(step), r)
         if singular:
-            remove_mean(r, dimension)
+            without_kernel(A, r)
         ledger.record(norm(r, dimension))
         ledger.stop(ledger.history[-1] > _DIVERGED * ledger.history[0], Status.DIVERGED)
 
@@ -285,19 +285,19 @@ def adjoint(solver: LinearSolver, state: LinearState, gradient: torch.Tensor) ->
     solver does not converge.
     """
     A, prepared = state.system.A.detach(), state.prepared
-    if not A.symmetric:
+    if not (A.symmetric or A.hermitian):
         A = A.transpose()
         prepared = solver.setup(A)
-    right = gradient.conj().resolve_conj()
+    right = gradient if A.hermitian else gradient.conj().resolve_conj()
     if A.nullspace:
-        # The answer has zero mean whatever the data, so that a constant gradient moves nothing.
-        right = right - right.mean(tuple(range(-len(A.shape), 0)), keepdim=True)
+        # The answer has nothing of the kernel whatever the data, so that its gradient neither.
+        right = without_kernel(A, right.clone())
     result = solver.iterate(A, prepared, right, None, None)
     residual = relative_residual(A, result.x, right)
     for status in _all_verified(result.statuses, residual, solver.rtol):
         if not status.success:
             raise SolveError(f"the adjoint solve of a gradient: {status}")
-    return result.x.conj().resolve_conj()
+    return result.x if A.hermitian else result.x.conj().resolve_conj()
 
 
 def relative_residual(A: LinearMap, x: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -372,7 +372,7 @@ def iterate_verified(
     _refuse_underflow(right, size)
     ledger = Ledger(size, rtol, max_iterations, window, progress)
     if singular:
-        right = remove_mean(right.clone(), dimension)
+        right = without_kernel(A, right.clone())
     x, r = torch.zeros_like(right), right.clone()
     if initial is not None:
         _refuse_misshapen(initial, x)
@@ -393,7 +393,7 @@ def iterate_verified(
     scaled = None if sizes is None else _row_by_row(method, A, M, x, r, right, sizes, ledger)
     if scaled is not None or A.nullspace:
         if A.nullspace:
-            remove_mean(x, dimension)
+            without_kernel(A, x)
         relative = relative_residual(A, x, b)
     else:
         relative = norms / ledger.scale
@@ -432,20 +432,26 @@ def _row_by_row(
     None where no sample's rows differ, or none has converged so.
     """
     sizes, dimension = sizes.double(), len(A.shape)
-    positive = torch.where(sizes > 0, sizes, torch.inf)
-    smallest = positive.amin(tuple(range(-dimension, 0)), keepdim=True)
-    if not bool((sizes.amax() > _ALIKE * smallest).any()) or not bool(torch.isfinite(sizes).all()):
+    smallest, largest = sizes.flatten(-dimension).aminmax(dim=-1)
+    if not bool(torch.isfinite(largest).all()):
         return None
-    weights = torch.maximum(sizes, smallest).reciprocal()
-    scale = norm(right * weights, dimension)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    target, before = _ALIKE * ledger.rtol, torch.full_like(scale, torch.inf)
-    singular, root = singular_symmetric(A), weights.sqrt()
-    rescaled = _Rescaled(A, root), None if M is None else _Rescaled(M, root.reciprocal(), singular)
+    if bool((smallest == 0).any()):
+        positive = torch.where(sizes > 0, sizes, torch.inf)
+        smallest = positive.amin(tuple(range(-dimension, 0)))
+        sizes = torch.maximum(sizes, spread(smallest, dimension))
+    if not bool((largest.amax() > _ALIKE * smallest).any()):
+        return None
     claimed, first = ledger.codes == _STATUSES.index(Status.CONVERGED), ledger.count
-    residual = norm(r * weights, dimension) / scale
+    scaled = right / sizes
+    scale = norm(scaled, dimension)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    residual = norm(torch.div(r, sizes, out=scaled), dimension) / scale
+    target, before = _ALIKE * ledger.rtol, torch.full_like(scale, torch.inf)
     if not bool((claimed & (residual > target)).any()):
         return None
+    singular, root = singular_symmetric(A), sizes.rsqrt()
+    inverse = None if M is None else _Rescaled(M, root.reciprocal(), A if singular else None)
+    rescaled = _Rescaled(A, root), inverse
     poor = claimed & ~(residual <= target)
     for _ in range(_ROUNDS):
         due = poor & (residual <= 0.5 * before)
@@ -461,7 +467,7 @@ def _row_by_row(
         found = torch.isfinite(step).flatten(-dimension).all(-1) & due
         x += torch.where(spread(found, dimension), step * root, 0.0)
         _true_residual(A, x, right, singular, r)
-        residual = norm(r * weights, dimension) / scale
+        residual = norm(r / sizes, dimension) / scale
         poor = claimed & ~(residual <= target)
     ledger.codes = torch.where(poor, _STATUSES.index(Status.STAGNATED), ledger.codes)
     worst = float(residual[claimed].max())
@@ -473,20 +479,23 @@ def _row_by_row(
 
 
 class _Rescaled(LinearMap):
-    """``S X S`` for a diagonal S, without the mean between the two where ``centred``."""
+    """``S X S`` for a diagonal S, between the two without the kernel of ``singular``."""
 
-    def __init__(self, X: LinearMap, scale: torch.Tensor, centred: bool = False) -> None:
-        self.X, self.scale, self.centred = X, scale, centred
+    def __init__(
+        self, X: LinearMap, scale: torch.Tensor, singular: LinearMap | None = None
+    ) -> None:
+        self.X, self.scale, self.singular = X, scale, singular
         self.shape, self.batch, self.device = X.shape, X.batch, X.device
         self.dtype = torch.promote_types(X.dtype, torch.float64)
         self.symmetric, self.definite, self.nullspace = X.symmetric, X.definite, False
+        self.hermitian = X.hermitian
         self.linear, self.trusted = X.linear, X.trusted
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``S X S u``."""
         image = self.X.apply(self.scale * u).to(torch.promote_types(u.dtype, torch.float64))
-        if self.centred:
-            remove_mean(image, len(self.shape))
+        if self.singular is not None:
+            without_kernel(self.singular, image)
         return self.scale * image
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
@@ -595,7 +604,8 @@ def _refuse_underflow(right: torch.Tensor, size: torch.Tensor) -> None:
     if bool((size < 1e-140).any()) and bool((right[size < 1e-140] != 0).any()):
         raise InputError(
             "the right-hand side is so small (norm below 1e-140) that residuals underflow; "
-            "scale it and the answer"
+            "scale it and the answer",
+            "problem.equation.f",
         )
 
 
@@ -615,7 +625,7 @@ def _true_residual(
 ) -> None:
     torch.sub(right, A.apply(x), out=r)
     if singular:
-        remove_mean(r, len(A.shape))
+        without_kernel(A, r)
 
 
 def check_options(kind: str, rtol: float, max_iterations: int = 1, **counts: int) -> None:
@@ -751,14 +761,14 @@ def axpy(alpha: torch.Tensor, p: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """``x += alpha p`` in place, alpha per sample; returns x."""
     if alpha.ndim == 0 and x.device.type == "cpu":
         return x.add_(p, alpha=alpha.item())
-    return x.addcmul_(p, spread(alpha, x.ndim - alpha.ndim))
+    return x.addcmul_(p, spread(alpha.to(x.dtype), x.ndim - alpha.ndim))
 
 
 def xpay(z: torch.Tensor, beta: torch.Tensor, p: torch.Tensor) -> torch.Tensor:
     """``p = z + beta p`` in place, beta per sample; returns p."""
     if beta.ndim == 0 and p.device.type == "cpu":
         return torch.add(z, p, alpha=beta.item(), out=p)
-    return torch.addcmul(z, p, spread(beta, p.ndim - beta.ndim), out=p)
+    return torch.addcmul(z, p, spread(beta.to(p.dtype), p.ndim - beta.ndim), out=p)
 
 
 def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
@@ -767,19 +777,14 @@ def ratio(a: torch.Tensor, b: torch.Tensor, where: torch.Tensor) -> torch.Tensor
     return torch.where(usable, a / torch.where(usable, b, torch.ones_like(b)), 0.0)
 
 
-def remove_mean(u: torch.Tensor, dimension: int) -> torch.Tensor:
-    """Subtract each sample's mean in place; returns u."""
-    return u.sub_(u.mean(tuple(range(-dimension, 0)), keepdim=True))
-
-
 def precondition(A: LinearMap, M: LinearMap | None, r: torch.Tensor) -> torch.Tensor:
-    """``z = M r`` in r's dtype, of zero mean where A has a kernel of constants; r without an M."""
+    """``z = M r`` in r's dtype, without the kernel of a singular A; r without an M."""
     if M is None:
         return r
     z = M.apply(r).to(r.dtype)
-    return remove_mean(z, len(A.shape)) if singular_symmetric(A) else z
+    return without_kernel(A, z) if singular_symmetric(A) else z
 
 
 def singular_symmetric(A: LinearMap) -> bool:
-    """Whether residuals have zero mean: constants span the kernel of A and of its transpose."""
-    return A.nullspace and A.symmetric
+    """Whether residuals have nothing of the kernel, which is that of A and of its adjoint."""
+    return A.nullspace and A.self_adjoint

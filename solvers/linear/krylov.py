@@ -24,7 +24,7 @@ from typing import Literal
 import torch
 
 from sciml.core.algebra import kernels
-from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.maps import LinearMap, without_kernel
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.run.solve import Progress
@@ -42,7 +42,6 @@ from sciml.solvers.linear.iteration import (
     norm,
     precondition,
     ratio,
-    remove_mean,
     singular_symmetric,
     spread,
     xpay,
@@ -67,7 +66,8 @@ class Traits:
 
     ``operator``: which A, ``definite`` being symmetric positive definite. ``preconditioner``: which
     M; ``linear`` is a fixed map, ``flexible`` may change from step to step, and is watched.
-    ``complex``: whether the recurrence carries complex numbers. ``products``: those with A, and
+    ``complex``: whether the recurrence carries complex numbers; where A has to be symmetric, a
+    complex one has to be Hermitian. ``products``: those with A, and
     applications of M, in one iteration. ``first_guess``: whether M's own, such as full multigrid,
     corrects the start.
     """
@@ -149,10 +149,10 @@ class KrylovMethod(LinearSolver):
         progress: Progress | None,
     ) -> Outcome:
         """Run to the tolerance."""
-        if not self.traits.complex:
-            _require_real(self.kind, A)
-            if b.is_complex():
-                return self._by_parts(A, prepared, b, initial, progress)
+        if A.dtype.is_complex and not self.traits.complex:
+            _refuse_complex(self.kind)
+        if b.is_complex() and not A.dtype.is_complex and not self._takes_both:
+            return self._by_parts(A, prepared, b, initial, progress)
         M = for_one_solve(prepared.M)
         guess = M.first_guess if self.traits.first_guess and M is not None else None
         result = iterate_verified(
@@ -168,6 +168,11 @@ class KrylovMethod(LinearSolver):
             first_guess=guess,
         )
         return noted(counted(result, M, self.traits.products), M)
+
+    @property
+    def _takes_both(self) -> bool:
+        """Whether a complex right-hand side of a real operator is solved as it is."""
+        return self.traits.complex and self.traits.operator == "any"
 
     def _by_parts(
         self,
@@ -208,7 +213,7 @@ class CG(KrylovMethod):
     """
 
     kind: Literal["cg"] = "cg"
-    traits = Traits(operator="definite", preconditioner="definite", first_guess=True)
+    traits = Traits(operator="definite", preconditioner="definite", complex=True, first_guess=True)
     window = _WINDOW
 
     def method(
@@ -222,7 +227,7 @@ class CG(KrylovMethod):
             _stop_at_slope(rz_next, ledger)
             if not ledger.active:
                 return
-            kernels.of(p).turn(p, z, factor, ratio(rz_next, rz, ledger.running))
+            _turn(p, z, factor, ratio(rz_next, rz, ledger.running))
             rz = rz_next
             curvature = _image(A, p, q)
             _stop_at_curvature(curvature, ledger)
@@ -230,33 +235,47 @@ class CG(KrylovMethod):
             ledger.record(norms)
 
 
-# The three steps of CG that stream through memory stand together, so that a kernel can fuse each.
+# The steps of CG that stream through memory stand together, so that a kernel can fuse each; there
+# are none for complex numbers.
 
 
 def _image(A: LinearMap, p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     """``q = A p``; returns <p, q>."""
-    if isinstance(A, Stencil) and A.dtype == p.dtype:
+    if isinstance(A, Stencil) and A.dtype == p.dtype and not p.is_complex():
         return kernels.of(p).apply_dot(A, p, q)
     A.apply_into(p, q)
-    return dot(p, q, len(A.shape))
+    return dot(p, q, len(A.shape)).real
 
 
 def _step(
     x: torch.Tensor, r: torch.Tensor, p: torch.Tensor, q: torch.Tensor, alpha: torch.Tensor
 ) -> torch.Tensor:
     """``x += alpha p``, ``r -= alpha q`` in place; returns ||r||."""
+    if x.is_complex():
+        axpy(alpha, p, x)
+        return norm(axpy(-alpha, q, r), x.ndim - alpha.ndim)
     return kernels.of(x).step(x, r, p, q, alpha).sqrt()
+
+
+def _turn(p: torch.Tensor, z: torch.Tensor, factor: torch.Tensor, beta: torch.Tensor) -> None:
+    """``p = factor z + beta p`` in place."""
+    if p.is_complex():
+        xpay(z * spread(factor, p.ndim - factor.ndim), beta, p)
+    else:
+        kernels.of(p).turn(p, z, factor, beta)
 
 
 def _precondition(
     A: LinearMap, M: LinearMap | None, r: torch.Tensor, norms: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """``M r = factor z`` and <r, M r>; of zero mean where A has constants in its kernel."""
+    """``M r = factor z`` and <r, M r>; without the kernel of a singular A."""
     if M is None:
         return r, torch.ones_like(norms), norms.square()
     z, factor = M.apply_scaled(r, norms)
     if singular_symmetric(A):
-        remove_mean(z, len(A.shape))
+        without_kernel(A, z)
+    if r.is_complex():
+        return z, factor, factor * dot(r, z.to(r.dtype), len(A.shape)).real
     return z, factor, factor * kernels.of(r).inner(r, z, len(A.shape))
 
 
@@ -281,7 +300,7 @@ class FCG(KrylovMethod):
 
     kind: Literal["fcg"] = "fcg"
     directions: int = 2
-    traits = Traits(operator="definite", preconditioner="flexible")
+    traits = Traits(operator="definite", preconditioner="flexible", complex=True)
     window = _WINDOW
 
     def method(
@@ -295,12 +314,12 @@ class FCG(KrylovMethod):
             z = precondition(A, M, r)
             p = z.clone()
             for direction, image, curvature in previous:
-                gamma = ratio(dot(z, image, dimension), curvature, ledger.running)
+                gamma = ratio(dot(image, z, dimension), curvature, ledger.running)
                 axpy(-gamma, direction, p)
             slope = dot(p, r, dimension)
-            _stop_at_slope(slope, ledger)
+            _stop_at_slope(slope.real, ledger)
             q = A.apply(p)
-            curvature = dot(p, q, dimension)
+            curvature = dot(p, q, dimension).real
             _stop_at_curvature(curvature, ledger)
             alpha = ratio(slope, curvature, ledger.running)
             axpy(alpha, p, x)
@@ -321,7 +340,7 @@ class MINRES(KrylovMethod):
     """
 
     kind: Literal["minres"] = "minres"
-    traits = Traits(operator="symmetric", preconditioner="definite")
+    traits = Traits(operator="symmetric", preconditioner="definite", complex=True)
     window = _WINDOW
 
     def method(
@@ -340,8 +359,8 @@ class MINRES(KrylovMethod):
             z = z * spread(ratio(one, gamma, ledger.running), dimension)
             v_next = A.apply(z)
             if project:
-                remove_mean(v_next, dimension)
-            delta = dot(v_next, z, dimension)
+                without_kernel(A, v_next)
+            delta = dot(v_next, z, dimension).real
             ledger.stop(~torch.isfinite(delta), Status.NOT_FINITE)
             axpy(-ratio(delta, gamma, ledger.running), v, v_next)
             axpy(-ratio(gamma, gamma_old, ledger.running), v_old, v_next)
@@ -373,7 +392,7 @@ class MINRES(KrylovMethod):
 
 
 def _lanczos_norm(z: torch.Tensor, v: torch.Tensor, ledger: Ledger) -> torch.Tensor:
-    square = dot(z, v, v.ndim - ledger.scale.ndim)
+    square = dot(z, v, v.ndim - ledger.scale.ndim).real
     ledger.stop(square < 0, Status.INDEFINITE_PRECONDITIONER)
     return square.clamp(min=0.0).sqrt()
 
@@ -513,10 +532,11 @@ class _LeastSquares:
 
 
 def require_symmetric(kind: str, A: LinearMap) -> None:
-    """Refuse a nonsymmetric operator."""
-    if not A.symmetric:
+    """Refuse an operator that is not symmetric, or Hermitian where it is complex."""
+    if not A.self_adjoint:
+        wanted = "Hermitian" if A.dtype.is_complex else "symmetric"
         raise InputError(
-            f"{kind} needs a symmetric operator and this one is not; use gmres or bicgstab",
+            f"{kind} needs a {wanted} operator and this one is not; use gmres or bicgstab",
             "solver.kind",
         )
 
@@ -543,8 +563,8 @@ def require_linear(kind: str, M: LinearMap | None, instead: str) -> None:
 def require_definite_preconditioner(kind: str, M: LinearMap | None, nonlinear: str) -> None:
     """Refuse a preconditioner that is not a symmetric positive definite linear map."""
     require_linear(kind, M, nonlinear)
-    if M is not None and not (M.symmetric and M.definite):
-        trouble = "positive definite" if M.symmetric else "symmetric"
+    if M is not None and not (M.self_adjoint and M.definite):
+        trouble = "positive definite" if M.self_adjoint else "symmetric"
         raise InputError(
             f"{kind} needs a symmetric positive definite preconditioner and this one is not "
             f"{trouble}; use gmres",
@@ -552,8 +572,7 @@ def require_definite_preconditioner(kind: str, M: LinearMap | None, nonlinear: s
         )
 
 
-def _require_real(kind: str, A: LinearMap) -> None:
-    if A.dtype.is_complex:
-        raise InputError(
-            f"{kind} needs real numbers and the operator's are complex; use gmres", "solver.kind"
-        )
+def _refuse_complex(kind: str) -> None:
+    raise InputError(
+        f"{kind} needs real numbers and the operator's are complex; use gmres", "solver.kind"
+    )

@@ -52,7 +52,9 @@ class DiagonalInverse(LinearMap):
     """``diag(A)^-1``; definite where every diagonal entry is positive."""
 
     def __init__(self, A: LinearMap) -> None:
-        diagonal = A.diagonal().to(torch.promote_types(A.dtype, torch.float64))
+        diagonal = A.diagonal()
+        diagonal = diagonal.real if A.hermitian else diagonal
+        diagonal = diagonal.to(torch.promote_types(diagonal.dtype, torch.float64))
         if bool((diagonal == 0).any()):
             raise InputError("jacobi needs a diagonal without zeros; use another preconditioner")
         self.shape, self.batch, self.device = A.shape, A.batch, A.device
@@ -142,9 +144,12 @@ def ssor(A: LinearMap, parts: list[Splitting], omega: float) -> PerSample:
     """SSOR from zero, given the splittings of A."""
     symmetric = A.symmetric and not A.dtype.is_complex
     actions = [_symmetric_sweep(part, omega) for part in parts]
-    adjoints = actions if symmetric else [_symmetric_sweep(part.adjoint, omega) for part in parts]
-    definite = symmetric and all((part.diagonal > 0).all() for part in parts)
-    return PerSample(A, actions, adjoints, symmetric=symmetric, definite=definite)
+    mirrored = symmetric or A.hermitian
+    adjoints = actions if mirrored else [_symmetric_sweep(part.adjoint, omega) for part in parts]
+    definite = mirrored and all((part.diagonal.real > 0).all() for part in parts)
+    return PerSample(
+        A, actions, adjoints, symmetric=symmetric, definite=definite, hermitian=A.hermitian
+    )
 
 
 def sor(A: LinearMap, parts: list[Splitting], omega: float) -> PerSample:

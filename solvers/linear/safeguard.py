@@ -30,7 +30,7 @@ import numpy as np
 import scipy.sparse.linalg
 import torch
 
-from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.maps import LinearMap, without_kernel
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.solvers.linear.foreign import as_map
@@ -77,7 +77,7 @@ class Untrusted(Inverse):
     trusted = False
 
     def __init__(self, A: LinearMap, function: Function, transposed: Function | None = None):
-        super().__init__(A, symmetric=True, definite=True)
+        super().__init__(A, symmetric=True, definite=True, hermitian=True)
         self.function, self.transposed = function, transposed
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -183,8 +183,10 @@ def check_preconditioner(
     and up to 2e-4 on 400^2 (in float64 1e-12). That much does not disturb CG.
     """
     operator = as_map(A, shape)
-    if operator.dtype.is_complex:
-        raise InputError("check_preconditioner probes real operators; this one is complex")
+    if operator.dtype.is_complex and not operator.hermitian:
+        raise InputError(
+            "check_preconditioner probes real and Hermitian operators; this one is complex"
+        )
     prepared = as_preconditioner(M, operator)
     if prepared is None:
         raise InputError("check_preconditioner needs a preconditioner; got None")
@@ -198,13 +200,14 @@ def _probe(
     action = _action(M, A)
     generator = torch.Generator().manual_seed(seed)
     size = A.size * math.prod(A.batch)
-    noise = torch.randn((probes, size), generator=generator, dtype=torch.float64)
+    dtype = torch.promote_types(A.dtype, torch.float64)
+    noise = torch.randn((probes, size), generator=generator, dtype=dtype)
     # Residuals of random errors are rough: beside white noise they probe the top of the spectrum.
     rough = torch.stack([_flat_apply(A, u) for u in noise])
     inputs = torch.cat([noise, rough / rough.norm(dim=1, keepdim=True).clamp(min=1e-300)])
     inputs = inputs / inputs.norm(dim=1, keepdim=True)
     if A.nullspace:
-        inputs = torch.stack([_without_mean(A, u) for u in inputs])
+        inputs = torch.stack([_projected(A, u) for u in inputs])
     images = torch.stack([action(u) for u in inputs])
     if not bool(torch.isfinite(images).all()):
         return PreconditionerReport(
@@ -262,25 +265,24 @@ def require_suitable(
 
 
 def _action(M: LinearMap, A: LinearMap) -> Callable[[torch.Tensor], torch.Tensor]:
-    """``M`` as a function of flat float64 tensors."""
+    """``M`` as a function of flat tensors, float64 or complex128."""
 
     def apply(u: torch.Tensor) -> torch.Tensor:
         image = M.apply(u.reshape(*A.batch, *A.shape).to(A.device))
-        image = image.flatten().to("cpu", torch.float64, copy=True)
-        # With a kernel of constants an image counts up to a constant, which may be any number.
-        return _without_mean(A, image) if A.nullspace else image
+        image = image.flatten().to("cpu", torch.promote_types(A.dtype, torch.float64), copy=True)
+        # An image counts up to what is of the kernel, which may be anything.
+        return _projected(A, image) if A.nullspace else image
 
     return apply
 
 
 def _flat_apply(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
     image = A.apply(u.reshape(*A.batch, *A.shape).to(A.device))
-    return image.flatten().to("cpu", torch.float64)
+    return image.flatten().to("cpu", torch.promote_types(A.dtype, torch.float64))
 
 
-def _without_mean(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
-    samples = u.reshape(-1, A.size)
-    return (samples - samples.mean(dim=1, keepdim=True)).flatten()
+def _projected(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
+    return without_kernel(A, u.reshape(-1, *A.shape).clone()).flatten()
 
 
 def _gap(u: torch.Tensor, v: torch.Tensor) -> float:
@@ -296,17 +298,18 @@ def _linearity_defect(
     action: Callable[[torch.Tensor], torch.Tensor], inputs: torch.Tensor, images: torch.Tensor
 ) -> float:
     # A factor far from one finds maps that are positively homogeneous only near where they learned.
+    factor: complex = -3.7 + 1.3j if inputs.is_complex() else -3.7
     return _largest(
-        _gap(action(-3.7 * inputs[i] + inputs[i + 1]), -3.7 * images[i] + images[i + 1])
+        _gap(action(factor * inputs[i] + inputs[i + 1]), factor * images[i] + images[i + 1])
         for i in range(len(inputs) - 1)
     )
 
 
 def _symmetry_defect(inputs: torch.Tensor, images: torch.Tensor) -> float:
     images = images / _scale(images)
-    products = images @ inputs.T
+    products = images @ inputs.mH
     scale = images.norm(dim=1)[:, None] * inputs.norm(dim=1)[None, :]
-    defects = (products - products.T).abs() / scale.clamp(min=1e-300)
+    defects = (products - products.mH).abs() / scale.clamp(min=1e-300)
     # <M u, v> of random vectors is smaller than its bound by about sqrt(n): undone here.
     root: float = inputs.shape[1] ** 0.5
     return float(defects.max()) * root
@@ -321,8 +324,8 @@ def _ritz_values(inputs: torch.Tensor, images: torch.Tensor) -> tuple[float, flo
     if not bool(usable.all()):
         basis, images = inputs[usable].T, images[usable]
         basis, triangle = torch.linalg.qr(basis)
-    projected = torch.linalg.solve_triangular(triangle, basis.T @ images.T, upper=True, left=False)
-    values = torch.linalg.eigvalsh((projected + projected.T) / 2) * scale
+    projected = torch.linalg.solve_triangular(triangle, basis.mH @ images.T, upper=True, left=False)
+    values = torch.linalg.eigvalsh((projected + projected.mH) / 2) * scale
     return float(values[0]), float(values[-1])
 
 
@@ -406,7 +409,7 @@ class Guarded(Inverse):
         self._drop(watched & ~torch.isfinite(size), "returned a NaN or an infinity")
         self._drop(watched & (size == 0), "returned zero")
         if self.descent:
-            self._drop(watched & (dot(z, u, dimension) <= 0), "gave no direction of descent")
+            self._drop(watched & (dot(z, u, dimension).real <= 0), "gave no direction of descent")
         if not bool(self._dropped.any()):
             return z
         return torch.where(spread(self._dropped, dimension), self.classical.apply(u), z)

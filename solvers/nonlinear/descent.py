@@ -263,7 +263,8 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
         return -system.residual(fixed, 0.0)
 
     def on_zero_mean(gradient: torch.Tensor) -> torch.Tensor:
-        A, M = OnZeroMean(last.J.transpose()), inverse(last.P)
+        assert system.level is not None
+        A, M = OnZeroMean(last.J, system.level).transpose(), inverse(last.P)
         solver = GMRES(preconditioner=M, rtol=1e-10)  # type: ignore[arg-type]
         return solver.iterate(A, solver.setup(A), gradient, None, None).x
 
@@ -273,7 +274,7 @@ def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> 
         solver = Direct() if small(A) else solver
         return solver.iterate(A, solver.setup(A), gradient, None, None).x
 
-    return attach(u, residual, on_zero_mean if system.floating else adjoint)
+    return attach(u, residual, adjoint if system.level is None else on_zero_mean)
 
 
 def inverse(P: LinearMap) -> LinearMap:
@@ -341,29 +342,30 @@ class Iterate:
 
 
 class OnZeroMean(LinearMap):
-    """A Jacobian on arrays of zero mean, which it takes to such arrays: P J P, P v = v - mean v.
+    """A Jacobian on arrays of zero mean, J P with P v = v - w . v, w the weights of sum one.
 
-    Of a floating system it is dF/du: the constants span its kernel and that of its transpose.
+    J takes these to arrays that sum to zero, which is made sure of: Q J P, Q that of equal weights.
+    Of a system whose level is free it is dF/du: constants span its kernel and that of P^T J^T Q.
     """
 
     nullspace = True
     symmetric = definite = False
 
-    def __init__(self, J: LinearMap) -> None:
-        self.J = J
+    def __init__(self, J: LinearMap, weights: torch.Tensor, turned: bool = False) -> None:
+        self.J, self.weights, self.turned = J, weights / weights.sum(), turned
         self.shape, self.batch, self.dtype, self.device = J.shape, J.batch, J.dtype, J.device
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
-        """``P J P u``."""
-        return self._less_mean(self.J.apply(self._less_mean(u)))
+        """``Q J P u``, or ``P^T J Q u`` where turned."""
+        return self._mapped(self.J.apply, u, self.turned)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``P J^T P u``."""
-        return self._less_mean(self.J.adjoint(self._less_mean(u)))
+        """The transposed of that."""
+        return self._mapped(self.J.adjoint, u, not self.turned)
 
     def transpose(self) -> OnZeroMean:
         """The map of the transpose."""
-        return OnZeroMean(self.J.transpose())
+        return OnZeroMean(self.J.transpose(), self.weights, not self.turned)
 
     def diagonal(self) -> torch.Tensor:
         """That of J."""
@@ -373,8 +375,15 @@ class OnZeroMean(LinearMap):
         """Dense, and therefore refused."""
         raise InputError("a Jacobian on arrays of zero mean is no sparse matrix")
 
-    def _less_mean(self, u: torch.Tensor) -> torch.Tensor:
-        return u - u.mean(tuple(range(-len(self.shape), 0)), keepdim=True)
+    def _mapped(
+        self, J: Callable[[torch.Tensor], torch.Tensor], u: torch.Tensor, turned: bool
+    ) -> torch.Tensor:
+        dims = tuple(range(-len(self.shape), 0))
+        if turned:
+            v = J(u - u.mean(dims, keepdim=True))
+            return v - self.weights * v.sum(dims, keepdim=True)
+        v = J(u - (self.weights * u).sum(dims, keepdim=True))
+        return v - v.mean(dims, keepdim=True)
 
 
 # direction(iterate, running): the step d for all samples, and where the energy is seen to be

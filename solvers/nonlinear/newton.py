@@ -134,7 +134,7 @@ class Correction:
         eta, d = self.forcing(here, running), len(self.system.shape)
         right = -here.F * spread(running.to(here.F.dtype), d)
         none = torch.zeros_like(running)
-        if self.system.floating:
+        if self.system.level is not None:
             return self._on_zero_mean(here, right, eta), none
         if self.options.linear is not None:
             return self._by(replace(self.options.linear, rtol=eta), here.J, right), none
@@ -164,7 +164,8 @@ class Correction:
             )
         M: Any = inverse(here.P)
         solver = replace(given or GMRES(max_iterations=_INNER), rtol=eta, preconditioner=M)
-        return self._by(solver, OnZeroMean(here.J), right)
+        assert self.system.level is not None
+        return self._by(solver, OnZeroMean(here.J, self.system.level), right)
 
     def _by(self, solver: LinearSolver, A: LinearMap, right: torch.Tensor) -> torch.Tensor:
         result = solver.iterate(A, solver.setup(A), right, None, None)

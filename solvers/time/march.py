@@ -46,7 +46,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import looked_up_outside
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
@@ -594,12 +594,16 @@ _NOWHERE = Instants((), ())
 
 @dataclass(frozen=True)
 class TimeState:
-    """A system of ODEs, the times of its frames, where steps land, what identifies the run."""
+    """A system of ODEs, the times of its frames, where steps land, what identifies the run.
+
+    ``lineage``: what identifies it without its end.
+    """
 
     system: NonlinearSystem
     times: tuple[float, ...]
     instants: Instants = _NOWHERE
     fingerprint: str = ""
+    lineage: str = ""
     setup_seconds: float = 0.0
 
 
@@ -646,8 +650,8 @@ class Integrator(ABC):
                 "solver.step",
             )
         seconds = time.perf_counter() - start
-        mark = fingerprint(problem, on, self)
-        return TimeState(system, problem.time.instants, found, mark, seconds)
+        marks = fingerprint(problem, on, self), lineage_of(problem, on, self)
+        return TimeState(system, problem.time.instants, found, *marks, seconds)
 
     def run(
         self,
@@ -673,7 +677,8 @@ class Integrator(ABC):
         start = time.perf_counter()
         with torch.no_grad():
             scheme = self.scheme(system, state.times[0])
-            kept = Frames(state.times, frames, mark)
+            begun = Lineage(state.lineage, system.restrict) if initial is None else None
+            kept = Frames(state.times, frames, mark, begun)
             found = kept.count
             step = scheme.fixed_step if self.step is None else self.step
             tolerances = Tolerances(self.rtol, self.atol, step)

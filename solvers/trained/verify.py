@@ -21,6 +21,7 @@ from torch import Tensor
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.table import looked_up_outside
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
 from sciml.discretization import discretize, semidiscretize
@@ -32,6 +33,7 @@ from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.nonlinear.descent import at
 from sciml.solvers.nonlinear.newton import Newton
 from sciml.solvers.trained.conditions import Piece
+from sciml.solvers.trained.correction import estimated_error
 from sciml.solvers.trained.identification import Identification, identify
 from sciml.solvers.trained.level import Level, free_constants
 from sciml.solvers.trained.minimisation import OptimiserResult
@@ -43,6 +45,8 @@ from sciml.solvers.trained.sampling import sobol
 Polish = CG | FCG | MINRES | BiCGStab | GMRES | Multigrid | AMG | Newton
 TEST_POINTS = 10_000
 _CHUNK = 2**16  # points evaluated at once
+# An estimated error above these, in rtol and of the answer, is not what was asked for.
+_AMPLIFIED, _SURE = 100.0, 1e-3
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,17 @@ def answered(
         if known.open and worst > rtol:
             known = Identification({}, (), ("no standard errors: the equation is not met",))
     faults = [*([misfit.fault] if misfit is not None and misfit.fault else []), *known.open]
+    status = _status(course.status, worst, rtol, misfit, known)
+    amplified: list[str] = []
+    if status.success and not objective.unknown:
+        share = estimated_error(objective, scales_of(objective).of)
+        if not share <= max(_AMPLIFIED * rtol, _SURE):
+            status = Status.NEARLY_SINGULAR
+            amplified.append(
+                f"the residual that is left comes to an error of about {100 * share:.2g} % of the "
+                "answer, by one correction in polynomials"
+            )
+    outside = tuple(sorted(objective.form.data.left))
     fitted = [
         f"found {name} = {value:.8g}" + _surely(known.errors.get(name))
         for name, value in objective.found.items()
@@ -164,12 +179,14 @@ def answered(
         *levels,
         *faults,
         *known.notes,
+        *amplified,
+        *looked_up_outside(outside),
         said,
     ]
     solution = Solution(
         value=value,
         residual=residual,
-        statuses=(_status(course.status, worst, rtol, misfit, known),),
+        statuses=(status.given(outside),),
         stats=Statistics(
             torch.tensor(len(course.losses)),
             torch.tensor(course.losses, dtype=torch.float64).clamp(min=0).sqrt(),
@@ -188,6 +205,7 @@ def answered(
         parameters=objective.found,
         standard_errors=known.errors,
         trained=objective,
+        outside=outside,
     )
     polish = solver.polish
     if polish is not None:

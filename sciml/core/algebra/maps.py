@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.sparse
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 class LinearMap(ABC):
     """A linear operator from arrays ``(*batch, *shape)`` to arrays of the same shape.
 
-    Tags: ``symmetric``; ``definite`` (positive definite, or semidefinite with ``nullspace``);
-    ``nullspace`` (True where constants are in the kernel); ``linear`` (False for a learned or
+    Tags: ``symmetric`` (A = A^T, of complex maps too); ``hermitian`` (A = A^H, of complex maps);
+    ``definite`` (self-adjoint and positive definite, or semidefinite with ``nullspace``);
+    ``nullspace`` (True where the map is singular and its kernel is known: the constants, or
+    what ``kernel`` spans, orthonormal rows (k, *shape)); ``linear`` (False for a learned or
     truncated map that is not linear: Krylov methods then need a flexible variant); ``trusted``
     (False where weights or foreign code decide what the map is: a Krylov method then probes the
     other tags, and a flexible one falls back from the map where it fails).
@@ -39,6 +41,8 @@ class LinearMap(ABC):
     symmetric: bool
     definite: bool
     nullspace: bool
+    hermitian: bool = False
+    kernel: torch.Tensor | None = None
     linear: bool = True
     trusted: bool = True
     # (n, k) vectors that the map makes small, such as rigid motions, and unknowns per node: what
@@ -110,6 +114,11 @@ class LinearMap(ABC):
     def to_scipy(self) -> scipy.sparse.csr_matrix:
         """The matrix in row-major (C) order of ``shape``; raises InputError for a batch."""
 
+    @property
+    def self_adjoint(self) -> bool:
+        """A = A^H: symmetric where real, Hermitian where complex."""
+        return self.hermitian if self.dtype.is_complex else self.symmetric
+
     def transpose(self) -> LinearMap:
         """The adjoint as a map of its own; for a symmetric one, the map itself."""
         if self.symmetric:
@@ -138,9 +147,11 @@ class SparseMatrix(LinearMap):
 
     ``matrix`` is a copy, sorted and summed, that nobody writes to: what is set up for it stays
     true. ``symmetric`` is found by comparing with the transpose unless given, each entry beside
-    sqrt(|a_ii a_jj|); ``definite`` is taken from the user, or guessed from symmetry, a positive
-    diagonal and |a_ij|^2 <= a_ii a_jj. ``near_nullspace``: (n, k) vectors that the matrix makes
-    small; ``block``: unknowns per node, where they stand together.
+    sqrt(|a_ii a_jj|), and so is ``hermitian`` of a complex one; ``definite`` is taken from the
+    user, or guessed from these, a positive diagonal and |a_ij|^2 <= a_ii a_jj. ``near_nullspace``:
+    (n, k) vectors that the matrix makes small; ``block``: unknowns per node, where they stand
+    together. ``nullspace``: True where constants are in the kernel, or the vector (n,) or the
+    vectors (n, k) that span it. Raises InputError for one that the matrix does not annihilate.
     """
 
     def __init__(
@@ -148,8 +159,9 @@ class SparseMatrix(LinearMap):
         matrix: scipy.sparse.spmatrix | scipy.sparse.sparray | np.ndarray,
         *,
         symmetric: bool | None = None,
+        hermitian: bool | None = None,
         definite: bool | None = None,
-        nullspace: bool = False,
+        nullspace: bool | np.ndarray = False,
         near_nullspace: np.ndarray | None = None,
         block: int = 1,
     ) -> None:
@@ -172,10 +184,17 @@ class SparseMatrix(LinearMap):
         self.shape, self.batch = (csr.shape[0],), ()
         self.dtype = torch.from_numpy(self.matrix.data[:0].copy()).dtype
         self.device = torch.device("cpu")
-        self.symmetric = _is_symmetric(csr) if symmetric is None else symmetric
-        self.definite = self.symmetric and _may_be_definite(csr) if definite is None else definite
-        self.nullspace = nullspace
+        self.symmetric = _agree(csr, csr.T) if symmetric is None else symmetric
+        if self.dtype.is_complex:
+            self.hermitian = _agree(csr, csr.conj().T) if hermitian is None else hermitian
+        guessed = self.self_adjoint and _may_be_definite(csr)
+        self.definite = guessed if definite is None else definite
+        self.nullspace = nullspace is not False
         self.near_nullspace, self.block = near_nullspace, block
+        if not isinstance(nullspace, bool):
+            self.kernel = _spanning(nullspace, csr)
+            if near_nullspace is None and not self.kernel.is_complex():
+                self.near_nullspace = self.kernel.numpy().T.copy()
 
     def _times(self, matrix: scipy.sparse.csr_matrix, u: torch.Tensor) -> torch.Tensor:
         flat = u.detach().reshape(-1, self.size).numpy()
@@ -195,7 +214,7 @@ class SparseMatrix(LinearMap):
 
     def row_sizes(self) -> torch.Tensor:
         """The diagonal where definite, else the row sums of |A|; (n,)."""
-        if self.symmetric and self.definite:
+        if self.self_adjoint and self.definite:
             return self.diagonal().abs()
         return self.magnitude(torch.ones(self.shape, dtype=torch.float64))
 
@@ -206,6 +225,56 @@ class SparseMatrix(LinearMap):
     def to_scipy(self) -> scipy.sparse.csr_matrix:
         """The matrix itself."""
         return self.matrix
+
+
+_KERNEL = 1e-10  # of |A| |v|: A v beside it is rounding
+
+
+def _spanning(given: Any, matrix: scipy.sparse.csr_matrix) -> torch.Tensor:
+    """Orthonormal rows (k, n) for the vectors (n,) or (n, k) of a kernel."""
+    key, n = "nullspace", matrix.shape[0]
+    try:
+        vectors = np.array(given, dtype=np.complex128 if np.iscomplexobj(given) else np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError("nullspace holds vectors of numbers", key) from error
+    vectors = vectors.reshape(-1, 1) if vectors.ndim == 1 else vectors
+    if np.iscomplexobj(vectors) and not np.iscomplexobj(matrix):
+        # A real matrix annihilates both parts; one of them may be nothing.
+        parts = np.concatenate([vectors.real, vectors.imag], axis=-1)
+        vectors = parts[..., np.abs(parts).max(0) > 0] if parts.ndim == 2 else parts
+    if vectors.ndim != 2 or len(vectors) != n or not 1 <= vectors.shape[1] <= n:
+        raise InputError(
+            f"nullspace holds vectors as columns, ({n},) or ({n}, k); got shape {vectors.shape}",
+            key,
+        )
+    lengths = np.linalg.norm(vectors, axis=0)
+    if not np.isfinite(lengths).all() or not lengths.all():
+        raise InputError("the vectors of a nullspace are finite, and none is zero", key)
+    vectors = vectors / lengths
+    left, right = np.abs(matrix @ vectors).max(0), (abs(matrix) @ np.abs(vectors)).max(0)
+    wrong = np.flatnonzero(left > _KERNEL * right)
+    if len(wrong):
+        share = left[wrong[0]] / right[wrong[0]]
+        raise InputError(
+            f"column {wrong[0]} of nullspace is not in the kernel: A v is {share:.1e} of |A| |v|",
+            key,
+        )
+    basis, values, _ = np.linalg.svd(vectors, full_matrices=False)
+    kept = basis[:, values > 1e-8 * values[0]]
+    return torch.from_numpy(np.ascontiguousarray(kept.T))
+
+
+def without_kernel(A: LinearMap, u: torch.Tensor) -> torch.Tensor:
+    """Subtract from u (*batch, *shape) in place what lies in the kernel of a singular A."""
+    dimension = len(A.shape)
+    if A.kernel is None:
+        return u.sub_(u.mean(tuple(range(-dimension, 0)), keepdim=True))
+    flat, rows = u.flatten(-dimension), A.kernel.flatten(1).to(u.device)
+    rows = rows.to(torch.promote_types(rows.dtype, u.dtype))
+    share = (flat.to(rows.dtype) @ rows.mH) @ rows
+    return u.sub_(
+        share.reshape(u.shape).to(u.dtype) if u.is_complex() else share.real.reshape(u.shape)
+    )
 
 
 _ASYMMETRY = 1e-12  # of an entry beside sqrt(|a_ii a_jj|): rounding
@@ -219,8 +288,9 @@ def _beside_diagonal(
     return np.asarray(root[rows] * root[columns])
 
 
-def _is_symmetric(matrix: scipy.sparse.csr_matrix) -> bool:
-    gap = (matrix - matrix.T).tocoo()
+def _agree(matrix: scipy.sparse.csr_matrix, mirrored: scipy.sparse.spmatrix) -> bool:
+    """Whether the matrix is what it is mirrored at its diagonal, up to rounding."""
+    gap = (matrix - mirrored).tocoo()
     found = np.abs(gap.data) > _ASYMMETRY * _beside_diagonal(matrix, gap.row, gap.col)
     if not found.any():
         return True

@@ -32,8 +32,9 @@ class NonlinearSystem:
     the linearised diffusion, for multigrid. ``mass``, ``inertia``: what stands before u' and u'',
     of a shape that broadcasts to (*batch, *shape), or None. ``first``: u, and u' where there is
     inertia, at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
-    ``floating``: F does not change with the mean of u, which is held at zero, and has none itself;
-    dF/du is then ``linearise`` on arrays of zero mean (constants need not be in its kernel).
+    ``level``: where F does not change with the mean of u, which is held at zero, the weights of
+    that mean, ``shape``; F itself sums to zero, and dF/du is ``linearise`` on arrays of zero mean
+    (constants need not be in its kernel). None elsewhere.
     ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
     on the scheme at a state, such as where it is upwind. ``outside()``: the ranges of the tables
@@ -54,7 +55,7 @@ class NonlinearSystem:
     mass: torch.Tensor | None = None
     inertia: torch.Tensor | None = None
     potential: Residual | None = None
-    floating: bool = False
+    level: torch.Tensor | None = None
     affine: bool = False
     steady: bool = True
     symmetric: bool = False

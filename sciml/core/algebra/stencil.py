@@ -60,6 +60,7 @@ class Stencil(LinearMap):
         symmetric: bool = False,
         definite: bool = False,
         nullspace: bool = False,
+        hermitian: bool = False,
     ) -> None:
         self.coefficients = coefficients
         self.offsets = tuple(tuple(o) for o in offsets)
@@ -69,6 +70,7 @@ class Stencil(LinearMap):
         self.periodic = tuple(periodic) if periodic is not None else (False,) * dimension
         self.dtype, self.device = coefficients.dtype, coefficients.device
         self.symmetric, self.definite, self.nullspace = symmetric, definite, nullspace
+        self.hermitian = hermitian
         if coefficients.shape[-dimension - 1] != len(self.offsets):
             raise InputError(
                 f"{coefficients.shape[-dimension - 1]} coefficient planes for "
@@ -108,6 +110,7 @@ class Stencil(LinearMap):
             symmetric=self.symmetric,
             definite=self.definite,
             nullspace=self.nullspace,
+            hermitian=self.hermitian,
         )
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -141,7 +144,7 @@ class Stencil(LinearMap):
     def row_sizes(self) -> torch.Tensor:
         """The diagonal where definite, else the sums of |a_k|; an axis of 1 where all are equal."""
         planes = self._stored().detach()
-        if self.symmetric and self.definite:
+        if self.self_adjoint and self.definite:
             centre = self.offsets.index((0,) * self.dimension)
             return planes.select(-self.dimension - 1, centre).abs()
         return planes.abs().sum(-self.dimension - 1)
@@ -194,6 +197,10 @@ def stencil_of(A: SparseMatrix, shape: Sequence[int]) -> Stencil:
     Raises InputError where an entry couples points that are not neighbours.
     """
     shape = _checked(shape, A.size)
+    if A.kernel is not None:
+        raise InputError(
+            "on a grid a nullspace is that of constants: say nullspace=True", "nullspace"
+        )
     entries = A.matrix.tocoo()
     entries.sum_duplicates()
     entries.eliminate_zeros()
@@ -210,14 +217,14 @@ def stencil_of(A: SparseMatrix, shape: Sequence[int]) -> Stencil:
     codes = [_code(np.array(offset)) for offset in offsets]
     place = np.argsort(codes)[np.searchsorted(np.sort(codes), _code(steps))]
     planes[(place, *rows)] = entries.data
-    symmetric, definite = A.symmetric, A.definite
     return Stencil(
         _compact(planes, offsets, np.bincount(place, minlength=len(offsets)), periodic),
         offsets,
         periodic=periodic,
-        symmetric=symmetric,
-        definite=definite,
-        nullspace=A.nullspace or (symmetric and _annihilates_constants(A.matrix)),
+        symmetric=A.symmetric,
+        definite=A.definite,
+        nullspace=A.nullspace or (A.self_adjoint and _annihilates_constants(A.matrix)),
+        hermitian=A.hermitian,
     )
 
 

@@ -821,8 +821,15 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
     return Mesh(group["points"][()], group["cells"][()], **named, element=element)
 
 
-def write_vtu(path: Path, mesh: Mesh, arrays: Mapping[str, np.ndarray]) -> None:
+def write_vtu(
+    path: Path,
+    mesh: Mesh,
+    arrays: Mapping[str, np.ndarray],
+    of_elements: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """The mesh with ``arrays`` of a value per node or per element; (3, nodes) is a vector.
+
+    ``of_elements``: those that are of elements for certain.
 
     Named subdomains go along as cell arrays of 0 and 1, as ``read_mesh`` takes them.
     """
@@ -832,7 +839,8 @@ def write_vtu(path: Path, mesh: Mesh, arrays: Mapping[str, np.ndarray]) -> None:
     points = np.zeros((len(mesh.nodes), 3))
     points[:, : mesh.dimension] = mesh.nodes
     at_nodes = {k: v.T.copy() for k, v in arrays.items() if v.shape[-1] == len(points)}
-    at_cells = {k: [v] for k, v in arrays.items() if k not in at_nodes}
+    cell_arrays = {k: v for k, v in arrays.items() if k not in at_nodes} | dict(of_elements or {})
+    at_cells = {k: [v.T.copy()] for k, v in cell_arrays.items()}
     for name, members in mesh.subdomains.items():
         mask = np.zeros(len(mesh.cells), dtype=np.int32)
         mask[members] = 1

@@ -120,9 +120,10 @@ class Problem:
     :class:`Unknown` is found from ``observations``: a CSV file whose first line names its columns,
     coordinates and fields such as ``x,y,u``, or a mapping of these names to numbers; ``noise`` is
     the standard deviation of these readings, in their units, one or one per field. ``exact``
-    makes every run print its error. A box's side that is not named has the condition ``all``, if
-    there is one. Raises InputError for a missing, unknown or one-sided periodic side, and for
-    initial data that do not go with the equation.
+    makes every run print its error; a run is refused where it does not solve the problem. A box's
+    side that is not named has the condition ``all``, if there is one. Raises InputError for a
+    missing, unknown or one-sided periodic side, and for initial data that do not go with the
+    equation.
     """
 
     domain: Box | None
@@ -156,6 +157,21 @@ class Problem:
                 "a problem in time needs both time: {end: ...} and initial: ...; "
                 f"{'time' if self.time is None else 'initial'} is missing",
                 "problem",
+            )
+
+        self._check_start()
+
+    def _check_start(self) -> None:
+        """A saved run keeps no u_t, without which an equation of second order does not go on."""
+        second = type(self.equation) is Equation and self.equation.m not in (0, 0.0)
+        saved = [
+            v for v in self.first.values() if isinstance(v, FieldFile) and v.saved_field is not None
+        ]
+        if second and saved and "ut" not in self.first:
+            raise InputError(
+                "a saved run keeps u, not u_t, from which an equation of second order in time goes "
+                "on: give ut: too, or the run itself a longer end",
+                "problem.initial",
             )
 
     @property

@@ -235,6 +235,7 @@ def relative_error(
 ) -> torch.Tensor:
     """||u - exact|| / ||exact|| in L2 per sample, ``value`` (*batch, [fields,] nodes).
 
+    Where the exact function is zero everywhere it is absolute: the root of the mean square.
     ``lead``: the number of batch dimensions; ``slope``: of the gradients instead (H1 seminorm). By
     quadrature of degree 2 p + 4, against a function of x, y, z between the nodes too; values at
     the nodes are compared as finite element functions, that is in the mass matrix's norm. ``free``:
@@ -258,7 +259,9 @@ def relative_error(
             truth + (part.measure * (found - truth)).sum(dims, keepdim=True) / part.measure.sum()
         )
     size = (part.measure * truth.square()).expand_as(found).sum(dims)
-    return ((part.measure * (found - truth).square()).sum(dims) / size).sqrt()
+    room = part.measure.expand_as(found).sum(dims)
+    gap = (part.measure * (found - truth).square()).sum(dims)
+    return (gap / torch.where(size > 0, size, room)).sqrt()
 
 
 def slopes(part: Quadrature, value: torch.Tensor) -> torch.Tensor:

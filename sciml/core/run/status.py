@@ -81,6 +81,10 @@ class Status(Enum):
         "Training ended before the residual at fresh points met rtol; give more iterations, points "
         "or a wider network, or polish: a solver that goes on from the answer on the grid."
     )
+    NEARLY_SINGULAR = (
+        "The residual is within tolerance, but the operator makes something so small that the "
+        "error is not; lower rtol, train longer, or move the problem away from its eigenvalue."
+    )
     MISFIT = (
         "The equation is met, but the observations are missed by more than their noise; give the "
         "unknowns better guesses or bounds, look at the data and the equation, or state noise:."
@@ -108,6 +112,15 @@ class Status(Enum):
         A table has no value there: a run that ended for want of a finite number ended by it.
         """
         return Status.OUTSIDE_TABLE if outside and self in _WITHOUT_VALUE else self
+
+
+class Doubt(str):
+    """A note that says that the answer may be wrong by more than a few per cent.
+
+    It stands among the others; where one does, no report calls the answer good.
+    """
+
+    __slots__ = ()
 
 
 _WITHOUT_VALUE = (

@@ -21,7 +21,8 @@ from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem
-from sciml.core.problem.quadrature import Quadrature, at_nodes, on_facets
+from sciml.core.problem.quadrature import Quadrature, at_nodes, on_facets, whole
+from sciml.core.run.status import Doubt
 from sciml.discretization.elements.data import MeshData
 
 
@@ -103,6 +104,57 @@ def _check_names(
             "mesh one of dirichlet, neumann, robin",
             "problem.boundary",
         )
+
+
+_CORNER = 0.87  # cosine between the normals of neighbours below which they meet in a corner
+_ROUND = 1e-4  # share of the mesh between facets and curve that is worth a note
+_COARSE = 0.03  # one that makes the answer doubtful
+
+
+def straightened(mesh: Mesh) -> list[str]:
+    """A note where P2 elements have straight facets on a round boundary, with what they cut off.
+
+    Neighbouring facets whose normals turn by theta over the distance d between their middles have
+    the curvature theta / d, unless only one neighbour turns, as at a kink. A chord of length L is
+    then off the curve by kappa L^2 / 8, by two thirds of that in the mean; an equilateral triangle
+    of edge L by kappa L^2 / 6, by kappa L^2 / 8 in the mean.
+    """
+    if mesh.degree == 1 or mesh.dimension == 1:
+        return []
+    d = mesh.dimension
+    outer = mesh.topology.boundary_facets()
+    part = on_facets(mesh, outer, 1)
+    corners = mesh.topology.facets[:, outer].T
+    middle = mesh.points[corners].mean(1)
+    normal = torch.cat(list(part.normal.values()), -1).numpy()
+    # Neighbours share a corner in the plane, an edge in space.
+    ridges = np.concatenate([np.sort(np.delete(corners, k, axis=1), axis=1) for k in range(d)])
+    order = np.lexsort(ridges.T)
+    same = np.flatnonzero((ridges[order][1:] == ridges[order][:-1]).all(1))
+    one, other = order[same], order[same + 1]
+    first, second = one % len(outer), other % len(outer)
+    cosine = (normal[first] * normal[second]).sum(1).clip(-1, 1)
+    step = middle[second] - middle[first]
+    turn = np.where(cosine > _CORNER, np.arccos(cosine), 0.0)
+    bends = np.zeros(len(ridges))
+    bends[one] = -np.sign((step * normal[first]).sum(1)) * turn / np.linalg.norm(step, axis=1)
+    bends[other] = bends[one]
+    around = bends.reshape(d, len(outer))
+    ranked = np.take_along_axis(around, np.argsort(-np.abs(around), axis=0), axis=0)
+    curvature = np.where(ranked[0] * ranked[1] > 0, np.abs(ranked[1]), 0.0)
+    size = part.scale.numpy() / (d - 1)
+    edge = size**2 if d == 2 else 4 / np.sqrt(3) * size
+    off, mean = (curvature * edge / k for k in ((8, 12) if d == 2 else (6, 8)))
+    share = float((mean * size).sum() / whole(mesh, 1).measure.sum())
+    if share < _ROUND:
+        return []
+    farthest = outer[off.argmax()]
+    name = next((n for n, numbers in mesh.facets.items() if farthest in numbers), "the boundary")
+    note = (
+        f"{name} is round and its facets are straight, up to {off.max():.2g} off the curve: "
+        f"{100 * share:.2g} % of the mesh lie between, and P2 is no better than that; refine there"
+    )
+    return [Doubt(note) if share > _COARSE else note]
 
 
 @dataclass(frozen=True)

@@ -45,13 +45,15 @@ class Pointwise:
 
     ``parameters``: numbers, or tensors that broadcast to (N,); ``tables`` among them. ``fields``:
     names of the solution's functions, which a coefficient may use with their slopes (``u``,
-    ``ux``; ``v``, ``vy``). ``files``: what has been read of them.
+    ``ux``; ``v``, ``vy``). ``files``: what has been read of them. ``left``: ranges of tables of the
+    solution that it has been outside.
     """
 
     problem: Problem
     fields: tuple[str, ...] = ("u",)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     files: dict[FieldFile, Tensor] = field(default_factory=dict, compare=False)
+    left: set[str] = field(default_factory=set, compare=False)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -135,6 +137,8 @@ class Pointwise:
             )
         if read.curves and values is None and not bool(torch.isfinite(value).all()):
             raise InputError(f"{short(key)} is not finite{outside(read)}", key)
+        if read.curves and values is not None and bool(value.detach().isnan().any()):
+            self.left.update(c.range for c in read.curves)
         return value.to(points)
 
     def _known(

@@ -209,16 +209,23 @@ def _operator(
     planes = _cross_planes(cross, reaction, terms, rim, lay)
     if hole is not None and not joined:
         planes, grounded = _decouple(planes, whole, hole, lay), True
-    A = Stencil(planes, cross_offsets(lay.dimension), **_tags(problem, reaction, grounded, lay))
+    positive = terms.definite and (rim is None or rim.definite)
+    tags = _tags(problem, reaction, grounded, positive, lay)
+    A = Stencil(planes, cross_offsets(lay.dimension), **tags)
     limited = tuple(face.limited for face in cross)
     return Assembly(A, cross, terms, rim, inner, lay, hole, volume, scheme, limited)
 
 
 def _tags(
-    problem: Problem, reaction: torch.Tensor | None, grounded: bool, lay: Layout
+    problem: Problem,
+    reaction: torch.Tensor | None,
+    grounded: bool,
+    positive: bool,
+    lay: Layout,
 ) -> dict[str, Any]:
+    """``positive``: whether no side has a negative alpha."""
     symmetric = _velocity(problem) is None
-    positive = reaction is None or bool((reaction >= 0).all())
+    positive = positive and (reaction is None or bool((reaction >= 0).all()))
     return {
         "periodic": lay.periodic,
         "symmetric": symmetric,
@@ -311,7 +318,8 @@ def _tensor_operator(
     _add_terms(planes.select(-d - 1, offsets.index((0,) * d)), terms.diagonal, [], d)
     planes = planes.expand(*batch, len(offsets), *lay.shape)
     grounded = terms.grounded or reaction is not None
-    A = Stencil(planes, offsets, **_tags(problem, reaction, grounded, lay))
+    tags = _tags(problem, reaction, grounded, terms.definite, lay)
+    A = Stencil(planes, offsets, **tags)
     limited = tuple(face.limited for face in cross) or (None,) * d
     return Assembly(A, None, terms, None, None, lay, None, volume, scheme, limited)
 

@@ -69,34 +69,15 @@ def outward(info: Data, axis: int, end: int) -> Data:
     return facing(info, [(1.0 if end else -1.0) if k == axis else 0.0 for k in range(d)])
 
 
-def checked_flux(
-    condition: Condition, points: Points, key: str, read: Callable[[Any, str], torch.Tensor]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(alpha, g) at ``points`` by ``read(coefficient, key)``; InputError for a negative alpha."""
-    alpha, g = flux_data(condition, key, read)
-    if bool((alpha.detach() < 0).any()):
-        where = describe(alpha, alpha < 0, points, f"{key}.alpha")
-        raise InputError(f"{where} (must be zero or positive)", f"{key}.alpha")
-    return alpha, g
-
-
-def flux_at(
-    problem: Problem, axis: int, end: int, info: Data, checked: bool = True
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(alpha, g) of a closed side, means over the faces of its unknowns, that axis of size 1.
-
-    Raises InputError for a negative alpha if ``checked``: an iteration may pass through states
-    where it is.
-    """
+def flux_at(problem: Problem, axis: int, end: int, info: Data) -> tuple[torch.Tensor, torch.Tensor]:
+    """(alpha, g) of a closed side, means over the faces of its unknowns, that axis of size 1."""
     condition, key = condition_at(problem, axis, end)
     here, place = outward(info, axis, end), _edge(info.layout, axis, end)
 
     def read(value: Any, name: str) -> torch.Tensor:
         return over_faces(value, axis, place, here, name)
 
-    if not checked:
-        return flux_data(condition, key, read)
-    return checked_flux(condition, info.layout.points({axis: place}), key, read)
+    return flux_data(condition, key, read)
 
 
 def dirichlet_at(
@@ -243,7 +224,7 @@ def flux_of_state(
 ) -> torch.Tensor:
     """``g - alpha u``, n . K grad u, on a side where the solution, of that ``name``, is ``u``."""
     here = replace(info, variables={**info.variables, name: u})
-    alpha, g = flux_at(problem, axis, end, here, checked=False)
+    alpha, g = flux_at(problem, axis, end, here)
     return g - alpha * u
 
 
@@ -343,13 +324,15 @@ class Terms:
 
     Slabs are (axis, end, values): values on the unknowns next to one end of an axis, that axis
     having size 1. ``known`` are the Dirichlet values of node grids, on the whole side.
-    ``grounded``: whether any side holds the level of u, so that A is not singular.
+    ``grounded``: whether any side holds the level of u, so that A is not singular. ``definite``:
+    whether no side has a negative alpha.
     """
 
     diagonal: list[tuple[int, int, torch.Tensor]] = field(default_factory=list)
     right: list[tuple[int, int, torch.Tensor]] = field(default_factory=list)
     known: list[tuple[int, int, torch.Tensor]] = field(default_factory=list)
     grounded: bool = False
+    definite: bool = True
 
 
 def sides(
@@ -366,7 +349,7 @@ def sides(
     ``K``: diagonal entries at the unknowns, wanted by cell grids. ``openings``: per axis the
     share of each face that an obstacle leaves open.
     """
-    lay, terms, grounded = info.layout, Terms(), False
+    lay, terms, grounded, definite = info.layout, Terms(), False, True
     d = lay.dimension
     data = side_data(problem, info)
     for axis, end, kind in _ends(lay):
@@ -388,11 +371,25 @@ def sides(
             if problem.form.b is not None:
                 b = problem.form.b[axis]
                 through = link - effective_outflow(b, link, scheme, axis, end, info)
+            _refuse_coarse(problem, alpha, link, axis, end, info)
             share = through / (alpha + link) * area
         terms.diagonal.append((axis, end, (share * alpha).to(info.dtype)))
         terms.right.append((axis, end, (share * g).to(info.dtype)))
-        grounded |= bool((alpha.detach() > 0).any())
-    return Terms(terms.diagonal, terms.right, list(data.known), grounded)
+        grounded |= bool((alpha.detach() != 0).any())
+        definite &= bool((alpha.detach() >= 0).all())
+    return Terms(terms.diagonal, terms.right, list(data.known), grounded, definite)
+
+
+def _refuse_coarse(
+    problem: Problem, alpha: torch.Tensor, link: torch.Tensor, axis: int, end: int, info: Data
+) -> None:
+    """Raise InputError where the value on the side is not found from that at the cell."""
+    total = (alpha + link).detach()
+    if bool((total <= 0).any()):
+        _, key = condition_at(problem, axis, end)
+        points = info.layout.points({axis: _edge(info.layout, axis, end)})
+        where = describe(alpha.expand(total.shape), total <= 0, points, f"{key}.alpha")
+        raise InputError(f"{where} (must be above -2 K / h: take smaller cells)", f"{key}.alpha")
 
 
 # --- The solution beyond its unknowns, and its differences ----------------------------------------

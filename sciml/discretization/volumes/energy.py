@@ -143,8 +143,10 @@ class Energy:
         grounded = any("value" in axis.ends for axis in lay.axes)
         centre = planes.select(-d - 1, box_offsets(d).index((0,) * d))
         for (axis, end), (alpha, _) in sides.flux.items():
-            at_end(centre, axis, d, end).add_(alpha * lay.measure(without=axis))
-            grounded |= bool((alpha > 0).any())
+            held = alpha.clamp(min=0.0) if convex else alpha
+            at_end(centre, axis, d, end).add_(held * lay.measure(without=axis))
+            grounded |= bool((alpha != 0).any())
+            definite &= bool((held >= 0).all())
         return Stencil(
             planes,
             box_offsets(d),

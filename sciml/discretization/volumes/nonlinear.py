@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.maps import LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import InputError, did_you_mean
@@ -374,13 +374,13 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         lacking = -at_rest - b
     if floating:
         info.notes.append(
-            "nothing holds the level of u, on which K depends: the answer is that of zero mean"
+            "nothing holds the level of u, on which K depends: the answer is that of zero integral"
         )
     kept: list[Stencil] = []
+    volumes = torch.as_tensor(fluxes.volume, dtype=info.dtype, device=info.device).expand(shape)
 
     def levelled(u: torch.Tensor) -> torch.Tensor:
-        dims = tuple(range(-lay.dimension, 0))
-        return u - u.mean(dims, keepdim=True) if floating else u
+        return u - free_mean(u, volumes, lay.dimension) if floating else u
 
     def residual(u: torch.Tensor, t: float) -> torch.Tensor:
         value = fluxes.residual(levelled(u), t)
@@ -409,7 +409,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         first=first,
         mass=mass,
         inertia=inertia,
-        floating=floating,
+        level=volumes if floating else None,
         affine=affine,
         steady=steady,
         notes=tuple(info.notes),
@@ -438,8 +438,22 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
     bounded = problem.time is not None or any("value" in axis.ends for axis in lay.axes)
     ramp = torch.linspace(0.1, 1.0, zero.numel(), dtype=zero.dtype, device=zero.device)
     floating = not bounded and energy.hessian(whole(ramp.view_as(zero)), start).nullspace
+    lacking = torch.zeros((), dtype=zero.dtype, device=zero.device)
+    if floating:
+        # The slopes' part of the gradient sums to zero, whatever u is.
+        load = -energy.gradient(whole(zero), start)
+        try:
+            b, _ = compatible(load, lay.measure(), info)
+        except InputError as error:
+            raise InputError(error.message, f"{_KEY}.energy") from None
+        lacking = load - b
+
+    def potential(u: torch.Tensor, t: float) -> torch.Tensor:
+        value = energy.value(whole(u), t)
+        return value + (lacking * u).flatten(-lay.dimension).sum(-1) if floating else value
+
     return NonlinearSystem(
-        residual=lambda u, t: energy.gradient(whole(u), t),
+        residual=lambda u, t: energy.gradient(whole(u), t) + lacking,
         linearise=lambda u, t: energy.hessian(whole(u), t),
         diffusion=lambda u, t: energy.hessian(whole(u), t, convex=True),
         shape=lay.shape,
@@ -450,7 +464,7 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
         first=first,
         mass=mass,
         inertia=inertia,
-        potential=lambda u, t: energy.value(whole(u), t),
+        potential=potential,
         steady="t" not in moving,
         symmetric=True,
         notes=tuple(info.notes),

@@ -28,7 +28,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.condition import flux_data
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.problem import Obstacle, Problem
-from sciml.discretization.volumes.boundary import checked_flux, facing
+from sciml.discretization.volumes.boundary import facing
 from sciml.discretization.volumes.coefficients import Data, call, evaluate, expression
 from sciml.discretization.volumes.fluxes import Faces, Limited
 from sciml.discretization.volumes.layout import (
@@ -74,6 +74,7 @@ class RimTerms:
     diagonal: list[tuple[torch.Tensor, torch.Tensor]]
     right: list[tuple[torch.Tensor, torch.Tensor]]
     grounded: bool
+    definite: bool = True
 
 
 def cut(problem: Problem, layout: Layout, data: Data) -> Cut | None:
@@ -307,16 +308,16 @@ def flux_rim(obstacle: Cut, layout: Layout, data: Data, K: Sequence[torch.Tensor
     """Neumann and Robin terms of the rim; ``K`` on the unknowns, per axis."""
     rim, condition = rim_of(obstacle, layout), obstacle.obstacle.boundary
     here = facing(data, rim.normal)
-    alpha, g = checked_flux(
+    alpha, g = flux_data(
         condition,
-        rim.nearest,
         f"{_KEY}.boundary.{condition.kind}",
         lambda value, name: evaluate(value, rim.nearest, here, name),
     )
     factor = _through(rim, alpha, rim.conductivity(K, layout))
-    grounded = bool((alpha.detach() > 0).any())
+    grounded = bool((alpha.detach() != 0).any())
+    definite = bool((alpha.detach() >= 0).all())
     diagonal = [(rim.flat, factor * alpha)] if grounded else []
-    return RimTerms(diagonal, [(rim.flat, factor * g)], grounded)
+    return RimTerms(diagonal, [(rim.flat, factor * g)], grounded, definite)
 
 
 def rim_residual(

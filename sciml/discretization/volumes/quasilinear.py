@@ -282,9 +282,12 @@ class Quasilinear:
     def _alpha(
         self, u: torch.Tensor, sides: SideData, axis: int, end: int, info: Data
     ) -> torch.Tensor:
-        """The slope of alpha u - g at a side, as it is at u where that is positive."""
+        """The slope of alpha u - g at a side, as it is at u where that is positive.
+
+        Of an alpha that does not depend on u the size: it holds the level whatever its sign.
+        """
         if (axis, end) not in self.state_ends:
-            return sides.flux[axis, end][0]
+            return sides.flux[axis, end][0].abs()
         level = self.levels(u, sides, axis, info)[end]
         flux = partial(self._outward, axis, end, info)
         return (-derivative(flux, level, torch.ones_like(level))).clamp(min=0.0)
