@@ -15,6 +15,7 @@ from sciml.core.run.status import Status
 from sciml.solvers import PINN, Gaussians, RandomFeatures
 from sciml.solvers.solve import solve
 from sciml.solvers.trained.correction import estimated_error
+from sciml.solvers.trained.solver import exact_error
 from sciml.solvers.trained.verify import scales_of
 
 LINE, ENDS = Box((0.0,), (1.0,)), {s: Condition(dirichlet=0.0) for s in ("left", "right")}
@@ -86,3 +87,13 @@ def test_a_table_that_training_leaves_is_said() -> None:
         found = solve(problem, PINN(points=50), on=Grid((33,)), throw=False)
         assert found.status is Status.OUTSIDE_TABLE
         assert found.outside and found.outside[0] in " ".join(found.notes)
+
+
+def test_beside_a_truth_of_zero_the_error_of_training_is_absolute() -> None:
+    problem = Problem(LINE, Equation(), ENDS, exact="0*x")
+    objective = PINN(width=4, depth=1, points=10).init(problem, Grid((9,))).objective
+    error = exact_error(objective)
+    assert error is not None
+    x = torch.linspace(0, 1, 5001, dtype=torch.float64)[:, None]
+    rms = objective.ansatz.value(x).square().mean().sqrt()
+    assert error() == pytest.approx(float(rms), rel=0.01)
