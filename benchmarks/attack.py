@@ -36,7 +36,10 @@ MACHINE = "2 shared x86-64 cores, 24 GiB, no GPU"
 
 @dataclass(frozen=True)
 class Journal:
-    """What was tried, a JSON line each: ``family``, ``case``, ``verdict`` and what explains it."""
+    """What was tried, a JSON line each: ``family``, ``case``, ``verdict`` and what explains it.
+
+    ``seconds`` among it are those that the case took.
+    """
 
     path: Path
 
@@ -61,6 +64,14 @@ class Journal:
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry, ensure_ascii=True, default=str) + "\n")
 
+    def seconds(self) -> dict[str, float]:
+        """What the cases of each family took, together."""
+        found: dict[str, float] = {}
+        for entry in self.entries():
+            family = entry["family"]
+            found[family] = found.get(family, 0.0) + entry.get("seconds", 0.0)
+        return found
+
     def counts(self) -> dict[str, Counter[str]]:
         """Verdicts by family."""
         found: dict[str, Counter[str]] = {}
@@ -75,13 +86,15 @@ def attacks() -> list[str]:
 
 
 def rows(folder: Path) -> list[list[results.Cell]]:
-    """Family, tried, answered, refused, and the faults, of all journals in a folder."""
+    """Family, seconds, tried, answered, refused, and the faults, of all journals in a folder."""
     table: list[list[results.Cell]] = []
     for path in sorted(folder.glob("*.jsonl")):
-        for family, counts in Journal(path).counts().items():
+        journal = Journal(path)
+        seconds = journal.seconds()
+        for family, counts in journal.counts().items():
             sound = [str(counts[verdict]) for verdict in (ANSWERED, REFUSED, STOPPED)]
             faults = [str(counts[verdict]) for verdict in FAULTS]
-            table.append([family, f"{counts.total():,}", *sound, *faults])
+            table.append([family, f"{counts.total():,}", *sound, *faults, f"{seconds[family]:.0f}"])
     return table
 
 
@@ -115,7 +128,7 @@ def main() -> None:
             code = running.pop(name).returncode
             print(f"{name}: ended with {code}, {time.perf_counter() - start:.0f} s", flush=True)
             failed += [name] if code else []
-    columns = ("family", "tried", ANSWERED, REFUSED, STOPPED, *FAULTS)
+    columns = ("family", "tried", ANSWERED, REFUSED, STOPPED, *FAULTS, "seconds")
     found = rows(chosen.journal)
     table = results.Table(
         "Hostile inputs", str(datetime.date.today()), MACHINE, "make attack", columns, found,
@@ -124,7 +137,7 @@ def main() -> None:
     print(table.markdown())
     if chosen.keep:
         results.keep("attack", table)
-    faults = sum(int(str(cell)) for row in found for cell in row[-len(FAULTS) :])
+    faults = sum(int(str(cell)) for row in found for cell in row[-len(FAULTS) - 1 : -1])
     if failed or faults:
         sys.exit(f"{faults} faults" + (f"; not finished: {', '.join(failed)}" if failed else ""))
 

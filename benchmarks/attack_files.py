@@ -1,11 +1,11 @@
 """Files of ours attacked: single bits flipped, two writers in one folder, a disk that is full.
 
-    python benchmarks/attack_files.py [--flips 100] [--seed 0]
+    python benchmarks/attack_files.py [--flips 100] [--seed 0] [--journal FILE]
 
 Of every kind of file that is read back one is written, then so many times one bit of it is flipped
-and the file is read again. *Wrong*: it is read, and what was read differs from what was written.
-*Traceback*: anything but one line. *Lost*: a run whose answer was computed and is on no disk.
-Prints a Markdown table; ends with 1 where one of these columns is not 0. Takes a few minutes.
+and the file is read again. *Silently wrong*: it is read, and what was read differs from what was
+written. *Traceback*: anything but one line. *Lost*: a run whose answer was computed and is on no
+disk. A case that the journal has is not tried again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from attack import ANSWERED, LOST, REFUSED, TRACEBACK, WRONG, Journal
 
 from sciml.app import record
 from sciml.core.errors import InputError
@@ -49,7 +50,8 @@ from sciml.training import TensorData, Training, TrainingData, fit
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = (0.0, 0.5, 1.0, 1.5)
-COLUMNS = ("tried", "refused", "wrong", "traceback", "lost")
+FLIPPED, CROWDED, FULL = "files, one bit flipped: ", "files, two writers", "files, a full disk"
+LIMITS = (0, 1000, 20_000, 100_000, 200_000)  # bytes
 
 Reader = Callable[[], Any]
 
@@ -189,92 +191,99 @@ def _kind(path: Path) -> str:
     raise AssertionError("a file of no kind")
 
 
-def flipped(
-    kinds: dict[str, tuple[Path, Reader]], flips: int, seed: int
-) -> dict[str, Counter[str]]:
+def read_again(read: Reader, before: Any, frames: bool) -> tuple[str, str]:
+    """How the reading of a damaged file ends, and why."""
+    try:
+        now = read()
+    except InputError as error:
+        text = str(error)
+        return (TRACEBACK, repr(text)) if "\n" in text else (REFUSED, text)
+    except Exception:
+        return TRACEBACK, traceback.format_exc()[-600:]
+    # Frames that are not there are computed again; those that are must be right.
+    good = all(now) if frames else same(before, now)
+    return (ANSWERED, "") if good else (WRONG, "what was read is not what was written")
+
+
+def flipped(folder: Path, flips: int, seed: int, journal: Journal) -> None:
     """So many flips of every kind of file."""
-    rng, counts = np.random.default_rng(seed), {}
-    for name, (path, read) in kinds.items():
-        found = counts[name] = Counter[str]()
-        whole, before = path.read_bytes(), read()
-        for _ in range(flips):
-            data = bytearray(whole)
+    done = journal.done()
+    for kind, (name, (path, read)) in enumerate(written(folder).items()):
+        family, before = FLIPPED + name, read()
+        whole = path.read_bytes()
+        for number in range(flips):
+            case, begin = f"{seed}-{number}", time.perf_counter()
+            if (family, case) in done:
+                continue
+            rng, data = np.random.default_rng((seed, kind, number)), bytearray(whole)
             place, bit = int(rng.integers(len(data))), int(rng.integers(8))
             data[place] ^= 1 << bit
             path.write_bytes(data)
-            found["tried"] += 1
-            try:
-                now = read()
-            except InputError as error:
-                found["refused"] += 1
-                found["traceback"] += "\n" in str(error)
-                continue
-            except Exception:
-                found["traceback"] += 1
-                traceback.print_exc()
-                continue
-            good = all(now) if name == "frames.h5" else same(before, now)
-            found["wrong"] += not good
-            if not good:
-                print(f"{name}: bit {bit} of byte {place} of {len(data)}", file=sys.stderr)
+            found, why = read_again(read, before, name == "frames.h5")
+            at = f"bit {bit} of byte {place} of {len(data)}"
+            journal.add(family, case, found, at=at, why=why, seconds=time.perf_counter() - begin)
         path.write_bytes(whole)
-    return counts
 
 
-def crowded(folder: Path) -> Counter[str]:
+def crowded(folder: Path, journal: Journal) -> None:
     """Pairs of commands at once in one folder: one is refused by name, or both are whole."""
-    found: Counter[str] = Counter()
-    commands = {
-        "solve": [ROOT / "configs" / "heat.yaml"],
-        "generate": [ROOT / "configs" / "datasets" / "darcy.yaml", "--count", "20", "--set",
-                     "grid.shape=[33,33]", "--set", "dataset.shapes=[]"],
-    }  # fmt: skip
+    small = ("--set", "grid.shape=[33,33]", "--set", "dataset.shapes=[]")
+    commands: dict[str, tuple[Any, ...]] = {
+        "solve": (ROOT / "configs" / "heat.yaml",),
+        "generate": (ROOT / "configs" / "datasets" / "darcy.yaml", "--count", "20", *small),
+    }
     for verb, words in commands.items():
+        if (CROWDED, verb) in journal.done():
+            continue
         line = [sys.executable, "-m", "sciml.app.cli", verb, *map(str, words),
                 "--out", str(folder / verb)]  # fmt: skip
+        begin = time.perf_counter()
         pair = [subprocess.Popen(line, cwd=ROOT, stdout=-1, stderr=-1, text=True) for _ in range(2)]
         ends = [process.communicate()[1] for process in pair]
         codes = [process.returncode for process in pair]
-        found["tried"] += 1
-        found["refused"] += any("another run is" in text for text in ends)
-        found["traceback"] += any("Traceback" in text for text in ends)
-        found["lost"] += 0 not in codes
-    return found
+        found = REFUSED if any("another run is" in text for text in ends) else ANSWERED
+        if 0 not in codes or (verb == "solve" and not load_solution(folder / verb).converged):
+            found = LOST
+        found = TRACEBACK if any("Traceback" in text for text in ends) else found
+        seconds = time.perf_counter() - begin
+        journal.add(CROWDED, verb, found, why=[text[-300:] for text in ends], seconds=seconds)
 
 
-def full(folder: Path) -> Counter[str]:
+def full(folder: Path, journal: Journal) -> None:
     """Commands that may write small files only, as on a disk that is full; then with room."""
-    found: Counter[str] = Counter()
-    in_time = ["solve", ROOT / "configs" / "allen-cahn.yaml"]
-    steady = ["solve", ROOT / "configs" / "poisson.yaml"]
-    for number, (words, limit) in enumerate(
-        (w, n) for w in (in_time, steady) for n in (0, 1000, 20_000, 100_000, 200_000)
-    ):
-        out = folder / f"full-{number}"
-        told = sciml(*words, "--out", out, limit=limit)
-        found["tried"] += 1
-        found["refused"] += told.returncode == 2
-        found["traceback"] += "Traceback" in told.stderr
-        again = sciml(*words, "--out", out)
-        found["lost"] += again.returncode != 0 or not load_solution(out).converged
-    return found
+    options = {"allen-cahn": ("--set", "solver.rtol=1e-3"), "poisson": ()}
+    for name, more in options.items():
+        for limit in LIMITS:
+            case, begin = f"{name}, {limit} bytes", time.perf_counter()
+            if (FULL, case) in journal.done():
+                continue
+            out = folder / f"{name}-{limit}"
+            words = ("solve", ROOT / "configs" / f"{name}.yaml", *more, "--out", out)
+            told = sciml(*words, limit=limit)
+            again = sciml(*words)
+            found = REFUSED if told.returncode == 2 else ANSWERED
+            if again.returncode != 0 or not load_solution(out).converged:
+                found = LOST
+            if told.returncode not in (0, 2) or told.stderr.partition("sciml: ")[2].count("\n") > 1:
+                found = TRACEBACK  # or the signal that ended it
+            seconds = time.perf_counter() - begin
+            journal.add(FULL, case, found, why=told.stderr[-300:], seconds=seconds)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--flips", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--journal", type=Path, default=ROOT / "runs" / "attack" / "files.jsonl")
     chosen = parser.parse_args()
+    journal = Journal(chosen.journal)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        counts = flipped(written(folder), chosen.flips, chosen.seed)
-        counts["two writers"] = crowded(folder)
-        counts["full disk"] = full(folder)
-    print("| attack | " + " | ".join(COLUMNS) + " |\n|---" + "|---" * len(COLUMNS) + "|")
-    for kind, found in counts.items():
-        print(f"| {kind} | " + " | ".join(str(found[c]) for c in COLUMNS) + " |")
-    faults = sum(found[c] for found in counts.values() for c in ("wrong", "traceback", "lost"))
-    raise SystemExit(1 if faults else 0)
+        flipped(folder, chosen.flips, chosen.seed, journal)
+        crowded(folder, journal)
+        full(folder, journal)
+    for family, counts in journal.counts().items():
+        print(family, dict(counts))
 
 
 if __name__ == "__main__":

@@ -1,31 +1,37 @@
-"""Attack the integrators: every ``converged`` must be true.
+"""Attack the integrators: every ``converged`` must be true, and a run may be stopped anywhere.
 
-    python benchmarks/attack_integrators.py [--out attack_integrators.jsonl] [--seconds 1200]
+    python benchmarks/attack_integrators.py [--runs 60] [--seed 0] [--journal FILE]
 
 Every integrator meets every problem that it takes, with tolerances from 1e-2 to 1e-14: decay, stiff
-decay, oscillation, growth, rest, pulses, jumps, reaction, waves, tiny and huge units. The truth is
-that of the same system of ODEs, by SciPy's DOP853 or Radau at 1e-13, from jump to jump. A run is
-*silently wrong* where it says ``converged`` and its last frame is further from the truth than
-``FACTOR`` times rtol, relative to the largest rms that the truth has had: rtol is the error of one
-step, and the steps' errors add up. *Lost*: no answer and no status. Cases that the file holds are
-not run again.
+decay, oscillation, growth, rest, pulses, jumps, reaction, waves, tiny and huge units; as many of
+these as are asked for, drawn at random, all tolerances in turn. The truth is that of the same
+system of ODEs, by SciPy's DOP853 at 1e-13, from jump to jump. A run is *silently wrong* where it
+says ``converged`` and its last frame is further from the truth than ``FACTOR`` times rtol, or than
+twice as many rtol as it took steps, relative to the largest rms that the truth has had: rtol and as
+much of the largest norm are what one step may be off, and the steps' errors add up. Then it is run
+again, stopped after a random step, and taken up from its file of frames: it is *lost* where that
+does not give the same frames to the last bit, or none. A case that the journal has is not run
+again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import math
+import random
+import tempfile
 import time
 import traceback
-from collections import Counter
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from attack import ANSWERED, LOST, REFUSED, STOPPED, TRACEBACK, WRONG, Journal
 from scipy.integrate import solve_ivp
 
 import sciml
@@ -36,7 +42,9 @@ from sciml.discretization import semidiscretize
 from sciml.solvers import BDF, ETDRK4, IMEX, SDIRK, RungeKutta, Verlet
 from sciml.solvers.time.march import first_state, rate
 
+FAMILY = "integrators"
 FACTOR = 100.0
+SECONDS, FRAMES = 120.0, 5
 TOLERANCES = (1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12, 1e-14)
 LINE = Box((0.0,), (1.0,))
 HELD = {"all": Condition(dirichlet=0.0)}
@@ -47,7 +55,8 @@ PERIODIC = {"all": Condition(periodic=True)}
 def parabolic(sides: Any = HELD, end: float = 0.1, initial: Any = "sin(pi*x)", **form: Any) -> Any:
     breaks = form.pop("breaks", ())
     equation = Equation(**{"kind": "general", "d": 1.0, **form})
-    return Problem(LINE, equation, sides, time=Time(end, breaks=breaks), initial=initial)
+    return Problem(LINE, equation, sides, initial=initial,
+                   time=Time(end, frames=FRAMES, breaks=breaks))  # fmt: skip
 
 
 PROBLEMS: dict[str, tuple[Problem, tuple[float, ...]]] = {
@@ -115,8 +124,11 @@ def spectral_truth(on: Grid) -> tuple[torch.Tensor, float]:
     return decayed * torch.sin(2 * math.pi * (x - 0.5)), 0.5**0.5
 
 
-def cases() -> Iterator[tuple[str, str, float]]:
+def cases(count: int, seed: int) -> list[tuple[str, str, float]]:
+    """Method, problem and tolerance of so many runs, the tolerances in turn."""
+    columns = []
     for rtol in TOLERANCES:
+        column = []
         for method in METHODS:
             for name, (problem, _) in PROBLEMS.items():
                 second = problem.form.m != 0.0
@@ -126,60 +138,95 @@ def cases() -> Iterator[tuple[str, str, float]]:
                     continue
                 if method in _LOW and 1e-13 < rtol < 1e-8:
                     continue  # millions of steps
-                yield method, name, rtol
+                column.append((method, name, rtol))
+        random.Random(f"{seed} {rtol}").shuffle(column)
+        columns.append(column)
+    return [case for row in zip_longest(*columns) for case in row if case is not None][:count]
 
 
-def attempt(method: str, name: str, rtol: float, known: dict[str, Any]) -> dict[str, Any]:
-    """One run, judged: refused, not converged, true, wrong, or a traceback."""
+class _Stopped(Exception):
+    """What ends a run from outside."""
+
+
+@dataclass
+class Watch:
+    """Counts the steps of a run, and ends it after ``last`` of them, or of too many seconds."""
+
+    last: int | None = None
+    steps: int = 0
+    begin: float = 0.0
+
+    def __call__(self, count: int, t: float) -> None:
+        self.begin = self.begin or time.process_time()
+        self.steps += 1
+        if self.steps == self.last or time.process_time() - self.begin > SECONDS:
+            raise _Stopped
+
+
+def resumed(run: Callable[..., Any], whole: Any, last: int) -> str:
+    """What is lost where the run is stopped after that step and taken up again; else nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "frames.h5"
+        with contextlib.suppress(_Stopped):
+            run(progress=Watch(last), frames=file)
+        again = run(frames=file)
+    if again.statuses != whole.statuses:
+        return f"{again.status.name} where it was {whole.status.name}"
+    a, b = again.value, whole.value
+    same = torch.equal(a.isnan(), b.isnan()) and torch.equal(a.nan_to_num(7.0), b.nan_to_num(7.0))
+    return "" if same else f"frames differ by {float((a - b).abs().max()):.1e}"
+
+
+def attempt(
+    method: str, name: str, rtol: float, draw: random.Random, known: dict[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """One run, judged; and what explains it."""
     problem, jumps = PROBLEMS[name]
-    on = Grid((17,))
-    started = time.perf_counter()
-    found: dict[str, Any] = {"method": method, "problem": name, "rtol": rtol}
+    on, found, watch = Grid((17,)), dict[str, Any](), Watch()
+
+    def run(**more: Any) -> Any:
+        return sciml.solve(problem, METHODS[method](rtol=rtol), on=on, throw=False, **more)
+
     try:
-        solver = METHODS[method](rtol=rtol)
-        solution = sciml.solve(problem, solver, on=on, throw=False)
+        solution = run(progress=watch)
+        found = {"steps": watch.steps, "status": solution.status.name}
+        lost = resumed(run, solution, draw.randint(1, max(watch.steps, 1)))
     except InputError as error:
-        return {**found, "outcome": "refused", "message": error.message}
+        return REFUSED, {"why": error.message}
+    except _Stopped:
+        return STOPPED, {"why": f"did not end within {SECONDS:g} s", "steps": watch.steps}
     except Exception:
-        return {**found, "outcome": "traceback", "message": traceback.format_exc()[-600:]}
-    found["seconds"] = time.perf_counter() - started
-    found["steps"] = int(solution.stats.iterations.max())
-    if not solution.status.success:
-        return {**found, "outcome": "not converged", "status": solution.status.name}
-    key = f"{name} {method == 'etdrk4'}"
-    if key not in known:
-        known[key] = spectral_truth(on) if method == "etdrk4" else truth(problem, on, jumps)
-    value, largest = known[key]
-    gap = float((solution.last - value).square().mean().sqrt())
-    found["error"] = gap / largest if largest > 0 else gap
-    wrong = not found["error"] <= FACTOR * rtol
-    return {**found, "outcome": "wrong" if wrong else "true"}
+        return TRACEBACK, {"why": traceback.format_exc()[-600:]}
+    if solution.status.success:
+        key = f"{name} {method == 'etdrk4'}"
+        if key not in known:
+            known[key] = spectral_truth(on) if method == "etdrk4" else truth(problem, on, jumps)
+        value, largest = known[key]
+        gap = float((solution.last - value).square().mean().sqrt())
+        found["error"] = gap / largest if largest > 0 else gap
+        if not found["error"] <= max(FACTOR, 2 * watch.steps) * rtol:
+            return WRONG, found
+    return (LOST, {**found, "why": lost}) if lost else (ANSWERED, found)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("attack_integrators.jsonl"))
-    parser.add_argument("--seconds", type=float, default=1200.0)
-    options = parser.parse_args()
-    lines = options.out.read_text().splitlines() if options.out.is_file() else []
-    done = [json.loads(line) for line in lines]
-    seen = {(d["method"], d["problem"], d["rtol"]) for d in done}
-    begin, known = time.perf_counter(), {}
-    with options.out.open("a") as file:
-        for case in cases():
-            if case in seen or time.perf_counter() - begin > options.seconds:
-                continue
-            done.append(attempt(*case, known))
-            file.write(json.dumps(done[-1]) + "\n")
-            file.flush()
-    counts = Counter(d["outcome"] for d in done)
-    for d in done:
-        if d["outcome"] in ("wrong", "traceback"):
-            print(d)
-    worst = max((d["error"] / d["rtol"] for d in done if d["outcome"] == "true"), default=0.0)
-    print(dict(counts), f"worst true one: {worst:.3g} rtol")
-    print({"tried": len(done), "silently wrong": counts["wrong"],
-           "tracebacks": counts["traceback"], "lost": 0})  # fmt: skip
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--journal", type=Path, default=Path("runs/attack/integrators.jsonl"))
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    journal, known = Journal(chosen.journal), dict[str, Any]()
+    done = journal.done()
+    for method, name, rtol in cases(chosen.runs, chosen.seed):
+        case = f"{chosen.seed} {method}, {name}, {rtol:g}"
+        if (FAMILY, case) in done:
+            continue
+        begin = time.perf_counter()
+        draw = random.Random(case)
+        verdict, found = attempt(method, name, rtol, draw, known)
+        journal.add(FAMILY, case, verdict, seconds=time.perf_counter() - begin, **found)
+    print(journal.counts())
 
 
 if __name__ == "__main__":

@@ -6,24 +6,29 @@ Bytes, numbers, names and lines of small meshes in every format are changed, mov
 Each must give one line that says what is wrong, or a mesh. A mesh that is given must be sound:
 elements with a volume that fill the union of what they cover once, every group of elements and
 facets that exist, and, where only numbers of coordinates were left alone, the same volume as before
-or fewer elements than before.
+or fewer elements than before. Lost is what does not end.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
 import tempfile
+import time
 import traceback
 from math import factorial
 from pathlib import Path
+from typing import Any
 
 import meshio
 import numpy as np
-from attack import ANSWERED, REFUSED, TRACEBACK, WRONG, Journal
+from attack import ANSWERED, LOST, REFUSED, TRACEBACK, WRONG, Journal
 
 from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Mesh, determinants, edge_vectors
 from sciml.core.problem.mesh_file import read_mesh
+
+SECONDS = 5  # of the processor
 
 
 def written(folder: Path) -> list[Path]:
@@ -55,19 +60,32 @@ def written(folder: Path) -> list[Path]:
         ("m.vtk", "vtk", {"binary": False}),
         ("m.inp", "abaqus", {}),
         ("m.bdf", "nastran", {}),
+        ("m.mesh", "medit", {}),
+        ("fluent.msh", "ansys", {"binary": False}),
+        ("fluentbinary.msh", "ansys", {"binary": True}),
     ):
         mesh = meshio.Mesh(points, blocks, cell_data=data, field_data=named)
         if kind == "gmsh":
             mesh.point_data["gmsh:dim_tags"] = np.array([[2, 1 + (k > 4)] for k in range(9)])
             whole = [np.full(8, 1), np.full(8, 3)]
             mesh.cell_data = {"gmsh:physical": whole, "gmsh:geometrical": whole}
+        if kind == "ansys":  # its writer knows no sides
+            mesh = meshio.Mesh(points, blocks[:1])
         try:
             meshio.write(folder / name, mesh, file_format=kind, **options)
         except Exception as error:
             print(f"{name} is not written: {error}")
             continue
         made.append(folder / name)
-    return made
+    # meshio's own file in this format cannot be written.
+    marked = {"bottom": sides[:2], "right": sides[2:4], "others": sides[4:]}
+    rows = ["NDIME= 2", f"NELEM= {len(cells)}", *(f"5 {a} {b} {c}" for a, b, c in cells)]
+    rows += [f"NPOIN= {len(points)}", *(f"{x:g} {y:g}" for x, y, _ in points), "NMARK= 3"]
+    for name, found in marked.items():
+        rows += [f"MARKER_TAG= {name}", f"MARKER_ELEMS= {len(found)}"]
+        rows += [f"3 {a} {b}" for a, b in found]
+    (folder / "m.su2").write_text("\n".join(rows) + "\n")
+    return [*made, folder / "m.su2"]
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> tuple[bytes, str]:
@@ -123,8 +141,17 @@ def unsound(mesh: Mesh) -> str:
     return ""
 
 
+class _TooLong(BaseException):
+    """An alarm; not an Exception, so that nobody swallows it."""
+
+
+def _alarm(*_: Any) -> None:
+    raise _TooLong
+
+
 def verdict(path: Path, before: Mesh) -> tuple[str, str]:
     """How the reading of a damaged file ends, and why."""
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)
     try:
         mesh = read_mesh(path)
     except InputError as error:
@@ -132,8 +159,12 @@ def verdict(path: Path, before: Mesh) -> tuple[str, str]:
         return (
             (TRACEBACK, f"not one line: {text[:200]!r}") if "\n" in text else (REFUSED, text[:200])
         )
+    except _TooLong:
+        return LOST, f"did not end within {SECONDS} s"
     except BaseException:
         return TRACEBACK, traceback.format_exc()[-400:]
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
     fault = unsound(mesh)
     if not fault and len(mesh.cells) > len(before.cells):
         fault = "more elements than before"
@@ -147,6 +178,7 @@ def main() -> None:
     parser.add_argument("--journal", type=Path, default=Path("runs/attack/meshes.jsonl"))
     chosen = parser.parse_args()
     journal, family = Journal(chosen.journal), "meshes, damaged files"
+    signal.signal(signal.SIGPROF, _alarm)
     done = journal.done()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -160,12 +192,13 @@ def main() -> None:
             case = f"{chosen.seed}-{number}"
             if (family, case) in done:
                 continue
-            file = files[number % len(files)]
+            begin, file = time.perf_counter(), files[number % len(files)]
             rng = np.random.default_rng((chosen.seed, number))
             data, fault = damaged(file.read_bytes(), rng)
             (place / file.name).write_bytes(data)
             found, why = verdict(place / file.name, whole[file])
-            journal.add(family, case, found, file=file.name, fault=fault, why=why)
+            seconds = time.perf_counter() - begin
+            journal.add(family, case, found, file=file.name, fault=fault, why=why, seconds=seconds)
     print(journal.counts())
 
 

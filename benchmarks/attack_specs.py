@@ -20,6 +20,7 @@ import argparse
 import copy
 import json
 import multiprocessing
+import os
 import random
 import re
 import resource
@@ -956,10 +957,12 @@ def work(stage: str, numbers: list[int], seed: int, journal: Journal) -> None:
     warnings.simplefilter("ignore")
     resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
     signal.signal(signal.SIGPROF, _alarm)
-    known, cache = bases(), {}
+    known, cache, parent = bases(), {}, os.getppid()
     with tempfile.TemporaryDirectory() as name:
         folder = furnished(Path(name))
         for number in numbers:
+            if os.getppid() != parent:  # which was killed, and another run may go on
+                return
             case = mutant(stage, number, seed, known, folder)
             start = time.process_time()
             found = verdict(stage, case, folder / "mutant.yaml", known, cache)

@@ -10,17 +10,15 @@ by elimination in extended precision as its residual and the condition allow. Ev
 say so by a status or in one line. Lost is what the automatic choice does not answer although the
 matrix is regular.
 
-A case is a JSON line in the journal; those that are there already are not tried again.
+A case that the journal has is not tried again.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
+import time
 import traceback
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 import torch
+from attack import ANSWERED, LOST, REFUSED, TRACEBACK, WRONG, Journal
 
 import sciml
 from sciml.core.algebra.maps import LinearMap, LinearSystem, SparseMatrix
@@ -53,9 +52,7 @@ from sciml.solvers import (
     Multigrid,
 )
 
-ANSWERED, REFUSED = "answered", "refused"
-WRONG, TRACEBACK, LOST = "silently wrong", "traceback", "lost"
-EXTENDED, RTOL, STEPS = np.clongdouble, 1e-8, 3000
+EXTENDED, RTOL, STEPS = np.clongdouble, 1e-8, 1000
 # Rows may be a hundred times worse than the whole; and a residual was seen in double precision.
 ROWS, ROUNDING = 200 * RTOL, 4.0
 REGULAR = 1e10  # the condition up to which an answer is owed
@@ -425,44 +422,30 @@ def main() -> None:
     chosen = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
-    counts: Counter[tuple[str, str]] = Counter()
-    done = set()
-    chosen.journal.parent.mkdir(parents=True, exist_ok=True)
-    if chosen.journal.is_file():
-        for line in chosen.journal.read_text("utf-8").splitlines():
-            with contextlib.suppress(ValueError):  # the last line of a process that was killed
-                entry = json.loads(line)
-                done.add(entry["case"])
-                counts[entry["family"], entry["verdict"]] += 1
-    with chosen.journal.open("a", encoding="utf-8") as file:
-        for name, number in cases(chosen.systems):
-            wanted = [f"{number} {kind}" for kind in (*SOLVERS, "certify")]
-            if (chosen.only and name != chosen.only) or done.issuperset(wanted):
-                continue
-            given = FAMILIES[name](np.random.default_rng(number))
-            with np.errstate(all="ignore"):
-                exact = truth(given)
-                for case in wanted:
-                    if case in done:
-                        continue
-                    kind = case.partition(" ")[2]
-                    if kind == "certify":
-                        verdict, said = certified(given, exact)
-                    else:
-                        # Every other system without its grid, as a SciPy user has it.
-                        flat = "multigrid" not in kind and number % 2 == 1
-                        verdict, said = attempt(given, exact, SOLVERS[kind], flat)
-                    family = f"systems: {name}"
-                    counts[family, verdict] += 1
-                    entry = {"family": family, "case": case, "verdict": verdict, "said": said}
-                    file.write(json.dumps(entry) + "\n")
-            file.flush()
-    for family in sorted({family for family, _ in counts}):
-        row = {verdict: counts[family, verdict] for verdict in (ANSWERED, REFUSED)}
-        row |= {verdict: counts[family, verdict] for verdict in (WRONG, TRACEBACK, LOST)}
-        print(
-            f"{family}: tried {sum(row.values())}, " + ", ".join(f"{k} {v}" for k, v in row.items())
-        )
+    journal = Journal(chosen.journal)
+    done = journal.done()
+    for name, number in cases(chosen.systems):
+        family = f"systems: {name}"
+        wanted = [
+            kind for kind in (*SOLVERS, "certify") if (family, f"{number} {kind}") not in done
+        ]
+        if (chosen.only and name != chosen.only) or not wanted:
+            continue
+        given = FAMILIES[name](np.random.default_rng(number))
+        with np.errstate(all="ignore"):
+            exact = truth(given)
+            for kind in wanted:
+                begin = time.perf_counter()
+                if kind == "certify":
+                    verdict, said = certified(given, exact)
+                else:
+                    # Every other system without its grid, as a SciPy user has it.
+                    flat = "multigrid" not in kind and number % 2 == 1
+                    verdict, said = attempt(given, exact, SOLVERS[kind], flat)
+                seconds = time.perf_counter() - begin
+                journal.add(family, f"{number} {kind}", verdict, said=said, seconds=seconds)
+    for family, counts in journal.counts().items():
+        print(family, dict(counts))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import torch
 
-from sciml.core.disk import atomic_write
+from sciml.core.disk import atomic_write, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES
 from sciml.datasets.loader import OperatorData, Times, stored_splits
@@ -92,6 +92,7 @@ def read_pdebench(path: str | Path, samples: slice = slice(None)) -> Shard:
     path = Path(path)
     try:
         with h5py.File(path, "r") as file:
+            refuse_links(file, str(path))
             return _read(file, path, samples)
     except (OSError, KeyError, IndexError, TypeError) as error:
         raise InputError(f"'{path}' is not in PDEBench's layout: {error}") from None

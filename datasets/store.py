@@ -33,7 +33,14 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
-from sciml.core.disk import atomic_write, digest, read_record, write_record
+from sciml.core.disk import (
+    atomic_write,
+    check_room,
+    digest,
+    read_record,
+    refuse_links,
+    write_record,
+)
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, SIDES
 
@@ -216,6 +223,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 def write_shard(path: Path, shard: Shard) -> str:
     """Write one shard atomically; returns its hash."""
     _check(shard)
+    check_room(path, sum(4 * values.size for values in shard.fields.values()))
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", libver="v110", track_order=True) as file:
             _write(file, shard)
@@ -420,8 +428,17 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def open_shard(path: Path) -> h5py.File:
-    """A shard to read from; samples are read once, so that HDF5's cache would only copy them."""
-    return h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    """A shard to read from; samples are read once, so that HDF5's cache would only copy them.
+
+    Raises InputError where it keeps values in another file, beside what HDF5 raises.
+    """
+    file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
+    try:
+        refuse_links(file, str(path))
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def read_shard(path: Path) -> Shard:

@@ -115,11 +115,19 @@ class Signature:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Signature:
-        """The signature that ``to_json`` wrote; raises InputError where a key is missing."""
+        """The signature that ``to_json`` wrote.
+
+        Raises InputError where a key is missing, TypeError or ValueError where the data are others.
+        """
         keys = ("inputs", "outputs", "shape", "centring", "lower", "upper", "boundary")
+        if not isinstance(data, Mapping):
+            raise TypeError(f"it must have {', '.join(keys)}; it is {data!r}")
         missing = [key for key in keys if key not in data]
         if missing:
             raise InputError(f"a signature needs {', '.join(keys)}; {', '.join(missing)} missing")
+        for key in keys:
+            if key != "centring" and not isinstance(data[key], (list, tuple)):
+                raise TypeError(f"{key} must be a list; it is {data[key]!r}")
         box = Box(tuple(map(float, data["lower"])), tuple(map(float, data["upper"])))
         grid = Grid(tuple(map(int, data["shape"])), data["centring"], box)
         return Signature(

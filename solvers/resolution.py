@@ -29,7 +29,7 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
-from sciml.core.run.status import Status
+from sciml.core.run.status import Doubt, Status
 from sciml.discretization.unseen import unseen
 from sciml.solvers.auto import Auto, choose_for
 from sciml.solvers.linear.direct import Direct
@@ -37,6 +37,7 @@ from sciml.solvers.time.march import Integrator
 
 _NOTED, _ANOTHER = 0.1, 0.5  # shares of a datum
 _COMPARED = 2000  # elements up to which P2 is tried beside P1
+_DOUBTED = 0.03  # error of space, relative, beyond which a note of it is a doubt
 _COARSEST = 4  # intervals per axis
 _LOOSE = 1e-4  # of the coarse runs, whose steps need not be as good as the answer's
 _ORDERS = [1 + p / 20 for p in range(21)]
@@ -59,8 +60,10 @@ def resolved(problem: Any, on: Any, solution: Solution) -> Solution:
     for key, share in missed.items():
         if share >= _NOTED:
             notes.append(
-                f"the grid does not see {100 * share:.0f} % of {key}, which varies between its "
-                "points; take a finer grid"
+                Doubt(
+                    f"the grid does not see {100 * share:.0f} % of {key}, which varies between its "
+                    "points; take a finer grid"
+                )
             )
     if max(missed.values(), default=0.0) >= _ANOTHER:
         statuses = tuple(Status.UNDER_RESOLVED if s.success else s for s in statuses)
@@ -84,7 +87,8 @@ def _too_stiff(problem: Problem, mesh: Mesh, solution: Solution) -> tuple[str, .
     if not own > 0 or not other > 0:
         return ()
     gap = 100 * (own / other - 1)
-    return (f"P1 stores {abs(gap):.2g} % {'less' if gap < 0 else 'more'} energy than P2 does",)
+    note = f"P1 stores {abs(gap):.2g} % {'less' if gap < 0 else 'more'} energy than P2 does"
+    return (Doubt(note) if abs(gap) > 100 * _DOUBTED else note,)
 
 
 def with_space(problem: Problem, on: Any, solver: Any, solution: Solution) -> Solution:
@@ -96,6 +100,7 @@ def with_space(problem: Problem, on: Any, solver: Any, solution: Solution) -> So
         f"space: about {100 * share:.2g} % of the answer at t = {problem.time.end:g} is error of "
         "the grid, judged by coarser ones; rtol is of the steps in time"
     )
+    note = Doubt(note) if share > _DOUBTED else note
     return replace(solution, notes=(*solution.notes, note))
 
 

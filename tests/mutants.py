@@ -221,8 +221,8 @@ FAULTS = (
     ),
     Fault(
         "interpolation one interval short",
-        "position = (p - t[0]) / (t[-1] - t[0]) * (len(t) - 1)",
-        "position = (p - t[0]) / (t[-1] - t[0]) * (len(t) - 2)",
+        "position = (point - ticks[0]) / (ticks[-1] - ticks[0]) * (len(ticks) - 1)",
+        "position = (point - ticks[0]) / (ticks[-1] - ticks[0]) * (len(ticks) - 2)",
         "test_a_field_on_another_grid_is_interpolated_and_noted",
     ),
     # Time, data, networks
@@ -234,8 +234,8 @@ FAULTS = (
     ),
     Fault(
         "hash of the first megabyte only",
-        "while block := file.read(1 << 20):",
-        "if block := file.read(1 << 20):",
+        "while part := file.read(1 << 20):\n            value.update(part)",
+        "if part := file.read(1 << 20):\n            value.update(part)",
         "test_a_hash_is_that_of_the_whole_file",
     ),
     Fault(

@@ -47,17 +47,17 @@ def solved(text: str, *changes: str) -> Status:
 
 @pytest.mark.parametrize("text", [FLOW, PERIODIC], ids=["flow", "etdrk4"])
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("changes", "said"),
     [
-        ("grid.shape=[200000,200000]", "use at most"),
-        ("problem.time.frames=1000000", "keep fewer frames"),
+        (["grid.shape=[200000,200000]"], "use at most"),
+        (["grid.shape=[512,512]", "problem.time.frames=1000000"], "keep fewer frames"),
     ],
 )
-def test_what_is_larger_than_memory_is_refused_before_it_is_taken(
-    text: str, change: str, said: str
+def test_what_is_larger_than_any_memory_is_refused_before_it_is_taken(
+    text: str, changes: list[str], said: str
 ) -> None:
     with pytest.raises(InputError, match=said):
-        solved(text, change)
+        solved(text, *changes)
 
 
 @pytest.mark.parametrize(

@@ -301,6 +301,36 @@ def test_a_nearly_singular_definite_operator_is_not_refused() -> None:
     )
 
 
+def _levelled(shift: float) -> Stencil:
+    """A Laplacian between insulated ends on 8 points, with a reaction."""
+    n = 8
+    off = np.ones(n - 1)
+    matrix = scipy.sparse.diags([off, off], [-1, 1])
+    matrix = scipy.sparse.diags(np.asarray(matrix.sum(1)).ravel() + shift) - matrix
+    return stencil_of(SparseMatrix(scipy.sparse.csr_matrix(matrix)), (n,))
+
+
+def test_a_level_that_hardly_anything_fixes_is_no_kernel() -> None:
+    """The mean of b = 1 is lifted to 1/shift: an energy of sqrt(8 / shift)."""
+    shift = 2.0**-43  # to the last bit in a diagonal of 1 and 2
+    A, b = _levelled(shift), torch.ones(8, dtype=torch.float64)
+    assert not A.nullspace
+    found = sciml.certify(torch.zeros(8), LinearSystem(A, b), steps=2)
+    assert float(found.lower) <= math.sqrt(8 / shift) <= float(found.upper) < math.inf
+
+
+def test_a_singular_system_without_a_solution_has_no_certificate() -> None:
+    A = _levelled(0.0)
+    assert A.nullspace
+    with pytest.raises(InputError, match=r"1.0e\+00 of its norm along them: there is no solution"):
+        sciml.certify(torch.zeros(8), LinearSystem(A, torch.ones(8, dtype=torch.float64)))
+    b = torch.linspace(-1, 1, 8, dtype=torch.float64)
+    truth = np.linalg.lstsq(A.to_scipy().toarray(), b.numpy(), rcond=1e-12)[0]
+    energy = math.sqrt(truth @ b.numpy())
+    found = sciml.certify(torch.zeros(8), LinearSystem(A, b), steps=1)
+    assert float(found.lower) <= energy <= float(found.upper)
+
+
 def test_a_nan_in_the_operator_is_refused() -> None:
     system = diffusion(1.0, (9, 9))
     planes = system.A.coefficients.clone()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ import meshio
 import numpy as np
 import pytest
 import torch
+from shards import shard
 
 from sciml.core.disk import atomic_write, write_json
 from sciml.core.errors import InputError
@@ -25,8 +30,11 @@ from sciml.core.problem.problem import FieldFile
 from sciml.core.problem.reader import load
 from sciml.core.run import files
 from sciml.core.run.files import load_fields, save_solution
+from sciml.core.run.frames import Frames
 from sciml.core.run.solution import Solution, Statistics, load_solution
 from sciml.core.run.status import Status
+from sciml.core.run.weights import write_weights
+from sciml.datasets.store import write_shard
 
 GRIDS = [
     Grid((5,), "node", Box((0.0,), (1.0,))),
@@ -243,6 +251,36 @@ def test_values_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
             load_solution(tmp_path / f"{name}.h5")
         with pytest.raises(InputError, match="another file"):
             load(FieldFile(str(tmp_path / f"{name}.h5"), "u"), "problem.equation.K")
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """Files of so many bytes at most."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("size", [0, 1000, 3000, 20_000])
+def test_a_full_disk_is_an_error_of_the_system(size: int, tmp_path: Path) -> None:
+    """Whether HDF5 meets it in writing or in closing; and nothing is left behind."""
+    solution = solution_on(Grid((60, 60), "node", Box((0.0, 0.0), (1.0, 1.0))))
+    weights = {"w": torch.zeros(9000)}
+    for write in (
+        lambda: save_solution(solution, tmp_path),
+        lambda: write_weights(tmp_path / "w.safetensors", "x", {}, weights, {}),
+        lambda: write_shard(tmp_path / "0.hdf5", shard(9, (60, 60))),
+    ):
+        with small_disk(size), pytest.raises(OSError, match="File too large") as caught:
+            write()
+        assert caught.value.errno == errno.EFBIG and caught.value.strerror == "File too large"
+    frames = Frames((0.0, 1.0), tmp_path / "frames.h5")
+    with small_disk(size), pytest.raises(InputError, match=r"File too large; 0 of 2 frames"):
+        frames.append(solution.value)
+    assert not [path for path in tmp_path.iterdir() if path.name != "frames.h5"]
 
 
 def test_a_temporary_name_cannot_be_known_beforehand(tmp_path: Path) -> None:

@@ -16,10 +16,15 @@ import numpy as np
 import pytest
 import torch
 
+from sciml.app.console import Watch
+from sciml.app.read import read_spec
+from sciml.app.run import Setting, answer, write_run
+from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Equation, Problem, Time
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.files import save_solution
+from sciml.core.run.frames import _BLOCK, Frames, _block, fingerprint, keep_state
 from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 
 TIMES = (0.0, 0.5, 1.0, 1.5)
@@ -95,6 +100,31 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
         file["u"] = [1.0]
     with pytest.raises(InputError, match="no frames written by this package"):
         Frames(TIMES, path)
+
+
+def test_frames_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
+    """Though the file's own hash is right: who made it would choose what is read here."""
+    filled(tmp_path / "whole.h5", 2)
+    for name in ("link", "storage"):
+        path = tmp_path / f"{name}.h5"
+        with (
+            h5py.File(tmp_path / "whole.h5") as old,
+            h5py.File(path, "w", userblock_size=_BLOCK) as new,
+        ):
+            for entry in old:
+                old.copy(entry, new)
+            new.attrs.update(old.attrs)
+            del new["state/0"]
+            if name == "link":
+                new["state/0"] = h5py.ExternalLink(str(tmp_path / "whole.h5"), "/state/0")
+            else:
+                outside = [(str(tmp_path / "whole.h5"), 0, 384)]
+                new.create_dataset("state/0", (4, 2, 2, 3), "<f8", external=outside)
+        block = _block(path, [])
+        with open(path, "rb+") as raw:
+            raw.write(block)
+        with pytest.raises(InputError, match="another file"):
+            Frames(TIMES, path, "this run")
 
 
 def test_a_frame_cut_off_by_death_is_not_counted(tmp_path: Path) -> None:
@@ -298,3 +328,80 @@ def test_a_changed_problem_does_not_go_on_in_the_old_file(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="another problem") as caught:
         solver.run(solver.init(problem(initial="0.2"), Grid((17,))), frames=path)
     assert caught.value.key == "frames"
+
+
+HEAT = """
+problem:
+  domain: {kind: box, lower: [0], upper: [1]}
+  equation: {kind: heat, K: 1}
+  boundary: {all: {dirichlet: 0}}
+  time: {end: 0.05, frames: 6}
+  initial: "sin(pi*x)"
+grid: {shape: [17]}
+"""
+FLOW = """
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 1]}
+  equation: {kind: navier_stokes, viscosity: 0.1}
+  boundary:
+    left: {dirichlet: ["4*y*(1-y)", 0]}
+    right: {neumann: 0}
+    bottom: {dirichlet: [0, 0]}
+    top: {dirichlet: [0, 0]}
+  obstacle: {inside: "(x-0.5)**2+(y-0.45)**2<0.03", boundary: {dirichlet: [0, 0]}}
+  time: {end: 0.05, frames: 6}
+  initial: 0
+grid: {shape: [12, 12], centring: cell}
+output:
+  quantities:
+    drag: {force: [1, 0], on: obstacle}
+    most: {force: [1, 0], on: obstacle, over_time: max}
+"""
+
+
+@pytest.mark.parametrize("text", [HEAT, FLOW])
+def test_a_later_end_goes_on_as_one_long_run(text: str, tmp_path: Path) -> None:
+    longer = ["problem.time.end=0.1", "problem.time.frames=11"]
+    first = read_spec(parse_yaml(text, "spec.yaml"))
+    whole = read_spec(parse_yaml(text, "spec.yaml"), longer)
+    done = answer(first, Setting(), frames=tmp_path / "frames.h5").solution
+    keep_state(tmp_path / "frames.h5", save_solution(done, tmp_path)[0], text == FLOW)
+    (tmp_path / "frames.h5").unlink()
+    steps: list[float] = []
+    watch = Watch(lambda line, reached: steps.append(reached), whole.problem.time)
+    result = answer(whole, Setting(), watch, tmp_path / "frames.h5")
+    expected = answer(whole, Setting(), frames=tmp_path / "other" / "frames.h5")
+    assert min(steps) > 0.05
+    assert torch.equal(result.solution.value.nan_to_num(), expected.solution.value.nan_to_num())
+    for name, found in (result.measured.quantities if result.measured else {}).items():
+        assert torch.equal(found.value, expected.measured.quantities[name].value)
+    # Frames that are not among the old ones, and other data, are begun anew.
+    for change in ("problem.time.frames=10", "grid.shape=[14]"):
+        if text == HEAT:
+            (tmp_path / "frames.h5").unlink()
+            steps.clear()
+            other = read_spec(parse_yaml(text, "spec.yaml"), [*longer, change])
+            answer(other, Setting(), watch, tmp_path / "frames.h5")
+            assert min(steps) < 0.05
+
+
+def test_a_run_begins_from_the_last_frame_of_another(tmp_path: Path) -> None:
+    text = HEAT.replace("sin(pi*x)", "k*sin(pi*x)").replace(
+        "  time:", "  parameters: {k: [1, 2]}\n  time:"
+    )
+    spec = read_spec(parse_yaml(text, "spec.yaml"))
+    done = answer(spec, Setting())
+    write_run(done, tmp_path / "a")
+    other = text.replace('"k*sin(pi*x)"', f"{{run: {tmp_path / 'a'}}}")
+    going = answer(read_spec(parse_yaml(other, "spec.yaml")), Setting())
+    assert torch.equal(going.solution.value[:, 0], done.solution.value[:, -1])
+    series = text.replace(
+        '"k*sin(pi*x)"', f"{{file: {tmp_path / 'a' / 'solution.h5'}, dataset: u}}"
+    )
+    with pytest.raises(InputError, match="6 frames of a run, not a batch"):
+        answer(read_spec(parse_yaml(series, "spec.yaml")), Setting())
+    wave = other.replace("kind: heat, K: 1", "kind: wave")
+    with pytest.raises(InputError, match="keeps u, not u_t"):
+        read_spec(parse_yaml(wave, "spec.yaml"))
+    with pytest.raises(InputError, match="does not exist"):
+        read_spec(parse_yaml(other.replace("/a}", "/b}"), "spec.yaml"))

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from mutants import FAULTS, Fault, Tree, staleness
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = ("core", "discretization", "operators", "solvers", "datasets", "training", "app")
@@ -239,3 +240,8 @@ def test_lower_bounds_are_those_that_the_tests_run_with() -> None:
         parts = version.split(".")
         assert tested[name][: len(parts)] == parts
         assert set(tested[name][len(parts) :]) <= {"0"}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_faults_of_the_mutation_check_can_be_put_in(fault: Fault) -> None:
+    assert staleness(Tree(ROOT, ROOT), fault) == []

@@ -48,6 +48,32 @@ def test_no_pulse_falls_between_two_steps(
     assert float(last.mean()) == pytest.approx(integral, rel=within)
 
 
+@pytest.mark.parametrize(
+    ("method", "source", "integral"),
+    [
+        (SDIRK(rtol=1e-8), "where(abs(t - 0.545) < 0.005, 100, 0)*2*x", 1.0),
+        (RungeKutta(rtol=1e-8), "where(t < 0.3, 1 + t, 2*t)*where(x < 0.5, 0, 2)", 1.255),
+    ],
+    ids=["box", "switch"],
+)
+def test_a_jump_is_no_part_of_a_step(method: Any, source: str, integral: float) -> None:
+    """Nobody says where it is; an estimate across it would be a thousand times too small."""
+    solution = sciml.solve(stored(source), method, on=Grid((8,), "cell"))
+    assert float(solution.last.mean()) == pytest.approx(integral, rel=20 * method.rtol)
+
+
+def test_jumps_are_found_to_the_last_bit() -> None:
+    one = "where(t < 0.3, 0, x)"
+    assert instants(stored(one)).breaks == pytest.approx([0.3], rel=1e-15)
+    assert instants(stored(f"{one}*u")).breaks == pytest.approx([0.3], rel=1e-15)
+    assert instants(stored(f"{one} + where(t > 0.30005, 1e-6, 0)", breaks=(0.3,))).breaks == (0.3,)
+    square = instants(stored("where(sin(30*t) > 0, 1, -1)")).breaks
+    assert square == pytest.approx([math.pi * k / 30 for k in range(10)], rel=1e-14, abs=1e-17)
+    # A front that passes is at no instant everywhere; a steep slope is none.
+    for smooth in ("where(x < t, 1, 0)", "tanh(500*(t - 0.3))", "exp(-((t - 0.63)/0.004)**2)"):
+        assert instants(stored(smooth)).breaks == ()
+
+
 def test_steps_land_on_the_knots_of_a_table_in_t() -> None:
     pulse = {"t": [0.0, 0.7, 0.7001, 0.7002, 1.0], "q": [0.0, 0.0, 1e4, 0.0, 0.0]}
     table = Table(columns=pulse, of="t")

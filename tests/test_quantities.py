@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from sciml.app.console import Watch
 from sciml.app.converge import converge
 from sciml.app.read import load_spec, read_spec
 from sciml.app.run import Setting, answer
-from sciml.app.sweep import read_over, sweep, traced
+from sciml.app.sweep import Solves, read_over, stated, sweep, traced, write
 from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import Elasticity, Equation, Helmholtz
@@ -477,3 +478,69 @@ output:
     assert float(found.quantities["twice"]) == pytest.approx(6, rel=1e-3)
     s = sciml.solve(spec.problem, spec.solver, on=spec.on, throw=False)
     assert float(s.quantity(max="2*A + 0*u")) == pytest.approx(6, rel=1e-3)
+
+
+PLANE = """
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 1]}
+  equation: {kind: general, K: k, f: "exp(q*x)", c: 1}
+  parameters: {k: 1, q: 0}
+  boundary:
+    all: {neumann: 0}
+grid: {shape: [9, 9]}
+output:
+  quantities:
+    total: {integral: u}
+    rest: {formula: total/2}
+sweep:
+  over: {k: {low: 0.5, high: 2, log: true}, q: {low: -1, high: 1}}
+  tolerance: 1.0e-7
+"""
+
+
+def test_a_table_over_two_parameters(tmp_path: Path):
+    """What is lost is what is made: the integral of u is that of f, (exp(q) - 1)/q, for every k."""
+    (tmp_path / "plane.yaml").write_text(PLANE)
+    arguments = ["sweep", str(tmp_path / "plane.yaml"), "--out", str(tmp_path / "s")]
+    spec = load_spec(tmp_path / "plane.yaml")
+    overs, tolerance = stated(spec, (), None)
+    table = sweep(spec, overs, tolerance, Setting())
+    assert table.shape == (5, 17)
+    write(table, tmp_path)
+    with open(tmp_path / "sweep.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 85
+    assert float(rows[1]["q"]) == pytest.approx(-math.cos(math.pi / 16))
+    q = np.linspace(-0.95, 0.95, 8)
+    h = 1 / 8  # of the points, whose mean over a volume f is
+    exact = np.expm1(q) / q
+    found = table(np.array([0.6, 1.7]), q)
+    assert found.shape == (2, 8, 2)
+    assert np.abs(found[..., 0] / exact - 1).max() < h**2 / 12
+    assert np.abs(found[0] - found[1]).max() < 1e-7
+    assert np.abs(found[..., 1] - found[..., 0] / 2).max() < 1e-12
+    (least, low), (most, high) = table.extremes()["total"]
+    assert (low[1], high[1]) == (-1, 1)
+    assert least < 1 < most
+    for wrong, why in (("over.z={low: 1, high: 2}", "no parameter 'z'"), ("over.k.low=3", "below")):
+        message = CliRunner().invoke(app, [*arguments, "--set", f"sweep.{wrong}"])
+        assert message.exit_code == 2
+        assert why in message.output
+        assert "sweep.over" in message.output
+
+
+def test_answers_around_start_the_next():
+    spec = load_spec(Path(__file__).parents[1] / "configs" / "reference" / "bratu-fold.yaml")
+    spec = replace(spec, grid=Grid((65,)))
+    (over,), tolerance = stated(spec, (), 1e-4)
+    curve = sweep(spec, over, tolerance, Setting())
+    (_, (fold, (where,))) = curve.extremes()["lam"]
+    assert fold == pytest.approx(3.513830719, rel=2e-4)
+    assert where == pytest.approx(4, abs=1e-2)
+    counts = []
+    for started in (True, False):
+        solves = Solves(spec, (over,), Setting(), started=started)
+        for places in (curve.places[::2], curve.places[1::2]):
+            solves(places[:, None])
+        counts.append(solves.iterations)
+    assert counts[0] < 0.8 * counts[1]

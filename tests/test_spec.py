@@ -485,3 +485,15 @@ def test_boxes_whose_points_no_number_tells_apart(lower: float, upper: float, sa
     assert caught.value.key == "problem.domain" and "along y" in str(caught.value)
     shift, scale = 1e6, 1e-40
     assert Box((shift,), (shift + 1,)).dimension == Box((0.0,), (scale,)).dimension == 1
+
+
+def test_overrides_without_a_value_remove_a_key() -> None:
+    text = GOOD + "output: {quantities: {most: {max: u}, least: {min: u}}}\n"
+    assert spec_of(text, "output=").output is None
+    left = spec_of(text, "output.quantities.most=", "output.quantities.least.min=3").output
+    assert left is not None
+    assert list(left.quantities) == ["least"]
+    assert spec_of(GOOD, "grid.shape.1=", "grid.shape=[9, 9]").grid == Grid((9, 9))
+    message = "'mots' cannot be removed; output.quantities has most, least"
+    assert message in message_of(text, "output.quantities.mots=")
+    assert "'equation' is missing" in message_of(GOOD, "problem.equation=")

@@ -338,3 +338,24 @@ def test_numbers_in_the_statistics_are_numbers_to_old_yaml(tmp_path: Path) -> No
     record = reader.load(text)
     assert all(type(v) is float for part in record.values() for v in part.values()), text
     assert json.loads(json.dumps(record))["mean"]["a"] == 2.0**-30
+
+
+def test_values_that_lie_in_another_file_are_refused(tmp_path: Path) -> None:
+    for name in ("link", "storage"):
+        folder = tmp_path / name
+        dataset(folder, sizes=(3,))
+        path = folder / "data" / "train" / "00000.hdf5"
+        secret = tmp_path / f"{name}.h5"
+        secret.write_bytes(path.read_bytes())
+        with h5py.File(path, "r+") as file:
+            entry = file["t0_fields/a"]
+            shape, size = entry.shape, entry.size
+            del file["t0_fields/a"]
+            if name == "link":
+                file["t0_fields/a"] = h5py.ExternalLink(str(secret), "/t0_fields/a")
+            else:
+                outside = [(str(secret), 0, 4 * size)]
+                file["t0_fields"].create_dataset("a", shape, "<f4", external=outside)
+        for read in (lambda f=folder: OperatorData(f, "train"), lambda p=path: read_shard(p)):
+            with pytest.raises(InputError, match="another file"):
+                read()

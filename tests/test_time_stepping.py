@@ -153,6 +153,19 @@ def test_heat_is_the_exponential_of_its_matrix(integrator: Any) -> None:
     assert float(solution.residual) <= integrator.rtol
 
 
+@pytest.mark.parametrize(
+    ("integrator", "times"), [(RungeKutta(rtol=1e-12), 20), (SDIRK(rtol=1e-11), 200)], ids=_named
+)
+def test_a_tolerance_below_a_billionth_is_met(integrator: Any, times: float) -> None:
+    """An absolute one that nobody gave does not stand in its way; sines grow as is known."""
+    growing = Equation(kind="general", d=1.0, c=-40.0)
+    solution = evolve(on_line(growing, "dirichlet", 0.2, "sin(pi*x)"), integrator, 17)
+    rate = 40 - (2 - 2 * math.cos(math.pi / 16)) * 16**2
+    exact = math.exp(0.2 * rate) * torch.sin(math.pi * torch.linspace(0, 1, 17).double())
+    assert solution.converged
+    assert float(solution.error(exact)) < times * integrator.rtol
+
+
 @pytest.mark.parametrize("centring", ["node", "cell"])
 @pytest.mark.parametrize("side", ["dirichlet", "neumann", "periodic"])
 def test_heat_converges_to_second_order_in_space(side: str, centring: str) -> None:

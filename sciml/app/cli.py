@@ -191,10 +191,17 @@ def converge(
 @command("sciml sweep configs/reference/laminate.yaml --over k=1:100:log")
 def sweep(
     spec: SpecFile,
-    over: Annotated[str, typer.Option(help="A parameter and its range: k=1:100, k=1:100:log.")],
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A parameter and its range: k=1:100, k=1:100:log; in place of the spec's sweep:. "
+            "Repeatable."
+        ),
+    ] = None,
     tolerance: Annotated[
-        float, typer.Option(help="Of the curves, relative to each quantity's largest value.")
-    ] = 1e-3,
+        float | None,
+        typer.Option(help="Relative to each quantity's largest value; 1e-3, or the spec's."),
+    ] = None,
     set_: Overrides = None,
     out: Annotated[
         Path | None, typer.Option(help="Where the results go; runs/<spec>-sweep by default.")
@@ -202,22 +209,31 @@ def sweep(
     device: Device = "cpu",
     dtype: Dtype = "float64",
 ) -> None:
-    """Draw a spec's quantities against one of its parameters, solved where the curve needs it."""
+    """Draw a spec's quantities against its parameters, solved where the curves need it."""
     from sciml.app.console import progress_line
     from sciml.app.read import load_spec
     from sciml.app.run import Setting, describe
-    from sciml.app.sweep import read_over, sweep, write
+    from sciml.app.sweep import Curve, stated, sweep, write
 
-    problem, wanted = load_spec(spec, set_ or ()), read_over(over)
+    problem = load_spec(spec, set_ or ())
+    wanted, tolerance = stated(problem, over or (), tolerance)
     directory = as_folder(out or Path("runs") / f"{spec.stem}-sweep")
     typer.echo(describe(problem))
-    curve = sweep(problem, wanted, tolerance, Setting(device, dtype), progress_line)
-    paths = write(curve, directory)
-    kind = "a Chebyshev series" if curve.kind == "chebyshev" else "a cubic spline"
-    typer.echo(f"{len(curve.places)} solves, joined by {kind}, to {curve.error:.1e}")
+    found = sweep(problem, wanted, tolerance, Setting(device, dtype), progress_line)
+    paths = write(found, directory)
+    spline = isinstance(found, Curve) and found.kind == "spline"
+    kind = "a cubic spline" if spline else "a Chebyshev series"
+    solves = " x ".join(map(str, found.shape))
+    typer.echo(f"{solves} solves, joined by {kind}, to {found.error:.1e}")
+    for name, pair in found.extremes().items():
+        told = []
+        for value, where in pair:
+            at = (f"{one.name} = {x:.6g}" for one, x in zip(wanted, where, strict=True))
+            told.append(f"{value:.7g} at {', '.join(at)}")
+        typer.echo(f"{name}  {' to '.join(told)}")
     for path in paths:
         typer.echo(path)
-    if not curve.converged:
+    if not found.converged:
         complain(f"not to the tolerance {tolerance:g} with that many solves: does the curve jump?")
         raise typer.Exit(NOT_SOLVED)
 
@@ -252,15 +268,9 @@ def plot(
     out: Annotated[Path | None, typer.Option(help="Directory for the figures.")] = None,
 ) -> None:
     """Draw the figures of a run again."""
-    from sciml.app import record
-    from sciml.app.run import draw_figures, read_solution
-    from sciml.core.run.files import load_fields
+    from sciml.app.run import redraw
 
-    solution, fields = read_solution(run), load_fields(run)
-    home = run if run.is_dir() else run.parent
-    known = (home / record.FILE).is_file()
-    title = record.read(home, record.RUN)["title"] if known else ""
-    figures, notes = draw_figures(solution, fields, as_folder(out or home), title)
+    figures, notes = redraw(run, None if out is None else as_folder(out))
     for path in figures.values():
         typer.echo(path)
     for note in notes:
@@ -334,6 +344,7 @@ def _print_solution(path: Path) -> None:
             "iterations": str(int(solution.stats.iterations.max())),
             "solver": str(solution.solver),
         }
+        | ({"derived": ", ".join(solution.kept)} if solution.kept else {})
     )
 
 

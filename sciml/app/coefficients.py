@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from pydantic import PlainValidator, ValidationError, ValidationInfo, WithJsonSchema
 from typing_extensions import TypeAliasType
 
+from sciml.app.record import fields_of_run
 from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.condition import DIRICHLET_OF_STATE
@@ -183,6 +184,8 @@ def side_data(value: Any, scope: Scope) -> Any:
 
 def by_name(value: Any, scope: Scope) -> Any:
     """One coefficient, or a mapping of the fields' names to theirs."""
+    if isinstance(value, Mapping) and "run" in value:
+        return _of_run(value, scope)
     if not isinstance(value, Mapping) or {"file", "regions", "kind", *_OF_TABLES} & value.keys():
         return scalar(value, scope)
     return {name: _at(f".{name}", scalar_or_vector, v, scope) for name, v in value.items()}
@@ -391,8 +394,13 @@ def _regions(value: Mapping[str, Any], scope: Scope) -> Regions:
 
 
 def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
-    _check_keys(value, ("file", "dataset", "centring"))
+    _check_keys(value, ("file", "dataset", "centring", "saved_field"))
     name, dataset, centring = (value.get(key) for key in ("file", "dataset", "centring"))
+    field = value.get("saved_field")
+    if field is not None:
+        if not isinstance(field, str):
+            raise InputError(f"expected the name of a field; got {describe(field)}", ".saved_field")
+        dataset = "u" if dataset is None else dataset
     if not isinstance(name, str) or not name:
         raise InputError(f"a field is {{file: name.npy}}; got {describe(name)} for file")
     if dataset is not None and not isinstance(dataset, str):
@@ -408,7 +416,21 @@ def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
         raise InputError(f"cannot find the file '{name}' in '{scope.folder}'", ".file")
     if centring not in (None, "node", "cell"):
         raise InputError(f"centring is node or cell; got {describe(centring)}", ".centring")
-    return FieldFile(str(path), dataset, centring)
+    return FieldFile(str(path), dataset, centring, field)
+
+
+def _of_run(value: Mapping[str, Any], scope: Scope) -> Any:
+    """The last frame of a run: its field, or several by name."""
+    _check_keys(value, ("run",))
+    name = value["run"]
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InputError(f"expected the folder of a run; got {describe(name)}", ".run")
+    folder = scope.folder / name
+    found = _at(".run", fields_of_run, folder if folder.is_dir() else Path(name))
+    # The pressure of a flow follows from its velocities.
+    flow = tuple(found) == ("u", "v", "p") and "p" not in scope.solution
+    wanted = {field: file for field, file in found.items() if not (flow and field == "p")}
+    return wanted if len(wanted) > 1 else next(iter(wanted.values()))
 
 
 def _table(value: Mapping[str, Any], folder: Path) -> Table:
@@ -455,8 +477,16 @@ _FIELD = {
         "file": {"type": "string"},
         "dataset": {"type": "string"},
         "centring": {"enum": ["node", "cell"]},
+        "saved_field": {"type": "string", "description": "Of a saved solution, its last frame."},
     },
     "required": ["file"],
+    "additionalProperties": False,
+}
+_RUN = {
+    "type": "object",
+    "description": "The last frame of a run, by its folder.",
+    "properties": {"run": {"type": "string"}},
+    "required": ["run"],
     "additionalProperties": False,
 }
 _NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 1}
@@ -550,13 +580,13 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Sponge, name): _NUMBER for name in ("width", "strength")},
     **{(Quantity, name): _ASKED for name in ("integral", "mean", "max", "min", "of")},
     **{(Quantity, name): _BOUNDS for name in ("at", "force")},
-    (Quantity, "published"): _NUMBER,
+    **{(Quantity, name): _NUMBER for name in ("published", "after")},
     **{(Line, name): _BOUNDS for name in ("start", "end")},
     (Output, "probes"): _type(
         "Probes", points, {"type": "object", "additionalProperties": _CONSTANTS}
     ),
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
-    (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
+    (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _RUN, _BY_NAME]}),
     (Problem, "observations"): _type("Observations", observations, _COLUMNS),
     (Problem, "noise"): _type("Noise", noise, {"anyOf": [_CONSTANT, _NOISE]}),
     (Problem, "parameters"): _type(

@@ -37,7 +37,9 @@ SpecFile = Annotated[Path, typer.Argument(metavar="SPEC", help="A spec in YAML."
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Replace a value: grid.shape=[65,65]. Repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Replace a value: grid.shape=[65,65]; solver= removes the key. Repeatable.",
     ),
 ]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]

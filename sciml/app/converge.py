@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from sciml.app.output import heads, last
 from sciml.app.read import explain
 from sciml.app.run import Setting, answer, extent
 from sciml.app.spec import Spec
@@ -42,7 +43,7 @@ class Trend:
         """The observed order."""
         first, second = self.values[0] - self.values[1], self.values[1] - self.values[2]
         noise = 1e-9 * max(abs(v) for v in self.values)
-        if abs(second) <= noise or first / second <= 1:
+        if not abs(second) > noise or not first / second > 1:
             return None
         return math.log2(first / second)
 
@@ -93,13 +94,13 @@ def converge(
             raise SolveError(f"on {extent(on)}: {result.solution.status}")
         assert result.measured is not None
         for name, m in result.measured.quantities.items():
-            value = m.value if result.solution.times is None else m.value[..., -1]
+            value = last(m, result.solution)
             if value.numel() != 1:
                 raise InputError("converge is of one problem; this spec is a batch")
             found[name].append(float(torch.as_tensor(value).detach()))
         seconds.append(sum(result.seconds.values()))
     trends = [
-        Trend(name, tuple(values), spec.output.quantities[name].published)
+        Trend(heads(spec)[name], tuple(values), spec.output.quantities[name].published)
         for name, values in found.items()
     ]
     return trends, seconds

@@ -1,11 +1,13 @@
 """Figures of a solution and of how it converged, in the way a paper would show them.
 
 One dimension: a line. Two: a colour map with contour lines, equal axes, the hole hatched. Three:
-the three mid-planes. A batch: small multiples of its first nine samples on one colour scale.
+the three mid-planes. A batch: small multiples of its first nine samples, each under its parameters,
+on one colour scale, or on their own where one would blank the others.
 A complex field: its real part, which is the wave at one instant, and its modulus. In time, or of
 several fields: a panel for each instant and field of the first sample, in one dimension the field
-over the (x, t) plane beside a few of its profiles. On a mesh: coloured triangles, or half of a
-solid; values at the nodes are shaded between them, values of elements fill them. A trained
+over the (x, t) plane beside a few of its profiles. On a mesh: coloured triangles, or the half of a
+solid behind a cut; values at the nodes are shaded between them, those of elements fill them. Axes,
+bars and legends have the names and units of the solution's labels. A trained
 function: with its residual beside it, under the points that it was trained at. Two runs: beside
 each other on one colour scale, with their difference where they share a grid; of each the first
 sample, the last frame, the first field, the real part, the middle plane.
@@ -33,11 +35,13 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
 from torch import Tensor
 
+from sciml.app.surface import surface
 from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
-from sciml.core.run.solution import Solution
+from sciml.core.run.labels import Labels, named, unit_of
+from sciml.core.run.solution import Solution, sample_names
 
 if TYPE_CHECKING:
     from sciml.solvers.trained.conditions import Piece
@@ -49,6 +53,8 @@ SAMPLES = 9
 # this share of the points: a pressure that falls to zero at one side is not.
 LOG_RATIO, LOG_SHARE = 100.0, 0.05
 _DECADES = 1e-6
+# Panels have scales of their own where half of them span less than this share of the widest.
+_BLANKED = 0.15
 _RESIDUAL = r"relative residual $\|b - Au\| \,/\, \|b\|$"
 _INK = "#1f2933"
 STYLE: dict[Any, Any] = {
@@ -91,37 +97,93 @@ def plot(solution: Solution, file: str | Path | None = None, title: str = "") ->
 
 def plot_solution(solution: Solution, file: str | Path | None = None, title: str = "") -> Figure:
     """A figure of the value; written to ``file`` where one is named."""
-    if solution.on is None:
+    on, value, samples = solution.on, solution.value, names_of_samples(solution)
+    if on is None:
         raise InputError("a bare vector has no grid to be plotted on")
     title = shown(title)
-    if isinstance(solution.on, Points):
-        return plot_scattered(solution, solution.on, file, title)
-    if isinstance(solution.on, Grid) and (solution.times is not None or len(solution.fields) > 1):
-        return plot_frames(solution, solution.on, file, title)
-    if isinstance(solution.on, Mesh):
-        return plot_on_mesh(solution.value, solution.on, solution.fields, file, title)
-    if solution.value.is_complex():
-        return plot_waves(solution.value, solution.on, file, title)
-    return plot_field(solution.value, solution.on, "u", file, title)
+    if isinstance(on, Points):
+        figure = plot_scattered(solution, on, title=title)
+    elif isinstance(on, Grid) and (solution.times is not None or len(solution.fields) > 1):
+        title = ", ".join(part for part in (title, *samples[: solution.residual.ndim > 0]) if part)
+        figure = plot_frames(solution, on, title=title)
+    elif isinstance(on, Mesh):
+        figure = plot_on_mesh(value, on, solution.fields, title=title, samples=samples)
+    elif value.is_complex():
+        figure = plot_waves(value, on, title=title, samples=samples)
+    else:
+        figure = plot_field(value, on, solution.fields[0], title=title, samples=samples)
+    return labelled(figure, solution.labels, file)
+
+
+def names_of_samples(solution: Solution) -> tuple[str, ...]:
+    """What tells the samples of a batch apart: parameters where these do, else their numbers."""
+    count, names = solution.residual.numel(), solution.samples
+    if not names and solution.problem is not None:
+        batch = tuple(solution.residual.shape)
+        names = sample_names(solution.problem, batch, solution.labels)
+    return names or tuple(f"sample {k}" for k in range(count))
+
+
+def labelled(figure: Figure, labels: Labels, file: str | Path | None = None) -> Figure:
+    """The figure, symbols on its axes, bars and legends replaced by names and units.
+
+    Instants in titles and legends get the unit of t. Written to ``file`` where one is named.
+    """
+    texts: dict[str, str] = {}
+    for key in labels:
+        words = shown(named(labels, key))
+        texts |= dict.fromkeys((key, symbol(key), f"${key}$", f"{symbol(key)}$(x)$"), words)
+        texts |= {rf"$\mathrm{{Re}}\,{key}$": f"{words}, real part"}
+        texts |= dict.fromkeys((f"|{key}|", f"$|{key}|$"), f"{words}, modulus")
+    instant = unit_of(labels, "t")
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        entries = [] if legend is None else legend.get_texts()
+        depth = getattr(axes, "zaxis", None)
+        ends = [axis.label for axis in (axes.xaxis, axes.yaxis, depth) if axis is not None]
+        for text in (*ends, *entries, axes.title):
+            if text.get_text() in texts:
+                text.set_text(texts[text.get_text()])
+                if text is axes.yaxis.label:
+                    text.set_rotation(90)
+            elif instant and text.get_text().startswith("$t = "):
+                text.set_text(f"{text.get_text()} {shown(instant)}")
+    with matplotlib.rc_context(STYLE):
+        save(figure, file)
+    return figure
 
 
 def plot_field(
-    value: torch.Tensor, on: Grid | Mesh, name: str, file: str | Path | None = None, title: str = ""
+    value: torch.Tensor,
+    on: Grid | Mesh,
+    name: str,
+    file: str | Path | None = None,
+    title: str = "",
+    samples: Sequence[str] = (),
 ) -> Figure:
-    """A figure of a field (*batch, *grid); its points that are NaN are shown as a hole."""
+    """A figure of a field (*batch, *grid); its points that are NaN are shown as a hole.
+
+    ``samples``: what those of a batch are called.
+    """
     if isinstance(on, Mesh):
-        return plot_on_mesh(value, on, (name,), file, title)
-    samples = value.detach().cpu().double().numpy().reshape(-1, *on.shape)[:SAMPLES]
+        return plot_on_mesh(value, on, (name,), file, title, samples)
+    values = value.detach().cpu().double().numpy().reshape(-1, *on.shape)[:SAMPLES]
+    called = _called(samples, len(values))
     with matplotlib.rc_context(STYLE):
         figure = Picture(layout="compressed")
         draw = (_draw_lines, _draw_maps, _draw_slices)[len(on.shape) - 1]
-        draw(figure, samples, on, name)
+        draw(figure, values, on, name, called)
         if title and len(figure.axes) <= 2 and len(on.shape) < 3:
             figure.axes[0].set_title(title, fontsize=13, pad=9)
         elif title:
             figure.suptitle(title, fontsize=13)
         save(figure, file)
     return figure
+
+
+def _called(samples: Sequence[str], count: int) -> list[str]:
+    """Titles of so many samples."""
+    return [shown(name) for name in samples[:count]] or [f"sample {k}" for k in range(count)]
 
 
 def shown(text: str) -> str:
@@ -204,6 +266,30 @@ def plot_curves(
     return figure
 
 
+def plot_maps(
+    x: np.ndarray,
+    y: np.ndarray,
+    maps: Mapping[str, np.ndarray],
+    names: tuple[str, str],
+    file: str | Path | None = None,
+    *,
+    logs: tuple[bool, bool] = (False, False),
+) -> Figure:
+    """Values (n, m) by name over ``x`` (n,) and ``y`` (m,), called ``names``, side by side."""
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(0.6 + 4.2 * len(maps), 3.6), layout="constrained")
+        row = figure.subplots(1, len(maps), squeeze=False, sharey=True)[0]
+        for axes, (label, values) in zip(row, maps.items(), strict=True):
+            image = axes.pcolormesh(x, y, values.T, shading="gouraud", rasterized=True)
+            figure.colorbar(image, ax=axes, label=label)
+            axes.set_xlabel(names[0])
+            axes.set_xscale("log" if logs[0] else "linear")
+            axes.set_yscale("log" if logs[1] else "linear")
+        row[0].set_ylabel(names[1])
+        save(figure, file)
+    return figure
+
+
 def contraction_factor(residuals: np.ndarray, steps: np.ndarray) -> float:
     """Geometric mean of the residual's reduction per iteration; NaN with fewer than two values."""
     if len(steps) < 2:
@@ -234,12 +320,14 @@ def save(figure: Figure, file: str | Path | None) -> None:
             figure.savefig(temporary)
 
 
-def _draw_lines(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None:
+def _draw_lines(
+    figure: Figure, samples: np.ndarray, on: Grid, name: str, called: Sequence[str]
+) -> None:
     figure.set_size_inches(6.4, 4.0)
     axes = figure.subplots()
     (x,) = on.axes()
-    for index, values in enumerate(samples):
-        axes.plot(x.numpy(), values, lw=1.6, label=f"sample {index}")
+    for label, values in zip(called, samples, strict=True):
+        axes.plot(x.numpy(), values, lw=1.6, label=label)
     axes.set_xlim(on.box.lower[0], on.box.upper[0])
     axes.set_xlabel("$x$")
     axes.set_ylabel(f"{symbol(name)}$(x)$")
@@ -249,7 +337,9 @@ def _draw_lines(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> Non
         axes.legend(fontsize=9)
 
 
-def _draw_maps(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None:
+def _draw_maps(
+    figure: Figure, samples: np.ndarray, on: Grid, name: str, called: Sequence[str]
+) -> None:
     columns = int(np.ceil(np.sqrt(len(samples))))
     rows = int(np.ceil(len(samples) / columns))
     lower, upper = on.box.lower, on.box.upper
@@ -257,12 +347,11 @@ def _draw_maps(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None
     width = 5.6 if len(samples) == 1 else 2.9 * columns
     figure.set_size_inches(width + 0.9, width / columns * aspect * rows + 0.9)
     panels = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
-    norm = normalise(samples)
+    norms, images = scales(samples), []
     for index, (axes, values) in enumerate(zip(panels, samples, strict=False)):
-        image = draw_map(axes, values, on, (0, 1), norm)
+        images.append(draw_map(axes, values, on, (0, 1), norms[index]))
         if len(samples) > 1:
-            axes.set_title(f"sample {index}", fontsize=9)
-        if len(samples) > 1:
+            axes.set_title(called[index], fontsize=9)
             axes.tick_params(labelsize=8)
         if index // columns == rows - 1:
             axes.set_xlabel("$x$")
@@ -270,29 +359,37 @@ def _draw_maps(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None
             axes.set_ylabel("$y$")
     for axes in panels[len(samples) :]:
         axes.set_axis_off()
-    colour_bar(figure, image, list(panels), name)
+    colour_bars(figure, images, list(panels), norms, name)
 
 
-def _draw_slices(figure: Figure, samples: np.ndarray, on: Grid, name: str) -> None:
+def _draw_slices(
+    figure: Figure, samples: np.ndarray, on: Grid, name: str, called: Sequence[str]
+) -> None:
     samples = samples[:3]
     figure.set_size_inches(11.5, 3.9 * len(samples))
     panels = np.atleast_2d(figure.subplots(len(samples), 3))
     norm = normalise(samples)
-    for row, values in zip(panels, samples, strict=True):
+    for row, label, values in zip(panels, called, samples, strict=False):
         for axes, normal in zip(row, (2, 1, 0), strict=True):
             middle = on.shape[normal] // 2
             across = tuple(a for a in range(3) if a != normal)
             plane = np.take(values, middle, axis=normal)
             image = draw_map(axes, plane, on, across, norm)
             position = float(on.axes()[normal][middle])
-            axes.set_title(f"${AXES[normal]} = {position:.3g}$")
+            before = f"{label}, " if len(samples) > 1 else ""
+            axes.set_title(f"{before}${AXES[normal]} = {position:.3g}$")
             axes.set_xlabel(f"${AXES[across[0]]}$")
             axes.set_ylabel(f"${AXES[across[1]]}$")
     colour_bar(figure, image, list(panels.ravel()), name)
 
 
 def draw_map(
-    axes: Axes, values: np.ndarray, on: Grid, across: Sequence[int], norm: Normalize
+    axes: Axes,
+    values: np.ndarray,
+    on: Grid,
+    across: Sequence[int],
+    norm: Normalize,
+    contours: bool = True,
 ) -> Any:
     """One plane as a colour map with contour lines; NaN is left to the hatched ground."""
     lower, upper = ([side[a] for a in across] for side in (on.box.lower, on.box.upper))
@@ -311,7 +408,7 @@ def draw_map(
     image = axes.imshow(
         np.ma.masked_invalid(values.T), origin="lower", extent=extent, norm=norm, zorder=0
     )
-    levels = _levels(norm, values)
+    levels = _levels(norm, values) if contours else np.array([])
     x, y = (on.axes()[a].numpy() for a in across)
     if len(levels) and min(values.shape) > 1:
         axes.contour(
@@ -336,6 +433,43 @@ def normalise(samples: np.ndarray) -> Normalize:
     return Normalize(low - pad, high + pad)
 
 
+def scales(panels: Sequence[np.ndarray] | np.ndarray) -> list[Normalize]:
+    """A colour scale for every panel: one for all, or each its own where one blanks the others.
+
+    Scales of their own leave out the one per cent at either end where that holds most of the range,
+    as a pressure's peaks at corners do.
+    """
+    spans = [high - low for low, high in (_quantiles(panel, 0.05) for panel in panels)]
+    if len(spans) < 2 or not 0 < float(np.median(spans)) < _BLANKED * max(spans):
+        return [normalise(np.stack(list(panels)))] * len(spans)
+    return [within(panel) for panel in panels]
+
+
+def within(values: np.ndarray, share: float = 0.01) -> Normalize:
+    """The scale of values without that share at either end, where these hold most of the range."""
+    low, high = _quantiles(values, share)
+    norm = normalise(values[None])
+    assert norm.vmin is not None and norm.vmax is not None
+    return Normalize(low, high) if 0 < high - low < (norm.vmax - norm.vmin) / 2 else norm
+
+
+def _quantiles(values: np.ndarray, share: float) -> tuple[float, float]:
+    known = values[np.isfinite(values)]
+    low, high = np.quantile(known, (share, 1 - share)) if known.size else (0.0, 0.0)
+    return float(low), float(high)
+
+
+def colour_bars(
+    figure: Figure, images: Sequence[Any], panels: list[Axes], norms: list[Normalize], name: str
+) -> None:
+    """One bar beside all panels, or one beside each where their scales differ."""
+    if all(norm is norms[0] for norm in norms):
+        colour_bar(figure, images[0], panels, name)
+        return
+    for image, axes in zip(images, panels, strict=False):
+        colour_bar(figure, image, [axes], name if image is images[-1] else "")
+
+
 def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
     """Contour levels at round numbers; none on a logarithmic scale, where the fields jump.
 
@@ -353,43 +487,60 @@ def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
 def colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> None:
     """A slim colour bar beside the panels."""
     single = len(panels) == 1
+    known = np.ma.compressed(np.ma.masked_invalid(image.get_array()))
+    below = bool(known.size) and known.min() < image.norm.vmin
+    above = bool(known.size) and known.max() > image.norm.vmax
+    extend = "both" if below and above else "min" if below else "max" if above else "neither"
     bar = figure.colorbar(
-        image, ax=panels[0] if single else panels, fraction=0.05, pad=0.02, aspect=28
-    )
+        image, ax=panels[0] if single else panels, fraction=0.05, pad=0.02, aspect=28,
+        extend=extend if single else "neither",
+    )  # fmt: skip
     short = len(name) <= 2
     bar.set_label(symbol(name), rotation=0 if short else 90, labelpad=10 if short else 5)
     bar.outline.set_linewidth(0.5)
 
 
 def symbol(name: str) -> str:
-    """A field's name as it is set: ``u`` and ``K_x`` as mathematics, a word as a word."""
-    return f"${name}$" if len(name) == 1 or "_" in name else name
+    """A field's name as it is set: ``u`` and ``K_x`` as mathematics, words as words."""
+    head, _, tail = name.partition("_")
+    if len(name) == 1:
+        return f"${name}$"
+    if len(head) == 1 and tail:
+        return f"${head}_{tail}$" if len(tail) == 1 else rf"${head}_\mathrm{{{tail}}}$"
+    return name.replace("_", " ")
 
 
 _WAVES = 3
 
 
 def plot_waves(
-    value: torch.Tensor, on: Grid, file: str | Path | None = None, title: str = ""
+    value: torch.Tensor,
+    on: Grid,
+    file: str | Path | None = None,
+    title: str = "",
+    samples: Sequence[str] = (),
 ) -> Figure:
     """A figure of a complex field (*batch, *grid); its points that are NaN are left blank."""
-    samples = value.detach().cpu().numpy().reshape(-1, *on.shape)[:_WAVES]
+    waves = value.detach().cpu().numpy().reshape(-1, *on.shape)[:_WAVES]
+    called = _called(samples, len(waves)) if len(waves) > 1 else [""]
     if len(on.shape) == 3:
-        samples = samples[..., on.shape[2] // 2]
+        waves = waves[..., on.shape[2] // 2]
         title = " ".join([title, f"(z = {float(on.axes()[2][on.shape[2] // 2]):.3g})"]).strip()
     with matplotlib.rc_context(STYLE):
         figure = Picture(layout="compressed")
-        (_draw_wave_lines if len(on.shape) == 1 else _draw_wave_maps)(figure, samples, on)
+        (_draw_wave_lines if len(on.shape) == 1 else _draw_wave_maps)(figure, waves, on, called)
         if title:
             figure.suptitle(title, fontsize=13)
         save(figure, file)
     return figure
 
 
-def _draw_wave_lines(figure: Figure, samples: np.ndarray, on: Grid) -> None:
+def _draw_wave_lines(figure: Figure, samples: np.ndarray, on: Grid, called: Sequence[str]) -> None:
     figure.set_size_inches(6.4, 1.0 + 3.0 * len(samples))
     x = on.axes()[0].numpy()
-    for axes, u in zip(np.atleast_1d(figure.subplots(len(samples))), samples, strict=True):
+    panels = np.atleast_1d(figure.subplots(len(samples)))
+    for axes, u, label in zip(panels, samples, called, strict=True):
+        axes.set_title(label)
         axes.plot(x, u.real, lw=1.4, label=r"$\mathrm{Re}\,u$")
         axes.plot(x, np.abs(u), lw=1.0, ls="--", label=r"$|u|$")
         axes.set_xlim(on.box.lower[0], on.box.upper[0])
@@ -399,7 +550,7 @@ def _draw_wave_lines(figure: Figure, samples: np.ndarray, on: Grid) -> None:
         axes.legend(fontsize=9)
 
 
-def _draw_wave_maps(figure: Figure, samples: np.ndarray, on: Grid) -> None:
+def _draw_wave_maps(figure: Figure, samples: np.ndarray, on: Grid, called: Sequence[str]) -> None:
     width, height = (b - a for a, b in zip(on.box.lower[:2], on.box.upper[:2], strict=True))
     figure.set_size_inches(
         10.4, 0.9 + 4.3 * float(np.clip(height / width, 0.3, 2.5)) * len(samples)
@@ -408,11 +559,13 @@ def _draw_wave_maps(figure: Figure, samples: np.ndarray, on: Grid) -> None:
     modulus = np.abs(samples)
     # A source is far louder than its waves: the scale is that of all but the loudest points.
     top = float(np.nanquantile(modulus, 0.995)) or 1.0
-    for row, u, size in zip(panels, samples, modulus, strict=True):
+    for row, u, size, label in zip(panels, samples, modulus, called, strict=True):
+        before = f"{label}: " if label else ""
         _draw_wave_map(
-            figure, row[0], u.real, on, "RdBu_r", Normalize(-top, top), r"$\mathrm{Re}\,u$"
-        )
-        _draw_wave_map(figure, row[1], size, on, "magma", Normalize(0.0, top), r"$|u|$")
+            figure, row[0], u.real, on, "RdBu_r", Normalize(-top, top),
+            rf"{before}$\mathrm{{Re}}\,u$",
+        )  # fmt: skip
+        _draw_wave_map(figure, row[1], size, on, "magma", Normalize(0.0, top), f"{before}$|u|$")
         row[0].set_ylabel("$y$")
 
 
@@ -470,7 +623,10 @@ def plot_frames(
     solution: Solution, on: Grid, file: str | Path | None = None, title: str = ""
 ) -> Figure:
     """A figure of the frames and fields of a solution's first sample."""
-    values = _frames_and_fields(solution)
+    values = frames_and_fields(solution)
+    if values.ndim == 5:
+        middle = float(on.axes()[2][on.shape[2] // 2])
+        title = ", ".join(part for part in (title, f"$z = {middle:.3g}$") if part)
     times = None if solution.times is None else solution.times.detach().cpu().numpy()
     with matplotlib.rc_context(STYLE):
         figure = Picture(layout="constrained")
@@ -486,7 +642,7 @@ def plot_frames(
     return figure
 
 
-def _frames_and_fields(solution: Solution) -> np.ndarray:
+def frames_and_fields(solution: Solution) -> np.ndarray:
     """The first sample as (frames, fields, *grid)."""
     value = solution.value.detach().cpu()
     value = value[(0,) * solution.residual.ndim]
@@ -497,7 +653,8 @@ def _frames_and_fields(solution: Solution) -> np.ndarray:
     return value.numpy()
 
 
-def _chosen_instants(count: int) -> np.ndarray:
+def chosen_instants(count: int) -> np.ndarray:
+    """The numbers of a few frames, evenly over so many."""
     return np.unique(np.linspace(0, count - 1, min(count, _INSTANTS)).round().astype(int))
 
 
@@ -512,7 +669,7 @@ def _draw_space_time(
         row[0].set_xlabel("$x$")
         row[0].set_ylabel("$t$")
         colour_bar(figure, image, [row[0]], name)
-        for k in _chosen_instants(len(times)):
+        for k in chosen_instants(len(times)):
             row[1].plot(x, field[k], lw=1.4, label=f"$t = {times[k]:.3g}$")
         _finish_profiles(row[1], on, name)
 
@@ -543,19 +700,21 @@ def _draw_frames(
 ) -> None:
     if values.ndim == 5:
         values = values[..., values.shape[-1] // 2]
-    chosen = _chosen_instants(len(values))
+    chosen = chosen_instants(len(values))
     lower, upper = on.box.lower, on.box.upper
     aspect = float(np.clip((upper[1] - lower[1]) / (upper[0] - lower[0]), 0.3, 2.5))
-    size = 2.6 if len(chosen) > 2 else 4.2
+    size = 3.0 if len(chosen) > 2 else 4.2
     figure.set_size_inches(size * len(chosen) + 1.0, (size * aspect + 0.4) * len(names))
     panels = np.atleast_1d(figure.subplots(len(names), len(chosen), sharex=True, sharey=True))
     panels = panels.reshape(len(names), len(chosen))
     for row, name, field in zip(panels, names, values.swapaxes(0, 1), strict=True):
-        norm = normalise(field[chosen])
-        for axes, k in zip(row, chosen, strict=True):
-            image = draw_map(axes, field[k], on, (0, 1), norm)
+        norms = scales(field[chosen])
+        images = [
+            draw_map(axes, field[k], on, (0, 1), norm)
+            for axes, k, norm in zip(row, chosen, norms, strict=True)
+        ]
         row[0].set_ylabel("$y$")
-        colour_bar(figure, image, list(row), name)
+        colour_bars(figure, images, list(row), norms, name)
     for above, below, k in zip(panels[0], panels[-1], chosen, strict=True):
         below.set_xlabel("$x$")
         if times is not None:
@@ -574,43 +733,54 @@ def plot_on_mesh(
     names: tuple[str, ...],
     file: str | Path | None = None,
     title: str = "",
+    samples: Sequence[str] = (),
 ) -> Figure:
     """A figure of ``value`` (*batch, [fields,] nodes or elements), one panel per field or sample.
 
-    ``names``: the fields', a single one for a value without an axis of fields.
+    ``names``: the fields', a single one for a value without an axis of fields. ``samples``: what
+    those of a batch are called.
     """
     rows = value.detach().cpu().double().reshape(-1, value.shape[-1]).numpy()[:SAMPLES]
     labels = [names[k % len(names)] for k in range(len(rows))]
+    count = -(-len(rows) // len(names))
+    called = [name for name in _called(samples, count) for _ in names] if count > 1 else []
     with matplotlib.rc_context(STYLE):
         figure = Picture(layout="compressed" if mesh.dimension < 3 else "constrained")
         if mesh.dimension == 1:
-            _draw_mesh_lines(figure, rows, mesh, labels)
+            _draw_mesh_lines(figure, rows, mesh, labels, called)
         else:
-            _draw_mesh_panels(figure, rows, mesh, labels, several=len(names) > 1)
+            _draw_mesh_panels(figure, rows, mesh, labels, called, several=len(names) > 1)
         if title:
             figure.suptitle(title, fontsize=13)
         save(figure, file)
     return figure
 
 
-def _draw_mesh_lines(figure: Figure, rows: np.ndarray, mesh: Mesh, labels: list[str]) -> None:
+def _draw_mesh_lines(
+    figure: Figure, rows: np.ndarray, mesh: Mesh, labels: list[str], called: list[str]
+) -> None:
     figure.set_size_inches(6.4, 4.0)
     axes = figure.subplots()
     nodal = rows.shape[-1] == len(mesh.nodes)
     x = mesh.nodes[:, 0] if nodal else mesh.points[mesh.cells].mean(axis=1)[:, 0]
     order = np.argsort(x)
     for index, values in enumerate(rows):
-        axes.plot(x[order], values[order], lw=1.6, label=f"sample {index}")
+        axes.plot(x[order], values[order], lw=1.6, label=called[index] if called else None)
     axes.set_xlabel("$x$")
     axes.set_ylabel(f"{symbol(labels[0])}$(x)$")
     axes.grid(True, color="0.9", lw=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(rows) > 1:
+    if called:
         axes.legend(fontsize=9)
 
 
 def _draw_mesh_panels(
-    figure: Figure, rows: np.ndarray, mesh: Mesh, labels: list[str], several: bool
+    figure: Figure,
+    rows: np.ndarray,
+    mesh: Mesh,
+    labels: list[str],
+    called: list[str],
+    several: bool,
 ) -> None:
     columns = int(np.ceil(np.sqrt(len(rows))))
     lines = int(np.ceil(len(rows) / columns))
@@ -620,64 +790,76 @@ def _draw_mesh_panels(
     figure.set_size_inches(width + 0.9, width / columns * aspect * lines + 0.9)
     options: dict[str, Any] = {"projection": "3d"} if mesh.dimension == 3 else {}
     panels = np.atleast_1d(figure.subplots(lines, columns, subplot_kw=options)).ravel()
-    shared = normalise(rows)
-    for axes, values, label in zip(panels, rows, labels, strict=False):
-        norm = normalise(values[None]) if several else shared
+    norms, images = [normalise(v[None]) for v in rows] if several else scales(rows), []
+    for index, (axes, values) in enumerate(zip(panels, rows, strict=False)):
         draw = draw_triangles if mesh.dimension == 2 else draw_surface
-        image = draw(axes, values, mesh, norm)
+        images.append(draw(axes, values, mesh, norms[index]))
         axes.set_xlabel("$x$")
         axes.set_ylabel("$y$")
+        if called:
+            axes.set_title(called[index], fontsize=9)
         if several:
-            colour_bar(figure, image, [axes], label)
+            colour_bar(figure, images[-1], [axes], labels[index])
     if not several:
-        colour_bar(figure, image, list(panels[: len(rows)]), labels[0])
+        colour_bars(figure, images, list(panels[: len(rows)]), norms, labels[0])
     for axes in panels[len(rows) :]:
         axes.set_axis_off()
 
 
-def draw_triangles(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
-    """Values of nodes or elements on a plane mesh; gives what a colour bar is made of."""
+def triangles(mesh: Mesh) -> np.ndarray:
+    """The nodes (k, 3) of a plane mesh's triangles, those of P2 in four parts each."""
+    cells = mesh.cell_nodes
+    return cells if mesh.degree == 1 else np.concatenate([cells[:, part] for part in _QUARTERS])
+
+
+def draw_triangles(
+    axes: Any, values: np.ndarray, mesh: Mesh, norm: Any, points: np.ndarray | None = None
+) -> Any:
+    """Values of nodes or elements on a plane mesh; gives what a colour bar is made of.
+
+    ``points`` (nodes, 2): where the nodes are, by default the mesh's.
+    """
+    x, y = (mesh.nodes if points is None else points).T
     if len(values) != len(mesh.nodes):
-        drawn = Triangulation(mesh.points[:, 0], mesh.points[:, 1], mesh.cells)
-        image = axes.tripcolor(drawn, facecolors=values, norm=norm)
+        image = axes.tripcolor(Triangulation(x, y, mesh.cells), facecolors=values, norm=norm)
     else:
-        cells = mesh.cell_nodes
-        if mesh.degree == 2:
-            cells = np.concatenate([cells[:, part] for part in _QUARTERS])
-        drawn = Triangulation(mesh.nodes[:, 0], mesh.nodes[:, 1], cells)
+        drawn = Triangulation(x, y, triangles(mesh))
         image = axes.tripcolor(drawn, values, norm=norm, shading="gouraud")
     if len(mesh.cells) <= _EDGES:
-        axes.triplot(*mesh.points.T, mesh.cells, color="white", lw=0.25, alpha=0.5)
+        axes.triplot(x, y, mesh.cells, color="white", lw=0.25, alpha=0.5)
     axes.margins(0.02)
     axes.set_aspect("equal")
     return image
 
 
-def draw_surface(axes: Any, values: np.ndarray, mesh: Mesh, norm: Any) -> Any:
-    """The surface of the half beyond the middle y, so that the inside is seen."""
-    from matplotlib.cm import ScalarMappable
+def draw_surface(
+    axes: Any,
+    values: np.ndarray,
+    mesh: Mesh,
+    norm: Any,
+    points: np.ndarray | None = None,
+    cut: bool = True,
+) -> Any:
+    """The surface of the half beyond the middle y, so that the inside is seen, or of all.
+
+    ``points`` (nodes, 3): where the nodes are, by default the mesh's.
+    """
     from mpl_toolkits.mplot3d.art3d import Poly3DCollection
 
-    depth = mesh.points[mesh.cells].mean(axis=1)[:, 1]
-    kept = depth >= (mesh.points[:, 1].min() + mesh.points[:, 1].max()) / 2
-    first, second = mesh.topology.f2t
-    # A boundary facet has -1 for its second element.
-    inner = kept[first], kept[second] & (second >= 0)
-    outer = np.flatnonzero(inner[0] != inner[1])
-    corners = mesh.topology.facets[:, outer].T
-    if len(values) == len(mesh.nodes):
-        shown = values[mesh.facet_nodes(outer)].mean(axis=1)
-    else:
-        shown = values[np.where(inner[0], first, second)[outer]]
+    places = mesh.nodes if points is None else points
+    corners, shown = surface(mesh, values, places, cut)
     image = ScalarMappable(norm)
-    polygons = Poly3DCollection(mesh.points[corners], facecolors=image.to_rgba(shown))
-    if len(corners) <= _EDGES:
-        polygons.set_edgecolor((1, 1, 1, 0.4))
-        polygons.set_linewidth(0.2)
+    colours = image.to_rgba(shown.mean(axis=1))
+    # Edges of the same colour close the gaps that are left between neighbours.
+    polygons = Poly3DCollection(corners, facecolors=colours, edgecolors=colours, linewidths=0.3)
+    polygons.set_rasterized(True)
     axes.add_collection3d(polygons)
-    for k, name in enumerate("xyz"):
-        getattr(axes, f"set_{name}lim")(mesh.points[:, k].min(), mesh.points[:, k].max())
-    axes.set_box_aspect(np.maximum(np.ptp(mesh.points, axis=0), 1e-9))
+    extents = np.maximum(np.ptp(places, axis=0), 1e-9)
+    for k, axis in enumerate((axes.xaxis, axes.yaxis, axes.zaxis)):
+        axis.set_view_interval(places[:, k].min(), places[:, k].max(), ignore=True)
+        axis.set_major_locator(MaxNLocator(max(2, round(6 * extents[k] / extents.max()))))
+        axis.labelpad = 8
+    axes.set_box_aspect(extents)
     axes.set_zlabel("$z$")
     image.set_array(shown)
     return image
@@ -727,8 +909,7 @@ def plot_trained(solution: Solution, file: str | Path | None = None, title: str 
         figure.colorbar(draw_points(right, objective), ax=right, label="|residual|")
         if title:
             figure.suptitle(title, fontsize=13)
-        save(figure, file)
-    return figure
+    return labelled(figure, solution.labels, file)
 
 
 def draw_points(
@@ -790,8 +971,7 @@ def plot_fields(pair: Pair, file: str | Path | None = None) -> Figure | None:
     with matplotlib.rc_context(STYLE):
         figure = Figure(layout="constrained")
         (_draw_pair_lines if flat else _draw_pair_maps)(figure, pair)
-        save(figure, file)
-    return figure
+    return labelled(figure, next(iter(pair.values())).labels, file)
 
 
 def plot_courses(pair: Pair, file: str | Path | None = None) -> Figure:

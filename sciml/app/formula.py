@@ -258,6 +258,7 @@ def _solid(sheet: _Sheet, equation: Plain) -> None:
 def _data(problem: Plain) -> Iterator[tuple[str, str]]:
     """Name and HTML of every further line: where, when, on the boundary, from where."""
     domain, time = problem.get("domain"), problem.get("time")
+    fields = _fields(problem["equation"])
     if domain:
         intervals = [
             fenced(f"{number(a)}<mo>,</mo>{number(b)}")
@@ -268,11 +269,11 @@ def _data(problem: Plain) -> Iterator[tuple[str, str]]:
         yield "domain", math(power if cube else "<mo>×</mo>".join(intervals))
     if problem.get("obstacle"):
         yield "without", math(mathml(problem["obstacle"]["inside"]))
-        yield "on its rim", _condition(problem["obstacle"]["boundary"])
+        yield "on its rim", _condition(problem["obstacle"]["boundary"], fields)
     if time:
         start = number(time.get("start", 0.0))
         yield "time", math(f"{start}<mo>≤</mo><mi>t</mi><mo>≤</mo>{number(time['end'])}")
-    yield from _sides(problem.get("boundary", {}))
+    yield from _sides(problem.get("boundary", {}), fields)
     for unknown, value in _initial(problem).items():
         yield f"{math(name(unknown))} at the start", math(_whole(value))
     for key, value in (problem.get("parameters") or {}).items():
@@ -308,31 +309,84 @@ def _listed(value: Any) -> str:
     return _whole(value)
 
 
-def _sides(boundary: Plain) -> Iterator[tuple[str, str]]:
+@dataclass(frozen=True)
+class _Written:
+    """How a field's conditions are written: its value, what passes, and what an outlet adds."""
+
+    value: str
+    flux: str
+    outlet: str = ""
+
+
+def _fields(equation: Plain) -> Mapping[str, _Written]:
+    """By name how conditions on the equation's fields are written."""
+    kind, bold = equation["kind"], '<mi mathvariant="bold">u</mi>'
+    if kind == "elasticity":
+        return {"": _Written(bold, f'<mi mathvariant="bold">σ</mi><mo>·</mo>{_NORMAL}')}
+    if kind == "navier_stokes":
+        outlet = "<mo>,</mo><mi>p</mi><mo>=</mo><mn>0</mn>"
+        return {"": _Written(bold, f"<msub><mo>∂</mo><mi>n</mi></msub>{bold}", outlet)}
+    parts = equation.get("equations") or {"u": equation}
+    several = len(parts) > 1
+    return {
+        field: _Written(name(field), _passing(part, name(field), f"_{field}" if several else ""))
+        for field, part in parts.items()
+    }
+
+
+def _passing(equation: Plain, u: str, tail: str) -> str:
+    """n . K grad u, without a K that is 1."""
+    K = equation.get("K", 1.0)
+    plain = isinstance(K, (int, float)) and K == 1 and not equation.get("energy")
+    factor = "" if plain else name(f"K{tail}") if tail else "<mi>K</mi>"
+    return f"{_NORMAL}<mo>·</mo>{factor}{_GRADIENT}{u}"
+
+
+def _sides(boundary: Plain, fields: Mapping[str, _Written]) -> Iterator[tuple[str, str]]:
     """A line for each condition, with all sides on which it holds."""
     groups: dict[str, list[str]] = {}
     for side, condition in boundary.items():
-        groups.setdefault(_condition(condition), []).append(side)
+        groups.setdefault(_condition(condition, fields), []).append(side)
     for shown, sides in groups.items():
         everywhere = len(sides) > 1 and len(groups) == 1 and set(sides) <= _SIDES
         yield ("on every side" if everywhere else f"on {escape(', '.join(sides))}"), shown
 
 
-def _condition(condition: Plain) -> str:
+def _condition(condition: Plain, fields: Mapping[str, _Written]) -> str:
     if all(isinstance(each, Mapping) for each in condition.values()):
-        own = condition.items()
-        return "; ".join(f"{escape(str(field))}: {_condition(each)}" for field, each in own)
-    flux = f"{_NORMAL}<mo>·</mo><mi>K</mi>{_GRADIENT}<mi>u</mi>"
+        own = [(fields[f], each) for f, each in condition.items() if f in fields]
+        if own:
+            return "; ".join(_of_field(each, written) for written, each in own)
+    shown = dict.fromkeys(_of_field(condition, written) for written in fields.values())
+    return "; ".join(shown)
+
+
+def _of_field(condition: Plain, field: _Written) -> str:
+    """One condition of one field."""
+    u, flux, zero = field.value, field.flux, "<mo>=</mo><mn>0</mn>"
     if condition.get("dirichlet") is not None:
-        return math(f"<mi>u</mi><mo>=</mo>{_whole(condition['dirichlet'])}")
+        return math(_given(u, condition["dirichlet"]))
     if condition.get("neumann") is not None:
-        return math(f"{flux}<mo>=</mo>{_whole(condition['neumann'])}")
+        given = condition["neumann"]
+        return math(f"{flux}{zero}{field.outlet}" if _is_zero(given) else _given(flux, given))
     if condition.get("robin") is not None:
         robin = condition["robin"]
         alpha = robin["alpha"]
         factor = "" if alpha == 1 else mathml(alpha, product=True)
-        return math(f"{factor}<mi>u</mi><mo>+</mo>{flux}<mo>=</mo>{_whole(robin.get('g', 0.0))}")
+        return math(f"{factor}{u}<mo>+</mo>{flux}<mo>=</mo>{_whole(robin.get('g', 0.0))}")
     return "waves leave" if condition.get("absorbing") else "periodic"
+
+
+def _given(u: str, value: Any) -> str:
+    """``u = value``; of a vector that is given in part ``u_y = 0``, component by component."""
+    if not isinstance(value, (list, tuple)):
+        return f"{u}<mo>=</mo>{_whole(value)}"
+    if None not in value:
+        rest = all(_is_zero(entry) for entry in value)
+        return f"{u}<mo>=</mo>{'<mn>0</mn>' if rest else _whole(value)}"
+    known = [(axis, entry) for axis, entry in zip("xyz", value, strict=False) if entry is not None]
+    parts = [f"<msub><mi>u</mi><mi>{axis}</mi></msub><mo>=</mo>{_whole(v)}" for axis, v in known]
+    return "<mo>,</mo>".join(parts) or words("free")
 
 
 def _table(rows: Mapping[str, str]) -> str:

@@ -1,15 +1,19 @@
 """What a spec asks for under ``output:``: checked before the solve, measured after, and written.
 
 ``quantities.csv`` has a row for every sample and frame, ``probes.csv`` the fields at the probes, in
-time at every step of a solver that shows its steps, ``line-NAME.csv`` those along a line.
+time at every step of a solver that shows its steps, and then the quantities that are taken over
+time too; ``line-NAME.csv`` has the fields along a line. Columns have the names and units that
+``labels:`` gives.
 """
 
 from __future__ import annotations
 
 import csv
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any, TextIO
@@ -18,14 +22,17 @@ import torch
 
 from sciml.app.spec import Spec
 from sciml.core.disk import atomic_write
-from sciml.core.errors import InputError
-from sciml.core.problem.dispatch import measures
-from sciml.core.problem.grid import AXES, Grid
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.dispatch import derives, measures
+from sciml.core.problem.grid import AXES, Grid, axis_names
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
-from sciml.core.problem.reader import Unknown
+from sciml.core.problem.reader import Compiled, Context, Unknown, compile
+from sciml.core.run.derived import Derivation
+from sciml.core.run.labels import Label, Labels, called, named, unit_of
 from sciml.core.run.quantities import Line, Measurement, Output, Quantity
-from sciml.core.run.solution import Solution, measure
+from sciml.core.run.series import over_time
+from sciml.core.run.solution import Solution, check_time, measure
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
 _SHOWN = 6  # values of a batch are printed, more as their range
@@ -45,14 +52,34 @@ class Measured:
 
 def check(spec: Spec) -> None:
     """Raise InputError, with its key, for what cannot be measured; nothing is solved."""
+    _check_labels(spec)
     if spec.output is None:
+        return
+    if spec.output.animation and spec.problem.time is None:
+        raise InputError("this problem has no time, so that nothing moves", "output.animation")
+    if spec.output.fields:
+        known = _derivations(spec)
+        for k, name in enumerate(spec.output.fields):
+            if name not in known:
+                raise InputError(
+                    f"there is no derived field '{name}'{did_you_mean(name, known)}",
+                    f"output.fields.{k}",
+                )
+    if not (spec.output.quantities or spec.output.probes or spec.output.lines):
         return
     on, given = discrete(spec.on), spec.problem.parameters
     guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
     spec = replace(spec, problem=replace(spec.problem, parameters=guessed))
     assert spec.output is not None
+    before: list[str] = []
     for name, quantity in spec.output.quantities.items():
-        _prepared(spec, on, quantity, f"output.quantities.{name}")
+        key = f"output.quantities.{name}"
+        if quantity.formula is not None:
+            _formula(quantity.formula, before, key)
+        else:
+            check_time(spec.problem, quantity, key)
+            _prepared(spec, on, quantity, key)
+        before.append(name)
     for name, point in spec.output.probes.items():
         key = f"output.probes.{name}"
         try:
@@ -68,62 +95,139 @@ def check(spec: Spec) -> None:
                 raise InputError(error.message, key) from None
 
 
+def _derivations(spec: Spec) -> Mapping[str, Derivation]:
+    """Which fields follow from the answer, by name."""
+    found: Mapping[str, Derivation] = derives.look_up(spec.problem.equation, type(spec.on))(
+        spec.problem, spec.on
+    )
+    return found
+
+
+def _check_labels(spec: Spec) -> None:
+    """Raise InputError for a label of what there is not, and where two things have one name."""
+    if not spec.labels:
+        return
+    problem, on = spec.problem, spec.on
+    d = len(on.coordinates())
+    known = {*problem.equation.fields(d, tuple(problem.first)), *axis_names(d), "t", "K"}
+    known |= {*problem.parameters}
+    if spec.output is not None:
+        known |= {*spec.output.quantities, *spec.output.probes, *spec.output.lines}
+    if derives.knows(problem.equation, type(on)):
+        for name, how in _derivations(spec).items():
+            known |= {name, *how.components}
+    called: dict[str, str] = {}
+    for key, label in spec.labels.items():
+        if key not in known:
+            raise InputError(
+                f"there is nothing called '{key}' here{did_you_mean(key, known)}", f"labels.{key}"
+            )
+        name = label.name or key
+        if name in called:
+            raise InputError(
+                f"'{called[name]}' is called '{name}' too; give each its own name",
+                f"labels.{key}.name",
+            )
+        called[name] = key
+
+
 def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None:
     measures.look_up(spec.problem.equation, type(on))(spec.problem, on, quantity, key)
 
 
-class Probes:
-    """What stands at the probes after every step, written as it comes: a solver's ``observe``.
+class Steps:
+    """What is asked for at every step of a run in time: a solver's ``observe``.
 
-    ``path``: the table. What a run before this one, which was killed, wrote of earlier times stays.
+    Fields at probes, and quantities that are taken over time, are written to the table ``path`` as
+    they come; without one they are kept alone. What a run before this one, which was killed, wrote
+    of earlier times stays.
     """
 
-    def __init__(self, spec: Spec, path: Path) -> None:
-        assert spec.output is not None
-        on, problem = discrete(spec.on), spec.problem
-        d = on.dimension if isinstance(on, Mesh) else len(on.shape)
-        fields = problem.equation.fields(d, tuple(problem.first))
-        look = measures.look_up(problem.equation, type(on))
-        self.path = path
-        self.columns = {
-            name if len(fields) == 1 else f"{name}.{field}": look(
-                problem, on, Quantity(at=point, of=field), "output.probes"
-            )
-            for name, point in spec.output.probes.items()
-            for field in fields
-        }
+    def __init__(self, spec: Spec, path: Path | None) -> None:
+        self.spec, self.path = spec, path
+        self.columns: dict[str, Callable[[torch.Tensor, float], Measurement]] = {}
+        self.rows: list[list[float]] = []
+        self.batch: tuple[int, ...] = ()
         self.file: TextIO | None = None
 
     def __call__(self, t: float, value: Callable[[], torch.Tensor]) -> None:
         """A row for every sample at time t."""
         whole = value()
+        first = not self.columns
+        if first:
+            self.columns = self._looks(whole)
         found = [look(whole, t).value for look in self.columns.values()]
         values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
-        batch = values.shape[:-1]
-        if self.file is None:
-            self.file = self._opened(t, bool(batch))
+        self.batch = tuple(values.shape[:-1])
+        if first and self.path is not None:
+            self.file = self._opened(self.path, t)
         rows = values.reshape(-1, len(found)).tolist()
-        numbered = ([*([k] if batch else []), t, *row] for k, row in enumerate(rows))
-        csv.writer(self.file).writerows(numbered)
-        self.file.flush()
+        new = [[*([k] if self.batch else []), t, *row] for k, row in enumerate(rows)]
+        self.rows += new
+        if self.file is not None:
+            csv.writer(self.file).writerows(new)
+            self.file.flush()
 
-    def _opened(self, t: float, batch: bool) -> TextIO:
-        head, before = [*(["sample"] if batch else []), "t", *self.columns], []
-        if self.path.is_file():
-            with open(self.path, newline="", encoding="utf-8") as file:
+    def _looks(self, value: torch.Tensor) -> dict[str, Callable[..., Measurement]]:
+        """How each column is measured, on the grid on which the solver has its values."""
+        spec, on = self.spec, discrete(self.spec.on)
+        assert spec.output is not None
+        if isinstance(on, Grid) and tuple(value.shape[-len(on.shape) :]) != on.shape:
+            on = on.cells
+        problem = spec.problem
+        d = on.dimension if isinstance(on, Mesh) else len(on.shape)
+        fields = problem.equation.fields(d, tuple(problem.first))
+        look = measures.look_up(problem.equation, type(on))
+        self.time = named(spec.labels, "t")
+        of_probes = {
+            _probe(name, field, fields, spec.labels): look(
+                problem, on, Quantity(at=point, of=field), "output.probes"
+            )
+            for name, point in spec.output.probes.items()
+            for field in fields
+        }
+        return of_probes | {
+            name: look(problem, on, quantity, f"output.quantities.{name}")
+            for name, quantity in spec.output.quantities.items()
+            if quantity.over_time is not None
+        }
+
+    def series(self, name: str, after: float | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Times (n,) from ``after`` on, and a column's values then, (*batch, n)."""
+        count, lead = math.prod(self.batch), bool(self.batch)
+        place = lead + 1 + list(self.columns).index(name)
+        times = torch.tensor([row[lead] for row in self.rows[::count]], dtype=torch.float64)
+        values = torch.tensor([row[place] for row in self.rows], dtype=torch.float64)
+        values = values.reshape(-1, *self.batch).movedim(0, -1)
+        kept = times >= (times[0] if after is None else after)
+        return times[kept], values[..., kept]
+
+    def _opened(self, path: Path, t: float) -> TextIO:
+        batch = bool(self.batch)
+        head, before = [*(["sample"] if batch else []), self.time, *self.columns], []
+        if path.is_file():
+            with open(path, newline="", encoding="utf-8") as file:
                 rows = list(csv.reader(file))
             if rows and rows[0] == head:
                 before = [
                     row for row in rows[1:] if len(row) == len(head) and _earlier(row, t, batch)
                 ]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        _write_csv(self.path, head, before)
-        return open(self.path, "a", newline="", encoding="utf-8")
+        self.rows = [[float(cell) for cell in row] for row in before]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_csv(path, head, before)
+        return open(path, "a", newline="", encoding="utf-8")
 
     def close(self) -> None:
         """End of the run."""
         if self.file is not None:
             self.file.close()
+
+
+def _probe(name: str, field: str, fields: Sequence[str], labels: Labels) -> str:
+    """The head of a probe's column: its name, of several fields that of the field too."""
+    if len(fields) == 1:
+        return named(labels, name, field)
+    return f"{called(labels, name)}.{named(labels, field)}"
 
 
 def _earlier(row: Sequence[str], t: float, batch: bool) -> bool:
@@ -133,18 +237,28 @@ def _earlier(row: Sequence[str], t: float, batch: bool) -> bool:
         return False
 
 
-def watched(spec: Spec) -> bool:
-    """Whether the solver shows its steps to probes."""
-    asked = spec.output is not None and bool(spec.output.probes)
+def watched(spec: Spec, kept: bool) -> bool:
+    """Whether the solver shows its steps: to probes, where these are ``kept`` in a file, too."""
+    if spec.output is None or spec.problem.time is None:
+        return False
+    over = any(quantity.over_time is not None for quantity in spec.output.quantities.values())
+    asked = over or (kept and bool(spec.output.probes))
     return asked and "observe" in inspect.signature(spec.solver.run).parameters
 
 
-def measured(solution: Solution, output: Output) -> Measured:
-    """Everything that is asked for."""
-    quantities = {
-        name: measure(solution, quantity, f"output.quantities.{name}")
-        for name, quantity in output.quantities.items()
-    }
+def measured(solution: Solution, output: Output, steps: Steps | None = None) -> Measured:
+    """Everything that is asked for; over time from ``steps``, or else from the frames."""
+    quantities: dict[str, Measurement] = {}
+    for name, quantity in output.quantities.items():
+        key = f"output.quantities.{name}"
+        if quantity.formula is not None:
+            found = _by_formula(quantity.formula, quantities, solution, key)
+        elif quantity.over_time is not None and steps is not None and steps.rows:
+            times, values = steps.series(name, quantity.after)
+            found = over_time(quantity.over_time, times, values)
+        else:
+            found = measure(solution, quantity, key)
+        quantities[name] = _of_every_sample(found, quantity, quantities, solution)
     probes = {
         name: {
             field: measure(solution, Quantity(at=point, of=field)).value
@@ -153,11 +267,54 @@ def measured(solution: Solution, output: Output) -> Measured:
         for name, point in output.probes.items()
     }
     return Measured(
-        quantities, probes, {name: _along(solution, line) for name, line in output.lines.items()}
+        quantities, probes, {name: along(solution, line) for name, line in output.lines.items()}
     )
 
 
-def _along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+def _of_every_sample(
+    found: Measurement,
+    quantity: Quantity,
+    known: Mapping[str, Measurement],
+    solution: Solution,
+) -> Measurement:
+    """Its value for every sample, and for every frame but where it is one over time."""
+    batch = tuple(solution.residual.shape)
+    frames = () if solution.times is None else (len(solution.times),)
+    whole = quantity.over_time is not None
+    if quantity.formula is not None:
+        names = _formula(quantity.formula, tuple(known), "").names
+        whole = all(known[name].value.ndim == len(batch) for name in names)
+    return replace(
+        found, value=torch.broadcast_to(found.value, (*batch, *(() if whole else frames)))
+    )
+
+
+def _formula(text: str, names: Sequence[str], key: str) -> Compiled:
+    return compile(text, Context((), others=tuple(names)), f"{key}.formula")
+
+
+def _by_formula(
+    text: str, known: Mapping[str, Measurement], solution: Solution, key: str
+) -> Measurement:
+    """An expression of quantities; of some with frames and some without one for every frame."""
+    read = _formula(text, tuple(known), key)
+    depth = max((known[name].value.ndim for name in read.names), default=0)
+    values = {
+        name: v if v.ndim == depth else v[..., None]
+        for name, v in ((name, known[name].value) for name in read.names)
+    }
+    return Measurement(read.at((), values))
+
+
+def last(measurement: Measurement, solution: Solution) -> torch.Tensor:
+    """A quantity of every sample, in time of the last frame where it has one for each."""
+    if measurement.value.ndim == solution.residual.ndim:
+        return measurement.value
+    return measurement.value[..., -1]
+
+
+def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+    """The points of a line (n, d), and the fields there (*batch, [frames], n) by name."""
     start, end = (torch.tensor(p, dtype=torch.float64) for p in (line.start, line.end))
     places = start + torch.linspace(0, 1, line.points, dtype=torch.float64)[:, None] * (end - start)
     values = solution.sample(places)
@@ -169,20 +326,35 @@ def _along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, t
 def recorded(found: Measured) -> dict[str, Any]:
     """The quantities as plain data, for ``run.json``."""
     return {
-        name: {"value": m.value.tolist()} | ({} if m.place is None else {"at": m.place.tolist()})
+        name: {"value": _plain_numbers(m.value)}
+        | ({} if m.place is None else {"at": m.place.tolist()})
+        | ({} if m.error is None else {"error": _plain_numbers(m.error)})
         for name, m in found.quantities.items()
     }
 
 
-def write(found: Measured, solution: Solution, folder: Path, by_step: bool) -> list[Path]:
+def _plain_numbers(values: torch.Tensor) -> Any:
+    """Numbers as lists, None for what is none."""
+    if values.ndim == 0:
+        number = values.detach().item()
+        return number if isinstance(number, complex) or math.isfinite(number) else None
+    return [_plain_numbers(entry) for entry in values]
+
+
+def write(
+    found: Measured, solution: Solution, stated: Mapping[str, Quantity], folder: Path, by_step: bool
+) -> list[Path]:
     """The tables as CSV; returns the paths. ``by_step``: that of the probes is there already."""
-    paths = []
+    paths, labels = [], solution.labels
     if found.quantities:
-        columns = {name: m.value for name, m in found.quantities.items()}
+        columns = {
+            named(labels, name, *_field_of(stated[name], solution.fields)): m.value
+            for name, m in found.quantities.items()
+        }
         paths.append(_table(folder / QUANTITIES, columns, solution))
     if found.probes and not by_step:
         columns = {
-            name if len(fields) == 1 else f"{name}.{field}": value
+            _probe(name, field, tuple(fields), labels): value
             for name, fields in found.probes.items()
             for field, value in fields.items()
         }
@@ -192,13 +364,33 @@ def write(found: Measured, solution: Solution, folder: Path, by_step: bool) -> l
     return paths
 
 
+def heads(spec: Spec) -> dict[str, str]:
+    """What each quantity is called in tables, and its unit."""
+    problem = spec.problem
+    fields = problem.equation.fields(len(spec.on.coordinates()), tuple(problem.first))
+    stated = {} if spec.output is None else spec.output.quantities
+    return {name: named(spec.labels, name, *_field_of(q, fields)) for name, q in stated.items()}
+
+
+def _field_of(quantity: Quantity, fields: Sequence[str]) -> tuple[str, ...]:
+    """The field or component that a quantity is a value of, if it is one and nothing else."""
+    if quantity.kind not in ("mean", "max", "min", "at") or quantity.over_time == "frequency":
+        return ()
+    what = fields[0] if quantity.what is None else quantity.what
+    return (what,) if isinstance(what, str) else ()
+
+
 def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) -> Path:
     """A row for every sample and frame."""
     batch = tuple(solution.residual.shape)
     times = None if solution.times is None else solution.times.tolist()
     frames = () if times is None else (len(times),)
-    head = [*(["sample"] if batch else []), *(["t"] if times else []), *columns]
-    full = {n: torch.broadcast_to(v.detach(), (*batch, *frames)) for n, v in columns.items()}
+    time = named(solution.labels, "t")
+    head = [*(["sample"] if batch else []), *([time] if times else []), *columns]
+    full = {}
+    for name, v in columns.items():
+        own = v.detach()[..., None] if frames and v.ndim == len(batch) else v.detach()
+        full[name] = torch.broadcast_to(own, (*batch, *frames))
     rows = []
     for index in product(*(range(n) for n in (*batch, *frames))):
         sample = [_flat(index[: len(batch)], batch)] if batch else []
@@ -221,11 +413,12 @@ def _line_table(
     batch = tuple(solution.residual.shape)
     times = None if solution.times is None else solution.times.tolist()
     frames = () if times is None else (len(times),)
+    named_by = partial(named, solution.labels)
     head = [
         *(["sample"] if batch else []),
-        *(["t"] if times else []),
-        *AXES[: places.shape[1]],
-        *fields,
+        *([named_by("t")] if times else []),
+        *map(named_by, AXES[: places.shape[1]]),
+        *map(named_by, fields),
     ]
     rows = []
     for index in product(*(range(n) for n in (*batch, *frames, len(places)))):
@@ -247,16 +440,21 @@ def _write_csv(path: Path, head: list[str], rows: list[list[Any]]) -> Path:
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
     """The quantities of a run's record in words, by name; of a run in time the last frame's."""
     stated = (record["spec"].get("output") or {}).get("quantities") or {}
+    labels = {name: Label(**given) for name, given in (record["spec"].get("labels") or {}).items()}
     lines = {}
     for name, found in (record.get("quantities") or {}).items():
         given = {k: _plain(v) for k, v in stated[name].items() if v is not None}
         quantity = Quantity(**given)
         what = str(quantity)
+        unit = unit_of(labels, name, *_field_of(quantity, record.get("fields", ("u",))))
         if quantity.published is not None:
             what += f"; published {quantity.published:g}"
             if isinstance(found["value"], float) and quantity.published:
                 what += f", {100 * (found['value'] / quantity.published - 1):+.2g} %"
-        lines[name] = f"{_shown(found, bool(record.get('times')))}  ({what})"
+        single = quantity.over_time is not None or not isinstance(found["value"], list)
+        in_time = bool(record.get("times")) and not single
+        shown = _shown(found, in_time, f" {unit}" if unit else "")
+        lines[called(labels, name)] = f"{shown}  ({what})"
     return lines
 
 
@@ -264,18 +462,26 @@ def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _shown(found: Mapping[str, Any], in_time: bool) -> str:
-    value, at = found["value"], found.get("at")
+def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
+    at, error = found.get("at"), found.get("error")
+    values = torch.tensor(_numbers(found["value"]), dtype=torch.float64)
     if in_time:
-        values = torch.tensor(value, dtype=torch.float64)
         low, high = float(values.amin()), float(values.amax())
         last = values[..., -1].flatten().tolist()
-        ranged = f", from {low:.6g} to {high:.6g} over time"
-        return f"{_listed(last)}{ranged}"
-    if isinstance(value, list):
-        return _listed(torch.tensor(value, dtype=torch.float64).flatten().tolist())
+        ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
+        return f"{_listed(last)}{unit}{ranged}"
+    if values.ndim:
+        return _listed(values.flatten().tolist()) + unit
     where = "" if at is None else f" at ({', '.join(f'{x:.4g}' for x in at)})"
-    return f"{value:.6g}{where}"
+    spread = "" if error is None else f" +- {error:.1g}"
+    return f"{float(values):.6g}{spread}{unit}{where}" if values == values else "cannot be told"
+
+
+def _numbers(value: Any) -> Any:
+    """None as NaN."""
+    if isinstance(value, list):
+        return [_numbers(entry) for entry in value]
+    return math.nan if value is None else value
 
 
 def _listed(values: list[float]) -> str:

@@ -21,6 +21,9 @@ import torch
 import sciml
 from sciml.core.disk import digest, read_record, write_record
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.grid import Grid
+from sciml.core.problem.reader import FieldFile
+from sciml.core.run.files import read_solution
 from sciml.core.run.serialise import dump
 
 FILE = "run.json"
@@ -120,6 +123,22 @@ def check(folder: Path, record: Mapping[str, Any]) -> None:
             raise InputError(f"'{path}' was damaged or changed since it was written")
 
 
+def fields_of_run(folder: Path) -> dict[str, FieldFile]:
+    """The fields of a run on a grid by name, to begin another from their last frame.
+
+    Raises InputError for a run that failed, or is none.
+    """
+    summary = read(folder, RUN)
+    check(folder, summary)
+    if any(name != "converged" for name in summary["statuses"]):
+        raise InputError(f"the run in '{folder}' failed: {summary['advice']}")
+    path = folder / "solution.h5"
+    on, fields = (read_solution(path)[name] for name in ("on", "fields"))
+    if not isinstance(on, Grid):
+        raise InputError(f"the run in '{folder}' is not one on a grid")
+    return {name: FieldFile(str(path), "u", on.centring, name) for name in fields}
+
+
 def versions() -> dict[str, str]:
     """The versions of Python, of this package and of those it stands on."""
     found = {"python": platform.python_version(), "sciml-pde": sciml.__version__}
@@ -142,7 +161,7 @@ def _neighbours(folder: Path, command: str) -> str:
 
 # By the key that names a file, what else may stand beside it.
 _FILES = {
-    "file": {"file", "dataset", "centring", "element", "merge"},
+    "file": {"file", "dataset", "centring", "saved_field", "element", "merge"},
     "table": {"table", "of", "column", "outside"},
 }
 

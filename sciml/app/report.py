@@ -83,13 +83,16 @@ def worst(value: Any) -> float:
 def html(record: Mapping[str, Any], figures: Mapping[str, Path]) -> str:
     """The report as one HTML text; ``figures`` maps captions to PNG files, which go inside."""
     text = f"{record['status'].replace('_', ' ').capitalize()}. {record['advice']}"
+    doubts = record.get("doubts", [])
+    text = f"{text} But: {'; '.join(doubts)}." if doubts else text
+    solved = record["status"] == "converged"
     first = {name: file for name, file in figures.items() if name == SOLUTION}
     others = {name: file for name, file in figures.items() if name != SOLUTION}
     return document(
         record["title"],
         [
             heading(record["title"], record["description"]),
-            verdict(text, solved=record["status"] == "converged"),
+            verdict(text, solved=solved, doubted=bool(doubts)),
             section("What was solved", statement(record["spec"]["problem"])),
             section(
                 "The answer",
@@ -316,9 +319,11 @@ def _specs(records: Mapping[str, Record]) -> str:
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1f2933; --soft: #5b6673; --line: #d8dde3;
-  --ground: #fff; --panel: #f4f6f8; --good: #2e8b57; --bad: #c0392b; --mark: #fff3bf; }
+  --ground: #fff; --panel: #f4f6f8; --good: #2e8b57; --doubt: #d68910; --bad: #c0392b;
+  --mark: #fff3bf; }
 @media (prefers-color-scheme: dark) { :root { --ink: #e4e7eb; --soft: #9aa5b1; --line: #3a434d;
-  --ground: #14181c; --panel: #1e242a; --good: #57c98a; --bad: #ff7b6b; --mark: #4d4212; } }
+  --ground: #14181c; --panel: #1e242a; --good: #57c98a; --doubt: #f0b44c; --bad: #ff7b6b;
+  --mark: #4d4212; } }
 * { box-sizing: border-box; }
 body { background: var(--ground); color: var(--ink); font: 16px/1.55 system-ui, sans-serif;
   margin: 0 auto; max-width: 58rem; padding: 1rem; }
@@ -328,7 +333,8 @@ h2 { border-top: 1px solid var(--line); font-size: 1.1rem; margin: 2rem 0 .6rem;
 .lead { color: var(--soft); margin: 0; overflow-wrap: anywhere; }
 .verdict { background: var(--panel); border-left: .3rem solid; border-radius: .2rem;
   margin: 1rem 0; padding: .5rem .8rem; }
-.solved { border-color: var(--good); } .unsolved { border-color: var(--bad); }
+.solved { border-color: var(--good); } .doubted { border-color: var(--doubt); }
+.unsolved { border-color: var(--bad); }
 table { border-collapse: collapse; width: 100%; }
 td, th { border-bottom: 1px solid var(--line); padding: .35rem .8rem .35rem 0; text-align: left;
   vertical-align: top; }
@@ -416,9 +422,10 @@ def heading(title: str, description: str) -> str:
     return f'<h1>{escape(title)}</h1><p class="lead">{escape(description)}</p>'
 
 
-def verdict(text: str, *, solved: bool) -> str:
+def verdict(text: str, *, solved: bool, doubted: bool = False) -> str:
     """One sentence that says how it went."""
-    return f'<p class="verdict {"solved" if solved else "unsolved"}">{escape(text)}</p>'
+    kind = "unsolved" if not solved else "doubted" if doubted else "solved"
+    return f'<p class="verdict {kind}">{escape(text)}</p>'
 
 
 def section(title: str, *parts: str) -> str:
@@ -465,12 +472,17 @@ def note(text: str) -> str:
 
 
 def figure(caption: str, file: Path) -> str:
-    """A PNG file inside the page; nothing where it is missing."""
+    """A PNG or GIF file inside the page; nothing where it is missing."""
     if not file.is_file():
         return ""
     content, alt = file.read_bytes(), escape(caption)
-    width, height = struct.unpack(">II", content[16:24])  # of a PNG file's header
-    image = f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+    kind = file.suffix[1:]
+    # Of a file's header.
+    width, height = struct.unpack(
+        *((">II", content[16:24]) if kind == "png" else ("<HH", content[6:10]))
+    )
+    data = base64.b64encode(content).decode()
+    image = f'<img alt="{alt}" src="data:image/{kind};base64,{data}">'
     if width > _BROAD * height:  # on a phone it scrolls by itself, to be seen at all
         image = f'<div class="broad">{image}</div>'
     return f"<figure>{image}<figcaption>{alt}</figcaption></figure>"

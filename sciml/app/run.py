@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,12 +27,19 @@ from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import PLURALS, Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.run.certificate import Certificate
-from sciml.core.run.files import save_solution
-from sciml.core.run.solution import Solution, load_solution
+from sciml.core.run.files import load_fields, save_solution
+from sciml.core.run.frames import keep_state
+from sciml.core.run.labels import Labels, called
+from sciml.core.run.quantities import Output
+from sciml.core.run.solution import Solution, load_solution, sample_names
+from sciml.core.run.status import Doubt
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
 from sciml.solvers.exact import check_exact
 from sciml.solvers.resolution import resolved, with_space
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _ROUNDED = (
@@ -43,7 +50,7 @@ FRAMES = "frames.h5"
 REPORT = "report.html"
 RESIDUAL, CONVERGENCE = "residual", "convergence"
 _CAPTIONS = {
-    "stress": "Von Mises stress",
+    "mises": "Von Mises stress",
     RESIDUAL: "Residual of the discrete equations, relative to the rms of their right-hand side",
 }
 _POINTS = "Residual of the equation, and the points it was trained at"
@@ -104,11 +111,13 @@ def answer(
     setting: Setting,
     progress: Watch | None = None,
     frames: Path | None = None,
+    initial: torch.Tensor | None = None,
 ) -> Answer:
     """Discretise, set up, solve, and compare with the exact solution where the spec has one.
 
     ``frames``: the file in which a problem in time keeps its frames while it runs, and from which
-    it goes on when a run before this one was killed.
+    it goes on when a run before this one was killed. ``initial``: a first guess of a steady answer,
+    (*batch, [fields], *grid).
     """
     try:
         output.check(spec)
@@ -122,14 +131,17 @@ def answer(
     system = lower(spec, setting) if spec.problem.linear and gridded else None
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
-        solution = _solve(spec, setting, system, progress, frames)
+        solution, steps = _solve(spec, setting, system, progress, frames, initial)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
         solution = replace(solution, notes=(*solution.notes, *told))
         spec = _found(spec, solution)
         fields = _residual(system, solution)
+        solution = _told(solution, spec)
+        # A flow's values inside an obstacle are means over faces, by which its forces are measured.
+        numbers = None if spec.output is None else output.measured(solution, spec.output, steps)
         solution = _without_hole(solution, spec)
-        numbers = None if spec.output is None else output.measured(solution, spec.output)
+        solution = solution.with_derived(*(() if spec.output is None else spec.output.fields))
         fields = beside(spec.problem, spec.on, solution.value) | fields
         error = error_of(solution, spec)
     except InputError as fault:
@@ -157,36 +169,53 @@ def _solve(
     system: LinearSystem | None,
     progress: Watch | None,
     frames: Path | None,
-) -> Solution:
+    initial: torch.Tensor | None,
+) -> tuple[Solution, output.Steps | None]:
+    """The answer, and what was asked for at every step."""
     if system is not None:
-        steady: Solution = spec.solver.run(spec.solver.init(system), progress=progress)
-        return steady
+        begun = spec.solver.init(system)
+        return spec.solver.run(begun, initial=initial, progress=progress), None
     if setting.dtype != "float64":
         raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
     with torch.device(setting.device):
         state = spec.solver.init(spec.problem, spec.on)
         if progress is not None:
             progress.follow(state)
-        more: dict[str, Any] = {} if spec.problem.time is None else {"frames": frames}
-        probes = None
-        if frames is not None and spec.problem.time is not None and output.watched(spec):
-            probes = output.Probes(spec, frames.parent / output.PROBES)
-            more["observe"] = probes
+        more: dict[str, Any] = {"initial": initial}
+        if spec.problem.time is not None:
+            more = {"frames": frames}
+        steps = None
+        if output.watched(spec, kept=frames is not None):
+            steps = output.Steps(spec, None if frames is None else frames.parent / output.PROBES)
+            more["observe"] = steps
         try:
             solution: Solution = spec.solver.run(state, progress=progress, **more)
         finally:
-            if probes is not None:
-                probes.close()
-    return solution
+            if steps is not None:
+                steps.close()
+    return solution, steps
+
+
+def _told(solution: Solution, spec: Spec) -> Solution:
+    """The answer with its problem and its names, on the CPU."""
+    value, residual = solution.value.detach().cpu(), solution.residual.detach().cpu()
+    samples = sample_names(spec.problem, tuple(residual.shape), spec.labels)
+    return replace(
+        solution,
+        value=value,
+        residual=residual,
+        problem=spec.problem,
+        labels=spec.labels,
+        samples=samples,
+    )
 
 
 def _without_hole(solution: Solution, spec: Spec) -> Solution:
-    hole = hole_on(spec.problem, spec.on)
-    value = solution.value.detach().cpu()
-    if hole is not None:
-        value = torch.where(hole, torch.nan, value)
-    residual = solution.residual.detach().cpu()
-    return replace(solution, value=value, residual=residual, problem=spec.problem)
+    on = spec.on if solution.on is None else solution.on
+    hole = hole_on(spec.problem, on)
+    if hole is None:
+        return solution
+    return replace(solution, value=torch.where(hole, torch.nan, solution.value))
 
 
 def error_of(solution: Solution, spec: Spec) -> torch.Tensor | None:
@@ -251,6 +280,7 @@ def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         dtype=setting.dtype,
         seed=setting.seed,
         notes=solution.notes,
+        doubts=[str(note) for note in solution.notes if isinstance(note, Doubt)],
         status=solution.status.name.lower(),
         advice=solution.status.value,
         statuses=[status.name.lower() for status in solution.statuses],
@@ -264,6 +294,7 @@ def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         },
         certificate=None if solution.certificate is None else bounds(solution.certificate),
         unknowns=result.unknowns,
+        fields=list(solution.fields),
         times=None if solution.times is None else solution.times.tolist(),
         seconds=dict(result.seconds),
         quantities={} if result.measured is None else output.recorded(result.measured),
@@ -296,16 +327,21 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
     solution = result.solution
     try:
         paths = list(save_solution(solution, folder, result.fields))
+        hidden = result.spec.problem.obstacle is not None
+        keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
         summary["hashes"] = record.hashes(folder, paths[0].name)
         record.write(folder, summary)
         if result.measured is not None:
-            by_step = solution.times is not None and output.watched(result.spec)
-            paths += output.write(result.measured, solution, folder, by_step)
+            by_step = output.watched(result.spec, kept=True)
+            assert result.spec.output is not None
+            stated = result.spec.output.quantities
+            paths += output.write(result.measured, solution, stated, folder, by_step)
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None
-    figures, notes = draw_figures(solution, result.fields, folder, summary["title"])
+    wanted = result.spec.output
+    figures, notes = draw_figures(solution, result.fields, folder, summary["title"], wanted)
     report = add(
         folder,
         figures={caption: path.name for caption, path in figures.items()},
@@ -315,13 +351,20 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
 
 
 def draw_figures(
-    solution: Solution, fields: Mapping[str, torch.Tensor], directory: Path, title: str = ""
+    solution: Solution,
+    fields: Mapping[str, torch.Tensor],
+    directory: Path,
+    title: str = "",
+    wanted: Output | None = None,
 ) -> tuple[dict[str, Path], list[str]]:
-    """Draw the answer, its convergence and the fields beside it; files by caption, and notes.
+    """Draw the answer, what follows from it, its convergence and the fields beside it.
 
-    A note says of a figure that it cannot be drawn, and why.
+    ``wanted``: what was asked for, of which lines and moving pictures are drawn. Returns files by
+    caption, and notes, which say of a figure that it cannot be drawn, and why.
     """
+    from sciml.app import figures_derived as derived
     from sciml.app.figures import (
+        names_of_samples,
         plot_convergence,
         plot_field,
         plot_points,
@@ -330,19 +373,35 @@ def draw_figures(
     )  # fmt: skip
 
     plots: dict[str, tuple[str, Callable[[Path], Any]]] = {
-        SOLUTION: ("solution", lambda path: plot_solution(solution, path, title)),
-        "Convergence": (CONVERGENCE, lambda path: plot_convergence(solution, path)),
+        SOLUTION: ("solution.png", lambda path: plot_solution(solution, path, title)),
     }
+    if derived.is_displacement(solution):
+        plots["Deformed shape"] = ("deformed.png", partial(derived.plot_deformed, solution))
+    if derived.is_flow(solution):
+        plots["Streamlines"] = ("streamlines.png", partial(derived.plot_streamlines, solution))
+    for name in solution.kept:
+        caption = _CAPTIONS.get(name, name.replace("_", " ").capitalize())
+        plots[caption] = (f"{name}.png", partial(derived.plot_derived, solution, name))
+    for name, line in ({} if wanted is None else wanted.lines).items():
+        along = partial(derived.plot_along, solution, *output.along(solution, line))
+        plots[f"Along {called(solution.labels, name)}"] = (f"line-{name}.png", along)
+    if wanted is not None and wanted.animation:
+        plots["All frames"] = ("animation.gif", partial(derived.animate, solution))
+    plots["Convergence"] = (f"{CONVERGENCE}.png", lambda path: plot_convergence(solution, path))
     for name, values in fields.items():
         assert solution.on is not None
-        plot = plot_residual if name == RESIDUAL else plot_field
+        on, samples = discrete(solution.on), names_of_samples(solution)
         caption = _CAPTIONS.get(name, f"Coefficient {name}")
-        plots[caption] = (name, partial(plot, values, discrete(solution.on), name))
+        drawing: Callable[[], Figure] = partial(plot_field, values, on, name, samples=samples)
+        if name == RESIDUAL:
+            drawing = partial(plot_residual, values, on, name)
+        plots[caption] = (f"{name}.png", partial(_written, drawing, solution.labels))
     if solution.trained is not None and len(solution.trained.form.data.axes) > 1:
-        plots[_POINTS] = (RESIDUAL, lambda path: plot_points(solution.trained, file=path))
+        points = partial(plot_points, solution.trained)
+        plots[_POINTS] = (f"{RESIDUAL}.png", partial(_written, points, solution.labels))
     figures, notes = {}, []
     for caption, (name, draw) in plots.items():
-        path = directory / f"{name}.png"
+        path = directory / name
         note = drawn(path, draw)
         if note is None:
             figures[caption] = path
@@ -354,11 +413,32 @@ def draw_figures(
     return figures, notes
 
 
+def _written(draw: Callable[[], Figure], labels: Labels, path: Path) -> None:
+    from sciml.app.figures import labelled
+
+    labelled(draw(), labels, path)
+
+
 def read_solution(run: Path) -> Solution:
     """The solution in a run's folder, which its record vouches for, or in a file."""
     if run.is_dir() and (run / record.FILE).is_file():
         record.check(run, record.read(run, record.RUN))
     return load_solution(run)
+
+
+def redraw(run: Path, out: Path | None) -> tuple[dict[str, Path], list[str]]:
+    """Draw the figures of a run's folder, or of a file, again; see :func:`draw_figures`."""
+    solution, fields = read_solution(run), load_fields(run)
+    home, title, wanted, notes = run if run.is_dir() else run.parent, "", None, []
+    if (home / record.FILE).is_file():
+        title = record.read(home, record.RUN)["title"]
+        try:
+            spec = run_spec(home)
+            solution, wanted = replace(solution, problem=spec.problem), spec.output
+        except InputError as error:  # its data lie elsewhere by now
+            notes.append(f"lines and moving pictures are not drawn: {error}")
+    figures, more = draw_figures(solution, fields, out or home, title, wanted)
+    return figures, [*notes, *more]
 
 
 def run_spec(folder: Path, overrides: Iterable[str] = ()) -> Spec:

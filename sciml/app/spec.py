@@ -2,18 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 from sciml.app.yaml import Source, SpecError, path_of
-from sciml.core.errors import InputError
+from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Geometry, Mesh
 from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.place import check_place, placed
 from sciml.core.problem.problem import Problem
+from sciml.core.run.labels import Label
 from sciml.core.run.quantities import Output
+
+
+@dataclass(frozen=True)
+class Range:
+    """From ``low`` to ``high``, evenly, or with ``log`` evenly in the logarithm.
+
+    Raises InputError where it is empty, or a logarithm has none above zero.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if not (isfinite(self.low) and isfinite(self.high) and self.low < self.high):
+            raise InputError(f"{self.low:g} is not below {self.high:g}")
+        if self.log and not self.low > 0:
+            raise InputError("a logarithm needs a range above zero")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What ``sciml sweep`` sweeps: parameters of the problem, each over its range.
+
+    ``tolerance``: of the quantities, relative to the largest value of each. ``published``: of
+    quantities by name the largest value over the sweep, as others report it.
+    """
+
+    over: Mapping[str, Range]
+    tolerance: float = 1e-3
+    published: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not 1e-12 < self.tolerance < 1:
+            raise InputError(
+                f"tolerance {self.tolerance:g}: give one between 1e-12 and 1", ".tolerance"
+            )
+        if not self.over:
+            raise InputError("give over: {k: {low: 1, high: 100}}, parameters to sweep", ".over")
 
 
 @dataclass(frozen=True)
@@ -22,7 +64,8 @@ class Spec:
 
     Exactly one of ``grid``, ``mesh``, ``geometry`` and ``points`` is given. ``solver`` is one of
     ``sciml.solvers``; ``Auto()`` where the file gives none. ``output``: the numbers to report.
-    ``source`` is the text it was read from.
+    ``labels``: what fields, coordinates, parameters and these numbers are called, and their units.
+    ``sweep``: what the numbers are followed over. ``source`` is the text it was read from.
     """
 
     problem: Problem
@@ -32,6 +75,8 @@ class Spec:
     points: Points | None = None
     solver: Any = None
     output: Output | None = None
+    labels: Mapping[str, Label] = field(default_factory=dict)
+    sweep: Sweep | None = None
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
@@ -47,6 +92,18 @@ class Spec:
                 f"write {{kind: cg, preconditioner: {{kind: {self.solver.kind}}}}}",
                 "solver.kind",
             )
+
+        for name in () if self.sweep is None else self.sweep.over:
+            self.check_swept(name, f"sweep.over.{name}")
+
+    def check_swept(self, name: str, key: str | None = None) -> None:
+        """Raise InputError for what is no parameter that is a number."""
+        known = self.problem.parameters
+        if name not in known:
+            tail = did_you_mean(name, known) if known else ": the problem has no parameters"
+            raise InputError(f"there is no parameter '{name}'{tail}", key)
+        if not isinstance(known[name], (int, float)):
+            raise InputError(f"'{name}' is not a number that could be swept", key)
 
     @cached_property
     def on(self) -> Grid | Mesh | Points:

@@ -1,10 +1,12 @@
-"""``sciml sweep``: the quantities of a spec against one of its parameters, solved where it counts.
+"""``sciml sweep``: the quantities of a spec against its parameters, solved where it counts.
 
 The curve is first a Chebyshev series on 5, 9, 17, ... points, each set part of the next: as long as
 its last coefficients shrink at every doubling, and until they are below the tolerance. A curve that
-is not so smooth is a cubic spline, whose intervals are halved until it meets the values in their
-middles twice in a row, and its integral Simpson's rule (Vitenti et al. 2024, arXiv 2412.13423).
-What was solved before serves both. The points of a round are one batch, solved together.
+is not so smooth is a cubic spline of the same points' angle, whose intervals are halved until it
+meets the values in their middles, and its integral Simpson's rule, after it has nearly met those of
+the interval before (Vitenti et al. 2024, arXiv 2412.13423). What was solved before serves both. The
+points of a round are one batch, solved together; each starts from the answers around it. Over
+several parameters there is a product of such series.
 """
 
 from __future__ import annotations
@@ -12,41 +14,52 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.interpolate import BarycentricInterpolator, CubicSpline
+from scipy.optimize import minimize_scalar
 
+from sciml.app.output import heads, last
 from sciml.app.read import explain
 from sciml.app.run import Setting, answer
-from sciml.app.spec import Spec
+from sciml.app.spec import Range, Spec, Sweep
 from sciml.core.disk import atomic_write
-from sciml.core.errors import InputError, SolveError, did_you_mean
+from sciml.core.errors import InputError, SolveError
+from sciml.core.run.labels import named
 
-# Values of all quantities (points, quantities) at parameters (points,).
+# Values of all quantities (points, quantities) at places (points,) or (points, parameters).
 Evaluate = Callable[[np.ndarray], np.ndarray]
 _FIRST, _MOST = 5, 2000
 _TRIED = 17  # points of a series, by which it must have shown that its coefficients shrink
 _SHRINKS = 0.3
 _PASSES = 2
-_NARROW = 1e-6  # an interval, of 2, that is halved no more: the curve jumps
+_FALLS = 16  # so much a spline's error falls when its intervals are halved
+_NARROW = 1e-6  # an interval, of 1, that is halved no more: the curve jumps
 
 
 @dataclass(frozen=True)
 class Over:
-    """The parameter that is swept: ``name=low:high``, evenly in its logarithm with ``:log``."""
+    """The parameter that is swept, and its range."""
 
     name: str
-    low: float
-    high: float
-    log: bool = False
+    range: Range
 
     def at(self, s: np.ndarray) -> np.ndarray:
         """The parameter at places -1 to 1."""
-        share = (np.asarray(s) + 1) / 2
-        if self.log:
-            return np.asarray(self.low * (self.high / self.low) ** share)
-        return np.asarray(self.low + share * (self.high - self.low))
+        share, low, high = (np.asarray(s) + 1) / 2, self.range.low, self.range.high
+        if self.range.log:
+            return np.asarray(low * (high / low) ** share)
+        return np.asarray(low + share * (high - low))
+
+    def place(self, parameter: np.ndarray) -> np.ndarray:
+        """The places of values of the parameter."""
+        value, low, high = np.asarray(parameter, np.float64), self.range.low, self.range.high
+        if self.range.log:
+            return np.asarray(2 * np.log(value / low) / np.log(high / low) - 1)
+        return np.asarray(2 * (value - low) / (high - low) - 1)
 
 
 def read_over(text: str) -> Over:
@@ -62,11 +75,10 @@ def read_over(text: str) -> Over:
         raise InputError(
             f"--over '{text}': write a parameter and its range, k=1:100 or k=1:100:log"
         )
-    if not low < high:
-        raise InputError(f"--over '{text}': {low:g} is not below {high:g}")
-    if len(parts) == 3 and not low > 0:
-        raise InputError(f"--over '{text}': a logarithm needs a range above zero")
-    return Over(name.strip(), low, high, len(parts) == 3)
+    try:
+        return Over(name.strip(), Range(low, high, len(parts) == 3))
+    except InputError as error:
+        raise InputError(f"--over '{text}': {error.message}") from None
 
 
 @dataclass(frozen=True)
@@ -93,59 +105,240 @@ class Curve:
 
     def __call__(self, parameter: np.ndarray) -> np.ndarray:
         """The curve at other values of the parameter, (points, quantities)."""
-        share = np.asarray(parameter, dtype=np.float64)
-        if self.over.log:
-            share = np.log(share / self.over.low) / np.log(self.over.high / self.over.low)
-        else:
-            share = (share - self.over.low) / (self.over.high - self.over.low)
-        if self.kind == "spline":
-            return np.asarray(CubicSpline(self.places, self.values)(2 * share - 1))
-        return np.asarray(BarycentricInterpolator(self.places, self.values)(2 * share - 1))
+        place = np.clip(self.over.place(parameter), -1, 1)
+        if self.kind == "chebyshev":
+            return np.asarray(BarycentricInterpolator(self.places, self.values)(place))
+        own, angle = (np.arccos(-np.clip(s, -1, 1)) / np.pi for s in (self.places, place))
+        return np.asarray(CubicSpline(own, self.values)(angle))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of solves along the parameter."""
+        return (len(self.places),)
+
+    def extremes(self) -> dict[str, tuple[tuple[float, tuple[float]], tuple[float, tuple[float]]]]:
+        """Of each quantity the least and the largest value on the curve, each with its place."""
+        found = {}
+        for k, name in enumerate(self.names):
+            least, most = self._least(k, 1.0), self._least(k, -1.0)
+            found[name] = (least, (-most[0], most[1]))
+        return found
+
+    def _least(self, k: int, sign: float) -> tuple[float, tuple[float]]:
+        """The least value of a quantity times a sign, and where."""
+
+        def function(places: np.ndarray) -> np.ndarray:
+            return sign * self(self.over.at(places))[:, k]
+
+        tried = np.linspace(-1, 1, 4001)
+        values = function(tried)
+        at = int(np.argmin(values))
+        bounds = tried[max(at - 1, 0)], tried[min(at + 1, len(tried) - 1)]
+        found = minimize_scalar(
+            lambda s: float(function(np.array([s]))[0]),
+            bounds=bounds,
+            method="bounded",
+            options={"xatol": 1e-10},
+        )
+        value, place = min((float(values[at]), tried[at]), (float(found.fun), found.x))
+        return value, (float(self.over.at(place)),)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Quantities against several parameters, on a product of Chebyshev points.
+
+    ``places``: per parameter (n,), increasing; ``values`` (n, m, ..., quantities). ``error``,
+    ``converged``: as of a curve.
+    """
+
+    names: tuple[str, ...]
+    overs: tuple[Over, ...]
+    places: tuple[np.ndarray, ...]
+    values: np.ndarray
+    error: float
+    converged: bool
+
+    def __call__(self, *parameters: np.ndarray) -> np.ndarray:
+        """The table at a product of other values, one vector per parameter."""
+        found = self.values
+        for axis, (over, own, wanted) in enumerate(
+            zip(self.overs, self.places, parameters, strict=True)
+        ):
+            joined = BarycentricInterpolator(own, found, axis=axis)
+            found = np.asarray(joined(over.place(wanted)))
+        return found
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Number of solves along each parameter."""
+        return self.values.shape[:-1]
+
+    def extremes(self) -> dict[str, tuple[tuple[float, tuple[float, ...]], ...]]:
+        """Of each quantity the least and the largest value that was solved, each with its place."""
+        found = {}
+        for k, name in enumerate(self.names):
+            of = self.values[..., k]
+            pair = []
+            for index in (of.argmin(), of.argmax()):
+                places = np.unravel_index(int(index), of.shape)
+                where = (
+                    float(o.at(p[i]))
+                    for o, p, i in zip(self.overs, self.places, places, strict=True)
+                )
+                pair.append((float(of[places]), tuple(where)))
+            found[name] = tuple(pair)
+        return found
+
+
+def stated(
+    spec: Spec, over: Sequence[str], tolerance: float | None
+) -> tuple[tuple[Over, ...], float]:
+    """What a command and a spec say is swept, and the tolerance; the command goes before."""
+    own = spec.sweep
+    if not over and own is None:
+        raise InputError(
+            "say what is swept: --over k=1:100, or sweep: {over: {k: {low: 1, high: 100}}} "
+            "in the spec"
+        )
+    if tolerance is None:
+        tolerance = Sweep.tolerance if own is None else own.tolerance
+    if over or own is None:
+        return tuple(map(read_over, over)), tolerance
+    return tuple(Over(name, given) for name, given in own.over.items()), tolerance
 
 
 def sweep(
     spec: Spec,
-    over: Over,
+    over: Over | Sequence[Over],
     tolerance: float,
     setting: Setting,
     told: Callable[[str], None] = lambda line: None,
-) -> Curve:
-    """The curves of all quantities to a relative ``tolerance``; raises InputError, SolveError."""
+) -> Curve | Table:
+    """The curves of all quantities, or their table over several parameters.
+
+    To a relative ``tolerance``. Raises InputError, SolveError.
+    """
+    overs = (over,) if isinstance(over, Over) else tuple(over)
     if spec.output is None or not spec.output.quantities:
         raise InputError(
             explain(InputError("give output: {quantities: ...}, what is swept for"), spec)
         )
     if not 1e-12 < tolerance < 1:
         raise InputError(f"--tolerance {tolerance:g}: give one between 1e-12 and 1")
-    known = spec.problem.parameters
-    if over.name not in known:
-        tail = did_you_mean(over.name, known) if known else ": the problem has no parameters"
-        raise InputError(f"--over: there is no parameter '{over.name}'{tail}")
-    names, count = tuple(spec.output.quantities), 0
+    for k, one in enumerate(overs):
+        if one.name in [other.name for other in overs[:k]]:
+            raise InputError(f"--over: '{one.name}' is swept twice")
+        try:
+            spec.check_swept(one.name)
+        except InputError as error:
+            raise InputError(f"--over: {error.message}") from None
+    names, solves = tuple(heads(spec).values()), Solves(spec, overs, setting, told)
+    shown = tuple(replace(one, name=named(spec.labels, one.name)) for one in overs)
+    if len(overs) == 1:
+        return traced(lambda s: solves(s[:, None]), names, shown[0], tolerance)
+    return tabulated(solves, names, shown, tolerance)
 
-    def evaluate(places: np.ndarray) -> np.ndarray:
-        nonlocal count
-        count += len(places)
-        told(f"{len(places)} solves, {count} in all")
-        return _solved(spec, over, over.at(places), setting)
 
-    return traced(evaluate, names, over, tolerance)
+_KEPT = 2**28  # bytes of answers that start others
 
 
-def _solved(spec: Spec, over: Over, parameters: np.ndarray, setting: Setting) -> np.ndarray:
-    """The quantities of a batch, (points, quantities); in time those of the last frame."""
-    given = {**spec.problem.parameters, over.name: tuple(map(float, parameters))}
-    result = answer(replace(spec, problem=replace(spec.problem, parameters=given)), setting)
-    for status, k in zip(result.solution.statuses, parameters, strict=False):
-        if not status.success:
-            raise SolveError(f"at {over.name} = {k:g}: {status}")
-    assert result.measured is not None
-    columns = []
-    for measurement in result.measured.quantities.values():
-        value = measurement.value.detach()
-        value = value if result.solution.times is None else value[..., -1]
-        columns.append(np.broadcast_to(value.numpy(), parameters.shape))
-    return np.stack(columns, -1)
+class Solves:
+    """Quantities at places (n, parameters) of -1 to 1, solved as one batch: (n, quantities).
+
+    A steady answer starts from those that were found before: along one parameter from what lies
+    between its neighbours, of several from the nearest. ``count``, ``iterations``: in all.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        overs: Sequence[Over],
+        setting: Setting,
+        told: Callable[[str], None] = lambda line: None,
+        started: bool = True,
+    ) -> None:
+        self.spec, self.overs, self.setting, self.told = spec, tuple(overs), setting, told
+        trained = getattr(spec.solver, "reads_problem", False)
+        self.started = started and spec.problem.time is None and not trained
+        self.count = self.iterations = 0
+        self.places = np.empty((0, len(self.overs)))
+        self.answers: torch.Tensor | None = None
+
+    def __call__(self, places: np.ndarray) -> np.ndarray:
+        """Those of a batch, in time of the last frame; raises SolveError where one fails."""
+        parameters = [over.at(column) for over, column in zip(self.overs, places.T, strict=True)]
+        given = {o.name: tuple(map(float, p)) for o, p in zip(self.overs, parameters, strict=True)}
+        problem = self.spec.problem
+        spec = replace(
+            self.spec, problem=replace(problem, parameters={**problem.parameters, **given}),
+            sweep=None,
+        )  # fmt: skip
+        guess = self._guess(places)
+        if guess is not None and getattr(spec.solver, "continuation", None) is not None:
+            spec = replace(spec, solver=replace(spec.solver, continuation=None))
+        result = answer(spec, self.setting, initial=guess)
+        for status, *where in zip(result.solution.statuses, *parameters, strict=False):
+            if not status.success:
+                at = ", ".join(f"{o.name} = {k:g}" for o, k in zip(self.overs, where, strict=True))
+                raise SolveError(f"at {at}: {status}")
+        new = int(result.solution.stats.iterations.sum())
+        self.count, self.iterations = self.count + len(places), self.iterations + new
+        self.told(f"{len(places)} solves, {self.count} in all, {self.iterations} iterations")
+        self._keep(places, result.solution.value)
+        assert result.measured is not None
+        columns = []
+        for measurement in result.measured.quantities.values():
+            value = last(measurement, result.solution).detach()
+            columns.append(np.broadcast_to(value.numpy(), (len(places),)))
+        return np.stack(columns, -1)
+
+    def _keep(self, places: np.ndarray, value: torch.Tensor) -> None:
+        size = value.numel() * value.element_size()
+        if not self.started or len(value) != len(places):
+            return
+        known = self.answers
+        if known is not None and known.numel() * known.element_size() + size > _KEPT:
+            return
+        self.places = np.concatenate([self.places, places])
+        self.answers = value if known is None else torch.cat([known, value])
+
+    def _guess(self, places: np.ndarray) -> torch.Tensor | None:
+        if self.answers is None:
+            return None
+        if len(self.overs) > 1:
+            gap = np.square(places[:, None] - self.places[None]).sum(-1)
+            return self.answers[gap.argmin(1)].nan_to_num(0.0)
+        order = np.argsort(self.places[:, 0])
+        known, here = self.places[order, 0], places[:, 0]
+        right = np.clip(np.searchsorted(known, here), 1, len(known) - 1)
+        share = (here - known[right - 1]) / (known[right] - known[right - 1])
+        weight = torch.from_numpy(np.clip(share, 0, 1)).reshape(-1, *(1,) * (self.answers.ndim - 1))
+        low, high = self.answers[order[right - 1]], self.answers[order[right]]
+        return torch.lerp(low, high, weight.to(low.dtype)).nan_to_num(0.0)
+
+
+def tabulated(
+    evaluate: Evaluate, names: Sequence[str], overs: Sequence[Over], tolerance: float
+) -> Table:
+    """A table on Chebyshev points, twice as many along each parameter until the series converges.
+
+    ``evaluate`` takes places (n, parameters).
+    """
+    sizes, known = [_FIRST] * len(overs), dict[tuple[float, ...], np.ndarray]()
+    while True:
+        axes = [np.cos(np.pi * np.arange(n) / (n - 1))[::-1].round(15) for n in sizes]
+        points = list(product(*(map(float, axis) for axis in axes)))
+        new = [p for p in points if p not in known]
+        known |= dict(zip(new, evaluate(np.array(new)), strict=True))
+        values = np.array([known[p] for p in points]).reshape(*sizes, len(names))
+        tails = [_tail(np.moveaxis(values, k, 0).reshape(n, -1)) for k, n in enumerate(sizes)]
+        finer = [2 * n - 1 if t > tolerance else n for n, t in zip(sizes, tails, strict=True)]
+        done = finer == sizes
+        if done or np.prod(finer) > _MOST:
+            error = float(max(tails))
+            return Table(tuple(names), tuple(overs), tuple(axes), values, error, done)
+        sizes = finer
 
 
 def traced(evaluate: Evaluate, names: Sequence[str], over: Over, tolerance: float) -> Curve:
@@ -186,47 +379,74 @@ def _splined(
     places: np.ndarray,
     values: np.ndarray,
 ) -> Curve:
-    """Intervals halved until each has met its middle twice."""
-    passed = np.zeros(len(places) - 1, dtype=int)
-    worst = np.inf
+    """Intervals of the angle halved until each has met its middle twice; what is known serves."""
+    angles = np.arange(len(places)) / (len(places) - 1)
+    known = dict(zip(angles.tolist(), values, strict=True))
+    angles = angles[:: (len(places) - 1) // (_FIRST - 1)]
+    passed, worst, converged = np.zeros(_FIRST - 1, dtype=int), np.inf, True
     while (passed < _PASSES).any():
         left = np.flatnonzero(passed < _PASSES)
-        narrowest = np.diff(places)[left].min()
-        if len(places) + len(left) > _MOST or narrowest < _NARROW:
-            return Curve(names, over, places, values, "spline", worst, False)
-        spline = CubicSpline(places, values)
-        middles = (places[left] + places[left + 1]) / 2
-        found = evaluate(middles)
+        middles = (angles[left] + angles[left + 1]) / 2
+        new = np.array([m for m in middles.tolist() if m not in known])
+        if len(known) + len(new) > _MOST or np.diff(angles)[left].min() < _NARROW:
+            converged = False
+            break
+        if len(new):
+            known |= dict(zip(new.tolist(), evaluate(_of_angle(new)), strict=True))
+        values = np.array([known[m] for m in angles.tolist()])
+        spline, found = CubicSpline(angles, values), np.array([known[m] for m in middles.tolist()])
         size = np.abs(values).max(0)
         scale = np.where(size > 0, size, 1.0)
         gap = np.abs(spline(middles) - found) / scale
-        width = (places[left + 1] - places[left])[:, None]
+        width = (angles[left + 1] - angles[left])[:, None]
         simpson = (values[left] + 4 * found + values[left + 1]) / 6
-        whole = np.stack([spline.integrate(places[i], places[i + 1]) for i in left]) / width
+        whole = np.stack([spline.integrate(angles[i], angles[i + 1]) for i in left]) / width
         worst_of = np.maximum(gap, np.abs(whole - simpson) / scale).max(1)
         worst = float(worst_of.max())
-        marks = np.where(worst_of <= tolerance, passed[left] + 1, 0)
+        near, met = worst_of <= _FALLS * tolerance, worst_of <= tolerance
+        marks = np.where(met & (passed[left] > 0), _PASSES, np.where(near, 1, 0))
         passed[left] = marks
-        passed = np.insert(passed, left + 1, marks)
-        places = np.insert(places, left + 1, middles)
-        values = np.insert(values, left + 1, found, axis=0)
-    return Curve(names, over, places, values, "spline", worst, True)
+        passed, angles = np.insert(passed, left + 1, marks), np.insert(angles, left + 1, middles)
+    angles = np.array(sorted(known))
+    values = np.array([known[m] for m in angles.tolist()])
+    return Curve(names, over, _of_angle(angles), values, "spline", worst, converged)
 
 
-def write(curve: Curve, folder: Path) -> list[Path]:
-    """``sweep.csv``, a row for every solve, and ``sweep.png``; the paths."""
-    from sciml.app.figures import plot_curves
+def _of_angle(angle: np.ndarray) -> np.ndarray:
+    """The place, -1 to 1, of an angle in half turns: Chebyshev points are those of even angles."""
+    return np.asarray(-np.cos(np.pi * angle))
+
+
+def write(found: Curve | Table, folder: Path) -> list[Path]:
+    """``sweep.csv``, a row for every solve, and ``sweep.png``; the paths.
+
+    The picture has curves against one parameter, maps over two, and is left out for more.
+    """
+    from sciml.app.figures import plot_curves, plot_maps
 
     folder.mkdir(parents=True, exist_ok=True)
     table, picture = folder / "sweep.csv", folder / "sweep.png"
+    overs = (found.over,) if isinstance(found, Curve) else found.overs
+    axes = (found.places,) if isinstance(found, Curve) else found.places
+    parameters = [over.at(own) for over, own in zip(overs, axes, strict=True)]
     with atomic_write(table) as temporary, open(temporary, "w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow([curve.over.name, *curve.names])
-        rows.writerows([k, *row] for k, row in zip(curve.parameter, curve.values, strict=True))
-    dense = curve.over.at(np.linspace(-1, 1, 400))
-    lines: Mapping[str, np.ndarray] = dict(zip(curve.names, curve(dense).T, strict=True))
-    marks = dict(zip(curve.names, curve.values.T, strict=True))
-    plot_curves(
-        dense, lines, curve.over.name, picture, marks=(curve.parameter, marks), log=curve.over.log
-    )
+        rows.writerow([*(over.name for over in overs), *found.names])
+        solved = found.values.reshape(-1, len(found.names))
+        rows.writerows([*p, *row] for p, row in zip(product(*parameters), solved, strict=True))
+    if isinstance(found, Curve):
+        over, dense = found.over, found.over.at(np.linspace(-1, 1, 400))
+        lines: Mapping[str, np.ndarray] = dict(zip(found.names, found(dense).T, strict=True))
+        marks = dict(zip(found.names, found.values.T, strict=True))
+        plot_curves(
+            dense, lines, over.name, picture, marks=(parameters[0], marks), log=over.range.log
+        )
+    elif len(overs) == 2:
+        fine = [over.at(np.linspace(-1, 1, 160)) for over in overs]
+        values = found(*fine)
+        maps = {name: values[..., k] for k, name in enumerate(found.names)}
+        logs = overs[0].range.log, overs[1].range.log
+        plot_maps(fine[0], fine[1], maps, (overs[0].name, overs[1].name), picture, logs=logs)
+    else:
+        return [table]
     return [table, picture]

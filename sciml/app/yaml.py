@@ -172,12 +172,17 @@ def parse_yaml(text: str, name: str = "spec") -> Source:
 
 
 def override(source: Source, text: str) -> Source:
-    """``source`` with one value replaced: ``"grid.shape=[65, 65]"``, the value read as YAML."""
+    """``source`` with one value replaced: ``"grid.shape=[65, 65]"``, the value read as YAML.
+
+    Without a value, ``"solver="``, the key is removed.
+    """
     name, equals, value_text = text.partition("=")
     place = Place(f"--set {text if len(text) <= 60 else text[:57] + '...'}")
     parts = name.strip().split(".")
     if not equals or not all(parts):
         raise SpecError("write key.path=value, for example solver.rtol=1e-6", place)
+    if not value_text.strip():
+        return _without(source, parts, place)
     try:
         given = parse_yaml(value_text.strip(), place.source)
     except SpecError as error:
@@ -194,6 +199,38 @@ def override(source: Source, text: str) -> Source:
         values.setdefault(key, place)
         keys.setdefault(key, place)
     return Source(source.name, source.text, _replaced(source.data, path, given.data), values, keys)
+
+
+def _without(source: Source, parts: list[str], place: Place) -> Source:
+    """``source`` without a key."""
+    path: Key = ()
+    above, data = source.data, source.data
+    for part in parts:
+        path, above = (*path, _index(data, part, path, place)), data
+        if isinstance(above, list):
+            place_in = int(part)
+            data = above[place_in]
+        elif part in (above or {}):
+            data = above[part]
+        else:
+            known = ", ".join(map(str, above or {})) or "nothing"
+            where = dotted(path[:-1]) or "the spec"
+            raise SpecError(f"'{part}' cannot be removed; {where} has {known}", place)
+    if isinstance(above, list):
+        rest: Any = [entry for k, entry in enumerate(above) if k != path[-1]]
+        # The entries after the one that is gone have other numbers now.
+        path = path[:-1]
+        values, keys = (
+            {k: v for k, v in found.items() if k[: len(path)] != path or k == path}
+            for found in (source.values, source.keys)
+        )
+        return Source(source.name, source.text, _replaced(source.data, path, rest), values, keys)
+    rest = {name: entry for name, entry in above.items() if name != path[-1]}
+    values, keys = (
+        {k: v for k, v in found.items() if k[: len(path)] != path}
+        for found in (source.values, source.keys)
+    )
+    return Source(source.name, source.text, _replaced(source.data, path[:-1], rest), values, keys)
 
 
 def _index(data: Any, part: str, path: Key, place: Place) -> str | int:

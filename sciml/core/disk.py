@@ -8,12 +8,16 @@ memory or die. The hash is that of the hashes of 4 MB each, which are taken at o
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
+import resource
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -26,9 +30,11 @@ if TYPE_CHECKING:
     import h5py
 
 BLOCK = 512  # bytes before HDF5's own; a power of two
+_OVERHEAD = 1 << 17
 _SEALED = b"sciml sealed 1 sha256 "
 _PART = 1 << 22
 _COMMENT = b"\n<!-- sciml sha256 %s -->\n"
+_NUMBER = re.compile(r"(?:errno = |os error )(\d+)")  # as HDF5 and safetensors tell it
 # What atomic_write leaves when its process is killed.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.\w+)?")
 
@@ -39,7 +45,8 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
     The directory is made where it is missing. The temporary file is new and its name drawn, so that
     nobody can put a link in its place beforehand. When the block raises, it goes and ``path`` stays
-    as it was.
+    as it was. What libraries raise of a failing disk, each as it likes, is an OSError with its
+    number.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +58,28 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_directory(path.parent)
+    except Exception as error:
+        found = _NUMBER.search(str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_room(path: str | Path, size: int) -> None:
+    """Raise OSError where a file of ``size`` bytes and HDF5's own 128 kB has no room at ``path``.
+
+    HDF5 must not find out by itself: what it cannot close it keeps, and ends the process later.
+    """
+    place = Path(path).parent
+    place.mkdir(parents=True, exist_ok=True)
+    wanted, most = size + _OVERHEAD, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    limits = {errno.EFBIG: most if most != resource.RLIM_INFINITY else math.inf}
+    limits[errno.ENOSPC] = shutil.disk_usage(place).free
+    for number, room in limits.items():
+        if wanted > room:
+            raise OSError(number, os.strerror(number), str(path))
 
 
 def _sync_directory(directory: Path) -> None:
@@ -225,11 +252,12 @@ def refuse_links(file: h5py.File, name: str, key: str | None = None) -> None:
     import h5py
 
     known: set[Any] = set()
-
-    def visit(group: h5py.Group) -> None:
+    left = [file["/"]]
+    while left:
+        group = left.pop()
         place = h5py.h5o.get_info(group.id).addr
         if place in known:  # hard links may make a circle
-            return
+            continue
         known.add(place)
         for entry in group:
             link = group.get(entry, getlink=True)
@@ -239,8 +267,6 @@ def refuse_links(file: h5py.File, name: str, key: str | None = None) -> None:
                 continue
             inner = group[entry]
             if isinstance(inner, h5py.Group):
-                visit(inner)
+                left.append(inner)
             elif isinstance(inner, h5py.Dataset) and (inner.external or inner.is_virtual):
                 raise InputError(f"{name}: the values of '{entry}' lie in another file", key)
-
-    visit(file)

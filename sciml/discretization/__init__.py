@@ -20,6 +20,7 @@ from sciml.core.problem.place import discrete
 from sciml.core.problem.problem import Problem
 
 # Loaded for what they register.
+from sciml.discretization.elements import derived as _derived_on_meshes  # noqa: F401
 from sciml.discretization.elements import elasticity, scalar  # noqa: F401
 from sciml.discretization.elements import functionals as _on_meshes  # noqa: F401
 from sciml.discretization.volumes import (  # noqa: F401
@@ -28,6 +29,7 @@ from sciml.discretization.volumes import (  # noqa: F401
     nonlinear,
     systems,
 )
+from sciml.discretization.volumes import derived as _derived_on_grids  # noqa: F401
 from sciml.discretization.volumes import functionals as _on_grids  # noqa: F401
 from sciml.discretization.volumes.memory import memory_estimate
 

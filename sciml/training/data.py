@@ -14,7 +14,6 @@ has the numbers from 2 B k on.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
@@ -27,6 +26,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from sciml.core.errors import InputError
+from sciml.core.memory import free_bytes
 from sciml.core.problem.grid import SIDES, Box, Grid
 from sciml.core.run.serialise import dump
 from sciml.datasets.family import Family
@@ -499,30 +499,6 @@ def hold(data: StoredSamples, dtype: torch.dtype, device: torch.device) -> Store
     place, held = (places or [_HOST])[0], stacked(data, len(data))
     points = None if held.points is None else held.points.to(place, dtype)
     return TensorData(held.x.to(place, dtype), held.y.to(place, dtype), points)
-
-
-def free_bytes(device: torch.device) -> int:
-    """Free memory of a GPU, or of the host within the limit of this control group."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return max(0, min(_free_of_host(), _free_of_group()))
-
-
-def _free_of_group() -> int:
-    group = Path("/sys/fs/cgroup")
-    try:
-        limit, used = (int((group / f"memory.{n}").read_text()) for n in ("max", "current"))
-    except (OSError, ValueError):  # no such system, or the limit is the word max
-        return sys.maxsize
-    return limit - used
-
-
-def _free_of_host() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(1024 * int(line.split()[1]) for line in lines if line[:12] == "MemAvailable")
-    except (OSError, StopIteration):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 class Sampling:

@@ -31,14 +31,17 @@ from sciml.core.problem.equation import Equation, NavierStokes
 from sciml.core.problem.grid import SIDES, Grid
 from sciml.core.problem.problem import Condition, Obstacle, Problem
 from sciml.discretization import discretize
-from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
-from sciml.discretization.volumes.obstacle import Cut
+from sciml.discretization.volumes.coefficients import Data, data, depends_on, evaluate
+from sciml.discretization.volumes.layout import layout
+from sciml.discretization.volumes.obstacle import Cut, cut
 from sciml.solvers.flow.loops import survey, tendency_u, tendency_v
 from sciml.solvers.flow.staggered import (
     Component,
     End,
     Sides,
     Walls,
+    component_of,
+    ends,
     fill_pressure,
     places,
     sampled,
@@ -49,6 +52,7 @@ from sciml.solvers.linear.multigrid import Multigrid
 
 # Small beside 1, yet seen in single precision: what regularises the operator for multigrid.
 _SLIGHT = 1e-5
+_INSIDE = "problem.obstacle.inside"
 _OF_END = {
     "wall": Condition(neumann=0.0),
     "outlet": Condition(dirichlet=0.0),
@@ -69,6 +73,21 @@ def pressure_problem(problem: Problem, ends: tuple[tuple[End, End], ...]) -> Pro
     return Problem(
         problem.box, Equation(kind="poisson"), boundary, hole, parameters=problem.parameters
     )
+
+
+def lay_out(
+    problem: Problem, grid: Grid
+) -> tuple[Problem, Data, Cut | None, tuple[Component, Component]]:
+    """The pressure's problem, the context, the obstacle as it cuts the cells, and the faces."""
+    kinds = ends(problem)
+    inner = pressure_problem(problem, kinds)
+    lay = layout(inner, grid, torch.float64, "cpu")
+    info = data(problem, lay, torch.float64, torch.device("cpu"))
+    if problem.obstacle is not None and "t" in depends_on(problem.obstacle.inside, info, _INSIDE):
+        raise InputError("an obstacle in a flow does not move: leave t out", _INSIDE)
+    hole = cut(inner, lay, info)
+    faces = component_of(0, grid, kinds, hole), component_of(1, grid, kinds, hole)
+    return inner, info, hole, faces
 
 
 @dataclass(frozen=True)

@@ -24,23 +24,20 @@ from sciml.core.problem.dispatch import Dispatch
 from sciml.core.problem.equation import NavierStokes
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Obstacle, Problem
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
 from sciml.discretization.instants import instants
-from sciml.discretization.volumes.coefficients import Data, data, depends_on, evaluate
-from sciml.discretization.volumes.layout import layout
+from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
 from sciml.discretization.volumes.memory import check_memory
-from sciml.discretization.volumes.obstacle import cut
-from sciml.solvers.flow.flow import Flow, StaggeredFlow, pressure_problem, pressure_solver
-from sciml.solvers.flow.staggered import NO_GRADIENTS, Sides, Walls, component, ends
+from sciml.solvers.flow.flow import Flow, StaggeredFlow, lay_out, pressure_solver
+from sciml.solvers.flow.staggered import NO_GRADIENTS, Sides, Walls
 from sciml.solvers.linear.iteration import check_options
 
 # (problem, on, rtol): the flow set up, and remarks on it.
 flows: Dispatch[tuple[StaggeredFlow, tuple[str, ...]]] = Dispatch("solved by projection")
 
-_INSIDE = "problem.obstacle.inside"
 _ANYTHING = 1e15  # a tolerance that no unit of time makes sense of
 
 
@@ -116,7 +113,8 @@ class Projection:
             channel = channel.batched(tuple(initial.shape[:-3]))
         run = Run(self, channel, progress, observe)
         identity = fingerprint(channel.problem, channel.grid, self, initial)
-        record = Frames(run.instants, frames, identity)
+        mark = lineage_of(channel.problem, channel.grid, self, initial)
+        record = Frames(run.instants, frames, identity, Lineage(mark, torch.clone))
         run.go(record, initial)
         seconds = time.perf_counter() - start
         return run.solution(record, state.notes, state.setup_seconds, seconds)
@@ -137,23 +135,18 @@ def _channel(problem: Problem, on: Grid, rtol: float) -> tuple[StaggeredFlow, tu
     if on.scheme is not None:
         raise InputError("projection has a scheme of its own: leave it out", "grid.scheme")
     _check(problem, equation)
-    grid, notes = _cells(on.bind(problem.box))
-    kinds = ends(problem)
-    inner = pressure_problem(problem, kinds)
-    lay = layout(inner, grid, torch.float64, "cpu")
-    info = data(problem, lay, torch.float64, torch.device("cpu"))
-    if problem.obstacle is not None and "t" in depends_on(problem.obstacle.inside, info, _INSIDE):
-        raise InputError("an obstacle in a flow does not move: leave t out", _INSIDE)
+    given = on.bind(problem.box)
+    grid = given.cells
+    notes: tuple[str, ...] = ()
+    if grid != given:
+        nodes, between = ("{} x {}".format(*g.shape) for g in (given, grid))
+        notes = (f"{nodes} nodes: values are at the centres of the {between} cells between",)
+    inner, info, hole, faces = lay_out(problem, grid)
     if problem.obstacle is not None and not _at_rest(problem.obstacle, info):
         raise InputError(
             "an obstacle in a flow is at rest: boundary: {dirichlet: [0, 0]}",
             "problem.obstacle.boundary",
         )
-    hole = cut(inner, lay, info)
-    faces = (
-        component(0, grid, kinds, hole),
-        component(1, grid, kinds, hole),
-    )
     openings = faces[0].open, faces[1].open
     batch = tuple(torch.broadcast_shapes(*(p.shape for p in info.parameters.values())))
     key = "problem.equation.viscosity"
@@ -202,14 +195,6 @@ def _check(problem: Problem, equation: NavierStokes) -> None:
         raise InputError(
             f"unknown field '{unknown[0]}': the fields of a flow are u and v", "problem.initial"
         )
-
-
-def _cells(grid: Grid) -> tuple[Grid, tuple[str, ...]]:
-    if grid.centring == "cell":
-        return grid, ()
-    cells = Grid((grid.shape[0] - 1, grid.shape[1] - 1), "cell", grid.domain)
-    nodes, between = ("{} x {}".format(*g.shape) for g in (grid, cells))
-    return cells, (f"{nodes} nodes: values are at the centres of the {between} cells between",)
 
 
 def _viscosity(value: torch.Tensor, batch: tuple[int, ...]) -> np.ndarray:
@@ -294,7 +279,9 @@ class Run:
     def _frame(self, flow: Flow, begin: float, end: float) -> None:
         """Steps from one frame, or an instant at which data change, to the next."""
         channel, tolerance = self.channel, self.solver.steady_tolerance
-        t, walls, force = begin, channel.sides.at(begin), channel.force(begin)
+        # What switches at the instant itself counts from the first step on.
+        first = begin + 1e-12 * (end - begin) if begin in self.landings else begin
+        t, walls, force = begin, channel.sides.at(first), channel.force(first)
         steady_force, wanted = channel.steady_force, self.solver.step
         if wanted is not None:
             wanted = (end - begin) / math.ceil((end - begin) / wanted * (1 - 1e-9))

@@ -326,7 +326,7 @@ def _wrap(line: np.ndarray, faces: bool) -> None:
         line[:, 0], line[:, -1] = line[:, -2], line[:, 1]
 
 
-def component(axis: int, grid: Grid, ends: Ends, hole: Cut | None) -> Component:
+def component_of(axis: int, grid: Grid, ends: Ends, hole: Cut | None) -> Component:
     """The faces of one velocity."""
     shape = tuple(n + (k == axis) for k, n in enumerate(grid.shape))
     opening, free = np.ones(shape), np.ones(shape)

@@ -23,7 +23,10 @@ def read_stored(path: str | Path, kind: str) -> StoredWeights:
 
     Raises InputError for what is missing, damaged, a pickle, of another kind, or not finite.
     """
-    return read_file(_found(str(path)), kind)
+    stored = read_file(_found(str(path)), kind)
+    if not isinstance(stored.options, dict):
+        raise InputError(f"'{stored.path}': its options are no mapping but {stored.options!r}")
+    return stored
 
 
 def shipped() -> dict[str, Path]:

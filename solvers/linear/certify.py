@@ -86,6 +86,7 @@ _CHECK = 4  # Lanczos steps between two looks at the Ritz values
 _PLAIN = 1e-5  # the rounding of products in double precision above which they are extended
 _LOST = 0.1  # the share of lambda* above which rounding leaves no upper bound
 _SAFETY = 10.0  # of the estimate of kappa
+_COMPATIBLE = 1e-8  # of a right-hand side: so much along the kernel is rounding
 _INDEFINITE = 1e-6  # a coarse eigenvalue below minus this share of the largest is no rounding
 
 
@@ -108,7 +109,7 @@ def certify(
     is too little. For a singular system u counts up to a constant. Where rounding or the cycle
     leave no upper bound, ``upper`` is infinite and the certificate's ``reason`` says why. Raises
     InputError for an operator that is not symmetric definite, found out on the way too, or no
-    stencil, and for a ``u`` of another shape.
+    stencil, for a singular system without a solution, and for a ``u`` of another shape.
     """
     if steps < 0:
         raise InputError(f"certify: steps must be at least 0; got {steps}")
@@ -120,6 +121,7 @@ def certify(
     if system.b.is_complex():
         raise InputError("certify needs a real right-hand side and this one is complex")
     x, b = torch.broadcast_tensors(_unknowns(u, system), system.b.double())
+    _check_compatible(A, b)
     B, sound = _positive_cycle(A)
     spectrum = _smallest_eigenvalue(A, B, margin, probability, seed)
     spectrum = replace(spectrum, usable=spectrum.usable & sound)
@@ -177,6 +179,19 @@ def _definite(A: LinearMap) -> Stencil:
     if bool((A.diagonal() <= 0).any()):
         raise _indefinite("an entry of its diagonal is not positive")
     return A.to(torch.float64)
+
+
+def _check_compatible(A: Stencil, b: torch.Tensor) -> None:
+    """Raise InputError where there is no solution that u could be near to."""
+    if not singular_symmetric(A):
+        return
+    flat = b.flatten(-A.dimension)
+    share = flat.mean(-1).abs() * A.size**0.5 / flat.norm(dim=-1).clamp_min(1e-300)
+    if float(share.max()) > _COMPATIBLE:
+        raise InputError(
+            "certify: the operator is singular, constants are its kernel, and the right-hand side "
+            f"has {float(share.max()):.1e} of its norm along them: there is no solution"
+        )
 
 
 def _indefinite(why: str) -> InputError:

@@ -432,21 +432,26 @@ def _row_by_row(
     None where no sample's rows differ, or none has converged so.
     """
     sizes, dimension = sizes.double(), len(A.shape)
-    positive = torch.where(sizes > 0, sizes, torch.inf)
-    smallest = positive.amin(tuple(range(-dimension, 0)), keepdim=True)
-    if not bool((sizes.amax() > _ALIKE * smallest).any()) or not bool(torch.isfinite(sizes).all()):
+    smallest, largest = sizes.flatten(-dimension).aminmax(dim=-1)
+    if not bool(torch.isfinite(largest).all()):
         return None
-    weights = torch.maximum(sizes, smallest).reciprocal()
-    scale = norm(right * weights, dimension)
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    target, before = _ALIKE * ledger.rtol, torch.full_like(scale, torch.inf)
-    singular, root = singular_symmetric(A), weights.sqrt()
-    inverse = None if M is None else _Rescaled(M, root.reciprocal(), A if singular else None)
-    rescaled = _Rescaled(A, root), inverse
+    if bool((smallest == 0).any()):
+        positive = torch.where(sizes > 0, sizes, torch.inf)
+        smallest = positive.amin(tuple(range(-dimension, 0)))
+        sizes = torch.maximum(sizes, spread(smallest, dimension))
+    if not bool((largest.amax() > _ALIKE * smallest).any()):
+        return None
     claimed, first = ledger.codes == _STATUSES.index(Status.CONVERGED), ledger.count
-    residual = norm(r * weights, dimension) / scale
+    scaled = right / sizes
+    scale = norm(scaled, dimension)
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    residual = norm(torch.div(r, sizes, out=scaled), dimension) / scale
+    target, before = _ALIKE * ledger.rtol, torch.full_like(scale, torch.inf)
     if not bool((claimed & (residual > target)).any()):
         return None
+    singular, root = singular_symmetric(A), sizes.rsqrt()
+    inverse = None if M is None else _Rescaled(M, root.reciprocal(), A if singular else None)
+    rescaled = _Rescaled(A, root), inverse
     poor = claimed & ~(residual <= target)
     for _ in range(_ROUNDS):
         due = poor & (residual <= 0.5 * before)
@@ -462,7 +467,7 @@ def _row_by_row(
         found = torch.isfinite(step).flatten(-dimension).all(-1) & due
         x += torch.where(spread(found, dimension), step * root, 0.0)
         _true_residual(A, x, right, singular, r)
-        residual = norm(r * weights, dimension) / scale
+        residual = norm(r / sizes, dimension) / scale
         poor = claimed & ~(residual <= target)
     ledger.codes = torch.where(poor, _STATUSES.index(Status.STAGNATED), ledger.codes)
     worst = float(residual[claimed].max())

@@ -23,10 +23,10 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import looked_up_outside
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
-from sciml.core.run.status import Status
+from sciml.core.run.status import Doubt, Status
 from sciml.discretization.fourier.evolution import Evolution, common_batch, evolution
 from sciml.discretization.fourier.exponential import Stepper, stepper
 from sciml.discretization.instants import Instants, instants
@@ -308,7 +308,12 @@ class ETDRK4:
         begin = time.perf_counter()
         first = _first(state.evolution, initial)
         mark = "" if frames is None else fingerprint(state.problem, state.grid, self, first)
-        kept = Frames(state.times, frames, mark)
+        begun = None
+        if frames is not None:
+            # Steps are counted per interval between frames.
+            own = lineage_of(state.problem, state.interval, state.grid, self, first)
+            begun = Lineage(own, partial(_first, state.evolution))
+        kept = Frames(state.times, frames, mark, begun)
         with torch.no_grad():
             run = StepDoubling(self.rtol, self.step, self.max_steps, state, kept, first, progress)
             run.complete()
@@ -404,6 +409,8 @@ def _note_on_space(found: Evolution, kept: torch.Tensor, times: tuple[float, ...
     if float(share) <= _TAIL:
         return []
     return [
-        f"under-resolved in space: at t = {times[int(frame)]:.4g} the highest third of the modes "
-        f"holds {float(share):.2g} of the norm; take a finer grid"
+        Doubt(
+            f"under-resolved in space: at t = {times[int(frame)]:.4g} the highest third of the "
+            f"modes holds {float(share):.2g} of the norm; take a finer grid"
+        )
     ]

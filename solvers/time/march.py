@@ -11,12 +11,13 @@ estimate of its error (:class:`Scheme`). It is accepted where for every sample a
     q = ||error||_rms / (atol + rtol scale) <= 1,      scale = max(||y||_rms, ||y_new||_rms)
 
 (of a second-order equation the largest norms so far, since displacement and velocity vanish in
-turn). Unless it is given, atol is a billionth of the largest norm so far, so that a problem in
-other units takes the same steps. The next one is h 0.9 q^(-0.7/p) q_before^(0.4/p) (Gustafsson
-1991), p the exponent of the estimate, or h 0.9 q^(-1/p), if that is another step worth a set-up.
-Every frame is hit exactly: what is left of an interval is cut into equal steps. So are the instants
-at which data begin or cease to change (:mod:`sciml.discretization.instants`); where they jump, a
-step ends just before and the method begins anew just after.
+turn). Unless it is given, atol is a billionth of the largest norm so far, or rtol times it where
+that is less, so that a problem in other units takes the same steps. The next one is
+h 0.9 q^(-0.7/p) q_before^(0.4/p) (Gustafsson 1991), p the exponent of the estimate, or
+h 0.9 q^(-1/p), if that is another step worth a set-up. Every frame is hit exactly: what is left of
+an interval is cut into equal steps. So are the instants at which data begin or cease to change
+(:mod:`sciml.discretization.instants`); where they jump, a step ends just before and the method
+begins anew just after.
 
 A batch goes in lockstep, with one step for all. A sample that blows up, or that asks for ever
 smaller steps, is dropped: NaN from there on, while the others go on.
@@ -45,7 +46,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import looked_up_outside
-from sciml.core.run.frames import Frames, fingerprint
+from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
@@ -171,7 +172,7 @@ _ALIVE = -1
 
 _SIDE = 1e-14  # how far from a jump, relative to the time passed, the steps beside it end
 _FINEST = 1e-13  # the least local error that rounding leaves to be estimated
-_ATOL = 1e-9  # of the largest norm so far
+_ATOL = 1e-9  # of the largest norm so far, and no more than rtol: what was asked is met beside it
 _FROM_REST = 1e-3  # of the whole time, in the place of a size over a rate
 _NOTHING = 1e-300  # so that no error beside no allowance is no error
 _DISTURBANCE = 1e-12  # of the largest norm, to see whether steps are stable
@@ -193,7 +194,7 @@ class Tolerances:
 
     def allowed(self, size: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
         """atol + rtol ``size``, of the shape of both."""
-        atol = _ATOL * largest if self.atol is None else self.atol
+        atol = min(_ATOL, self.rtol) * largest if self.atol is None else self.atol
         return atol + self.rtol * size
 
 
@@ -593,12 +594,16 @@ _NOWHERE = Instants((), ())
 
 @dataclass(frozen=True)
 class TimeState:
-    """A system of ODEs, the times of its frames, where steps land, what identifies the run."""
+    """A system of ODEs, the times of its frames, where steps land, what identifies the run.
+
+    ``lineage``: what identifies it without its end.
+    """
 
     system: NonlinearSystem
     times: tuple[float, ...]
     instants: Instants = _NOWHERE
     fingerprint: str = ""
+    lineage: str = ""
     setup_seconds: float = 0.0
 
 
@@ -606,7 +611,8 @@ class Integrator(ABC):
     """Interface of the integrators of ``inertia u'' + mass u' + F(u, t) = 0``.
 
     ``rtol``: the estimated error of one step relative to the solution, both as root mean squares
-    over the grid; with ``atol`` added where that is small, left out 1e-9 of the largest so far.
+    over the grid; with ``atol`` added where that is small, left out 1e-9 of the largest so far, or
+    rtol where that is less.
     ``step``: a fixed step, lowered so that
     a whole number of them joins two frames; its estimated errors are still held against ``rtol``.
     """
@@ -644,8 +650,8 @@ class Integrator(ABC):
                 "solver.step",
             )
         seconds = time.perf_counter() - start
-        mark = fingerprint(problem, on, self)
-        return TimeState(system, problem.time.instants, found, mark, seconds)
+        marks = fingerprint(problem, on, self), lineage_of(problem, on, self)
+        return TimeState(system, problem.time.instants, found, *marks, seconds)
 
     def run(
         self,
@@ -671,7 +677,8 @@ class Integrator(ABC):
         start = time.perf_counter()
         with torch.no_grad():
             scheme = self.scheme(system, state.times[0])
-            kept = Frames(state.times, frames, mark)
+            begun = Lineage(state.lineage, system.restrict) if initial is None else None
+            kept = Frames(state.times, frames, mark, begun)
             found = kept.count
             step = scheme.fixed_step if self.step is None else self.step
             tolerances = Tolerances(self.rtol, self.atol, step)

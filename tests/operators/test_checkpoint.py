@@ -25,6 +25,7 @@ from sciml.core.problem.grid import Box, Grid
 from sciml.core.run.weights import FILE, read_file, refuse_pickle, write_weights
 from sciml.operators import MgNO, Operator, PODDeepONet, Signature, checkpoint
 from sciml.operators.checkpoint import KIND, OLDER, _read_options, load_operator, save_operator
+from sciml.solvers.learned.weights import read_stored
 
 GRID = Grid((9, 10), domain=Box((0.0, -1.0), (1.0, 2.5)))
 SIGNATURE = Signature(("a", "f"), ("u",), GRID, ("dirichlet", "neumann"))
@@ -296,10 +297,26 @@ def test_signature_that_is_none_is_refused(folder: Path) -> None:
     rewrite(folder, signature=signature)
     with pytest.raises(InputError, match="lower missing"):
         load_operator(folder)
-    for other in (3, None, {**signature, "lower": ["a"]}, {**signature, "lower": 0}):
+    whole = {**signature, "lower": [0.0, -1.0]}
+    for other in (3, None, {**whole, "lower": ["a", 0]}, {**whole, "lower": 0},
+                  {**whole, "inputs": "af"}, {**whole, "boundary": None}):  # fmt: skip
         rewrite(folder, signature=other)
         with pytest.raises(InputError, match="describes no operator: its signature"):
             load_operator(folder)
+    rewrite(folder, signature=None)
+    with pytest.raises(InputError, match=r"it must have inputs, outputs, .*; it is None"):
+        load_operator(folder)
+
+
+def test_a_header_of_other_kinds_is_refused(folder: Path) -> None:
+    stored = read_file(folder / FILE, KIND)
+    nothing: Any = None
+    write_weights(folder / FILE, KIND, stored.options, stored.tensors, nothing)
+    with pytest.raises(InputError, match="its provenance is no mapping but None"):
+        load_operator(folder)
+    write_weights(folder / FILE, "a preconditioner", nothing, stored.tensors, {})
+    with pytest.raises(InputError, match="its options are no mapping but None"):
+        read_stored(folder / FILE, "a preconditioner")
 
 
 def test_shared_and_strided_weights_are_saved(tmp_path: Path) -> None:

@@ -98,5 +98,9 @@ states_at_points: Dispatch[Any] = Dispatch("solved")
 measures: Dispatch[Any] = Dispatch("asked for quantities")
 # (problem, on, value): the energy that the body stores, shape batch.
 stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
+# (problem, on): by name how fields are derived from an answer, Derivations.
+derives: Dispatch[Any] = Dispatch("differentiated")
+# The same, of forces alone, where they are not among them.
+forces: Dispatch[Any] = Dispatch("asked for forces")
 # (problem, on, value, points): the value at points between the place's own.
 samples: Dispatch[torch.Tensor] = Dispatch("sampled")

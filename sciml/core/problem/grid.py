@@ -122,6 +122,13 @@ class Grid:
         return replace(self, domain=domain)
 
     @property
+    def cells(self) -> Grid:
+        """The cells between its nodes; a grid of cells itself."""
+        if self.centring == "cell":
+            return self
+        return replace(self, shape=tuple(n - 1 for n in self.shape), centring="cell")
+
+    @property
     def spacing(self) -> tuple[float, ...]:
         """Distance h between neighbouring points along each axis."""
         domain = self.box

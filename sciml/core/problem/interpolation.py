@@ -18,14 +18,24 @@ def interpolate(
     ``ticks``: the evenly spaced places of the grid's points, (n,) per axis. The result has the
     shape (*batch, *points); beyond the first and last tick it is extended linearly.
     """
-    low, weight = [], []
-    for p, t in zip(points, ticks, strict=True):
-        position = (p - t[0]) / (t[-1] - t[0]) * (len(t) - 1)
-        index = position.floor().clamp(0, len(t) - 2)
-        low.append(index.long())
-        weight.append((position - index).to(values.dtype))
+    pairs = [between(p, t) for p, t in zip(points, ticks, strict=True)]
+    return weighed(values, [low for low, _ in pairs], [weight for _, weight in pairs])
+
+
+def between(point: torch.Tensor, ticks: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tick below a point, and the point's distance from it in spacings."""
+    position = (point - ticks[0]) / (ticks[-1] - ticks[0]) * (len(ticks) - 1)
+    index = position.floor().clamp(0, len(ticks) - 2)
+    return index.long(), position - index
+
+
+def weighed(
+    values: torch.Tensor, low: Sequence[torch.Tensor], shares: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Values (*batch, *grid) between the points ``low`` and the next ones, one tensor per axis."""
+    weight = [share.to(values.dtype) for share in shares]
     total = torch.zeros((), dtype=values.dtype, device=values.device)
-    for corner in product((0, 1), repeat=len(ticks)):
+    for corner in product((0, 1), repeat=len(weight)):
         place: Any = (Ellipsis, *(i + s for i, s in zip(low, corner, strict=True)))
         factors = [w if s else 1 - w for w, s in zip(weight, corner, strict=True)]
         total = total + math.prod(factors[1:], start=factors[0]) * values[place]

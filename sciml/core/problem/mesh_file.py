@@ -25,7 +25,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -531,6 +531,49 @@ def _assembled(
 
 # What meshio reads.
 
+# Formats whose readers look for a bracket or a card for ever where the file ends before it.
+_ENDLESS = {".msh": ("ansys", "rb"), **dict.fromkeys((".bdf", ".nas", ".fem"), ("nastran", "r"))}
+_PAST = 100  # readings at the end of a file
+
+
+class _Ending:
+    """A file that raises EOFError where its end is read again and again."""
+
+    def __init__(self, file: IO[Any]) -> None:
+        self.file, self.past, self.name = file, 0, file.name
+
+    def read(self, size: int = -1) -> Any:
+        """As a file's."""
+        return self._told(self.file.read(size))
+
+    def readline(self) -> Any:
+        """As a file's."""
+        return self._told(self.file.readline())
+
+    def _told(self, found: Any) -> Any:
+        self.past += not found
+        if self.past > _PAST:
+            raise EOFError("it ends within a part that it began")
+        return found
+
+    # By these NumPy reads binary parts.
+
+    def fileno(self) -> int:
+        """As a file's."""
+        return self.file.fileno()
+
+    def tell(self) -> int:
+        """As a file's."""
+        return self.file.tell()
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As a file's."""
+        return self.file.seek(offset, whence)
+
+    def flush(self) -> None:
+        """As a file's."""
+        self.file.flush()
+
 
 def _read_meshio(path: Path) -> _Content:
     import meshio
@@ -541,13 +584,24 @@ def _read_meshio(path: Path) -> _Content:
         check_xml(path)
     if suffix == ".cgns":
         _check_cgns(path)
-    raw = meshio.read(path)
-    blocks = [(b.type, np.atleast_2d(np.asarray(b.data, dtype=np.int64))) for b in raw.cells]
+    if suffix in _ENDLESS:
+        name, mode = _ENDLESS[suffix]
+        with open(path, mode) as file:
+            raw = meshio.read(_Ending(file), name)
+    else:
+        raw = meshio.read(path)
+    blocks = [(b.type, _rows_of(b.type, b.data)) for b in raw.cells]
     groups = _groups(raw)
     if suffix == ".su2":
         names = _markers(path)
         groups = {names.get(name, name): members for name, members in groups.items()}
     return _Content(np.asarray(raw.points, dtype=np.float64), blocks, groups)
+
+
+def _rows_of(kind: str, data: Any) -> np.ndarray:
+    """The points of every cell of a block, (cells, points), also of one that has none."""
+    rows = np.asarray(data, dtype=np.int64)
+    return np.atleast_2d(rows) if rows.size else rows.reshape(0, _KINDS.get(kind, (0, 1))[1])
 
 
 def _markers(path: Path) -> dict[str, str]:
@@ -581,7 +635,9 @@ def _check_cgns(path: Path) -> None:
 
 
 def _check_references(path: Path) -> None:
-    """Refuse data outside the file's folder, in XDMF and HDF5."""
+    """Refuse data outside the file's folder: in XDMF, in HDF5, and what Abaqus includes."""
+    if path.suffix.lower() == ".inp":
+        _check_included(path)
     files = [path] if path.suffix.lower() in _HDF5 else []
     if path.suffix.lower() == ".xdmf":
         text = path.read_text("utf-8", "replace")
@@ -602,6 +658,26 @@ def _check_references(path: Path) -> None:
     for file in dict.fromkeys(files):
         if file.is_file() and file.suffix.lower() != ".bin":
             _check_hdf5(file)
+
+
+def _check_included(path: Path) -> None:
+    folder, known, left = path.parent.resolve(), {path.resolve()}, [path.resolve()]
+    while left:
+        text = left.pop().read_text("utf-8", "replace")
+        for line in re.findall(r"^[ *]*INCLUDE[^,\n]*,.*$", text, re.I | re.M):
+            name = line.split("=")[-1].strip()
+            # meshio looks in the directory that the program runs in first.
+            target = (Path(name) if Path(name).exists() else folder / name).resolve()
+            if not target.is_relative_to(folder):
+                raise InputError(
+                    f"{path.name} includes '{name}', outside its folder: put it beside it",
+                    "mesh.file",
+                )
+            if target in known:
+                raise InputError(f"{path.name}: '{name}' is included twice", "mesh.file")
+            if target.is_file():
+                known.add(target)
+                left.append(target)
 
 
 def _check_hdf5(path: Path) -> None:
@@ -745,8 +821,15 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
     return Mesh(group["points"][()], group["cells"][()], **named, element=element)
 
 
-def write_vtu(path: Path, mesh: Mesh, arrays: Mapping[str, np.ndarray]) -> None:
+def write_vtu(
+    path: Path,
+    mesh: Mesh,
+    arrays: Mapping[str, np.ndarray],
+    of_elements: Mapping[str, np.ndarray] | None = None,
+) -> None:
     """The mesh with ``arrays`` of a value per node or per element; (3, nodes) is a vector.
+
+    ``of_elements``: those that are of elements for certain.
 
     Named subdomains go along as cell arrays of 0 and 1, as ``read_mesh`` takes them.
     """
@@ -756,7 +839,8 @@ def write_vtu(path: Path, mesh: Mesh, arrays: Mapping[str, np.ndarray]) -> None:
     points = np.zeros((len(mesh.nodes), 3))
     points[:, : mesh.dimension] = mesh.nodes
     at_nodes = {k: v.T.copy() for k, v in arrays.items() if v.shape[-1] == len(points)}
-    at_cells = {k: [v] for k, v in arrays.items() if k not in at_nodes}
+    cell_arrays = {k: v for k, v in arrays.items() if k not in at_nodes} | dict(of_elements or {})
+    at_cells = {k: [v.T.copy()] for k, v in cell_arrays.items()}
     for name, members in mesh.subdomains.items():
         mask = np.zeros(len(mesh.cells), dtype=np.int32)
         mask[members] = 1

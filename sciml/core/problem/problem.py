@@ -159,6 +159,21 @@ class Problem:
                 "problem",
             )
 
+        self._check_start()
+
+    def _check_start(self) -> None:
+        """A saved run keeps no u_t, without which an equation of second order does not go on."""
+        second = type(self.equation) is Equation and self.equation.m not in (0, 0.0)
+        saved = [
+            v for v in self.first.values() if isinstance(v, FieldFile) and v.saved_field is not None
+        ]
+        if second and saved and "ut" not in self.first:
+            raise InputError(
+                "a saved run keeps u, not u_t, from which an equation of second order in time goes "
+                "on: give ut: too, or the run itself a longer end",
+                "problem.initial",
+            )
+
     @property
     def box(self) -> Box:
         """The domain; raises InputError for a problem on a mesh."""

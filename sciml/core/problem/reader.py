@@ -45,11 +45,14 @@ class FieldFile:
     grid are taken as they are, others are interpolated linearly from a grid that spans the domain,
     given at its nodes or at the centres of its cells as ``centring`` says. Where it says nothing,
     n values for a grid of n cells between n + 1 nodes are the cells', all others the nodes'.
+    ``saved_field``: of a saved solution the field of this name, in time as its last frame has it,
+    zero inside an obstacle.
     """
 
     file: str
     dataset: str | None = None
     centring: Literal["node", "cell"] | None = None
+    saved_field: str | None = None
 
 
 @dataclass(frozen=True)
@@ -342,7 +345,39 @@ def _load_hdf5(path: Path, source: FieldFile, key: str) -> Any:
                 else f"name the dataset of {source.file}: one of {', '.join(names)}",
                 key,
             )
+        if source.saved_field is not None:
+            return _of_solution(file, source, key)
+        if wanted.strip("/") == "u" and "times" in file and "residual" in file:
+            raise InputError(
+                f"{source.file} holds {len(file['times'])} frames of a run, not a batch: write "
+                f"{{run: {path.parent}}}, whose last frame is taken",
+                key,
+            )
         return np.asarray(file[wanted][...])
+
+
+def _fields(file: Any) -> list[str]:
+    """The names of a saved solution's fields."""
+    return [str(name) for name in file["u"].attrs.get("fields", ())]
+
+
+def _of_solution(file: Any, source: FieldFile, key: str) -> Any:
+    """A field of a saved solution, (*batch, *grid)."""
+    import numpy as np
+
+    if "u" not in file or "residual" not in file:
+        raise InputError(f"{source.file} holds no solution, of which a field could be taken", key)
+    fields, values = _fields(file), np.asarray(file["u"][...])
+    if source.saved_field not in fields:
+        raise InputError(
+            f"{source.file} has no field '{source.saved_field}'; it has {', '.join(fields)}", key
+        )
+    batch = file["residual"].ndim
+    if "times" in file:
+        values = values.take(-1, axis=batch)
+    if len(fields) > 1:
+        values = values.take(fields.index(str(source.saved_field)), axis=batch)
+    return np.nan_to_num(values)
 
 
 def _number(number: float) -> Compiled:

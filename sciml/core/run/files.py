@@ -5,32 +5,48 @@ carry a hash (see :mod:`sciml.core.disk`).
 
 ``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
 order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
-names; ``times`` of the frames; ``residual`` and ``statuses`` per sample; groups ``stats`` and,
-where there are bounds of the error, ``certificate``; group ``fields`` for what was plotted beside
-u, such as K; group ``mesh`` in place of the grid. Frames go to ParaView as ``solution.pvd``, an
-index of the files in ``frames/``.
+names, what they are called (``names``) and their ``units``; ``times`` of the frames; ``residual``
+and ``statuses`` per sample; groups ``stats`` and, where there are bounds of the error,
+``certificate``; group ``fields`` for what was plotted beside u, such as K; group ``derived`` for
+what follows from u, such as stresses, with ``components``, and of elements under ``NAME_elements``;
+group ``mesh`` in place of the grid. Frames go to ParaView as ``solution.pvd``, an index of the
+files in ``frames/``. There arrays have the names and units of their labels.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import quoteattr
 
 import h5py
 import meshio
 import numpy as np
 import torch
 
-from sciml.core.disk import BLOCK, atomic_write, is_sealed, refuse_links, seal, seal_xml, write_text
+from sciml.core.disk import (
+    BLOCK,
+    atomic_write,
+    check_room,
+    is_sealed,
+    refuse_links,
+    seal,
+    seal_xml,
+    write_text,
+)
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import read_mesh_group, write_mesh_group, write_vtu
 from sciml.core.run.certificate import Certificate
+from sciml.core.run.derived import Derived
+from sciml.core.run.labels import Label, named, unit_of
+from sciml.core.run.serialise import dump
 from sciml.core.run.status import Status
 
 if TYPE_CHECKING:
@@ -62,6 +78,7 @@ def save_solution(
     fields = fields or {}
     directory = Path(directory)
     paths = [directory / "solution.h5"]
+    check_room(paths[0], _size(solution, fields))
     with atomic_write(paths[0]) as temporary:
         _write_h5(temporary, solution, fields)
         seal(temporary)
@@ -79,7 +96,8 @@ def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Te
     assert solution.on is not None
     if isinstance(solution.on, Mesh):
         with atomic_write(stem.with_suffix(".vtu")) as temporary:
-            write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields))
+            inner = _derived_arrays(solution, inner=True)
+            write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields), inner)
             seal_xml(temporary)
         return stem.with_suffix(".vtu")
     if isinstance(solution.on, Points):
@@ -102,7 +120,8 @@ def _save_series(solution: Solution, directory: Path) -> Path:
     assert solution.times is not None
     axis, entries = solution.residual.ndim, []
     for k, instant in enumerate(solution.times.tolist()):
-        frame = replace(solution, value=solution.value.select(axis, k), times=None)
+        kept = {n: replace(d, value=d.value.select(axis, k)) for n, d in solution.kept.items()}
+        frame = replace(solution, value=solution.value.select(axis, k), times=None, kept=kept)
         path = _save_paraview(frame, directory / "frames" / f"{k:04d}", {})
         entries.append(f'<DataSet timestep="{instant!r}" file="frames/{path.name}"/>')
     index = directory / "solution.pvd"
@@ -115,12 +134,27 @@ def _save_series(solution: Solution, directory: Path) -> Path:
     return index
 
 
+def _size(solution: Solution, fields: Mapping[str, torch.Tensor]) -> int:
+    """About how many bytes the file will have."""
+    stored = [solution.value, solution.stats.residuals, *fields.values()]
+    bytes_ = sum(part.numel() * part.element_size() for part in stored)
+    if isinstance(solution.on, Mesh):
+        bytes_ += solution.on.points.nbytes + 2 * solution.on.cells.nbytes
+    return bytes_
+
+
 def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]) -> None:
     with h5py.File(path, "w", userblock_size=BLOCK) as file:
         file.attrs["format"] = FORMAT
         file.attrs["solver"] = repr(solution.solver)
         file["u"] = _array(solution.value)
+        labels = solution.labels
         file["u"].attrs["fields"] = list(solution.fields)
+        file["u"].attrs["names"] = [named(labels, name) for name in solution.fields]
+        file["u"].attrs["units"] = [unit_of(labels, name) for name in solution.fields]
+        file.attrs["labels"] = json.dumps(dump(labels))
+        if solution.samples:
+            file["samples"] = np.array(solution.samples, dtype=h5py.string_dtype())
         if solution.times is not None:
             file["times"] = _array(solution.times)
         if solution.measure is not None:
@@ -151,6 +185,16 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
             _write_certificate(file.create_group("certificate"), solution.certificate)
         for name, values in fields.items():
             file[f"fields/{name}"] = _array(values)
+        for name, field in solution.kept.items():
+            for key, part in ((name, field.value), (f"{name}_elements", field.inner)):
+                if part is not None:
+                    file[f"derived/{key}"] = _array(part)
+                    file[f"derived/{key}"].attrs.update(
+                        components=list(field.components),
+                        vector=field.vector,
+                        name=named(labels, name),
+                        units=unit_of(labels, name),
+                    )
 
 
 def read_solution(path: str | Path) -> dict[str, Any]:
@@ -189,7 +233,27 @@ def read_solution(path: str | Path) -> dict[str, Any]:
             fields=tuple(str(name) for name in u.attrs.get("fields", ("u",))),
             measure=_tensor(file["measure"]) if "measure" in file else None,
             certificate=_read_certificate(file["certificate"]) if "certificate" in file else None,
+            kept=_read_derived(file["derived"]) if "derived" in file else {},
+            labels={k: Label(**v) for k, v in json.loads(file.attrs.get("labels", "{}")).items()},
+            samples=tuple(name.decode() for name in file["samples"][()])
+            if "samples" in file
+            else (),
         )
+
+
+def _read_derived(group: h5py.Group) -> dict[str, Derived]:
+    found = {}
+    for name, values in group.items():
+        if name.removesuffix("_elements") in group and name.endswith("_elements"):
+            continue
+        inner = group.get(f"{name}_elements")
+        found[name] = Derived(
+            _tensor(values),
+            tuple(str(component) for component in values.attrs["components"]),
+            None if inner is None else _tensor(inner),
+            bool(values.attrs["vector"]),
+        )
+    return found
 
 
 def _write_certificate(group: h5py.Group, certificate: Certificate) -> None:
@@ -267,17 +331,55 @@ def _paraview_arrays(
     names, value = solution.fields, solution.value
     if len(names) > 1:
         parts = value.movedim(-len(shape) - 1, 0)
-        named = {**dict(zip(names, parts, strict=True)), **fields}
+        found = {**dict(zip(names, parts, strict=True)), **fields}
     else:
-        named = {names[0]: value, **fields}
-    for name in [name for name, values in named.items() if values.is_complex()]:
-        values = named.pop(name)
-        named |= {f"{name}_real": values.real, f"{name}_imag": values.imag}
+        found = {names[0]: value, **fields}
+    found = {named(solution.labels, name): values for name, values in found.items()}
     arrays: dict[str, np.ndarray] = {}
-    for name, values in named.items():
+    for name, values in _real(found).items():
         samples = _array(values).reshape(-1, *shape)[:BATCH_ARRAYS]
         single = values.ndim == len(shape)
         arrays |= {name if single else f"{name}_{i}": v for i, v in enumerate(samples)}
+    return arrays | _derived_arrays(solution)
+
+
+def _real(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Complex ones in two parts, ``u_real`` and ``u_imag``, at the end."""
+    found = {name: values for name, values in arrays.items() if not values.is_complex()}
+    for name, values in arrays.items():
+        if values.is_complex():
+            found |= {f"{name}_real": values.real, f"{name}_imag": values.imag}
+    return found
+
+
+def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.ndarray]:
+    """Derived fields, vectors as (3, *tail), others by their components' names (*tail).
+
+    ``inner``: of elements instead, under names that say so.
+    """
+    assert solution.on is not None
+    lead = solution.residual.ndim
+    parts: dict[str, torch.Tensor] = {}
+    for name, field in solution.kept.items():
+        values = field.inner if inner else field.value
+        if values is None:
+            continue
+        each = values.unbind(lead) if len(field.components) > 1 else (values,)
+        if field.vector:
+            zeros = [torch.zeros_like(each[0])] * (3 - len(each))
+            parts[named(solution.labels, name)] = torch.stack([*each, *zeros], lead)
+        else:
+            own = field.components if len(each) > 1 else (name,)
+            heads = [named(solution.labels, component, name) for component in own]
+            parts |= dict(zip(heads, each, strict=True))
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in _real(parts).items():
+        head = f"{name} (elements)" if inner else name
+        if lead == 0:
+            arrays[head] = _array(values)
+        else:
+            samples = _array(values).reshape(-1, *values.shape[lead:])[:BATCH_ARRAYS]
+            arrays |= {f"{head}_{i}": v for i, v in enumerate(samples)}
     return arrays
 
 
@@ -289,14 +391,16 @@ def _mesh_arrays(
     values = _array(solution.value).reshape(-1, *((count,) if count > 1 else ()), *mesh.shape)
     if count > 1:
         values = np.pad(values, ((0, 0), (0, 3 - count), (0, 0)))
-    named = {"u" if count == 1 else "displacement": values}
-    named |= {k: _array(v).reshape(-1, v.shape[-1]) for k, v in fields.items()}
+    labels, own = solution.labels, "displacement"
+    own = named(labels, "u") if count == 1 else named(labels, own, *solution.fields)
+    found = {own: values}
+    found |= {named(labels, k): _array(v).reshape(-1, v.shape[-1]) for k, v in fields.items()}
     arrays: dict[str, np.ndarray] = {}
-    for name, samples in named.items():
+    for name, samples in found.items():
         single = len(samples) == 1
         chosen = enumerate(samples[:BATCH_ARRAYS])
         arrays |= {name if single else f"{name}_{i}": v for i, v in chosen}
-    return arrays
+    return arrays | _derived_arrays(solution)
 
 
 def _write_vtu(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None:
@@ -316,9 +420,14 @@ def _write_vtu(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None
         for corner in _CORNERS[len(nodes)]
     ]
     cells = np.stack(corners, axis=1)
-    known = np.isfinite(np.stack([v.ravel() for v in arrays.values()])).all(axis=0)
+    # Points first, a vector's components last.
+    flat = {
+        name: np.ascontiguousarray(v.reshape(-1, int(np.prod(grid.shape))).T)
+        for name, v in arrays.items()
+    }
+    known = np.isfinite(np.concatenate(list(flat.values()), axis=1)).all(axis=1)
     keep = known if cell_data else known[cells].all(axis=1)
-    flat = {name: np.ascontiguousarray(v).ravel() for name, v in arrays.items()}
+    flat = {name: v[:, 0] if v.shape[1] == 1 else v for name, v in flat.items()}
     mesh = meshio.Mesh(
         points,
         [(_CELLS[len(nodes)], cells[keep])],
@@ -350,8 +459,10 @@ def _write_vti(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None
     kind = "CellData" if cell_data else "PointData"
     header, offset = [], 0
     for name, values in arrays.items():
+        parts = 1 if values.ndim == len(grid.shape) else len(values)
         header.append(
-            f'<DataArray type="Float64" Name="{name}" format="appended" offset="{offset}"/>'
+            f'<DataArray type="Float64" Name={quoteattr(name)} NumberOfComponents="{parts}" '
+            f'format="appended" offset="{offset}"/>'
         )
         offset += 8 + 8 * values.size
     with open(path, "wb") as file:
@@ -364,6 +475,6 @@ def _write_vti(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None
         )
         for values in arrays.values():
             file.write(struct.pack("<Q", 8 * values.size))
-            # VTK runs x fastest, our arrays z.
+            # VTK runs x fastest, after a vector's components, our arrays z.
             file.write(np.asarray(values, dtype="<f8").tobytes(order="F"))
         file.write(b"</AppendedData>\n</VTKFile>\n")

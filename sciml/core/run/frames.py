@@ -6,6 +6,10 @@ their places in the file, flushed to the disk, and counted only then. Whenever t
 what is counted is there, and any HDF5 reader opens it, also while the run goes on. A block before
 HDF5's own says which bytes these are, and holds a hash of all others: a damaged file is refused
 before HDF5 sees it, and of damaged frames a run goes on from the last whole one before.
+
+Of a run that came to its end ``state.h5`` is kept beside the solution: the last frame, whole. The
+same problem with a later end goes on from there, where the new frames up to the old end are among
+the old ones. Where its steps end at the same instants, it is bit for bit one long run.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from numbers import Number
 from pathlib import Path
 from types import FunctionType
@@ -26,12 +30,28 @@ import h5py
 import numpy as np
 import torch
 
-from sciml.core.disk import atomic_write
+from sciml.core.disk import atomic_write, check_room, digest, refuse_links
 from sciml.core.errors import InputError
+from sciml.core.problem.problem import Problem, Time
 
 FORMAT = "sciml frames 2"
 _BLOCK = 2048  # bytes before HDF5's own; a power of two
 _MARK = b"sciml frames 2 "
+STATE = "state.h5"
+_STATE_FORMAT = "sciml state 1"
+_SAME = 1e-12  # of the time's length: instants that differ by less are the same
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A run in time without its end: what a run of the same that ended earlier is known by.
+
+    ``mark``: see :func:`lineage_of`. ``state``: the first part of a frame's state, from the value
+    (*batch, [fields], *grid) of the solution there.
+    """
+
+    mark: str
+    state: Callable[[torch.Tensor], torch.Tensor]
 
 
 class Frames:
@@ -40,22 +60,29 @@ class Frames:
     ``states[-1]`` is whole; of the earlier states only the first component is kept in memory. With
     ``path`` they are also in that file; where it holds frames of the same ``fingerprint`` (a text
     that identifies problem, grid and solver) these are taken over, and ``count`` says how many.
-    Raises InputError where the file belongs to another run, is no such file, or is being written
-    by another process.
+    Where there is no such file, the frames of a run of the same ``lineage`` that ended earlier are,
+    from ``state.h5`` and the solution beside it. Raises InputError where the file belongs to
+    another run, is no such file, or is being written by another process.
     """
 
     def __init__(
-        self, times: Sequence[float], path: str | Path | None = None, fingerprint: str = ""
+        self,
+        times: Sequence[float],
+        path: str | Path | None = None,
+        fingerprint: str = "",
+        lineage: Lineage | None = None,
     ) -> None:
         self.times = tuple(float(t) for t in times)
         self.path = None if path is None else Path(path)
-        self.fingerprint = fingerprint
+        self.fingerprint, self.lineage = fingerprint, lineage
         self.states: list[tuple[torch.Tensor, ...]] = []
         self._file: _File | None = None
         if self.path is not None and self.path.exists():
             self._file = _File(self.path)
             self.states = self._file.load(self.times, fingerprint)
             self._file.lock()
+        elif self.path is not None and lineage is not None:
+            self.states = _earlier(self.path.with_name(STATE), self.times, lineage)
 
     @property
     def count(self) -> int:
@@ -73,15 +100,24 @@ class Frames:
         if self.path is not None:
             arrays = [np.asarray(part.cpu().numpy(), order="C") for part in kept]
             if self._file is None:
+                marks = self.fingerprint, "" if self.lineage is None else self.lineage.mark
                 with self._writing():
-                    _create(self.path, self.times, self.fingerprint, arrays)
+                    _create(self.path, self.times, marks, arrays)
                 self._file = _File(self.path)
                 self._file.lock()
+                with self._writing():
+                    self._write_earlier(self._file, arrays)
             with self._writing():
                 self._file.write(self.count, arrays)
         if self.states:
             self.states[-1] = self.states[-1][:1]
         self.states.append(kept)
+
+    def _write_earlier(self, file: _File, arrays: Sequence[np.ndarray]) -> None:
+        """The frames of the run that went before; nothing but the last is whole."""
+        for k, state in enumerate(self.states):
+            known = [np.asarray(part.cpu().numpy(), order="C") for part in state]
+            file.write(k, [*known, *(np.zeros_like(a) for a in arrays[len(known) :])])
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -186,16 +222,94 @@ class _File:
                 else f"'{self.path}' holds no frames written by this package",
                 "frames",
             )
+        try:
+            refuse_links(file, f"'{self.path}'", "frames")
+        except InputError:
+            file.close()
+            raise
         return file
 
 
+def keep_state(path: Path, solution: Path, hidden: bool = False) -> None:
+    """Keep of the frames in ``path``, if all are there, the last one, whole, beside ``solution``.
+
+    ``solution``: where the values of all frames are, but for some that are ``hidden``, as inside an
+    obstacle: then the first part of every frame is kept too.
+    """
+    target = solution.with_name(STATE)
+    target.unlink(missing_ok=True)
+    if not path.exists():
+        return
+    with h5py.File(path, "r", locking=False) as file:
+        mark, count = file.attrs.get("lineage", ""), int(file["count"][0])
+        if not mark or count < len(file["times"]):
+            return
+        parts = [np.asarray(file[f"state/{k}"][count - 1]) for k in range(len(file["state"]))]
+        times = file["times"][()]
+        parts += [np.asarray(file["state/0"][()])] if hidden else []
+    with atomic_write(target) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"], file.attrs["lineage"] = _STATE_FORMAT, mark
+        file.attrs["solution"], file.attrs["of"] = digest(solution), solution.name
+        file.attrs["sha256"] = _hash(len(times), [times, *parts]).hex()
+        file.attrs["hidden"] = hidden
+        file["times"] = times
+        for k, part in enumerate(parts):
+            file[f"state/{k}"] = part
+
+
+def _earlier(
+    path: Path, times: tuple[float, ...], lineage: Lineage
+) -> list[tuple[torch.Tensor, ...]]:
+    """The states of a finished run up to its end; none where these times do not go on from it."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            if file.attrs["format"] != _STATE_FORMAT or file.attrs["lineage"] != lineage.mark:
+                return []
+            known = file["times"][()]
+            parts = [np.asarray(file[f"state/{k}"][()]) for k in range(len(file["state"]))]
+            whole = file.attrs["sha256"] == _hash(len(known), [known, *parts]).hex()
+            own = parts.pop() if file.attrs["hidden"] else None
+            values = path.with_name(Path(str(file.attrs["of"])).name)
+            if not whole or not values.is_file() or digest(values) != file.attrs["solution"]:
+                return []
+        near = _SAME * (known[-1] - known[0])
+        old = [t for t in times if t <= known[-1] + near]
+        places = [int(np.abs(known - t).argmin()) for t in old]
+        met = all(abs(known[k] - t) <= near for k, t in zip(places, old, strict=True))
+        if not met or len(old) == len(times) or not old or places[-1] != len(known) - 1:
+            return []
+        if own is None:
+            with h5py.File(values, "r", locking=False) as file:
+                frames = np.moveaxis(file["u"][()], file["residual"].ndim, 0)
+    except (OSError, KeyError, ValueError):
+        return []
+    if own is not None:
+        first = [torch.from_numpy(own[k]) for k in places[:-1]]
+    else:
+        first = [lineage.state(torch.from_numpy(np.array(frames[k]))) for k in places[:-1]]
+    return [*((value,) for value in first), tuple(map(torch.from_numpy, parts))]
+
+
+def lineage_of(problem: Problem, *parts: Any) -> str:
+    """A fingerprint of a problem in time that does not depend on its end and its frames."""
+    assert problem.time is not None
+    start = problem.time.start
+    begun = replace(problem, time=Time(start + 1.0 + abs(start), start))
+    return fingerprint(begun, problem.time.breaks, *parts)
+
+
 def _create(
-    path: Path, times: tuple[float, ...], fingerprint: str, arrays: Sequence[np.ndarray]
+    path: Path,
+    times: tuple[float, ...],
+    marks: tuple[str, str],
+    arrays: Sequence[np.ndarray],
 ) -> None:
     """The file with room for every frame and none of them yet."""
+    check_room(path, len(times) * sum(array.nbytes for array in arrays))
     with atomic_write(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=_BLOCK) as file:
-            file.attrs["format"], file.attrs["fingerprint"] = FORMAT, fingerprint
+            file.attrs["format"] = FORMAT
+            file.attrs["fingerprint"], file.attrs["lineage"] = marks
             file["times"] = np.array(times)
             file.create_group("state")
             parts = [

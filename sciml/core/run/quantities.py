@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
 
 from sciml.core.errors import InputError
 from sciml.core.problem.problem import Coefficient
@@ -12,23 +12,26 @@ from sciml.core.problem.problem import Coefficient
 if TYPE_CHECKING:
     import torch
 
-_KINDS = ("integral", "mean", "max", "min", "flux", "force", "at")
+_KINDS = ("integral", "mean", "max", "min", "flux", "force", "at", "formula")
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """A functional of an answer; exactly one of the first seven is given.
+    """A functional of an answer; exactly one of the first eight is given.
 
     ``integral``, ``mean``, ``max``, ``min``: of an expression of the coordinates, t, the
     parameters, the fields and their slopes (``u``, ``ux``), on a side of the outward normal too, of
     an elastic body of its stresses (``sxx``, ``sxy``, ..., ``mises``) too. ``flux``: the field of
     which it is what leaves through ``on``, the integral of -n . K grad u. ``force``: a direction,
-    the integral of its product with the traction that acts on an elastic body at ``on``. ``at``: a
-    point, where the value of ``of`` is wanted, the first field unless given.
+    the integral of its product with the traction that acts on an elastic body at ``on``, or with
+    that of a flow on a wall or an obstacle. ``at``: a point, where the value of ``of`` is wanted,
+    the first field unless given. ``formula``: an expression of the quantities that stand before it.
 
     ``on``: a side, a named boundary, or ``obstacle``, in place of the whole domain. ``region``: the
     part of the domain, on a grid a condition such as ``x < 0.5``, on a mesh the name of a
-    subdomain. ``published``: what others report, to stand beside.
+    subdomain. ``over_time``: of a problem in time one number in place of one for every frame, the
+    ``max``, ``min`` or ``mean`` over all steps, or the ``frequency``, from ``after`` on.
+    ``published``: what others report, to stand beside.
     """
 
     integral: Coefficient | None = None
@@ -38,9 +41,12 @@ class Quantity:
     flux: str | None = None
     force: tuple[float, ...] | None = None
     at: tuple[float, ...] | None = None
+    formula: str | None = None
     of: Coefficient | None = None
     on: str | None = None
     region: str | None = None
+    over_time: Literal["max", "min", "mean", "frequency"] | None = None
+    after: float | None = None
     published: float | None = None
 
     def __post_init__(self) -> None:
@@ -59,10 +65,14 @@ class Quantity:
             raise InputError("region: is for integral, mean, max and min over the domain")
         if self.of is not None and self.at is None:
             raise InputError("of: says what is wanted at a point; give at: too")
+        if self.after is not None and self.over_time is None:
+            raise InputError("after: is for over_time: max, min, mean or frequency")
+        if self.formula is not None and (self.over_time or self.on):
+            raise InputError("a formula is of other quantities alone; leave on: and over_time: out")
 
     @property
     def kind(self) -> str:
-        """Which of the seven it is."""
+        """Which of the eight it is."""
         return next(name for name in _KINDS if getattr(self, name) is not None)
 
     @property
@@ -72,12 +82,16 @@ class Quantity:
 
     def __str__(self) -> str:
         """``max of u on top``, ``u at (1, 0.5)``."""
+        when = f", {self.over_time} over time" if self.over_time else ""
+        when += f" from {self.after:g} on" if self.after is not None else ""
         if self.at is not None:
-            return f"{self.of or 'value'} at ({', '.join(f'{x:g}' for x in self.at)})"
+            return f"{self.of or 'value'} at ({', '.join(f'{x:g}' for x in self.at)}){when}"
+        if self.formula is not None:
+            return self.formula
         what = self.what
         what = f"({', '.join(f'{x:g}' for x in what)})" if isinstance(what, tuple) else what
         where = f" on {self.on}" if self.on else f" over {self.region}" if self.region else ""
-        return f"{self.kind} of {what}{where}"
+        return f"{self.kind} of {what}{where}{when}"
 
 
 @dataclass(frozen=True)
@@ -100,35 +114,44 @@ class Output:
     """What a run reports, by names of one's own.
 
     ``probes``: points at which the fields are wanted, in time at every step. ``lines``: straight
-    lines along which they are. ``quantities``: see :class:`Quantity`. Raises InputError for a name
-    given twice.
+    lines along which they are. ``quantities``: see :class:`Quantity`. ``fields``: derived ones,
+    such as ``flux`` or ``stress``, to be written and drawn beside the answer. ``animation``: the
+    frames as a moving picture too. Raises InputError for a name given twice.
     """
 
     probes: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     lines: Mapping[str, Line] = field(default_factory=dict)
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    fields: tuple[str, ...] = ()
+    animation: bool = False
 
     def __post_init__(self) -> None:
         seen: dict[str, str] = {}
-        for entry in fields(self):
-            for name in getattr(self, entry.name):
+        named = {"probes": self.probes, "lines": self.lines, "quantities": self.quantities}
+        for kind, entries in named.items():
+            for name in entries:
                 if name in seen:
                     raise InputError(
-                        f"'{name}' is among {seen[name]} and {entry.name}; give each its own name",
-                        f"output.{entry.name}.{name}",
+                        f"'{name}' is among {seen[name]} and {kind}; give each its own name",
+                        f"output.{kind}.{name}",
                     )
-                seen[name] = entry.name
+                seen[name] = kind
+        twice = next((name for name in self.fields if self.fields.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"'{twice}' is asked for twice", "output.fields")
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What a quantity came to.
 
-    ``value``: (*batch, [frames]). ``place``: of an extremum where it is, (*batch, [frames], d).
+    ``value``: (*batch, [frames]); of a quantity over time without frames. ``place``: of an extremum
+    where it is, (*batch, [frames], d). ``error``: of a frequency its uncertainty.
     """
 
     value: torch.Tensor
     place: torch.Tensor | None = None
+    error: torch.Tensor | None = None
 
     def __float__(self) -> float:
         """The value where there is one; raises ValueError for several."""

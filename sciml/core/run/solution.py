@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sciml.core.algebra.maps import free_mean
-from sciml.core.errors import InputError
-from sciml.core.problem.dispatch import measures, samples
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.dispatch import derives, measures, samples
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.interpolation import interpolate
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.quadrature import relative_error
+from sciml.core.problem.reader import Unknown, read_parameters
+from sciml.core.run.derived import Derivation, Derive, Derived
+from sciml.core.run.labels import Label, called, unit_of
 from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.run.series import over_time
 from sciml.core.run.status import Status
 
 if TYPE_CHECKING:
@@ -62,6 +66,8 @@ class Solution:
     ``problem``: what it solves, where the verb was given one.
     ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
     a frame, ([fields], *grid), over which the value's integral is zero; zero for other fields.
+    ``kept``: derived fields that are written and drawn with it. ``labels``: names and units.
+    ``samples``: what tells those of a batch apart, such as ``k = 3``; () where only numbers do.
     """
 
     value: torch.Tensor
@@ -81,6 +87,9 @@ class Solution:
     problem: Problem | None = field(default=None, repr=False, compare=False)
     measure: torch.Tensor | None = field(default=None, repr=False)
     outside: tuple[str, ...] = ()
+    kept: Mapping[str, Derived] = field(default_factory=dict, repr=False)
+    labels: Mapping[str, Label] = field(default_factory=dict, repr=False)
+    samples: tuple[str, ...] = field(default=(), repr=False)
 
     def __repr__(self) -> str:
         counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
@@ -168,28 +177,112 @@ class Solution:
             raise InputError("a quantity needs the problem: solve it by solve(problem, on=grid)")
         return measure(self, Quantity(**stated) if quantity is None else quantity)
 
+    def derived(self, name: str) -> Derived:
+        """A field derived from the answer: ``gradient``, ``flux``, ``vorticity``, ``stress``, ...
+
+        In time of every frame. Differentiable where the value is. Raises InputError for one that
+        there is not, and where the problem is not known and the field was not kept.
+        """
+        if name in self.kept:
+            return self.kept[name]
+        found: Mapping[str, Derivation] = {}
+        if self.problem is not None and self.on is not None:
+            found = derives.look_up(self.problem.equation, type(self.on))(self.problem, self.on)
+        elif not self.kept:
+            raise InputError("derived fields need the problem: solve it by solve(problem, on=grid)")
+        if name not in found:
+            known = {*found, *self.kept}
+            raise InputError(f"there is no derived field '{name}'{did_you_mean(name, known)}")
+        how = found[name]
+        inner = None if how.inner is None else self._of_frames(how.inner)
+        return Derived(self._of_frames(how.value), how.components, inner, how.vector)
+
+    def _of_frames(self, derive: Derive) -> torch.Tensor:
+        if self.times is None:
+            return derive(self.value, None)
+        axis = self.residual.ndim
+        pairs = zip(self.value.unbind(axis), self.times.tolist(), strict=True)
+        return torch.stack([derive(value, t) for value, t in pairs], axis)
+
+    def with_derived(self, *names: str) -> Solution:
+        """The same, keeping these derived fields, and those that its equation is never without."""
+        problem, on = self.problem, self.on
+        usual: list[str] = []
+        if problem is not None and on is not None and derives.knows(problem.equation, type(on)):
+            found = derives.look_up(problem.equation, type(on))(problem, on)
+            usual = [name for name, how in found.items() if how.usual]
+        wanted = dict.fromkeys((*self.kept, *usual, *names))
+        return replace(self, kept={name: self.derived(name) for name in wanted})
+
     def save(self, directory: str) -> None:
-        """Write ``solution.h5`` and a file that ParaView opens into ``directory``."""
+        """Write ``solution.h5`` and a file that ParaView opens into ``directory``.
+
+        Derived fields that are kept go along; see :meth:`with_derived`.
+        """
         from sciml.core.run.files import save_solution
 
-        save_solution(self, directory)
+        whole = self.with_derived()
+        if self.problem is not None and not self.samples:
+            names = sample_names(self.problem, tuple(self.residual.shape), self.labels)
+            whole = replace(whole, samples=names)
+        save_solution(whole, directory)
 
 
 def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Measurement:
     """What a quantity of an answer comes to; errors carry ``key``."""
     problem, on = solution.problem, solution.on
     assert problem is not None and on is not None
+    check_time(problem, quantity, key)
     look = measures.look_up(problem.equation, type(on))(problem, on, quantity, key)
     if solution.times is None:
         found: Measurement = look(solution.value, None)
         return found
-    frames = solution.value.unbind(solution.residual.ndim)
-    each = [look(value, float(t)) for value, t in zip(frames, solution.times, strict=True)]
+    frames, times = solution.value.unbind(solution.residual.ndim), solution.times
+    if quantity.over_time is not None:
+        kept = times >= (times[0] if quantity.after is None else quantity.after)
+        frames = tuple(value for value, there in zip(frames, kept.tolist(), strict=True) if there)
+        times = times[kept]
+    each = [look(value, float(t)) for value, t in zip(frames, times, strict=True)]
     values, places = [m.value for m in each], [m.place for m in each if m.place is not None]
-    return Measurement(
-        torch.stack(list(torch.broadcast_tensors(*values)), -1),
-        torch.stack(places, -2) if places else None,
-    )
+    row = torch.stack(list(torch.broadcast_tensors(*values)), -1)
+    if quantity.over_time is not None:
+        return over_time(quantity.over_time, times, row)
+    return Measurement(row, torch.stack(places, -2) if places else None)
+
+
+def check_time(problem: Problem, quantity: Quantity, key: str) -> None:
+    """Raise InputError for a time that the problem does not have, or a formula of nothing."""
+    if quantity.formula is not None:
+        raise InputError("a formula is of other quantities, under output: of a spec", key)
+    if quantity.over_time is None:
+        return
+    if problem.time is None:
+        raise InputError("this problem has no time", f"{key}.over_time")
+    if quantity.after is not None and not problem.time.start <= quantity.after < problem.time.end:
+        span = f"{problem.time.start:g} to {problem.time.end:g}"
+        raise InputError(f"time runs from {span}; got {quantity.after:g}", f"{key}.after")
+
+
+def sample_names(
+    problem: Problem, batch: tuple[int, ...], labels: Mapping[str, Label]
+) -> tuple[str, ...]:
+    """What tells the samples of a batch apart: ``k = 3``, of all parameters that differ.
+
+    () where none does.
+    """
+    given = {n: p for n, p in problem.parameters.items() if not isinstance(p, Unknown)}
+    numbers, _ = read_parameters(given, ())
+    varied = {name: p.detach().cpu() for name, p in numbers.items() if p.ndim}
+    if not batch or not varied:
+        return ()
+    columns = [
+        [
+            f"{called(labels, name)} = {value:.4g} {unit_of(labels, name)}".rstrip()
+            for value in p.expand(batch).flatten().tolist()
+        ]
+        for name, p in varied.items()
+    ]
+    return tuple(", ".join(row) for row in zip(*columns, strict=True))
 
 
 def load_solution(path: str | Path) -> Solution:

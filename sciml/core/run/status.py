@@ -114,6 +114,15 @@ class Status(Enum):
         return Status.OUTSIDE_TABLE if outside and self in _WITHOUT_VALUE else self
 
 
+class Doubt(str):
+    """A note that says that the answer may be wrong by more than a few per cent.
+
+    It stands among the others; where one does, no report calls the answer good.
+    """
+
+    __slots__ = ()
+
+
 _WITHOUT_VALUE = (
     Status.NOT_FINITE,
     Status.LINE_SEARCH_FAILED,

@@ -72,6 +72,8 @@ def read_file(file: Path, kind: str) -> StoredWeights:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if not isinstance(record, dict) or set(record) != _ENTRIES or record["format"] != FORMAT:
             raise ValueError("its header is another one")
+        if not isinstance(record["provenance"], dict):
+            raise ValueError(f"its provenance is no mapping but {record['provenance']!r}")
         if record.pop("sha256") != _hash(record, tensors):
             raise ValueError("it was damaged or changed since it was written")
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:

@@ -22,6 +22,7 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem
 from sciml.core.problem.quadrature import Quadrature, at_nodes, on_facets, whole
+from sciml.core.run.status import Doubt
 from sciml.discretization.elements.data import MeshData
 
 
@@ -107,6 +108,7 @@ def _check_names(
 
 _CORNER = 0.87  # cosine between the normals of neighbours below which they meet in a corner
 _ROUND = 1e-4  # share of the mesh between facets and curve that is worth a note
+_COARSE = 0.03  # one that makes the answer doubtful
 
 
 def straightened(mesh: Mesh) -> list[str]:
@@ -148,10 +150,11 @@ def straightened(mesh: Mesh) -> list[str]:
         return []
     farthest = outer[off.argmax()]
     name = next((n for n, numbers in mesh.facets.items() if farthest in numbers), "the boundary")
-    return [
+    note = (
         f"{name} is round and its facets are straight, up to {off.max():.2g} off the curve: "
         f"{100 * share:.2g} % of the mesh lie between, and P2 is no better than that; refine there"
-    ]
+    )
+    return [Doubt(note) if share > _COARSE else note]
 
 
 @dataclass(frozen=True)

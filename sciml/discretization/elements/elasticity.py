@@ -11,6 +11,7 @@ Algebraic multigrid is given the rigid motions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,12 @@ import torch
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
-from sciml.core.problem.dispatch import accompanies, discretises, estimates_memory, stores
+from sciml.core.problem.dispatch import discretises, estimates_memory, stores
 from sciml.core.problem.equation import Elasticity
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, gradients, load, slopes, whole
+from sciml.core.run.status import Doubt
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import (
     Embedding,
@@ -44,7 +46,11 @@ from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.scalar import check_on_mesh, memory_on_mesh, placed
 
 _KEY = "problem.equation"
+# Components of symmetric tensors, in VTK's order.
+PAIRS = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
+STRESSES = (*(f"s{pair}" for pair in PAIRS), "mises")
 _LOCKING = 9.0  # lambda / mu at a Poisson's ratio of 0.45
+TensorAt = Callable[[Problem, Quadrature, MeshData, torch.Tensor], torch.Tensor]
 
 
 @discretises(Elasticity, Mesh)
@@ -93,9 +99,10 @@ def elasticity_system(
 def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
     """What to say of P1 for these lambda and mu; ``solvers.resolution`` measures it."""
     said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
+    instead = "element: P2, the default for elasticity, is not"
     if float((first / second).max()) > _LOCKING:
-        said += ", and it locks as Poisson's ratio nears 0.5"
-    return f"{said}; element: P2, the default for elasticity, is not"
+        return Doubt(f"{said}, and it locks as Poisson's ratio nears 0.5; {instead}")
+    return f"{said}; {instead}"
 
 
 @estimates_memory(Elasticity, Mesh)
@@ -127,9 +134,7 @@ def stress_at(
     """
     equation, d = problem.equation_as(Elasticity), data.mesh.dimension
     first, second = lame(equation, part, data)
-    # (*batch, component, axis, k, Q) to (*batch, k, Q, component, axis)
-    slope = slopes(part, value).movedim((-4, -3), (-2, -1))
-    strain = (slope + slope.mT) / 2
+    strain = _plane_strain(part, value)
     trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
     unit = torch.eye(d, dtype=torch.float64)
     sigma = (first * trace)[..., None, None] * unit + 2 * second[..., None, None] * strain
@@ -150,6 +155,31 @@ def strain_energy(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Te
     return (part.measure * density).sum((-2, -1))
 
 
+def strain_at(
+    problem: Problem, part: Quadrature, data: MeshData, value: torch.Tensor
+) -> torch.Tensor:
+    """(grad u + grad u^T) / 2 at the same points, (*batch, k, Q, 3, 3).
+
+    In plane stress eps_zz is -nu / (1 - nu) (eps_xx + eps_yy); in plane strain it is 0.
+    """
+    equation, strain = problem.equation_as(Elasticity), _plane_strain(part, value)
+    if data.mesh.dimension == 3:
+        return strain
+    whole_strain = torch.nn.functional.pad(strain, (0, 1, 0, 1))
+    if equation.plane == "stress":
+        first, second = lame(equation, part, data)
+        trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
+        whole_strain[..., 2, 2] = -first / (2 * second) * trace
+    return whole_strain
+
+
+def _plane_strain(part: Quadrature, value: torch.Tensor) -> torch.Tensor:
+    """The strain of the axes that the mesh has, (*batch, k, Q, d, d)."""
+    # (*batch, component, axis, k, Q) to (*batch, k, Q, component, axis)
+    slope = slopes(part, value).movedim((-4, -3), (-2, -1))
+    return (slope + slope.mT) / 2
+
+
 def equivalent(sigma: torch.Tensor) -> torch.Tensor:
     """Von Mises' sqrt(3/2 s : s) of stresses (..., 3, 3), s the deviator."""
     mean = sigma.diagonal(dim1=-2, dim2=-1).mean(-1)
@@ -157,11 +187,20 @@ def equivalent(sigma: torch.Tensor) -> torch.Tensor:
     return (1.5 * deviator.square().sum((-2, -1))).sqrt()
 
 
-def _mean_stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
+def stresses(sigma: torch.Tensor) -> dict[str, torch.Tensor]:
+    """By their names the components of stresses (..., 3, 3), and von Mises' equivalent."""
+    found = {f"s{pair}": sigma[..., a, b] for pair, (a, b) in PAIRS.items()}
+    return {**found, "mises": equivalent(sigma)}
+
+
+def mean_tensor(
+    tensor: TensorAt, problem: Problem, mesh: Mesh, value: torch.Tensor
+) -> torch.Tensor:
+    """:func:`stress_at` or :func:`strain_at`, the elements' mean: (*batch, m, 3, 3)."""
     cells = whole(mesh, 2 * mesh.degree)
-    sigma = stress_at(problem, cells, mesh_data(problem, mesh), value)
+    inner = tensor(problem, cells, mesh_data(problem, mesh), value)
     weights = cells.tables.weights / cells.tables.weights.sum()
-    return torch.einsum("q,...qab->...ab", weights, sigma)
+    return torch.einsum("q,...qab->...ab", weights, inner)
 
 
 def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
@@ -170,24 +209,27 @@ def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
     ``value``: displacements (*batch, d, nodes).
     """
     d = mesh.dimension
-    return _mean_stress(problem, mesh, value)[..., :d, :d]
+    return mean_tensor(stress_at, problem, mesh, value)[..., :d, :d]
 
 
 def von_mises(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
     """The equivalent of the elements' mean stress, (*batch, m); peaks are those of nodal_stress."""
-    return equivalent(_mean_stress(problem, mesh, value))
+    return equivalent(mean_tensor(stress_at, problem, mesh, value))
 
 
 def nodal_stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
     """The stress at the nodes, recovered: (*batch, nodes, 3, 3)."""
+    return nodal_tensor(stress_at, problem, mesh, value)
+
+
+def nodal_tensor(
+    tensor: TensorAt, problem: Problem, mesh: Mesh, value: torch.Tensor
+) -> torch.Tensor:
+    """:func:`stress_at` or :func:`strain_at` at the nodes, recovered: (*batch, nodes, 3, 3)."""
     part = recovery.superconvergent(mesh)
-    inner = stress_at(problem, part, mesh_data(problem, mesh), value)
-    return recovery.at_nodes(mesh, inner.movedim((-2, -1), (-4, -3))).movedim((-3, -2), (-2, -1))
-
-
-@accompanies(Elasticity, Mesh)
-def _stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
-    return {"stress": equivalent(nodal_stress(problem, mesh, value))}
+    inner = tensor(problem, part, mesh_data(problem, mesh), value).movedim((-2, -1), (-4, -3))
+    found = recovery.at_nodes(mesh, inner, recovery.materials(mesh, problem.equation))
+    return found.movedim((-3, -2), (-2, -1))
 
 
 def rigid_motions(mesh: Mesh) -> np.ndarray:

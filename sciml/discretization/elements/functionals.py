@@ -32,11 +32,9 @@ from sciml.core.run.quantities import Measurement, Quantity
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.elasticity import equivalent, nodal_stress, stress_at
-from sciml.discretization.elements.scalar import conductivity
+from sciml.discretization.elements.elasticity import STRESSES, nodal_stress, stress_at, stresses
+from sciml.discretization.elements.scalar import flux_at
 
-STRESSES = ("sxx", "syy", "szz", "sxy", "syz", "sxz", "mises")
-_PAIRS = {"sxx": (0, 0), "syy": (1, 1), "szz": (2, 2), "sxy": (0, 1), "syz": (1, 2), "sxz": (0, 2)}
 _KEY = "problem.equation"
 # A value (*batch, [fields], nodes) and its time to what was measured.
 Measure = Callable[[torch.Tensor, float | None], Measurement]
@@ -170,7 +168,9 @@ def _values(
         wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
         if not wanted:
             continue
-        known = slopes(part, nodal) if inside else part.at_points(_nodal_slopes(mesh, nodal))
+        known = (
+            slopes(part, nodal) if inside else part.at_points(_nodal_slopes(problem, mesh, nodal))
+        )
         for a in wanted:
             found[f"{name}{AXES[a]}"] = known.select(-3, a)
     if read.names & set(STRESSES):
@@ -179,7 +179,7 @@ def _values(
             if inside
             else _on_facets(part, nodal_stress(problem, mesh, value))
         )
-        found |= _stresses(sigma)
+        found |= stresses(sigma)
     found |= {n: p[..., None, None] if p.ndim else p for n, p in data.parameters.items()}
     return {n: v for n, v in {**found, **part.normal}.items() if n in read.names}
 
@@ -189,14 +189,8 @@ def _on_facets(part: Quadrature, nodal: torch.Tensor) -> torch.Tensor:
     return part.at_points(nodal.movedim(-3, -1)).movedim((-4, -3), (-2, -1))
 
 
-def _stresses(sigma: torch.Tensor) -> dict[str, torch.Tensor]:
-    found = {name: sigma[..., a, b] for name, (a, b) in _PAIRS.items()}
-    return {**found, "mises": equivalent(sigma)}
-
-
-def _nodal_slopes(mesh: Mesh, nodal: torch.Tensor) -> torch.Tensor:
-    """The gradient at the nodes, recovered: (*batch, d, nodes)."""
-    return recovery.at_nodes(mesh, slopes(recovery.superconvergent(mesh), nodal))
+def _nodal_slopes(problem: Problem, mesh: Mesh, nodal: torch.Tensor) -> torch.Tensor:
+    return recovery.nodal_slopes(mesh, nodal, recovery.materials(mesh, problem.equation))
 
 
 def _at_nodes(
@@ -208,10 +202,10 @@ def _at_nodes(
         found[name] = nodal
         wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
         if wanted:
-            slope = _nodal_slopes(mesh, nodal)
+            slope = _nodal_slopes(problem, mesh, nodal)
             found |= {f"{name}{AXES[a]}": slope[..., a, :] for a in wanted}
     if read.names & set(STRESSES):
-        found |= _stresses(nodal_stress(problem, mesh, value))
+        found |= stresses(nodal_stress(problem, mesh, value))
     found |= {n: p[..., None] if p.ndim else p for n, p in data.parameters.items()}
     return {n: v for n, v in found.items() if n in read.names}
 
@@ -277,9 +271,7 @@ def _flux(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor)
     """-n . K grad u over a part."""
     form, data = problem.form, mesh_data(problem, mesh)
     cells = whole(mesh, 2 * mesh.degree)
-    slope = slopes(cells, value).movedim(-3, -1)
-    K = conductivity(form.K, cells, data)
-    carried = (K[..., 0] * slope) if K.shape[-1] == 1 else (K @ slope[..., None])[..., 0]
+    slope, carried = slopes(cells, value).movedim(-3, -1), -flux_at(form.K, cells, data, value)
     rest = evaluate(form.c, cells, data, f"{_KEY}.c") * cells.at_points(value)
     rest = rest - evaluate(form.f, cells, data, f"{_KEY}.f")
     for axis, b in enumerate(form.b or ()):

@@ -27,7 +27,16 @@ from sciml.core.problem.dispatch import discretises, estimates_memory, semidiscr
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, advection, load, mass, stiffness, whole
+from sciml.core.problem.quadrature import (
+    Quadrature,
+    advection,
+    load,
+    mass,
+    slopes,
+    stiffness,
+    whole,
+)
+from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
@@ -281,6 +290,15 @@ def conductivity(K: Any, cells: Quadrature, data: MeshData) -> torch.Tensor:
     return full
 
 
+def flux_at(K: Any, part: Quadrature, data: MeshData, value: torch.Tensor) -> torch.Tensor:
+    """-K grad u at the quadrature points of elements, (*batch, k, Q, d), of u (*batch, nodes)."""
+    slope, tensor = slopes(part, value).movedim(-3, -1), conductivity(K, part, data)
+    if tensor.shape[-1] == 1:
+        return -tensor[..., 0] * slope
+    found: torch.Tensor = -(tensor @ slope[..., None])[..., 0]
+    return found
+
+
 def _stack(entries: list[torch.Tensor], depth: int = 0) -> torch.Tensor:
     """Stack on a new axis before the last ``depth`` ones, of broadcast shapes."""
     return torch.stack(list(torch.broadcast_tensors(*entries)), dim=-1 - depth)
@@ -294,8 +312,10 @@ def _note_peclet(cells: Quadrature, K: torch.Tensor, speed: torch.Tensor, data: 
     worst = float((size * torch.linalg.vector_norm(speed.detach(), dim=-1) / (2 * least)).max())
     if worst > 1:
         data.notes.append(
-            f"the mesh Peclet number h |b| / 2K reaches {worst:.3g}: above 1 the solution may "
-            "oscillate; refine the mesh"
+            Doubt(
+                f"the mesh Peclet number h |b| / 2K reaches {worst:.3g}: above 1 the solution may "
+                "oscillate; refine the mesh"
+            )
         )
 
 

@@ -30,6 +30,7 @@ import torch
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
+from sciml.core.run.status import Doubt
 from sciml.discretization.volumes.averages import may_jump, over_faces
 from sciml.discretization.volumes.coefficients import Data, evaluate, require
 from sciml.discretization.volumes.layout import Layout, at_end, lie_along
@@ -481,7 +482,7 @@ def remark(
         finer = " x ".join(str(int(n * max(1.0, c.peclet / 2)) + 1) for n, c in sizes)
         finer = f"; refine to {finer}"
     if not upwinded:
-        return f"{scheme} differences may oscillate: {reached}, more than 2{finer}"
+        return Doubt(f"{scheme} differences may oscillate: {reached}, more than 2{finer}")
     share = 100 * upwinded / sum(count.faces for count in counts)
     if SCHEMES[scheme].limiter is not None:
         return f"upwind, limited to second order, on {share:.2g} % of the faces: {reached}"

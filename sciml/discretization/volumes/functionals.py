@@ -13,7 +13,7 @@ conditions say themselves what passes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,11 @@ import torch
 
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.dispatch import measures, samples
+from sciml.core.problem.dispatch import forces, measures, samples
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import AXES, SIDES, Grid
-from sciml.core.problem.interpolation import interpolate
+from sciml.core.problem.interpolation import between, interpolate, weighed
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
 from sciml.core.problem.reader import (
     NORMAL,
@@ -42,10 +42,11 @@ from sciml.discretization.volumes.assemble import assemble
 from sciml.discretization.volumes.boundary import End, flux_of_state, insulated, with_end
 from sciml.discretization.volumes.coefficients import Data, call, data
 from sciml.discretization.volumes.fluxes import scheme_of
-from sciml.discretization.volumes.layout import Layout, at_end, layout
+from sciml.discretization.volumes.layout import Layout, at_end, layout, lie_along
 from sciml.discretization.volumes.nonlinear import semidiscretize
 
 OBSTACLE = "obstacle"
+_ON_RIM = 1e-9  # of the largest level: a point this little inside is on the rim
 # A value (*batch, [fields], *grid) and its time to what was measured.
 Measure = Callable[[torch.Tensor, float | None], Measurement]
 
@@ -56,15 +57,19 @@ Measure = Callable[[torch.Tensor, float | None], Measurement]
 @measures(Helmholtz, Grid)
 def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
     """How a quantity is measured; raises InputError for one that means nothing here."""
-    place = _place(problem, on.bind(problem.box))
-    if quantity.kind == "force":
-        raise InputError("a force is of an elastic body, on a mesh", f"{key}.force")
+    place = place_of(problem, on)
+    if quantity.force is not None:
+        if not forces.knows(problem.equation, Grid):
+            message = "a force is of a flow, or of an elastic body on a mesh"
+            raise InputError(message, f"{key}.force")
+        look: Measure = forces.look_up(problem.equation, Grid)(problem, on, quantity, key)
+        return look
     if quantity.flux is not None:
         return _flux(place, quantity, key)
     if quantity.at is not None:
         return _at(place, quantity, key)
     part = _part(place, quantity, key)
-    read = _read(quantity.what, place, f"{key}.{quantity.kind}", normal=quantity.on is not None)
+    read = read_on(quantity.what, place, f"{key}.{quantity.kind}", normal=quantity.on is not None)
     return lambda value, t: _reduced(quantity.kind, part, part.values(read, value, t), place)
 
 
@@ -73,7 +78,7 @@ class Place:
     """A grid with all its points as unknowns: the layout of the problem whose sides are insulated.
 
     ``hole``: bool on the layout's points, or None. ``open``: the share of each control volume that
-    an obstacle leaves, or 1.
+    an obstacle leaves, or 1. ``cut``: what it does to the problem's own equation.
     """
 
     problem: Problem
@@ -83,6 +88,7 @@ class Place:
     fields: tuple[str, ...]
     hole: torch.Tensor | None
     open: torch.Tensor | float
+    cut: obstacle.Cut | None
 
     @property
     def dimension(self) -> int:
@@ -93,18 +99,33 @@ class Place:
         """The context at a time."""
         return self.info if t is None else self.info.at_time(t)
 
-    def state(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The fields at the layout's points, (*batch, *shape), carried on into an obstacle."""
-        d = self.dimension
+    def state(
+        self,
+        value: torch.Tensor,
+        names: Collection[str] | None = None,
+        near: Near | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Fields, all by default, at the layout's points, carried on into an obstacle."""
+        d, hole = self.dimension, self.hole if near is None else near.hole
         parts = value.unbind(-d - 1) if len(self.fields) > 1 else (value,)
         found = {}
         for name, part in zip(self.fields, parts, strict=True):
-            own = self.layout.to_unknowns(part)
-            found[name] = own if self.hole is None else carried_on(own, self.hole, d)
+            if names is None or name in names:
+                own = self.layout.to_unknowns(part)
+                own = own if near is None else near.of(own)
+                found[name] = own if hole is None else carried_on(own, hole, d)
         return found
 
+    def slope(self, u: torch.Tensor, axis: int) -> torch.Tensor:
+        """du/dx at every point (*batch, *shape), carried on into an obstacle."""
+        line = self.layout.axes[axis]
+        found = from_faces(jumps(u, axis, self.layout) / line.spacing, axis, self.layout, self.hole)
+        return found if self.hole is None else carried_on(found, self.hole, self.dimension)
 
-def _place(problem: Problem, grid: Grid) -> Place:
+
+def place_of(problem: Problem, on: Grid) -> Place:
+    """The place of a problem's answer on a grid."""
+    grid = on.bind(problem.box)
     ends = [(axis, end) for axis in range(len(grid.shape)) for end in (0, 1)]
     closed = [(a, e) for a, e in ends if problem.boundary[SIDES[a][e]].kind != "periodic"]
     natural = insulated(problem, closed)
@@ -112,7 +133,7 @@ def _place(problem: Problem, grid: Grid) -> Place:
     lay = layout(natural, grid, torch.float64, cpu)
     info = data(natural, lay, torch.float64, cpu)
     fields = problem.equation.fields(len(grid.shape), tuple(problem.first))
-    hole, share = None, torch.ones(())
+    hole, share, own = None, torch.ones(()), None
     if problem.obstacle is not None:
         rim = replace(problem.obstacle, boundary=Condition(neumann=0.0))
         cut = obstacle.cut(replace(natural, obstacle=rim), lay, info)
@@ -120,7 +141,7 @@ def _place(problem: Problem, grid: Grid) -> Place:
         own = obstacle.cut(natural, lay, info)
         assert own is not None
         hole, share = lay.to_unknowns(own.unused), cut.volumes
-    return Place(problem, natural, lay, info, fields, hole, share)
+    return Place(problem, natural, lay, info, fields, hole, share, own)
 
 
 def carried_on(value: torch.Tensor, hole: torch.Tensor, d: int) -> torch.Tensor:
@@ -162,7 +183,13 @@ def _shifted(
 # --- Expressions ----------------------------------------------------------------------------------
 
 
-def _read(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
+def read_on(
+    what: Any, place: Place, key: str, normal: bool = False, slopes: Sequence[str] | None = None
+) -> Compiled:
+    """What may be asked for: an expression of coordinates, t, parameters, fields and slopes.
+
+    ``slopes``: along which axes they may be named, by default those of the grid.
+    """
     axes = AXES[: place.dimension]
     problem = place.problem
     parameters, tables = read_parameters(problem.parameters, ())
@@ -172,7 +199,7 @@ def _read(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
     context = Context(
         axes,
         problem.time is not None,
-        state_names(place.fields, axes),
+        state_names(place.fields, axes if slopes is None else slopes),
         tuple(parameters),
         NORMAL[: place.dimension] if normal else (),
         tuple(tables.items()),
@@ -181,29 +208,68 @@ def _read(what: Any, place: Place, key: str, normal: bool = False) -> Compiled:
     return compile(what, context, key)
 
 
-def _values(
-    read: Compiled, place: Place, value: torch.Tensor, t: float | None
+def known_at(
+    read: Compiled, place: Place, value: torch.Tensor, t: float | None, near: Near | None = None
 ) -> Mapping[str, torch.Tensor]:
-    """What an expression may name, at the layout's points."""
+    """What an expression may name, at the layout's points, or at those that are ``near``."""
     info, d = place.at_time(t), place.dimension
-    known = place.state(value)
-    found = {name: v for name, v in known.items() if name in read.names}
-    for name, v in known.items():
-        for axis in range(d):
-            if f"{name}{AXES[axis]}" in read.names:
-                found[f"{name}{AXES[axis]}"] = slope(v, axis, place.layout)
+    slopes = {f"{name}{x}": (name, k) for name in place.fields for k, x in enumerate(AXES[:d])}
+    wanted = {name: slopes[name] for name in read.names if name in slopes}
+    used = {name for name in place.fields if name in read.names}
+    known = place.state(value, used | {name for name, _ in wanted.values()}, near)
+    found = {name: known[name] for name in used}
+    for name, (field, axis) in wanted.items():
+        if near is None:
+            found[name] = place.slope(known[field], axis)
+        else:
+            h = place.layout.axes[axis].spacing
+            found[name] = torch.gradient(known[field], spacing=h, dim=axis - d, edge_order=2)[0]
     for name, p in info.parameters.items():
         if name in read.names:
             found[name] = p.reshape(*p.shape, *(1,) * d) if p.ndim else p
     return {**found, **{n: v for n, v in info.variables.items() if n in read.names}}
 
 
-def slope(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
-    """du/dx at every point by central differences, at the ends one-sided ones of second order."""
-    dim, line = axis - lay.dimension, lay.axes[axis]
+def jumps(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
+    """u_{i+1} - u_i between neighbours, (*batch, *shape), across a periodic side last."""
+    dim = axis - lay.dimension
     if lay.periodic[axis]:
-        return (torch.roll(u, -1, dim) - torch.roll(u, 1, dim)) / (2 * line.spacing)
-    return torch.gradient(u, spacing=line.spacing, dim=dim, edge_order=2)[0]
+        return torch.roll(u, -1, dim) - u
+    return u.diff(dim=dim)
+
+
+def from_faces(
+    values: torch.Tensor, axis: int, lay: Layout, hole: torch.Tensor | None
+) -> torch.Tensor:
+    """Values on the faces between neighbours to the points, of second order: (*batch, *shape).
+
+    ``values``: as :func:`jumps` has them. A point takes the mean of its two faces; at an end, or
+    beside a ``hole``, what the two next faces on the other side come to, where there are two.
+    """
+    d, wraps, n = lay.dimension, lay.periodic[axis], lay.shape[axis]
+    dim, shape = axis - d, list(lay.shape)
+    known = torch.ones(values.shape[-d:], dtype=torch.bool)
+    if hole is not None:
+        both = ~(hole | torch.roll(hole, -1, dim))
+        known = both if wraps else both.narrow(dim, 0, n - 1)
+    if wraps:
+        known, values = (
+            torch.cat([v.narrow(dim, n - 2, 2), v, v.narrow(dim, 0, 1)], dim)
+            for v in (known, values)
+        )
+    else:
+        shape[dim] = 2
+        nothing = known.new_zeros(shape)
+        known = torch.cat([nothing, known, nothing], dim)
+        zero = values.new_zeros(*values.shape[:-d], *shape)
+        values = torch.cat([zero, values, zero], dim)
+    values = torch.where(known, values, 0.0)
+    far, low, high, further = (values.narrow(dim, k, n) for k in range(4))
+    two_left, left, right, two_right = (known.narrow(dim, k, n) for k in range(4))
+    from_right = torch.where(two_right, 1.5 * high - 0.5 * further, high)
+    from_left = torch.where(two_left, 1.5 * low - 0.5 * far, low)
+    one_sided = torch.where(right, from_right, from_left)
+    return torch.where(left & right, (low + high) / 2, one_sided)
 
 
 # --- Parts ----------------------------------------------------------------------------------------
@@ -224,7 +290,7 @@ class Part:
 
     def values(self, read: Compiled, value: torch.Tensor, t: float | None) -> torch.Tensor:
         """An expression there, (*batch, *shape)."""
-        d, known = self.place.dimension, dict(_values(read, self.place, value, t))
+        d, known = self.place.dimension, dict(known_at(read, self.place, value, t))
         if self.side is not None:
             axis, end = self.side
             for name, v in known.items():
@@ -337,36 +403,96 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         raise InputError(
             f"({', '.join(f'{x:g}' for x in point)}) lies outside the domain", f"{key}.at"
         )
-    read = _read(quantity.of or place.fields[0], place, f"{key}.of")
+    read = read_on(quantity.of or place.fields[0], place, f"{key}.of")
     where = tuple(torch.tensor([x], dtype=torch.float64) for x in point)
     if place.problem.obstacle is not None:
         phi = level_set(expression(place.problem.obstacle.inside, place.info.context))
-        if bool((call(phi, where, place.info) < 0).any()):
+        size = call(phi, place.layout.points(), place.info).abs().max()
+        if bool((call(phi, where, place.info) < -_ON_RIM * size).any()):
             raise InputError("the point lies inside the obstacle", f"{key}.at")
-    part = Part(place, place.layout.points(), torch.ones(()), None)
+    near = _near(point, place)
+    points = tuple(
+        lie_along(line.positions[index], axis, place.dimension)
+        for axis, (line, index) in enumerate(zip(place.layout.axes, near.index, strict=True))
+    )
+    shape = tuple(len(index) for index in near.index)
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
-        values = part.values(read, value, t)
-        return Measurement(at_points(values, where, place.layout)[..., 0])
+        found = read.at(points, known_at(read, place, value, t, near))
+        values = found.expand(torch.broadcast_shapes(found.shape, shape))
+        return Measurement(weighed(values, near.low, near.share)[..., 0])
 
     return measured
 
 
+# So many points beyond those around a place decide what it has: four for values that are carried on
+# into an obstacle, one more for their slopes.
+_REACH = 5
+
+
+@dataclass(frozen=True)
+class Near:
+    """The points of a layout around a place.
+
+    ``index``: per axis which they are. ``low``: per axis the last of them that does not lie beyond
+    the place, ``share`` the distance from it in spacings. ``hole``: those in an obstacle, None
+    where there are none.
+    """
+
+    index: tuple[torch.Tensor, ...]
+    low: tuple[torch.Tensor, ...]
+    share: tuple[torch.Tensor, ...]
+    hole: torch.Tensor | None
+
+    def of(self, values: torch.Tensor) -> torch.Tensor:
+        """Values (*batch, *shape) at these points."""
+        for axis, index in enumerate(self.index):
+            values = values.index_select(axis - len(self.index), index)
+        return values
+
+
+def _near(point: tuple[float, ...], place: Place) -> Near:
+    found = []
+    for axis, x in enumerate(point):
+        ticks, shift = _ticks(axis, place.layout)
+        low, share = between(torch.tensor([x], dtype=torch.float64), ticks)
+        k, n = int(low) - shift, len(place.layout.axes[axis].positions)
+        if place.layout.periodic[axis]:
+            first, index = k - _REACH, torch.arange(k - _REACH, k + 2 + _REACH) % n
+        else:
+            first = max(k - _REACH, 0)
+            index = torch.arange(first, min(k + 2 + _REACH, n))
+        found.append((index, torch.tensor([k - first]), share))
+    windows, lows, shares = zip(*found, strict=True)
+    near = Near(windows, lows, shares, None)
+    hole = None if place.hole is None else near.of(place.hole)
+    return near if hole is None or not hole.any() else replace(near, hole=hole)
+
+
 def at_points(values: torch.Tensor, points: tuple[torch.Tensor, ...], lay: Layout) -> torch.Tensor:
     """Values at the layout's points, interpolated linearly; across a periodic side to the first."""
-    ticks, d = [], lay.dimension
-    for axis, line in enumerate(lay.axes):
-        here = line.positions
+    d = lay.dimension
+    for axis in range(d):
         if lay.periodic[axis]:
             first = values.narrow(axis - d, 0, 1)
             values = torch.cat([values, first], axis - d)
-            here = torch.cat([here, here[-1:] + line.spacing])
             if lay.cells:
                 last = values.narrow(axis - d, values.shape[axis - d] - 2, 1)
                 values = torch.cat([last, values], axis - d)
-                here = torch.cat([here[:1] - line.spacing, here])
-        ticks.append(here)
-    return interpolate(values, points, ticks)
+    return interpolate(values, points, [_ticks(axis, lay)[0] for axis in range(d)])
+
+
+def _ticks(axis: int, lay: Layout) -> tuple[torch.Tensor, int]:
+    """The places of an axis between which values are interpolated, and how many are put before.
+
+    Across a periodic side values go on, from the last node to the first, from cells both ways.
+    """
+    line = lay.axes[axis]
+    here = line.positions
+    if not lay.periodic[axis]:
+        return here, 0
+    here = torch.cat([here, here[-1:] + line.spacing])
+    return (torch.cat([here[:1] - line.spacing, here]), 1) if lay.cells else (here, 0)
 
 
 @samples(Equation, Grid)
@@ -377,7 +503,7 @@ def sample_on_grid(
     problem: Problem, on: Grid, value: torch.Tensor, points: torch.Tensor
 ) -> torch.Tensor:
     """Values (*lead, *grid) at points (n, d), carried on into an obstacle: (*lead, n)."""
-    place = _place(problem, on.bind(problem.box))
+    place = place_of(problem, on)
     own = place.layout.to_unknowns(value)
     own = own if place.hole is None else carried_on(own, place.hole, place.dimension)
     return at_points(own, tuple(points.T), place.layout)
@@ -388,6 +514,10 @@ def sample_on_grid(
 
 def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
     problem, lay = place.problem, place.layout
+    if type(problem.equation) is NavierStokes:
+        raise InputError(
+            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
+        )
     form = problem.form
     if quantity.flux not in place.fields:
         raise InputError(
@@ -435,7 +565,7 @@ def _by_condition(
     """-(g - alpha u) over a side, u there."""
     lay, d = place.layout, place.dimension
     info = place.at_time(t)
-    u = place.state(value)["u"]
+    u = place.state(value, {"u"})["u"]
     here = at_end(u, axis, d, end)
     passing = flux_of_state(place.problem, axis, end, here, info)
     area = torch.as_tensor(lay.measure(without=axis), dtype=torch.float64)

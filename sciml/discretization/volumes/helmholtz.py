@@ -36,6 +36,7 @@ from sciml.core.problem.dispatch import discretises, estimates_memory
 from sciml.core.problem.equation import Equation, FieldFile, Helmholtz, Sponge
 from sciml.core.problem.grid import SIDES, Grid
 from sciml.core.problem.problem import Obstacle, Problem
+from sciml.core.run.status import Doubt
 from sciml.discretization.volumes import assemble, obstacle
 from sciml.discretization.volumes.boundary import outward
 from sciml.discretization.volumes.coefficients import Data, data, evaluate, require
@@ -367,5 +368,5 @@ def _resolution(
     if points < _FEWEST_POINTS:
         more = _FEWEST_POINTS / points
         sizes = " x ".join(str(math.ceil((n - 1) * more) + 1) for n in lay.grid.shape)
-        note += f"; fewer than {_FEWEST_POINTS:g} points are too few, use {sizes}"
+        note = Doubt(f"{note}; fewer than {_FEWEST_POINTS:g} points are too few, use {sizes}")
     return [note]

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from sciml.core.errors import InputError
+from sciml.core.memory import free_bytes
 from sciml.core.problem.dispatch import estimates_memory
 from sciml.core.problem.equation import Equation, NavierStokes, System
 from sciml.core.problem.grid import Grid
@@ -92,7 +91,7 @@ def check_memory(
     else:
         batch = samples(problem, (), len(on.shape))
         needed = kept + math.prod(on.shape) * batch * words * dtype.itemsize
-    free = _free(device)
+    free = free_bytes(device)
     if needed <= free:
         return
     shape = " x ".join(str(n) for n in on.shape)
@@ -142,20 +141,6 @@ def samples(problem: Problem, coefficients: Iterable[Any], d: int) -> int:
         return math.prod(torch.broadcast_shapes(*shapes))
     except RuntimeError:
         return 1
-
-
-def _free(device: torch.device) -> float:
-    if device.type == "cuda":
-        return float(torch.cuda.mem_get_info(device)[0])
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return math.inf
 
 
 def check_steady(problem: Problem) -> None:

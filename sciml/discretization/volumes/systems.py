@@ -280,7 +280,7 @@ class _Coupled:
         """Those on the scheme of every field."""
         states = zip(self.fields.items(), u.unbind(-self.dimension - 1), strict=True)
         return tuple(
-            f"{name}: {remark}"
+            type(remark)(f"{name}: {remark}")
             for (name, field), v in states
             for remark in field.system.remarks(v, t)
         )

@@ -1,0 +1,133 @@
+"""Fields derived from an answer on a mesh: gradients, fluxes, strains and stresses.
+
+Each is there at the nodes, recovered (:mod:`sciml.discretization.elements.recovery`), and as the
+means over the elements. Principal values are those of the recovered tensor, the largest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from sciml.core.problem.dispatch import derives
+from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.grid import AXES
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Problem
+from sciml.core.problem.quadrature import slopes, whole
+from sciml.core.run.derived import Derivation
+from sciml.discretization.elements import recovery
+from sciml.discretization.elements.data import mesh_data
+from sciml.discretization.elements.elasticity import (
+    PAIRS,
+    TensorAt,
+    equivalent,
+    mean_tensor,
+    nodal_tensor,
+    strain_at,
+    stress_at,
+)
+from sciml.discretization.elements.scalar import flux_at
+
+# Tensors (..., 3, 3) to components (components, ...), or to a scalar (...).
+Reduce = Callable[[torch.Tensor], torch.Tensor]
+
+
+@derives(Equation, Mesh)
+def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
+    """The gradient of u and its flux -K grad u."""
+    K, axes = problem.form.K, AXES[: mesh.dimension]
+    material = recovery.materials(mesh, problem.equation)
+
+    def nodal_flux(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        inner = flux_at(K, recovery.superconvergent(mesh), mesh_data(problem, mesh), value)
+        found = recovery.at_nodes(mesh, inner.movedim(-1, -3), material)
+        return found if len(axes) > 1 else found[..., 0, :]
+
+    def mean_flux(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        cells = whole(mesh, 2 * mesh.degree)
+        return _mean(mesh, flux_at(K, cells, mesh_data(problem, mesh), value).movedim(-1, -3))
+
+    flux = Derivation(tuple(f"q{a}" for a in axes), nodal_flux, mean_flux, vector=len(axes) > 1)
+    return {"gradient": _gradient(problem, mesh), "flux": flux}
+
+
+@derives(Elasticity, Mesh)
+def derive_solid(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
+    """The displacement's gradient, strain, stress, their principal values, von Mises' stress."""
+    out = () if mesh.dimension == 3 else ("yz", "xz")
+    pairs = {name: pair for name, pair in PAIRS.items() if name not in out}
+
+    def tensor(tensor_at: TensorAt, letter: str) -> Derivation:
+        names = tuple(f"{letter}{pair}" for pair in pairs)
+
+        def listed(full: torch.Tensor) -> torch.Tensor:
+            return torch.stack([full[..., a, b] for a, b in pairs.values()], -2)
+
+        return _of_tensor(problem, mesh, tensor_at, names, listed)
+
+    def principal(tensor_at: TensorAt, letter: str) -> Derivation:
+        names = tuple(f"{letter}{k}" for k in (1, 2, 3))
+        return _of_tensor(
+            problem, mesh, tensor_at, names, lambda full: _principal(full).movedim(-1, -2)
+        )
+
+    return {
+        "gradient": _gradient(problem, mesh),
+        "strain": tensor(strain_at, "e"),
+        "principal_strain": principal(strain_at, "e"),
+        "stress": tensor(stress_at, "s"),
+        "principal_stress": principal(stress_at, "s"),
+        "mises": _of_tensor(problem, mesh, stress_at, ("mises",), equivalent, usual=True),
+    }
+
+
+def _principal(full: torch.Tensor) -> torch.Tensor:
+    """The eigenvalues of symmetric tensors (..., 3, 3), the largest first."""
+    found: torch.Tensor = torch.linalg.eigvalsh(full)
+    return found.flip(-1)
+
+
+def _of_tensor(
+    problem: Problem,
+    mesh: Mesh,
+    tensor_at: TensorAt,
+    components: tuple[str, ...],
+    reduce: Reduce,
+    usual: bool = False,
+) -> Derivation:
+    return Derivation(
+        components,
+        lambda value, t: reduce(nodal_tensor(tensor_at, problem, mesh, value)),
+        lambda value, t: reduce(mean_tensor(tensor_at, problem, mesh, value)),
+        usual=usual,
+    )
+
+
+def _gradient(problem: Problem, mesh: Mesh) -> Derivation:
+    """The slopes of every field, recovered."""
+    d = mesh.dimension
+    fields = problem.equation.fields(d)
+    components = tuple(f"{name}{axis}" for name in fields for axis in AXES[:d])
+
+    def flat(found: torch.Tensor) -> torch.Tensor:
+        """(*batch, [fields], d, n) with one axis of components, or none."""
+        found = found.flatten(-3, -2) if len(fields) > 1 else found
+        return found if len(components) > 1 else found[..., 0, :]
+
+    def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        material = recovery.materials(mesh, problem.equation)
+        return flat(recovery.nodal_slopes(mesh, value, material))
+
+    def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        return flat(_mean(mesh, slopes(whole(mesh, 2 * mesh.degree), value)))
+
+    return Derivation(components, nodal, mean, vector=len(fields) == 1 and d > 1)
+
+
+def _mean(mesh: Mesh, inner: torch.Tensor) -> torch.Tensor:
+    """The elements' means of (*lead, m, Q) at the points of ``whole(mesh, 2 p)``."""
+    weights = whole(mesh, 2 * mesh.degree).tables.weights
+    found: torch.Tensor = inner @ (weights / weights.sum())
+    return found
