@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from sciml.app import output, record
 from sciml.app.figures_derived import plot_along
 from sciml.app.run import Setting, answer, write_run
 from sciml.app.validate import validated
+from sciml.core.problem.mesh_file import write_vtu
 from sciml.core.run.labels import Label
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
@@ -373,6 +375,8 @@ def test_labels_stand_in_every_file_and_table_of_a_run(tmp_path: Path):
         ("output.fields=[flux, flux]", "output.fields: 'flux' is asked for twice"),
         ("labels.U={name: a}", "labels.U: there is nothing called 'U' here"),
         ("labels.t={name: depth}", " is called 'depth' too; give each its own name"),
+        ("labels.u={name: t}", "is called 't' too; give each its own name"),
+        ('labels.u={name: "two\\nlines"}', "labels.u.name: a name is one line"),
         ("labels.u={}", "labels.u: a label needs a name, a unit or both"),
         ("labels.u={unit: ''}", "labels.u.unit: an empty unit says nothing"),
     ],
@@ -391,3 +395,42 @@ def test_what_does_not_move_has_no_moving_picture(tmp_path: Path):
     (tmp_path / "steady.yaml").write_text(steady)
     with pytest.raises(InputError, match=r"output\.animation: this problem has no time"):
         validated(tmp_path / "steady.yaml", [], Setting())
+
+
+def test_the_stream_function_is_one_number_along_a_body():
+    """What is inside a body, whatever a solver keeps there, is at rest."""
+    still = Condition(dirichlet=(0.0, 0.0))
+    problem = replace(flow(False), obstacle=Obstacle("x**2 + y**2 < 0.09", still))
+    problem = replace(problem, domain=Box((-1.0, -1.0), (1.0, 1.0)))
+    grid = Grid((64, 64), "cell")
+    x, y = grid.bind(problem.box).coordinates()
+    square = x**2 + y**2
+    psi = y * (1 - 0.09 / square)  # potential flow past a cylinder
+    u, v = 1 - 0.09 * (x**2 - y**2) / square**2, -0.18 * x * y / square**2
+    inside = square < 0.09
+    value = torch.stack([torch.where(inside, 7.0, part) for part in (u, v, 0 * u)])
+    times = torch.tensor([1.0])
+    solution = answered(problem, grid, value[None], times=times, fields=("u", "v", "p"))
+    found = solution.derived("stream_function").value[0]
+    assert torch.equal(torch.isnan(found), inside)
+    gap = (found - psi)[~inside]
+    assert float((gap - gap.median()).abs().max()) < 0.03
+
+
+@pytest.mark.parametrize("name", ['<b> & "c"', "Wärme $\\theta$", "50 %"])
+def test_any_name_stands_in_the_files_and_figures(name, tmp_path: Path):
+    grid, sides = Grid((5, 5)), {"all": Condition(dirichlet=0.0)}
+    solution = answered(
+        Problem(SQUARE, Equation(), sides), grid, given(grid, quadratic), labels={"u": Label(name)}
+    )
+    solution.save(str(tmp_path))
+    assert name in meshio.read(tmp_path / "solution.vtu").point_data
+    assert sciml.load_solution(tmp_path).labels["u"].name == name
+    assert sciml.plot(solution)._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+
+
+def test_a_subdomain_of_any_name_is_read_back(tmp_path: Path):
+    mesh = square(2, "P1", regions=True)
+    odd = replace(mesh, subdomains={"<left> & more": mesh.subdomains["left"]})
+    write_vtu(tmp_path / "a.vtu", odd, {})
+    assert set(sciml.read_mesh(tmp_path / "a.vtu").subdomains) == {"<left> & more"}

@@ -55,6 +55,7 @@ LOG_RATIO, LOG_SHARE = 100.0, 0.05
 _DECADES = 1e-6
 # Panels have scales of their own where half of them span less than this share of the widest.
 _BLANKED = 0.15
+_PLATEAU = 0.3  # share of a plane that has one value, at which there is no contour
 _RESIDUAL = r"relative residual $\|b - Au\| \,/\, \|b\|$"
 _INK = "#1f2933"
 STYLE: dict[Any, Any] = {
@@ -473,15 +474,19 @@ def colour_bars(
 def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
     """Contour levels at round numbers; none on a logarithmic scale, where the fields jump.
 
-    None either on a plane that is as good as flat, where a contour would trace noise.
+    None either on a plane that is as good as flat, or at a value that much of it has, where a
+    contour would trace noise.
     """
     if isinstance(norm, LogNorm) or norm.vmin is None or norm.vmax is None:
         return np.array([])
     known = values[np.isfinite(values)]
     if not known.size or np.ptp(known) < 1e-3 * (norm.vmax - norm.vmin):
         return np.array([])
-    inner = np.asarray(MaxNLocator(12).tick_values(norm.vmin, norm.vmax))
-    return inner[(inner > norm.vmin) & (inner < norm.vmax)]
+    ticks = np.asarray(MaxNLocator(12).tick_values(norm.vmin, norm.vmax))
+    inner = ticks[(ticks > norm.vmin) & (ticks < norm.vmax)]
+    near = np.abs(known[:, None] - inner) < 2e-3 * (norm.vmax - norm.vmin)
+    levels: np.ndarray = inner[near.mean(axis=0) < _PLATEAU]
+    return levels
 
 
 def colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> None:
@@ -629,7 +634,7 @@ def plot_frames(
         title = ", ".join(part for part in (title, f"$z = {middle:.3g}$") if part)
     times = None if solution.times is None else solution.times.detach().cpu().numpy()
     with matplotlib.rc_context(STYLE):
-        figure = Picture(layout="constrained")
+        figure = Picture(layout="constrained" if values.ndim == 3 else "compressed")
         if values.ndim == 3 and times is not None:
             _draw_space_time(figure, values, times, on, solution.fields)
         elif values.ndim == 3:

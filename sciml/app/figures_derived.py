@@ -131,8 +131,9 @@ def _size(on: Grid | Mesh) -> tuple[float, float]:
     """Inches of a figure with one panel of a plane domain."""
     points = on.nodes if isinstance(on, Mesh) else np.array([on.box.lower, on.box.upper])
     width, height = np.ptp(points[:, :2], axis=0)
-    aspect = float(np.clip(height / width, 0.25, 2.0))
-    return (6.5, 5.6 * aspect + 0.9) if aspect <= 1 else (5.6 / aspect + 1.9, 6.5)
+    aspect = float(np.clip(height / width, 0.15, 2.0))
+    across = 6.5 if aspect > 0.5 else 10.0
+    return (across, 0.86 * across * aspect + 0.9) if aspect <= 1 else (5.6 / aspect + 1.9, 6.5)
 
 
 def _sparse(vector: np.ndarray, on: Grid | Mesh) -> tuple[np.ndarray, np.ndarray]:

@@ -109,26 +109,27 @@ def _check_labels(spec: Spec) -> None:
         return
     problem, on = spec.problem, spec.on
     d = len(on.coordinates())
-    known = {*problem.equation.fields(d, tuple(problem.first)), *axis_names(d), "t", "K"}
+    own = (*problem.equation.fields(d, tuple(problem.first)), *axis_names(d), "t")
+    known = {*own, "K"}
     known |= {*problem.parameters}
     if spec.output is not None:
         known |= {*spec.output.quantities, *spec.output.probes, *spec.output.lines}
     if derives.knows(problem.equation, type(on)):
         for name, how in _derivations(spec).items():
             known |= {name, *how.components}
-    called: dict[str, str] = {}
+    taken = {name: name for name in own if name not in spec.labels}
     for key, label in spec.labels.items():
         if key not in known:
             raise InputError(
                 f"there is nothing called '{key}' here{did_you_mean(key, known)}", f"labels.{key}"
             )
         name = label.name or key
-        if name in called:
+        if name in taken:
             raise InputError(
-                f"'{called[name]}' is called '{name}' too; give each its own name",
+                f"'{taken[name]}' is called '{name}' too; give each its own name",
                 f"labels.{key}.name",
             )
-        called[name] = key
+        taken[name] = key
 
 
 def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None:

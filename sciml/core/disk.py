@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 from sciml.core.errors import InputError
 
@@ -193,6 +194,11 @@ def is_sealed(path: Path) -> bool:
     if block != _block(_hash_of_rest(path)):
         raise InputError(f"'{path}' was damaged or changed since it was written")
     return True
+
+
+def as_attribute(name: str) -> str:
+    """A name as it stands between the double quotes of XML; meshio writes it as it is given."""
+    return escape(name, {'"': "&quot;"})
 
 
 def seal_xml(path: Path) -> None:

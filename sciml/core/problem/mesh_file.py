@@ -29,7 +29,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from sciml.core.disk import check_xml, refuse_links
+from sciml.core.disk import as_attribute, check_xml, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Element, Mesh, joined
 
@@ -846,6 +846,9 @@ def write_vtu(
         mask[members] = 1
         at_cells.setdefault(name, [mask])
     out = meshio.Mesh(
-        points, [(kind, mesh.cell_nodes[:, order])], point_data=at_nodes, cell_data=at_cells
+        points,
+        [(kind, mesh.cell_nodes[:, order])],
+        point_data={as_attribute(name): values for name, values in at_nodes.items()},
+        cell_data={as_attribute(name): values for name, values in at_cells.items()},
     )
     meshio.write(path, out, file_format="vtu", compression=None)

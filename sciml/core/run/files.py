@@ -22,7 +22,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import quoteattr
 
 import h5py
 import meshio
@@ -31,6 +30,7 @@ import torch
 
 from sciml.core.disk import (
     BLOCK,
+    as_attribute,
     atomic_write,
     check_room,
     is_sealed,
@@ -427,7 +427,7 @@ def _write_vtu(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None
     }
     known = np.isfinite(np.concatenate(list(flat.values()), axis=1)).all(axis=1)
     keep = known if cell_data else known[cells].all(axis=1)
-    flat = {name: v[:, 0] if v.shape[1] == 1 else v for name, v in flat.items()}
+    flat = {as_attribute(n): v[:, 0] if v.shape[1] == 1 else v for n, v in flat.items()}
     mesh = meshio.Mesh(
         points,
         [(_CELLS[len(nodes)], cells[keep])],
@@ -443,7 +443,7 @@ def _write_cloud(path: Path, on: Points, arrays: Mapping[str, np.ndarray]) -> No
     points = np.zeros((on.count, 3))
     points[:, : len(columns)] = np.stack(columns, axis=1)
     vertices = np.arange(on.count)[:, None]
-    data = {name: np.ascontiguousarray(v) for name, v in arrays.items()}
+    data = {as_attribute(name): np.ascontiguousarray(v) for name, v in arrays.items()}
     mesh = meshio.Mesh(points, [("vertex", vertices)], point_data=data)
     meshio.write(path, mesh, file_format="vtu", compression=None)
 
@@ -461,7 +461,7 @@ def _write_vti(path: Path, grid: Grid, arrays: Mapping[str, np.ndarray]) -> None
     for name, values in arrays.items():
         parts = 1 if values.ndim == len(grid.shape) else len(values)
         header.append(
-            f'<DataArray type="Float64" Name={quoteattr(name)} NumberOfComponents="{parts}" '
+            f'<DataArray type="Float64" Name="{as_attribute(name)}" NumberOfComponents="{parts}" '
             f'format="appended" offset="{offset}"/>'
         )
         offset += 8 + 8 * values.size

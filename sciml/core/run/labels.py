@@ -24,6 +24,8 @@ class Label:
         for key, text in (("name", self.name), ("unit", self.unit)):
             if text is not None and not text.strip():
                 raise InputError(f"an empty {key} says nothing; leave it out", f".{key}")
+            if text is not None and not text.isprintable():
+                raise InputError(f"a {key} is one line of letters and signs", f".{key}")
 
 
 Labels = Mapping[str, Label]

@@ -82,7 +82,14 @@ def derive_flow(problem: Problem, on: Grid) -> Mapping[str, Derivation]:
         return place.slope(state["v"], 0) - place.slope(state["u"], 1)
 
     found["vorticity"] = _derivation(problem, on, {"vorticity": vorticity})
-    streams = lambda value, t: _streams(value, on.bind(problem.box))  # noqa: E731
+
+    def streams(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        cut, grid = place_of(problem, on).cut, on.bind(problem.box)
+        if cut is None:
+            return _streams(value, grid)
+        still = torch.where(cut.unused, 0.0, value)
+        return torch.where(cut.unused, torch.nan, _streams(still, grid))
+
     found["stream_function"] = Derivation(("stream_function",), streams)
     return found
 
