@@ -1,7 +1,8 @@
 """``sciml bench reference``: published values beside ours, of the cases in ``configs/reference``.
 
 Each case is a spec whose quantities have ``published:`` values; it is solved on three grids or
-meshes (:mod:`sciml.app.converge`), which gives the observed order.
+meshes (:mod:`sciml.app.converge`), which gives the observed order. Of one with a ``sweep`` the largest
+values over it are compared.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from sciml.app.sweep import stated, sweep
 from sciml.core.errors import InputError
 
 HEAD = ("case", "quantity", "ours", "extrapolated", "published", "difference", "order", "seconds")
-# Of straight elements a finer mesh of the same polygon tends to the polygon's own answer.
-_CURVED = ("nafems-le1", "kirsch")
+# Of straight elements a finer mesh of the same polygon tends to the polygon's own answer; vortices
+# have to be resolved before they are shed at all.
+_ONCE = ("nafems-le1", "kirsch", "dfg-2d2")
 
 
 def cases() -> list[Path]:
@@ -39,13 +41,12 @@ def reference(told: Callable[[str], None] = lambda line: None) -> Iterator[list[
         start = time.perf_counter()
         assert spec.output is not None
         if spec.sweep is not None:
-            found_ = sweep(spec, *stated(spec, (), None), Setting())
-            extremes = found_.extremes()
+            extremes = sweep(spec, *stated(spec, (), None), Setting()).extremes()
             trends = [
                 Trend(name, (extremes[name][1][0],) * 3, value)
                 for name, value in spec.sweep.published.items()
             ]
-        elif path.stem in _CURVED:
+        elif path.stem in _ONCE:
             found = answer(spec, Setting()).measured
             assert found is not None
             trends = [

@@ -12,7 +12,7 @@ weighs its flux, so that for every cell D u = sum(o u . n |f|) / |cell| = 0.
 
 A wall gives both velocities, at the places where they live: its normal component on the m faces
 along it, its tangential component on the m + 1 faces beside it. An outlet is n . grad(u, v) = 0
-with p = 0.
+with p = 0, but for the velocity that carries itself out: see ``Component.carry_out``.
 """
 
 from __future__ import annotations
