@@ -1,8 +1,8 @@
 """``sciml bench reference``: published values beside ours, of the cases in ``configs/reference``.
 
 Each case is a spec whose quantities have ``published:`` values; it is solved on three grids or
-meshes (:mod:`sciml.app.converge`), which gives the observed order. Of one with a ``sweep`` the largest
-values over it are compared.
+meshes (:mod:`sciml.app.converge`), which gives the observed order. Of a case with a ``sweep`` the
+largest values over it are compared.
 """
 
 from __future__ import annotations
