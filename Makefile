@@ -3,7 +3,7 @@
 #   make test   runs the tests
 #   make docs   builds the documentation into site/, with warnings as errors
 #   make notebooks   runs the notebooks from nothing
-#   make mutants   puts thirty faults into the code, one by one, and says whether the tests catch them
+#   make mutants   puts some thirty faults into the code, one by one, and says whether the tests catch them
 #   make attack   hostile specs, meshes, systems, files, kills: under an hour, goes on where it stopped
 #   make oldest   the tests with the oldest Python and packages allowed, in .oldest
 #   make test-interop   opens our datasets with The Well's, xarray's and neuraloperator's readers

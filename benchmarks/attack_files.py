@@ -51,7 +51,7 @@ from sciml.training import TensorData, Training, TrainingData, fit
 ROOT = Path(__file__).resolve().parents[1]
 TIMES = (0.0, 0.5, 1.0, 1.5)
 FLIPPED, CROWDED, FULL = "files, one bit flipped: ", "files, two writers", "files, a full disk"
-LIMITS = (0, 1000, 20_000, 100_000, 200_000)  # bytes
+LIMITS = (0, 20_000, 200_000)  # bytes
 
 Reader = Callable[[], Any]
 

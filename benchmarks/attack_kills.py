@@ -13,10 +13,10 @@ of one folder are in the journal once its last run has ended, and are not tried 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import os
 import random
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from attack import ANSWERED, LOST, TRACEBACK, WRONG, Journal
 
+from sciml.app import cli, figures, generate, report, train  # noqa: F401  so that a fork has them
 from sciml.core.run.files import read_solution
 from sciml.operators.checkpoint import load_operator
 
@@ -86,7 +87,8 @@ def weights(folder: Path) -> list[Any]:
 def commands(home: Path) -> dict[str, Command]:
     """Each by its name."""
     data, family = home / "for-training", ROOT / "configs" / "datasets" / "darcy.yaml"
-    finished(("generate", family, "--count", 40, *SMALL), data).check_returncode()
+    code, told = finished(("generate", family, "--count", 40, *SMALL), data)
+    assert code == 0, told
     spec, in_time = home / "train.yaml", home / "in-time.yaml"
     spec.write_text(TRAINING.format(data=data))
     in_time.write_text(IN_TIME)
@@ -101,22 +103,37 @@ def commands(home: Path) -> dict[str, Command]:
     }
 
 
-def line(words: Sequence[Any], out: Path) -> list[str]:
-    return [sys.executable, "-m", "sciml.app.cli", *map(str, words), "--out", str(out)]
+def run(words: Sequence[Any], out: Path, told: Path) -> None:
+    """A command as the command line runs it, what it says in a file; it ends the process."""
+    with told.open("w") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    cli.app([*map(str, words), "--out", str(out)], standalone_mode=True)
 
 
-def finished(words: Sequence[Any], out: Path) -> subprocess.CompletedProcess[str]:
-    """A command that nobody disturbs."""
-    return subprocess.run(line(words, out), cwd=ROOT, capture_output=True, text=True, check=False)
+def started(words: Sequence[Any], out: Path, told: Path) -> Any:
+    """The process of a command: forked, as a new one would spend its time on importing torch."""
+    process = multiprocessing.get_context("fork").Process(target=run, args=(words, out, told))
+    process.start()
+    return process
+
+
+def finished(words: Sequence[Any], out: Path) -> tuple[int, str]:
+    """How a command that nobody disturbs ends, and what it says."""
+    told = out.with_suffix(".log")
+    process = started(words, out, told)
+    process.join()
+    return process.exitcode, told.read_text()
 
 
 def killed(words: Sequence[Any], out: Path, after: float) -> tuple[bool, str]:
     """Whether a command died by the kill, and what it had said."""
-    process = subprocess.Popen(line(words, out), cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    told = out.with_suffix(".log")
+    process = started(words, out, told)
     time.sleep(after)
     process.kill()
-    told = process.communicate()[1]
-    return process.returncode == -signal.SIGKILL, told
+    process.join()
+    return process.exitcode == -signal.SIGKILL, told.read_text()
 
 
 def attempt(
@@ -130,12 +147,12 @@ def attempt(
     for after in moments:
         died, told = killed(command.words, out, after)
         verdicts.append((TRACEBACK if "Traceback" in told else ANSWERED, died))
-    end, last = finished(command.words, out), LOST
-    if end.returncode == code:
+    last, (ended, told) = LOST, finished(command.words, out)
+    if ended == code:
         parts = command.found(out)
         same = len(parts) == len(whole) and all(map(torch.equal, parts, whole))
         last = ANSWERED if same else WRONG
-    if "Traceback" in end.stderr:
+    if "Traceback" in told:
         last = TRACEBACK
     if last != ANSWERED:
         verdicts[-1] = last, verdicts[-1][1]
@@ -160,14 +177,14 @@ def main() -> None:
             if not left:
                 continue
             begin = time.monotonic()
-            undisturbed = finished(command.words, home / f"whole-{number}")
+            code, _ = finished(command.words, home / f"whole-{number}")
             seconds = time.monotonic() - begin
             whole = command.found(home / f"whole-{number}")
             for kills in left:
                 draw, begin = random.Random(f"{chosen.seed} {title} {kills[0]}"), time.monotonic()
                 moments = [draw.uniform(0.2, 1.0) * seconds for _ in kills]
                 out = home / f"parts-{number}-{kills[0]}"
-                verdicts = attempt(command, moments, out, undisturbed.returncode, whole)
+                verdicts = attempt(command, moments, out, code, whole)
                 each = (time.monotonic() - begin) / len(kills)
                 for k, (verdict, died) in zip(kills, verdicts, strict=True):
                     journal.add(family, f"{chosen.seed}-{k}", verdict, died=died, seconds=each)

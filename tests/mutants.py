@@ -1,4 +1,4 @@
-"""Thirty faults of one line each, and the tests that must catch them: ``make mutants``.
+"""Faults of one line each, and the tests that must catch them: ``make mutants``.
 
 A test proves something only if it fails once the mathematics is wrong. For each fault the tree is
 copied, one text is replaced by another, and the named tests run on that copy; the fault is caught
@@ -38,6 +38,31 @@ class Fault:
 
 
 FAULTS = (
+    # What is stated, and what is judged
+    Fault(
+        "an exact solution passes whatever is left",
+        "if gap.share >= _REFUSED + gap.allowed:",
+        "if gap.share >= 10 + gap.allowed:",
+        "test_what_solves_another_problem_is_refused",
+    ),
+    Fault(
+        "a trained function near an eigenvalue is converged",
+        "if not share <= max(_AMPLIFIED * rtol, _SURE):",
+        "if not share <= 1e9:",
+        "test_a_small_residual_near_an_eigenvalue_is_no_small_error",
+    ),
+    Fault(
+        "conjugate gradients of a Hermitian matrix step by what is imaginary",
+        "    return dot(p, q, len(A.shape)).real\n",
+        "    return dot(p, q, len(A.shape)).abs() + dot(p, q.conj(), len(A.shape)).imag\n",
+        "test_cg_takes_the_steps_of_scipy",
+    ),
+    Fault(
+        "a kernel is taken out by its rows unconjugated",
+        "share = (flat.to(rows.dtype) @ rows.mH) @ rows",
+        "share = (flat.to(rows.dtype) @ rows.mT) @ rows",
+        "test_hermitian_matrices_have_complex_kernels",
+    ),
     # Kernels
     Fault(
         "ring closes one place late",

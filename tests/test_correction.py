@@ -15,6 +15,7 @@ from sciml.core.run.status import Status
 from sciml.solvers import PINN, Gaussians, RandomFeatures
 from sciml.solvers.solve import solve
 from sciml.solvers.trained.correction import estimated_error
+from sciml.solvers.trained.solver import exact_error
 from sciml.solvers.trained.verify import scales_of
 
 LINE, ENDS = Box((0.0,), (1.0,)), {s: Condition(dirichlet=0.0) for s in ("left", "right")}
@@ -42,7 +43,11 @@ def test_a_small_residual_near_an_eigenvalue_is_no_small_error(c: float, status:
     assert found.status is status
 
 
-@pytest.mark.parametrize("solver", [RandomFeatures(), Gaussians()], ids=lambda s: s.kind)
+@pytest.mark.parametrize(
+    "solver",
+    [RandomFeatures(count=60, bandwidths=(4.0,)), Gaussians()],
+    ids=lambda s: s.kind,
+)
 def test_near_an_eigenvalue_a_residual_may_be_small_enough(solver: RandomFeatures) -> None:
     found = solve(resonant(-9.8696), solver, on=Grid((65,)))
     assert float(found.error(wave)) < 1e-5 and found.status is Status.CONVERGED
@@ -56,19 +61,19 @@ RING = Problem(
     {s: Condition(periodic=True) for s in ("left", "right")},
 )  # fmt: skip
 PLATE = Problem(
-    Box((0.0, 0.0), (1.0, 1.0)), Equation(f="5*pi**2*sin(pi*x)*sin(2*pi*y) + u**3"),
+    Box((0.0, 0.0), (1.0, 1.0)), Equation(f="5*pi**2*sin(pi*x)*sin(2*pi*y)"),
     {"all": Condition(dirichlet=0.0)},
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("problem", "count"), [(resonant(0.0), 10), (HEAT, 40), (RING, 20), (PLATE, 40)]
+    ("problem", "count"), [(resonant(0.0), 10), (HEAT, 40), (RING, 20), (PLATE, 30)]
 )
 def test_the_estimate_is_the_error(problem: Problem, count: int) -> None:
     on = Grid((33,) * problem.box.dimension)
     near, good = (
         solve(problem, RandomFeatures(count=n, bandwidths=(4.0,), rtol=0.5), on=on)
-        for n in (count, 5 * count)
+        for n in (count, 4 * count)
     )
     error = float((near.value - good.value).norm() / good.value.norm())
     assert error > 1e-10
@@ -86,3 +91,13 @@ def test_a_table_that_training_leaves_is_said() -> None:
         found = solve(problem, PINN(points=50), on=Grid((33,)), throw=False)
         assert found.status is Status.OUTSIDE_TABLE
         assert found.outside and found.outside[0] in " ".join(found.notes)
+
+
+def test_beside_a_truth_of_zero_the_error_of_training_is_absolute() -> None:
+    problem = Problem(LINE, Equation(), ENDS, exact="0*x")
+    objective = PINN(width=4, depth=1, points=10).init(problem, Grid((9,))).objective
+    error = exact_error(objective)
+    assert error is not None
+    x = torch.linspace(0, 1, 5001, dtype=torch.float64)[:, None]
+    rms = objective.ansatz.value(x).square().mean().sqrt()
+    assert error() == pytest.approx(float(rms), rel=0.01)

@@ -137,3 +137,22 @@ def test_a_time_that_is_none_is_refused():
     steady = replace(spec.problem, time=None, initial=None)
     with pytest.raises(InputError, match="no time"):
         answer(replace(spec, problem=steady), Setting())
+
+
+def test_a_vortex_leaves_through_an_outlet():
+    """A blob of vorticity in a stream: it goes out, and the stream is left as it was."""
+    x, y = "(x - 0.7)", "(y - 0.5)"
+    blob = f"exp(-40*({x}**2 + {y}**2))"
+    stream = Condition(dirichlet=[1, 0])
+    boundary = {"left": stream, "right": Condition(neumann=0), "bottom": stream, "top": stream}
+    p = Problem(
+        Box((0.0, 0.0), (1.0, 1.0)),
+        NavierStokes(viscosity=0.0005),
+        boundary,
+        time=Time(1.5, frames=7),
+        initial={"u": f"1 - 20*{y}*{blob}", "v": f"20*{x}*{blob}"},
+    )
+    s = sciml.solve(p, on=Grid((24, 24), "cell"))
+    fastest = s.value[:, :2].square().sum(1).sqrt().flatten(1).amax(1)
+    assert fastest.max() == fastest[0]
+    assert float((s.value[-1, 0] - 1).abs().max()) < 0.25

@@ -315,10 +315,12 @@ class StaggeredFlow:
         result = []
         for c, loop in enumerate((tendency_u, tendency_v)):
             component, out = self.faces[c], np.empty_like(flow.H[c])
+            w = (flow.u, flow.v)[c]
             loop(
                 flow.u, flow.v, flow.p, flow.H[c], force[c], component.links, component.free,
                 self.viscosity, k, now, before, hx, hy, out,
             )  # fmt: skip
+            component.carry_out(flow.H[c], out, w, k * now)
             result.append(out)
         return result
 

@@ -12,7 +12,7 @@ weighs its flux, so that for every cell D u = sum(o u . n |f|) / |cell| = 0.
 
 A wall gives both velocities, at the places where they live: its normal component on the m faces
 along it, its tangential component on the m + 1 faces beside it. An outlet is n . grad(u, v) = 0
-with p = 0.
+with p = 0, but for the velocity that carries itself out: see ``Component.carry_out``.
 """
 
 from __future__ import annotations
@@ -243,6 +243,26 @@ class Component:
                     line[:, -1 if end else 0] = line[:, mirror[1 - end]]
             if self.ends[axis][0] == "periodic":
                 _wrap(line, faces=axis == self.axis)
+
+    def carry_out(self, H: np.ndarray, change: np.ndarray, w: np.ndarray, k: float) -> None:
+        """Correct H and k H, taken off the ``change``, on the faces of outlets, in place.
+
+        There w w_n is of the faces upstream: of the one inside, where w leaves; where it comes in,
+        from rest, as if the pressure there were -w^2 / 2 (Bruneau and Fabrie 1994). What the loops
+        have is w times the other velocity's slope, which is -w_n and feeds vortices that leave.
+        """
+        h = self.spacing[self.axis]
+        for end, kind in enumerate(self.ends[self.axis]):
+            if kind != "outlet":
+                continue
+            line, place = _first(w, self.axis), -1 if end else 0
+            last, inner = line[:, -2 if end else 1, 1:-1], line[:, -3 if end else 2, 1:-1]
+            outward = last if end else -last
+            inside = np.abs(outward) * np.where(outward > 0, last - inner, 0.0)
+            delta = outward * (last - inner) + inside + np.minimum(outward, 0.0) * -last
+            delta *= _first(self.free[None], self.axis)[0, place] / h
+            _first(H, self.axis)[:, place] += delta
+            _first(change, self.axis)[:, place] -= k * delta
 
     def diffuse(self, d: np.ndarray, a: np.ndarray, before: Walls, after: Walls) -> None:
         """Solve ``(1 - a D_xx) (1 - a D_yy) w = d`` in place for the change w of the velocity.

@@ -535,8 +535,9 @@ def require_symmetric(kind: str, A: LinearMap) -> None:
     """Refuse an operator that is not symmetric, or Hermitian where it is complex."""
     if not A.self_adjoint:
         wanted = "Hermitian" if A.dtype.is_complex else "symmetric"
+        found = "complex without being so" if A.dtype.is_complex else "not"
         raise InputError(
-            f"{kind} needs a {wanted} operator and this one is not; use gmres or bicgstab",
+            f"{kind} needs a {wanted} operator and this one is {found}; use gmres or bicgstab",
             "solver.kind",
         )
 

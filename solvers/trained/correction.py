@@ -25,9 +25,9 @@ from sciml.solvers.trained.objective import Objective
 from sciml.solvers.trained.observations import OBSERVED
 from sciml.solvers.trained.sampling import sobol
 
-_FUNCTIONS = 256  # of the basis, all fields together
+_FUNCTIONS, _ENOUGH = 256, 144  # of the basis, all fields together: at most, and what will do
 _MOST = 24  # along an axis
-_PER_FUNCTION = 4  # points inside
+_PER_FUNCTION = 3  # points inside
 _ROUNDING = 1e-14
 
 
@@ -39,8 +39,8 @@ def estimated_error(objective: Objective, size_of: Callable[[Piece], float]) -> 
     form = objective.form
     count = len(form.fields)
     axes = len(objective.pieces[0].lower)
-    each = min(_MOST, int((_FUNCTIONS / count) ** (1 / axes) + 1e-9))
-    if each < 3:
+    each = min(_MOST, max(3, int((_ENOUGH / count) ** (1 / axes) + 1e-9)))
+    if count * each**axes > _FUNCTIONS:
         return 0.0
     objective.settle()
     generator = torch.Generator().manual_seed(2)
@@ -56,7 +56,7 @@ def estimated_error(objective: Objective, size_of: Callable[[Piece], float]) -> 
         left.append(r / scale)
     J, r = torch.cat(rows), torch.cat(left)
     norms = J.norm(dim=0).clamp_min(1e-300)
-    found = torch.linalg.lstsq(J / norms, -r[:, None], rcond=_ROUNDING, driver="gelsd")
+    found = torch.linalg.lstsq(J / norms, -r[:, None], rcond=_ROUNDING, driver="gelsy")
     a = found.solution[:, 0] / norms
     piece = objective.pieces[0]
     points = piece.place(sobol(inside, axes, torch.Generator().manual_seed(3)))
