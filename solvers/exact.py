@@ -31,7 +31,6 @@ from torch import Tensor
 
 from sciml.core.errors import InputError
 from sciml.core.problem.condition import Condition, flux_data
-from sciml.core.problem.equation import Equation, Helmholtz
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
@@ -164,7 +163,7 @@ def _has_arrays(value: Any) -> bool:
 
 def _in_box(problem: Problem) -> Iterator[_Gap]:
     """On a grid or at points."""
-    equation = _real_form(problem)
+    equation = problem.equation.coefficient_form
     if equation is None:
         return
     open_sides = [
@@ -214,19 +213,6 @@ def _in_box(problem: Problem) -> Iterator[_Gap]:
         what = "the initial data" if starts else f"the condition on {piece.name}"
         yield _Gap(what, left.abs().amax(1), size.expand(len(x)), x)
     yield from _rim(problem, data, exact, value, end)
-
-
-def _real_form(problem: Problem) -> Equation | None:
-    """The equation as a coefficient form, where it is one for real functions."""
-    equation = problem.equation
-    if isinstance(equation, Equation):
-        return equation
-    if not isinstance(equation, Helmholtz) or equation.sponge is not None:
-        return None
-    k = equation.wavenumber
-    if isinstance(k, (str, Real)):
-        return Equation(K=equation.K, c=f"-(({k})**2)", f=equation.f)
-    return None
 
 
 def _function(data: Pointwise, problem: Problem) -> Callable[[Tensor], Tensor]:
@@ -338,7 +324,7 @@ def _rim(
 
 
 def _on_mesh(problem: Problem, mesh: Mesh) -> Iterator[_Gap]:
-    if not isinstance(problem.equation, Equation):
+    if problem.equation.coefficient_form is None:
         return
     data, exact = mesh_data(problem, mesh), exact_on_mesh(problem, mesh)
     part = whole(mesh, 1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 from sciml.core.errors import InputError, did_you_mean
@@ -121,6 +122,16 @@ class PDE(ABC):
         """Whether without time it is one system of linear equations."""
         return self.linear_with({})
 
+    @property
+    def of_second_order_in_time(self) -> bool:
+        """Whether a problem in time starts from u and u_t."""
+        return False
+
+    @property
+    def coefficient_form(self) -> Equation | None:
+        """The coefficient form that real solutions meet; None where there is none."""
+        return None
+
     @abstractmethod
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """The same with these parameters, among which may be tables of the solution."""
@@ -181,6 +192,16 @@ class Equation(PDE):
             )
         if self.energy is not None:
             self._check_energy()
+
+    @property
+    def of_second_order_in_time(self) -> bool:
+        """Where m is not zero."""
+        return self.m not in (0, 0.0)
+
+    @property
+    def coefficient_form(self) -> Equation | None:
+        """The equation itself."""
+        return self
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether no coefficient names the solution or its slope, and no energy is given."""
@@ -307,6 +328,14 @@ class Helmholtz(PDE):
     title: ClassVar[str] = "helmholtz"
     complex: ClassVar[bool] = True
     always_linear: ClassVar[bool] = True
+
+    @property
+    def coefficient_form(self) -> Equation | None:
+        """With -wavenumber^2 for c, where that can be written and nothing absorbs."""
+        k = self.wavenumber
+        if self.sponge is not None or not isinstance(k, (str, Real)):
+            return None
+        return Equation(K=self.K, c=f"-(({k})**2)", f=self.f)
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes."""

@@ -163,11 +163,10 @@ class Problem:
 
     def _check_start(self) -> None:
         """A saved run keeps no u_t, without which an equation of second order does not go on."""
-        second = type(self.equation) is Equation and self.equation.m not in (0, 0.0)
         saved = [
             v for v in self.first.values() if isinstance(v, FieldFile) and v.saved_field is not None
         ]
-        if second and saved and "ut" not in self.first:
+        if self.equation.of_second_order_in_time and saved and "ut" not in self.first:
             raise InputError(
                 "a saved run keeps u, not u_t, from which an equation of second order in time goes "
                 "on: give ut: too, or the run itself a longer end",
