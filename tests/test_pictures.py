@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import skfem
 import torch
+from PIL import Image
 
 import sciml
 from sciml import Box, Condition, Elasticity, Equation, Grid, Mesh, Problem
@@ -113,6 +115,11 @@ def test_streamlines_follow_the_flow_and_rest_has_none():
     ends = np.concatenate([np.array(part) for part in lines[0].get_segments()])
     radii = np.hypot(*(ends - 0.5).T)
     assert len(ends) > 50 and radii.max() < 0.71
+    twice = replace(
+        answer_of(None, grid, torch.stack([turn, turn])[:, None], (2,), fields=("u", "v", "p")),
+        times=torch.tensor([0.5]), samples=("Re = 1", "Re = 2"), labels={"t": Label(unit="s")},
+    )  # fmt: skip
+    assert plot_streamlines(twice).axes[0].get_title() == "$t = 0.5$ s, Re = 1"
     still = plot_streamlines(answer_of(None, grid, 0 * turn, fields=("u", "v", "p")))
     assert not [c for c in still.axes[0].collections if isinstance(c, LINES)]
 
@@ -147,16 +154,31 @@ def test_conditions_are_written_as_the_equation_has_them():
      ("stagnated", ["space: 40 %"], "unsolved")],
 )  # fmt: skip
 def test_a_report_with_a_doubt_is_not_green(status, doubts, kind):
-    record = {
+    page = html(recorded(status, doubts), {})
+    verdict = re.search(r'<p class="verdict (\w+)">(.*?)</p>', page)
+    assert verdict is not None and verdict[1] == kind
+    assert ("But: space: 40 %." in verdict[2]) == bool(doubts)
+
+
+def recorded(status: str, doubts: list[str]) -> dict[str, Any]:
+    return {
         "title": "t", "description": "", "status": status, "advice": "A sentence.",
         "statuses": [status], "iterations": 1, "residual": 0.0, "error": None, "defect": None,
         "unknowns": 1, "seconds": {}, "notes": doubts, "doubts": doubts, "spec_file": "",
         "spec": {"problem": {"equation": {"kind": "poisson"}}}, "device": "", "dtype": "",
         "threads": 1, "seed": 0, "finished": "", "versions": {}, "command": "",
     }  # fmt: skip
-    verdict = re.search(r'<p class="verdict (\w+)">(.*?)</p>', html(record, {}))
-    assert verdict is not None and verdict[1] == kind
-    assert ("But: space: 40 %." in verdict[2]) == bool(doubts)
+
+
+def test_what_shows_the_answer_stands_before_how_it_was_found(tmp_path: Path):
+    captions = ("Convergence", "Deformed shape", "Solution", "All frames")
+    files = {c: tmp_path / f"{k}.{'gif' if k == 3 else 'png'}" for k, c in enumerate(captions)}
+    for file in files.values():
+        Image.new("RGB", (40, 20)).save(file)
+    page = html(recorded("converged", []), files)
+    places = [page.index(f"<figcaption>{caption}<") for caption in captions]
+    assert places[0] > page.index("How it was found") > max(places[1:])
+    assert page.count('class="broad"') == 4  # all are twice as wide as high
 
 
 def test_a_solid_of_stiff_elements_is_doubted():

@@ -55,6 +55,7 @@ LOG_RATIO, LOG_SHARE = 100.0, 0.05
 _DECADES = 1e-6
 # Panels have scales of their own where half of them span less than this share of the widest.
 _BLANKED = 0.15
+_WIDE = 0.4  # height over width of a domain that is wide
 _PLATEAU = 0.3  # share of a plane that has one value, at which there is no contour
 _RESIDUAL = r"relative residual $\|b - Au\| \,/\, \|b\|$"
 _INK = "#1f2933"
@@ -143,12 +144,15 @@ def labelled(figure: Figure, labels: Labels, file: str | Path | None = None) -> 
         depth = getattr(axes, "zaxis", None)
         ends = [axis.label for axis in (axes.xaxis, axes.yaxis, depth) if axis is not None]
         for text in (*ends, *entries, axes.title):
-            if text.get_text() in texts:
-                text.set_text(texts[text.get_text()])
+            # Before a colon stands what tells a sample from the others.
+            head, colon, tail = text.get_text().rpartition(": ")
+            if tail in texts:
+                text.set_text(f"{head}{colon}{texts[tail]}")
                 if text is axes.yaxis.label:
                     text.set_rotation(90)
-            elif instant and text.get_text().startswith("$t = "):
-                text.set_text(f"{text.get_text()} {shown(instant)}")
+            elif instant and tail.startswith("$t = "):
+                now, _, rest = tail[1:].partition("$")
+                text.set_text(f"${now}$ {shown(instant)}{rest}")
     with matplotlib.rc_context(STYLE):
         save(figure, file)
     return figure
@@ -707,21 +711,28 @@ def _draw_frames(
         values = values[..., values.shape[-1] // 2]
     chosen = chosen_instants(len(values))
     lower, upper = on.box.lower, on.box.upper
-    aspect = float(np.clip((upper[1] - lower[1]) / (upper[0] - lower[0]), 0.3, 2.5))
+    aspect = float(np.clip((upper[1] - lower[1]) / (upper[0] - lower[0]), 0.15, 2.5))
     size = 3.0 if len(chosen) > 2 else 4.2
-    figure.set_size_inches(size * len(chosen) + 1.0, (size * aspect + 0.4) * len(names))
-    panels = np.atleast_1d(figure.subplots(len(names), len(chosen), sharex=True, sharey=True))
-    panels = panels.reshape(len(names), len(chosen))
+    # The instants of one field go below each other where the domain is wide.
+    stacked = len(names) == 1 and aspect < _WIDE
+    if stacked:
+        figure.set_size_inches(9.0, 0.6 + (7.6 * aspect + 0.35) * len(chosen))
+        panels = figure.subplots(len(chosen), 1, sharex=True, squeeze=False).T
+    else:
+        figure.set_size_inches(size * len(chosen) + 1.0, (size * aspect + 0.4) * len(names))
+        panels = figure.subplots(len(names), len(chosen), sharex=True, sharey=True, squeeze=False)
     for row, name, field in zip(panels, names, values.swapaxes(0, 1), strict=True):
         norms = scales(field[chosen])
         images = [
             draw_map(axes, field[k], on, (0, 1), norm)
             for axes, k, norm in zip(row, chosen, norms, strict=True)
         ]
-        row[0].set_ylabel("$y$")
+        for axes in row[: len(row) if stacked else 1]:
+            axes.set_ylabel("$y$")
         colour_bars(figure, images, list(row), norms, name)
-    for above, below, k in zip(panels[0], panels[-1], chosen, strict=True):
-        below.set_xlabel("$x$")
+    for axes in panels[-1][-1 if stacked else 0 :]:
+        axes.set_xlabel("$x$")
+    for above, k in zip(panels[0], chosen, strict=True):
         if times is not None:
             above.set_title(f"$t = {times[k]:.3g}$", fontsize=10)
 

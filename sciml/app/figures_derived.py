@@ -76,9 +76,9 @@ def plot_derived(solution: Solution, name: str, file: str | Path | None = None) 
     labels = {**_symbols(solution, name, found.components), **solution.labels}
     if found.vector and single and plane and not found.value.is_complex():
         return labelled(_plot_arrows(found, on, name), labels, file)
-    if several and isinstance(on, Grid) and found.value.is_complex():
+    if found.value.is_complex():
         drawn = replace(
-            drawn, value=found.value.real, fields=tuple(f"Re {c}" for c in found.components)
+            drawn, value=found.value.real, fields=tuple(f"Re {field}" for field in drawn.fields)
         )
     return plot_solution(replace(drawn, labels=labels), file)
 
@@ -248,8 +248,9 @@ def plot_streamlines(solution: Solution, file: str | Path | None = None) -> Figu
             axes.set_ylim(on.box.lower[1], on.box.upper[1])
         axes.set_xlabel("$x$")
         axes.set_ylabel("$y$")
-        if solution.times is not None:
-            axes.set_title(f"$t = {float(solution.times[-1]):.3g}$", fontsize=10)
+        of = [shown(names_of_samples(solution)[0])] if solution.residual.ndim else []
+        when = [] if solution.times is None else [f"$t = {float(solution.times[-1]):.3g}$"]
+        axes.set_title(", ".join([*when, *of]), fontsize=10)
         colour_bar(figure, image, [axes], "speed")
     return labelled(figure, solution.labels, file)
 

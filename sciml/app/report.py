@@ -25,8 +25,8 @@ from sciml.core.errors import InputError
 from sciml.core.run.serialise import differences
 from sciml.core.run.solution import load_solution
 
-# What a run's figures are called in its record; the answer stands before everything else.
-SOLUTION = "Solution"
+# How captions of figures begin that tell how the answer was found; the others show the answer.
+SOLUTION, METHOD = "Solution", ("Convergence", "Residual", "Coefficient")
 HEAD = ("solver", "iterations", "set-up s", "solve s", "total s", "true residual", "error",
         "time over this run's")  # fmt: skip
 EXPLAINED = (
@@ -86,8 +86,8 @@ def html(record: Mapping[str, Any], figures: Mapping[str, Path]) -> str:
     doubts = record.get("doubts", [])
     text = f"{text} But: {'; '.join(doubts)}." if doubts else text
     solved = record["status"] == "converged"
-    first = {name: file for name, file in figures.items() if name == SOLUTION}
-    others = {name: file for name, file in figures.items() if name != SOLUTION}
+    first = {name: file for name, file in figures.items() if not name.startswith(METHOD)}
+    others = {name: file for name, file in figures.items() if name.startswith(METHOD)}
     return document(
         record["title"],
         [

@@ -180,8 +180,8 @@ class Solution:
     def derived(self, name: str) -> Derived:
         """A field derived from the answer: ``gradient``, ``flux``, ``vorticity``, ``stress``, ...
 
-        In time of every frame. Differentiable where the value is. Raises InputError for one that
-        there is not, and where the problem is not known and the field was not kept.
+        In time of every frame. On the CPU, differentiable where the value is. Raises InputError
+        for a field that there is not, or that was not kept where the problem is not known.
         """
         if name in self.kept:
             return self.kept[name]
@@ -198,10 +198,10 @@ class Solution:
         return Derived(self._of_frames(how.value), how.components, inner, how.vector)
 
     def _of_frames(self, derive: Derive) -> torch.Tensor:
+        whole, axis = self.value.cpu(), self.residual.ndim
         if self.times is None:
-            return derive(self.value, None)
-        axis = self.residual.ndim
-        pairs = zip(self.value.unbind(axis), self.times.tolist(), strict=True)
+            return derive(whole, None)
+        pairs = zip(whole.unbind(axis), self.times.tolist(), strict=True)
         return torch.stack([derive(value, t) for value, t in pairs], axis)
 
     def with_derived(self, *names: str) -> Solution:
@@ -234,10 +234,11 @@ def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Me
     assert problem is not None and on is not None
     check_time(problem, quantity, key)
     look = measures.look_up(problem.equation, type(on))(problem, on, quantity, key)
+    whole = solution.value.cpu()
     if solution.times is None:
-        found: Measurement = look(solution.value, None)
+        found: Measurement = look(whole, None)
         return found
-    frames, times = solution.value.unbind(solution.residual.ndim), solution.times
+    frames, times = whole.unbind(solution.residual.ndim), solution.times
     if quantity.over_time is not None:
         kept = times >= (times[0] if quantity.after is None else quantity.after)
         frames = tuple(value for value, there in zip(frames, kept.tolist(), strict=True) if there)

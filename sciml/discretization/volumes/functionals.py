@@ -248,10 +248,14 @@ def from_faces(
     """
     d, wraps, n = lay.dimension, lay.periodic[axis], lay.shape[axis]
     dim, shape = axis - d, list(lay.shape)
-    known = torch.ones(values.shape[-d:], dtype=torch.bool)
-    if hole is not None:
-        both = ~(hole | torch.roll(hole, -1, dim))
-        known = both if wraps else both.narrow(dim, 0, n - 1)
+    if hole is None and wraps:
+        return (values + torch.roll(values, 1, dim)) / 2
+    if hole is None:
+        first, second, before, last = (values.narrow(dim, k, 1) for k in (0, 1, n - 3, n - 2))
+        inner = (values.narrow(dim, 0, n - 2) + values.narrow(dim, 1, n - 2)) / 2
+        return torch.cat([1.5 * first - 0.5 * second, inner, 1.5 * last - 0.5 * before], dim)
+    both = ~(hole | torch.roll(hole, -1, dim))
+    known = both if wraps else both.narrow(dim, 0, n - 1)
     if wraps:
         known, values = (
             torch.cat([v.narrow(dim, n - 2, 2), v, v.narrow(dim, 0, 1)], dim)
