@@ -14,6 +14,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem
 from sciml.core.problem.quadrature import whole
 from sciml.discretization.elements.boundary import straightened
+from sciml.solvers.resolution import with_stiffness
 from sciml.solvers.solve import solve
 
 
@@ -35,7 +36,8 @@ def panel(element: str) -> tuple[float, tuple[str, ...]]:
     mesh = cooks(20, element)
     sides = {name: Condition(neumann=(0.0, 0.0)) for name in ("bottom", "top")}
     sides |= {"left": Condition(dirichlet=(0.0, 0.0)), "right": Condition(neumann=(0.0, 1 / 16))}
-    found = solve(Problem(None, Elasticity(1.0, 0.4999), sides), on=mesh)
+    problem = Problem(None, Elasticity(1.0, 0.4999), sides)
+    found = with_stiffness(problem, mesh, solve(problem, on=mesh))
     middle = np.argmin(np.abs(mesh.nodes - [48, 52]).sum(1))
     return float(found.value[1, middle]), found.notes
 

@@ -36,7 +36,7 @@ from sciml.core.run.status import Doubt
 from sciml.discretization import discretize, memory_estimate
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
 from sciml.solvers.exact import check_exact
-from sciml.solvers.resolution import resolved, with_space
+from sciml.solvers.resolution import resolved, with_space, with_stiffness
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -134,6 +134,7 @@ def answer(
         solution, steps = _solve(spec, setting, system, progress, frames, initial)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
+        solution = with_stiffness(spec.problem, spec.on, solution)
         solution = replace(solution, notes=(*solution.notes, *told))
         spec = _found(spec, solution)
         fields = _residual(system, solution)

@@ -97,7 +97,7 @@ def elasticity_system(
 
 
 def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
-    """What to say of P1 for these lambda and mu; ``solvers.resolution`` measures it."""
+    """What to say of P1 for these lambda and mu; of a spec it is measured."""
     said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
     instead = "element: P2, the default for elasticity, is not"
     if float((first / second).max()) > _LOCKING:
