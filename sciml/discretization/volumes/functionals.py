@@ -14,9 +14,10 @@ conditions say themselves what passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from sciml.core.algebra.nonlinear import NonlinearSystem
@@ -24,9 +25,9 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import forces, measures, samples, semidiscretises
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
-from sciml.core.problem.grid import AXES, SIDES, Grid
+from sciml.core.problem.grid import AXES, SIDES, Box, Grid
 from sciml.core.problem.interpolation import between, interpolate, weighed
-from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
+from sciml.core.problem.problem import Condition, FieldFile, Obstacle, Problem, Time
 from sciml.core.problem.reader import (
     NORMAL,
     Compiled,
@@ -487,11 +488,57 @@ def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
     if quantity.on == OBSTACLE and problem.obstacle is not None:
         return _through_rim(place)
     axis, end = side_of(problem, quantity.on, f"{key}.on")
-    if lay.cells:
-        return lambda value, t: _of_cells(place, axis, end, value, t)
-    if problem.boundary[quantity.on].kind != "dirichlet":
+    if not lay.cells and problem.boundary[quantity.on].kind != "dirichlet":
         return lambda value, t: _by_condition(place, axis, end, value, t)
-    return _of_nodes(place, axis, end)
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        near, own = _beside_side(place, axis, end), value
+        if near is not place:
+            first = 0 if end == 0 else value.shape[axis - lay.dimension] - _STRIP
+            own = value.narrow(axis - lay.dimension, first, _STRIP)
+        if lay.cells:
+            return _of_cells(near, axis, end, own, t)
+        return _of_nodes(near, axis, end)(own, t)
+
+    return measured
+
+
+# So many layers of points decide what passes through a side, however its fluxes are limited.
+_STRIP = 8
+
+
+def _beside_side(place: Place, axis: int, end: int) -> Place:
+    """The layers of points next to a side as a place of their own, insulated behind.
+
+    The place itself where it is hardly thicker, or where arrays belong to all of its points.
+    """
+    problem, grid = place.problem, place.layout.grid
+    data = (problem.equation, problem.boundary)
+    if grid.shape[axis] < 2 * _STRIP or problem.obstacle is not None or _has_arrays(data):
+        return place
+    box, h = problem.box, grid.spacing[axis]
+    length = h * (_STRIP - (0 if grid.centring == "cell" else 1))
+    lower, upper = list(box.lower), list(box.upper)
+    if end == 0:
+        upper[axis] = lower[axis] + length
+    else:
+        lower[axis] = upper[axis] - length
+    thin = Box(tuple(lower), tuple(upper))
+    shape = tuple(_STRIP if k == axis else n for k, n in enumerate(grid.shape))
+    behind = {SIDES[axis][1 - end]: Condition(neumann=0.0)}
+    part = replace(problem, domain=thin, boundary={**problem.boundary, **behind})
+    return _place(part, replace(grid, shape=shape, domain=thin))
+
+
+def _has_arrays(data: Any) -> bool:
+    """Whether there are values at points among coefficients and conditions."""
+    if isinstance(data, Mapping):
+        return any(map(_has_arrays, data.values()))
+    if isinstance(data, (list, tuple)):
+        return any(map(_has_arrays, data))
+    if is_dataclass(data) and not isinstance(data, FieldFile):
+        return any(_has_arrays(getattr(data, entry.name)) for entry in fields(data))
+    return isinstance(data, (torch.Tensor, np.ndarray, FieldFile))
 
 
 def _through_rim(place: Place) -> Measure:
