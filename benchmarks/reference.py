@@ -16,7 +16,8 @@ def main() -> None:
     machine = f"{platform.machine()}, one thread"
     note = (
         "The difference is that of the extrapolated value where there is an order, else of the "
-        "finest; seconds are those of all three grids or meshes of a case."
+        "finest; seconds are those of all three grids or meshes of a case. Of a sweep the largest "
+        "value is compared."
     )
     today = datetime.now(timezone.utc).date().isoformat()
     keep(

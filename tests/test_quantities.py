@@ -22,7 +22,7 @@ from sciml.app.run import Setting, answer
 from sciml.app.sweep import Solves, read_over, stated, sweep, traced, write
 from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
-from sciml.core.problem.equation import Elasticity, Equation, Helmholtz
+from sciml.core.problem.equation import Elasticity, Equation, Helmholtz, System
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.mesh import Mesh, refined
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
@@ -544,3 +544,26 @@ def test_answers_around_start_the_next():
             solves(places[:, None])
         counts.append(solves.iterations)
     assert counts[0] < 0.8 * counts[1]
+
+
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_the_fluxes_of_a_systems_fields_balance(centring):
+    """Held values, Robin data that name the other field, and a flux that is given; at rest."""
+    held = Condition(by_field={"a": Condition(dirichlet=0.5), "b": Condition(dirichlet=0.2)})
+    robin = Condition(robin=Robin(1.0, "b"))
+    mixed = Condition(by_field={"a": robin, "b": Condition(neumann=0.1)})
+    equations = {"a": Equation(d=1.0, f="1 - a*b"), "b": Equation(d=1.0, K=0.5, f="a*b")}
+    p = Problem(
+        SQUARE,
+        System(equations),
+        {"left": held, "right": mixed, "bottom": mixed, "top": held},
+        time=Time(12.0),
+        initial={"a": 0.5, "b": 0.2},
+    )
+    s = sciml.solve(p, on=Grid((7, 7), centring))
+    for field, made in (("a", "1 - a*b"), ("b", "a*b")):
+        out = sum(float(s.quantity(flux=field, on=side).value[-1]) for side in p.boundary)
+        assert out == pytest.approx(float(s.quantity(integral=made).value[-1]), rel=5e-5)
+    assert float(s.quantity(flux="b", on="right").value[-1]) == pytest.approx(-0.1)
+    with pytest.raises(InputError, match="there is no field 'c'; there is a, b"):
+        s.quantity(flux="c", on="right")

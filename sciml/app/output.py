@@ -68,8 +68,9 @@ def check(spec: Spec) -> None:
     if not (spec.output.quantities or spec.output.probes or spec.output.lines):
         return
     on, given = discrete(spec.on), spec.problem.parameters
-    guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
-    spec = replace(spec, problem=replace(spec.problem, parameters=guessed))
+    if any(isinstance(p, Unknown) for p in given.values()):
+        guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
+        spec = replace(spec, problem=replace(spec.problem, parameters=guessed))
     assert spec.output is not None
     before: list[str] = []
     for name, quantity in spec.output.quantities.items():

@@ -69,10 +69,8 @@ def force_of_flow(problem: Problem, on: Grid, quantity: Quantity, key: str) -> M
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         if tuple(value.shape[-2:]) != grid.shape:
             raise InputError("a force is measured of velocity and pressure at the cells' centres")
-        batch = tuple(value.shape[:-3])
-        flat = value.detach().to("cpu", torch.float64).reshape(-1, *value.shape[-3:]).numpy()
-        state = around.state(flat, batch, t)
-        total = np.zeros((len(flat), 2))
+        state, batch = around.state(value, t), tuple(value.shape[:-3])
+        total = np.zeros((len(state.p), 2))
         for k, act in acting:
             total[:, k] += act(state)
         return Measurement((torch.from_numpy(total) @ direction).reshape(batch))
@@ -110,27 +108,40 @@ _Act = Callable[[_State], np.ndarray]
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """The staggered grid of a flow; ``kept``: what the problem gives to a batch at all times."""
+    """The staggered grid of a flow.
+
+    ``kept``: what the problem gives to a batch at all times. ``latest``: the value and time that
+    were asked for last, and the state, since drag and lift are of the same one.
+    """
 
     problem: Problem
     grid: Grid
     info: Data
     faces: tuple[Component, Component]
     kept: dict[tuple[int, ...], _Given] = field(default_factory=dict)
+    latest: list[tuple[torch.Tensor, float | None, _State]] = field(default_factory=list)
 
     @classmethod
     def of(cls, problem: Problem, grid: Grid) -> _Surroundings:
-        """Of a problem on cells."""
-        _, info, _, faces = lay_out(problem, grid)
-        return cls(problem, grid, info, faces)
+        """Of a problem on cells: the last one again where it is the same."""
+        if not (_RECENT and _RECENT[0].problem is problem and _RECENT[0].grid == grid):
+            _, info, _, faces = lay_out(problem, grid)
+            _RECENT[:] = [cls(problem, grid, info, faces)]
+        return _RECENT[0]
 
-    def state(self, value: np.ndarray, batch: tuple[int, ...], t: float | None) -> _State:
-        """What belongs to values (samples, 3, *cells) at time t."""
+    def state(self, value: torch.Tensor, t: float | None) -> _State:
+        """What belongs to values (*batch, 3, *cells) at time t."""
+        if self.latest and self.latest[0][0] is value and self.latest[0][1] == t:
+            return self.latest[0][2]
+        batch = tuple(value.shape[:-3])
+        flat = value.detach().to("cpu", torch.float64).reshape(-1, *value.shape[-3:]).numpy()
         given = self.kept.get(batch) or self._given(batch, 0.0 if t is None else t)
-        velocities = _velocities(self.faces, value, given.walls)
-        p = np.pad(np.nan_to_num(value[:, 2]), ((0, 0), (1, 1), (1, 1)))
+        velocities = _velocities(self.faces, flat, given.walls)
+        p = np.pad(np.nan_to_num(flat[:, 2]), ((0, 0), (1, 1), (1, 1)))
         fill_pressure(p, self.faces[0].ends)
-        return _State(velocities, p, given)
+        state = _State(velocities, p, given)
+        self.latest[:] = [(value, t, state)]
+        return state
 
     def _given(self, batch: tuple[int, ...], t: float) -> _Given:
         info, equation = self.info.at_time(t), self.problem.equation_as(NavierStokes)
@@ -239,6 +250,10 @@ class _Surroundings:
         stress = outward * (p + carried - bend) + pushed
         wet = _along(component.open, axis)[-1 if end else 0] > 0
         return np.asarray((stress * wet).sum(-1) * across)
+
+
+# The walls of the flow whose forces were asked for last: laying them out costs as much as a step.
+_RECENT: list[_Surroundings] = []
 
 
 def _line(array: np.ndarray, axis: int) -> np.ndarray:

@@ -14,19 +14,20 @@ conditions say themselves what passes.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.dispatch import forces, measures, samples
+from sciml.core.problem.dispatch import forces, measures, samples, semidiscretises
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
-from sciml.core.problem.grid import AXES, SIDES, Grid
+from sciml.core.problem.grid import AXES, SIDES, Box, Grid
 from sciml.core.problem.interpolation import between, interpolate, weighed
-from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
+from sciml.core.problem.problem import Condition, FieldFile, Obstacle, Problem, Time
 from sciml.core.problem.reader import (
     NORMAL,
     Compiled,
@@ -39,11 +40,18 @@ from sciml.core.problem.reader import (
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.discretization.volumes import obstacle
 from sciml.discretization.volumes.assemble import assemble
-from sciml.discretization.volumes.boundary import End, flux_of_state, insulated, with_end
+from sciml.discretization.volumes.boundary import (
+    End,
+    flux_of_state,
+    insulated,
+    state_residual,
+    with_end,
+)
 from sciml.discretization.volumes.coefficients import Data, call, data
 from sciml.discretization.volumes.fluxes import scheme_of
 from sciml.discretization.volumes.layout import Layout, at_end, layout, lie_along
 from sciml.discretization.volumes.nonlinear import semidiscretize
+from sciml.discretization.volumes.systems import by_itself
 
 OBSTACLE = "obstacle"
 _ON_RIM = 1e-9  # of the largest level: a point this little inside is on the rim
@@ -528,23 +536,71 @@ def sample_on_grid(
 
 def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
     problem, lay = place.problem, place.layout
-    form = problem.form
     if quantity.flux not in place.fields:
         raise InputError(
             f"there is no field '{quantity.flux}'; there is {', '.join(place.fields)}",
             f"{key}.flux",
         )
+    if type(problem.equation) is System:
+        return _of_field(place, quantity, key)
+    form = problem.form
     if form.energy is not None:
         raise InputError("an energy says nothing of a flux", f"{key}.flux")
     assert quantity.on is not None
     if quantity.on == OBSTACLE and problem.obstacle is not None:
         return _through_rim(place)
     axis, end = side_of(problem, quantity.on, f"{key}.on")
-    if lay.cells:
-        return lambda value, t: _of_cells(place, axis, end, value, t)
-    if problem.boundary[quantity.on].kind != "dirichlet":
+    if not lay.cells and problem.boundary[quantity.on].kind != "dirichlet":
         return lambda value, t: _by_condition(place, axis, end, value, t)
-    return _of_nodes(place, axis, end)
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        near, own = _beside_side(place, axis, end), value
+        if near is not place:
+            first = 0 if end == 0 else value.shape[axis - lay.dimension] - _STRIP
+            own = value.narrow(axis - lay.dimension, first, _STRIP)
+        if lay.cells:
+            return _of_cells(near, axis, end, own, t)
+        return _of_nodes(near, axis, end)(own, t)
+
+    return measured
+
+
+# So many layers of points decide what passes through a side, however its fluxes are limited.
+_STRIP = 8
+
+
+def _beside_side(place: Place, axis: int, end: int) -> Place:
+    """The layers of points next to a side as a place of their own, insulated behind.
+
+    The place itself where it is hardly thicker, or where arrays belong to all of its points.
+    """
+    problem, grid = place.problem, place.layout.grid
+    data = (problem.equation, problem.boundary)
+    if grid.shape[axis] < 2 * _STRIP or problem.obstacle is not None or _has_arrays(data):
+        return place
+    box, h = problem.box, grid.spacing[axis]
+    length = h * (_STRIP - (0 if grid.centring == "cell" else 1))
+    lower, upper = list(box.lower), list(box.upper)
+    if end == 0:
+        upper[axis] = lower[axis] + length
+    else:
+        lower[axis] = upper[axis] - length
+    thin = Box(tuple(lower), tuple(upper))
+    shape = tuple(_STRIP if k == axis else n for k, n in enumerate(grid.shape))
+    behind = {SIDES[axis][1 - end]: Condition(neumann=0.0)}
+    part = replace(problem, domain=thin, boundary={**problem.boundary, **behind})
+    return _place(part, replace(grid, shape=shape, domain=thin))
+
+
+def _has_arrays(data: Any) -> bool:
+    """Whether there are values at points among coefficients and conditions."""
+    if isinstance(data, Mapping):
+        return any(map(_has_arrays, data.values()))
+    if isinstance(data, (list, tuple)):
+        return any(map(_has_arrays, data))
+    if is_dataclass(data) and not isinstance(data, FieldFile):
+        return any(_has_arrays(getattr(data, entry.name)) for entry in fields(data))
+    return isinstance(data, (torch.Tensor, np.ndarray, FieldFile))
 
 
 def _through_rim(place: Place) -> Measure:
@@ -614,12 +670,7 @@ def _of_nodes(place: Place, axis: int, end: int) -> Measure:
         for e in (0, 1)
         if not lay.periodic[a]
     }
-    areas = {
-        (a, e): torch.as_tensor(lay.measure(without=a), dtype=torch.float64)
-        .expand(lay.shape)
-        .narrow(a, 0, 1)
-        for a, e in kinds
-    }
+    areas = {at: _area(at, lay) for at in kinds}
     held = [side for side, kind in kinds.items() if kind == "dirichlet"]
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
@@ -632,15 +683,74 @@ def _of_nodes(place: Place, axis: int, end: int) -> Measure:
             if kind != "dirichlet":
                 passing = flux_of_state(place.problem, a, e, at_end(u, a, d, e), info)
                 rest = rest - _embedded(passing * areas[a, e], a, e, lay)
-        flows = {side: _carried_to_ends(rest, side, held, areas[side], lay) for side in held}
-        for (a, e), flow in flows.items():
-            rest = rest - _embedded(flow, a, e, lay)
-        whole = sum(_embedded(areas[side], *side, lay) for side in held)
-        share = areas[axis, end] / at_end(torch.as_tensor(whole), axis, d, end)
-        total = flows[axis, end] + at_end(rest, axis, d, end) * share
-        return Measurement(-total.sum(tuple(range(-d, 0))))
+        return _shared(rest, (axis, end), held, lay)
 
     return measured
+
+
+def _area(at: End, lay: Layout) -> torch.Tensor:
+    """The areas of a side's faces, that axis having size 1."""
+    area = torch.as_tensor(lay.measure(without=at[0]), dtype=torch.float64)
+    return area.expand(lay.shape).narrow(at[0], 0, 1)
+
+
+def _shared(rest: torch.Tensor, side: End, held: list[End], lay: Layout) -> Measurement:
+    """Of what is left at the nodes of the sides that are ``held``, what leaves through one."""
+    (axis, end), d = side, lay.dimension
+    areas = {at: _area(at, lay) for at in held}
+    flows = {at: _carried_to_ends(rest, at, held, areas[at], lay) for at in held}
+    for (a, e), flow in flows.items():
+        rest = rest - _embedded(flow, a, e, lay)
+    whole = sum(_embedded(areas[at], *at, lay) for at in held)
+    share = areas[side] / at_end(torch.as_tensor(whole), axis, d, end)
+    total = flows[side] + at_end(rest, axis, d, end) * share
+    return Measurement(-total.sum(tuple(range(-d, 0))))
+
+
+def _of_field(place: Place, quantity: Quantity, key: str) -> Measure:
+    """The flux of one field of a system: by its own equation, the other fields as data.
+
+    On nodes whose values are given it is what is left of the coupled equations there.
+    """
+    problem, lay, d = place.problem, place.layout, place.dimension
+    name = str(quantity.flux)
+    equation, k = problem.equation_as(System).equations[name], place.fields.index(name)
+    side = side_of(problem, quantity.on or "", f"{key}.on")
+    own = by_itself(problem, equation, name)
+    kinds = {
+        (a, e): own.boundary[SIDES[a][e]].kind
+        for a in range(d)
+        for e in (0, 1)
+        if not lay.periodic[a]
+    }
+    if lay.cells and kinds[side] == "dirichlet":
+        others = [end for end in kinds if end != side]
+        bare = replace(place, problem=insulated(own, others))
+        return lambda value, t: _of_cells(bare, *side, value.select(-d - 1, k), t)
+    cpu = torch.device("cpu")
+    lower = semidiscretises.look_up(problem.equation, Grid)
+    system = lower(place.natural, lay.grid, dtype=torch.float64, device=cpu)
+
+    def passed(value: torch.Tensor, t: float | None, at: End) -> torch.Tensor:
+        """What passes by the condition of a side, on the unknowns there."""
+        fields = {n: torch.nan_to_num(v) for n, v in place.state(value, place.fields).items()}
+        scheme = scheme_of(own, lay.grid)
+        info = place.at_time(t)
+        return state_residual(own, [at], fields[name], info, scheme, fields=fields, own=name)
+
+    def by_condition(value: torch.Tensor, t: float | None) -> Measurement:
+        return Measurement(passed(value, t, side).sum(tuple(range(-d, 0))))
+
+    def by_balance(value: torch.Tensor, t: float | None) -> Measurement:
+        now = 0.0 if t is None else t
+        rest = system.residual(torch.nan_to_num(lay.to_unknowns(value)), now)
+        rest = (rest + _storage(place, system, now)).select(-d - 1, k)
+        for at, kind in kinds.items():
+            if kind != "dirichlet":
+                rest = rest + passed(value, t, at)
+        return _shared(rest, side, [at for at in kinds if kinds[at] == "dirichlet"], lay)
+
+    return by_balance if kinds[side] == "dirichlet" else by_condition
 
 
 def _embedded(slab: torch.Tensor, axis: int, end: int, lay: Layout) -> torch.Tensor:
@@ -685,10 +795,12 @@ def _balance(place: Place) -> NonlinearSystem:
 def _storage(place: Place, system: NonlinearSystem, t: float) -> torch.Tensor:
     """d u_t + m u_tt of the Dirichlet values, zero elsewhere; differences in time of the data."""
     problem, lay = place.problem, place.layout
-    held = semidiscretize(problem, lay.grid, dtype=torch.float64, device=torch.device("cpu"))
+    lower = semidiscretises.look_up(problem.equation, Grid)
+    held = lower(problem, lay.grid, dtype=torch.float64, device=torch.device("cpu"))
     assert problem.time is not None
     step = 1e-4 * (problem.time.end - problem.time.start)
-    zero = torch.zeros(held.shape, dtype=torch.float64)
+    lead = (len(place.fields),) if len(place.fields) > 1 else ()
+    zero = torch.zeros((*lead, *held.shape), dtype=torch.float64)
     before, now, after = (lay.to_unknowns(held.lift(zero, t + k * step)) for k in (-1, 0, 1))
     total = torch.zeros_like(now)
     if system.mass is not None:

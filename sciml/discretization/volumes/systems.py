@@ -78,7 +78,7 @@ def semidiscretize_fields(
             "problem.time",
         )
     _check_initial(problem, names)
-    every = {name: _alone(problem, own, name) for name, own in equation.equations.items()}
+    every = {name: by_itself(problem, own, name) for name, own in equation.equations.items()}
     grid = on.bind(problem.box)
     layouts = [layout(alone, grid, dtype, device) for alone in every.values()]
     if any(lay.shape != layouts[0].shape for lay in layouts):
@@ -114,7 +114,7 @@ def _check_initial(problem: Problem, names: tuple[str, ...]) -> None:
         )
 
 
-def _alone(problem: Problem, equation: Equation, name: str) -> Problem:
+def by_itself(problem: Problem, equation: Equation, name: str) -> Problem:
     """The problem of one field by itself."""
     bare = replace(equation, kind="general")
     return replace(
@@ -164,7 +164,7 @@ def _field(
             own[entry] = coefficient
     rest: dict[str, Any] = dict.fromkeys(own, 0.0)
     uncoupled = replace(equation, kind="general", **rest)
-    alone = _alone(problem, uncoupled, name)
+    alone = by_itself(problem, uncoupled, name)
     with _keyed(name):
         ends = ends_of_state(alone, info)
         system = semidiscretize(insulated(alone, ends), on, dtype=info.dtype, device=info.device)
