@@ -43,7 +43,7 @@ from sciml.discretization.elements.scalar import conductivity
 from sciml.discretization.fields import exact_on_mesh
 from sciml.discretization.points.jet import Jet, jet_of
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
-from sciml.discretization.points.strong import StrongForm, sum_of
+from sciml.discretization.points.strong import StrongForm, check_time, sum_of
 from sciml.solvers.trained.conditions import Piece, pieces
 from sciml.solvers.trained.sampling import sobol
 
@@ -178,6 +178,7 @@ def _in_box(problem: Problem) -> Iterator[_Gap]:
     if not (isinstance(equation.m, Real) and equation.m == 0):
         pairs = (*pairs, (d, d))
     data = Pointwise(plain, ("u",), numeric_parameters(plain))
+    check_time(plain, {"u": equation})
     form = StrongForm(data, pairs, (equation,))
     exact = _function(data, problem)
     moves = plain.time is None or "t" in free_names(problem.exact)

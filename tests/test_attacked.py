@@ -120,3 +120,17 @@ def test_a_tolerance_that_anything_meets_is_refused() -> None:
             Projection(steady_tolerance=tolerance)
         with pytest.raises(InputError, match="rtol must"):
             PINN(rtol=tolerance)
+
+
+@pytest.mark.parametrize("part", ["d", "m"])
+def test_a_change_in_time_without_time_is_named_beside_an_exact_solution(part: str) -> None:
+    steady = """
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 1]}
+  equation: {energy: "sqrt(1 + ux**2 + uy**2)"}
+  boundary: {all: {dirichlet: x}}
+  exact: x
+grid: {shape: [9, 9]}
+"""
+    with pytest.raises(InputError, match=rf"equation.{part}: the equation depends on time"):
+        solved(steady, f"problem.equation.{part}=1")

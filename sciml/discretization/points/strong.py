@@ -210,11 +210,11 @@ def _forms(
     wanted: set[tuple[int, int]] = set()
     for name, form in equations.items():
         wanted |= _second_derivatives(data, form, _path(forms, name), problem.box.dimension)
-    _check_time(problem, equations)
+    check_time(problem, equations)
     return StrongForm(data, tuple(sorted(wanted)), forms)
 
 
-def _check_time(problem: Problem, equations: Mapping[str, Equation]) -> None:
+def check_time(problem: Problem, equations: Mapping[str, Equation]) -> None:
     """Raise InputError unless there are derivatives in time just where there is time."""
     forms = tuple(equations.values())
     moving = [
