@@ -300,7 +300,7 @@ def test_a_spec_has_conditions_by_field(old: str, new: str, said: str, tmp_path:
     assert spec.problem.boundary_of("v")["right"] == Condition(dirichlet="t")
     plain = dump(spec.problem)
     assert plain["boundary"]["left"]["v"]["neumann"] == 0
-    assert "v: " in statement(plain)
+    assert statement(plain).count("<mi>v</mi>") > 3
 
 
 # --- The same conditions at points, in flows, for waves -------------------------------------------

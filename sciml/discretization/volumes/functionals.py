@@ -60,7 +60,6 @@ Measure = Callable[[torch.Tensor, float | None], Measurement]
 
 
 @measures(Equation, Grid)
-@measures(System, Grid)
 @measures(Helmholtz, Grid)
 def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
     """How a quantity is measured; raises InputError for one that means nothing here."""
@@ -78,6 +77,15 @@ def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) ->
     part = _part(place, quantity, key)
     read = read_on(quantity.what, place, f"{key}.{quantity.kind}", normal=quantity.on is not None)
     return lambda value, t: _reduced(quantity.kind, part, part.values(read, value, t), place)
+
+
+@measures(System, Grid)
+def measure_system(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
+    """The same of several fields, whose fluxes are each by its own equation."""
+    if quantity.flux in problem.unknowns:
+        return _of_field(place_of(problem, on), quantity, key)
+    look: Measure = measure_on_grid(problem, on, quantity, key)
+    return look
 
 
 @measures(NavierStokes, Grid)
@@ -541,8 +549,6 @@ def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
             f"there is no field '{quantity.flux}'; there is {', '.join(place.fields)}",
             f"{key}.flux",
         )
-    if type(problem.equation) is System:
-        return _of_field(place, quantity, key)
     form = problem.form
     if form.energy is not None:
         raise InputError("an energy says nothing of a flux", f"{key}.flux")
@@ -589,7 +595,7 @@ def _beside_side(place: Place, axis: int, end: int) -> Place:
     shape = tuple(_STRIP if k == axis else n for k, n in enumerate(grid.shape))
     behind = {SIDES[axis][1 - end]: Condition(neumann=0.0)}
     part = replace(problem, domain=thin, boundary={**problem.boundary, **behind})
-    return _place(part, replace(grid, shape=shape, domain=thin))
+    return place_of(part, replace(grid, shape=shape, domain=thin))
 
 
 def _has_arrays(data: Any) -> bool:
