@@ -563,7 +563,7 @@ def test_the_fluxes_of_a_systems_fields_balance(centring):
         SQUARE,
         System(equations),
         {"left": held, "right": mixed, "bottom": held, "top": held},
-        time=Time(1.0),
+        time=Time(2.0),
         initial={"a": 0.5, "b": 0.2},
     )
     s = sciml.solve(p, on=Grid((7, 7), centring))
