@@ -94,7 +94,7 @@ def main() -> None:
         without, with_ = (min(column) for column in zip(*pairs, strict=True))
         rows.append([name, without, with_, f"{100 * (with_ / without - 1):+.1f} %"])
     note = (
-        f"Processor time, the least of {_PAIRS} pairs; two probes, four quantities, or drag, lift"
+        f"Processor time, least of {_PAIRS} pairs; two probes, four quantities, or drag, lift"
     )
     keep(
         "quantities",
