@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -529,21 +528,28 @@ def test_a_table_over_two_parameters(tmp_path: Path):
         assert "sweep.over" in message.output
 
 
-def test_answers_around_start_the_next():
-    spec = load_spec(Path(__file__).parents[1] / "configs" / "reference" / "bratu-fold.yaml")
-    spec = replace(spec, grid=Grid((65,)))
-    (over,), tolerance = stated(spec, (), 1e-4)
-    curve = sweep(spec, over, tolerance, Setting())
-    (_, (fold, (where,))) = curve.extremes()["lam"]
+REFERENCE = Path(__file__).parents[1] / "configs" / "reference"
+
+
+def test_a_sweep_goes_round_the_fold_of_bratus_problem():
+    spec = load_spec(REFERENCE / "bratu-fold.yaml", ["grid.shape=[65]"])
+    (over,), tolerance = stated(spec, (), 1e-3)
+    (_, (fold, (where,))) = sweep(spec, over, tolerance, Setting()).extremes()["lam"]
     assert fold == pytest.approx(3.513830719, rel=2e-4)
-    assert where == pytest.approx(4, abs=1e-2)
+    assert where == pytest.approx(4, abs=2e-2)
+
+
+def test_answers_around_start_the_next():
+    changes = ["solver={kind: cg, preconditioner: {kind: multigrid}}"]
+    spec = load_spec(REFERENCE / "laminate.yaml", changes)
     counts = []
     for started in (True, False):
-        solves = Solves(spec, (over,), Setting(), started=started)
-        for places in (curve.places[::2], curve.places[1::2]):
-            solves(places[:, None])
+        solves = Solves(spec, (read_over("k=1:100:log"),), Setting(), started=started)
+        for n in (4, 8, 16):
+            places = -np.cos(np.pi * np.arange(n + 1) / n)
+            solves((places if n == 4 else places[1::2])[:, None])
         counts.append(solves.iterations)
-    assert counts[0] < 0.8 * counts[1]
+    assert counts[0] < 0.6 * counts[1]
 
 
 @pytest.mark.parametrize("centring", ["node", "cell"])
@@ -556,14 +562,14 @@ def test_the_fluxes_of_a_systems_fields_balance(centring):
     p = Problem(
         SQUARE,
         System(equations),
-        {"left": held, "right": mixed, "bottom": mixed, "top": held},
-        time=Time(12.0),
+        {"left": held, "right": mixed, "bottom": held, "top": held},
+        time=Time(2.0),
         initial={"a": 0.5, "b": 0.2},
     )
     s = sciml.solve(p, on=Grid((7, 7), centring))
     for field, made in (("a", "1 - a*b"), ("b", "a*b")):
         out = sum(float(s.quantity(flux=field, on=side).value[-1]) for side in p.boundary)
-        assert out == pytest.approx(float(s.quantity(integral=made).value[-1]), rel=5e-5)
+        assert out == pytest.approx(float(s.quantity(integral=made).value[-1]), rel=2e-4)
     assert float(s.quantity(flux="b", on="right").value[-1]) == pytest.approx(-0.1)
     with pytest.raises(InputError, match="there is no field 'c'; there is a, b"):
         s.quantity(flux="c", on="right")

@@ -33,7 +33,7 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
-from sciml.discretization.volumes.functionals import OBSTACLE, side_of
+from sciml.discretization.volumes.functionals import OBSTACLE, has_arrays, side_of
 from sciml.solvers.flow.flow import lay_out
 from sciml.solvers.flow.staggered import (
     Component,
@@ -124,6 +124,9 @@ class _Surroundings:
     @classmethod
     def of(cls, problem: Problem, grid: Grid) -> _Surroundings:
         """Of a problem on cells: the last one again where it is the same."""
+        if has_arrays((problem.equation, problem.boundary, problem.parameters)):
+            _, info, _, faces = lay_out(problem, grid)
+            return cls(problem, grid, info, faces)
         if not (_RECENT and _RECENT[0].problem is problem and _RECENT[0].grid == grid):
             _, info, _, faces = lay_out(problem, grid)
             _RECENT[:] = [cls(problem, grid, info, faces)]

@@ -63,13 +63,13 @@ Measure = Callable[[torch.Tensor, float | None], Measurement]
 @measures(Helmholtz, Grid)
 def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
     """How a quantity is measured; raises InputError for one that means nothing here."""
-    place = place_of(problem, on)
     if quantity.force is not None:
         if not forces.knows(problem.equation, Grid):
             message = "a force is of a flow, or of an elastic body on a mesh"
             raise InputError(message, f"{key}.force")
         look: Measure = forces.look_up(problem.equation, Grid)(problem, on, quantity, key)
         return look
+    place = place_of(problem, on)
     if quantity.flux is not None:
         return _flux(place, quantity, key)
     if quantity.at is not None:
@@ -149,9 +149,24 @@ class Place:
         return found if self.hole is None else carried_on(found, self.hole, self.dimension)
 
 
+# The place of the quantities that were asked for last: laying it out may cost more than they do.
+_RECENT: list[Place] = []
+
+
 def place_of(problem: Problem, on: Grid) -> Place:
-    """The place of a problem's answer on a grid."""
+    """The place of a problem's answer on a grid.
+
+    The last one again where it is the same and nothing in it may have been written over.
+    """
     grid = on.bind(problem.box)
+    if has_arrays((problem.equation, problem.boundary, problem.parameters)):
+        return _laid_out(problem, grid)
+    if not (_RECENT and _RECENT[0].problem is problem and _RECENT[0].layout.grid == grid):
+        _RECENT[:] = [_laid_out(problem, grid)]
+    return _RECENT[0]
+
+
+def _laid_out(problem: Problem, grid: Grid) -> Place:
     ends = [(axis, end) for axis in range(len(grid.shape)) for end in (0, 1)]
     closed = [(a, e) for a, e in ends if problem.boundary[SIDES[a][e]].kind != "periodic"]
     natural = insulated(problem, closed)
@@ -582,7 +597,7 @@ def _beside_side(place: Place, axis: int, end: int) -> Place:
     """
     problem, grid = place.problem, place.layout.grid
     data = (problem.equation, problem.boundary)
-    if grid.shape[axis] < 2 * _STRIP or problem.obstacle is not None or _has_arrays(data):
+    if grid.shape[axis] < 2 * _STRIP or problem.obstacle is not None or has_arrays(data):
         return place
     box, h = problem.box, grid.spacing[axis]
     length = h * (_STRIP - (0 if grid.centring == "cell" else 1))
@@ -595,17 +610,17 @@ def _beside_side(place: Place, axis: int, end: int) -> Place:
     shape = tuple(_STRIP if k == axis else n for k, n in enumerate(grid.shape))
     behind = {SIDES[axis][1 - end]: Condition(neumann=0.0)}
     part = replace(problem, domain=thin, boundary={**problem.boundary, **behind})
-    return place_of(part, replace(grid, shape=shape, domain=thin))
+    return _laid_out(part, replace(grid, shape=shape, domain=thin))
 
 
-def _has_arrays(data: Any) -> bool:
+def has_arrays(data: Any) -> bool:
     """Whether there are values at points among coefficients and conditions."""
     if isinstance(data, Mapping):
-        return any(map(_has_arrays, data.values()))
+        return any(map(has_arrays, data.values()))
     if isinstance(data, (list, tuple)):
-        return any(map(_has_arrays, data))
+        return any(map(has_arrays, data))
     if is_dataclass(data) and not isinstance(data, FieldFile):
-        return any(_has_arrays(getattr(data, entry.name)) for entry in fields(data))
+        return any(has_arrays(getattr(data, entry.name)) for entry in fields(data))
     return isinstance(data, (torch.Tensor, np.ndarray, FieldFile))
 
 
