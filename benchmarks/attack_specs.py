@@ -931,7 +931,8 @@ def eliminated(result: Any) -> str:
         u = u / size
         gap = np.abs(scale * (u - x))[there].max(initial=0.0)
         share = gap / max(np.abs(scale * x).max(), 1e-300)
-    if not share < 1e-2:
+    # Who asks for little gets no more.
+    if not share < max(1e-2, 10 * (getattr(spec.solver, "rtol", 0.0) or 0.0)):
         return f"converged and {share:.1e} off from elimination"
     return ""
 

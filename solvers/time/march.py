@@ -174,6 +174,7 @@ _SIDE = 1e-14  # how far from a jump, relative to the time passed, the steps bes
 _FINEST = 1e-13  # the least local error that rounding leaves to be estimated
 _ATOL = 1e-9  # of the largest norm so far, and no more than rtol: what was asked is met beside it
 _FROM_REST = 1e-3  # of the whole time, in the place of a size over a rate
+_SQUARED = 1e-140  # a norm whose square is near the end of the range of numbers
 _NOTHING = 1e-300  # so that no error beside no allowance is no error
 _DISTURBANCE = 1e-12  # of the largest norm, to see whether steps are stable
 _AMPLIFIED = 1e8  # by which rounding would show in a gradient
@@ -313,7 +314,13 @@ class March:
         """Root mean squares over the unknowns, (parts, *batch)."""
         flat = y.flatten(-self.dimension)
         root: float = flat.shape[-1] ** 0.5
-        return norm(flat, 1) / root
+        found = norm(flat, 1) / root
+        if bool(((found < _SQUARED) | (found > 1 / _SQUARED)).any()):
+            # Squares leave the range of numbers: what is small would seem to be at rest.
+            unit = flat.abs().amax(-1, keepdim=True)
+            unit = torch.where((unit > 0) & torch.isfinite(unit), unit, 1.0)
+            found = norm(flat / unit, 1) * unit[..., 0] / root
+        return found
 
     def _first_step(self, y: torch.Tensor, t: float, alive: torch.Tensor) -> float:
         """A step over which the solution changes by about the p-th root of the tolerance."""
