@@ -691,6 +691,7 @@ class Integrator(ABC):
             tolerances = Tolerances(self.rtol, self.atol, step)
             march = March(scheme, system, kept, tolerances, progress, state.instants, observe)
             position = march.run()
+            _refuse_underflow(position.largest)
             seconds = time.perf_counter() - start
             reached = kept.times[kept.count - 1]
             notes = (
@@ -766,6 +767,15 @@ def check_time_options(kind: str, rtol: float, atol: float | None, step: float |
         raise InputError(f"{kind}: atol must not be negative; got {atol:g}", "solver.atol")
     if step is not None and not (step > 0 and isfinite(step)):
         raise InputError(f"{kind}: step must be positive; got {step:g}", "solver.step")
+
+
+def _refuse_underflow(largest: torch.Tensor) -> None:
+    # Products of such numbers, in limiters and in the equations of implicit steps, are zero.
+    if bool(((largest > 0) & (largest < _SQUARED)).any()):
+        raise InputError(
+            f"the solution is so small ({float(largest[largest > 0].min()):.1g}) that products of "
+            "its values underflow; scale the data and the answer"
+        )
 
 
 def _begun_at(system: NonlinearSystem, initial: torch.Tensor) -> NonlinearSystem:
