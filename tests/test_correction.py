@@ -14,7 +14,7 @@ from sciml.core.problem.table import Table
 from sciml.core.run.status import Status
 from sciml.solvers import PINN, Gaussians, RandomFeatures
 from sciml.solvers.solve import solve
-from sciml.solvers.trained.correction import estimated_error
+from sciml.solvers.trained.correction import estimated_error, far_from_singular
 from sciml.solvers.trained.solver import exact_error
 from sciml.solvers.trained.verify import scales_of
 
@@ -51,6 +51,22 @@ def test_a_small_residual_near_an_eigenvalue_is_no_small_error(c: float, status:
 def test_near_an_eigenvalue_a_residual_may_be_small_enough(solver: RandomFeatures) -> None:
     found = solve(resonant(-9.8696), solver, on=Grid((65,)))
     assert float(found.error(wave)) < 1e-5 and found.status is Status.CONVERGED
+
+
+@pytest.mark.parametrize(
+    ("equation", "far"),
+    [
+        (Equation(K=2.0, c=1.0, f="x"), True),
+        (Equation(c=-1.0), False),
+        (Equation(K="1 + x"), False),
+        (Equation(K="1 + u**2"), False),
+        (Equation(b=(1.0,)), False),
+    ],
+)
+def test_what_cannot_be_near_an_eigenvalue_is_not_corrected(equation: Equation, far: bool) -> None:
+    assert far_from_singular(Problem(LINE, equation, ENDS)) is far
+    free = {side: Condition(neumann=0.0) for side in ENDS}
+    assert not far_from_singular(Problem(LINE, equation, free))
 
 
 HEAT = Problem(

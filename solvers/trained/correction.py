@@ -18,6 +18,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from sciml.core.problem.problem import Problem
 from sciml.discretization.points.jet import Jet, Pairs
 from sciml.solvers.trained.conditions import Piece, pieces
 from sciml.solvers.trained.level import free_constants
@@ -29,6 +30,19 @@ _FUNCTIONS, _ENOUGH = 256, 144  # of the basis, all fields together: at most, an
 _MOST = 24  # along an axis
 _PER_FUNCTION = 3  # points inside
 _ROUNDING = 1e-14
+
+
+def far_from_singular(problem: Problem) -> bool:
+    """Whether the equation alone says so: -K Lap u + c u = f, K > 0, c >= 0, u given on a side."""
+    form = problem.equation.coefficient_form
+    if form is None or problem.time is not None or not problem.linear or form.energy is not None:
+        return False
+    K, c = form.K, form.c
+    if not (isinstance(K, (int, float)) and isinstance(c, (int, float)) and K > 0 and c >= 0):
+        return False
+    plain = form.b is None and form.dispersion == form.biharmonic == 0
+    kinds = {side.kind for side in problem.boundary.values()}
+    return plain and "dirichlet" in kinds and "robin" not in kinds
 
 
 def estimated_error(objective: Objective, size_of: Callable[[Piece], float]) -> float:

@@ -33,7 +33,7 @@ from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.nonlinear.descent import at
 from sciml.solvers.nonlinear.newton import Newton
 from sciml.solvers.trained.conditions import Piece
-from sciml.solvers.trained.correction import estimated_error
+from sciml.solvers.trained.correction import estimated_error, far_from_singular
 from sciml.solvers.trained.identification import Identification, identify
 from sciml.solvers.trained.level import Level, free_constants
 from sciml.solvers.trained.minimisation import OptimiserResult
@@ -156,7 +156,7 @@ def answered(
     faults = [*([misfit.fault] if misfit is not None and misfit.fault else []), *known.open]
     status = _status(course.status, worst, rtol, misfit, known)
     amplified: list[str] = []
-    if status.success and not objective.unknown:
+    if status.success and not objective.unknown and not far_from_singular(problem):
         share = estimated_error(objective, scales_of(objective).of)
         if not share <= max(_AMPLIFIED * rtol, _SURE):
             status = Status.NEARLY_SINGULAR
