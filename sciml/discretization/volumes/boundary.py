@@ -65,8 +65,19 @@ def _scalar(value: float, dtype: torch.dtype, device: torch.device) -> torch.Ten
 
 def outward(info: Data, axis: int, end: int) -> Data:
     """The context on a side of the box, whose normal is known."""
-    d = info.layout.dimension
-    return facing(info, [(1.0 if end else -1.0) if k == axis else 0.0 for k in range(d)])
+    normal = _normal(info.layout.dimension, axis, end, info.dtype, info.device)
+    return replace(info, variables={**info.variables, **normal})
+
+
+@lru_cache
+def _normal(
+    dimension: int, axis: int, end: int, dtype: torch.dtype, device: torch.device
+) -> Mapping[str, torch.Tensor]:
+    out = 1.0 if end else -1.0
+    return {
+        name: torch.tensor(out if k == axis else 0.0, dtype=dtype, device=device)
+        for k, name in enumerate(NORMAL[:dimension])
+    }
 
 
 def flux_at(problem: Problem, axis: int, end: int, info: Data) -> tuple[torch.Tensor, torch.Tensor]:
