@@ -221,7 +221,7 @@ def test_a_full_disk_is_told_and_overcome(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which only root may")
 def test_a_disk_that_is_really_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mounted = ["mount", "-t", "tmpfs", "-o", "size=150k", "tmpfs", str(tmp_path)]
+    mounted = ["mount", "-t", "tmpfs", "-o", "size=220k", "tmpfs", str(tmp_path)]
     if subprocess.run(mounted, check=False, capture_output=True).returncode:
         pytest.skip("cannot mount a small disk here")
     monkeypatch.setattr(module, "_check_disk", lambda *arguments: None)
