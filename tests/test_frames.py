@@ -400,6 +400,11 @@ def test_a_run_begins_from_the_last_frame_of_another(tmp_path: Path) -> None:
     )
     with pytest.raises(InputError, match="6 frames of a run, not a batch"):
         answer(read_spec(parse_yaml(series, "spec.yaml")), Setting())
+    wide = read_spec(parse_yaml(other.replace("upper: [1", "upper: [2"), "spec.yaml"))
+    with pytest.raises(InputError, match="is on the box"):
+        answer(wide, Setting())
+    with pytest.raises(InputError, match="written over"):
+        answer(read_spec(parse_yaml(other, "spec.yaml")), Setting(), None, tmp_path / "a" / "f.h5")
     wave = other.replace("kind: heat, K: 1", "kind: wave")
     with pytest.raises(InputError, match="keeps u, not u_t"):
         read_spec(parse_yaml(wave, "spec.yaml"))

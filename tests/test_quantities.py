@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from pathlib import Path
 
@@ -295,6 +296,8 @@ def test_a_spec_reports_what_it_asks_for(tmp_path: Path):
         ("output.quantities.middle={max: u}", "output.quantities.middle"),
         ("output.lines.across.end=[1, 2]", "output.lines.across.end"),
         ("output.quantities.hottest.max=v", "output.quantities.hottest.max"),
+        ("output.quantities.hottest.region=x > 30", "output.quantities.hottest.region"),
+        ('output.lines={"../across": {start: [0, 0], end: [1, 0]}}', "output.lines"),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_the_solve(change, key, tmp_path: Path):
@@ -346,6 +349,23 @@ def test_probes_see_every_step_and_a_killed_run_loses_none(tmp_path: Path):
     assert (killed.parent / "probes.csv").read_text() != expected
     answer(spec, Setting(), frames=killed)
     assert (killed.parent / "probes.csv").read_text() == expected
+
+
+def test_what_is_asked_only_of_a_later_part_cannot_be_told_of_the_whole(tmp_path: Path):
+    (tmp_path / "p.yaml").write_text(HEAT)
+    solve = ["solve", str(tmp_path / "p.yaml"), "--out", str(tmp_path / "r")]
+    over = "{max: u, over_time: max"
+    more = f"output.quantities={{most: {over}}}, end: {over}, after: 0.06}}}}"
+    assert CliRunner().invoke(app, solve).exit_code == 0
+    later = ["--set", "problem.time.end=0.1", "--set", "problem.time.frames=11", "--set", more]
+    run = CliRunner().invoke(app, [*solve, *later])
+    assert run.exit_code == 0 and "went on from frame 6" in run.output
+    with open(tmp_path / "r" / "probes.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[0]["middle"]) == 1.0 and rows[0]["most"] == "nan"
+    told = json.loads((tmp_path / "r" / "run.json").read_text())["quantities"]
+    assert told["most"]["value"] is None
+    assert told["end"]["value"] == pytest.approx(math.exp(-2 * math.pi**2 * 0.06), rel=0.05)
 
 
 def test_converge_finds_order_and_limit(tmp_path: Path):

@@ -188,14 +188,14 @@ def converge(
     typer.echo(aligned([HEAD, *rows(trends)]))
 
 
-@command("sciml sweep configs/reference/laminate.yaml --over k=1:100:log")
+@command("sciml sweep configs/reference/laminate.yaml --over k=1:1000:log")
 def sweep(
     spec: SpecFile,
     over: Annotated[
         list[str] | None,
         typer.Option(
-            help="A parameter and its range: k=1:100, k=1:100:log; in place of the spec's sweep:. "
-            "Repeatable."
+            help="A parameter and its range: k=1:1000, k=1:1000:log; in place of the spec's "
+            "sweep:. Repeatable."
         ),
     ] = None,
     tolerance: Annotated[

@@ -201,6 +201,11 @@ class Steps:
         times = torch.tensor([row[lead] for row in self.rows[::count]], dtype=torch.float64)
         values = torch.tensor([row[place] for row in self.rows], dtype=torch.float64)
         values = values.reshape(-1, *self.batch).movedim(0, -1)
+        assert self.spec.problem.time is not None
+        begun = self.spec.problem.time.start if after is None else after
+        if times[0] > begun + 1e-9 * (times[-1] - begun):
+            # What was before was not looked at, by a run on which this one went on.
+            values = torch.full_like(values, math.nan)
         kept = times >= (times[0] if after is None else after)
         return times[kept], values[..., kept]
 
@@ -210,10 +215,12 @@ class Steps:
         if path.is_file():
             with open(path, newline="", encoding="utf-8") as file:
                 rows = list(csv.reader(file))
-            if rows and rows[0] == head:
-                before = [
-                    row for row in rows[1:] if len(row) == len(head) and _earlier(row, t, batch)
-                ]
+            if rows and rows[0][: batch + 1] == head[: batch + 1]:
+                old, width = rows[0], len(rows[0])
+                whole = [row for row in rows[1:] if len(row) == width and _earlier(row, t, batch)]
+                # Of what is asked for only now, nothing is known of the time before.
+                known = [dict(zip(old, row, strict=True)) for row in whole]
+                before = [[row.get(name, "nan") for name in head] for row in known]
         self.rows = [[float(cell) for cell in row] for row in before]
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_csv(path, head, before)

@@ -26,8 +26,9 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import PLURALS, Mesh
 from sciml.core.problem.place import discrete
+from sciml.core.problem.reader import FieldFile
 from sciml.core.run.certificate import Certificate
-from sciml.core.run.files import load_fields, save_solution
+from sciml.core.run.files import box_of, load_fields, save_solution
 from sciml.core.run.frames import keep_state
 from sciml.core.run.labels import Labels, called
 from sciml.core.run.quantities import Output
@@ -121,6 +122,7 @@ def answer(
     """
     try:
         output.check(spec)
+        _check_begun(spec, None if frames is None else frames.parent)
         told = check_exact(spec.problem, spec.on)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
@@ -154,6 +156,27 @@ def answer(
     )
     defect = None if system is None else system.defect
     return Answer(spec, setting, solution, error, fields, unknowns, defect, seconds, numbers)
+
+
+def _check_begun(spec: Spec, folder: Path | None) -> None:
+    """Raise InputError for a start from a run on another box, or from one to be written over."""
+    for value in spec.problem.first.values():
+        if not isinstance(value, FieldFile) or value.saved_field is None:
+            continue
+        saved, box = box_of(Path(value.file)), spec.problem.domain
+        if saved and box and (saved.lower, saved.upper) != (box.lower, box.upper):
+            there, here = (f"{list(b.lower)} to {list(b.upper)}" for b in (saved, box))
+            raise InputError(
+                f"the run in '{Path(value.file).parent}' is on the box {there}, this problem on "
+                f"{here}: values are taken where they are",
+                "problem.initial",
+            )
+        if folder is not None and folder.resolve() == Path(value.file).resolve().parent:
+            raise InputError(
+                f"the run would be written over the one in '{folder}' from which it begins; give "
+                "--out another folder",
+                "problem.initial",
+            )
 
 
 def _found(spec: Spec, solution: Solution) -> Spec:

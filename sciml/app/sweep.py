@@ -288,9 +288,16 @@ class Solves:
         self._keep(places, result.solution.value)
         assert result.measured is not None
         columns = []
-        for measurement in result.measured.quantities.values():
+        for name, measurement in result.measured.quantities.items():
             value = last(measurement, result.solution).detach()
             columns.append(np.broadcast_to(value.numpy(), (len(places),)))
+            untold = ~np.isfinite(columns[-1])
+            if untold.any():
+                first = [float(p[untold][0]) for p in parameters]
+                told = ", ".join(
+                    f"{o.name} = {k:g}" for o, k in zip(self.overs, first, strict=True)
+                )
+                raise SolveError(f"'{name}' cannot be told at {told}: leave it out of the sweep")
         return np.stack(columns, -1)
 
     def _keep(self, places: np.ndarray, value: torch.Tensor) -> None:

@@ -210,10 +210,10 @@ def read_solution(path: str | Path) -> dict[str, Any]:
         if "mesh" in file:
             grid = read_mesh_group(file["mesh"])
         if "points" in u.attrs:
-            box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
+            box = _box(u)
             grid = Points(int(u.attrs["points"]), int(u.attrs["seed"]), box)
         if "centring" in u.attrs:
-            box = Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
+            box = _box(u)
             shape = tuple(value.shape[-len(box.lower) :])
             grid = Grid(shape, str(u.attrs["centring"]), box)  # type: ignore[arg-type]
         statistics = {
@@ -274,6 +274,16 @@ def _read_certificate(group: h5py.Group) -> Certificate:
         steps=int(group.attrs["steps"]),
         reason=str(group.attrs.get("reason", "")),
     )
+
+
+def box_of(path: Path) -> Box | None:
+    """The box of a saved solution; None of one on a mesh."""
+    with _opened(path) as (file, _):
+        return _box(file["u"]) if "lower" in file["u"].attrs else None
+
+
+def _box(u: Any) -> Box:
+    return Box(_floats(u.attrs["lower"]), _floats(u.attrs["upper"]))
 
 
 def load_fields(path: str | Path) -> dict[str, torch.Tensor]:

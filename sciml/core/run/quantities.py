@@ -130,6 +130,11 @@ class Output:
         named = {"probes": self.probes, "lines": self.lines, "quantities": self.quantities}
         for kind, entries in named.items():
             for name in entries:
+                if not name or name[0] == "." or any(sign in name for sign in "/\\\n\0"):
+                    raise InputError(
+                        f"'{name}' is no name for a file; write letters, digits, spaces, - and _",
+                        f"output.{kind}",
+                    )
                 if name in seen:
                     raise InputError(
                         f"'{name}' is among {seen[name]} and {kind}; give each its own name",

@@ -20,13 +20,14 @@ from sciml.core.run.quantities import Measurement
 OverTime = Literal["max", "min", "mean", "frequency"]
 _NOISE = 0.1  # of the amplitude
 _FEWEST = 3  # passages, which are two periods
+_NO_PERIOD = 0.3  # deviation of single periods, of their mean, beyond which they are noise
 
 
 def over_time(kind: OverTime, times: torch.Tensor, values: torch.Tensor) -> Measurement:
     """``values`` (*batch, n) at ``times`` (n,), increasing, as one number each.
 
-    A mean is the integral, by trapezoids, over the length. NaN where there are no values, as a
-    frequency is where there are not two periods.
+    A mean is the integral, by trapezoids, over the length. NaN where there are no values, or some
+    are unknown; a frequency is where there are not two periods, or no more than noise.
     """
     if not len(times):
         return Measurement(values.new_full(values.shape[:-1], math.nan))
@@ -44,6 +45,8 @@ def over_time(kind: OverTime, times: torch.Tensor, values: torch.Tensor) -> Meas
 
 def _frequency(times: list[float], values: list[float]) -> tuple[float, float]:
     """The frequency and its uncertainty."""
+    if any(map(math.isnan, values)):
+        return math.nan, math.nan
     low, high = min(values), max(values)
     middle, noise = (low + high) / 2, _NOISE * (high - low) / 2
     passages, resolutions, below = [], [], False
@@ -61,7 +64,9 @@ def _frequency(times: list[float], values: list[float]) -> tuple[float, float]:
     length = passages[-1] - passages[0]
     periods = [b - a for a, b in pairwise(passages)]
     mean = length / count
-    spread = math.sqrt(sum((p - mean) ** 2 for p in periods) / max(count - 1, 1) / count)
+    deviation = math.sqrt(sum((p - mean) ** 2 for p in periods) / max(count - 1, 1))
+    if deviation > _NO_PERIOD * mean:
+        return math.nan, math.nan
     # A straight line between two instants misses a passage by less than an eighth of a step.
     missed = max(resolutions) / 8 / count
-    return 1 / mean, max(spread, missed) / mean**2
+    return 1 / mean, max(deviation / math.sqrt(count), missed) / mean**2

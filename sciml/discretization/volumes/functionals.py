@@ -392,6 +392,8 @@ def _part(place: Place, quantity: Quantity, key: str) -> Part:
     known = None if hole is None else ~hole
     if quantity.region is not None:
         share, inside = _region(quantity.region, place, f"{key}.region")
+        if not bool((share > 0).any()) or (quantity.kind in ("max", "min") and not inside.any()):
+            raise InputError(f"no point of the grid lies in '{quantity.region}'", f"{key}.region")
         weights, known = weights * share, inside if known is None else known & inside
     return Part(place, lay.points(), weights, known)
 
