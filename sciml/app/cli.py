@@ -32,7 +32,8 @@ from sciml.app.console import (
 from sciml.app.presets import names_starting, preset, presets
 from sciml.core.errors import InputError, did_you_mean
 
-_DATA = (".h5", ".vtu", ".vti", ".pvd")
+_PICTURES = (".png", ".gif")
+_DATA = (".h5", ".vtu", ".vti", ".pvd", ".csv")
 
 app = typer.Typer(
     name="sciml",
@@ -147,10 +148,13 @@ def solve(
         rows = baselines(result)
         add(directory, baselines=rows)
         typer.echo(comparison(rows))
-    if directory / "solution.png" in paths:
-        typer.echo(f"plot    {directory / 'solution.png'}")
-    typer.echo(f"report  {directory / 'report.html'}")
-    typer.echo(f"data    {', '.join(str(path) for path in paths if path.suffix in _DATA)}")
+    probed = problem.output is not None and problem.output.probes
+    written = [*paths, *([directory / output.PROBES] if probed else [])]
+    for what, endings in (("plot", _PICTURES), ("report", (".html",)), ("data", _DATA)):
+        found = dict.fromkeys(p for p in written if p.suffix in endings and p.is_file())
+        if found:
+            first, *others = found
+            typer.echo(f"{what:<7} {', '.join([str(first), *(p.name for p in others)])}")
     status = result.solution.status
     if not status.success:
         complain(str(status))
