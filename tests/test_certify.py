@@ -446,3 +446,9 @@ def test_the_gauss_radau_rule_bounds_what_is_left_of_the_error() -> None:
         truth = np.sqrt(((e - v) ** 2 * planes[0].numpy()).sum())
         assert truth <= float(rest) * (1 + 1e-9)
         assert float(rest) < 6 * truth
+
+
+@pytest.mark.parametrize("unit", ["1e-190", "1e190"])
+def test_what_has_no_squares_is_refused(unit: str) -> None:
+    with pytest.raises(InputError, match="leave the range of numbers"):
+        sciml.certify(torch.zeros(9, 9), diffusion(1.0, (9, 9), f=unit))

@@ -84,6 +84,7 @@ _LANCZOS_STEPS = 200  # where the process ends even if the margin is not met
 _EXHAUSTED = 1e-30  # slopes below this share of the first are rounding, not Lanczos coefficients
 _CHECK = 4  # Lanczos steps between two looks at the Ritz values
 _PLAIN = 1e-5  # the rounding of products in double precision above which they are extended
+_LEAST = 1e-140  # a number whose square is near the end of the range of numbers
 _LOST = 0.1  # the share of lambda* above which rounding leaves no upper bound
 _SAFETY = 10.0  # of the estimate of kappa
 _COMPATIBLE = 1e-8  # of a right-hand side: so much along the kernel is rounding
@@ -121,6 +122,8 @@ def certify(
     if system.b.is_complex():
         raise InputError("certify needs a real right-hand side and this one is complex")
     x, b = torch.broadcast_tensors(_unknowns(u, system), system.b.double())
+    for name, values in (("operator", A.diagonal()), ("right-hand side", b), ("answer", x)):
+        _refuse_extreme(name, values, len(A.shape))
     _check_compatible(A, b)
     B, sound = _positive_cycle(A)
     spectrum = _smallest_eigenvalue(A, B, margin, probability, seed)
@@ -156,6 +159,17 @@ class _Spectrum:
         if bool((self.rounding <= _LOST).all()):
             return "the multigrid cycle was not shown to contract"
         return f"rounding leaves none at a condition of the operator of about {worst:.0e}"
+
+
+def _refuse_extreme(name: str, values: torch.Tensor, dimension: int) -> None:
+    # An energy is a product of such numbers: it underflows to zero, which would pass for exact.
+    size = values.abs().flatten(-dimension).amax(-1)
+    extreme = (size > 0) & torch.isfinite(size) & ((size < _LEAST) | (size > 1 / _LEAST))
+    if bool(extreme.any()):
+        raise InputError(
+            f"certify: products of numbers as the {name}'s, {float(size[extreme][0]):.1g}, leave "
+            "the range of numbers; scale the system and the answer"
+        )
 
 
 def _definite(A: LinearMap) -> Stencil:
