@@ -68,7 +68,7 @@ def discretize_on_mesh(
     coefficients, sources and boundary values. ``lift`` gives (*batch, nodes). Raises InputError for
     data that make no well-posed system.
     """
-    parts = _assembled(problem, mesh)
+    parts = assembled(problem, mesh)
     for side in parts.of_state:
         raise InputError(
             "data of a side name the solution: the problem is nonlinear, use newton or auto",
@@ -100,7 +100,7 @@ def semidiscretize_on_mesh(
             "one needs domain: and grid:",
             "problem.domain",
         )
-    parts = _assembled(problem, mesh)
+    parts = assembled(problem, mesh)
     embedding = Embedding(parts.fixed, mesh.shape)
     A, b = parts.eliminated(parts.values, parts.b, parts.definite)
     n = A.shape[0]
@@ -199,7 +199,8 @@ class Assembly:
         return eliminate(Whole(self.places.ids, values, b), self.fixed, build)
 
 
-def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
+def assembled(problem: Problem, mesh: Mesh, *, parted: bool = False) -> Assembly:
+    """The system before elimination; ``parted``: separate parts of the mesh need not be held."""
     check_on_mesh(problem)
     _check_form(problem.form, mesh.dimension)
     data = mesh_data(problem, mesh)
@@ -220,7 +221,7 @@ def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
     fixed = fixed_values(boundary, data)
     definite = symmetric and reaction is not None and held is not None
     anchored = bool(reaction) or bool(held)
-    singular = not anchored and _is_singular(mesh, fixed, bool(of_state))
+    singular = not anchored and _is_singular(mesh, fixed, parted or bool(of_state))
     return Assembly(data, cells, places, values, b, fixed, of_state, symmetric, definite, singular)
 
 
@@ -371,7 +372,7 @@ def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> 
 def _is_singular(mesh: Mesh, fixed: Fixed, settled: bool) -> bool:
     """Whether constants are in the kernel; InputError where only a part of the mesh is held.
 
-    ``settled``: sides that name the solution may hold what nothing else does.
+    ``settled``: what holds a part need not be a condition of its own.
     """
     part = parts_of(mesh)
     free = np.setdiff1d(part, part[fixed.mask])
