@@ -201,7 +201,7 @@ def test_a_squares_vibration_that_is_exact() -> None:
     body = Elasticity(2.6, 0.3, density=2.0)
     exact = 2 * math.pi**2 * 1.0 / 2.0
     errors = []
-    for n in (10, 20):
+    for n in (12, 24):
         ours = eigenmodes(on_mesh(body), rectangle(n, "P2"), 7)
         assert ours.frequencies is not None and ours.values[:3].tolist() == [0, 0, 0]
         errors.append(float((ours.values / exact - 1).abs().min()))
