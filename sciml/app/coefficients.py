@@ -552,17 +552,18 @@ _SIDE = _type("SideData", side_data, _SCALAR)
 _SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST]})
 _ASKED = _type("Asked", asked, {"anyOf": _NUMBER_OR_TEXT})
 _FORCE = _type("Force", vector, _LIST)
+_VECTOR = _type("Vector", vector, _LIST)
 _NUMBER = _type("Constant", number, _CONSTANT)
 _BOUNDS = _type("Bounds", numbers, _CONSTANTS)
 _BY_NAME = {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST]}}
 
 # The fields whose annotation in core, Any, admits Python objects that YAML cannot write.
 FIELD_TYPES: dict[tuple[type, str], Any] = {
-    **{(Equation, name): _NONLINEAR for name in ("c", "f", "m", "d")},
+    **{(Equation, name): _NONLINEAR for name in ("c", "f", "m", "d", "source")},
     **{(Equation, name): Scalar for name in ("dispersion", "biharmonic")},
     (Equation, "energy"): _type("Energy", energy, {"type": "string"}),
     (Equation, "K"): _type("Tensor", tensor, {"anyOf": [_SCALAR, _LIST, _MATRIX]}),
-    (Equation, "b"): _type("Vector", vector, _LIST),
+    **{(Equation, name): _VECTOR for name in ("b", "flux")},
     (NavierStokes, "viscosity"): Scalar,
     (NavierStokes, "vorticity_source"): Scalar,
     (NavierStokes, "force"): _FORCE,

@@ -233,6 +233,7 @@ def answer(
             *notes,
             *looked_up_outside(outside),
         ),
+        fields=system.fields,
         outside=outside,
         measure=system.measure,
     )

@@ -6,7 +6,12 @@ The coefficient form is
 
 beta the ``dispersion`` and gamma the ``biharmonic`` coefficient. A coefficient may depend on x, y,
 z, t, on u, ux, uy, uz (nonlinear then), and on named parameters. Instead of coefficients an
-equation may be given by an energy density e(x, u, grad u), whose integral is made stationary.
+equation may be given by an energy density e(x, u, grad u), whose integral is made stationary, or in
+the general form
+
+    m u_tt + d u_t - div F = s,      n . F the flux that a side's data are about,
+
+by the ``flux`` F and the ``source`` s, which may name u and its slopes.
 """
 
 from __future__ import annotations
@@ -74,7 +79,7 @@ _SLOPE = "(ux**2 + uy**2 + uz**2)"
 _PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
     kind: (frozenset(given.split()), brought)
     for kind, given, brought in (
-        ("general", "m d K b c f dispersion biharmonic energy", {}),
+        ("general", "m d K b c f dispersion biharmonic energy flux source", {}),
         ("poisson", "f", {}),
         ("darcy", "K f", {}),
         ("diffusion", "K f", {}),
@@ -143,12 +148,13 @@ class PDE(ABC):
 
 @dataclass(frozen=True)
 class Equation(PDE):
-    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``, or an energy.
+    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``, an energy, or the general form.
 
     ``K`` is a scalar, a list of d entries (diagonal) or d lists of d (full symmetric tensor);
     ``b`` a list of d entries. ``dispersion`` (u_xxx, one dimension) and ``biharmonic`` (the squared
     Laplacian) are numbers or parameters, for spectral solvers. ``energy``: a density such as
-    ``0.5*(ux**2 + uy**2) - f*u`` in place of all other coefficients. ``kind`` names a preset,
+    ``0.5*(ux**2 + uy**2) - f*u`` in place of all other coefficients. ``flux``: F, a list of d
+    entries, with ``source``: s, in place of K, b, c and f. ``kind`` names a preset,
     which brings its own coefficients along and admits only those that its equation has: ``bratu``
     reads the parameter ``lam``, ``p_laplace`` the parameter ``p``.
     """
@@ -162,6 +168,8 @@ class Equation(PDE):
     dispersion: Coefficient = 0.0
     biharmonic: Coefficient = 0.0
     energy: str | None = None
+    flux: Vector | None = None
+    source: Coefficient = 0.0
     kind: Kind = "general"
     title: ClassVar[str] = "the coefficient form"
 
@@ -190,8 +198,19 @@ class Equation(PDE):
             raise InputError(
                 "b is a list with an entry for each axis, such as [1, 0]", "problem.equation.b"
             )
+        if self.flux is not None and not isinstance(self.flux, (list, tuple)):
+            raise InputError(
+                "flux is a list with an entry for each axis, such as [ux, uy]",
+                "problem.equation.flux",
+            )
+        if self.flux is None and not _equals(self.source, 0.0):
+            raise InputError(
+                "source goes with flux: [...]; beside K write f", "problem.equation.source"
+            )
         if self.energy is not None:
-            self._check_energy()
+            self._check_alone("an energy", ("m", "d", "energy"), "the energy")
+        elif self.flux is not None:
+            self._check_alone("a flux", ("m", "d", "flux", "source"), "flux or source")
 
     @property
     def of_second_order_in_time(self) -> bool:
@@ -200,8 +219,8 @@ class Equation(PDE):
 
     @property
     def coefficient_form(self) -> Equation | None:
-        """The equation itself."""
-        return self
+        """The equation itself, but for the general form."""
+        return self if self.flux is None else None
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether no coefficient names the solution or its slope, and no energy is given."""
@@ -215,14 +234,14 @@ class Equation(PDE):
         """u alone."""
         return ("u",)
 
-    def _check_energy(self) -> None:
+    def _check_alone(self, what: str, beside: tuple[str, ...], into: str) -> None:
         for entry in fields(self):
-            if entry.name in ("kind", "energy", "m", "d"):
+            if entry.name in ("kind", *beside):
                 continue
             if not _equals(getattr(self, entry.name), entry.default):
                 raise InputError(
-                    f"an energy stands in place of the coefficients; leave {entry.name} out, "
-                    "or write it into the energy",
+                    f"{what} stands in place of the coefficients; leave {entry.name} out, "
+                    f"or write it into {into}",
                     f"problem.equation.{entry.name}",
                 )
 

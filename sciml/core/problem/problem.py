@@ -196,7 +196,13 @@ class Problem:
     @property
     def form(self) -> Equation:
         """The equation where it is of the coefficient form; raises InputError for another."""
-        return self.equation_as(Equation)
+        form = self.equation_as(Equation)
+        if form.flux is not None:
+            raise InputError(
+                "an equation given by its flux is solved on a mesh; elsewhere write K, b, c and f",
+                "problem.equation.flux",
+            )
+        return form
 
     @property
     def linear(self) -> bool:

@@ -43,7 +43,7 @@ from sciml.discretization.elements.boundary import (
     system_of,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.scalar import check_on_mesh, memory_on_mesh, placed
+from sciml.discretization.elements.scalar import check_steady, memory_on_mesh, placed
 
 _KEY = "problem.equation"
 # Components of symmetric tensors, in VTK's order.
@@ -58,7 +58,7 @@ def elasticity_system(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
     """``A x = b`` for the displacement, ``lift`` (*batch, d, nodes); see ``discretize_on_mesh``."""
-    check_on_mesh(problem)
+    check_steady(problem)
     equation, d = problem.equation_as(Elasticity), mesh.dimension
     if d == 1:
         raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")

@@ -301,7 +301,9 @@ def _passing(side: Side, data: MeshData, value: torch.Tensor) -> torch.Tensor:
     part = side.facets
     u = part.at_points(value)
     alpha, g = flux_data(
-        side.condition, side.key, lambda given, key: evaluate(given, part, data, key, u=u)
+        side.condition,
+        side.key,
+        lambda given, key: evaluate(given, part, data, key, state={"u": u}),
     )
     return g - alpha * u
 

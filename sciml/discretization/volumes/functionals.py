@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.nonlinear import NonlinearSystem, times
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import forces, measures, samples, semidiscretises
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
@@ -827,7 +827,7 @@ def _storage(place: Place, system: NonlinearSystem, t: float) -> torch.Tensor:
     before, now, after = (lay.to_unknowns(held.lift(zero, t + k * step)) for k in (-1, 0, 1))
     total = torch.zeros_like(now)
     if system.mass is not None:
-        total = total + system.mass * (after - before) / (2 * step)
+        total = total + times(system.mass, after - before) / (2 * step)
     if system.inertia is not None:
-        total = total + system.inertia * (after - 2 * now + before) / step**2
+        total = total + times(system.inertia, after - 2 * now + before) / step**2
     return total
