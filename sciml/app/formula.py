@@ -130,7 +130,10 @@ def _of_another_type(sheet: _Sheet, equation: Plain) -> None:
 def _coefficient_form(
     sheet: _Sheet, equation: Plain, u: str, dimension: int | None, tail: str
 ) -> None:
-    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u + ... = f``, zeros left out."""
+    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u + ... = f``, zeros left out.
+
+    In the general form ``m u_tt + d u_t - div F = s``.
+    """
     if equation.get("energy"):
         integral = f"<mo>∫</mo>{mathml(equation['energy'], product=True)}<mi>d</mi><mi>x</mi>"
         sheet.equations.append(_line([f"{u}{words(' makes ')}{integral}{words(' stationary')}"]))
@@ -140,7 +143,12 @@ def _coefficient_form(
         value = equation.get(key, 0.0)
         if not _is_zero(value):
             _add(found, sheet.factor(f"{key}{tail}", value), _derivative(axes, u))
-    _diffusion(sheet, found, equation.get("K", 1.0), u, f"K{tail}", equation)
+    flux = equation.get("flux")
+    if flux is not None:
+        sheet.define(f"F{tail}", flux)
+        _add(found, MINUS, f"{_GRADIENT}<mo>·</mo>{name(f'F{tail}')}")
+    else:
+        _diffusion(sheet, found, equation.get("K", 1.0), u, f"K{tail}", equation)
     _advection(sheet, found, equation.get("b"), u, f"b{tail}", dimension)
     for key, what in (
         ("c", u),
@@ -150,7 +158,7 @@ def _coefficient_form(
         value = equation.get(key, 0.0)
         if not _is_zero(value):
             _add(found, sheet.factor(f"{key}{tail}", value), what)
-    source = equation.get("f", 0.0)
+    source = equation.get("f" if flux is None else "source", 0.0)
     if isinstance(source, str) and len(source) > 3 * _INLINE:
         sheet.define(f"f{tail}", source)
         right = [name(f"f{tail}")]

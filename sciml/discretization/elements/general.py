@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
+import scipy.sparse.linalg
 import torch
 
 from sciml.core.algebra.maps import LinearSystem
@@ -37,6 +38,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.quadrature import Quadrature, Tables, at_nodes, load, slopes, whole
 from sciml.core.problem.reader import free_names, state_names
+from sciml.core.run.differentiate import attach
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
     Embedding,
@@ -594,16 +596,16 @@ class Galerkin:
 
     # F and s.
 
-    def _state(self, full: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _state(self, full: torch.Tensor, part: Quadrature | None = None) -> dict[str, torch.Tensor]:
         """Of (*batch, [n,] nodes) the fields and slopes that are used, at the quadrature points."""
         several = len(self.names) > 1
-        found = {}
+        part, found = self.cells if part is None else part, {}
         for j, name in enumerate(self.names):
             nodal = full[..., j, :] if several else full
             if name in self.used:
-                found[name] = self.cells.at_points(nodal)
+                found[name] = part.at_points(nodal)
             if any(f"{name}{axis}" in self.used for axis in self.axes):
-                slope = slopes(self.cells, nodal)
+                slope = slopes(part, nodal)
                 for a, axis in enumerate(self.axes):
                     if f"{name}{axis}" in self.used:
                         found[f"{name}{axis}"] = slope[..., a, :, :]
@@ -614,6 +616,59 @@ class Galerkin:
     ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
         point = Point(self.cells, self.data.at_time(t), state)
         return [balance.law.at(point) for balance in self.balances]
+
+    def instant(self, t: float | None) -> float:
+        """The time itself, or the start."""
+        return self.start if t is None else t
+
+    def fluxes(self, part: Quadrature, full: torch.Tensor, t: float) -> dict[str, torch.Tensor]:
+        """-F of every field at points of elements, (*batch, d, k, Q)."""
+        point = Point(part, self.data.at_time(t), self._state(full, part))
+        shape = part.points[0].shape
+        found = {}
+        for balance in self.balances:
+            flux = [
+                -f.expand(torch.broadcast_shapes(f.shape, shape)) for f in balance.law.at(point)[0]
+            ]
+            found[balance.name] = torch.stack(list(torch.broadcast_tensors(*flux)), -3)
+        return found
+
+    def rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
+        """What the weak form leaves where fields are given, (*batch, nodes n), zero elsewhere.
+
+        In time with d u_t, u_t being what the free nodes' own balance makes it.
+        """
+        left = self.whole(full, t)
+        if self.problem.time is None:
+            return left
+        entries, inertia = self._masses
+        if entries is None or inertia is not None:
+            raise InputError(
+                "what passes where u is given is not known of an equation of second order in time"
+            )
+        mass, rates = self._matrix_of(entries, True, True), self._rates(t, 1)
+        held = self._product(entries, rates)
+        right = -(left + held)[..., self.free]
+        moving = attach(
+            _conjugate(mass, right.detach()),
+            lambda k: right - mass.apply(k),
+            lambda g: _conjugate(mass, g),
+        )
+        rates = rates.expand(*moving.shape[:-1], -1).index_copy(-1, self.free, moving)
+        return left + self._product(entries, rates)
+
+    def passed(self, own: Side, name: str, full: torch.Tensor, t: float) -> torch.Tensor | None:
+        """int alpha u - g over a side, -n . F; None where the side gives the field's value."""
+        stated = self.stated[name, own.name]
+        if stated.value is not None:
+            return None
+        j = self.names.index(name)
+        terms = [v for side, i, v in self._side_terms(full, t) if side is own and i == j]
+        measure = own.facets.measure
+        return sum(
+            ((value * measure).sum((-2, -1)) for value in terms),
+            torch.zeros(full.shape[: full.ndim - 1 - (len(self.names) > 1)], dtype=torch.float64),
+        )
 
     def whole(self, full: torch.Tensor, t: float) -> torch.Tensor:
         """int F . grad v - s v and the sides' share, (*batch, nodes n)."""
@@ -1136,6 +1191,21 @@ def _summed(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     flat = varying.flatten(-inner) @ table.reshape(-1, count * count)
     found: torch.Tensor = flat.unflatten(-1, (count, count))
     return found
+
+
+def _conjugate(mass: PatternMatrix, right: torch.Tensor) -> torch.Tensor:
+    """mass^-1 right by conjugate gradients, of a mass matrix that is positive where it has rows."""
+    matrices, flat = mass.detach().matrices(), right.detach().reshape(-1, right.shape[-1]).numpy()
+    rows = []
+    for k, row in enumerate(flat):
+        matrix = matrices[k % len(matrices)]
+        diagonal = matrix.diagonal()
+        alive = np.flatnonzero(diagonal > 0)
+        inner, x = matrix[alive][:, alive], np.zeros_like(row)
+        M = scipy.sparse.diags(1 / diagonal[alive])
+        x[alive] = scipy.sparse.linalg.cg(inner, row[alive], rtol=1e-13, atol=0.0, M=M)[0]
+        rows.append(x)
+    return torch.from_numpy(np.stack(rows)).reshape(right.shape)
 
 
 def _vector(entries: Sequence[torch.Tensor | None]) -> torch.Tensor:

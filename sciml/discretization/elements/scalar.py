@@ -31,7 +31,6 @@ from sciml.core.problem.quadrature import (
     advection,
     load,
     mass,
-    slopes,
     stiffness,
     whole,
 )
@@ -204,15 +203,6 @@ def conductivity(K: Any, cells: Quadrature, data: MeshData, key: str = f"{_KEY}.
     if any(bool((minor <= 0).any()) for minor in minors):
         raise InputError("a tensor K must be positive definite everywhere", key)
     return full
-
-
-def flux_at(K: Any, part: Quadrature, data: MeshData, value: torch.Tensor) -> torch.Tensor:
-    """-K grad u at the quadrature points of elements, (*batch, k, Q, d), of u (*batch, nodes)."""
-    slope, tensor = slopes(part, value).movedim(-3, -1), conductivity(K, part, data)
-    if tensor.shape[-1] == 1:
-        return -tensor[..., 0] * slope
-    found: torch.Tensor = -(tensor @ slope[..., None])[..., 0]
-    return found
 
 
 def _stack(entries: list[torch.Tensor], depth: int = 0) -> torch.Tensor:
