@@ -108,6 +108,9 @@ def plot_solution(solution: Solution, file: str | Path | None = None, title: str
     elif isinstance(on, Grid) and (solution.times is not None or len(solution.fields) > 1):
         title = ", ".join(part for part in (title, *samples[: solution.residual.ndim > 0]) if part)
         figure = plot_frames(solution, on, title=title)
+    elif isinstance(on, Mesh) and solution.times is not None:
+        title = ", ".join(part for part in (title, *samples[: solution.residual.ndim > 0]) if part)
+        figure = _plot_frames_on_mesh(solution, on, solution.times, title)
     elif isinstance(on, Mesh):
         figure = plot_on_mesh(value, on, solution.fields, title=title, samples=samples)
     elif value.is_complex():
@@ -649,6 +652,17 @@ def plot_frames(
             figure.suptitle(title, fontsize=13)
         save(figure, file)
     return figure
+
+
+def _plot_frames_on_mesh(
+    solution: Solution, mesh: Mesh, times: torch.Tensor, title: str
+) -> Figure:
+    """A few frames of every field of a solution's first sample."""
+    chosen = chosen_instants(len(times))
+    values = torch.from_numpy(frames_and_fields(solution)[chosen])
+    values = values if len(solution.fields) > 1 else values[:, 0]
+    called = [f"$t = {float(times[k]):.3g}$" for k in chosen]
+    return plot_on_mesh(values, mesh, solution.fields, title=title, samples=called)
 
 
 def frames_and_fields(solution: Solution) -> np.ndarray:
