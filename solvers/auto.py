@@ -28,7 +28,7 @@ from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import Dispatch
-from sciml.core.problem.equation import Equation, NavierStokes, System
+from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
@@ -196,6 +196,8 @@ def _for_system(problem: Problem) -> tuple[str, str]:
 
 @chooses(Equation, Mesh)
 @chooses(System, Mesh)
+@chooses(NavierStokes, Mesh)
+@chooses(Stokes, Mesh)
 def _on_mesh(problem: Problem) -> tuple[str, str]:
     if problem.time is None:
         return "Newton", "the equation is nonlinear"

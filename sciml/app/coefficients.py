@@ -20,7 +20,14 @@ from sciml.app.record import fields_of_run
 from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.condition import DIRICHLET_OF_STATE
-from sciml.core.problem.equation import Elasticity, Equation, Helmholtz, NavierStokes, Sponge
+from sciml.core.problem.equation import (
+    Elasticity,
+    Equation,
+    Helmholtz,
+    NavierStokes,
+    Sponge,
+    Stokes,
+)
 from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 from sciml.core.problem.grid import AXES, Box, axis_names
 from sciml.core.problem.mesh_file import MeshFile, check_suffix
@@ -565,6 +572,8 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Equation, "K"): _type("Tensor", tensor, {"anyOf": [_SCALAR, _LIST, _MATRIX]}),
     **{(Equation, name): _VECTOR for name in ("b", "flux")},
     (NavierStokes, "viscosity"): Scalar,
+    (Stokes, "viscosity"): Scalar,
+    (Stokes, "force"): _FORCE,
     (NavierStokes, "vorticity_source"): Scalar,
     (NavierStokes, "force"): _FORCE,
     **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},

@@ -654,9 +654,7 @@ def plot_frames(
     return figure
 
 
-def _plot_frames_on_mesh(
-    solution: Solution, mesh: Mesh, times: torch.Tensor, title: str
-) -> Figure:
+def _plot_frames_on_mesh(solution: Solution, mesh: Mesh, times: torch.Tensor, title: str) -> Figure:
     """A few frames of every field of a solution's first sample."""
     chosen = chosen_instants(len(times))
     values = torch.from_numpy(frames_and_fields(solution)[chosen])

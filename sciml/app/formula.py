@@ -107,8 +107,8 @@ def _equation(sheet: _Sheet, equation: Plain, dimension: int | None) -> None:
     if kind in ("system", "gray_scott"):
         for unknown, part in equation["equations"].items():
             _coefficient_form(sheet, part, name(unknown), dimension, f"_{unknown}")
-    elif kind == "navier_stokes":
-        _flow(sheet, equation)
+    elif kind in ("navier_stokes", "stokes"):
+        _flow(sheet, equation, kind == "navier_stokes")
     elif kind == "helmholtz":
         _waves(sheet, equation)
     elif kind == "elasticity":
@@ -208,16 +208,16 @@ def _advection(
     _add(found, name(symbol), f"<mo>·</mo>{_GRADIENT}{u}")
 
 
-def _flow(sheet: _Sheet, equation: Plain) -> None:
+def _flow(sheet: _Sheet, equation: Plain, carried: bool) -> None:
     u, p = '<mi mathvariant="bold">u</mi>', "<mi>p</mi>"
-    carried = f"{fenced(f'{u}<mo>·</mo>{_GRADIENT}')}{u}"
+    moving = f"<mo>+</mo>{fenced(f'{u}<mo>·</mo>{_GRADIENT}')}{u}" if carried else ""
     nu = sheet.factor("nu", equation["viscosity"])
     force = ""
     if equation.get("force"):
         sheet.define("F", equation["force"])
         force = f"<mo>+</mo>{name('F')}"
     line = (
-        f"{_derivative('t', u)}<mo>+</mo>{carried}<mo>=</mo>{MINUS}{_GRADIENT}{p}"
+        f"{_derivative('t', u)}{moving}<mo>=</mo>{MINUS}{_GRADIENT}{p}"
         f"<mo>+</mo>{nu}{_LAPLACE}{u}{force}"
     )
     curl = equation.get("vorticity_source", 0.0)
@@ -331,7 +331,7 @@ def _fields(equation: Plain) -> Mapping[str, _Written]:
     kind, bold = equation["kind"], '<mi mathvariant="bold">u</mi>'
     if kind == "elasticity":
         return {"": _Written(bold, f'<mi mathvariant="bold">σ</mi><mo>·</mo>{_NORMAL}')}
-    if kind == "navier_stokes":
+    if kind in ("navier_stokes", "stokes"):
         outlet = "<mo>,</mo><mi>p</mi><mo>=</mo><mn>0</mn>"
         return {"": _Written(bold, f"<msub><mo>∂</mo><mi>n</mi></msub>{bold}", outlet)}
     parts = equation.get("equations") or {"u": equation}

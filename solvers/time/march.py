@@ -38,6 +38,7 @@ from dataclasses import dataclass, field, replace
 from math import ceil, isfinite
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -91,12 +92,41 @@ def first_state(system: NonlinearSystem) -> torch.Tensor:
 def rate(system: NonlinearSystem, y: torch.Tensor, t: float) -> torch.Tensor:
     """y' at time t."""
     force = system.residual(y[0], t)
+    if system.groups is not None and bool((system.groups < 0).any()):
+        return _constrained(system, y[0], t, force)[None]
     if system.inertia is None:
         assert system.mass is not None
         return -divided(force, system.mass)[None]
     if system.mass is not None:
         force = force + times(system.mass, y[1])
     return torch.stack([y[1], -divided(force, system.inertia)])
+
+
+_AHEAD = 1e-7  # of the time, over which a constraint is seen to move
+
+
+def _constrained(
+    system: NonlinearSystem, u: torch.Tensor, t: float, force: torch.Tensor
+) -> torch.Tensor:
+    """u' where some unknowns have no rate of their own, but keep a constraint; zero for these.
+
+    Of M u' + F = 0 and G(u, t) = 0 it is that of M k + F_p q = -F and G_u k + G_p q = -G_t
+    (Hairer and Wanner 1996, VII.1).
+    """
+    J, M = system.linearise(u, t).detach(), system.mass
+    assert isinstance(J, PatternMatrix) and isinstance(M, PatternMatrix)
+    assert system.groups is not None and system.inertia is None
+    moving = (system.groups >= 0).numpy()
+    rows = np.repeat(np.arange(J.size), np.diff(J.indptr))
+    own = torch.from_numpy(moving[rows] & moving[J.columns])
+    values = torch.where(own, M.values.detach(), J.values)
+    mixed = PatternMatrix(J.indptr, J.columns, values, symmetric=False, definite=False)
+    step = _AHEAD * max(abs(t), 1.0)
+    right = torch.where(
+        torch.from_numpy(moving), -force, -(system.residual(u, t + step) - force) / step
+    )
+    found = Direct().setup(mixed).apply(right.detach())
+    return torch.where(torch.from_numpy(moving), found, 0.0)
 
 
 def divided(force: torch.Tensor, mass: Inertia) -> torch.Tensor:

@@ -38,6 +38,7 @@ __all__ = [
     "NavierStokes",
     "Regions",
     "Sponge",
+    "Stokes",
     "System",
     "Vector",
 ]
@@ -296,8 +297,9 @@ class System(PDE):
 
 @dataclass(frozen=True)
 class NavierStokes(PDE):
-    """Incompressible flow in 2-D: u_t + (u . grad) u = -grad p + viscosity Lap u + force.
+    """Incompressible flow: u_t + (u . grad) u = -grad p + viscosity Lap u + force.
 
+    On a mesh by finite elements, steady too; on grids in 2-D and in time.
     Periodic on all sides it is solved for the vorticity w = v_x - u_y, to which
     ``vorticity_source`` adds curl(force); between walls for velocity and pressure. A wall's
     ``dirichlet`` is the list of velocities there; ``neumann: 0`` is an outlet.
@@ -308,6 +310,7 @@ class NavierStokes(PDE):
     vorticity_source: Coefficient = 0.0
     kind: Literal["navier_stokes"] = "navier_stokes"
     title: ClassVar[str] = "navier_stokes"
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: the flow carries itself."""
@@ -317,6 +320,29 @@ class NavierStokes(PDE):
         """The velocity and p; of a flow that starts from its vorticity, that."""
         if "vorticity" in initial:
             return ("vorticity",)
+        return (*COMPONENTS[:dimension], "p")
+
+
+@dataclass(frozen=True)
+class Stokes(PDE):
+    """Creeping incompressible flow on a mesh: -viscosity Lap u + grad p = force, div u = 0.
+
+    In time with u_t. Sides as for :class:`NavierStokes`.
+    """
+
+    viscosity: Coefficient = 1.0
+    force: Vector | None = None
+    kind: Literal["stokes"] = "stokes"
+    title: ClassVar[str] = "stokes"
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether viscosity and force name no field."""
+        state = frozenset(state_names((*COMPONENTS, "p")))
+        return not free_names((self.viscosity, self.force), parameters) & state
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The velocity and p."""
         return (*COMPONENTS[:dimension], "p")
 
 
@@ -392,5 +418,5 @@ class Elasticity(PDE):
         return COMPONENTS[:dimension]
 
 
-AnyEquation = Equation | System | NavierStokes | Helmholtz | Elasticity
+AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity
 KINDS: tuple[str, ...] = tuple(get_args(Kind))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from sciml.core.problem.dispatch import derives
-from sciml.core.problem.equation import Elasticity, Equation, System
+from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
@@ -57,6 +57,26 @@ def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
 
     fluxes = {f"{name}_flux" if several else "flux": flux(name) for name in made.names}
     return {"gradient": _gradient(problem, mesh), **fluxes}
+
+
+@derives(NavierStokes, Mesh)
+@derives(Stokes, Mesh)
+def derive_flow(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
+    """The gradients and, in the plane, the vorticity v_x - u_y."""
+    found = {"gradient": _gradient(problem, mesh)}
+    if mesh.dimension == 3:
+        return found
+
+    def curl(inner: torch.Tensor) -> torch.Tensor:
+        return inner[..., 1, 0, :] - inner[..., 0, 1, :]
+
+    def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        return curl(recovery.nodal_slopes(mesh, value, recovery.materials(mesh, problem.equation)))
+
+    def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        return curl(_mean(mesh, slopes(whole(mesh, 2 * mesh.degree), value)))
+
+    return {**found, "vorticity": Derivation(("vorticity",), nodal, mean)}
 
 
 @derives(Elasticity, Mesh)

@@ -21,7 +21,7 @@ import torch
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import measures
-from sciml.core.problem.equation import Elasticity, Equation, System
+from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.problem import Problem
@@ -55,6 +55,34 @@ def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) 
     _named(mesh, quantity.on or "", f"{key}.on")
     leaving = leaves(made, quantity.on or "", quantity.flux)
     return lambda value, t: Measurement(leaving(value, made.instant(t)))
+
+
+@measures(NavierStokes, Mesh)
+@measures(Stokes, Mesh)
+def measure_of_flow(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
+    """The same of a flow, which pushes what it passes."""
+    if quantity.flux is not None:
+        raise InputError(
+            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
+        )
+    if quantity.force is None:
+        return _pointwise(problem, mesh, quantity, key, ())
+    if len(quantity.force) != mesh.dimension:
+        raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
+    _named(mesh, quantity.on or "", f"{key}.on")
+    made = Galerkin(problem, mesh)
+    parts = [
+        (share, leaves(made, quantity.on or "", name))
+        for share, name in zip(quantity.force, made.names, strict=False)
+    ]
+
+    def pushed(value: torch.Tensor, t: float | None) -> Measurement:
+        total = torch.zeros((), dtype=torch.float64)
+        for share, leaving in parts:
+            total = total + share * leaving(value, made.instant(t))
+        return Measurement(total)
+
+    return pushed
 
 
 def leaves(made: Galerkin, on: str, name: str) -> Callable[[torch.Tensor, float], torch.Tensor]:

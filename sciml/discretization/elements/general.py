@@ -31,8 +31,8 @@ from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.condition import flux_condition
-from sciml.core.problem.dispatch import Dispatch, semidiscretises
-from sciml.core.problem.equation import Equation, System
+from sciml.core.problem.dispatch import Dispatch, discretises, semidiscretises
+from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
@@ -52,7 +52,7 @@ from sciml.discretization.elements.boundary import (
     straightened,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.scalar import conductivity
+from sciml.discretization.elements.scalar import conductivity, placed
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.coefficients import describe
 
@@ -132,6 +132,7 @@ class Balance:
 
     ``stated(side)``: what a side says of it. ``degree``: of its polynomials, None for the mesh's.
     ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
+    ``floating``: whether nothing holds its level, which is then that of zero mean.
     """
 
     name: str
@@ -142,6 +143,7 @@ class Balance:
     degree: int | None = None
     key: str = _KEY
     energy: Callable[[Point], torch.Tensor] | None = None
+    floating: bool = False
 
 
 # --- What equations say ---------------------------------------------------------------------------
@@ -395,6 +397,8 @@ def _of_several(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
 
 @semidiscretises(Equation, Mesh)
 @semidiscretises(System, Mesh)
+@semidiscretises(NavierStokes, Mesh)
+@semidiscretises(Stokes, Mesh)
 def semidiscretize_on_mesh(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> NonlinearSystem:
@@ -406,14 +410,17 @@ def semidiscretize_on_mesh(
     return Galerkin(problem, mesh).system()
 
 
-def linear_on_mesh(problem: Problem, mesh: Mesh) -> LinearSystem:
+@discretises(Stokes, Mesh)
+def linear_on_mesh(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> LinearSystem:
     """``A x = b`` of a steady problem whose balances are affine in their fields."""
     made = Galerkin(problem, mesh)
     assert made.affine
     zero = torch.zeros(made.count, dtype=torch.float64)
     A, b = made.linearise(zero, 0.0), -made.residual(zero, 0.0)
     lead = torch.broadcast_shapes(b.shape[:-1], A.batch)
-    return LinearSystem(
+    system = LinearSystem(
         A,
         b.expand(*lead, b.shape[-1]).contiguous(),
         mesh,
@@ -422,6 +429,7 @@ def linear_on_mesh(problem: Problem, mesh: Mesh) -> LinearSystem:
         tuple(made.data.notes),
         fields=made.names,
     )
+    return placed(system, dtype, device)
 
 
 class Galerkin:
@@ -529,6 +537,8 @@ class Galerkin:
                 found.append((side, j, stated, torch.from_numpy(new)))
             if balance.degree is not None and balance.degree < self.mesh.degree:
                 mask[len(self.mesh.points) :, j] = True
+            if balance.floating:
+                mask[0, j] = True
         return mask.ravel(), found
 
     def _values_at(self, t: torch.Tensor | float) -> torch.Tensor:
@@ -580,18 +590,38 @@ class Galerkin:
     def lift(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """Unknowns (*batch, count) to values (*batch, [fields,] nodes)."""
         full = Embedding(Fixed(self.fixed_mask, self.known(t)), self.embedding.shape).lift(x)
-        if all(b.degree in (None, self.mesh.degree) for b in self.balances):
+        if all(b.degree in (None, self.mesh.degree) and not b.floating for b in self.balances):
             return full
         pairs = torch.from_numpy(np.asarray(self.mesh.edge_ends(), dtype=np.int64))
         rows = list(full.unbind(-2))
         for j, balance in enumerate(self.balances):
+            if balance.floating:
+                rows[j] = rows[j] - (self._means[j] * rows[j]).sum(-1, keepdim=True)
             if balance.degree is not None and balance.degree < self.mesh.degree:
                 ends = rows[j][..., : len(self.mesh.points)]
                 rows[j] = torch.cat([ends, ends[..., pairs].mean(-2)], -1)
         return torch.stack(rows, -2)
 
+    @cached_property
+    def _means(self) -> dict[int, torch.Tensor]:
+        """Weights (nodes,) of the means of floating fields."""
+        found = {}
+        for j, balance in enumerate(self.balances):
+            if balance.floating:
+                share = self.cells.measure @ self.tables[j].values
+                total = scatter(share, self.cells.nodes, self.mesh.shape[0])
+                found[j] = total / total.sum()
+        return found
+
     def restrict(self, value: torch.Tensor) -> torch.Tensor:
-        """Values to unknowns."""
+        """Values to unknowns; floating fields counted from where they are zero."""
+        if any(b.floating for b in self.balances):
+            rows = list(value.unbind(-2))
+            rows = [
+                row - row[..., :1] if b.floating else row
+                for row, b in zip(rows, self.balances, strict=True)
+            ]
+            value = torch.stack(rows, -2)
         return self.embedding.restrict(value)
 
     # F and s.
@@ -1088,7 +1118,8 @@ class Galerkin:
     def system(self) -> NonlinearSystem:
         """As solvers take it."""
         first, zero = self._first(), torch.zeros(self.count, dtype=torch.float64)
-        masses = [None if v is None else self._matrix_of(v, True, True) for v in self._masses]
+        everywhere = not any(is_zero(b.d) and is_zero(b.m) for b in self.balances)
+        masses = [None if v is None else self._matrix_of(v, True, everywhere) for v in self._masses]
         lead: list[tuple[int, ...]] = [self.residual(zero, self.start).shape[:-1]]
         lead += [v.shape[:-1] for v in first]
         lead += [m.batch for m in masses if m is not None]
