@@ -112,7 +112,7 @@ class PDE(ABC):
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
     ``always_linear``: whether it is linear whatever its coefficients are. ``element``: which one
-    suits it on a mesh. ``own_conditions``: whether each of its fields may have its own.
+    suits it on a mesh.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
@@ -121,7 +121,6 @@ class PDE(ABC):
     complex: ClassVar[bool] = False
     always_linear: ClassVar[bool] = False
     element: ClassVar[Literal["P1", "P2"]] = "P1"
-    own_conditions: ClassVar[bool] = False
 
     @property
     def linear(self) -> bool:
@@ -137,6 +136,11 @@ class PDE(ABC):
     def coefficient_form(self) -> Equation | None:
         """The coefficient form that real solutions meet; None where there is none."""
         return None
+
+    @property
+    def conditioned(self) -> tuple[str, ...]:
+        """For what a side may state conditions of their own; nothing where one holds for all."""
+        return ()
 
     @abstractmethod
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
@@ -264,14 +268,15 @@ class System(PDE):
     """Several fields, each with an equation whose coefficients may name all of them.
 
     ``equations`` maps a field's name to its :class:`Equation`; a boundary condition holds for
-    every field unless it is given by field. ``gray_scott`` is du/dt = Du Lap u - u v^2 +
-    feed (1 - u), dv/dt = Dv Lap v + u v^2 - (feed + kill) v, and reads these four parameters.
+    every field unless it is given by field. On a mesh one of them may be a flow or a solid, whose
+    fields are then u, v, w (and p) whatever its name is. ``gray_scott`` is du/dt = Du Lap u -
+    u v^2 + feed (1 - u), dv/dt = Dv Lap v + u v^2 - (feed + kill) v, and reads these four
+    parameters.
     """
 
-    equations: Mapping[str, Equation] = field(default_factory=dict)
+    equations: Mapping[str, Part] = field(default_factory=dict)
     kind: Literal["system", "gray_scott"] = "system"
     title: ClassVar[str] = "a system"
-    own_conditions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.kind == "gray_scott" and not self.equations:
@@ -285,14 +290,42 @@ class System(PDE):
             raise InputError(
                 "a system needs equations: {name: {...}, ...}", "problem.equation.equations"
             )
+        names = self.fields(3)
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"two fields of the system are called '{name}'; rename one",
+                    "problem.equation.equations",
+                )
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: it is solved in time."""
         return False
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
-        """As the equations are called."""
+        """As the equations are called; of a flow and a solid their own."""
+        found: list[str] = []
+        for name, part in self.equations.items():
+            found += (name,) if isinstance(part, Equation) else part.fields(dimension)
+        return tuple(found)
+
+    @property
+    def conditioned(self) -> tuple[str, ...]:
+        """Every equation."""
         return tuple(self.equations)
+
+    @property
+    def forms(self) -> Mapping[str, Equation]:
+        """The equations where all are scalar; raises InputError for a flow or a solid."""
+        found = {}
+        for name, part in self.equations.items():
+            if not isinstance(part, Equation):
+                raise InputError(
+                    f"a system with '{part.kind}' is solved on a mesh",
+                    f"problem.equation.equations.{name}",
+                )
+            found[name] = part
+        return found
 
 
 @dataclass(frozen=True)
@@ -418,5 +451,7 @@ class Elasticity(PDE):
         return COMPONENTS[:dimension]
 
 
+# What a system may be made of.
+Part = Equation | NavierStokes | Stokes | Elasticity
 AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity
 KINDS: tuple[str, ...] = tuple(get_args(Kind))

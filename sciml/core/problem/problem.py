@@ -250,8 +250,8 @@ class Problem:
         condition = Condition(by_field=given) if isinstance(given, Mapping) else given
         if condition.by_field is None:
             return condition
-        key, own, known = f"problem.boundary.{side}", condition.by_field, self.unknowns
-        if not self.equation.own_conditions:
+        key, own, known = f"problem.boundary.{side}", condition.by_field, self.equation.conditioned
+        if not known:
             raise InputError(
                 f"conditions by field are for systems; '{self.equation.kind}' has one a side", key
             )

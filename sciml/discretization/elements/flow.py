@@ -26,7 +26,15 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.reader import free_names, state_names
 from sciml.discretization.elements.boundary import Side
-from sciml.discretization.elements.general import Balance, Law, Point, Stated, balances, is_zero
+from sciml.discretization.elements.general import (
+    Balance,
+    Law,
+    Point,
+    Stated,
+    balances,
+    is_zero,
+    parts_of_system,
+)
 from sciml.discretization.elements.scalar import memory_on_mesh
 
 _KEY = "problem.equation"
@@ -41,6 +49,8 @@ class MomentumLaw(Law):
     viscosity: Coefficient
     force: Coefficient
     carried: bool
+    known: frozenset[str]
+    key: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -52,14 +62,10 @@ class MomentumLaw(Law):
         return bool(free_names(self.viscosity, self.parameters) - self.parameters.keys())
 
     @property
-    def _known(self) -> frozenset[str]:
-        return frozenset(state_names((*self._velocity, "p"), self.axes))
-
-    @property
     def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
         """All that is read, with keys."""
-        force = (self.force, f"{_KEY}.force.{self.component}")
-        return [(self.viscosity, f"{_KEY}.viscosity"), force]
+        force = (self.force, f"{self.key}.force.{self.component}")
+        return [(self.viscosity, f"{self.key}.viscosity"), force]
 
     @property
     def flux_names(self) -> frozenset[str]:
@@ -68,31 +74,31 @@ class MomentumLaw(Law):
         found = {"p", *(f"{own}{a}" for a in self.axes)}
         if self._symmetric:
             found |= {f"{u}{axis}" for u in self._velocity}
-        return frozenset(found) | (free_names(self.viscosity, self.parameters) & self._known)
+        return frozenset(found) | (free_names(self.viscosity, self.parameters) & self.known)
 
     @property
     def source_names(self) -> frozenset[str]:
         """Which fields and slopes s changes with."""
         own, found = self._velocity[self.component], free_names(self.force, self.parameters)
         carried = {*self._velocity, *(f"{own}{a}" for a in self.axes)} if self.carried else set()
-        return (found & self._known) | carried
+        return (found & self.known) | carried
 
     @property
     def affine(self) -> bool:
         """Of Stokes' equations with coefficients that name no field."""
-        named = free_names((self.viscosity, self.force), self.parameters) & self._known
+        named = free_names((self.viscosity, self.force), self.parameters) & self.known
         return not (self.carried or named)
 
     def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """F and s at the points."""
         own, state = self._velocity[self.component], point.state
-        nu = point.read(self.viscosity, f"{_KEY}.viscosity")
+        nu = point.read(self.viscosity, f"{self.key}.viscosity")
         flux = [nu * state[f"{own}{axis}"] for axis in self.axes]
         if self._symmetric:
             axis = self.axes[self.component]
             flux = [f + nu * state[f"{u}{axis}"] for f, u in zip(flux, self._velocity, strict=True)]
         flux[self.component] = flux[self.component] - state["p"]
-        source = point.read(self.force, f"{_KEY}.force.{self.component}")
+        source = point.read(self.force, f"{self.key}.force.{self.component}")
         if self.carried:
             for u, axis in zip(self._velocity, self.axes, strict=True):
                 source = source - state[u] * state[f"{own}{axis}"]
@@ -120,11 +126,14 @@ class ContinuityLaw(Law):
         return (zero,) * len(self.axes), sum(slopes[1:], slopes[0])
 
 
-def of_component(number: int, d: int) -> Any:
-    """What sides say of component ``number`` of a velocity in d dimensions."""
+def of_component(number: int, d: int, name: str) -> Any:
+    """What sides say of component ``number`` of a velocity in d dimensions.
+
+    ``name``: what its equation is called in a system.
+    """
 
     def stated(side: Side) -> Stated:
-        condition, key = side.condition, side.key
+        condition, key = side.own(name)
         if condition.kind not in ("dirichlet", "neumann"):
             raise InputError(
                 "a flow takes dirichlet: [u, v], a wall or an inlet, or neumann: 0, an outlet",
@@ -146,8 +155,22 @@ def of_component(number: int, d: int) -> Any:
 @balances(Stokes, Mesh)
 def balances_of_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
     """One for every component of the velocity, and the continuity of p."""
-    equation, d = problem.equation, mesh.dimension
+    equation = problem.equation
     assert isinstance(equation, (NavierStokes, Stokes))
+    return _in_system(problem, mesh, equation, "", equation.fields(mesh.dimension), _KEY)
+
+
+@parts_of_system(NavierStokes, Mesh)
+@parts_of_system(Stokes, Mesh)
+def _in_system(
+    problem: Problem,
+    mesh: Mesh,
+    equation: NavierStokes | Stokes,
+    name: str,
+    fields: Sequence[str],
+    key: str,
+) -> tuple[Balance, ...]:
+    d = mesh.dimension
     if d == 1:
         raise InputError("a flow needs a mesh in 2 or 3 dimensions", "mesh")
     if mesh.degree == 1:
@@ -158,27 +181,24 @@ def balances_of_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
     if "vorticity" in problem.first:
         raise InputError("on a mesh a flow starts from {u: ..., v: ...}", "problem.initial")
     if isinstance(equation, NavierStokes) and not is_zero(equation.vorticity_source):
-        raise InputError("on a mesh give force, not its curl", f"{_KEY}.vorticity_source")
+        raise InputError("on a mesh give force, not its curl", f"{key}.vorticity_source")
     force = (0.0,) * d if equation.force is None else tuple(equation.force)
     if len(force) != d:
-        raise InputError(f"needs a list of {d} components, one per axis", f"{_KEY}.force")
+        raise InputError(f"needs a list of {d} components, one per axis", f"{key}.force")
     axes = AXES[:d]
+    known = frozenset(state_names(fields, axes))
     rate = 0.0 if problem.time is None else 1.0
-    rows = [
-        Balance(
-            COMPONENTS[i],
-            MomentumLaw(i, axes, equation.viscosity, force[i], carried, problem.parameters),
-            of_component(i, d),
-            rate,
+    rows = []
+    for i in range(d):
+        law = MomentumLaw(
+            i, axes, equation.viscosity, force[i], carried, known, key, problem.parameters
         )
-        for i in range(d)
-    ]
-    floating = all(
-        condition.dirichlet is not None and not _leaves_open(condition.dirichlet)
-        for condition in problem.boundary.values()
-    )
+        rows.append(Balance(COMPONENTS[i], law, of_component(i, d, name), rate, key=key))
+    conditions = problem.boundary_of(name).values()
+    floating = all(c.dirichlet is not None and not _leaves_open(c.dirichlet) for c in conditions)
+    continuity = ContinuityLaw(axes)
     pressure = Balance(
-        "p", ContinuityLaw(axes), lambda side: Stated(key=side.key), degree=1, floating=floating
+        "p", continuity, lambda side: Stated(key=side.key), degree=1, key=key, floating=floating
     )
     return (*rows, pressure)
 

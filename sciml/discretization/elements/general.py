@@ -59,6 +59,8 @@ from sciml.discretization.volumes.coefficients import describe
 _KEY = "problem.equation"
 # (problem, mesh): one Balance for each scalar field.
 balances: Dispatch[tuple[Balance, ...]] = Dispatch("solved in its general form")
+# (problem, mesh, equation, name, fields, key): the same of one of several equations of a system.
+parts_of_system: Dispatch[tuple[Balance, ...]] = Dispatch("coupled with others")
 
 
 @dataclass(frozen=True)
@@ -378,18 +380,17 @@ def _of_one(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
 
 @balances(System, Mesh)
 def _of_several(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
-    equations = problem.equation_as(System).equations
-    return tuple(
-        balance_of(
-            form,
-            name,
-            tuple(equations),
-            mesh.dimension,
-            f"{_KEY}.equations.{name}",
-            problem.parameters,
-        )
-        for name, form in equations.items()
-    )
+    """Those of every equation by itself, whose coefficients may name the fields of all."""
+    found: list[Balance] = []
+    system, d = problem.equation_as(System), mesh.dimension
+    names = system.fields(d)
+    for name, part in system.equations.items():
+        key = f"{_KEY}.equations.{name}"
+        if isinstance(part, Equation):
+            found.append(balance_of(part, name, names, d, key, problem.parameters))
+        else:
+            found += parts_of_system.look_up(part, Mesh)(problem, mesh, part, name, names, key)
+    return tuple(found)
 
 
 # --- The assembly ---------------------------------------------------------------------------------

@@ -737,7 +737,7 @@ def _of_field(place: Place, quantity: Quantity, key: str) -> Measure:
     """
     problem, lay, d = place.problem, place.layout, place.dimension
     name = str(quantity.flux)
-    equation, k = problem.equation_as(System).equations[name], place.fields.index(name)
+    equation, k = problem.equation_as(System).forms[name], place.fields.index(name)
     side = side_of(problem, quantity.on or "", f"{key}.on")
     own = by_itself(problem, equation, name)
     kinds = {
