@@ -47,7 +47,7 @@ def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
 
     def mean_flux(value: torch.Tensor, t: float | None) -> torch.Tensor:
         cells = whole(mesh, 2 * mesh.degree)
-        return _mean(mesh, flux_at(K, cells, mesh_data(problem, mesh), value).movedim(-1, -3))
+        return cells.mean(flux_at(K, cells, mesh_data(problem, mesh), value).movedim(-1, -3))
 
     flux = Derivation(tuple(f"q{a}" for a in axes), nodal_flux, mean_flux, vector=len(axes) > 1)
     return {"gradient": _gradient(problem, mesh), "flux": flux}
@@ -121,13 +121,7 @@ def _gradient(problem: Problem, mesh: Mesh) -> Derivation:
         return flat(recovery.nodal_slopes(mesh, value, material))
 
     def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        return flat(_mean(mesh, slopes(whole(mesh, 2 * mesh.degree), value)))
+        cells = whole(mesh, 2 * mesh.degree)
+        return flat(cells.mean(slopes(cells, value)))
 
     return Derivation(components, nodal, mean, vector=len(fields) == 1 and d > 1)
-
-
-def _mean(mesh: Mesh, inner: torch.Tensor) -> torch.Tensor:
-    """The elements' means of (*lead, m, Q) at the points of ``whole(mesh, 2 p)``."""
-    weights = whole(mesh, 2 * mesh.degree).tables.weights
-    found: torch.Tensor = inner @ (weights / weights.sum())
-    return found

@@ -68,7 +68,7 @@ def elasticity_system(
     cells = whole(mesh, 2 * mesh.degree)
     first, second = lame(equation, cells, data)
     if mesh.degree == 1:
-        data.notes.append(_stiff(first, second))
+        data.notes.append(_stiff(mesh, first, second))
     places = pattern(mesh)
     ids = _block_pattern(places, d)
     values = scatter(
@@ -96,10 +96,11 @@ def elasticity_system(
     return placed(system_of(A, right, embedding, data, equation.fields(d)), dtype, device)
 
 
-def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
+def _stiff(mesh: Mesh, first: torch.Tensor, second: torch.Tensor) -> str:
     """What to say of P1 for these lambda and mu; of a spec it is measured."""
-    said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
-    instead = "element: P2, the default for elasticity, is not"
+    one, two = mesh.kind.elements
+    said = f"{one} is too stiff in bending, by a third of the deflection with two elements across"
+    instead = f"element: {two}, the default for elasticity, is not"
     if float((first / second).max()) > _LOCKING:
         return Doubt(f"{said}, and it locks as Poisson's ratio nears 0.5; {instead}")
     return f"{said}; {instead}"
@@ -199,8 +200,7 @@ def mean_tensor(
     """:func:`stress_at` or :func:`strain_at`, the elements' mean: (*batch, m, 3, 3)."""
     cells = whole(mesh, 2 * mesh.degree)
     inner = tensor(problem, cells, mesh_data(problem, mesh), value)
-    weights = cells.tables.weights / cells.tables.weights.sum()
-    return torch.einsum("q,...qab->...ab", weights, inner)
+    return cells.mean(inner.movedim((-2, -1), (-4, -3))).movedim((-3, -2), (-2, -1))
 
 
 def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:

@@ -26,7 +26,14 @@ from sciml.core.problem.equation import Elasticity, Equation
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, load, on_facets, slopes, whole
+from sciml.core.problem.quadrature import (
+    Quadrature,
+    load,
+    on_facets,
+    pulled_back,
+    slopes,
+    whole,
+)
 from sciml.core.problem.reader import NORMAL, Compiled, Context, compile, state_names
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.discretization.elements import recovery
@@ -119,15 +126,7 @@ def _part(mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
             ),
             f"{key}.region",
         )
-    index = torch.from_numpy(np.asarray(known[quantity.region], dtype=np.int64))
-    assert cells.inverse is not None
-    return Quadrature(
-        cells.tables,
-        cells.nodes[index],
-        cells.scale[index],
-        tuple(axis[index] for axis in cells.points),
-        cells.inverse[index],
-    )
+    return cells.of(torch.from_numpy(np.asarray(known[quantity.region], dtype=np.int64)))
 
 
 # --- Expressions ----------------------------------------------------------------------------------
@@ -291,8 +290,7 @@ def _flux(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor)
 
 def _tested(cells: Quadrature, carried: torch.Tensor) -> torch.Tensor:
     """int q . grad phi_i for q (*batch, k, Q, d), local: (*batch, k, N)."""
-    assert cells.inverse is not None
-    inner = torch.einsum("kla,...kqa->...kql", cells.inverse, carried)
+    inner = pulled_back(cells, carried)
     return torch.einsum("...kql,kq,qil->...ki", inner, cells.measure, cells.tables.slopes)
 
 
