@@ -14,12 +14,15 @@ import torch
 
 import sciml
 from sciml.core.errors import InputError
-from sciml.core.problem.equation import Equation
+from sciml.core.problem.cells import FACETS
+from sciml.core.problem.equation import Elasticity, Equation
 from sciml.core.problem.grid import SIDES
-from sciml.core.problem.mesh import Geometry, Mesh, refined, sample
+from sciml.core.problem.mesh import Geometry, Mesh, mesh_of, refined, sample, vtk_order
 from sciml.core.problem.mesh_file import read_mesh
 from sciml.core.problem.problem import Condition, Problem
 from sciml.core.problem.quadrature import on_facets, relative_error, whole
+from sciml.core.run.solution import load_solution
+from sciml.discretization.elements.elasticity import nodal_stress
 
 
 def observed(errors: list[float]) -> float:
@@ -224,3 +227,91 @@ def test_orders_on_blocks(d: int, element: str, bent: float, sizes: tuple[int, i
     p = int(element[1])
     assert observed([e[0] for e in errors]) == pytest.approx(p + 1, abs=0.25)
     assert observed([e[1] for e in errors]) == pytest.approx(p, abs=0.25)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("element", ["Q1", "Q2"])
+def test_constant_stress_is_exact_on_blocks(d: int, element: str) -> None:
+    mesh = blocks(3, d, element)
+    stretch = ("0.01*x + 0.002*y", "-0.003*y", "0.001*z")[:d]
+    problem = Problem(
+        None,
+        Elasticity(2.0, 0.3),
+        dict.fromkeys(mesh.boundaries, Condition(dirichlet=stretch)),
+    )
+    solution = sciml.solve(problem, on=mesh)
+    E, nu = 2.0, 0.3
+    lam, mu = E * nu / ((1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
+    trace = 0.01 - 0.003 + (0.001 if d == 3 else 0.0)
+    wanted = torch.full((), lam * trace + 2 * mu * 0.01, dtype=torch.float64)
+    found = nodal_stress(problem, mesh, solution.value)
+    assert torch.allclose(found[..., 0, 0], wanted, atol=1e-7)
+    assert torch.allclose(found[..., 0, 1], wanted * 0 + mu * 0.002, atol=1e-7)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("element", ["Q1", "Q2"])
+def test_blocks_come_back_from_files(d: int, element: str, tmp_path: Path) -> None:
+    mesh = blocks(2, d, element, 0.02 if element == "Q2" else 0.0)
+    boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=SMOOTH[d]))
+    solution = sciml.solve(Problem(None, Equation(f=1.0), boundary), on=mesh)
+    solution.save(tmp_path / "solution.h5")
+    loaded = load_solution(tmp_path / "solution.h5").on
+    assert isinstance(loaded, Mesh) and loaded.element == element
+    np.testing.assert_array_equal(loaded.nodes, mesh.nodes)
+    again = mesh_of(mesh.nodes, mesh.cell_nodes)
+    np.testing.assert_array_equal(again.nodes, mesh.nodes)
+    np.testing.assert_array_equal(again.cell_nodes, mesh.cell_nodes)
+
+    nodes = np.pad(mesh.nodes, ((0, 0), (0, 3 - d)))
+    kind, facet = mesh.kind.files[mesh.degree - 1], FACETS[2 * (d - 1)].files[mesh.degree - 1]
+    cells = [(kind, mesh.cell_nodes[:, vtk_order(mesh)])]
+    for number in mesh.facets.values():
+        cells.append((facet, mesh.facet_nodes(number)))
+    tags = [np.full(len(c), k, dtype=np.int32) for k, (_, c) in enumerate(cells, start=1)]
+    data = {"gmsh:physical": tags, "gmsh:geometrical": tags}
+    sides = {name: np.array([k, d - 1]) for k, name in enumerate(mesh.boundaries, start=2)}
+    for version in ("gmsh22", "vtu"):
+        written = tmp_path / ("m.msh" if version == "gmsh22" else "m.vtu")
+        made = meshio.Mesh(nodes, cells, cell_data=data, field_data=sides)
+        meshio.write(written, made, file_format=version)
+        found = read_mesh(written, element)  # type: ignore[arg-type]
+        volume = float(whole(mesh, 6).measure.sum())
+        assert float(whole(found, 6).measure.sum()) == pytest.approx(volume, rel=1e-12)
+        assert len(found.boundaries) == 2 * d
+        np.testing.assert_allclose(np.sort(found.nodes, 0), np.sort(mesh.nodes, 0), atol=1e-14)
+    assert set(read_mesh(tmp_path / "m.msh").boundaries) == set(mesh.boundaries)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_blocks_are_refined_sampled_and_drawn(d: int, tmp_path: Path) -> None:
+    mesh = blocks(2, d, "Q2", 0.02)
+    finer = refined(mesh)
+    assert len(finer.cells) == 2**d * len(mesh.cells) and set(finer.boundaries) == set(
+        mesh.boundaries
+    )
+    volume = float(whole(mesh, 8).measure.sum())
+    assert float(whole(finer, 8).measure.sum()) == pytest.approx(volume, rel=1e-12)
+    # The normals of all sides of a closed body cancel: Gauss, for x, y and z.
+    for a, axis in enumerate("xyz"[:d]):
+        parts = [on_facets(finer, f, 8) for f in finer.facets.values()]
+        flux = sum(float((p.points[a] * p.normal[f"n{axis}"] * p.measure).sum()) for p in parts)
+        assert flux == pytest.approx(volume, rel=1e-9)
+    points = torch.from_numpy(np.random.default_rng(0).uniform(0.0, 1.0, (20, d)))
+    nodal = torch.from_numpy(mesh.nodes).T
+    assert torch.allclose(sample(mesh, nodal, points).T, points, atol=1e-12)
+    boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=SMOOTH[d]))
+    solution = sciml.solve(Problem(None, Equation(f=1.0), boundary), on=mesh)
+    sciml.plot(solution, tmp_path / "u.png")
+    assert (tmp_path / "u.png").stat().st_size > 1000
+
+
+def test_elements_of_one_kind_and_their_names() -> None:
+    square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    assert Mesh(square, [[0, 1, 2, 3]]).element == "Q1"
+    assert Mesh(square, [[0, 3, 2, 1]], element="P2").element == "Q2"
+    assert Mesh(square, [[3, 2, 1, 0]]).cells.tolist() == [[3, 0, 1, 2]]
+    with pytest.raises(InputError, match="triangles have P1 and P2; got 'Q2'"):
+        Mesh(square, [[0, 1, 2], [0, 2, 3]], element="Q2")
+    with pytest.raises(InputError, match="overlap"):
+        Mesh(np.vstack([square, [[1.5, 0.2], [1.4, 0.9]]]), [[0, 1, 2, 3], [0, 4, 5, 3]])
