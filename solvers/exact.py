@@ -339,6 +339,8 @@ def _on_mesh(problem: Problem, mesh: Mesh) -> Iterator[_Gap]:
         slopes = _gradient(u, x)
         q = _carried(problem.form.K, part, data, slopes)
         terms = [-_gradient(q[..., a], x)[..., a] for a in range(len(x))]
+        if mesh.axisymmetric:
+            terms.append(-q[..., 0] / x[0])
     form = problem.form
     for a, speed in enumerate(form.b or ()):
         terms.append(evaluate(speed, part, data, f"problem.equation.b.{a}") * slopes[..., a])

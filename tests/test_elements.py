@@ -21,8 +21,10 @@ from sciml.core.problem.mesh import Geometry, Mesh, mesh_of, refined, sample, vt
 from sciml.core.problem.mesh_file import read_mesh
 from sciml.core.problem.problem import Condition, Problem
 from sciml.core.problem.quadrature import on_facets, relative_error, whole
+from sciml.core.run.quantities import Quantity
 from sciml.core.run.solution import load_solution
-from sciml.discretization.elements.elasticity import nodal_stress
+from sciml.discretization.elements.elasticity import nodal_stress, strain_energy
+from sciml.discretization.elements.functionals import measure_of_solid, measure_on_mesh
 
 
 def observed(errors: list[float]) -> float:
@@ -114,9 +116,6 @@ def test_area_rim_and_normals_of_a_curved_disk() -> None:
 
 
 def test_a_flux_through_a_curved_rim_balances_the_source() -> None:
-    from sciml.core.run.quantities import Quantity
-    from sciml.discretization.elements.functionals import measure_on_mesh
-
     mesh = disk(3)
     problem = Problem(None, Equation(f=1.0), {"boundary": Condition(dirichlet=0.0)})
     value = sciml.solve(problem, on=mesh).value
@@ -315,3 +314,95 @@ def test_elements_of_one_kind_and_their_names() -> None:
         Mesh(square, [[0, 1, 2], [0, 2, 3]], element="Q2")
     with pytest.raises(InputError, match="overlap"):
         Mesh(np.vstack([square, [[1.5, 0.2], [1.4, 0.9]]]), [[0, 1, 2, 3], [0, 4, 5, 3]])
+
+
+# Bodies of revolution.
+
+
+def revolved(n: int, inner: float = 0.0) -> Mesh:
+    """The ring r from ``inner`` to ``inner`` + 1, z from 0 to 1, in n x n quadrilaterals of Q2."""
+    mesh = blocks(n, 2, "Q2")
+    return replace(mesh, points=mesh.points + [inner, 0.0], axisymmetric=True)
+
+
+def test_a_problem_about_an_axis_is_of_third_order_and_balances() -> None:
+    truth = "cos(x)*cos(y)"
+    errors: list[tuple[float, ...]] = []
+    for n in (6, 12):
+        mesh = revolved(n)
+        boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=truth))
+        boundary["left"] = boundary["bottom"] = Condition(neumann=0.0)
+        problem = Problem(
+            None, Equation(f="(2*cos(x) + sin(x)/x)*cos(y)"), boundary, exact=truth
+        )  # fmt: skip
+        value = sciml.solve(problem, on=mesh).value
+        errors.append(
+            tuple(
+                float(
+                    relative_error(mesh, value, lambda r, z: torch.cos(r) * torch.cos(z), slope=s)
+                )
+                for s in (False, True)
+            )
+        )
+    assert observed([e[0] for e in errors]) == pytest.approx(3.0, abs=0.1)
+    assert observed([e[1] for e in errors]) == pytest.approx(2.0, abs=0.1)
+    # -2 pi r u_r at r = 1 over the height, and what leaves through the top.
+    out = {
+        side: float(
+            measure_on_mesh(problem, mesh, Quantity(flux="u", on=side), "q")(value, None).value
+        )
+        for side in ("right", "top")
+    }
+    assert out["right"] == pytest.approx(2 * math.pi * math.sin(1) ** 2, rel=1e-4)
+    radial = math.cos(1) + math.sin(1) - 1
+    assert out["top"] == pytest.approx(2 * math.pi * radial * math.sin(1), rel=1e-4)
+
+
+def test_a_thick_cylinder_under_pressure_is_lames() -> None:
+    E, nu, A, B = 1000.0, 0.3, 1 / 3, 4 / 3
+
+    def moved(r: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return torch.stack([(1 + nu) / E * ((1 - 2 * nu) * A * r + B / r), 0 * r])
+
+    errors: list[tuple[float, ...]] = []
+    for n in (4, 8):
+        mesh = revolved(n, 1.0)
+        ends = Condition(dirichlet=(None, 0.0))
+        boundary = {"bottom": ends, "top": ends, "right": Condition(neumann=0.0)}
+        boundary["left"] = Condition(neumann=(1.0, 0.0))
+        problem = Problem(None, Elasticity(E, nu), boundary)
+        value = sciml.solve(problem, on=mesh).value
+        errors.append(
+            tuple(float(relative_error(mesh, value, moved, slope=s)) for s in (False, True))
+        )
+    assert observed([e[0] for e in errors]) == pytest.approx(3.0, abs=0.1)
+    assert observed([e[1] for e in errors]) == pytest.approx(2.0, abs=0.1)
+    hoop = nodal_stress(problem, mesh, value)[:, 2, 2]
+    assert torch.allclose(hoop, A + B / torch.from_numpy(mesh.nodes[:, 0]) ** 2, atol=0.01)
+    # The pressure's work.
+    work = 0.5 * 2 * math.pi * float(moved(torch.ones(1), torch.zeros(1))[0])
+    assert float(strain_energy(problem, mesh, value)) == pytest.approx(work, rel=1e-4)
+
+
+def test_a_body_that_reaches_its_axis() -> None:
+    mesh = revolved(3)
+    press = {"right": Condition(neumann=(-1.0, 0.0)), "top": Condition(neumann=(0.0, -1.0))}
+    bottom = {"bottom": Condition(dirichlet=(None, 0.0)), "left": Condition(neumann=0.0)}
+    problem = Problem(None, Elasticity(10.0, 0.3), {**press, **bottom})
+    value = sciml.solve(problem, on=mesh).value
+    minus = -torch.eye(3, dtype=torch.float64).expand(len(mesh.nodes), 3, 3)
+    assert torch.allclose(nodal_stress(problem, mesh, value), minus, atol=1e-7)
+    assert bool((value[0, torch.from_numpy(mesh.nodes[:, 0] == 0)] == 0).all())
+    force = measure_of_solid(problem, mesh, Quantity(force=(0.0, 1.0), on="bottom"), "q")
+    assert float(force(value, None).value) == pytest.approx(math.pi)
+    with pytest.raises(InputError, match=r"stop 0 of its 1 rigid motions"):
+        sciml.solve(
+            replace(problem, boundary={**problem.boundary, "bottom": Condition(neumann=0.0)}),
+            on=mesh,
+        )
+    with pytest.raises(InputError, match="leave plane out"):
+        sciml.solve(replace(problem, equation=Elasticity(10.0, 0.3, plane="stress")), on=mesh)
+    with pytest.raises(InputError, match=r"reaches x = -0.5; keep the half"):
+        replace(mesh, points=mesh.points - [0.5, 0.0])
+    with pytest.raises(InputError, match="this one has 3 dimensions"):
+        replace(blocks(1, 3), axisymmetric=True)

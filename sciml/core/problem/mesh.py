@@ -52,9 +52,11 @@ class Mesh:
     (k, corners) of the facets; those that were not named at all, where nothing is, are called
     ``boundary``. ``element``: P1 or P2, on quadrilaterals and hexahedra Q1 or Q2 (P1 there means
     Q1). ``middles``: the nodes of the second order beyond the points, (nodes, d), where they do not
-    all lie midway; :meth:`curved` takes them element by element. Elements numbered clockwise are
-    turned round. Raises InputError for flat, folded or repeated elements, for facets with more than
-    two elements or two on the same side, and for facets that are no element's.
+    all lie midway; :meth:`curved` takes them element by element. ``axisymmetric``: the mesh is the
+    half section of a body of revolution, x the distance from its axis and y the place along it; all
+    integrals are of the whole revolution. Elements numbered clockwise are turned round. Raises
+    InputError for flat, folded or repeated elements, for facets with more than two elements or two
+    on the same side, and for facets that are no element's.
     """
 
     points: np.ndarray
@@ -63,6 +65,7 @@ class Mesh:
     boundaries: Mapping[str, np.ndarray] = field(default_factory=dict)
     element: Element = "P1"
     middles: np.ndarray | None = None
+    axisymmetric: bool = False
 
     def __post_init__(self) -> None:
         points = np.ascontiguousarray(self.points, dtype=np.float64)
@@ -93,6 +96,24 @@ class Mesh:
         if not all(len(numbers) for numbers in self.facets.values()):
             raise InputError("a boundary is named but has no facets", "mesh")
         self._check_middles()
+        if self.axisymmetric:
+            self._check_axis()
+
+    def _check_axis(self) -> None:
+        """InputError where the mesh is no half section."""
+        if self.dimension != 2:
+            raise InputError(
+                f"axisymmetric needs a mesh in the plane of x = r and y = z; this one has "
+                f"{self.dimension} dimensions",
+                "mesh.axisymmetric",
+            )
+        least = float(self.places(2)[:, 0].min())
+        if least < -_FLAT * float(np.ptp(self.points, axis=0).max()):
+            raise InputError(
+                f"axisymmetric: x is the distance from the axis and the mesh reaches "
+                f"x = {least:g}; keep the half with x >= 0, the axis at x = 0",
+                "mesh.axisymmetric",
+            )
 
     def _check_sides(self) -> None:
         """InputError where two elements lie on the same side of the facet they share."""
@@ -420,7 +441,14 @@ def refined(mesh: Mesh) -> Mesh:
         nodes = quadratic.facet_nodes(facets)
         parts = ((0,),) if d == 1 else FACETS[mesh.topology.facets.shape[0]].children
         boundaries[name] = np.concatenate([nodes[:, part] for part in parts])
-    finer = Mesh(quadratic.nodes, children, subdomains, boundaries, mesh.element)
+    finer = replace(
+        mesh,
+        points=quadratic.nodes,
+        cells=children,
+        subdomains=subdomains,
+        boundaries=boundaries,
+        middles=None,
+    )
     if mesh.middles is None:
         return finer
     shape = Shape(mesh, 2)
@@ -686,7 +714,7 @@ class Geometry:
     ``right``, ``bottom``, ``top``, ``back``, ``front``; ``disk`` and ``ball`` have ``centre`` and
     ``radius``, their rim called ``boundary``. ``size``: the elements' edge length.
     ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1. Elements
-    of P2 have curved sides on circles and spheres.
+    of P2 have curved sides on circles and spheres. ``axisymmetric``: see :class:`Mesh`.
     """
 
     size: float
@@ -697,6 +725,7 @@ class Geometry:
     radius: float | None = None
     holes: tuple[Hole, ...] = ()
     element: Element | None = None
+    axisymmetric: bool = False
 
     def __post_init__(self) -> None:
         d = self.dimension
@@ -817,7 +846,7 @@ class Geometry:
             if len(rows):
                 named.setdefault(self._name(kept[rows]), []).append(rows)
         boundaries = {name: np.concatenate(rows) for name, rows in named.items()}
-        mesh = Mesh(kept, number[nodes], {}, boundaries, element)
+        mesh = Mesh(kept, number[nodes], {}, boundaries, element, axisymmetric=self.axisymmetric)
         return mesh.curved(where[whole[:, d + 1 :]]) if mesh.degree == 2 else mesh
 
     def _name(self, corners: np.ndarray) -> str:

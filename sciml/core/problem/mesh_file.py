@@ -109,12 +109,14 @@ class MeshFile:
     ``element``: P1 or P2, on quadrilaterals and hexahedra Q1 or Q2; by default P2 where the file
     has curved elements, else what suits the equation: P2 for elasticity, else P1.
     ``merge``: points nearer to each other than this length are made one, so that parts that were
-    meshed apart hang together.
+    meshed apart hang together. ``axisymmetric``: the mesh is revolved about x = 0, see
+    :class:`Mesh`.
     """
 
     file: str
     element: Element | None = None
     merge: float | None = None
+    axisymmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.merge is not None and not 0 < self.merge < float("inf"):
@@ -123,7 +125,8 @@ class MeshFile:
     def mesh(self, suited: Element = "P1") -> Mesh:
         """The mesh, read anew; ``suited``: the element of a straight one unless one is stated."""
         mesh = read_mesh(self.file, self.element or suited, self.merge)
-        return _of_second_order(mesh) if self.element is None else mesh
+        mesh = _of_second_order(mesh) if self.element is None else mesh
+        return replace(mesh, axisymmetric=True) if self.axisymmetric else mesh
 
 
 @dataclass(frozen=True)
@@ -838,6 +841,8 @@ def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
     group["points"], group["cells"] = mesh.points, mesh.cells
     if mesh.middles is not None:
         group["middles"] = mesh.middles
+    if mesh.axisymmetric:
+        group.attrs["axisymmetric"] = True
     for kind, named in (("subdomains", mesh.subdomains), ("boundaries", mesh.boundaries)):
         inner = group.create_group(kind)
         # Links would split a name at its slashes.
@@ -862,6 +867,7 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
         **named,
         element=group.attrs["element"],
         middles=middles,
+        axisymmetric=bool(group.attrs.get("axisymmetric", False)),
     )
 
 

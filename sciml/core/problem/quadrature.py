@@ -5,6 +5,7 @@ and w_q, X_q its quadrature rule (both scikit-fem's),
 
     int_e c phi_i phi_j  ~  sum_q (w_q |det J| c_q) phi_i(X_q) phi_j(X_q),    grad = J^-T grad_X.
 
+Integrals over an axisymmetric mesh are those of the whole revolution: 2 pi r stands beside |det J|.
 Of straight simplices x = p_0 + J X with one J for all points; of quadrilaterals, hexahedra and
 curved elements J differs from point to point.
 
@@ -15,6 +16,7 @@ linear, and differentiable, in the coefficient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -52,7 +54,8 @@ class Quadrature:
     ``nodes`` (k, N) int64; ``scale`` (k, Q): |det J|; ``inverse`` (k, Q, d, d): J^-1, of elements
     only; ``points``: x, y, z of the quadrature points, (k, Q) each. ``normal``: of facets the unit
     normal out of the mesh, (k, Q) each, by its names nx, ny, nz. Where J is the same at all points
-    Q is 1 in ``scale``, ``inverse`` and ``normal``.
+    Q is 1 in ``scale``, ``inverse`` and ``normal``. ``around`` (k, Q): 2 pi r of an axisymmetric
+    mesh.
     """
 
     tables: Tables
@@ -61,11 +64,17 @@ class Quadrature:
     points: tuple[torch.Tensor, ...]
     inverse: torch.Tensor | None = None
     normal: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    around: torch.Tensor | None = None
+
+    @property
+    def density(self) -> torch.Tensor:
+        """What an integral over the reference element is multiplied by, (k, Q), Q 1 if constant."""
+        return self.scale if self.around is None else self.scale * self.around
 
     @property
     def measure(self) -> torch.Tensor:
-        """w_q |det J|, (k, Q)."""
-        return self.scale * self.tables.weights
+        """w_q |det J|, (k, Q), of an axisymmetric mesh times 2 pi r."""
+        return self.density * self.tables.weights
 
     def of(self, index: torch.Tensor) -> Quadrature:
         """The elements or facets of these numbers alone."""
@@ -76,11 +85,12 @@ class Quadrature:
             tuple(axis[index] for axis in self.points),
             None if self.inverse is None else self.inverse[index],
             {name: n[index] for name, n in self.normal.items()},
+            None if self.around is None else self.around[index],
         )
 
     def mean(self, inner: torch.Tensor) -> torch.Tensor:
         """The means over each, (*lead, k), of values (*lead, k, Q)."""
-        weights = self.tables.weights if self.scale.shape[-1] == 1 else self.measure
+        weights = self.tables.weights if self.density.shape[-1] == 1 else self.measure
         return (inner * (weights / weights.sum(-1, keepdim=True))).sum(-1)
 
     def at_points(self, nodal: torch.Tensor) -> torch.Tensor:
@@ -109,17 +119,19 @@ def whole(mesh: Mesh, degree: int) -> Quadrature:
     if mesh.affine:
         J = torch.from_numpy(edge_vectors(mesh.points, mesh.cells))
         start = torch.from_numpy(mesh.points[mesh.cells[:, 0]])
-        return Quadrature(
-            entries,
-            nodes,
-            torch.linalg.det(J).abs()[:, None],
-            _mapped(start, J, entries.points),
-            torch.linalg.inv(J)[:, None],
-        )
+        x, J = _mapped(start, J, entries.points), J[:, None]
+        scale, around = torch.linalg.det(J).abs(), _around(mesh, x)
+        return Quadrature(entries, nodes, scale, x, torch.linalg.inv(J), around=around)
     shape = shape_of(mesh)
     basis = basis_at(shape.element, entries.points.numpy().T)
     x, J = _bent(shape.places[shape.nodes], *basis)
-    return Quadrature(entries, nodes, torch.linalg.det(J).abs(), x, torch.linalg.inv(J))
+    scale, around = torch.linalg.det(J).abs(), _around(mesh, x)
+    return Quadrature(entries, nodes, scale, x, torch.linalg.inv(J), around=around)
+
+
+def _around(mesh: Mesh, x: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+    """2 pi r at points x, (k, Q)."""
+    return 2 * math.pi * x[0].abs() if mesh.axisymmetric else None
 
 
 def _bent(
@@ -174,7 +186,8 @@ def _facets(mesh: Mesh, facets: np.ndarray, entries: Tables) -> Quadrature:
         J = torch.from_numpy(edge_vectors(mesh.points, corners))
         scale = torch.linalg.det(J.mT @ J).sqrt()[:, None]
         normal = _outward(mesh, facets, start, _across(J)[:, None])
-        return Quadrature(entries, nodes, scale, _mapped(start, J, entries.points), normal=normal)
+        x = _mapped(start, J, entries.points)
+        return Quadrature(entries, nodes, scale, x, None, normal, _around(mesh, x))
     curved = mesh.middles is not None and mesh.degree == 2
     rows = nodes.numpy() if curved else corners
     basis = basis_at(_facet(mesh, 1 + curved), entries.points.numpy().T)
@@ -183,7 +196,7 @@ def _facets(mesh: Mesh, facets: np.ndarray, entries: Tables) -> Quadrature:
     scale = torch.linalg.det(J.mT @ J).sqrt()
     middle = torch.from_numpy(places.mean(axis=1))
     normal = _outward(mesh, facets, middle, _across(J))
-    return Quadrature(entries, nodes, scale, x, normal=normal)
+    return Quadrature(entries, nodes, scale, x, None, normal, _around(mesh, x))
 
 
 def _across(J: torch.Tensor) -> torch.Tensor:
@@ -249,7 +262,7 @@ def stiffness(part: Quadrature, K: torch.Tensor) -> torch.Tensor:
     entries, inverse = part.tables, part.inverse
     table = torch.einsum("q,qik,qjl->qklij", entries.weights, entries.slopes, entries.slopes)
     metric = inverse @ inverse.mT if K.shape[-1] == 1 else inverse @ K @ inverse.mT
-    metric = metric * part.scale[..., None, None]
+    metric = metric * part.density[..., None, None]
     metric = metric * K if K.shape[-1] == 1 else metric
     return _product(metric, table)
 
@@ -259,7 +272,7 @@ def advection(part: Quadrature, b: torch.Tensor) -> torch.Tensor:
     assert part.inverse is not None
     entries = part.tables
     table = torch.einsum("q,qi,qjl->qlij", entries.weights, entries.values, entries.slopes)
-    return _product(pulled_back(part, b) * part.scale[..., None], table)
+    return _product(pulled_back(part, b) * part.density[..., None], table)
 
 
 def pulled_back(part: Quadrature, b: torch.Tensor) -> torch.Tensor:
@@ -286,6 +299,18 @@ def gradients(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
     whole: torch.Tensor = torch.cat(done, dim=-3).unflatten(-1, (count, d))
     found: torch.Tensor = whole.unflatten(-3, (count, d))
     return found
+
+
+def hoops(part: Quadrature, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """int c (phi_i / r) d phi_j / d x_b, (*batch, k, N, N, d), and int c (phi_i / r) (phi_j / r).
+
+    For c (*batch, k, Q); r = x, the distance from an axis on which no quadrature point lies.
+    """
+    assert part.inverse is not None
+    ring = part.tables.values / part.points[0][..., None]
+    slope, weighted = part.tables.slopes @ part.inverse, c * part.measure
+    left = weighted[..., None] * ring
+    return torch.einsum("...kqi,kqjb->...kijb", left, slope), left.mT @ ring
 
 
 def _product(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:

@@ -156,10 +156,11 @@ def straightened(mesh: Mesh) -> list[str]:
     around = bends.reshape(count, len(outer))
     ranked = np.take_along_axis(around, np.argsort(-np.abs(around), axis=0), axis=0)
     curvature = np.where(ranked[0] * ranked[1] > 0, np.abs(ranked[1]), 0.0)
-    size = part.measure.sum(-1).numpy()
+    size = (part.scale * part.tables.weights).sum(-1).numpy()
     edge = size**2 if d == 2 else 4 / np.sqrt(3) * size
     off, mean = (curvature * edge / k for k in ((8, 12) if d == 2 else (6, 8)))
-    share = float((mean * size).sum() / whole(mesh, 1).measure.sum())
+    cells = whole(mesh, 1)
+    share = float((mean * size).sum() / (cells.scale * cells.tables.weights).sum())
     if share < _ROUND:
         return []
     farthest = outer[off.argmax()]

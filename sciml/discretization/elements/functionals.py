@@ -341,12 +341,14 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
         total = (tractions[own.name] * own.facets.measure[..., None]).sum((-3, -2))
         return Measurement(total @ direction)
     cells = whole(mesh, 2 * mesh.degree)
-    sigma = stress_at(problem, cells, data, value)[..., :d, :d]
+    sigma = stress_at(problem, cells, data, value)
     body = _components(equation.force, cells, d, data, f"{_KEY}.force")
     total = torch.zeros((), dtype=torch.float64)
     share = _share(own, parts, mesh)
     for a in range(d):
-        local = _tested(cells, sigma[..., a, :]) - load(cells, body[..., a])
+        local = _tested(cells, sigma[..., a, :d]) - load(cells, body[..., a])
+        if a == 0 and cells.around is not None:
+            local = local + load(cells, sigma[..., 2, 2] / cells.points[0])
         left = scatter(local, cells.nodes, mesh.shape[0])
         for side in parts:
             if side.name in tractions:
