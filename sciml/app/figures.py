@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.collections import LineCollection
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
@@ -750,7 +751,6 @@ def _draw_frames(
 
 
 # The four triangles between the six nodes of a P2 one.
-_QUARTERS = ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5))
 # Up to so many elements their edges are drawn too.
 _EDGES = 3000
 
@@ -835,9 +835,17 @@ def _draw_mesh_panels(
 
 
 def triangles(mesh: Mesh) -> np.ndarray:
-    """The nodes (k, 3) of a plane mesh's triangles, those of P2 in four parts each."""
-    cells = mesh.cell_nodes
-    return cells if mesh.degree == 1 else np.concatenate([cells[:, part] for part in _QUARTERS])
+    """The nodes (k, 3) of triangles that fill a plane mesh, between all nodes of its elements."""
+    cells, kind = mesh.cell_nodes, mesh.kind
+    for parts in (kind.children if mesh.degree == 2 else (), kind.simplices):
+        cells = np.concatenate([cells[:, part] for part in parts]) if parts else cells
+    return cells
+
+
+def outlines(mesh: Mesh, facets: np.ndarray) -> np.ndarray:
+    """The nodes along edges of a plane mesh, by their numbers: (k, 2), of degree 2 (k, 3)."""
+    nodes = mesh.facet_nodes(facets)
+    return nodes[:, [0, 2, 1]] if mesh.degree == 2 else nodes
 
 
 def draw_triangles(
@@ -847,14 +855,21 @@ def draw_triangles(
 
     ``points`` (nodes, 2): where the nodes are, by default the mesh's.
     """
-    x, y = (mesh.nodes if points is None else points).T
+    places = mesh.nodes if points is None else points
+    x, y = places.T
     if len(values) != len(mesh.nodes):
-        image = axes.tripcolor(Triangulation(x, y, mesh.cells), facecolors=values, norm=norm)
+        parts = mesh.cells if mesh.affine else triangles(mesh)
+        filled = np.tile(values, len(parts) // len(values))
+        image = axes.tripcolor(Triangulation(x, y, parts), facecolors=filled, norm=norm)
     else:
         drawn = Triangulation(x, y, triangles(mesh))
         image = axes.tripcolor(drawn, values, norm=norm, shading="gouraud")
     if len(mesh.cells) <= _EDGES:
-        axes.triplot(x, y, mesh.cells, color="white", lw=0.25, alpha=0.5)
+        if mesh.affine:
+            axes.triplot(x, y, mesh.cells, color="white", lw=0.25, alpha=0.5)
+        else:
+            lines = places[outlines(mesh, np.arange(mesh.topology.facets.shape[1]))]
+            axes.add_collection(LineCollection(lines, colors="white", lw=0.25, alpha=0.5))
     axes.margins(0.02)
     axes.set_aspect("equal")
     return image

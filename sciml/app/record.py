@@ -161,7 +161,7 @@ def _neighbours(folder: Path, command: str) -> str:
 
 # By the key that names a file, what else may stand beside it.
 _FILES = {
-    "file": {"file", "dataset", "centring", "saved_field", "element", "merge"},
+    "file": {"file", "dataset", "centring", "saved_field", "element", "merge", "axisymmetric"},
     "table": {"table", "of", "column", "outside"},
 }
 

@@ -24,7 +24,7 @@ from sciml.core.algebra.maps import LinearSystem
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid, Points
-from sciml.core.problem.mesh import PLURALS, Mesh
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import FieldFile
 from sciml.core.run.certificate import Certificate
@@ -282,7 +282,7 @@ def extent(on: Grid | Mesh | Points) -> str:
     if isinstance(on, Points):
         return f"{points} points in {len(on.coordinates())} dimensions"
     if isinstance(on, Mesh):
-        return f"{points} nodes ({len(on.cells)} {on.element} {PLURALS[on.dimension]})"
+        return f"{points} nodes ({len(on.cells)} {on.element} {on.kind.plural})"
     return f"{points} {on.centring}s"
 
 

@@ -236,12 +236,7 @@ def _members(
 
 
 def _subset(part: Quadrature, members: np.ndarray) -> Quadrature:
-    assert part.inverse is not None
-    index = torch.from_numpy(np.asarray(members, dtype=np.int64))
-    points = tuple(axis[index] for axis in part.points)
-    return Quadrature(
-        part.tables, part.nodes[index], part.scale[index], points, part.inverse[index]
-    )
+    return part.of(torch.from_numpy(np.asarray(members, dtype=np.int64)))
 
 
 def _guess(name: str, known: Mapping[str, Any]) -> str:

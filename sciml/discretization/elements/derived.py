@@ -48,8 +48,8 @@ def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
             return found if len(axes) > 1 else found[..., 0, :]
 
         def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
-            found = made.fluxes(whole(mesh, 2 * mesh.degree), value, made.instant(t))[name]
-            found = _mean(mesh, found)
+            cells = whole(mesh, 2 * mesh.degree)
+            found = cells.mean(made.fluxes(cells, value, made.instant(t))[name])
             return found if len(axes) > 1 else found[..., 0, :]
 
         components = tuple(f"{name if several else ''}q{a}" for a in axes)
@@ -74,7 +74,8 @@ def derive_flow(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
         return curl(recovery.nodal_slopes(mesh, value, recovery.materials(mesh, problem.equation)))
 
     def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        return curl(_mean(mesh, slopes(whole(mesh, 2 * mesh.degree), value)))
+        cells = whole(mesh, 2 * mesh.degree)
+        return curl(cells.mean(slopes(cells, value)))
 
     return {**found, "vorticity": Derivation(("vorticity",), nodal, mean)}
 
@@ -147,13 +148,7 @@ def _gradient(problem: Problem, mesh: Mesh) -> Derivation:
         return flat(recovery.nodal_slopes(mesh, value, material))
 
     def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        return flat(_mean(mesh, slopes(whole(mesh, 2 * mesh.degree), value)))
+        cells = whole(mesh, 2 * mesh.degree)
+        return flat(cells.mean(slopes(cells, value)))
 
     return Derivation(components, nodal, mean, vector=len(fields) == 1 and d > 1)
-
-
-def _mean(mesh: Mesh, inner: torch.Tensor) -> torch.Tensor:
-    """The elements' means of (*lead, m, Q) at the points of ``whole(mesh, 2 p)``."""
-    weights = whole(mesh, 2 * mesh.degree).tables.weights
-    found: torch.Tensor = inner @ (weights / weights.sum())
-    return found

@@ -173,6 +173,8 @@ def _in_system(
     d = mesh.dimension
     if d == 1:
         raise InputError("a flow needs a mesh in 2 or 3 dimensions", "mesh")
+    if mesh.axisymmetric:
+        raise InputError("a flow is not solved on an axisymmetric mesh", "mesh.axisymmetric")
     if mesh.degree == 1:
         raise InputError(
             "Taylor and Hood's pair has velocities of degree 2: write element: P2", "mesh.element"

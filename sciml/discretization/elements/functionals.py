@@ -25,7 +25,14 @@ from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stok
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, load, on_facets, slopes, whole
+from sciml.core.problem.quadrature import (
+    Quadrature,
+    load,
+    on_facets,
+    pulled_back,
+    slopes,
+    whole,
+)
 from sciml.core.problem.reader import NO_TIME, NORMAL, Compiled, Context, compile, state_names
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.discretization.elements import recovery
@@ -172,15 +179,7 @@ def _part(mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
             ),
             f"{key}.region",
         )
-    index = torch.from_numpy(np.asarray(known[quantity.region], dtype=np.int64))
-    assert cells.inverse is not None
-    return Quadrature(
-        cells.tables,
-        cells.nodes[index],
-        cells.scale[index],
-        tuple(axis[index] for axis in cells.points),
-        cells.inverse[index],
-    )
+    return cells.of(torch.from_numpy(np.asarray(known[quantity.region], dtype=np.int64)))
 
 
 # --- Expressions ----------------------------------------------------------------------------------
@@ -335,8 +334,7 @@ def _at(problem: Problem, mesh: Mesh, quantity: Quantity, read: Compiled, key: s
 
 def _tested(cells: Quadrature, carried: torch.Tensor) -> torch.Tensor:
     """int q . grad phi_i for q (*batch, k, Q, d), local: (*batch, k, N)."""
-    assert cells.inverse is not None
-    inner = torch.einsum("kla,...kqa->...kql", cells.inverse, carried)
+    inner = pulled_back(cells, carried)
     return torch.einsum("...kql,kq,qil->...ki", inner, cells.measure, cells.tables.slopes)
 
 
@@ -376,12 +374,14 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
         total = (tractions[own.name] * own.facets.measure[..., None]).sum((-3, -2))
         return Measurement(total @ direction)
     cells = whole(mesh, 2 * mesh.degree)
-    sigma = stress_at(problem, cells, data, value)[..., :d, :d]
+    sigma = stress_at(problem, cells, data, value)
     body = _components(equation.force, cells, d, data, f"{_KEY}.force")
     total = torch.zeros((), dtype=torch.float64)
     share = _share(own, [side for side in parts if side.name not in tractions], mesh)
     for a in range(d):
-        local = _tested(cells, sigma[..., a, :]) - load(cells, body[..., a])
+        local = _tested(cells, sigma[..., a, :d]) - load(cells, body[..., a])
+        if a == 0 and cells.around is not None:
+            local = local + load(cells, sigma[..., 2, 2] / cells.points[0])
         left = scatter(local, cells.nodes, mesh.shape[0])
         for side in parts:
             if side.name in tractions:

@@ -34,9 +34,17 @@ from sciml.core.problem.condition import flux_condition
 from sciml.core.problem.dispatch import Dispatch, discretises, semidiscretises
 from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
-from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.mesh import Mesh, basis_at, reference
 from sciml.core.problem.problem import Coefficient, Problem
-from sciml.core.problem.quadrature import Quadrature, Tables, at_nodes, load, slopes, whole
+from sciml.core.problem.quadrature import (
+    Quadrature,
+    Tables,
+    at_nodes,
+    load,
+    pulled_back,
+    slopes,
+    whole,
+)
 from sciml.core.problem.reader import free_names, state_names
 from sciml.core.run.differentiate import attach
 from sciml.core.run.status import Doubt
@@ -593,15 +601,27 @@ class Galerkin:
         full = Embedding(Fixed(self.fixed_mask, self.known(t)), self.embedding.shape).lift(x)
         if all(b.degree in (None, self.mesh.degree) and not b.floating for b in self.balances):
             return full
-        pairs = torch.from_numpy(np.asarray(self.mesh.edge_ends(), dtype=np.int64))
         rows = list(full.unbind(-2))
         for j, balance in enumerate(self.balances):
             if balance.floating:
                 rows[j] = rows[j] - (self._means[j] * rows[j]).sum(-1, keepdim=True)
             if balance.degree is not None and balance.degree < self.mesh.degree:
-                ends = rows[j][..., : len(self.mesh.points)]
-                rows[j] = torch.cat([ends, ends[..., pairs].mean(-2)], -1)
+                corners, shares = self._between
+                rows[j] = (rows[j][..., corners] * shares).sum(-1)
         return torch.stack(rows, -2)
+
+    @cached_property
+    def _between(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every node the vertices of an element that has it, and their functions there."""
+        mesh = self.mesh
+        own = reference(mesh)
+        shares = basis_at(reference(mesh, 1), own.doflocs.T)[0]
+        corners = np.zeros((mesh.shape[0], shares.shape[1]), dtype=np.int64)
+        weights = np.zeros(corners.shape)
+        for place, row in enumerate(shares):
+            corners[mesh.cell_nodes[:, place]] = mesh.cell_nodes[:, : shares.shape[1]]
+            weights[mesh.cell_nodes[:, place]] = row
+        return torch.from_numpy(corners), torch.from_numpy(weights)
 
     @cached_property
     def _means(self) -> dict[int, torch.Tensor]:
@@ -1159,14 +1179,11 @@ def _tables(tables: Tables, mesh: Mesh, degree: int | None) -> Tables:
     """Of a field of lower degree: the functions of the vertices, and zero for the others."""
     if degree is None or degree == mesh.degree:
         return tables
-    X, d = tables.points, mesh.dimension
     values, slopes = torch.zeros_like(tables.values), torch.zeros_like(tables.slopes)
-    values[:, 0] = 1 - X.sum(-1)
-    slopes[:, 0] = -1.0
-    for a in range(d):
-        values[:, a + 1] = X[:, a]
-        slopes[:, a + 1, a] = 1.0
-    return Tables(X, tables.weights, values, slopes)
+    low = basis_at(reference(mesh, degree), tables.points.numpy().T)
+    count = low[0].shape[-1]
+    values[:, :count], slopes[:, :count] = (torch.from_numpy(v.copy()) for v in low)
+    return Tables(tables.points, tables.weights, values, slopes)
 
 
 def _derivative(function: Callable[[Any], torch.Tensor]) -> Callable[[Any], torch.Tensor]:
@@ -1179,14 +1196,10 @@ def _derivative(function: Callable[[Any], torch.Tensor]) -> Callable[[Any], torc
 
 def _tested(part: Quadrature, tables: Tables, flux: Sequence[torch.Tensor]) -> torch.Tensor:
     """int F . grad phi_i, local: (*batch, k, N)."""
-    assert part.inverse is not None
     carried = torch.stack(list(torch.broadcast_tensors(*flux)), -1)
-    inner = torch.einsum("kla,...kqa->...kql", part.inverse, carried) * part.measure[..., None]
-    count = tables.slopes.shape[1]
+    inner = pulled_back(part, carried) * part.measure[..., None]
     # (q, l) against (q, l, i): one matrix product.
-    table = tables.slopes.permute(0, 2, 1).reshape(-1, count)
-    points = tables.weights.shape[0]
-    inner = inner.expand(*inner.shape[:-2], points, inner.shape[-1])
+    table = tables.slopes.permute(0, 2, 1).reshape(-1, tables.slopes.shape[1])
     return inner.flatten(-2) @ table
 
 
@@ -1201,8 +1214,7 @@ def _carried(
     part: Quadrature, test: torch.Tensor, slopes: torch.Tensor, b: torch.Tensor
 ) -> torch.Tensor:
     """int (b . grad psi_j) phi_i for b (*batch, k, Q, d)."""
-    assert part.inverse is not None
-    speed = torch.einsum("kla,...kqa->...kql", part.inverse, b) * part.measure[..., None]
+    speed = pulled_back(part, b) * part.measure[..., None]
     return _summed(speed, torch.einsum("qi,qjl->qlij", test, slopes))
 
 
@@ -1211,7 +1223,7 @@ def _diffused(
 ) -> torch.Tensor:
     """int (K grad psi_j) . grad phi_i for K (*batch, k, Q, d, d), which need not be symmetric."""
     assert part.inverse is not None
-    inverse = part.inverse[:, None]
+    inverse = part.inverse
     metric = (inverse @ K @ inverse.mT) * part.measure[..., None, None]
     return _summed(metric, torch.einsum("qik,qjl->qklij", test, trial))
 

@@ -213,7 +213,7 @@ def _stack(entries: list[torch.Tensor], depth: int = 0) -> torch.Tensor:
 def _note_peclet(cells: Quadrature, K: torch.Tensor, speed: torch.Tensor, data: MeshData) -> None:
     """Say where h |b| > 2 K, h the element's size."""
     d = data.mesh.dimension
-    size = (cells.scale ** (1 / d))[:, None]
+    size = cells.scale ** (1 / d)
     least = K.detach().diagonal(dim1=-2, dim2=-1).amin(-1)
     worst = float((size * torch.linalg.vector_norm(speed.detach(), dim=-1) / (2 * least)).max())
     if worst > 1:
