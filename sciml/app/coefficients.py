@@ -577,7 +577,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (NavierStokes, "vorticity_source"): Scalar,
     (NavierStokes, "force"): _FORCE,
     **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},
-    **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio")},
+    **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
     (Elasticity, "force"): _FORCE,
     (Condition, "dirichlet"): _type("Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL]}),
     (Condition, "neumann"): _SIDES,

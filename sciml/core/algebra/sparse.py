@@ -130,12 +130,14 @@ class PatternMatrix(LinearMap):
 
     def detach(self) -> PatternMatrix:
         """The same matrix without a graph for gradients."""
-        if not self.requires_grad:
-            return self
+        return self.like(self.values.detach()) if self.requires_grad else self
+
+    def like(self, values: torch.Tensor) -> PatternMatrix:
+        """A matrix of the same pattern and tags with other values (*batch, nnz)."""
         return PatternMatrix(
             self.indptr,
             self.columns,
-            self.values.detach(),
+            values,
             symmetric=self.symmetric,
             definite=self.definite,
             nullspace=self.nullspace,

@@ -18,6 +18,7 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.pencil import Pencil
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import PDE
 from sciml.core.problem.grid import Grid, Points
@@ -88,6 +89,8 @@ discretises: Dispatch[LinearSystem] = Dispatch("solved as a linear system")
 semidiscretises: Dispatch[NonlinearSystem] = Dispatch(
     "stepped in time or solved by Newton's method"
 )
+# (problem, on, *, device): A u = lambda M u.
+poses_modes: Dispatch[Pencil] = Dispatch("solved for modes")
 # (problem, on, itemsize): bytes at the peak of the discretisation.
 estimates_memory: Dispatch[int] = Dispatch("measured")
 # (problem, on, value): named arrays on the place that are written beside an answer.

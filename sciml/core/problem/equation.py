@@ -430,13 +430,14 @@ class Elasticity(PDE):
 
     ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
     (stress) from long bodies (strain). ``dirichlet`` is a list of displacements, ``neumann`` a list
-    of tractions.
+    of tractions. ``density`` (kg/m^3), which modes of vibration ask for, may differ by region too.
     """
 
     young: Coefficient
     poisson_ratio: Coefficient = 0.3
     force: Vector | None = None
     plane: Literal["strain", "stress"] = "strain"
+    density: Coefficient = 1.0
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
     always_linear: ClassVar[bool] = True

@@ -14,6 +14,7 @@ is noted. Algebraic multigrid is given the rigid motions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,53 @@ def elasticity_system(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
     """``A x = b`` for the displacement, ``lift`` (*batch, d, nodes); see ``discretize_on_mesh``."""
+    parts = assembled(problem, mesh)
+    # Of a body of revolution only the shift along its axis strains nothing.
+    free = parts.motions[:, 1:2] if mesh.axisymmetric else parts.motions
+    _check_held(mesh, parts.fixed, free)
+    b = _loads(problem.equation_as(Elasticity), parts.boundary, parts.cells, parts.data)
+    A, right = parts.eliminated(b)
+    embedding = Embedding(parts.fixed, (mesh.dimension, mesh.shape[0]))
+    fields = problem.equation.fields(mesh.dimension)
+    return placed(system_of(A, right, embedding, parts.data, fields), dtype, device)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The stiffness of a body before elimination.
+
+    ``ids``: its pattern, the data its entries' numbers; ``values`` (*batch, entries); ``motions``:
+    (nodes d, 3 or 6) rigid ones.
+    """
+
+    data: MeshData
+    boundary: list[Side]
+    cells: Quadrature
+    ids: scipy.sparse.csr_matrix
+    values: torch.Tensor
+    fixed: Fixed
+    motions: np.ndarray
+
+    def eliminated(self, b: torch.Tensor) -> tuple[PatternMatrix, torch.Tensor]:
+        """The matrix on the free unknowns, and what is left of b (*batch, nodes d) there."""
+        block = self.data.mesh.dimension if _in_blocks(self.fixed.mask, self.data) else 1
+        return eliminate(
+            Whole(self.ids, self.values, b),
+            self.fixed,
+            lambda indptr, columns, entries: PatternMatrix(
+                indptr,
+                columns,
+                entries,
+                symmetric=True,
+                definite=True,
+                near_nullspace=self.motions[~self.fixed.mask],
+                block=block,
+            ),
+        )
+
+
+def assembled(problem: Problem, mesh: Mesh) -> Assembly:
+    """The stiffness; raises InputError for a mesh or conditions that no elastic body has."""
     check_steady(problem)
     equation, d = problem.equation_as(Elasticity), mesh.dimension
     if d == 1:
@@ -71,6 +119,12 @@ def elasticity_system(
         )
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
+    for side in boundary:
+        if side.condition.kind not in ("dirichlet", "neumann"):
+            raise InputError(
+                "an elastic body's boundary takes dirichlet or neumann",
+                f"problem.boundary.{side.name}",
+            )
     data.notes.extend(straightened(mesh))
     cells = whole(mesh, 2 * mesh.degree)
     first, second = lame(equation, cells, data)
@@ -81,27 +135,8 @@ def elasticity_system(
     values = scatter(
         _local(cells, first, second), _block_entries(places, cells, d), places.ids.nnz * d * d
     )
-    b = _loads(equation, boundary, cells, data)
     fixed = _fixed(boundary, data)
-    motions = rigid_motions(mesh)
-    # Of a body of revolution only the shift along its axis strains nothing.
-    _check_held(mesh, fixed, motions[:, 1:2] if mesh.axisymmetric else motions)
-    whole_nodes = _in_blocks(fixed.mask, d)
-    A, right = eliminate(
-        Whole(ids, values, b),
-        fixed,
-        lambda indptr, columns, entries: PatternMatrix(
-            indptr,
-            columns,
-            entries,
-            symmetric=True,
-            definite=True,
-            near_nullspace=motions[~fixed.mask],
-            block=d if whole_nodes else 1,
-        ),
-    )
-    embedding = Embedding(fixed, (d, mesh.shape[0]))
-    return placed(system_of(A, right, embedding, data, equation.fields(d)), dtype, device)
+    return Assembly(data, boundary, cells, ids, values, fixed, rigid_motions(mesh))
 
 
 def _stiff(mesh: Mesh, first: torch.Tensor, second: torch.Tensor) -> str:
@@ -308,11 +343,6 @@ def _loads(
     force = equation.force if equation.force is not None else (0.0,) * d
     parts = [(cells, force, f"{_KEY}.force")]
     for side in boundary:
-        if side.condition.kind not in ("dirichlet", "neumann"):
-            raise InputError(
-                "an elastic body's boundary takes dirichlet or neumann",
-                f"problem.boundary.{side.name}",
-            )
         if side.condition.neumann is not None:
             given = side.condition.neumann
             parts.append((side.facets, (0.0,) * d if given == 0 else given, side.key))
@@ -364,9 +394,9 @@ def _on_axis(mesh: Mesh) -> np.ndarray:
     return found
 
 
-def _in_blocks(mask: np.ndarray, d: int) -> bool:
+def _in_blocks(mask: np.ndarray, data: MeshData) -> bool:
     """Whether nodes are fixed in all components or in none."""
-    held = mask.reshape(-1, d)
+    held = mask.reshape(-1, data.mesh.dimension)
     return bool((held.all(axis=1) == held.any(axis=1)).all())
 
 

@@ -65,7 +65,7 @@ def discretize_on_mesh(
     coefficients, sources and boundary values. ``lift`` gives (*batch, nodes). Raises InputError for
     data that make no well-posed system.
     """
-    parts = _assembled(problem, mesh)
+    parts = assembled(problem, mesh)
     b, defect, measure = parts.b, None, None
     if parts.singular:
         b, defect = _compatible(parts.cells, b, mesh, parts.data)
@@ -116,7 +116,8 @@ class Assembly:
         return eliminate(Whole(self.places.ids, values, b), self.fixed, build)
 
 
-def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
+def assembled(problem: Problem, mesh: Mesh, *, parted: bool = False) -> Assembly:
+    """The system before elimination; ``parted``: separate parts of the mesh need not be held."""
     check_steady(problem)
     _check_form(problem.form, mesh.dimension)
     data = mesh_data(problem, mesh)
@@ -139,7 +140,7 @@ def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
     fixed = fixed_values(boundary, data)
     definite = symmetric and reaction is not None and held is not None
     anchored = bool(reaction) or bool(held)
-    singular = not anchored and _is_singular(mesh, fixed)
+    singular = not anchored and _is_singular(mesh, fixed, parted)
     return Assembly(data, cells, places, values, b, fixed, symmetric, definite, singular)
 
 
@@ -274,11 +275,14 @@ def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> 
     return full.index_copy(-1, index, given.expand(*batch, len(index)).to(values.dtype))
 
 
-def _is_singular(mesh: Mesh, fixed: Fixed) -> bool:
-    """Whether constants are in the kernel; InputError where only a part of the mesh is held."""
+def _is_singular(mesh: Mesh, fixed: Fixed, parted: bool) -> bool:
+    """Whether constants are in the kernel; InputError where only a part of the mesh is held.
+
+    ``parted``: every part may be free by itself.
+    """
     part = parts_of(mesh)
     free = np.setdiff1d(part, part[fixed.mask])
-    if len(free) and part.max() > 0:
+    if len(free) and part.max() > 0 and not parted:
         first = mesh.nodes[np.flatnonzero(part == free[0])[0]]
         raise InputError(
             f"the mesh has {part.max() + 1} separate parts and nothing fixes u on the one at "
