@@ -21,7 +21,7 @@ import pytest
 import torch
 from shards import shard
 
-from sciml.core.disk import atomic_write, write_json
+from sciml.core.disk import GrowingFile, atomic_write, vouched, write_json
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.mesh import Mesh
@@ -304,3 +304,22 @@ def test_what_is_no_solution_is_refused_in_one_line(
     with pytest.raises(InputError) as caught:
         load_solution(tmp_path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_any_flipped_bit_of_a_growing_file_is_seen(tmp_path: Path) -> None:
+    path, parts = tmp_path / "a.csv", ["t,u\r\n", "0,1\r\n", "0.5,2\r\n", "1,4\r\n"]
+    file = GrowingFile(path, "mark", parts[0])
+    for part in parts[1:]:
+        file.append(part)
+    file.close()
+    begun = {"".join(parts[:k]) for k in range(len(parts) + 1)}
+    assert vouched(path) == ("mark", "".join(parts))
+    for flipped in (path, path.with_name("a.csv.sha256")):
+        raw = flipped.read_bytes()
+        for bit in range(8 * len(raw)):
+            place = bit // 8
+            flipped.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << bit % 8]) + raw[place + 1 :])
+            mark, text = vouched(path)
+            assert text in begun and mark in ("mark", "")
+            assert flipped != path or len(text) <= place
+        flipped.write_bytes(raw)

@@ -21,6 +21,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -35,6 +36,7 @@ _OVERHEAD = 1 << 17
 _SEALED = b"sciml sealed 1 sha256 "
 _PART = 1 << 22
 _COMMENT = b"\n<!-- sciml sha256 %s -->\n"
+_SUMS = ".sha256"
 _NUMBER = re.compile(r"(?:errno = |os error )(\d+)")  # as HDF5 and safetensors tell it
 # What atomic_write leaves when its process is killed.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.\w+)?")
@@ -224,6 +226,79 @@ def check_xml(path: Path) -> None:
         and tail != _COMMENT % _hash_of_part(path, 0, end).encode()
     ):
         raise InputError(f"'{path}' was damaged or changed since it was written")
+
+
+class GrowingFile:
+    """A text that grows by parts, each vouched for once it is there.
+
+    Beside ``path`` lies ``path.sha256``: in its first line ``mark``, one line that says what the
+    text is of; then for every part a line with the bytes up to its end, and the SHA-256 of mark and
+    text up to there. That line is written after its part, so that a process that dies between the
+    two leaves a part that nothing vouches for. Nothing is flushed to the disk: where the power
+    fails, parts may be missing at the end.
+    """
+
+    def __init__(self, path: Path, mark: str, text: str) -> None:
+        """Begin anew, with ``text``."""
+        self.path, first = path, mark.encode() + b"\n"
+        self._hash, self._size = hashlib.sha256(first), 0
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(text.encode())
+        with atomic_write(_sums_of(path)) as temporary:
+            temporary.write_bytes(first + self._sum(text.encode()))
+        self._text, self._sums = FileIO(path, "a"), FileIO(_sums_of(path), "a")
+
+    def append(self, text: str) -> None:
+        """Add a part; raises OSError, with the path, where the disk does not take it."""
+        raw = text.encode()
+        for file, left in ((self._text, raw), (self._sums, self._sum(raw))):
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+    def _sum(self, raw: bytes) -> bytes:
+        self._hash.update(raw)
+        self._size += len(raw)
+        return _line(self._size, self._hash.hexdigest())
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._text.close()
+        self._sums.close()
+
+
+def vouched(path: Path) -> tuple[str, str]:
+    """The mark of a :class:`GrowingFile`, and its text as far as it is what was written.
+
+    Both empty where nothing is: a part whose hash is missing or another is not read, and what
+    comes after a damaged one is not either.
+    """
+    try:
+        raw = path.read_bytes()
+        first, *lines = _sums_of(path).read_bytes().split(b"\n")
+        mark = first.decode()
+    except (OSError, UnicodeDecodeError):
+        return "", ""
+    value, hashed, whole = hashlib.sha256(first + b"\n"), 0, -1
+    for line in lines:
+        size = line.split(b" ")[0]
+        if not size.isdigit() or len(size) > 18 or not hashed <= int(size) <= len(raw):
+            continue
+        value.update(raw[hashed : int(size)])
+        hashed = int(size)
+        if line + b"\n" == _line(hashed, value.hexdigest()):
+            whole = hashed
+    return (mark, raw[:whole].decode()) if whole >= 0 else ("", "")
+
+
+def _sums_of(path: Path) -> Path:
+    return path.with_name(path.name + _SUMS)
+
+
+def _line(size: int, value: str) -> bytes:
+    return f"{size} {value}\n".encode()
 
 
 def _block(value: str) -> bytes:
