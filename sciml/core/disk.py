@@ -9,13 +9,11 @@ memory or die. The hash is that of the hashes of 4 MB each, which are taken at o
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
 import re
-import resource
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -77,20 +75,56 @@ def check_room(path: str | Path, size: int) -> None:
     """
     place = Path(path).parent
     place.mkdir(parents=True, exist_ok=True)
-    wanted, most = size + _OVERHEAD, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    limits = {errno.EFBIG: most if most != resource.RLIM_INFINITY else math.inf}
-    limits[errno.ENOSPC] = shutil.disk_usage(place).free
+    limits = {errno.EFBIG: _largest_file(), errno.ENOSPC: shutil.disk_usage(place).free}
     for number, room in limits.items():
-        if wanted > room:
+        if size + _OVERHEAD > room:
             raise OSError(number, os.strerror(number), str(path))
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
+def _largest_file() -> float:
+    """The bytes that this process may write into a file; Windows sets no limit."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        import resource
+    except ImportError:
+        return math.inf
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return math.inf if most == resource.RLIM_INFINITY else most
+
+
+def lock(handle: int, *, of_process: bool = False) -> bool:
+    """Keep others from locking an open file or folder; False where one has.
+
+    True where files cannot be locked. The lock goes when the handle is closed, or, ``of_process``,
+    when this process closes the file under any handle: that is POSIX's, for files alone.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        (fcntl.lockf if of_process else fcntl.flock)(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
+
+
+def _open_directory(directory: Path) -> int | None:
+    """A handle, None where the system gives none for directories."""
+    try:
+        return os.open(directory, os.O_RDONLY)
+    except PermissionError:
+        if os.name == "nt":
+            return None
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = _open_directory(directory)
+    if handle is not None:
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -148,22 +182,19 @@ def claimed(folder: Path, doing: str) -> Iterator[None]:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = _open_directory(folder)
     except OSError as error:
         raise InputError(f"cannot write into '{folder}': {error.strerror}", "out") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if handle is not None and not lock(handle):
             raise InputError(
                 f"another run is {doing} '{folder}'; wait for it, or name another folder", "out"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+            )
         remove_litter((*folder.glob(".*"), *folder.glob("*/.*")))
         yield
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
         with suppress(OSError):
             for place in missing:
                 place.rmdir()
@@ -311,17 +342,15 @@ def _hash_of_rest(path: Path) -> str:
 
 def _hash_of_part(path: Path, first: int, end: int) -> str:
     """Of the bytes from ``first`` to ``end``."""
-    handle = os.open(path, os.O_RDONLY)
 
     def part(start: int) -> bytes:
-        return hashlib.sha256(os.pread(handle, min(_PART, end - start), start)).digest()
+        with open(path, "rb", buffering=0) as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(min(_PART, end - start))).digest()
 
-    try:
-        starts = range(first, end, _PART)
-        with ThreadPoolExecutor(max(1, min(8, len(starts)))) as pool:
-            return hashlib.sha256(b"".join(pool.map(part, starts))).hexdigest()
-    finally:
-        os.close(handle)
+    starts = range(first, end, _PART)
+    with ThreadPoolExecutor(max(1, min(8, len(starts)))) as pool:
+        return hashlib.sha256(b"".join(pool.map(part, starts))).hexdigest()
 
 
 def refuse_links(file: h5py.File, name: str, key: str | None = None) -> None:
