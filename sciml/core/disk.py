@@ -214,8 +214,12 @@ def digest(path: Path) -> str:
 
 def seal(path: Path) -> None:
     """Fill the first block of a file with the hash of what follows."""
-    with open(path, "rb+") as file:
-        file.write(_block(_hash_of_rest(path)))
+    with open(path, "rb+") as file, ThreadPoolExecutor(1) as pool:
+        # The disk works while the processor does.
+        flushed = pool.submit(os.fsync, file.fileno())
+        block = _block(_hash_of_rest(path))
+        flushed.result()
+        file.write(block)
 
 
 def is_sealed(path: Path) -> bool:
