@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from sciml.app.spec import Spec
-from sciml.core.disk import atomic_write
+from sciml.core.disk import GrowingFile, atomic_write, vouched
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures
 from sciml.core.problem.grid import AXES, Grid, axis_names
@@ -29,6 +31,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import Compiled, Context, Unknown, compile
 from sciml.core.run.derived import Derivation
+from sciml.core.run.frames import fingerprint, lineage_of
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
 from sciml.core.run.quantities import Line, Measurement, Output, Quantity
 from sciml.core.run.series import over_time
@@ -36,6 +39,7 @@ from sciml.core.run.solution import Solution, check_time, measure
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
 _SHOWN = 6  # values of a batch are printed, more as their range
+_SAME = 1e-9  # of the time passed: instants that differ by less, by rounding, are the same
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,8 @@ class Steps:
 
     Fields at probes, and quantities that are taken over time, are written to the table ``path`` as
     they come; without one they are kept alone. What a run before this one, which was killed, wrote
-    of earlier times stays.
+    of earlier times stays, as far as hashes vouch for it and it is of the same problem, place,
+    solver and measurement. What else was before is unknown, NaN, and ``notes`` say so.
     """
 
     def __init__(self, spec: Spec, path: Path | None) -> None:
@@ -150,7 +155,9 @@ class Steps:
         self.columns: dict[str, Callable[[torch.Tensor, float], Measurement]] = {}
         self.rows: list[list[float]] = []
         self.batch: tuple[int, ...] = ()
-        self.file: TextIO | None = None
+        self.notes: tuple[str, ...] = ()
+        self.file: GrowingFile | None = None
+        self._marks: list[str] = []
 
     def __call__(self, t: float, value: Callable[[], torch.Tensor]) -> None:
         """A row for every sample at time t."""
@@ -167,8 +174,7 @@ class Steps:
         new = [[*([k] if self.batch else []), t, *row] for k, row in enumerate(rows)]
         self.rows += new
         if self.file is not None:
-            csv.writer(self.file).writerows(new)
-            self.file.flush()
+            self.file.append(_as_csv(new))
 
     def _looks(self, value: torch.Tensor) -> dict[str, Callable[..., Measurement]]:
         """How each column is measured, on the grid on which the solver has its values."""
@@ -181,17 +187,24 @@ class Steps:
         fields = problem.equation.fields(d, tuple(problem.first))
         look = measures.look_up(problem.equation, type(on))
         self.time = named(spec.labels, "t")
-        of_probes = {
-            _probe(name, field, fields, spec.labels): look(
-                problem, on, Quantity(at=point, of=field), "output.probes"
-            )
+        stated = {
+            _probe(name, field, fields, spec.labels): (Quantity(at=point, of=field), "probes")
             for name, point in spec.output.probes.items()
             for field in fields
-        }
-        return of_probes | {
-            name: look(problem, on, quantity, f"output.quantities.{name}")
+        } | {
+            name: (quantity, f"quantities.{name}")
             for name, quantity in spec.output.quantities.items()
             if quantity.over_time is not None
+        }
+        of_run = lineage_of(problem, on, spec.solver)
+        # At a single instant it is one and the same, whatever is made of it over time.
+        self._marks = [
+            fingerprint(of_run, replace(quantity, over_time=None, after=None, published=None))
+            for quantity, _ in stated.values()
+        ]
+        return {
+            name: look(problem, on, quantity, f"output.{key}")
+            for name, (quantity, key) in stated.items()
         }
 
     def series(self, name: str, after: float | None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -209,22 +222,43 @@ class Steps:
         kept = times >= (times[0] if after is None else after)
         return times[kept], values[..., kept]
 
-    def _opened(self, path: Path, t: float) -> TextIO:
-        batch = bool(self.batch)
-        head, before = [*(["sample"] if batch else []), self.time, *self.columns], []
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))
-            if rows and rows[0][: batch + 1] == head[: batch + 1]:
-                old, width = rows[0], len(rows[0])
-                whole = [row for row in rows[1:] if len(row) == width and _earlier(row, t, batch)]
-                # Of what is asked for only now, nothing is known of the time before.
-                known = [dict(zip(old, row, strict=True)) for row in whole]
-                before = [[row.get(name, "nan") for name in head] for row in known]
+    def _opened(self, path: Path, t: float) -> GrowingFile:
+        head = [*(["sample"] if self.batch else []), self.time, *self.columns]
+        before = self._before(path, t)
         self.rows = [[float(cell) for cell in row] for row in before]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_csv(path, head, before)
-        return open(path, "a", newline="", encoding="utf-8")
+        return GrowingFile(path, json.dumps(self._marks), _as_csv([head, *before]))
+
+    def _before(self, path: Path, t: float) -> list[list[str]]:
+        """The rows of earlier times, the columns being those of now."""
+        assert self.spec.problem.time is not None
+        start, lead = self.spec.problem.time.start, bool(self.batch) + 1
+        if t <= start:
+            return []
+        mark, text = vouched(path)
+        known = json.loads(mark) if mark else []
+        places = [known.index(own) + lead if own in known else None for own in self._marks]
+        new = [name for name, place in zip(self.columns, places, strict=True) if place is None]
+        if new:
+            damaged = ", since it is not as it was written" if path.is_file() and not mark else ""
+            told = f"of {', '.join(new)} nothing is known before t = {t:g}{damaged}"
+            self.notes += (f"{path.name}: {told}",)
+        if len(new) == len(places):
+            return []
+        rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+        near = _SAME * (t - start)
+        found = [
+            [*row[:lead], *("nan" if place is None else row[place] for place in places)]
+            for row in rows
+            if float(row[lead - 1]) < t - near
+        ]
+        if not any(abs(float(row[lead - 1]) - t) <= near for row in rows):
+            last = float(found[-1][lead - 1]) if found else start
+            told = f"between t = {last:g} and {t:g} rows are missing, or not as they were written"
+            self.notes += (f"{path.name}: {told}",)
+            lost = [str(t - 2 * near), *["nan"] * len(places)]
+            samples = [[str(k)] for k in range(math.prod(self.batch))] if self.batch else [[]]
+            found += [[*sample, *lost] for sample in samples]
+        return found
 
     def close(self) -> None:
         """End of the run."""
@@ -232,18 +266,17 @@ class Steps:
             self.file.close()
 
 
+def _as_csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
 def _probe(name: str, field: str, fields: Sequence[str], labels: Labels) -> str:
     """The head of a probe's column: its name, of several fields that of the field too."""
     if len(fields) == 1:
         return named(labels, name, field)
     return f"{called(labels, name)}.{named(labels, field)}"
-
-
-def _earlier(row: Sequence[str], t: float, batch: bool) -> bool:
-    try:
-        return float(row[batch]) < t
-    except ValueError:
-        return False
 
 
 def watched(spec: Spec, kept: bool) -> bool:

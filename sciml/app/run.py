@@ -137,7 +137,8 @@ def answer(
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
         solution = with_stiffness(spec.problem, spec.on, solution)
-        solution = replace(solution, notes=(*solution.notes, *told))
+        seen = () if steps is None else steps.notes
+        solution = replace(solution, notes=(*solution.notes, *told, *seen))
         spec = _found(spec, solution)
         fields = _residual(system, solution)
         solution = _told(solution, spec)

@@ -20,7 +20,7 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
-from sciml.core.errors import InputError
+from sciml.core.errors import IncompatibleData, InputError
 from sciml.core.problem.condition import flux_data, names_state
 from sciml.core.problem.dispatch import discretises, estimates_memory
 from sciml.core.problem.equation import Equation
@@ -308,7 +308,7 @@ def _compatible(
     defect = total.abs()[..., 0] / torch.where(size > 0, size, torch.ones_like(size))
     worst = float(defect.detach().max())
     if worst > 0.01 + 4 * len(mesh.cells) ** (-2 / mesh.dimension):
-        raise InputError(
+        raise IncompatibleData(
             "incompatible data: the source, and the fluxes where there are sides, integrate to "
             f"{float(total.detach().flatten()[defect.detach().argmax()]):.4g}, must be 0, "
             "since no side fixes the level of u",

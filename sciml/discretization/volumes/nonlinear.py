@@ -19,7 +19,7 @@ import torch
 from sciml.core.algebra.maps import LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets
-from sciml.core.errors import InputError, did_you_mean
+from sciml.core.errors import IncompatibleData, InputError, did_you_mean
 from sciml.core.problem.dispatch import semidiscretises
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Equation, Problem
@@ -444,8 +444,8 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
         load = -energy.gradient(whole(zero), start)
         try:
             b, _ = compatible(load, lay.measure(), info)
-        except InputError as error:
-            raise InputError(error.message, f"{_KEY}.energy") from None
+        except IncompatibleData as error:
+            raise IncompatibleData(error.message, f"{_KEY}.energy") from None
         lacking = load - b
 
     def potential(u: torch.Tensor, t: float) -> torch.Tensor:
