@@ -30,9 +30,9 @@ from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import Compiled, Context, Unknown, compile
 from sciml.core.run.derived import Derivation
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
-from sciml.core.run.quantities import Line, Measurement, Output, Quantity
+from sciml.core.run.quantities import Line, Measure, Measurement, Output, Prepare, Quantity
 from sciml.core.run.series import over_time
-from sciml.core.run.solution import Solution, check_time, measure
+from sciml.core.run.solution import Solution, check_time, measured_by
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
 _SHOWN = 6  # values of a batch are printed, more as their range
@@ -50,11 +50,46 @@ class Measured:
     lines: Mapping[str, tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
 
 
-def check(spec: Spec) -> None:
-    """Raise InputError, with its key, for what cannot be measured; nothing is solved."""
+class Asked:
+    """How what a spec asks for is measured, prepared once for each place that an answer comes on.
+
+    A flow is told on the cells of a grid of nodes.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._prepares: list[tuple[Grid | Mesh, Prepare]] = []
+        self._looks: dict[tuple[int, str, Any], Measure] = {}
+
+    def look(self, on: Grid | Mesh, quantity: Quantity, key: str) -> Measure:
+        """How a quantity is measured; raises InputError, with its key, for what means nothing."""
+        known = [place for place, _ in self._prepares]
+        if on not in known:
+            problem = self.spec.problem
+            prepare = measures.look_up(problem.equation, type(on))(problem, on)
+            self._prepares.append((on, prepare))
+            known.append(on)
+        number = known.index(on)
+        wanted = number, key, quantity.of
+        if wanted not in self._looks:
+            self._looks[wanted] = self._prepares[number][1](quantity, key)
+        return self._looks[wanted]
+
+    def probe(self, on: Grid | Mesh, name: str, point: tuple[float, ...], field: str) -> Measure:
+        """How a field is measured at a probe."""
+        key = f"output.probes.{name}"
+        try:
+            return self.look(on, Quantity(at=point, of=field), key)
+        except InputError as error:
+            raise InputError(error.message, key) from None
+
+
+def check(spec: Spec) -> Asked:
+    """How all is measured; InputError, with its key, for what cannot be. Nothing is solved."""
     _check_labels(spec)
+    asked = Asked(spec)
     if spec.output is None:
-        return
+        return asked
     if spec.output.animation and spec.problem.time is None:
         raise InputError("this problem has no time, so that nothing moves", "output.animation")
     if spec.output.fields:
@@ -66,11 +101,11 @@ def check(spec: Spec) -> None:
                     f"output.fields.{k}",
                 )
     if not (spec.output.quantities or spec.output.probes or spec.output.lines):
-        return
-    on, given = discrete(spec.on), spec.problem.parameters
+        return asked
+    on, given, guess = discrete(spec.on), spec.problem.parameters, asked
     if any(isinstance(p, Unknown) for p in given.values()):
         guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
-        spec = replace(spec, problem=replace(spec.problem, parameters=guessed))
+        guess = Asked(replace(spec, problem=replace(spec.problem, parameters=guessed)))
     assert spec.output is not None
     before: list[str] = []
     for name, quantity in spec.output.quantities.items():
@@ -79,21 +114,25 @@ def check(spec: Spec) -> None:
             _formula(quantity.formula, before, key)
         else:
             check_time(spec.problem, quantity, key)
-            _prepared(spec, on, quantity, key)
+            guess.look(on, quantity, key)
         before.append(name)
     for name, point in spec.output.probes.items():
-        key = f"output.probes.{name}"
-        try:
-            _prepared(spec, on, Quantity(at=point), key)
-        except InputError as error:
-            raise InputError(error.message, key) from None
+        for field in _fields(spec):
+            guess.probe(on, name, point, field)
     for name, line in spec.output.lines.items():
         for end, point in (("start", line.start), ("end", line.end)):
             key = f"output.lines.{name}.{end}"
             try:
-                _prepared(spec, on, Quantity(at=point), key)
+                guess.look(on, Quantity(at=point), key)
             except InputError as error:
                 raise InputError(error.message, key) from None
+    return asked
+
+
+def _fields(spec: Spec) -> tuple[str, ...]:
+    """The names of the answer's fields."""
+    problem = spec.problem
+    return problem.equation.fields(len(spec.on.coordinates()), tuple(problem.first))
 
 
 def _derivations(spec: Spec) -> Mapping[str, Derivation]:
@@ -133,10 +172,6 @@ def _check_labels(spec: Spec) -> None:
         taken[name] = key
 
 
-def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None:
-    measures.look_up(spec.problem.equation, type(on))(spec.problem, on, quantity, key)
-
-
 class Steps:
     """What is asked for at every step of a run in time: a solver's ``observe``.
 
@@ -145,8 +180,8 @@ class Steps:
     of earlier times stays.
     """
 
-    def __init__(self, spec: Spec, path: Path | None) -> None:
-        self.spec, self.path = spec, path
+    def __init__(self, asked: Asked, path: Path | None) -> None:
+        self.asked, self.spec, self.path = asked, asked.spec, path
         self.columns: dict[str, Callable[[torch.Tensor, float], Measurement]] = {}
         self.rows: list[list[float]] = []
         self.batch: tuple[int, ...] = ()
@@ -176,20 +211,15 @@ class Steps:
         assert spec.output is not None
         if isinstance(on, Grid) and tuple(value.shape[-len(on.shape) :]) != on.shape:
             on = on.cells
-        problem = spec.problem
-        d = on.dimension if isinstance(on, Mesh) else len(on.shape)
-        fields = problem.equation.fields(d, tuple(problem.first))
-        look = measures.look_up(problem.equation, type(on))
+        fields, asked = _fields(spec), self.asked
         self.time = named(spec.labels, "t")
         of_probes = {
-            _probe(name, field, fields, spec.labels): look(
-                problem, on, Quantity(at=point, of=field), "output.probes"
-            )
+            _probe(name, field, fields, spec.labels): asked.probe(on, name, point, field)
             for name, point in spec.output.probes.items()
             for field in fields
         }
         return of_probes | {
-            name: look(problem, on, quantity, f"output.quantities.{name}")
+            name: asked.look(on, quantity, f"output.quantities.{name}")
             for name, quantity in spec.output.quantities.items()
             if quantity.over_time is not None
         }
@@ -255,8 +285,10 @@ def watched(spec: Spec, kept: bool) -> bool:
     return asked and "observe" in inspect.signature(spec.solver.run).parameters
 
 
-def measured(solution: Solution, output: Output, steps: Steps | None = None) -> Measured:
+def measured(solution: Solution, asked: Asked, steps: Steps | None = None) -> Measured:
     """Everything that is asked for; over time from ``steps``, or else from the frames."""
+    output = asked.spec.output or Output()
+    on = asked.spec.on if solution.on is None else solution.on
     quantities: dict[str, Measurement] = {}
     for name, quantity in output.quantities.items():
         key = f"output.quantities.{name}"
@@ -266,11 +298,14 @@ def measured(solution: Solution, output: Output, steps: Steps | None = None) -> 
             times, values = steps.series(name, quantity.after)
             found = over_time(quantity.over_time, times, values)
         else:
-            found = measure(solution, quantity, key)
+            look = asked.look(discrete(on), quantity, key)
+            found = measured_by(look, solution, quantity)
         quantities[name] = _of_every_sample(found, quantity, quantities, solution)
     probes = {
         name: {
-            field: measure(solution, Quantity(at=point, of=field)).value
+            field: measured_by(
+                asked.probe(discrete(on), name, point, field), solution, Quantity(at=point)
+            ).value
             for field in solution.fields
         }
         for name, point in output.probes.items()
@@ -375,8 +410,7 @@ def write(
 
 def heads(spec: Spec) -> dict[str, str]:
     """What each quantity is called in tables, and its unit."""
-    problem = spec.problem
-    fields = problem.equation.fields(len(spec.on.coordinates()), tuple(problem.first))
+    fields = _fields(spec)
     stated = {} if spec.output is None else spec.output.quantities
     return {name: named(spec.labels, name, *_field_of(q, fields)) for name, q in stated.items()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -163,3 +163,9 @@ class Measurement:
         if self.value.numel() != 1:
             raise ValueError(f"there are {self.value.numel()} values; take .value")
         return float(self.value)
+
+
+# A value (*batch, [fields], *place) and its time to what was measured.
+Measure = Callable[["torch.Tensor", "float | None"], Measurement]
+# A quantity and its key to how it is measured.
+Prepare = Callable[[Quantity, str], Measure]

@@ -13,7 +13,7 @@ parts it is divided as the integrals of phi_i over them are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, load, on_facets, slopes, whole
 from sciml.core.problem.reader import NORMAL, Compiled, Context, compile, state_names
-from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
@@ -36,13 +36,21 @@ from sciml.discretization.elements.elasticity import STRESSES, nodal_stress, str
 from sciml.discretization.elements.scalar import flux_at
 
 _KEY = "problem.equation"
-# A value (*batch, [fields], nodes) and its time to what was measured.
-Measure = Callable[[torch.Tensor, float | None], Measurement]
 
 
 @measures(Equation, Mesh)
-def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
-    """How a quantity is measured; raises InputError for one that means nothing here."""
+def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
+    """How quantities are measured; raises InputError for one that means nothing here."""
+    return partial(_of_scalar, problem, mesh)
+
+
+@measures(Elasticity, Mesh)
+def measures_of_solid(problem: Problem, mesh: Mesh) -> Prepare:
+    """The same of an elastic body, which has stresses and forces."""
+    return partial(_of_solid, problem, mesh)
+
+
+def _of_scalar(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
     if quantity.force is not None:
         raise InputError("a force is of an elastic body; write flux: u", f"{key}.force")
     if quantity.flux is not None:
@@ -53,9 +61,7 @@ def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) 
     return _pointwise(problem, mesh, quantity, key, ())
 
 
-@measures(Elasticity, Mesh)
-def measure_of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
-    """The same of an elastic body, which has stresses and forces."""
+def _of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
     if quantity.flux is not None:
         raise InputError("of an elastic body write force: [1, 0], a direction", f"{key}.flux")
     if quantity.force is not None:
