@@ -137,6 +137,9 @@ def solve(
         check_comparable(problem)
     typer.echo(describe(problem))
     with claimed(directory, "solving in"):
+        before = record.replaced(directory, problem)
+        if before is not None:
+            typer.echo(f"  {before}")
         with solving(problem) as watched:
             result = answer(problem, setting, watched, directory / FRAMES)
         paths = write_run(result, directory, set_ or ())
@@ -182,13 +185,14 @@ def converge(
 ) -> None:
     """Follow a spec's quantities over three grids or meshes: order, limit, estimated error."""
     from sciml.app.console import progress_line
-    from sciml.app.converge import HEAD, converge, rows
+    from sciml.app.converge import HEAD, converge, refinement, rows
     from sciml.app.read import load_spec
     from sciml.app.run import Setting, describe
 
     problem = load_spec(spec, set_ or ())
     typer.echo(describe(problem))
     trends, _ = converge(problem, Setting(device, dtype), progress_line)
+    typer.echo(f"  {refinement(problem)}")
     typer.echo(aligned([HEAD, *rows(trends)]))
 
 

@@ -24,8 +24,9 @@ from sciml.app.spec import Spec
 from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures
+from sciml.core.problem.expression import CONSTANTS, FUNCTIONS
 from sciml.core.problem.grid import AXES, Grid, axis_names
-from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.mesh import Mesh, inside
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import Compiled, Context, Unknown, compile
 from sciml.core.run.derived import Derivation
@@ -33,6 +34,7 @@ from sciml.core.run.labels import Label, Labels, called, named, unit_of
 from sciml.core.run.quantities import Line, Measure, Measurement, Output, Prepare, Quantity
 from sciml.core.run.series import over_time
 from sciml.core.run.solution import Solution, check_time, measured_by
+from sciml.discretization.elements.elasticity import STRESSES
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
 _SHOWN = 6  # values of a batch are printed, more as their range
@@ -42,12 +44,13 @@ _SHOWN = 6  # values of a batch are printed, more as their range
 class Measured:
     """What came of the quantities, by name, and of probes and lines, by name and field.
 
-    ``lines``: each with the coordinates of its points (n, d).
+    ``lines``: each with the coordinates of its points (n, d). ``notes``: what they do not tell.
     """
 
     quantities: Mapping[str, Measurement]
     probes: Mapping[str, Mapping[str, torch.Tensor]]
     lines: Mapping[str, tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
+    notes: tuple[str, ...] = ()
 
 
 class Asked:
@@ -107,6 +110,7 @@ def check(spec: Spec) -> Asked:
         guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
         guess = Asked(replace(spec, problem=replace(spec.problem, parameters=guessed)))
     assert spec.output is not None
+    _check_names(spec)
     before: list[str] = []
     for name, quantity in spec.output.quantities.items():
         key = f"output.quantities.{name}"
@@ -127,6 +131,24 @@ def check(spec: Spec) -> Asked:
             except InputError as error:
                 raise InputError(error.message, key) from None
     return asked
+
+
+def _check_names(spec: Spec) -> None:
+    """Raise InputError for names that mean something else where quantities are named."""
+    assert spec.output is not None
+    fields, axes = _fields(spec), axis_names(len(spec.on.coordinates()))
+    taken = dict.fromkeys(CONSTANTS, "of a constant") | dict.fromkeys(FUNCTIONS, "of a function")
+    taken |= dict.fromkeys(spec.problem.parameters, "of a parameter")
+    taken |= dict.fromkeys((*axes, "t"), "of a coordinate") | dict.fromkeys(fields, "of a field")
+    asked = spec.output
+    named = {"quantities": asked.quantities, "probes": asked.probes, "lines": asked.lines}
+    for kind, entries in named.items():
+        for name in entries:
+            if name in taken:
+                raise InputError(
+                    f"'{name}' is the name {taken[name]}; call it something else",
+                    f"output.{kind}.{name}",
+                )
 
 
 def _fields(spec: Spec) -> tuple[str, ...]:
@@ -161,7 +183,9 @@ def _check_labels(spec: Spec) -> None:
     for key, label in spec.labels.items():
         if key not in known:
             raise InputError(
-                f"there is nothing called '{key}' here{did_you_mean(key, known)}", f"labels.{key}"
+                f"there is nothing called '{key}' here{did_you_mean(key, known)}; --set labels= "
+                f"leaves all labels out, --set labels.{key}= this one",
+                f"labels.{key}",
             )
         name = label.name or key
         if name in taken:
@@ -219,7 +243,7 @@ class Steps:
             for field in fields
         }
         return of_probes | {
-            name: asked.look(on, quantity, f"output.quantities.{name}")
+            heads(spec)[name]: asked.look(on, quantity, f"output.quantities.{name}")
             for name, quantity in spec.output.quantities.items()
             if quantity.over_time is not None
         }
@@ -227,7 +251,7 @@ class Steps:
     def series(self, name: str, after: float | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Times (n,) from ``after`` on, and a column's values then, (*batch, n)."""
         count, lead = math.prod(self.batch), bool(self.batch)
-        place = lead + 1 + list(self.columns).index(name)
+        place = lead + 1 + list(self.columns).index(heads(self.spec)[name])
         times = torch.tensor([row[lead] for row in self.rows[::count]], dtype=torch.float64)
         values = torch.tensor([row[place] for row in self.rows], dtype=torch.float64)
         values = values.reshape(-1, *self.batch).movedim(0, -1)
@@ -310,9 +334,17 @@ def measured(solution: Solution, asked: Asked, steps: Steps | None = None) -> Me
         }
         for name, point in output.probes.items()
     }
-    return Measured(
-        quantities, probes, {name: along(solution, line) for name, line in output.lines.items()}
-    )
+    lines = {name: along(solution, line) for name, line in output.lines.items()}
+    notes = []
+    for name, (places, fields) in lines.items():
+        known = torch.stack([v.isfinite().reshape(-1, len(places)).any(0) for v in fields.values()])
+        missing = int((~known.any(0)).sum())
+        if missing and all(status.success for status in solution.statuses):
+            notes.append(
+                f"line {name}: {missing} of its {len(places)} points lie outside, where there is "
+                "no answer: nan"
+            )
+    return Measured(quantities, probes, lines, tuple(notes))
 
 
 def _of_every_sample(
@@ -347,7 +379,8 @@ def _by_formula(
         name: v if v.ndim == depth else v[..., None]
         for name, v in ((name, known[name].value) for name in read.names)
     }
-    return Measurement(read.at((), values))
+    why = next((f"{name}: {known[name].why}" for name in read.names if known[name].why), "")
+    return Measurement(read.at((), values), why=why)
 
 
 def last(measurement: Measurement, solution: Solution) -> torch.Tensor:
@@ -361,10 +394,21 @@ def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, to
     """The points of a line (n, d), and the fields there (*batch, [frames], n) by name."""
     start, end = (torch.tensor(p, dtype=torch.float64) for p in (line.start, line.end))
     places = start + torch.linspace(0, 1, line.points, dtype=torch.float64)[:, None] * (end - start)
-    values = solution.sample(places)
+    values = _between_nodes(solution, places)
     several = len(solution.fields) > 1
     parts = values.unbind(-2) if several else (values,)
     return places, dict(zip(solution.fields, parts, strict=True))
+
+
+def _between_nodes(solution: Solution, places: torch.Tensor) -> torch.Tensor:
+    """The fields at places, NaN where there is no answer."""
+    if not isinstance(solution.on, Mesh):
+        return solution.sample(places)
+    there = inside(solution.on, places)
+    some = solution.sample(places[there])
+    values = some.new_full((*some.shape[:-1], len(places)), math.nan)
+    values[..., there] = some
+    return values
 
 
 def recorded(found: Measured) -> dict[str, Any]:
@@ -373,8 +417,16 @@ def recorded(found: Measured) -> dict[str, Any]:
         name: {"value": _plain_numbers(m.value)}
         | ({} if m.place is None else {"at": m.place.tolist()})
         | ({} if m.error is None else {"error": _plain_numbers(m.error)})
+        | ({"why": m.why or _NO_NUMBER} if _untold(m.value) else {})
         for name, m in found.quantities.items()
     }
+
+
+_NO_NUMBER = "it divides by zero, or is a root or a logarithm of what has none"
+
+
+def _untold(values: torch.Tensor) -> bool:
+    return not bool(values.detach().isfinite().all())
 
 
 def _plain_numbers(values: torch.Tensor) -> Any:
@@ -420,7 +472,9 @@ def _field_of(quantity: Quantity, fields: Sequence[str]) -> tuple[str, ...]:
     if quantity.kind not in ("mean", "max", "min", "at") or quantity.over_time == "frequency":
         return ()
     what = fields[0] if quantity.what is None else quantity.what
-    return (what,) if isinstance(what, str) else ()
+    if not isinstance(what, str):
+        return ()
+    return (what, "stress") if what in STRESSES else (what,)
 
 
 def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) -> Path:
@@ -507,17 +561,23 @@ def _plain(value: Any) -> Any:
 
 def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
     at, error = found.get("at"), found.get("error")
+    why = f": {found['why']}" if found.get("why") else ""
     values = torch.tensor(_numbers(found["value"]), dtype=torch.float64)
     if in_time:
-        low, high = float(values.amin()), float(values.amax())
+        known = values[values.isfinite()]
+        if not len(known):
+            return f"cannot be told{why}"
+        low, high = float(known.amin()), float(known.amax())
         last = values[..., -1].flatten().tolist()
         ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
-        return f"{_listed(last)}{unit}{ranged}"
+        return f"{_listed(last, unit, why)}{ranged}"
     if values.ndim:
-        return _listed(values.flatten().tolist()) + unit
+        return _listed(values.flatten().tolist(), unit, why)
     where = "" if at is None else f" at ({', '.join(f'{x:.4g}' for x in at)})"
     spread = "" if error is None else f" +- {error:.1g}"
-    return f"{float(values):.6g}{spread}{unit}{where}" if values == values else "cannot be told"
+    return (
+        f"{float(values):.6g}{spread}{unit}{where}" if values == values else f"cannot be told{why}"
+    )
 
 
 def _numbers(value: Any) -> Any:
@@ -527,7 +587,15 @@ def _numbers(value: Any) -> Any:
     return math.nan if value is None else value
 
 
-def _listed(values: list[float]) -> str:
+def _listed(values: list[float], unit: str, why: str) -> str:
+    """Those that are numbers, and how many are none."""
+    known = [v for v in values if math.isfinite(v)]
+    if not known:
+        return f"cannot be told{why}"
     if len(values) <= _SHOWN:
-        return ", ".join(f"{v:.6g}" for v in values)
-    return f"{min(values):.6g} to {max(values):.6g} over {len(values)} samples"
+        told = ", ".join(f"{v:.6g}" if math.isfinite(v) else "-" for v in values) + unit
+    else:
+        told = f"{min(known):.6g} to {max(known):.6g}{unit} over {len(known)} samples"
+    if len(known) == len(values):
+        return told
+    return f"{told}; {len(values) - len(known)} of {len(values)} cannot be told{why}"

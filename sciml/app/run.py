@@ -145,6 +145,8 @@ def answer(
         solution = _told(solution, spec)
         # A flow's values inside an obstacle are means over faces, by which its forces are measured.
         numbers = None if spec.output is None else output.measured(solution, asked, steps)
+        if numbers is not None:
+            solution = replace(solution, notes=(*solution.notes, *numbers.notes))
         solution = _without_hole(solution, spec)
         solution = solution.with_derived(*(() if spec.output is None else spec.output.fields))
         fields = beside(spec.problem, spec.on, solution.value) | fields

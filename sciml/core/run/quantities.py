@@ -151,12 +151,14 @@ class Measurement:
     """What a quantity came to.
 
     ``value``: (*batch, [frames]); of a quantity over time without frames. ``place``: of an extremum
-    where it is, (*batch, [frames], d). ``error``: of a frequency its uncertainty.
+    where it is, (*batch, [frames], d). ``error``: of a frequency its uncertainty. ``why``: the
+    reason for a NaN.
     """
 
     value: torch.Tensor
     place: torch.Tensor | None = None
     error: torch.Tensor | None = None
+    why: str = ""
 
     def __float__(self) -> float:
         """The value where there is one; raises ValueError for several."""
