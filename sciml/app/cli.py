@@ -222,6 +222,7 @@ def sweep(
     from sciml.app.read import load_spec
     from sciml.app.run import Setting, describe
     from sciml.app.sweep import Curve, stated, sweep, write
+    from sciml.core.run.quantities import is_constant
 
     problem = load_spec(spec, set_ or ())
     wanted, tolerance = stated(problem, over or (), tolerance)
@@ -235,6 +236,9 @@ def sweep(
     typer.echo(f"{solves} solves, joined by {kind}, to {found.error:.1e}")
     for name, pair in found.extremes().items():
         told = []
+        if is_constant(pair[0][0], pair[1][0]):
+            typer.echo(f"{name}  {pair[1][0]:.7g} everywhere")
+            continue
         for value, where in pair:
             at = (f"{one.name} = {x:.6g}" for one, x in zip(wanted, where, strict=True))
             told.append(f"{value:.7g} at {', '.join(at)}")

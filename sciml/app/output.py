@@ -411,8 +411,18 @@ def _between_nodes(solution: Solution, places: torch.Tensor) -> torch.Tensor:
     return values
 
 
-def recorded(found: Measured) -> dict[str, Any]:
-    """The quantities as plain data, for ``run.json``."""
+def recorded(found: Measured | None) -> dict[str, Any]:
+    """The quantities, and the fields at probes, as plain data, for ``run.json``."""
+    if found is None:
+        return {"quantities": {}, "probes": {}}
+    probes = {
+        name: {field: _plain_numbers(values) for field, values in fields.items()}
+        for name, fields in found.probes.items()
+    }
+    return {"quantities": _recorded(found), "probes": probes}
+
+
+def _recorded(found: Measured) -> dict[str, Any]:
     return {
         name: {"value": _plain_numbers(m.value)}
         | ({} if m.place is None else {"at": m.place.tolist()})
@@ -430,10 +440,12 @@ def _untold(values: torch.Tensor) -> bool:
 
 
 def _plain_numbers(values: torch.Tensor) -> Any:
-    """Numbers as lists, None for what is none."""
+    """Numbers as lists, complex ones as texts, None for what is none."""
     if values.ndim == 0:
         number = values.detach().item()
-        return number if isinstance(number, complex) or math.isfinite(number) else None
+        if isinstance(number, complex):
+            return f"{number.real!r}{number.imag:+.17g}j"
+        return number if math.isfinite(number) else None
     return [_plain_numbers(entry) for entry in values]
 
 
@@ -535,8 +547,9 @@ def _write_csv(path: Path, head: list[str], rows: list[list[Any]]) -> Path:
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """The quantities of a run's record in words, by name; of a run in time the last frame's."""
-    stated = (record["spec"].get("output") or {}).get("quantities") or {}
+    """Quantities and probes of a run's record in words, by name; in time the last frame's."""
+    asked = record["spec"].get("output") or {}
+    stated = asked.get("quantities") or {}
     labels = {name: Label(**given) for name, given in (record["spec"].get("labels") or {}).items()}
     lines = {}
     for name, found in (record.get("quantities") or {}).items():
@@ -552,6 +565,14 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
         in_time = bool(record.get("times")) and not single
         shown = _shown(found, in_time, f" {unit}" if unit else "")
         lines[called(labels, name)] = f"{shown}  ({what})"
+    for name, fields in (record.get("probes") or {}).items():
+        told = []
+        for field, values in fields.items():
+            unit = unit_of(labels, field) or (unit_of(labels, name) if len(fields) == 1 else "")
+            shown = _shown({"value": values}, bool(record.get("times")), f" {unit}" if unit else "")
+            told.append(f"{called(labels, field)} {shown}")
+        place = ", ".join(f"{x:g}" for x in asked["probes"][name])
+        lines[called(labels, name)] = f"{'; '.join(told)}  (at ({place}))"
     return lines
 
 
@@ -562,7 +583,12 @@ def _plain(value: Any) -> Any:
 def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
     at, error = found.get("at"), found.get("error")
     why = f": {found['why']}" if found.get("why") else ""
-    values = torch.tensor(_numbers(found["value"]), dtype=torch.float64)
+    values = torch.tensor(_numbers(found["value"]))
+    if values.is_complex():
+        spelled = [f"{z.real:.6g}{z.imag:+.6g}i" for z in values.flatten().tolist()]
+        more = f", ... {len(spelled)} in all" if len(spelled) > _SHOWN else ""
+        return f"{', '.join(spelled[:_SHOWN])}{more}{unit}"
+    values = values.double()
     if in_time:
         known = values[values.isfinite()]
         if not len(known):
@@ -581,10 +607,10 @@ def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
 
 
 def _numbers(value: Any) -> Any:
-    """None as NaN."""
+    """None as NaN, a text as the complex number that it is."""
     if isinstance(value, list):
         return [_numbers(entry) for entry in value]
-    return math.nan if value is None else value
+    return math.nan if value is None else complex(value) if isinstance(value, str) else value
 
 
 def _listed(values: list[float], unit: str, why: str) -> str:

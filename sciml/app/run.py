@@ -324,7 +324,7 @@ def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         fields=list(solution.fields),
         times=None if solution.times is None else solution.times.tolist(),
         seconds=dict(result.seconds),
-        quantities={} if result.measured is None else output.recorded(result.measured),
+        **output.recorded(result.measured),
         baselines=[],
     )
 

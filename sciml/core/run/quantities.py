@@ -167,6 +167,11 @@ class Measurement:
         return float(self.value)
 
 
+def is_constant(low: float, high: float) -> bool:
+    """Whether the extremes of a quantity differ by rounding alone."""
+    return high - low <= 1e-9 * max(abs(low), abs(high))
+
+
 # A value (*batch, [fields], *place) and its time to what was measured.
 Measure = Callable[["torch.Tensor", "float | None"], Measurement]
 # A quantity and its key to how it is measured.
