@@ -193,6 +193,15 @@ def by_name(value: Any, scope: Scope) -> Any:
     """One coefficient, or a mapping of the fields' names to theirs."""
     if isinstance(value, Mapping) and "run" in value:
         return _of_run(value, scope)
+    if isinstance(value, (list, tuple)):
+        fields = [name for name in scope.solution if name[:-1] not in scope.solution]
+        names, tail = fields, ""
+        if len(fields) == 1:
+            names, tail = [*fields, "ut"], ", ut of an equation of second order in time"
+        told = ", ".join(f"{name}: ..." for name in names)
+        raise InputError(
+            f"several initial data go by name, {{{told}}}{tail}; got {describe(value)}"
+        )
     if not isinstance(value, Mapping) or {"file", "regions", "kind", *_OF_TABLES} & value.keys():
         return scalar(value, scope)
     return {name: _at(f".{name}", scalar_or_vector, v, scope) for name, v in value.items()}

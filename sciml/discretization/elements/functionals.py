@@ -14,6 +14,7 @@ parts it is divided as the integrals of phi_i over them are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from sciml.core.problem.quadrature import (
     whole,
 )
 from sciml.core.problem.reader import NO_TIME, NORMAL, Compiled, Context, compile, state_names
-from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
@@ -42,19 +43,48 @@ from sciml.discretization.elements.elasticity import STRESSES, nodal_stress, str
 from sciml.discretization.elements.general import Galerkin
 
 _KEY = "problem.equation"
-# A value (*batch, [fields], nodes) and its time to what was measured.
-Measure = Callable[[torch.Tensor, float | None], Measurement]
 
 
 @measures(Equation, Mesh)
 @measures(System, Mesh)
-def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
-    """How a quantity is measured; raises InputError for one that means nothing here."""
+def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
+    """How quantities are measured; raises InputError for one that means nothing here."""
+    return partial(_of_scalar, problem, mesh, Shared(problem, mesh))
+
+
+@measures(NavierStokes, Mesh)
+@measures(Stokes, Mesh)
+def measures_of_flow(problem: Problem, mesh: Mesh) -> Prepare:
+    """The same of a flow, which pushes what it passes."""
+    return partial(_of_flow, problem, mesh, Shared(problem, mesh))
+
+
+@measures(Elasticity, Mesh)
+def measures_of_solid(problem: Problem, mesh: Mesh) -> Prepare:
+    """The same of an elastic body, which has stresses and forces."""
+    return partial(_of_solid, problem, mesh)
+
+
+class Shared:
+    """What several quantities of one problem need, made when the first of them does."""
+
+    def __init__(self, problem: Problem, mesh: Mesh) -> None:
+        self.problem, self.mesh = problem, mesh
+
+    @cached_property
+    def form(self) -> Galerkin:
+        """The weak form."""
+        return Galerkin(self.problem, self.mesh)
+
+
+def _of_scalar(
+    problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str
+) -> Measure:
     if quantity.force is not None:
         raise InputError("a force is of an elastic body; write flux: u", f"{key}.force")
     if quantity.flux is None:
         return _pointwise(problem, mesh, quantity, key, ())
-    made = Galerkin(problem, mesh)
+    made = shared.form
     if quantity.flux not in made.names:
         raise InputError(
             f"there is no field '{quantity.flux}'; there is {', '.join(made.names)}", f"{key}.flux"
@@ -64,10 +94,7 @@ def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) 
     return lambda value, t: Measurement(leaving(value, made.instant(t)))
 
 
-@measures(NavierStokes, Mesh)
-@measures(Stokes, Mesh)
-def measure_of_flow(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
-    """The same of a flow, which pushes what it passes."""
+def _of_flow(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str) -> Measure:
     if quantity.flux is not None:
         raise InputError(
             "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
@@ -77,7 +104,7 @@ def measure_of_flow(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) 
     if len(quantity.force) != mesh.dimension:
         raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
     _named(mesh, quantity.on or "", f"{key}.on")
-    made = Galerkin(problem, mesh)
+    made = shared.form
     parts = [
         (share, leaves(made, quantity.on or "", name))
         for share, name in zip(quantity.force, made.names, strict=False)
@@ -113,9 +140,7 @@ def _known(found: torch.Tensor | None) -> torch.Tensor:
     return found
 
 
-@measures(Elasticity, Mesh)
-def measure_of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
-    """The same of an elastic body, which has stresses and forces."""
+def _of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
     if quantity.flux is not None:
         raise InputError("of an elastic body write force: [1, 0], a direction", f"{key}.flux")
     if quantity.force is not None:

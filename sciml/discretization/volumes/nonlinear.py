@@ -156,7 +156,7 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
 
     def residual(u: torch.Tensor, t: float) -> torch.Tensor:
         instant = affine.at(t)
-        value = instant.parts.A.apply(_spread(u, instant.parts.A)) - instant.b
+        value = instant.parts.A.apply(spread(u, instant.parts.A)) - instant.b
         value = value + reaction(u, t) if pointwise else value
         return value if limiter is None else value + limiter.residual(u, t)
 
@@ -240,7 +240,7 @@ def _start(problem: Problem) -> float:
     return 0.0 if problem.time is None else problem.time.start
 
 
-def _spread(u: torch.Tensor, A: Stencil) -> torch.Tensor:
+def spread(u: torch.Tensor, A: Stencil) -> torch.Tensor:
     """``u`` with A's batch leading."""
     d = len(A.shape)
     return u.expand(*torch.broadcast_shapes(u.shape[:-d], A.batch), *u.shape[-d:])
