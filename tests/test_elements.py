@@ -26,7 +26,7 @@ from sciml.core.problem.quadrature import on_facets, relative_error, whole
 from sciml.core.run.quantities import Quantity
 from sciml.core.run.solution import load_solution
 from sciml.discretization.elements.elasticity import nodal_stress, strain_energy
-from sciml.discretization.elements.functionals import measure_of_solid, measure_on_mesh
+from sciml.discretization.elements.functionals import measures_of_solid, measures_on_mesh
 
 
 def observed(errors: list[float]) -> float:
@@ -121,7 +121,7 @@ def test_a_flux_through_a_curved_rim_balances_the_source() -> None:
     mesh = disk(3)
     problem = Problem(None, Equation(f=1.0), {"boundary": Condition(dirichlet=0.0)})
     value = sciml.solve(problem, on=mesh).value
-    flux = measure_on_mesh(problem, mesh, Quantity(flux="u", on="boundary"), "q")(value, None)
+    flux = measures_on_mesh(problem, mesh)(Quantity(flux="u", on="boundary"), "q")(value, None)
     assert float(flux.value) == pytest.approx(float(whole(mesh, 4).measure.sum()), rel=1e-10)
 
 
@@ -351,7 +351,7 @@ def test_a_problem_about_an_axis_is_of_third_order_and_balances() -> None:
     # -2 pi r u_r at r = 1 over the height, and what leaves through the top.
     out = {
         side: float(
-            measure_on_mesh(problem, mesh, Quantity(flux="u", on=side), "q")(value, None).value
+            measures_on_mesh(problem, mesh)(Quantity(flux="u", on=side), "q")(value, None).value
         )
         for side in ("right", "top")
     }
@@ -395,7 +395,7 @@ def test_a_body_that_reaches_its_axis() -> None:
     minus = -torch.eye(3, dtype=torch.float64).expand(len(mesh.nodes), 3, 3)
     assert torch.allclose(nodal_stress(problem, mesh, value), minus, atol=1e-7)
     assert bool((value[0, torch.from_numpy(mesh.nodes[:, 0] == 0)] == 0).all())
-    force = measure_of_solid(problem, mesh, Quantity(force=(0.0, 1.0), on="bottom"), "q")
+    force = measures_of_solid(problem, mesh)(Quantity(force=(0.0, 1.0), on="bottom"), "q")
     assert float(force(value, None).value) == pytest.approx(math.pi)
     with pytest.raises(InputError, match=r"stop 0 of its 1 rigid motions"):
         sciml.solve(
