@@ -45,7 +45,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, SIDES
 
 if TYPE_CHECKING:
-    from sciml.core.problem.mesh import Element, Mesh
+    from sciml.core.problem.mesh import Mesh
 
 FORMAT = "sciml dataset 1"
 MANIFEST = "manifest.json"
@@ -82,11 +82,9 @@ class Unstructured:
     @property
     def mesh(self) -> Mesh:
         """The mesh again, without the names of its boundaries."""
-        from sciml.core.problem.mesh import Mesh
+        from sciml.core.problem.mesh import mesh_of
 
-        corners = self.cells[:, : self.dimension + 1]
-        element: Element = "P1" if self.cells.shape[1] == self.dimension + 1 else "P2"
-        return Mesh(self.points[: corners.max() + 1], corners, element=element)
+        return mesh_of(self.points, self.cells)
 
     def same(self, other: Unstructured) -> bool:
         """Whether nodes and elements are the very same."""

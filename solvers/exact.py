@@ -34,7 +34,7 @@ from sciml.core.problem.condition import Condition, flux_data
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, whole
+from sciml.core.problem.quadrature import Quadrature, at_facet_nodes, whole
 from sciml.core.problem.reader import FieldFile, Regions, Unknown, free_names, is_array
 from sciml.core.problem.table import Table
 from sciml.discretization.elements.boundary import Side, sides
@@ -339,6 +339,8 @@ def _on_mesh(problem: Problem, mesh: Mesh) -> Iterator[_Gap]:
         slopes = _gradient(u, x)
         q = _carried(problem.form.K, part, data, slopes)
         terms = [-_gradient(q[..., a], x)[..., a] for a in range(len(x))]
+        if mesh.axisymmetric:
+            terms.append(-q[..., 0] / x[0])
     form = problem.form
     for a, speed in enumerate(form.b or ()):
         terms.append(evaluate(speed, part, data, f"problem.equation.b.{a}") * slopes[..., a])
@@ -362,7 +364,7 @@ def _on_side(
     corner = side.nodes.nodes[:, 0] < len(mesh.points)
     turn = torch.zeros(len(corner), dtype=torch.float64)
     if side.nodes.normal:
-        cosine = _turns(side)
+        cosine = _turns(mesh, side)
         turn = cosine.clamp(-1.0, 1.0).arccos()
         if side.condition.kind != "dirichlet":
             corner &= cosine > _STRAIGHT
@@ -383,7 +385,7 @@ def _on_side(
     u = u.detach()
 
     def read(coefficient: Any, key: str) -> Tensor:
-        return evaluate(coefficient, part, data, key, u=u)
+        return evaluate(coefficient, part, data, key, state={"u": u})
 
     if side.condition.kind == "dirichlet":
         left = u - evaluate(side.condition.dirichlet, part, data, side.key)
@@ -399,13 +401,12 @@ def _on_side(
     yield _Gap(what, left, rms.sum().expand(len(left)), place, angle if angle > _FLAT else 0.0)
 
 
-def _turns(side: Side) -> Tensor:
+def _turns(mesh: Mesh, side: Side) -> Tensor:
     """The smallest cosine between a node's normal and those of the facets around it."""
-    nodes = side.nodes.nodes[:, 0]
-    place = torch.searchsorted(nodes, side.facets.nodes)
+    nodes, around = side.nodes.nodes[:, 0], at_facet_nodes(mesh, mesh.facets[side.name])
+    place = torch.searchsorted(nodes, around.nodes)
     means = torch.stack([n[:, 0] for n in side.nodes.normal.values()], -1)
-    facets = torch.stack([n[:, 0] for n in side.facets.normal.values()], -1)
-    cosine = (means[place] * facets[:, None]).sum(-1)
+    cosine = (means[place] * torch.stack(list(around.normal.values()), -1)).sum(-1)
     return torch.ones(len(nodes), dtype=torch.float64).scatter_reduce(
         0, place.flatten(), cosine.flatten(), "amin"
     )

@@ -308,6 +308,7 @@ REFUSED = {
     "advection": (box(b=(1.0, 0.0)), 2, "problem.equation.b", "symmetric"),
     "nonlinear": (box(K="1 + u**2"), 2, "problem.equation", "linear"),
     "energy": (box(energy="ux**2"), 2, "problem.equation", "linear"),
+    "a flux": (box(flux=("ux", "uy")), 2, "problem.equation.flux", "coefficient form"),
     "damped": (box(m=1.0, d=1.0), 2, "problem.equation.d", "damped"),
     "no mass": (box(d="x - 0.5"), 2, "problem.equation.d", "positive"),
     "complex": (

@@ -38,6 +38,7 @@ from sciml.app.figures import (
     labelled,
     names_of_samples,
     normalise,
+    outlines,
     plot_field,
     plot_solution,
     save,
@@ -193,7 +194,7 @@ def plot_deformed(solution: Solution, file: str | Path | None = None) -> Figure:
         if flat:
             axes = figure.subplots()
             image = draw_triangles(axes, colour, mesh, norm, places)
-            rim = mesh.points[mesh.topology.facets[:, mesh.topology.boundary_facets()].T]
+            rim = mesh.nodes[outlines(mesh, mesh.topology.boundary_facets())]
             axes.add_collection(LineCollection(rim, colors="0.55", linewidths=0.8, zorder=0))
             axes.autoscale_view()
         else:

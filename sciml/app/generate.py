@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sciml.app.console import progress_line
 from sciml.app.record import versions
 from sciml.core.errors import InputError
-from sciml.core.problem.mesh import PLURALS
 from sciml.core.run.serialise import dump
 from sciml.datasets.loader import Shards
 from sciml.datasets.samples import SPLITS
@@ -156,7 +155,7 @@ def _place(folder: Path, reader: Shards) -> dict[str, str]:
     """The resolutions, or the mesh."""
     if reader.mesh is not None:
         mesh = reader.mesh.mesh
-        what = f"{mesh.element} {PLURALS[mesh.dimension]}"
+        what = f"{mesh.element} {mesh.kind.plural}"
         return {"mesh": f"{mesh.shape[0]:,} nodes, {len(mesh.cells):,} {what}"}
     coarser = sorted(place.name.removeprefix("at-") for place in folder.glob("at-*"))
     own = "x".join(str(len(axis)) for axis in reader.axes)

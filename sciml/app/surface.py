@@ -1,9 +1,9 @@
 """The surface of a solid mesh as small triangles with a value at every corner.
 
 A mesh is cut through its middle y by a plane, so that the inside is seen: triangles of the boundary
-are clipped there, tetrahedra leave their sections, and a value on an edge is interpolated between
-its ends. Where triangles are few they are halved along every side, so that colours pass from one
-to the next.
+are clipped there, the tetrahedra that fill it leave their sections, and a value on an edge is
+interpolated between its ends. Where triangles are few they are halved along every side, so that
+colours pass from one to the next.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sciml.core.problem.cells import FACETS
 from sciml.core.problem.mesh import Mesh
 
 _SMALL = 4000  # triangles that are enough for colours to look smooth
@@ -30,9 +31,9 @@ def surface(
     """
     places = mesh.nodes if points is None else points
     facets = mesh.topology.boundary_facets()
-    nodes = mesh.facet_nodes(facets)
-    if mesh.degree == 2:
-        nodes = np.concatenate([nodes[:, part] for part in _PARTS])
+    nodes, kind = mesh.facet_nodes(facets), FACETS[len(mesh.topology.facets)]
+    for parts in (kind.children if mesh.degree == 2 else (), kind.simplices):
+        nodes = np.concatenate([nodes[:, part] for part in parts]) if parts else nodes
     nodal = len(values) == len(mesh.nodes)
     if nodal:
         shown = values[nodes]
@@ -42,12 +43,12 @@ def surface(
     corners = places[nodes]
     if cut:
         height = (places[:, 1].min() + places[:, 1].max()) / 2
-        inside = values[mesh.cells] if nodal else np.repeat(values[:, None], 4, axis=1)
-        parts = [
-            _clipped(corners, shown, height),
-            _section(places[mesh.cells], inside, height),
-        ]
-        corners, shown = _joined(parts)
+        within = mesh.kind.simplices
+        solid = np.concatenate([mesh.cells[:, part] for part in within])
+        filled = np.repeat(np.tile(values[: len(mesh.cells)], len(within))[:, None], 4, axis=1)
+        inside = values[solid] if nodal else filled
+        halves = [_clipped(corners, shown, height), _section(places[solid], inside, height)]
+        corners, shown = _joined(halves)
     for _ in range(_HALVINGS):
         if len(corners) >= _SMALL:
             break

@@ -97,13 +97,13 @@ estimates_memory: Dispatch[int] = Dispatch("measured")
 accompanies: Dispatch[dict[str, torch.Tensor]] = Dispatch("accompanied")
 # (problem, parameters): the StrongForm.
 states_at_points: Dispatch[Any] = Dispatch("solved")
-# (problem, on, quantity): a function from the value on the place, and the time, to a Measurement.
+# (problem, on): how quantities of an answer are measured, a Prepare; what they share is made once.
 measures: Dispatch[Any] = Dispatch("asked for quantities")
 # (problem, on, value): the energy that the body stores, shape batch.
 stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
 # (problem, on): by name how fields are derived from an answer, Derivations.
 derives: Dispatch[Any] = Dispatch("differentiated")
-# The same, of forces alone, where they are not among them.
+# As measures, of forces alone, where they are not among them.
 forces: Dispatch[Any] = Dispatch("asked for forces")
 # (problem, on, value, points): the value at points between the place's own.
 samples: Dispatch[torch.Tensor] = Dispatch("sampled")

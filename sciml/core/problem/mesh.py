@@ -1,10 +1,14 @@
-"""Unstructured meshes of straight-sided simplices: intervals, triangles, tetrahedra.
+"""Unstructured meshes: intervals, triangles, quadrilaterals, tetrahedra, hexahedra.
 
-On every element the solution is a polynomial of degree 1 (P1, a value at every vertex) or 2 (P2, at
-every edge's middle too). The *nodes*, where values live, are the vertices in their order, then,
-for P2, the middles. Elements, quadrature, edges and the search for points are scikit-fem's
-(Gustafsson and McBain 2020). A :class:`Geometry`, a shape in a few numbers, is meshed by Gmsh
-(Geuzaine and Remacle 2009), which is an extra: ``pip install sciml-pde[gmsh]``.
+On every simplex the solution is a polynomial of degree 1 (P1, a value at every vertex) or 2 (P2, at
+every edge's middle too); on quadrilaterals and hexahedra of that degree along each axis (Q1, Q2).
+The *nodes*, where values live, are the vertices in their order, then the middles of edges, facets
+and elements. Where these do not lie midway the elements are curved: of degree 2 such a mesh is
+isoparametric, its elements the images of the reference element under the polynomials of the
+solution (Ciarlet and Raviart 1972); of degree 1 its elements are those between the vertices.
+Elements, quadrature, edges and the search for points are scikit-fem's (Gustafsson and McBain 2020).
+A :class:`Geometry`, a shape in a few numbers, is meshed by Gmsh (Geuzaine and Remacle 2009), which
+is an extra: ``pip install sciml-pde[gmsh]``.
 """
 
 from __future__ import annotations
@@ -13,34 +17,46 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from sciml.core.errors import InputError
+from sciml.core.problem.cells import FACETS, KINDS, Kind, kind_of, plurals
 from sciml.core.problem.grid import AXES, SIDES
 
 if TYPE_CHECKING:
     import skfem
     import torch
 
-Element = Literal["P1", "P2"]
-PLURALS = {1: "intervals", 2: "triangles", 3: "tetrahedra"}
+Element = Literal["P1", "P2", "Q1", "Q2"]
 MEASURES = {1: "length", 2: "area", 3: "volume"}
 # A volume below this fraction of the longest edge's power is rounding.
 _FLAT = 1e-12
+# Middles nearer to midway than this share of their edge are there but for rounding.
+MIDWAY = 1e-8
+# Curved elements are looked at on a lattice of this many points along each edge, so many at once.
+_LATTICE = 6
+_AT_ONCE = 1 << 13
+# Of reference coordinates: how far outside a point is still inside, by rounding and at a rim whose
+# curve is not the polynomial's.
+_OUTSIDE = 1e-3
 
 
 @dataclass(frozen=True, eq=False)
 class Mesh:
-    """Points, simplices and named parts of both; where an answer lives.
+    """Points, elements and named parts of both; where an answer lives.
 
-    ``points``: (n, d) float64. ``cells``: (m, d + 1) indices of points. ``subdomains``: indices of
-    cells by name. ``boundaries``: by name the vertices (k, d) of the facets; those that were not
-    named at all, where nothing is, are called ``boundary``. ``element``: P1 or P2. Elements
-    numbered clockwise are turned round. Raises InputError for flat or repeated elements, for facets
-    with more than two elements or two on the same side, and for facets that are no element's.
+    ``points``: (n, d) float64. ``cells``: (m, corners) indices of points, all of one kind, numbered
+    as VTK does. ``subdomains``: indices of cells by name. ``boundaries``: by name the vertices
+    (k, corners) of the facets; those that were not named at all, where nothing is, are called
+    ``boundary``. ``element``: P1 or P2, on quadrilaterals and hexahedra Q1 or Q2 (P1 there means
+    Q1). ``middles``: the nodes of the second order beyond the points, (nodes, d), where they do not
+    all lie midway; :meth:`curved` takes them element by element. ``axisymmetric``: the mesh is the
+    half section of a body of revolution, x the distance from its axis and y the place along it; all
+    integrals are of the whole revolution. Elements numbered clockwise are turned round. Raises
+    InputError for flat, folded or repeated elements, for facets with more than two elements or two
+    on the same side, and for facets that are no element's.
     """
 
     points: np.ndarray
@@ -48,17 +64,18 @@ class Mesh:
     subdomains: Mapping[str, np.ndarray] = field(default_factory=dict)
     boundaries: Mapping[str, np.ndarray] = field(default_factory=dict)
     element: Element = "P1"
+    middles: np.ndarray | None = None
+    axisymmetric: bool = False
 
     def __post_init__(self) -> None:
         points = np.ascontiguousarray(self.points, dtype=np.float64)
         cells = np.ascontiguousarray(self.cells, dtype=np.int64)
-        if self.element not in ("P1", "P2"):
-            raise InputError(f"unknown element '{self.element}'; known: P1, P2", "mesh.element")
         if points.ndim != 2 or not 1 <= points.shape[1] <= 3:
             raise InputError(f"points must be (n, d), d up to 3; got {list(points.shape)}", "mesh")
-        _check_cells(points, cells)
+        kind = _check_cells(points, cells)
+        object.__setattr__(self, "element", _element(self.element, kind))
         object.__setattr__(self, "points", points)
-        object.__setattr__(self, "cells", _oriented(points, cells))
+        object.__setattr__(self, "cells", _oriented(points, cells, kind))
         for name, members in self.subdomains.items():
             if len(members) and not 0 <= np.min(members) <= np.max(members) < len(cells):
                 raise InputError(f"subdomain '{name}' has elements that do not exist", "mesh")
@@ -78,20 +95,31 @@ class Mesh:
         self._check_sides()
         if not all(len(numbers) for numbers in self.facets.values()):
             raise InputError("a boundary is named but has no facets", "mesh")
+        self._check_middles()
+        if self.axisymmetric:
+            self._check_axis()
+
+    def _check_axis(self) -> None:
+        """InputError where the mesh is no half section."""
+        if self.dimension != 2:
+            raise InputError(
+                f"axisymmetric needs a mesh in the plane of x = r and y = z; this one has "
+                f"{self.dimension} dimensions",
+                "mesh.axisymmetric",
+            )
+        least = float(self.places(2)[:, 0].min())
+        if least < -_FLAT * float(np.ptp(self.points, axis=0).max()):
+            raise InputError(
+                f"axisymmetric: x is the distance from the axis and the mesh reaches "
+                f"x = {least:g}; keep the half with x >= 0, the axis at x = 0",
+                "mesh.axisymmetric",
+            )
 
     def _check_sides(self) -> None:
         """InputError where two elements lie on the same side of the facet they share."""
-        d, cells = self.dimension, self.cells.T
         sides = np.zeros(self.topology.facets.shape[1])
-        for corners, numbers in zip(
-            self.topology.elem.refdom.facets, self.topology.t2f, strict=True
-        ):
-            omitted = d * (d + 1) // 2 - sum(corners)
-            # The facet as this element's orientation has it, against the sorted one.
-            turns = np.full(cells.shape[1], omitted)
-            for a, b in combinations(corners, 2):
-                turns += cells[a] > cells[b]
-            np.add.at(sides, numbers, 1.0 - 2.0 * (turns % 2))
+        for corners, numbers in zip(self._outward, self.topology.t2f, strict=True):
+            sides += np.bincount(numbers, _turn(self.cells[:, corners], corners), len(sides))
         folded = np.flatnonzero(np.abs(sides) > 1)
         if len(folded):
             where = location(self.points, self.topology.facets[:, folded[0]])
@@ -101,15 +129,74 @@ class Mesh:
                 "mesh",
             )
 
+    def _check_middles(self) -> None:
+        """Keep middles only where some are not midway; InputError where an element folds."""
+        bent = np.arange(len(self.cells))
+        if self.middles is not None:
+            middles = np.ascontiguousarray(self.middles, dtype=np.float64)
+            straight = self._midway()
+            if middles.shape != straight.shape or not np.isfinite(middles).all():
+                raise InputError(
+                    f"middles must be finite, {list(straight.shape)}: a place for every node of "
+                    f"the second order; got {list(middles.shape)}",
+                    "mesh",
+                )
+            spans = np.concatenate(
+                [np.ptp(self.points[p], axis=1).max(axis=1) for p in self.parents]
+            )
+            off = np.abs(middles - straight).max(axis=1) > MIDWAY * spans
+            object.__setattr__(self, "middles", middles if off.any() else None)
+            added = nodes_of(self, 2)[:, self.kind.corners :] - len(self.points)
+            bent = np.flatnonzero(off[added].any(axis=1))
+        if not self.kind.simplex or self.middles is not None:
+            self._check_folds(bent)
+
+    def _check_folds(self, among: np.ndarray) -> None:
+        """InputError where det J of the elements ``among`` vanishes or changes its sign."""
+        d, folded = self.dimension, []
+        shape = Shape(self, 1 if self.middles is None else 2)
+        ticks = [np.linspace(0, 1, _LATTICE + 1)] * d
+        lattice = np.stack([g.ravel() for g in np.meshgrid(*ticks)])
+        if self.kind.simplex:
+            lattice = lattice[:, lattice.sum(axis=0) < 1 + _FLAT]
+        slopes = basis_at(shape.element, lattice)[1]
+        for first in range(0, len(among), _AT_ONCE):
+            part = among[first : first + _AT_ONCE]
+            places = shape.places[shape.nodes[part]]
+            J = np.einsum("kia,qil->kqal", places, slopes)
+            size = np.ptp(places, axis=1).max(axis=1)
+            least = determinants(J.reshape(-1, d, d)).reshape(len(part), -1).min(axis=1)
+            folded.append(part[least <= _FLAT * size**d])
+        wrong = np.concatenate(folded)
+        if len(wrong):
+            raise InputError(
+                f"element {wrong[0]} {location(self.points, self.cells[wrong[0]])} is folded: "
+                f"{'it is not convex' if self.middles is None else 'its curved sides cross'} "
+                f"({len(wrong)} such elements)",
+                "mesh",
+            )
+
     @property
     def dimension(self) -> int:
         """Number of space dimensions, 1 to 3."""
         return int(self.points.shape[1])
 
     @property
+    def kind(self) -> Kind:
+        """Of which kind the elements are."""
+        kind = kind_of(self.dimension, self.cells.shape[1])
+        assert kind is not None
+        return kind
+
+    @property
     def degree(self) -> int:
         """1 or 2, the polynomials' degree."""
         return int(self.element[1])
+
+    @property
+    def affine(self) -> bool:
+        """Whether every element is an affine image of the reference element."""
+        return self.kind.simplex and (self.middles is None or self.degree == 1)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -119,30 +206,94 @@ class Mesh:
     @cached_property
     def nodes(self) -> np.ndarray:
         """Where the values live, (nodes, d) float64."""
-        if self.degree == 1:
+        return self.places(self.degree)
+
+    def places(self, degree: int) -> np.ndarray:
+        """Where the nodes of polynomials of ``degree`` lie, (nodes, d)."""
+        if degree == 1:
             return self.points
-        pairs = self.edge_ends()
-        return np.concatenate([self.points, self.points[pairs].mean(axis=0)])
+        middles = self._midway() if self.middles is None else self.middles
+        return np.concatenate([self.points, middles])
+
+    def _midway(self) -> np.ndarray:
+        """The second order's nodes of straight elements."""
+        return np.concatenate([self.points[p].mean(axis=1) for p in self.parents])
 
     @cached_property
     def cell_nodes(self) -> np.ndarray:
         """The nodes of every element, (m, nodes per element), in scikit-fem's order."""
-        from skfem.assembly.dofs import Dofs
+        return nodes_of(self, self.degree)
 
-        return np.ascontiguousarray(Dofs(self.topology, reference(self)).element_dofs.T)
+    @cached_property
+    def parents(self) -> tuple[np.ndarray, ...]:
+        """The vertices (k, 2), (k, 4) or (k, 8) between which the second order's nodes lie.
+
+        Those of edges, of hexahedra's facets, of quadrilaterals and hexahedra themselves.
+        """
+        d, found = self.dimension, []
+        for first, _ in self.kind.groups:
+            size = len(self.kind.middles[first])
+            if size == self.kind.corners:
+                found.append(self.cells)
+            elif size == 2 and d == 3:
+                found.append(self.topology.edges.T)
+            else:
+                found.append(self.topology.facets.T)
+        return tuple(found)
+
+    def curved(self, places: np.ndarray) -> Mesh:
+        """The mesh with the second order's nodes at ``places`` (m, nodes, d), by element.
+
+        They stand in VTK's order; where a place is not finite the node lies midway. Raises
+        InputError where elements that share a node have it in different places.
+        """
+        middles, taken, start = self._midway(), [], 0
+        for (first, last), parents in zip(self.kind.groups, self.parents, strict=True):
+            count = last - first
+            if parents is self.cells:
+                numbers = np.arange(len(self.cells))
+            else:
+                rows = [self.cells[:, self.kind.middles[k]] for k in range(first, last)]
+                wanted = np.sort(np.stack(rows, axis=1), axis=2)
+                numbers = self._find(wanted.reshape(-1, wanted.shape[2]), parents)
+            given = places[:, first:last].reshape(len(self.cells) * count, -1)
+            known = np.isfinite(given).all(axis=1)
+            middles[start + numbers[known]] = given[known]
+            taken.append((start + numbers[known], given[known]))
+            start += len(parents)
+        for index, given in taken:
+            gap = np.abs(middles[index] - given).max(axis=1)
+            if len(gap) and gap.max() > 1e-6 * np.ptp(self.points, axis=0).max():
+                worst = int(index[gap.argmax()])
+                where = location(middles, np.array([worst]))
+                raise InputError(f"elements that meet {where} do not agree on their side", "mesh")
+        return replace(self, middles=middles)
 
     @cached_property
     def topology(self) -> skfem.Mesh:
         """The mesh as scikit-fem has it: facets, edges and how they hang together."""
         import skfem
 
-        kind = {1: skfem.MeshLine, 2: skfem.MeshTri, 3: skfem.MeshTet}[self.dimension]
-        return kind(
+        made = {
+            "line": skfem.MeshLine,
+            "triangle": skfem.MeshTri,
+            "quad": skfem.MeshQuad,
+            "tetra": skfem.MeshTet,
+            "hexahedron": skfem.MeshHex,
+        }[self.kind.files[0]]
+        return made(
             np.ascontiguousarray(self.points.T),
-            np.ascontiguousarray(self.cells.T),
+            np.ascontiguousarray(self.cells[:, self.kind.order].T),
             sort_t=False,
             validate=False,
         )
+
+    @property
+    def _outward(self) -> list[tuple[int, ...]]:
+        """The corners of scikit-fem's facets of an element, turning outwards."""
+        kind = self.kind
+        given = [{kind.order[c] for c in facet} for facet in self.topology.elem.refdom.facets]
+        return [next(o for o in kind.outward if set(o) == facet) for facet in given]
 
     @cached_property
     def facets(self) -> Mapping[str, np.ndarray]:
@@ -169,11 +320,16 @@ class Mesh:
         corners: np.ndarray = self.topology.facets[:, facets].T
         if self.degree == 1 or self.dimension == 1:
             return corners
+        vertices = len(self.points)
         if self.dimension == 2:
-            return np.column_stack([corners, len(self.points) + facets])
-        pairs = np.stack([corners[:, [0, 1]], corners[:, [1, 2]], corners[:, [0, 2]]], axis=1)
+            return np.column_stack([corners, vertices + facets])
+        round_ = FACETS[corners.shape[1]].middles
+        pairs = np.stack([corners[:, pair] for pair in round_ if len(pair) == 2], axis=1)
         edges = self._find(np.sort(pairs, axis=2).reshape(-1, 2), self.topology.edges.T)
-        return np.concatenate([corners, len(self.points) + edges.reshape(-1, 3)], axis=1)
+        found = [corners, vertices + edges.reshape(len(corners), -1)]
+        if not self.kind.simplex:
+            found.append(vertices + self.topology.edges.shape[1] + facets[:, None])
+        return np.concatenate(found, axis=1)
 
     def coordinates(self) -> tuple[torch.Tensor, ...]:
         """Tensors x, y, z at the nodes, (nodes,) each, float64."""
@@ -194,56 +350,154 @@ class Mesh:
         found = order[np.minimum(place, len(order) - 1)]
         return np.where((np.sort(among[found], axis=1) == wanted).all(axis=1), found, -1)
 
-    def edge_ends(self) -> np.ndarray:
-        """The two ends of every edge, (2, edges), in the order of the P2 nodes."""
-        if self.dimension == 1:
-            return self.cells.T
-        ends: np.ndarray = self.topology.facets if self.dimension == 2 else self.topology.edges
-        return ends
+
+def _element(given: str, kind: Kind) -> str:
+    """The element that ``given`` means on this kind; InputError where it means none."""
+    if given in kind.elements:
+        return given
+    if given in ("P1", "P2"):
+        return kind.elements[int(given[1]) - 1]
+    known = " and ".join(kind.elements)
+    if given in ("Q1", "Q2"):
+        raise InputError(f"{kind.plural} have {known}; got '{given}'", "mesh.element")
+    raise InputError(
+        f"unknown element '{given}'; known: {', '.join(kind.elements)}", "mesh.element"
+    )
 
 
-# The children of a simplex by its vertices, then its edges' middles in scikit-fem's order.
-_CHILDREN = {
-    1: ((0, 2), (2, 1)),
-    2: ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5)),
-    3: (
-        *((0, 4, 6, 7), (4, 1, 5, 8), (6, 5, 2, 9), (7, 8, 9, 3)),
-        *((4, 9, 5, 8), (4, 9, 8, 7), (4, 9, 7, 6), (4, 9, 6, 5)),
-    ),
-}
+def _turn(rows: np.ndarray, corners: tuple[int, ...]) -> np.ndarray:
+    """Of facets by their vertices (k, corners) the sense in which they turn, 1 or -1."""
+    count = len(corners)
+    if count == 1:
+        return np.full(len(rows), 1.0 - 2.0 * corners[0])
+    if count == 2:
+        return np.where(rows[:, 0] < rows[:, 1], 1.0, -1.0)
+    least = rows.argmin(axis=1)
+    each = np.arange(len(rows))
+    ahead, behind = rows[each, (least + 1) % count], rows[each, (least - 1) % count]
+    return np.where(ahead < behind, 1.0, -1.0)
+
+
+def nodes_of(mesh: Mesh, degree: int) -> np.ndarray:
+    """The nodes of every element for polynomials of ``degree``, in scikit-fem's order."""
+    from skfem.assembly.dofs import Dofs
+
+    found = Dofs(mesh.topology, reference(mesh, degree)).element_dofs
+    return np.ascontiguousarray(found.T)
+
+
+def basis_at(element: skfem.Element, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The N basis functions at points X (d, Q) of the reference element, (Q, N), and their slopes.
+
+    The latter are (Q, N, d).
+    """
+    pairs = [element.lbasis(X, i) for i in range(element.doflocs.shape[0])]
+    values = np.stack([np.broadcast_to(v, X.shape[1:]) for v, _ in pairs], axis=-1)
+    slopes = np.stack([np.broadcast_to(g, X.shape) for _, g in pairs], axis=-1)
+    return values, slopes.transpose(1, 2, 0)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How a mesh's elements lie: x = sum_i places[nodes[:, i]] phi_i(X), of ``degree`` 1 or 2."""
+
+    mesh: Mesh
+    degree: int
+
+    @property
+    def element(self) -> skfem.Element:
+        """Whose basis functions the phi_i are."""
+        return reference(self.mesh, self.degree)
+
+    @cached_property
+    def nodes(self) -> np.ndarray:
+        """(m, N)."""
+        return nodes_of(self.mesh, self.degree)
+
+    @property
+    def places(self) -> np.ndarray:
+        """(nodes, d)."""
+        return self.mesh.places(self.degree)
+
+
+def shape_of(mesh: Mesh) -> Shape:
+    """That of the mesh's own elements: of its degree where it is curved, else of degree 1."""
+    return Shape(mesh, 1 if mesh.middles is None else mesh.degree)
 
 
 def refined(mesh: Mesh) -> Mesh:
-    """The mesh with every edge halved, its groups kept; sides that were straight stay so."""
+    """The mesh with every edge halved, its groups kept; sides keep the form that they had."""
     quadratic = replace(mesh, element="P2")
-    d, cells = mesh.dimension, quadratic.cell_nodes
-    children = np.concatenate([cells[:, child] for child in _CHILDREN[d]])
+    kind, d = mesh.kind, mesh.dimension
+    cells = quadratic.cell_nodes[:, vtk_order(quadratic)]
+    children = np.concatenate([cells[:, child] for child in kind.children])
     count = len(mesh.cells)
     subdomains = {
-        name: np.concatenate([np.asarray(m) + k * count for k in range(len(_CHILDREN[d]))])
+        name: np.concatenate([np.asarray(m) + k * count for k in range(len(kind.children))])
         for name, m in mesh.subdomains.items()
     }
     boundaries = {}
     for name, facets in mesh.facets.items():
         nodes = quadratic.facet_nodes(facets)
-        parts = ((0,),) if d == 1 else ((0, 2), (2, 1)) if d == 2 else _CHILDREN_OF_FACETS
+        parts = ((0,),) if d == 1 else FACETS[mesh.topology.facets.shape[0]].children
         boundaries[name] = np.concatenate([nodes[:, part] for part in parts])
-    return Mesh(quadratic.nodes, children, subdomains, boundaries, mesh.element)
+    finer = replace(
+        mesh,
+        points=quadratic.nodes,
+        cells=children,
+        subdomains=subdomains,
+        boundaries=boundaries,
+        middles=None,
+    )
+    if mesh.middles is None:
+        return finer
+    shape = Shape(mesh, 2)
+    corners = shape.element.doflocs[vtk_order(quadratic)]
+    places = []
+    for child in kind.children:
+        X = np.stack([corners[[child[c] for c in middle]].mean(axis=0) for middle in kind.middles])
+        values = basis_at(shape.element, X.T)[0]
+        places.append(np.einsum("qi,kia->kqa", values, shape.places[shape.nodes]))
+    return finer.curved(np.concatenate(places))
 
 
-_CHILDREN_OF_FACETS = ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5))
-
-
-def reference(mesh: Mesh) -> skfem.Element:
-    """scikit-fem's element of the mesh."""
+def reference(mesh: Mesh, degree: int | None = None) -> skfem.Element:
+    """scikit-fem's element of the mesh, or that of another degree."""
     import skfem
 
-    kinds: dict[int, tuple[Any, Any]] = {
-        1: (skfem.ElementLineP1, skfem.ElementLineP2),
-        2: (skfem.ElementTriP1, skfem.ElementTriP2),
-        3: (skfem.ElementTetP1, skfem.ElementTetP2),
+    kinds: dict[str, tuple[Any, Any]] = {
+        "line": (skfem.ElementLineP1, skfem.ElementLineP2),
+        "triangle": (skfem.ElementTriP1, skfem.ElementTriP2),
+        "quad": (skfem.ElementQuad1, skfem.ElementQuad2),
+        "tetra": (skfem.ElementTetP1, skfem.ElementTetP2),
+        "hexahedron": (skfem.ElementHex1, skfem.ElementHex2),
     }
-    return kinds[mesh.dimension][mesh.degree - 1]()
+    return kinds[mesh.kind.files[0]][(degree or mesh.degree) - 1]()
+
+
+def mesh_of(nodes: np.ndarray, cell_nodes: np.ndarray) -> Mesh:
+    """The mesh with these :attr:`Mesh.nodes` and :attr:`Mesh.cell_nodes`, without its names."""
+    d, count = nodes.shape[1], cell_nodes.shape[1]
+    kind = next(k for k in KINDS if k.dimension == d and count in k.counts)
+    corners = np.empty_like(cell_nodes[:, : kind.corners])
+    corners[:, list(kind.order)] = cell_nodes[:, : kind.corners]
+    points = nodes[: corners.max() + 1]
+    if count == kind.corners:
+        return Mesh(points, corners)
+    mesh = Mesh(points, corners, element="P2")
+    return mesh.curved(nodes[cell_nodes[:, vtk_order(mesh)[kind.corners :]]])
+
+
+def vtk_order(mesh: Mesh) -> np.ndarray:
+    """Where VTK's nodes of an element stand in ``cell_nodes``."""
+    places = reference(mesh).doflocs
+    corners = np.empty((mesh.kind.corners, mesh.dimension))
+    corners[list(mesh.kind.order)] = places[: mesh.kind.corners]
+    middles = [corners[list(m)].mean(axis=0) for m in mesh.kind.middles]
+    wanted = np.concatenate([corners, middles])[: len(places)]
+    gaps = np.abs(wanted[:, None] - places[None]).sum(axis=2)
+    order: np.ndarray = gaps.argmin(axis=1)
+    return order
 
 
 def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -255,13 +509,97 @@ def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tenso
     import torch
 
     where = np.atleast_2d(np.asarray(points, dtype=np.float64))
-    basis = skfem.Basis(mesh.topology, reference(mesh))
-    try:
-        probes = basis.probes(where.T)
-    except (ValueError, IndexError):
-        raise InputError("a point to sample at lies outside the mesh") from None
-    flat = value.detach().cpu().double().reshape(-1, mesh.shape[0]).numpy()
-    return torch.from_numpy((probes @ flat.T).T.copy()).reshape(*value.shape[:-1], len(where))
+    outside = InputError("a point to sample at lies outside the mesh")
+    values = value.cpu() if value.is_complex() else value.cpu().double()
+    if not mesh.affine:
+        owners, X = _inside(mesh, where)
+        if (owners < 0).any():
+            raise outside
+        shares = torch.from_numpy(basis_at(reference(mesh), X.T)[0].copy())
+        nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
+        sampled: torch.Tensor = (values[..., nodes] * shares).sum(-1)
+        return sampled
+    where, known = _moved_inside(mesh, where)
+    if not known.all():
+        raise outside
+    probes = skfem.Basis(mesh.topology, reference(mesh)).probes(where.T)
+    entries = probes.tocoo()
+    row, column = (torch.from_numpy(v.astype(np.int64)) for v in (entries.row, entries.col))
+    parts = values[..., column] * torch.from_numpy(entries.data)
+    found = parts.new_zeros(*value.shape[:-1], len(where))
+    return found.index_add(-1, row, parts)
+
+
+def inside(mesh: Mesh, points: torch.Tensor) -> torch.Tensor:
+    """Which of ``points`` (n, d) lie in the mesh or on its boundary, (n,)."""
+    import torch
+
+    where = np.atleast_2d(np.asarray(points, dtype=np.float64))
+    if not mesh.affine:
+        return torch.from_numpy(_inside(mesh, where)[0] >= 0)
+    return torch.from_numpy(_moved_inside(mesh, where)[1])
+
+
+_ROUNDED = 1e-9  # in barycentric coordinates: points of a boundary lie a rounding outside
+
+
+def _moved_inside(mesh: Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, d), those on the boundary a rounding further inside, and which are in the mesh."""
+    finder = mesh.topology.element_finder()
+
+    def found(some: np.ndarray) -> bool:
+        try:
+            finder(*some.T)
+        except (ValueError, IndexError):
+            return False
+        return True
+
+    known = np.ones(len(points), dtype=bool)
+    if found(points):
+        return points, known
+    moved, corners = points.copy(), mesh.points[mesh.cells]
+    centres = corners.mean(1)
+    for k, point in enumerate(points):
+        if found(point[None]):
+            continue
+        near = np.argsort(np.square(centres - point).sum(1))[:32]
+        edges = (corners[near, 1:] - corners[near, :1]).swapaxes(1, 2)
+        inner = np.linalg.solve(edges, (point - corners[near, 0])[..., None])[..., 0]
+        least = np.minimum(inner.min(1), 1 - inner.sum(1))
+        best = int(least.argmax())
+        moved[k] += 10 * _ROUNDED * (centres[near[best]] - point)
+        known[k] = least[best] >= -_ROUNDED and found(moved[k : k + 1])
+    return moved, known
+
+
+def _inside(mesh: Mesh, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The elements that hold points (n, d), -1 where none does, and X there, by Newton's method."""
+    shape, d = shape_of(mesh), mesh.dimension
+    places = shape.places[shape.nodes]
+    low, high = places.min(axis=1), places.max(axis=1)
+    room = 0.25 * (high - low).max(axis=1, keepdims=True)
+    owners, found = np.full(len(where), -1), np.zeros_like(where)
+    centre = shape.element.doflocs[: mesh.kind.corners].mean(axis=0)
+    for n, x in enumerate(where):
+        near = np.flatnonzero(((x >= low - room) & (x <= high + room)).all(axis=1))
+        X, local = np.tile(centre, (len(near), 1)), places[near]
+        for _ in range(20):
+            values, slopes = basis_at(shape.element, X.T)
+            J = np.einsum("kia,kil->kal", local, slopes)
+            gap = x - np.einsum("ki,kia->ka", values, local)
+            # Far from its element a point has no X: those that run away are held near it.
+            sound = np.abs(determinants(J)) > 0
+            J[~sound] = np.eye(d)
+            X = np.clip(X + np.linalg.solve(J, gap[..., None])[..., 0], -1.0, 2.0)
+        beyond = np.maximum(-X.min(axis=1), X.max(axis=1) - 1)
+        if mesh.kind.simplex:
+            beyond = np.maximum(-X.min(axis=1), X.sum(axis=1) - 1)
+        values = basis_at(shape.element, X.T)[0]
+        gap = np.abs(x - np.einsum("ki,kia->ka", values, local)).max(axis=1)
+        beyond[gap > 1e-9 * np.ptp(local, axis=1).max(axis=1)] = np.inf
+        if len(near) and beyond.min() <= _OUTSIDE:
+            owners[n], found[n] = near[beyond.argmin()], X[beyond.argmin()]
+    return owners, found
 
 
 def location(points: np.ndarray, vertices: np.ndarray) -> str:
@@ -287,14 +625,15 @@ def determinants(J: np.ndarray) -> np.ndarray:
     return determinant
 
 
-def _check_cells(points: np.ndarray, cells: np.ndarray) -> None:
+def _check_cells(points: np.ndarray, cells: np.ndarray) -> Kind:
     d = points.shape[1]
     if not np.isfinite(points).all():
         first = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise InputError(f"point {first} of the mesh is not finite: {points[first]}", "mesh")
-    if cells.ndim != 2 or cells.shape[1] != d + 1 or not len(cells):
+    kind = kind_of(d, cells.shape[1]) if cells.ndim == 2 and len(cells) else None
+    if kind is None:
         raise InputError(
-            f"a mesh in {d} dimensions needs cells of {d + 1} vertices; got {list(cells.shape)}",
+            f"a mesh in {d} dimensions needs cells of {plurals(d)}; got {list(cells.shape)}",
             "mesh",
         )
     if cells.min() < 0 or cells.max() >= len(points):
@@ -314,12 +653,15 @@ def _check_cells(points: np.ndarray, cells: np.ndarray) -> None:
             f"{location(points, cells[first])} ({len(again)} duplicates)",
             "mesh",
         )
+    return kind
 
 
-def _oriented(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
-    """The cells with positive orientation; InputError for flat or inverted ones."""
+def _oriented(points: np.ndarray, cells: np.ndarray, kind: Kind) -> np.ndarray:
+    """The cells with positive orientation; InputError for flat ones."""
     d = points.shape[1]
-    edges = edge_vectors(points, cells)
+    # A quadrilateral or hexahedron is spanned by the edges from its first corner.
+    frame = cells if kind.simplex else cells[:, [0, 1, 3, 4][: d + 1]]
+    edges = edge_vectors(points, frame)
     volume = determinants(edges)
     longest = np.sqrt((edges**2).sum(axis=1).max(axis=1))
     flat = np.flatnonzero(np.abs(volume) <= _FLAT * longest**d)
@@ -331,8 +673,10 @@ def _oriented(points: np.ndarray, cells: np.ndarray) -> np.ndarray:
         )
     inverted = volume < 0
     if inverted.any():
+        turned = {4: (0, 3, 2, 1), 8: (4, 5, 6, 7, 0, 1, 2, 3)}
+        order = (1, 0, *range(2, kind.corners)) if kind.simplex else turned[kind.corners]
         cells = cells.copy()
-        cells[inverted, :2] = cells[inverted, 1::-1]
+        cells[inverted] = cells[inverted][:, order]
     return cells
 
 
@@ -415,7 +759,8 @@ class Geometry:
     ``rectangle`` and ``box`` reach from ``lower`` to ``upper``, their sides called ``left``,
     ``right``, ``bottom``, ``top``, ``back``, ``front``; ``disk`` and ``ball`` have ``centre`` and
     ``radius``, their rim called ``boundary``. ``size``: the elements' edge length.
-    ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1.
+    ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1. Elements
+    of P2 have curved sides on circles and spheres. ``axisymmetric``: see :class:`Mesh`.
     """
 
     size: float
@@ -426,6 +771,7 @@ class Geometry:
     radius: float | None = None
     holes: tuple[Hole, ...] = ()
     element: Element | None = None
+    axisymmetric: bool = False
 
     def __post_init__(self) -> None:
         d = self.dimension
@@ -465,8 +811,12 @@ class Geometry:
         """2 or 3."""
         return 2 if self.shape in ("rectangle", "disk") else 3
 
-    def mesh(self) -> Mesh:
-        """The mesh, made anew; raises InputError where gmsh is missing or cannot mesh the shape."""
+    def mesh(self, suited: Element = "P1") -> Mesh:
+        """The mesh, made anew; ``suited``: its element unless one is stated.
+
+        Of the second order its sides follow the circles. Raises InputError where gmsh is missing or
+        cannot mesh the shape.
+        """
         try:
             import gmsh
         except (ImportError, OSError) as error:
@@ -483,7 +833,8 @@ class Geometry:
             gmsh.model.add("sciml")
             self._draw(gmsh)
             gmsh.model.mesh.generate(self.dimension)
-            return self._collect(gmsh)
+            gmsh.model.mesh.setOrder(2)
+            return self._collect(gmsh, self.element or suited)
         except Exception as error:
             if isinstance(error, InputError):
                 raise
@@ -518,26 +869,31 @@ class Geometry:
             return int(shapes.addDisk(x, y, 0.0, r, r))
         return int(shapes.addSphere(*circle))
 
-    def _collect(self, gmsh: Any) -> Mesh:
+    def _collect(self, gmsh: Any, element: Element) -> Mesh:
         d = self.dimension
         tags, flat, _ = gmsh.model.mesh.getNodes()
         where = np.zeros((int(tags.max()) + 1, d))
         where[tags.astype(np.int64)] = np.asarray(flat).reshape(-1, 3)[:, :d]
-        kind = {2: (1, 2), 3: (2, 4)}[d]
-        _, nodes = gmsh.model.mesh.getElementsByType(kind[1])
-        used = np.unique(nodes.astype(np.int64))
+        # Gmsh's numbers of lines, triangles and tetrahedra of the second order, and their nodes.
+        (facet, size), (cell, count) = {2: ((8, 3), (9, 6)), 3: ((9, 6), (11, 10))}[d]
+        _, flat_nodes = gmsh.model.mesh.getElementsByType(cell)
+        whole = flat_nodes.astype(np.int64).reshape(-1, count)
+        if d == 3:
+            whole = whole[:, [0, 1, 2, 3, 4, 5, 6, 7, 9, 8]]
+        nodes = whole[:, : d + 1]
+        used = np.unique(nodes)
         number = np.full(len(where), -1, dtype=np.int64)
         number[used] = np.arange(len(used))
         kept = where[used]
         named: dict[str, list[np.ndarray]] = {}
         for entity in gmsh.model.getEntities(d - 1):
-            _, facets = gmsh.model.mesh.getElementsByType(kind[0], entity[1])
-            rows = number[facets.astype(np.int64)].reshape(-1, d)
+            _, facets = gmsh.model.mesh.getElementsByType(facet, entity[1])
+            rows = number[facets.astype(np.int64).reshape(-1, size)[:, :d]]
             if len(rows):
                 named.setdefault(self._name(kept[rows]), []).append(rows)
-        cells = number[nodes.astype(np.int64)].reshape(-1, d + 1)
         boundaries = {name: np.concatenate(rows) for name, rows in named.items()}
-        return Mesh(kept, cells, {}, boundaries, self.element or "P1")
+        mesh = Mesh(kept, number[nodes], {}, boundaries, element, axisymmetric=self.axisymmetric)
+        return mesh.curved(where[whole[:, d + 1 :]]) if mesh.degree == 2 else mesh
 
     def _name(self, corners: np.ndarray) -> str:
         """The boundary that facets with these vertices (k, d, d) lie on."""

@@ -10,7 +10,8 @@ of either have names, and a cell may belong to several:
   the array ``part`` is 3 are ``part_3``; 0 means none. Gmsh's groups that meshio wrote there are
   ``tag_7``.
 
-Points that no element uses are left out. Quadratic cells give their corners, if they are straight.
+Points that no element uses are left out. Cells of the second order give their corners, and where
+they are curved the places of their other nodes too.
 A solution's mesh is a group of its HDF5 file, and VTK's unstructured grid for ParaView.
 A file that names data elsewhere is refused where they lie outside its folder.
 """
@@ -22,7 +23,7 @@ import warnings
 import xml.etree.ElementTree
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ import numpy as np
 
 from sciml.core.disk import as_attribute, check_xml, refuse_links
 from sciml.core.errors import InputError
-from sciml.core.problem.mesh import Element, Mesh, joined
+from sciml.core.problem.cells import KINDS, Kind
+from sciml.core.problem.mesh import MIDWAY, Element, Mesh, joined, vtk_order
 
 if TYPE_CHECKING:
     import h5py
@@ -51,21 +53,11 @@ SUFFIXES = (
     ".su2",
 )
 # Cells by meshio's name: dimension and number of corners. Vertices are read and left alone.
-_KINDS = {
-    "vertex": (0, 1),
-    "line": (1, 2),
-    "line3": (1, 2),
-    "triangle": (2, 3),
-    "triangle6": (2, 3),
-    "tetra": (3, 4),
-    "tetra10": (3, 4),
+_KINDS = {"vertex": (0, 1)} | {
+    name: (kind.dimension, kind.corners) for kind in KINDS for name in kind.files
 }
-# The corners between which each further node of a quadratic cell lies.
-_MIDDLES = {
-    "line3": [(0, 1)],
-    "triangle6": [(0, 1), (1, 2), (0, 2)],
-    "tetra10": [(0, 1), (1, 2), (0, 2), (0, 3), (1, 3), (2, 3)],
-}
+# Of the second order without the nodes inside their facets and themselves.
+_INCOMPLETE = ("quad8", "hexahedron20")
 # Gmsh's numbers of element types: meshio's name, and the number of nodes.
 _GMSH = {
     15: ("vertex", 1),
@@ -79,8 +71,19 @@ _GMSH = {
     10: ("quad9", 9),
     16: ("quad8", 8),
     5: ("hexahedron", 8),
+    12: ("hexahedron27", 27),
+    17: ("hexahedron20", 20),
     6: ("wedge", 6),
     7: ("pyramid", 5),
+}
+# Where VTK's nodes stand among Gmsh's.
+_ORDERS = {
+    "tetra10": [0, 1, 2, 3, 4, 5, 6, 7, 9, 8],
+    "hexahedron27": [
+        *range(9),
+        *(11, 13, 9, 16, 18, 19, 17, 10, 12, 14, 15),
+        *(22, 23, 21, 24, 20, 25, 26),
+    ],
 }
 # Arrays that meshio or Gmsh write beside the groups.
 _IGNORED = (
@@ -103,22 +106,27 @@ _STATEMENTS = {
 class MeshFile:
     """A mesh in a file.
 
-    ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1.
+    ``element``: P1 or P2, on quadrilaterals and hexahedra Q1 or Q2; by default P2 where the file
+    has curved elements, else what suits the equation: P2 for elasticity, else P1.
     ``merge``: points nearer to each other than this length are made one, so that parts that were
-    meshed apart hang together.
+    meshed apart hang together. ``axisymmetric``: the mesh is revolved about x = 0, see
+    :class:`Mesh`.
     """
 
     file: str
     element: Element | None = None
     merge: float | None = None
+    axisymmetric: bool = False
 
     def __post_init__(self) -> None:
         if self.merge is not None and not 0 < self.merge < float("inf"):
             raise InputError(f"merge is a positive length; got {self.merge:g}", "mesh.merge")
 
-    def mesh(self) -> Mesh:
-        """The mesh, read anew."""
-        return read_mesh(self.file, self.element or "P1", self.merge)
+    def mesh(self, suited: Element = "P1") -> Mesh:
+        """The mesh, read anew; ``suited``: the element of a straight one unless one is stated."""
+        mesh = read_mesh(self.file, self.element or suited, self.merge)
+        mesh = _of_second_order(mesh) if self.element is None else mesh
+        return replace(mesh, axisymmetric=True) if self.axisymmetric else mesh
 
 
 @dataclass(frozen=True)
@@ -130,14 +138,21 @@ class _Content:
     groups: dict[str, list[np.ndarray]]
 
 
-def read_mesh(path: str | Path, element: Element = "P1", merge: float | None = None) -> Mesh:
+def _of_second_order(mesh: Mesh) -> Mesh:
+    """With the second order's polynomials where its elements are curved."""
+    return mesh if mesh.middles is None or mesh.degree == 2 else replace(mesh, element="P2")
+
+
+def read_mesh(path: str | Path, element: Element | None = None, merge: float | None = None) -> Mesh:
     """The mesh in a file of one of ``SUFFIXES``, with its named groups.
 
     A mesh of triangles in a plane z = const is two-dimensional, one of lines along x
-    one-dimensional. ``merge``: see :class:`MeshFile`. Raises InputError for a missing or unreadable
-    file, elements other than intervals, triangles and tetrahedra, curved or mixed ones, cells of
-    points that do not exist, and for what :class:`Mesh` refuses.
+    one-dimensional. ``element``, ``merge``: see :class:`MeshFile`. Raises InputError for a missing
+    or unreadable file, elements of other kinds or of several, cells of points that do not exist,
+    and for what :class:`Mesh` refuses.
     """
+    if element is None:
+        return _of_second_order(read_mesh(path, "P1", merge))
     path = Path(path)
     check_suffix(path, "mesh.file")
     if not path.is_file():
@@ -148,7 +163,11 @@ def read_mesh(path: str | Path, element: Element = "P1", merge: float | None = N
     if unknown:
         raise InputError(
             f"{path.name} has elements that are not supported: {', '.join(unknown)}; "
-            "use intervals, triangles or tetrahedra",
+            + (
+                "write all nodes of the second order: Mesh.SecondOrderIncomplete = 0 in Gmsh"
+                if set(unknown) <= set(_INCOMPLETE)
+                else "use intervals, triangles, quadrilaterals, tetrahedra or hexahedra"
+            ),
             "mesh.file",
         )
     d = max((_KINDS[kind][0] for kind, data in blocks if len(data)), default=0)
@@ -156,12 +175,12 @@ def read_mesh(path: str | Path, element: Element = "P1", merge: float | None = N
         raise InputError(f"{path.name} has no elements", "mesh.file")
     points = content.points
     _check_numbers(points, blocks, path)
-    _check_straight(points, blocks)
+    kind = _one_kind(blocks, d, path)
     dimensions = [_KINDS[kind][0] if kind in _KINDS else -1 for kind, _ in blocks]
     corners = [data[:, : _KINDS.get(kind, (0, 0))[1]] for kind, data in blocks]
-    cells = np.concatenate([c for c, n in zip(corners, dimensions, strict=True) if n == d])
+    whole = np.concatenate([c for c, n in zip(corners, dimensions, strict=True) if n == d])
     used = np.zeros(len(points), dtype=bool)
-    used[cells] = True
+    used[whole] = True
     renumber = np.where(used, np.cumsum(used) - 1, -1)
     facets = {
         name: renumber[found]
@@ -180,11 +199,23 @@ def read_mesh(path: str | Path, element: Element = "P1", merge: float | None = N
         for name, members in content.groups.items()
         if len(found := _numbers(dimensions, corners, members, d))
     }
-    cells, subdomains = _once(renumber[cells], subdomains)
-    flat = _flat(points[used], d, path)
+    cells, subdomains, kept = _once(renumber[whole], subdomains)
+    middles = [
+        data[:, kind.corners :]
+        if data.shape[1] == kind.counts[1]
+        else np.full((len(data), len(kind.middles)), -1)
+        for (_, data), n in zip(blocks, dimensions, strict=True)
+        if n == d
+    ]
+    numbers = np.concatenate(middles)[kept]
+    every = used.copy()
+    every[numbers[numbers >= 0]] = True
+    flat = _flat(points[every], d, path)[used[every]]
     if merge is not None:
         flat, cells, boundaries = joined(flat, cells, boundaries, merge)
-    return Mesh(flat, cells, subdomains, boundaries, element)
+    mesh = Mesh(flat, cells, subdomains, boundaries, element)
+    places = np.where(numbers[..., None] < 0, np.nan, points[numbers][..., :d])
+    return mesh.curved(places) if _bent(points, whole[kept], places, kind) else mesh
 
 
 def check_suffix(path: Path, key: str | None = None) -> None:
@@ -201,13 +232,17 @@ def check_suffix(path: Path, key: str | None = None) -> None:
 
 def _once(
     cells: np.ndarray, subdomains: dict[str, np.ndarray]
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Cells that MSH 2.2 repeats for each of their groups, once; what has one group stays."""
+) -> tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]:
+    """Cells that MSH 2.2 repeats for each of their groups, once; what has one group stays.
+
+    Last the numbers of the cells that are kept.
+    """
     order = np.sort(cells, axis=1)
     _, first, inverse = np.unique(order, axis=0, return_index=True, return_inverse=True)
     inverse = inverse.ravel()
+    every = np.arange(len(cells))
     if len(first) == len(cells):
-        return cells, subdomains
+        return cells, subdomains, every
     groups = np.zeros((len(cells), len(subdomains)), dtype=bool)
     for column, members in enumerate(subdomains.values()):
         groups[members, column] = True
@@ -216,12 +251,13 @@ def _once(
     np.add.at(totals, inverse, groups)
     copies = np.bincount(inverse)
     if (totals > 1).any() or (copies > np.maximum(totals.sum(axis=1), 1)).any():
-        return cells, subdomains
+        return cells, subdomains, every
     kept = np.sort(first)
     place = np.empty(len(cells), dtype=np.int64)
     place[kept] = np.arange(len(kept))
     number = place[first[inverse]]
-    return cells[kept], {name: np.unique(number[found]) for name, found in subdomains.items()}
+    named = {name: np.unique(number[found]) for name, found in subdomains.items()}
+    return cells[kept], named, kept
 
 
 def _guarded(read: Callable[[Path], _Content], path: Path) -> _Content:
@@ -517,8 +553,8 @@ def _assembled(
             missing = nodes[ranked[place] != nodes][0]
             raise ValueError(f"an element names node {missing}, which does not exist")
         cells = order[place]
-        if kind == "tetra10":
-            cells = cells[:, [0, 1, 2, 3, 4, 5, 6, 7, 9, 8]]
+        if kind in _ORDERS:
+            cells = cells[:, _ORDERS[kind]]
         blocks.append((kind, cells))
         for tag in np.unique(physical[physical != 0]).tolist():
             d = _KINDS[kind][0] if kind in _KINDS else -1
@@ -702,18 +738,29 @@ def _check_numbers(points: np.ndarray, blocks: list[tuple[str, np.ndarray]], pat
             )
 
 
-def _check_straight(points: np.ndarray, blocks: list[tuple[str, np.ndarray]]) -> None:
-    for kind, data in blocks:
-        first = _KINDS[kind][1]
-        for column, (a, b) in enumerate(_MIDDLES.get(kind, ()), start=first):
-            ends = points[data[:, a]], points[data[:, b]]
-            gap = np.abs(points[data[:, column]] - (ends[0] + ends[1]) / 2).max(axis=1)
-            if (gap > 1e-8 * np.abs(ends[1] - ends[0]).max(axis=1)).any():
-                raise InputError(
-                    f"the mesh has curved elements ({kind}): only straight ones are supported; "
-                    "write linear elements and use element: P2",
-                    "mesh.file",
-                )
+def _one_kind(blocks: list[tuple[str, np.ndarray]], d: int, path: Path) -> Kind:
+    """Of which kind the elements in ``d`` dimensions are; InputError for several."""
+    found = [k for k in KINDS if any(name in k.files and len(data) for name, data in blocks)]
+    highest = [kind for kind in found if kind.dimension == d]
+    if len(highest) > 1:
+        listed = " and ".join(kind.plural for kind in highest)
+        raise InputError(
+            f"{path.name} has {listed}: a mesh has elements of one kind; in Gmsh recombine all "
+            "(Mesh.RecombineAll = 1, Mesh.SubdivisionAlgorithm) or none",
+            "mesh.file",
+        )
+    return highest[0]
+
+
+def _bent(points: np.ndarray, cells: np.ndarray, places: np.ndarray, kind: Kind) -> bool:
+    """Whether any of the second order's nodes does not lie midway between its corners."""
+    d = places.shape[2]
+    for column, corners in enumerate(kind.middles):
+        ends = points[cells[:, corners], :d]
+        gap = np.abs(places[:, column] - ends.mean(axis=1)).max(axis=1)
+        if (gap > MIDWAY * np.ptp(ends, axis=1).max(axis=1)).any():
+            return True
+    return False
 
 
 def _groups(raw: Any) -> dict[str, list[np.ndarray]]:
@@ -754,7 +801,7 @@ def _groups(raw: Any) -> dict[str, list[np.ndarray]]:
 def _gather(
     corners: list[np.ndarray], dimensions: list[int], members: list[np.ndarray], d: int
 ) -> np.ndarray:
-    rows = [c[m] for c, n, m in zip(corners, dimensions, members, strict=True) if n == d]
+    rows = [c[m] for c, n, m in zip(corners, dimensions, members, strict=True) if n == d and len(m)]
     return np.concatenate(rows) if rows else np.empty((0, d + 1), dtype=np.int64)
 
 
@@ -785,21 +832,17 @@ def _flat(points: np.ndarray, d: int, path: Path) -> np.ndarray:
     return np.ascontiguousarray(points[:, :d])
 
 
-# Per dimension and degree VTK's cell, and where its nodes stand in ours.
-_CELLS: dict[tuple[int, int], tuple[str, list[int]]] = {
-    (1, 1): ("line", [0, 1]),
-    (1, 2): ("line3", [0, 1, 2]),
-    (2, 1): ("triangle", [0, 1, 2]),
-    (2, 2): ("triangle6", [0, 1, 2, 3, 4, 5]),
-    (3, 1): ("tetra", [0, 1, 2, 3]),
-    (3, 2): ("tetra10", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
-}
-
-
 def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
-    """``points``, ``cells``, ``subdomains``, ``boundaries`` with their names, and ``element``."""
+    """``points``, ``cells``, ``subdomains``, ``boundaries`` with their names, and ``element``.
+
+    Of curved elements ``middles`` too.
+    """
     group.attrs["element"] = mesh.element
     group["points"], group["cells"] = mesh.points, mesh.cells
+    if mesh.middles is not None:
+        group["middles"] = mesh.middles
+    if mesh.axisymmetric:
+        group.attrs["axisymmetric"] = True
     for kind, named in (("subdomains", mesh.subdomains), ("boundaries", mesh.boundaries)):
         inner = group.create_group(kind)
         # Links would split a name at its slashes.
@@ -817,8 +860,15 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
         }
         for kind in ("subdomains", "boundaries")
     }
-    element: Element = "P2" if group.attrs["element"] == "P2" else "P1"
-    return Mesh(group["points"][()], group["cells"][()], **named, element=element)
+    middles = group["middles"][()] if "middles" in group else None
+    return Mesh(
+        group["points"][()],
+        group["cells"][()],
+        **named,
+        element=group.attrs["element"],
+        middles=middles,
+        axisymmetric=bool(group.attrs.get("axisymmetric", False)),
+    )
 
 
 def write_vtu(
@@ -835,7 +885,6 @@ def write_vtu(
     """
     import meshio
 
-    kind, order = _CELLS[mesh.dimension, mesh.degree]
     points = np.zeros((len(mesh.nodes), 3))
     points[:, : mesh.dimension] = mesh.nodes
     at_nodes = {k: v.T.copy() for k, v in arrays.items() if v.shape[-1] == len(points)}
@@ -847,7 +896,7 @@ def write_vtu(
         at_cells.setdefault(name, [mask])
     out = meshio.Mesh(
         points,
-        [(kind, mesh.cell_nodes[:, order])],
+        [(mesh.kind.files[mesh.degree - 1], mesh.cell_nodes[:, vtk_order(mesh)])],
         point_data={as_attribute(name): values for name, values in at_nodes.items()},
         cell_data={as_attribute(name): values for name, values in at_cells.items()},
     )

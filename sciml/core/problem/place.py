@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Geometry, Mesh
@@ -48,7 +46,7 @@ def placed(
         return (grid or points).bind(problem.box)  # type: ignore[union-attr]
     source = mesh or geometry
     assert source is not None
-    return replace(source, element=source.element or problem.equation.element).mesh()
+    return source.mesh(problem.equation.element)
 
 
 def discrete(on: Grid | Mesh | Points) -> Grid | Mesh:

@@ -202,7 +202,13 @@ class Problem:
     @property
     def form(self) -> Equation:
         """The equation where it is of the coefficient form; raises InputError for another."""
-        return self.equation_as(Equation)
+        form = self.equation_as(Equation)
+        if form.flux is not None:
+            raise InputError(
+                "an equation given by its flux is solved on a mesh; elsewhere write K, b, c and f",
+                "problem.equation.flux",
+            )
+        return form
 
     @property
     def linear(self) -> bool:
@@ -250,8 +256,8 @@ class Problem:
         condition = Condition(by_field=given) if isinstance(given, Mapping) else given
         if condition.by_field is None:
             return condition
-        key, own, known = f"problem.boundary.{side}", condition.by_field, self.unknowns
-        if not self.equation.own_conditions:
+        key, own, known = f"problem.boundary.{side}", condition.by_field, self.equation.conditioned
+        if not known:
             raise InputError(
                 f"conditions by field are for systems; '{self.equation.kind}' has one a side", key
             )

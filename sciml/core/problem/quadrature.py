@@ -1,9 +1,13 @@
 """Integrals over elements, facets and nodes of a mesh, by quadrature on the reference element.
 
-With x = p_0 + J X the map from the reference element, phi_i its basis functions and w_q, X_q its
-quadrature rule (both scikit-fem's),
+With x(X) the map from the reference element, J its derivative, phi_i the element's basis functions
+and w_q, X_q its quadrature rule (both scikit-fem's),
 
     int_e c phi_i phi_j  ~  sum_q (w_q |det J| c_q) phi_i(X_q) phi_j(X_q),    grad = J^-T grad_X.
+
+Integrals over an axisymmetric mesh are those of the whole revolution: 2 pi r stands beside |det J|.
+Of straight simplices x = p_0 + J X with one J for all points; of quadrilaterals, hexahedra and
+curved elements J differs from point to point.
 
 Every local integral is a product of what differs between the elements (the coefficient and J) with
 a table that does not, one matrix product for all elements, samples and quadrature points; so it is
@@ -12,6 +16,7 @@ linear, and differentiable, in the coefficient.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sciml.core.problem.cells import FACETS
 from sciml.core.problem.grid import AXES
-from sciml.core.problem.mesh import Mesh, edge_vectors, reference
+from sciml.core.problem.mesh import Mesh, basis_at, edge_vectors, reference, shape_of
 
 if TYPE_CHECKING:
     import skfem
@@ -45,9 +51,11 @@ class Tables:
 class Quadrature:
     """k elements, facets or nodes of a mesh, with where and how to integrate over them.
 
-    ``nodes`` (k, N) int64; ``scale`` (k,): |det J|; ``inverse`` (k, d, d): J^-1, of elements only;
-    ``points``: x, y, z of the quadrature points, (k, Q) each. ``normal``: of facets the unit normal
-    out of the mesh, (k, 1) each, by its names nx, ny, nz.
+    ``nodes`` (k, N) int64; ``scale`` (k, Q): |det J|; ``inverse`` (k, Q, d, d): J^-1, of elements
+    only; ``points``: x, y, z of the quadrature points, (k, Q) each. ``normal``: of facets the unit
+    normal out of the mesh, (k, Q) each, by its names nx, ny, nz. Where J is the same at all points
+    Q is 1 in ``scale``, ``inverse`` and ``normal``. ``around`` (k, Q): 2 pi r of an axisymmetric
+    mesh.
     """
 
     tables: Tables
@@ -56,11 +64,34 @@ class Quadrature:
     points: tuple[torch.Tensor, ...]
     inverse: torch.Tensor | None = None
     normal: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    around: torch.Tensor | None = None
+
+    @property
+    def density(self) -> torch.Tensor:
+        """What an integral over the reference element is multiplied by, (k, Q), Q 1 if constant."""
+        return self.scale if self.around is None else self.scale * self.around
 
     @property
     def measure(self) -> torch.Tensor:
-        """w_q |det J|, (k, Q)."""
-        return self.scale[:, None] * self.tables.weights
+        """w_q |det J|, (k, Q), of an axisymmetric mesh times 2 pi r."""
+        return self.density * self.tables.weights
+
+    def of(self, index: torch.Tensor) -> Quadrature:
+        """The elements or facets of these numbers alone."""
+        return Quadrature(
+            self.tables,
+            self.nodes[index],
+            self.scale[index],
+            tuple(axis[index] for axis in self.points),
+            None if self.inverse is None else self.inverse[index],
+            {name: n[index] for name, n in self.normal.items()},
+            None if self.around is None else self.around[index],
+        )
+
+    def mean(self, inner: torch.Tensor) -> torch.Tensor:
+        """The means over each, (*lead, k), of values (*lead, k, Q)."""
+        weights = self.tables.weights if self.density.shape[-1] == 1 else self.measure
+        return (inner * (weights / weights.sum(-1, keepdim=True))).sum(-1)
 
     def at_points(self, nodal: torch.Tensor) -> torch.Tensor:
         """Values (*lead, nodes of the mesh) at the quadrature points, (*lead, k, Q)."""
@@ -72,85 +103,135 @@ def tables(element: skfem.Element, degree: int) -> Tables:
     from skfem.quadrature import get_quadrature
 
     X, weights = get_quadrature(element, degree)
-    count = element.doflocs.shape[0]
-    pairs = [element.lbasis(X, i) for i in range(count)]
-    values = np.stack([np.broadcast_to(v, X.shape[1:]) for v, _ in pairs], axis=-1)
-    slopes = np.stack([np.broadcast_to(g, X.shape) for _, g in pairs], axis=-1)
+    values, slopes = basis_at(element, X)
     return Tables(
         torch.from_numpy(X.T.copy()),
         torch.from_numpy(np.asarray(weights, dtype=np.float64).copy()),
         torch.from_numpy(values.copy()),
-        torch.from_numpy(slopes.transpose(1, 2, 0).copy()),
+        torch.from_numpy(slopes.copy()),
     )
 
 
 def whole(mesh: Mesh, degree: int) -> Quadrature:
     """All elements of the mesh."""
     entries = tables(reference(mesh), degree)
-    J = torch.from_numpy(edge_vectors(mesh.points, mesh.cells))
-    start = torch.from_numpy(mesh.points[mesh.cells[:, 0]])
-    return Quadrature(
-        entries,
-        torch.from_numpy(mesh.cell_nodes.astype(np.int64)),
-        torch.linalg.det(J).abs(),
-        _mapped(start, J, entries.points),
-        torch.linalg.inv(J),
-    )
+    nodes = torch.from_numpy(mesh.cell_nodes.astype(np.int64))
+    if mesh.affine:
+        J = torch.from_numpy(edge_vectors(mesh.points, mesh.cells))
+        start = torch.from_numpy(mesh.points[mesh.cells[:, 0]])
+        x, J = _mapped(start, J, entries.points), J[:, None]
+        scale, around = torch.linalg.det(J).abs(), _around(mesh, x)
+        return Quadrature(entries, nodes, scale, x, torch.linalg.inv(J), around=around)
+    shape = shape_of(mesh)
+    basis = basis_at(shape.element, entries.points.numpy().T)
+    x, J = _bent(shape.places[shape.nodes], *basis)
+    scale, around = torch.linalg.det(J).abs(), _around(mesh, x)
+    return Quadrature(entries, nodes, scale, x, torch.linalg.inv(J), around=around)
+
+
+def _around(mesh: Mesh, x: tuple[torch.Tensor, ...]) -> torch.Tensor | None:
+    """2 pi r at points x, (k, Q)."""
+    return 2 * math.pi * x[0].abs() if mesh.axisymmetric else None
+
+
+def _bent(
+    places: np.ndarray, values: np.ndarray, slopes: np.ndarray
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """x, (k, Q) per axis, and J (k, Q, d, r), of the map with ``places`` (k, N, d)."""
+    x = torch.from_numpy(np.einsum("qi,kia->akq", values, places))
+    J = torch.from_numpy(np.einsum("qil,kia->kqal", slopes, places))
+    return tuple(axis.contiguous() for axis in x), J
 
 
 def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Quadrature:
-    """Numbered facets: points, edges or triangles."""
+    """Numbered facets: points, edges, triangles or quadrilaterals."""
+    if mesh.dimension == 1:
+        return _facets(mesh, facets, _POINT)
+    return _facets(mesh, facets, tables(_facet(mesh), degree))
+
+
+def at_facet_nodes(mesh: Mesh, facets: np.ndarray) -> Quadrature:
+    """Numbered facets with their own nodes for points, in the order of ``nodes``, and weights 1."""
+    if mesh.dimension == 1:
+        return _facets(mesh, facets, _POINT)
+    element = _facet(mesh)
+    X = torch.from_numpy(element.doflocs.copy())
+    values, slopes = basis_at(element, element.doflocs.T)
+    ones = torch.ones(len(X), dtype=torch.float64)
+    entries = Tables(X, ones, torch.from_numpy(values.copy()), torch.from_numpy(slopes.copy()))
+    return _facets(mesh, facets, entries)
+
+
+def _facet(mesh: Mesh, degree: int | None = None) -> skfem.Element:
+    """The element of the mesh's facets."""
     import skfem
 
+    kinds: dict[int, tuple[Any, Any]] = {
+        2: (skfem.ElementLineP1, skfem.ElementLineP2),
+        3: (skfem.ElementTriP1, skfem.ElementTriP2),
+        4: (skfem.ElementQuad1, skfem.ElementQuad2),
+    }
+    return kinds[mesh.topology.facets.shape[0]][(degree or mesh.degree) - 1]()
+
+
+def _facets(mesh: Mesh, facets: np.ndarray, entries: Tables) -> Quadrature:
     nodes = torch.from_numpy(mesh.facet_nodes(facets).astype(np.int64))
     corners = mesh.topology.facets[:, facets].T
     start = torch.from_numpy(mesh.points[corners[:, 0]])
     if mesh.dimension == 1:
-        one = torch.ones(1, dtype=torch.float64)
-        entries = Tables(one[:, None][:, :0], one, one[:, None], one[:, None, None][..., :0])
-        scale = torch.ones(len(nodes), dtype=torch.float64)
-        return Quadrature(
-            entries, nodes, scale, (start,), normal=_normal(mesh, facets, start, None)
-        )
-    kinds = {
-        2: (skfem.ElementLineP1, skfem.ElementLineP2),
-        3: (skfem.ElementTriP1, skfem.ElementTriP2),
-    }[mesh.dimension]
-    entries = tables(kinds[mesh.degree - 1](), degree)
-    J = torch.from_numpy(edge_vectors(mesh.points, corners))
+        scale = torch.ones(len(nodes), 1, dtype=torch.float64)
+        normal = _outward(mesh, facets, start, torch.ones_like(start)[:, None])
+        return Quadrature(entries, nodes, scale, (start,), normal=normal)
+    if mesh.affine or (mesh.middles is None and FACETS[corners.shape[1]].simplex):
+        J = torch.from_numpy(edge_vectors(mesh.points, corners))
+        scale = torch.linalg.det(J.mT @ J).sqrt()[:, None]
+        normal = _outward(mesh, facets, start, _across(J)[:, None])
+        x = _mapped(start, J, entries.points)
+        return Quadrature(entries, nodes, scale, x, None, normal, _around(mesh, x))
+    curved = mesh.middles is not None and mesh.degree == 2
+    rows = nodes.numpy() if curved else corners
+    basis = basis_at(_facet(mesh, 1 + curved), entries.points.numpy().T)
+    places = mesh.nodes[rows]
+    x, J = _bent(places, *basis)
     scale = torch.linalg.det(J.mT @ J).sqrt()
-    normal = _normal(mesh, facets, start, J)
-    return Quadrature(entries, nodes, scale, _mapped(start, J, entries.points), normal=normal)
+    middle = torch.from_numpy(places.mean(axis=1))
+    normal = _outward(mesh, facets, middle, _across(J))
+    return Quadrature(entries, nodes, scale, x, None, normal, _around(mesh, x))
 
 
-def _normal(
-    mesh: Mesh, facets: np.ndarray, start: torch.Tensor, J: torch.Tensor | None
+def _across(J: torch.Tensor) -> torch.Tensor:
+    """A vector at right angles to the columns of J (..., d, d - 1)."""
+    if J.shape[-1] == 1:
+        return torch.stack([J[..., 1, 0], -J[..., 0, 0]], -1)
+    found: torch.Tensor = torch.linalg.cross(J[..., 0], J[..., 1])
+    return found
+
+
+def _outward(
+    mesh: Mesh, facets: np.ndarray, start: torch.Tensor, across: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """The unit normals of facets, out of the element that each belongs to first.
 
-    ``start`` (k, d) a corner of each, ``J`` (k, d, d - 1) the edges from there.
+    ``start`` (k, d) a point of each, ``across`` (k, Q, d) at right angles to it, all on one side.
     """
-    if J is None:
-        normal = torch.ones_like(start)
-    elif J.shape[-1] == 1:
-        normal = torch.stack([J[:, 1, 0], -J[:, 0, 0]], -1)
-    else:
-        normal = torch.linalg.cross(J[..., 0], J[..., 1])
     cells = mesh.topology.t[:, mesh.topology.f2t[0, facets]]
     middle = torch.from_numpy(mesh.points[cells].mean(0))
-    outward = ((start - middle) * normal).sum(-1, keepdim=True).sign()
-    normal = outward * normal / normal.norm(dim=-1, keepdim=True)
-    return {f"n{axis}": n[:, None] for axis, n in zip(AXES, normal.unbind(-1), strict=False)}
+    ahead = across[:, 0] if across.shape[1] == 1 else across.mean(1)
+    outward = ((start - middle) * ahead).sum(-1, keepdim=True).sign()[:, None]
+    normal = outward * across / across.norm(dim=-1, keepdim=True)
+    return {f"n{axis}": n for axis, n in zip(AXES, normal.unbind(-1), strict=False)}
+
+
+_ONE = torch.ones(1, dtype=torch.float64)
+_POINT = Tables(_ONE[:, None][:, :0], _ONE, _ONE[:, None], _ONE[:, None, None][..., :0])
 
 
 def at_nodes(mesh: Mesh, nodes: np.ndarray) -> Quadrature:
     """Numbered nodes, one point each."""
-    one = torch.ones(1, dtype=torch.float64)
-    entries = Tables(one[:, None][:, :0], one, one[:, None], one[:, None, None][..., :0])
     where = torch.from_numpy(mesh.nodes[nodes])
     index = torch.from_numpy(np.asarray(nodes, dtype=np.int64))[:, None]
-    ones = torch.ones(len(nodes), dtype=torch.float64)
-    return Quadrature(entries, index, ones, tuple(axis[:, None] for axis in where.T))
+    ones = torch.ones(len(nodes), 1, dtype=torch.float64)
+    return Quadrature(_POINT, index, ones, tuple(axis[:, None] for axis in where.T))
 
 
 def _mapped(start: torch.Tensor, J: torch.Tensor, points: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -178,10 +259,10 @@ def stiffness(part: Quadrature, K: torch.Tensor) -> torch.Tensor:
     K is (*batch, k, Q, 1, 1) times the identity, or (*batch, k, Q, d, d); k and Q may be 1.
     """
     assert part.inverse is not None
-    entries, inverse = part.tables, part.inverse[:, None]
+    entries, inverse = part.tables, part.inverse
     table = torch.einsum("q,qik,qjl->qklij", entries.weights, entries.slopes, entries.slopes)
     metric = inverse @ inverse.mT if K.shape[-1] == 1 else inverse @ K @ inverse.mT
-    metric = metric * part.scale[:, None, None, None]
+    metric = metric * part.density[..., None, None]
     metric = metric * K if K.shape[-1] == 1 else metric
     return _product(metric, table)
 
@@ -191,8 +272,15 @@ def advection(part: Quadrature, b: torch.Tensor) -> torch.Tensor:
     assert part.inverse is not None
     entries = part.tables
     table = torch.einsum("q,qi,qjl->qlij", entries.weights, entries.values, entries.slopes)
-    speed = torch.einsum("kla,...kqa->...kql", part.inverse, b) * part.scale[:, None, None]
-    return _product(speed, table)
+    return _product(pulled_back(part, b) * part.density[..., None], table)
+
+
+def pulled_back(part: Quadrature, b: torch.Tensor) -> torch.Tensor:
+    """J^-1 b for b (*batch, k, Q, d): the direction on the reference element, of the same shape."""
+    assert part.inverse is not None
+    if part.inverse.shape[1] == 1:
+        return torch.einsum("kla,...kqa->...kql", part.inverse[:, 0], b)
+    return torch.einsum("kqla,...kqa->...kql", part.inverse, b)
 
 
 def gradients(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
@@ -201,16 +289,28 @@ def gradients(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
     entries, (count, d) = part.tables, part.tables.slopes.shape[1:]
     weighted = c * part.measure
     points = entries.slopes
-    if torch.equal(points, points[:1].expand_as(points)):
+    if part.inverse.shape[1] == 1 and torch.equal(points, points[:1].expand_as(points)):
         weighted, points = weighted.sum(-1, keepdim=True), points[:1]
     done = []
     for first in range(0, len(part.nodes), _CHUNK):
         span = slice(first, first + _CHUNK)
-        slope = (points @ part.inverse[span, None]).flatten(-2)
+        slope = (points @ part.inverse[span]).flatten(-2)
         done.append((slope * weighted[..., span, :, None]).mT @ slope)
     whole: torch.Tensor = torch.cat(done, dim=-3).unflatten(-1, (count, d))
     found: torch.Tensor = whole.unflatten(-3, (count, d))
     return found
+
+
+def hoops(part: Quadrature, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """int c (phi_i / r) d phi_j / d x_b, (*batch, k, N, N, d), and int c (phi_i / r) (phi_j / r).
+
+    For c (*batch, k, Q); r = x, the distance from an axis on which no quadrature point lies.
+    """
+    assert part.inverse is not None
+    ring = part.tables.values / part.points[0][..., None]
+    slope, weighted = part.tables.slopes @ part.inverse, c * part.measure
+    left = weighted[..., None] * ring
+    return torch.einsum("...kqi,kqjb->...kijb", left, slope), left.mT @ ring
 
 
 def _product(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
@@ -268,7 +368,10 @@ def slopes(part: Quadrature, value: torch.Tensor) -> torch.Tensor:
     """grad u at the elements' quadrature points, (*lead, d, k, Q), of values (*lead, nodes)."""
     local = value[..., part.nodes]
     on_reference = torch.einsum("...ki,qil->...klq", local, part.tables.slopes)
-    return torch.einsum("...klq,kla->...akq", on_reference, part.inverse)
+    assert part.inverse is not None
+    if part.inverse.shape[1] == 1:
+        return torch.einsum("...klq,kla->...akq", on_reference, part.inverse[:, 0])
+    return torch.einsum("...klq,kqla->...akq", on_reference, part.inverse)
 
 
 def _exact_slopes(truth: torch.Tensor, x: tuple[torch.Tensor, ...]) -> torch.Tensor:

@@ -21,7 +21,13 @@ from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem
-from sciml.core.problem.quadrature import Quadrature, at_nodes, on_facets, whole
+from sciml.core.problem.quadrature import (
+    Quadrature,
+    at_facet_nodes,
+    at_nodes,
+    on_facets,
+    whole,
+)
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.data import MeshData
 
@@ -38,11 +44,23 @@ class Side:
     @property
     def key(self) -> str:
         """The dotted key of the condition's value in a spec."""
-        return f"problem.boundary.{self.name}.{self.condition.kind}"
+        return f"{self.place}.{self.condition.kind}"
+
+    @property
+    def place(self) -> str:
+        """The dotted key of the boundary in a spec."""
+        return f"problem.boundary.{self.name}"
+
+    def own(self, field: str) -> tuple[Condition, str]:
+        """The condition of a field, and the key of its value."""
+        if self.condition.by_field is None:
+            return self.condition, self.key
+        given = self.condition.by_field[field]
+        return given, f"{self.place}.{field}.{given.kind}"
 
 
 def sides(problem: Problem, data: MeshData) -> list[Side]:
-    """One per condition; InputError for names that do not match the mesh's, or that overlap."""
+    """One per named part; InputError for names that do not match the mesh's, or that overlap."""
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
     numbers = mesh.facets
@@ -64,7 +82,8 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
         seen |= dict.fromkeys(numbers[name].tolist(), name)
         facets = on_facets(mesh, numbers[name], 2 * mesh.degree + 1)
         nodes = np.unique(facets.nodes.numpy())
-        faced = replace(at_nodes(mesh, nodes), normal=_at_nodes(facets, nodes))
+        around = at_facet_nodes(mesh, numbers[name])
+        faced = replace(at_nodes(mesh, nodes), normal=_at_nodes(around, nodes))
         inner = not np.isin(numbers[name], outer).all()
         found.append(Side(name, condition, facets, at_nodes(mesh, nodes) if inner else faced))
     bare = len(np.setdiff1d(outer, np.concatenate([*numbers.values(), []])))
@@ -74,11 +93,14 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
 
 
 def _at_nodes(facets: Quadrature, nodes: np.ndarray) -> dict[str, torch.Tensor]:
-    """Unit normals at the ``nodes`` of a boundary, (n, 1) each: means over the facets around."""
+    """Unit normals at the ``nodes`` of a boundary, (n, 1) each: means over the facets around.
+
+    ``facets``: at their own nodes.
+    """
     place = torch.from_numpy(np.searchsorted(nodes, facets.nodes.numpy()))
     means = []
     for n in facets.normal.values():
-        share = (n * facets.scale[:, None]).expand(place.shape)
+        share = (n * facets.scale).expand(place.shape)
         means.append(n.new_zeros(len(nodes)).index_add(0, place.flatten(), share.flatten()))
     length = torch.stack(means).norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
     return {name: (m / length)[:, None] for name, m in zip(facets.normal, means, strict=True)}
@@ -114,21 +136,25 @@ _COARSE = 0.03  # one that makes the answer doubtful
 def straightened(mesh: Mesh) -> list[str]:
     """A note where P2 elements have straight facets on a round boundary, with what they cut off.
 
+    Of a mesh with curved elements there is none.
+
     Neighbouring facets whose normals turn by theta over the distance d between their middles have
     the curvature theta / d, unless only one neighbour turns, as at a kink. A chord of length L is
     then off the curve by kappa L^2 / 8, by two thirds of that in the mean; an equilateral triangle
     of edge L by kappa L^2 / 6, by kappa L^2 / 8 in the mean.
     """
-    if mesh.degree == 1 or mesh.dimension == 1:
+    if mesh.degree == 1 or mesh.dimension == 1 or mesh.middles is not None:
         return []
     d = mesh.dimension
     outer = mesh.topology.boundary_facets()
     part = on_facets(mesh, outer, 1)
     corners = mesh.topology.facets[:, outer].T
     middle = mesh.points[corners].mean(1)
-    normal = torch.cat(list(part.normal.values()), -1).numpy()
+    normal = torch.stack([n.mean(-1) for n in part.normal.values()], -1).numpy()
     # Neighbours share a corner in the plane, an edge in space.
-    ridges = np.concatenate([np.sort(np.delete(corners, k, axis=1), axis=1) for k in range(d)])
+    count = corners.shape[1]
+    turned = [np.roll(corners, -k, axis=1)[:, : d - 1] for k in range(count)]
+    ridges = np.concatenate([np.sort(ridge, axis=1) for ridge in turned])
     order = np.lexsort(ridges.T)
     same = np.flatnonzero((ridges[order][1:] == ridges[order][:-1]).all(1))
     one, other = order[same], order[same + 1]
@@ -139,20 +165,22 @@ def straightened(mesh: Mesh) -> list[str]:
     bends = np.zeros(len(ridges))
     bends[one] = -np.sign((step * normal[first]).sum(1)) * turn / np.linalg.norm(step, axis=1)
     bends[other] = bends[one]
-    around = bends.reshape(d, len(outer))
+    around = bends.reshape(count, len(outer))
     ranked = np.take_along_axis(around, np.argsort(-np.abs(around), axis=0), axis=0)
     curvature = np.where(ranked[0] * ranked[1] > 0, np.abs(ranked[1]), 0.0)
-    size = part.scale.numpy() / (d - 1)
+    size = (part.scale * part.tables.weights).sum(-1).numpy()
     edge = size**2 if d == 2 else 4 / np.sqrt(3) * size
     off, mean = (curvature * edge / k for k in ((8, 12) if d == 2 else (6, 8)))
-    share = float((mean * size).sum() / whole(mesh, 1).measure.sum())
+    cells = whole(mesh, 1)
+    share = float((mean * size).sum() / (cells.scale * cells.tables.weights).sum())
     if share < _ROUND:
         return []
     farthest = outer[off.argmax()]
     name = next((n for n, numbers in mesh.facets.items() if farthest in numbers), "the boundary")
     note = (
         f"{name} is round and its facets are straight, up to {off.max():.2g} off the curve: "
-        f"{100 * share:.2g} % of the mesh lie between, and P2 is no better than that; refine there"
+        f"{100 * share:.2g} % of the mesh lie between, and {mesh.element} is no better than that; "
+        "write the mesh in second order (gmsh -order 2), or refine there"
     )
     return [Doubt(note) if share > _COARSE else note]
 

@@ -4,9 +4,11 @@
     int sigma(u) : eps(v) = int force . v + int_neumann traction . v,
 
 with lambda = E nu / ((1 + nu)(1 - 2 nu)), mu = E / (2 (1 + nu)), and for plane stress lambda =
-E nu / (1 - nu^2) (Braess 2007, chapter VI). Unknown (node i, component a) has the number i d + a.
-P1 is too stiff in bending and locks as nu tends to 1/2: P2 is the default, and P1 is noted.
-Algebraic multigrid is given the rigid motions.
+E nu / (1 - nu^2) (Braess 2007, chapter VI). On an axisymmetric mesh x = r, y = z, the third axis is
+the angle, eps_zz of the 3 x 3 tensors is u_r / r there, div u has that term too, and u_r = 0 on the
+axis (Zienkiewicz and Taylor 2000, volume 1, chapter 5). Unknown (node i, component a) has the
+number i d + a. P1 is too stiff in bending and locks as nu tends to 1/2: P2 is the default, and P1
+is noted. Algebraic multigrid is given the rigid motions.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from sciml.core.problem.dispatch import discretises, estimates_memory, stores
 from sciml.core.problem.equation import Elasticity
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, gradients, load, slopes, whole
+from sciml.core.problem.quadrature import Quadrature, gradients, hoops, load, slopes, whole
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import (
@@ -44,7 +46,7 @@ from sciml.discretization.elements.boundary import (
     system_of,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.scalar import check_on_mesh, memory_on_mesh, placed
+from sciml.discretization.elements.scalar import check_steady, memory_on_mesh, placed
 
 _KEY = "problem.equation"
 # Components of symmetric tensors, in VTK's order.
@@ -60,7 +62,9 @@ def elasticity_system(
 ) -> LinearSystem:
     """``A x = b`` for the displacement, ``lift`` (*batch, d, nodes); see ``discretize_on_mesh``."""
     parts = assembled(problem, mesh)
-    _check_held(mesh, parts.fixed, parts.motions)
+    # Of a body of revolution only the shift along its axis strains nothing.
+    free = parts.motions[:, 1:2] if mesh.axisymmetric else parts.motions
+    _check_held(mesh, parts.fixed, free)
     b = _loads(problem.equation_as(Elasticity), parts.boundary, parts.cells, parts.data)
     A, right = parts.eliminated(b)
     embedding = Embedding(parts.fixed, (mesh.dimension, mesh.shape[0]))
@@ -104,10 +108,15 @@ class Assembly:
 
 def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     """The stiffness; raises InputError for a mesh or conditions that no elastic body has."""
-    check_on_mesh(problem)
+    check_steady(problem)
     equation, d = problem.equation_as(Elasticity), mesh.dimension
     if d == 1:
         raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")
+    if mesh.axisymmetric and equation.plane == "stress":
+        raise InputError(
+            "plane: stress is of thin plates; an axisymmetric body is whole: leave plane out",
+            f"{_KEY}.plane",
+        )
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
     for side in boundary:
@@ -120,7 +129,7 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     cells = whole(mesh, 2 * mesh.degree)
     first, second = lame(equation, cells, data)
     if mesh.degree == 1:
-        data.notes.append(_stiff(first, second))
+        data.notes.append(_stiff(mesh, first, second))
     places = pattern(mesh)
     ids = _block_pattern(places, d)
     values = scatter(
@@ -130,10 +139,11 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     return Assembly(data, boundary, cells, ids, values, fixed, rigid_motions(mesh))
 
 
-def _stiff(first: torch.Tensor, second: torch.Tensor) -> str:
+def _stiff(mesh: Mesh, first: torch.Tensor, second: torch.Tensor) -> str:
     """What to say of P1 for these lambda and mu; of a spec it is measured."""
-    said = "P1 is too stiff in bending, by a third of the deflection with two elements across"
-    instead = "element: P2, the default for elasticity, is not"
+    one, two = mesh.kind.elements
+    said = f"{one} is too stiff in bending, by a third of the deflection with two elements across"
+    instead = f"element: {two}, the default for elasticity, is not"
     if float((first / second).max()) > _LOCKING:
         return Doubt(f"{said}, and it locks as Poisson's ratio nears 0.5; {instead}")
     return f"{said}; {instead}"
@@ -170,12 +180,17 @@ def stress_at(
     first, second = lame(equation, part, data)
     strain = _plane_strain(part, value)
     trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
+    if part.around is not None:
+        hoop = _hoop_strain(part, value)
+        trace = trace + hoop
     unit = torch.eye(d, dtype=torch.float64)
     sigma = (first * trace)[..., None, None] * unit + 2 * second[..., None, None] * strain
     if d == 2:
         sigma = torch.nn.functional.pad(sigma, (0, 1, 0, 1))
         if equation.plane == "strain":
             sigma[..., 2, 2] = first * trace
+        if part.around is not None:
+            sigma[..., 2, 2] = first * trace + 2 * second * hoop
     return sigma
 
 
@@ -183,10 +198,8 @@ def stress_at(
 def strain_energy(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
     """int sigma : eps / 2 of displacements (*batch, d, nodes)."""
     part, data = whole(mesh, 2 * mesh.degree), mesh_data(problem, mesh)
-    sigma, d = stress_at(problem, part, data, value), mesh.dimension
-    slope = slopes(part, value).movedim((-4, -3), (-2, -1))
-    density = (sigma[..., :d, :d] * slope).sum((-2, -1)) / 2
-    return (part.measure * density).sum((-2, -1))
+    sigma, strain = (at(problem, part, data, value) for at in (stress_at, strain_at))
+    return (part.measure * (sigma * strain).sum((-2, -1)) / 2).sum((-2, -1))
 
 
 def strain_at(
@@ -194,12 +207,15 @@ def strain_at(
 ) -> torch.Tensor:
     """(grad u + grad u^T) / 2 at the same points, (*batch, k, Q, 3, 3).
 
-    In plane stress eps_zz is -nu / (1 - nu) (eps_xx + eps_yy); in plane strain it is 0.
+    In plane stress eps_zz is -nu / (1 - nu) (eps_xx + eps_yy), in plane strain 0, and about an axis
+    the hoop strain.
     """
     equation, strain = problem.equation_as(Elasticity), _plane_strain(part, value)
     if data.mesh.dimension == 3:
         return strain
     whole_strain = torch.nn.functional.pad(strain, (0, 1, 0, 1))
+    if part.around is not None:
+        whole_strain[..., 2, 2] = _hoop_strain(part, value)
     if equation.plane == "stress":
         first, second = lame(equation, part, data)
         trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -212,6 +228,11 @@ def _plane_strain(part: Quadrature, value: torch.Tensor) -> torch.Tensor:
     # (*batch, component, axis, k, Q) to (*batch, k, Q, component, axis)
     slope = slopes(part, value).movedim((-4, -3), (-2, -1))
     return (slope + slope.mT) / 2
+
+
+def _hoop_strain(part: Quadrature, value: torch.Tensor) -> torch.Tensor:
+    """u_r / r at the points of elements, (*batch, k, Q)."""
+    return part.at_points(value[..., 0, :]) / part.points[0]
 
 
 def equivalent(sigma: torch.Tensor) -> torch.Tensor:
@@ -233,8 +254,7 @@ def mean_tensor(
     """:func:`stress_at` or :func:`strain_at`, the elements' mean: (*batch, m, 3, 3)."""
     cells = whole(mesh, 2 * mesh.degree)
     inner = tensor(problem, cells, mesh_data(problem, mesh), value)
-    weights = cells.tables.weights / cells.tables.weights.sum()
-    return torch.einsum("q,...qab->...ab", weights, inner)
+    return cells.mean(inner.movedim((-2, -1), (-4, -3))).movedim((-3, -2), (-2, -1))
 
 
 def stress(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
@@ -293,6 +313,12 @@ def _local(cells: Quadrature, first: torch.Tensor, second: torch.Tensor) -> torc
     blocks = bulk + shear.transpose(-3, -1)
     laplace = shear.diagonal(dim1=-3, dim2=-1).sum(-1)
     blocks.diagonal(dim1=-3, dim2=-1).add_(laplace[..., None])
+    if cells.around is not None:
+        # With psi_i = phi_i / r, the hoop strain of a radial phi_i.
+        cross, both = hoops(cells, first)
+        blocks[..., :, 0, :, :] += cross
+        blocks[..., :, :, :, 0] += cross.movedim(-1, -2).transpose(-3, -1)
+        blocks[..., :, 0, :, 0] += both + 2 * hoops(cells, second)[1]
     return blocks
 
 
@@ -357,7 +383,15 @@ def _fixed(boundary: list[Side], data: MeshData) -> Fixed:
             rows = g.expand(*batch, len(index))[..., new]
             values = values.expand(*batch, -1).index_copy(-1, index[new], rows)
             mask[index.numpy()] = True
+    if data.mesh.axisymmetric:
+        # What lies on the axis has nowhere to go but along it.
+        mask[d * np.flatnonzero(_on_axis(data.mesh))] = True
     return Fixed(mask, values)
+
+
+def _on_axis(mesh: Mesh) -> np.ndarray:
+    found: np.ndarray = mesh.nodes[:, 0] <= 1e-12 * np.ptp(mesh.nodes, axis=0).max()
+    return found
 
 
 def _in_blocks(mask: np.ndarray, data: MeshData) -> bool:

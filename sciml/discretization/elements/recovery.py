@@ -2,7 +2,7 @@
 
 Around every vertex a polynomial of the elements' degree is fitted, by least squares, to the values
 at the points where they converge fastest, of the elements that meet there; where these are too few,
-at boundaries, of their neighbours too. A node takes the mean over the vertices of its edge
+at boundaries, of their neighbours too. A node takes the mean over the vertices that it lies between
 (Zienkiewicz and Zhu 1992, "The superconvergent patch recovery"). Where coefficients are given by
 regions, slopes and stresses jump between them: no patch reaches from one into another, and a node
 on both has the mean.
@@ -92,15 +92,20 @@ def _recovered(
     vertices: torch.Tensor = fitted[..., 0]
     if mesh.degree == 1:
         return vertices, touched
-    ends = mesh.edge_ends()
-    middles = torch.zeros(*vertices.shape[:-1], ends.shape[1], dtype=torch.float64)
-    for end in ends:
-        step = (mesh.points[ends].mean(axis=0) - mesh.points[end]) / size[end, None]
-        there = torch.from_numpy(np.stack([np.prod(step**power, axis=1) for power in basis], -1))
-        middles = middles + (fitted[..., torch.from_numpy(end.astype(np.int64)), :] * there).sum(-1)
+    nodal, start = [vertices], n
+    for parents in mesh.parents:
+        places = mesh.nodes[start : start + len(parents)]
+        middles = torch.zeros(*vertices.shape[:-1], len(parents), dtype=torch.float64)
+        for end in parents.T:
+            step = (places - mesh.points[end]) / size[end, None]
+            there = torch.from_numpy(np.stack([np.prod(step**power, axis=1) for power in basis], 1))
+            of_end = fitted[..., torch.from_numpy(end.astype(np.int64)), :]
+            middles = middles + (of_end * there).sum(-1)
+        nodal.append(middles / parents.shape[1])
+        start += len(parents)
     here = torch.zeros(mesh.shape, dtype=torch.bool)
     here[torch.from_numpy(np.unique(mesh.cell_nodes[own]).astype(np.int64))] = True
-    return torch.cat([vertices, middles / 2], -1), here
+    return torch.cat(nodal, -1), here
 
 
 def _monomials(d: int, degree: int) -> np.ndarray:

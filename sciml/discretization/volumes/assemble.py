@@ -11,7 +11,7 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets, cross_offsets
-from sciml.core.errors import InputError
+from sciml.core.errors import IncompatibleData, InputError
 from sciml.core.problem.dispatch import discretises
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.grid import Grid
@@ -390,7 +390,7 @@ def compatible(
     if worst > tolerated:
         first = int(defect.detach().flatten().argmax())
         where = f" in sample {first}" if defect.ndim else ""
-        raise InputError(
+        raise IncompatibleData(
             "incompatible data: the source, and the fluxes where there are sides, integrate to "
             f"{float(total.flatten()[first]):.4g}{where}, must be 0, "
             "since no side fixes the level of u",

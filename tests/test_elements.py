@@ -1,0 +1,410 @@
+"""Curved elements, quadrilaterals and hexahedra: their orders, what they contain, their files."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import meshio
+import numpy as np
+import pytest
+import skfem
+import torch
+
+import sciml
+from sciml.app.figures import triangles
+from sciml.app.surface import surface
+from sciml.core.errors import InputError
+from sciml.core.problem.cells import FACETS
+from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.grid import SIDES
+from sciml.core.problem.mesh import Geometry, Mesh, mesh_of, refined, sample, vtk_order
+from sciml.core.problem.mesh_file import read_mesh
+from sciml.core.problem.problem import Condition, Problem
+from sciml.core.problem.quadrature import on_facets, relative_error, whole
+from sciml.core.run.quantities import Quantity
+from sciml.core.run.solution import load_solution
+from sciml.discretization.elements.elasticity import nodal_stress, strain_energy
+from sciml.discretization.elements.functionals import measures_of_solid, measures_on_mesh
+
+
+def observed(errors: list[float]) -> float:
+    return math.log2(errors[-2] / errors[-1])
+
+
+def disk(n: int, element: str = "P2", curved: bool = True) -> Mesh:
+    """The unit disk, the middles of its outer edges on the circle."""
+    made = skfem.MeshTri.init_circle(n)
+    mesh = Mesh(made.p.T.copy(), made.t.T.copy(), element=element)  # type: ignore[arg-type]
+    middles, outer = mesh.points[mesh.parents[0]].mean(axis=1), made.boundary_facets()
+    middles[outer] /= np.linalg.norm(middles[outer], axis=1, keepdims=True)
+    return replace(mesh, middles=middles) if curved else mesh
+
+
+def blocks(n: int, d: int, element: str = "P1", bent: float = 0.0) -> Mesh:
+    """The unit square or cube in n^d quadrilaterals or hexahedra, of which none is a cube.
+
+    ``bent``: how far sides that were straight are moved inside, by a smooth map.
+    """
+    tick = np.linspace(0, 1, n + 1)
+    points = np.stack([g.ravel() for g in np.meshgrid(*[tick] * d, indexing="ij")], axis=1)
+    number = np.arange(len(points)).reshape([n + 1] * d)
+    ends = [(0, 0), (1, 0), (1, 1), (0, 1)]
+    corners = ends if d == 2 else [(*e, k) for k in (0, 1) for e in ends]
+    cells = np.stack(
+        [number[tuple(slice(c, n + c) for c in corner)].ravel() for corner in corners], axis=1
+    )
+    mesh = Mesh(points, cells)
+    facets = mesh.topology.facets[:, mesh.topology.boundary_facets()].T
+    sides = {
+        name: facets[(points[facets][:, :, axis] == end).all(axis=1)]
+        for axis, names in enumerate(SIDES[:d])
+        for end, name in enumerate(names)
+    }
+
+    def moved(x: np.ndarray) -> np.ndarray:
+        wave = np.prod(np.sin(math.pi * x), axis=1, keepdims=True)
+        return x + wave * (0.1 * (1 - bent) + bent * np.sin(5 * x[:, ::-1]))
+
+    straight = Mesh(moved(points), cells, {}, sides, element)  # type: ignore[arg-type]
+    if not bent:
+        return straight
+    return replace(straight, middles=moved(mesh.places(2)[len(points) :]))
+
+
+CURVED = "sin(2*x)*exp(y)*(1 - x**2 - y**2)"
+CURVED_SOURCE = "(sin(2*x)*(7 - 3*x**2 - 3*y**2 + 4*y) + 8*x*cos(2*x))*exp(y)"
+
+
+def curved_truth(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.sin(2 * x) * torch.exp(y) * (1 - x**2 - y**2)
+
+
+def test_p2_on_a_disk_is_of_third_order() -> None:
+    problem = Problem(
+        None, Equation(f=CURVED_SOURCE), {"boundary": Condition(dirichlet=0.0)}, exact=CURVED
+    )
+    errors: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for curved in (True, False):
+        for n in (2, 3, 4):
+            mesh = disk(n, curved=curved)
+            solution = sciml.solve(problem, on=mesh)
+            assert solution.converged
+            assert any("round" in note for note in solution.notes) is not curved
+            errors[curved].append(
+                tuple(
+                    float(relative_error(mesh, solution.value, curved_truth, slope=slope))
+                    for slope in (False, True)
+                )
+            )
+    in_l2, in_h1 = ([e[k] for e in errors[True]] for k in (0, 1))
+    assert observed(in_l2) == pytest.approx(3.0, abs=0.1)
+    assert observed(in_h1) == pytest.approx(2.0, abs=0.1)
+    # Straight elements lose an order, and P2 is no better there than P1.
+    assert observed([e[0] for e in errors[False]]) == pytest.approx(2.0, abs=0.1)
+
+
+def test_area_rim_and_normals_of_a_curved_disk() -> None:
+    for n, tolerance in ((3, 1e-5), (4, 1e-6)):
+        mesh = disk(n)
+        facets = on_facets(mesh, mesh.facets["boundary"], 6)
+        assert float(whole(mesh, 4).measure.sum()) == pytest.approx(math.pi, abs=tolerance)
+        assert float(facets.measure.sum()) == pytest.approx(2 * math.pi, abs=2 * tolerance)
+        # Gauss: the integral of x n_x + y n_y over the rim is twice the area, to rounding.
+        x, y = facets.points
+        flux = (x * facets.normal["nx"] + y * facets.normal["ny"]) * facets.measure
+        assert float(flux.sum()) == pytest.approx(2 * float(whole(mesh, 4).measure.sum()))
+
+
+def test_a_flux_through_a_curved_rim_balances_the_source() -> None:
+    mesh = disk(3)
+    problem = Problem(None, Equation(f=1.0), {"boundary": Condition(dirichlet=0.0)})
+    value = sciml.solve(problem, on=mesh).value
+    flux = measures_on_mesh(problem, mesh)(Quantity(flux="u", on="boundary"), "q")(value, None)
+    assert float(flux.value) == pytest.approx(float(whole(mesh, 4).measure.sum()), rel=1e-10)
+
+
+def test_middles_that_lie_midway_leave_a_mesh_straight() -> None:
+    straight = disk(2, curved=False)
+    again = replace(straight, middles=straight.nodes[len(straight.points) :])
+    assert again.middles is None and again.affine
+    assert not disk(2).affine and replace(disk(2), element="P1").affine
+
+
+def test_a_curved_element_that_folds_is_refused_with_its_place() -> None:
+    mesh = disk(2)
+    middles = mesh.middles.copy()
+    inner = np.setdiff1d(np.arange(len(middles)), mesh.topology.boundary_facets())[0]
+    middles[inner] += 0.9
+    with pytest.raises(InputError, match=r"element \d+ at x = .* is folded: its curved sides"):
+        replace(mesh, middles=middles)
+    with pytest.raises(InputError, match="do not agree on their side"):
+        places = mesh.nodes[mesh.cell_nodes[:, 3:]].copy()
+        places[0] += 0.01
+        mesh.curved(places)
+    square = np.array([[0.0, 0], [1, 0], [0.2, 0.2], [0, 1]])
+    with pytest.raises(InputError, match=r"element 0 at x = .* it is not convex"):
+        Mesh(square, [[0, 1, 2, 3]])
+
+
+def test_refining_keeps_the_curve_and_sampling_finds_it() -> None:
+    mesh = disk(2)
+    finer = refined(mesh)
+    assert finer.middles is not None and len(finer.cells) == 4 * len(mesh.cells)
+    areas = [float(whole(m, 4).measure.sum()) for m in (mesh, finer)]
+    assert areas[1] == pytest.approx(areas[0], rel=1e-12)
+    angle = torch.linspace(0.1, 6.0, 7, dtype=torch.float64)
+    for radius in (0.3, 0.999, 1.0):
+        points = radius * torch.stack([torch.cos(angle), torch.sin(angle)], 1)
+        x = torch.from_numpy(mesh.nodes)
+        found = sample(mesh, torch.stack([x[:, 0], x[:, 1]]), points)
+        assert torch.allclose(found.T, points, atol=1e-3 if radius == 1.0 else 1e-8)
+    with pytest.raises(InputError, match="outside the mesh"):
+        sample(mesh, torch.zeros(mesh.shape), torch.tensor([[1.05, 0.0]]))
+
+
+def test_gmsh_files_of_second_order_keep_their_curves(tmp_path: Path) -> None:
+    mesh = disk(2)
+    points = np.pad(mesh.nodes, ((0, 0), (0, 1)))
+    rim = mesh.facet_nodes(mesh.facets["boundary"])
+    cells = [("triangle6", mesh.cell_nodes), ("line3", rim)]
+    tags = [np.full(len(c), 1, dtype=np.int32) for _, c in cells]
+    data = {"gmsh:physical": tags, "gmsh:geometrical": tags}
+    for name, version in (("m.msh", "gmsh22"), ("m.vtu", "vtu")):
+        meshio.write(
+            tmp_path / name, meshio.Mesh(points, cells, cell_data=data), file_format=version
+        )
+        found = read_mesh(tmp_path / name)
+        assert found.element == "P2" and found.middles is not None
+        np.testing.assert_allclose(np.sort(found.nodes, 0), np.sort(mesh.nodes, 0), atol=1e-14)
+        assert float(whole(found, 4).measure.sum()) == pytest.approx(math.pi, abs=1e-3)
+        assert read_mesh(tmp_path / name, "P1").affine
+
+
+def test_a_geometry_in_second_order_is_round() -> None:
+    pytest.importorskip("gmsh", exc_type=ImportError)
+    for shape, centre, measure in (
+        ("disk", (1.0, 1.0), math.pi),
+        ("ball", (0.0, 0.0, 0.0), 4 / 3 * math.pi),
+    ):
+        made = Geometry(0.4, shape, centre=centre, radius=1.0, element="P2").mesh()
+        assert float(whole(made, 4).measure.sum()) == pytest.approx(measure, rel=1e-3)
+
+
+# Quadrilaterals and hexahedra.
+
+
+def smooth(*x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([torch.sin(a + 0.3) for a in x]).prod(0)
+
+
+SMOOTH = {2: "sin(x + 0.3)*sin(y + 0.3)", 3: "sin(x + 0.3)*sin(y + 0.3)*sin(z + 0.3)"}
+
+
+@pytest.mark.parametrize(
+    ("d", "element", "bent", "sizes"),
+    [
+        (2, "Q1", 0.0, (8, 16)),
+        (2, "Q2", 0.0, (8, 16)),
+        (2, "Q2", 0.02, (8, 16)),
+        (3, "Q1", 0.0, (4, 8)),
+        (3, "Q2", 0.0, (3, 6)),
+        (3, "Q2", 0.02, (3, 6)),
+    ],
+)
+def test_orders_on_blocks(d: int, element: str, bent: float, sizes: tuple[int, int]) -> None:
+    others = "*".join(f"sin({a} + 0.3)" for a in "yz"[: d - 1])
+    equation = Equation(K="1 + x", f=f"({d}*(1 + x))*{SMOOTH[d]} - cos(x + 0.3)*{others}")
+    errors: list[tuple[float, ...]] = []
+    for n in sizes:
+        mesh = blocks(n, d, element, bent)
+        boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=SMOOTH[d]))
+        boundary["left"] = Condition(neumann=f"-cos(0.3)*{others}")
+        value = sciml.solve(Problem(None, equation, boundary), on=mesh).value
+        errors.append(
+            tuple(float(relative_error(mesh, value, smooth, slope=s)) for s in (False, True))
+        )
+    p = int(element[1])
+    assert observed([e[0] for e in errors]) == pytest.approx(p + 1, abs=0.25)
+    assert observed([e[1] for e in errors]) == pytest.approx(p, abs=0.25)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("element", ["Q1", "Q2"])
+def test_constant_stress_is_exact_on_blocks(d: int, element: str) -> None:
+    mesh = blocks(3, d, element)
+    stretch = ("0.01*x + 0.002*y", "-0.003*y", "0.001*z")[:d]
+    problem = Problem(
+        None,
+        Elasticity(2.0, 0.3),
+        dict.fromkeys(mesh.boundaries, Condition(dirichlet=stretch)),
+    )
+    solution = sciml.solve(problem, on=mesh)
+    E, nu = 2.0, 0.3
+    lam, mu = E * nu / ((1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
+    trace = 0.01 - 0.003 + (0.001 if d == 3 else 0.0)
+    wanted = torch.full((), lam * trace + 2 * mu * 0.01, dtype=torch.float64)
+    found = nodal_stress(problem, mesh, solution.value)
+    assert torch.allclose(found[..., 0, 0], wanted, atol=1e-7)
+    assert torch.allclose(found[..., 0, 1], wanted * 0 + mu * 0.002, atol=1e-7)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+@pytest.mark.parametrize("element", ["Q1", "Q2"])
+def test_blocks_come_back_from_files(d: int, element: str, tmp_path: Path) -> None:
+    mesh = blocks(2, d, element, 0.02 if element == "Q2" else 0.0)
+    boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=SMOOTH[d]))
+    solution = sciml.solve(Problem(None, Equation(f=1.0), boundary), on=mesh)
+    solution.save(tmp_path / "solution.h5")
+    loaded = load_solution(tmp_path / "solution.h5").on
+    assert isinstance(loaded, Mesh) and loaded.element == element
+    np.testing.assert_array_equal(loaded.nodes, mesh.nodes)
+    again = mesh_of(mesh.nodes, mesh.cell_nodes)
+    np.testing.assert_array_equal(again.nodes, mesh.nodes)
+    np.testing.assert_array_equal(again.cell_nodes, mesh.cell_nodes)
+
+    nodes = np.pad(mesh.nodes, ((0, 0), (0, 3 - d)))
+    kind, facet = mesh.kind.files[mesh.degree - 1], FACETS[2 * (d - 1)].files[mesh.degree - 1]
+    cells = [(kind, mesh.cell_nodes[:, vtk_order(mesh)])]
+    for number in mesh.facets.values():
+        cells.append((facet, mesh.facet_nodes(number)))
+    tags = [np.full(len(c), k, dtype=np.int32) for k, (_, c) in enumerate(cells, start=1)]
+    data = {"gmsh:physical": tags, "gmsh:geometrical": tags}
+    sides = {name: np.array([k, d - 1]) for k, name in enumerate(mesh.boundaries, start=2)}
+    for version in ("gmsh22", "vtu"):
+        written = tmp_path / ("m.msh" if version == "gmsh22" else "m.vtu")
+        made = meshio.Mesh(nodes, cells, cell_data=data, field_data=sides)
+        meshio.write(written, made, file_format=version)
+        found = read_mesh(written, element)  # type: ignore[arg-type]
+        volume = float(whole(mesh, 6).measure.sum())
+        assert float(whole(found, 6).measure.sum()) == pytest.approx(volume, rel=1e-12)
+        assert len(found.boundaries) == 2 * d
+        np.testing.assert_allclose(np.sort(found.nodes, 0), np.sort(mesh.nodes, 0), atol=1e-14)
+    assert set(read_mesh(tmp_path / "m.msh").boundaries) == set(mesh.boundaries)
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_blocks_are_refined_sampled_and_drawn(d: int) -> None:
+    mesh = blocks(2, d, "Q2", 0.02)
+    finer = refined(mesh)
+    assert len(finer.cells) == 2**d * len(mesh.cells) and set(finer.boundaries) == set(
+        mesh.boundaries
+    )
+    volume = float(whole(mesh, 8).measure.sum())
+    assert float(whole(finer, 8).measure.sum()) == pytest.approx(volume, rel=1e-12)
+    # The normals of all sides of a closed body cancel: Gauss, for x, y and z.
+    for a, axis in enumerate("xyz"[:d]):
+        parts = [on_facets(finer, f, 8) for f in finer.facets.values()]
+        flux = sum(float((p.points[a] * p.normal[f"n{axis}"] * p.measure).sum()) for p in parts)
+        assert flux == pytest.approx(volume, rel=1e-9)
+    points = torch.from_numpy(np.random.default_rng(0).uniform(0.0, 1.0, (20, d)))
+    nodal = torch.from_numpy(mesh.nodes).T
+    assert torch.allclose(sample(mesh, nodal, points).T, points, atol=1e-12)
+    # What is drawn covers the square, or the cube's six sides.
+    drawn = mesh.nodes[triangles(mesh)] if d == 2 else surface(mesh, mesh.nodes[:, 0], cut=False)[0]
+    edges = np.pad(drawn[:, 1:] - drawn[:, :1], ((0, 0), (0, 0), (0, 3 - d)))
+    area = np.linalg.norm(np.cross(edges[:, 0], edges[:, 1]), axis=1).sum() / 2
+    assert area == pytest.approx({2: 1.0, 3: 6.0}[d])
+
+
+def test_elements_of_one_kind_and_their_names() -> None:
+    square = np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]])
+    assert Mesh(square, [[0, 1, 2, 3]]).element == "Q1"
+    assert Mesh(square, [[0, 3, 2, 1]], element="P2").element == "Q2"
+    assert Mesh(square, [[3, 2, 1, 0]]).cells.tolist() == [[3, 0, 1, 2]]
+    with pytest.raises(InputError, match="triangles have P1 and P2; got 'Q2'"):
+        Mesh(square, [[0, 1, 2], [0, 2, 3]], element="Q2")
+    with pytest.raises(InputError, match="overlap"):
+        Mesh(np.vstack([square, [[1.5, 0.2], [1.4, 0.9]]]), [[0, 1, 2, 3], [0, 4, 5, 3]])
+
+
+# Bodies of revolution.
+
+
+def revolved(n: int, inner: float = 0.0) -> Mesh:
+    """The ring r from ``inner`` to ``inner`` + 1, z from 0 to 1, in n x n quadrilaterals of Q2."""
+    mesh = blocks(n, 2, "Q2")
+    return replace(mesh, points=mesh.points + np.array([inner, 0.0]), axisymmetric=True)
+
+
+def test_a_problem_about_an_axis_is_of_third_order_and_balances() -> None:
+    truth = "cos(x)*cos(y)"
+
+    def exact(r: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return torch.cos(r) * torch.cos(z)
+
+    errors: list[tuple[float, ...]] = []
+    for n in (6, 12):
+        mesh = revolved(n)
+        boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=truth))
+        boundary["left"] = boundary["bottom"] = Condition(neumann=0.0)
+        problem = Problem(
+            None, Equation(f="(2*cos(x) + sin(x)/x)*cos(y)"), boundary, exact=truth
+        )  # fmt: skip
+        value = sciml.solve(problem, on=mesh).value
+        errors.append(
+            tuple(float(relative_error(mesh, value, exact, slope=s)) for s in (False, True))
+        )
+    assert observed([e[0] for e in errors]) == pytest.approx(3.0, abs=0.1)
+    assert observed([e[1] for e in errors]) == pytest.approx(2.0, abs=0.1)
+    # -2 pi r u_r at r = 1 over the height, and what leaves through the top.
+    out = {
+        side: float(
+            measures_on_mesh(problem, mesh)(Quantity(flux="u", on=side), "q")(value, None).value
+        )
+        for side in ("right", "top")
+    }
+    assert out["right"] == pytest.approx(2 * math.pi * math.sin(1) ** 2, rel=1e-4)
+    radial = math.cos(1) + math.sin(1) - 1
+    assert out["top"] == pytest.approx(2 * math.pi * radial * math.sin(1), rel=1e-4)
+
+
+def test_a_thick_cylinder_under_pressure_is_lames() -> None:
+    E, nu, A, B = 1000.0, 0.3, 1 / 3, 4 / 3
+
+    def moved(r: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+        return torch.stack([(1 + nu) / E * ((1 - 2 * nu) * A * r + B / r), 0 * r])
+
+    errors: list[tuple[float, ...]] = []
+    for n in (4, 8):
+        mesh = revolved(n, 1.0)
+        ends = Condition(dirichlet=(None, 0.0))
+        boundary = {"bottom": ends, "top": ends, "right": Condition(neumann=0.0)}
+        boundary["left"] = Condition(neumann=(1.0, 0.0))
+        problem = Problem(None, Elasticity(E, nu), boundary)
+        value = sciml.solve(problem, on=mesh).value
+        errors.append(
+            tuple(float(relative_error(mesh, value, moved, slope=s)) for s in (False, True))
+        )
+    assert observed([e[0] for e in errors]) == pytest.approx(3.0, abs=0.1)
+    assert observed([e[1] for e in errors]) == pytest.approx(2.0, abs=0.1)
+    hoop = nodal_stress(problem, mesh, value)[:, 2, 2]
+    assert torch.allclose(hoop, A + B / torch.from_numpy(mesh.nodes[:, 0]) ** 2, atol=0.01)
+    # The pressure's work.
+    work = 0.5 * 2 * math.pi * float(moved(torch.ones(1), torch.zeros(1))[0])
+    assert float(strain_energy(problem, mesh, value)) == pytest.approx(work, rel=1e-4)
+
+
+def test_a_body_that_reaches_its_axis() -> None:
+    mesh = revolved(3)
+    press = {"right": Condition(neumann=(-1.0, 0.0)), "top": Condition(neumann=(0.0, -1.0))}
+    bottom = {"bottom": Condition(dirichlet=(None, 0.0)), "left": Condition(neumann=0.0)}
+    problem = Problem(None, Elasticity(10.0, 0.3), {**press, **bottom})
+    value = sciml.solve(problem, on=mesh).value
+    minus = -torch.eye(3, dtype=torch.float64).expand(len(mesh.nodes), 3, 3)
+    assert torch.allclose(nodal_stress(problem, mesh, value), minus, atol=1e-7)
+    assert bool((value[0, torch.from_numpy(mesh.nodes[:, 0] == 0)] == 0).all())
+    force = measures_of_solid(problem, mesh)(Quantity(force=(0.0, 1.0), on="bottom"), "q")
+    assert float(force(value, None).value) == pytest.approx(math.pi)
+    with pytest.raises(InputError, match=r"stop 0 of its 1 rigid motions"):
+        sciml.solve(
+            replace(problem, boundary={**problem.boundary, "bottom": Condition(neumann=0.0)}),
+            on=mesh,
+        )
+    with pytest.raises(InputError, match="leave plane out"):
+        sciml.solve(replace(problem, equation=Elasticity(10.0, 0.3, plane="stress")), on=mesh)
+    with pytest.raises(InputError, match=r"reaches x = -0.5; keep the half"):
+        replace(mesh, points=mesh.points - 0.5)
+    with pytest.raises(InputError, match="this one has 3 dimensions"):
+        replace(blocks(1, 3), axisymmetric=True)
