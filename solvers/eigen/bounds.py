@@ -144,7 +144,8 @@ def separation(values: torch.Tensor, residuals: torch.Tensor, count: int) -> tup
     """
     for j in range(count, len(values)):
         low, high = float(values[j - 1]), float(values[j] - residuals[j])
-        if high - low > 1e-3 * max(abs(low), abs(high)) and float(residuals[j - 1]) < high - low:
+        wide = max(1e-3 * (high - float(values[0])), 1e-7 * max(abs(low), abs(high)))
+        if high - low > max(wide, 10 * float(residuals[j - 1])):
             return j, (low + high) / 2
     return 0, float("nan")
 
