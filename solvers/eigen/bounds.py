@@ -71,7 +71,7 @@ def count_below(
     place = np.empty_like(factors.perm_c)
     place[factors.perm_c] = np.arange(len(masses))
     terms = np.diff(L.tocsr().indptr).max() + 4
-    error = terms * _UNIT * float((growth / masses[place]).max()) / share
+    error = float(terms * _UNIT * (growth / masses[place]).max() / share)
     if not (np.isfinite(pivots).all() and (pivots != 0).all() and np.isfinite(error)):
         return None
     return Count(int((pivots < 0).sum()), error)

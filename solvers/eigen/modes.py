@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -74,19 +74,35 @@ def eigenmodes(
         raise InputError(
             f"eigenmodes takes (problem, on, count) with a Problem; got a {type(problem).__name__}"
         )
-    start = time.perf_counter()
     options = LOBPCG() if method is None else method
-    posed = pencil(problem, on, device=torch.get_default_device())
+    device = torch.get_default_device()
+    with torch.device("cpu"):  # where what has no device of its own is made
+        modes = _modes(pencil(problem, on, device=device), count, options, progress)
+    if throw and not modes.status.success:
+        worst = float((modes.residuals / modes.values.abs().clamp(min=1e-300)).max())
+        raise SolveError(f"{modes.status} (worst relative residual {worst:.2e})")
+    return replace(modes, problem=problem)
+
+
+def _modes(
+    posed: Pencil,
+    count: int,
+    options: LOBPCG,
+    progress: Callable[[int, float], None] | None,
+) -> Eigenmodes:
+    """Those of every sample, on the CPU."""
+    start = time.perf_counter()
     found = [_of_sample(sample, count, options, progress) for sample in posed.samples()]
     lead = posed.batch
 
     def stacked(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(parts).reshape((*lead, *parts[0].shape))
+        return torch.stack(parts).reshape((*lead, *parts[0].shape)).cpu()
 
     notes = dict.fromkeys([*posed.notes, *(note for one in found for note in one.notes)])
-    modes = Eigenmodes(
+    vectors = torch.stack([one.vectors for one in found])
+    return Eigenmodes(
         values=stacked([one.values for one in found]),
-        fields=_lifted(posed, stacked([one.vectors for one in found])),
+        fields=_lifted(posed, vectors.reshape((*lead, *vectors.shape[1:]))),
         residuals=stacked([one.residuals for one in found]),
         bounds=stacked([one.bounds for one in found]),
         multiplicities=stacked([one.multiplicities for one in found]),
@@ -97,13 +113,8 @@ def eigenmodes(
         names=posed.fields,
         oscillates=posed.oscillates,
         notes=tuple(notes),
-        problem=problem,
         seconds=time.perf_counter() - start,
     )
-    if throw and not modes.status.success:
-        worst = float((modes.residuals / modes.values.abs().clamp(min=1e-300)).max())
-        raise SolveError(f"{modes.status} (worst relative residual {worst:.2e})")
-    return modes
 
 
 def _lifted(posed: Pencil, vectors: torch.Tensor) -> torch.Tensor:
