@@ -307,15 +307,17 @@ class EnergyLaw(Law):
 
     def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """F and s at the points."""
-        own = (self.name, *(f"{self.name}{axis}" for axis in self.axes))
+        slots = (self.name, *(f"{self.name}{axis}" for axis in self.axes))
+        own = tuple(name for name in slots if name in point.state)
 
         def total(*values: torch.Tensor) -> torch.Tensor:
             state = {**point.state, **dict(zip(own, values, strict=True))}
             return self.value(Point(point.part, point.data, state)).expand(values[0].shape).sum()
 
         values = tuple(point.state[name] for name in own)
-        found = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
-        return tuple(found[1:]), -found[0]
+        slopes = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
+        found, zero = dict(zip(own, slopes, strict=True)), torch.zeros(1, 1, dtype=torch.float64)
+        return tuple(found.get(name, zero) for name in slots[1:]), -found.get(self.name, zero)
 
 
 def is_zero(coefficient: Any) -> bool:
@@ -662,10 +664,16 @@ class Galerkin:
                         found[f"{name}{axis}"] = slope[..., a, :, :]
         return {name: found[name] for name in self.used}
 
+    def _point(self, part: Quadrature, state: Mapping[str, torch.Tensor], t: float) -> Point:
+        """Slopes along axes that the mesh has not are zero: presets name them all."""
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        beyond = {f"{name}{axis}": zero for name in self.names for axis in AXES[len(self.axes) :]}
+        return Point(part, self.data.at_time(t), {**beyond, **state})
+
     def _laws(
         self, state: Mapping[str, torch.Tensor], t: float
     ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
-        point = Point(self.cells, self.data.at_time(t), state)
+        point = self._point(self.cells, state, t)
         return [balance.law.at(point) for balance in self.balances]
 
     def instant(self, t: float | None) -> float:
@@ -674,7 +682,7 @@ class Galerkin:
 
     def fluxes(self, part: Quadrature, full: torch.Tensor, t: float) -> dict[str, torch.Tensor]:
         """-F of every field at points of elements, (*batch, d, k, Q)."""
-        point = Point(part, self.data.at_time(t), self._state(full, part))
+        point = self._point(part, self._state(full, part), t)
         shape = part.points[0].shape
         found = {}
         for balance in self.balances:
@@ -1067,7 +1075,7 @@ class Galerkin:
     def potential(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """The energy, where the only field has one."""
         full = self.lift(x, t)
-        point = Point(self.cells, self.data.at_time(t), self._state(full))
+        point = self._point(self.cells, self._state(full), t)
         energy = self.balances[0].energy
         assert energy is not None
         total = (energy(point) * self.cells.measure).sum((-2, -1))
