@@ -75,8 +75,8 @@ parts_of_system: Dispatch[tuple[Balance, ...]] = Dispatch("coupled with others")
 class Point:
     """Where F and s are evaluated: the quadrature points of all elements, at one time and state.
 
-    ``state``: fields and slopes by name, (*batch, k, Q). ``parameters``: the problem's. ``known``: by their keys the coefficients
-    that name none of these, as far as they were read before.
+    ``state``: fields and slopes by name, (*batch, k, Q). ``parameters``: the problem's. ``known``:
+    by their keys the coefficients that name none of these, as far as they were read before.
     """
 
     part: Quadrature
