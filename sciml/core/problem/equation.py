@@ -143,6 +143,10 @@ class PDE(ABC):
         """For what a side may state conditions of their own; nothing where one holds for all."""
         return ()
 
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """By what it is called the fields that are the components of one vector."""
+        return {}
+
     @abstractmethod
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """The same with these parameters, among which may be tables of the solution."""
@@ -315,6 +319,12 @@ class System(PDE):
         """Every equation."""
         return tuple(self.equations)
 
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """Those of its equations."""
+        return {
+            k: v for part in self.equations.values() for k, v in part.vectors(dimension).items()
+        }
+
     @property
     def forms(self) -> Mapping[str, Equation]:
         """The equations where all are scalar; raises InputError for a flow or a solid."""
@@ -350,6 +360,10 @@ class NavierStokes(PDE):
         """No: the flow carries itself."""
         return False
 
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The velocity."""
+        return {"velocity": COMPONENTS[:dimension]}
+
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """The velocity and p; of a flow that starts from its vorticity, that."""
         if "vorticity" in initial:
@@ -374,6 +388,10 @@ class Stokes(PDE):
         """Whether viscosity and force name no field."""
         state = frozenset(state_names((*COMPONENTS, "p")))
         return not free_names((self.viscosity, self.force), parameters) & state
+
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The velocity."""
+        return {"velocity": COMPONENTS[:dimension]}
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """The velocity and p."""
@@ -456,6 +474,10 @@ class Elasticity(PDE):
         """Yes: deformations are small."""
         return True
 
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The displacement."""
+        return {"displacement": COMPONENTS[:dimension]}
+
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """The displacement's components."""
         return COMPONENTS[:dimension]
@@ -486,6 +508,10 @@ class Hyperelasticity(PDE):
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: the body's shape changes."""
         return False
+
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The displacement."""
+        return {"displacement": COMPONENTS[:dimension]}
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """The displacement's components."""
