@@ -22,9 +22,11 @@ from sciml.core.problem.grid import SIDES
 from sciml.core.problem.mesh import Geometry, Mesh, mesh_of, refined, sample, vtk_order
 from sciml.core.problem.mesh_file import read_mesh
 from sciml.core.problem.problem import Condition, Problem
-from sciml.core.problem.quadrature import on_facets, relative_error, whole
+from sciml.core.problem.quadrature import on_facets, relative_error, slopes, whole
 from sciml.core.run.quantities import Quantity
 from sciml.core.run.solution import load_solution
+from sciml.core.run.status import Doubt
+from sciml.discretization.elements.data import evaluate, mesh_data
 from sciml.discretization.elements.elasticity import nodal_stress, strain_energy
 from sciml.discretization.elements.functionals import measure_of_solid, measure_on_mesh
 
@@ -408,3 +410,62 @@ def test_a_body_that_reaches_its_axis() -> None:
         replace(mesh, points=mesh.points - 0.5)
     with pytest.raises(InputError, match="this one has 3 dimensions"):
         replace(blocks(1, 3), axisymmetric=True)
+
+
+# Advection that dominates.
+
+
+def test_supg_keeps_the_order_where_advection_dominates() -> None:
+    truth = "sin(2*x + 0.3)*sin(y + 0.5)"
+    slope = "2*cos(2*x + 0.3)*sin(y + 0.5)*(1 + y) + sin(2*x + 0.3)*cos(y + 0.5)*x"
+    K, minus_div = "1e-6*(1 + x)", "-2e-6*cos(2*x + 0.3)*sin(y + 0.5) + 5e-6*(1 + x)"
+    equation = Equation(K=K, b=("1 + y", "x"), f=f"{slope} + {minus_div}*({truth})")
+
+    def exact(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.sin(2 * x + 0.3) * torch.sin(y + 0.5)
+
+    for element, p in (("Q1", 1), ("Q2", 2)):
+        errors = []
+        for n in (8, 16):
+            mesh = blocks(n, 2, element)
+            boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=truth))
+            problem = Problem(None, equation, boundary)
+            solution = sciml.solve(problem, on=mesh)
+            assert any("stabilised by SUPG" in note for note in solution.notes)
+            assert not any(isinstance(note, Doubt) for note in solution.notes)
+            errors.append(float(relative_error(mesh, solution.value, exact)))
+        assert observed(errors) == pytest.approx(p + 1, abs=0.2)
+        galerkin = sciml.solve(problem, on=replace(mesh, scheme="galerkin"))
+        assert any(isinstance(note, Doubt) and "Peclet" in note for note in galerkin.notes)
+        assert float(relative_error(mesh, galerkin.value, exact)) > 10 * errors[-1]
+        # What leaves is what the weak form leaves, SUPG's part of it too: all of it balances.
+        out = sum(
+            float(
+                measure_on_mesh(problem, mesh, Quantity(flux="u", on=side), "q")(
+                    solution.value, None
+                ).value
+            )
+            for side in mesh.boundaries
+        )
+        part = whole(mesh, 2 * p)
+        x, y = part.points
+        carried = (slopes(part, solution.value).movedim(-3, 0) * torch.stack([1 + y, x])).sum(0)
+        f = evaluate(equation.f, part, mesh_data(problem, mesh), "f")
+        source = (part.measure * (f - carried)).sum()
+        assert out == pytest.approx(float(source), rel=1e-6)
+
+
+def test_supg_on_a_line_is_exact_at_the_nodes() -> None:
+    points = np.linspace(0, 1, 11)[:, None]
+    cells = np.stack([np.arange(10), np.arange(1, 11)], axis=1)
+    mesh = Mesh(points, cells)
+    zero = {"boundary": Condition(dirichlet=0.0)}
+    value = sciml.solve(Problem(None, Equation(K=1e-3, b=(1.0,), f=1.0), zero), on=mesh).value
+    x = points[:, 0]
+    wanted = x - (np.exp((x - 1) / 1e-3) - math.exp(-1e3)) / (1 - math.exp(-1e3))
+    np.testing.assert_allclose(value.numpy(), wanted, atol=1e-9)
+
+
+def test_an_unknown_scheme_is_told() -> None:
+    with pytest.raises(InputError, match="unknown scheme 'upwind'; known: galerkin, supg"):
+        replace(blocks(1, 2), scheme="upwind")

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 Element = Literal["P1", "P2", "Q1", "Q2"]
+Scheme = Literal["galerkin", "supg"]
 MEASURES = {1: "length", 2: "area", 3: "volume"}
 # A volume below this fraction of the longest edge's power is rounding.
 _FLAT = 1e-12
@@ -54,9 +55,10 @@ class Mesh:
     Q1). ``middles``: the nodes of the second order beyond the points, (nodes, d), where they do not
     all lie midway; :meth:`curved` takes them element by element. ``axisymmetric``: the mesh is the
     half section of a body of revolution, x the distance from its axis and y the place along it; all
-    integrals are of the whole revolution. Elements numbered clockwise are turned round. Raises
-    InputError for flat, folded or repeated elements, for facets with more than two elements or two
-    on the same side, and for facets that are no element's.
+    integrals are of the whole revolution. ``scheme``: of advection, ``galerkin`` or ``supg``, by
+    default the latter where an element's Peclet number exceeds 1. Elements numbered clockwise are
+    turned round. Raises InputError for flat, folded or repeated elements, for facets with more than
+    two elements or two on the same side, and for facets that are no element's.
     """
 
     points: np.ndarray
@@ -66,6 +68,7 @@ class Mesh:
     element: Element = "P1"
     middles: np.ndarray | None = None
     axisymmetric: bool = False
+    scheme: Scheme | None = None
 
     def __post_init__(self) -> None:
         points = np.ascontiguousarray(self.points, dtype=np.float64)
@@ -73,6 +76,11 @@ class Mesh:
         if points.ndim != 2 or not 1 <= points.shape[1] <= 3:
             raise InputError(f"points must be (n, d), d up to 3; got {list(points.shape)}", "mesh")
         kind = _check_cells(points, cells)
+        if self.scheme not in (None, *get_args(Scheme)):
+            raise InputError(
+                f"unknown scheme '{self.scheme}'; known: {', '.join(get_args(Scheme))}",
+                "mesh.scheme",
+            )
         object.__setattr__(self, "element", _element(self.element, kind))
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "cells", _oriented(points, cells, kind))
@@ -714,7 +722,8 @@ class Geometry:
     ``right``, ``bottom``, ``top``, ``back``, ``front``; ``disk`` and ``ball`` have ``centre`` and
     ``radius``, their rim called ``boundary``. ``size``: the elements' edge length.
     ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1. Elements
-    of P2 have curved sides on circles and spheres. ``axisymmetric``: see :class:`Mesh`.
+    of P2 have curved sides on circles and spheres. ``axisymmetric``, ``scheme``: see
+    :class:`Mesh`.
     """
 
     size: float
@@ -726,6 +735,7 @@ class Geometry:
     holes: tuple[Hole, ...] = ()
     element: Element | None = None
     axisymmetric: bool = False
+    scheme: Scheme | None = None
 
     def __post_init__(self) -> None:
         d = self.dimension
@@ -846,7 +856,15 @@ class Geometry:
             if len(rows):
                 named.setdefault(self._name(kept[rows]), []).append(rows)
         boundaries = {name: np.concatenate(rows) for name, rows in named.items()}
-        mesh = Mesh(kept, number[nodes], {}, boundaries, element, axisymmetric=self.axisymmetric)
+        mesh = Mesh(
+            kept,
+            number[nodes],
+            {},
+            boundaries,
+            element,
+            axisymmetric=self.axisymmetric,
+            scheme=self.scheme,
+        )
         return mesh.curved(where[whole[:, d + 1 :]]) if mesh.degree == 2 else mesh
 
     def _name(self, corners: np.ndarray) -> str:

@@ -33,7 +33,7 @@ import numpy as np
 from sciml.core.disk import as_attribute, check_xml, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import KINDS, Kind
-from sciml.core.problem.mesh import MIDWAY, Element, Mesh, joined, vtk_order
+from sciml.core.problem.mesh import MIDWAY, Element, Mesh, Scheme, joined, vtk_order
 
 if TYPE_CHECKING:
     import h5py
@@ -109,14 +109,15 @@ class MeshFile:
     ``element``: P1 or P2, on quadrilaterals and hexahedra Q1 or Q2; by default P2 where the file
     has curved elements, else what suits the equation: P2 for elasticity, else P1.
     ``merge``: points nearer to each other than this length are made one, so that parts that were
-    meshed apart hang together. ``axisymmetric``: the mesh is revolved about x = 0, see
-    :class:`Mesh`.
+    meshed apart hang together. ``axisymmetric``: the mesh is revolved about x = 0; ``scheme``: of
+    advection; both see :class:`Mesh`.
     """
 
     file: str
     element: Element | None = None
     merge: float | None = None
     axisymmetric: bool = False
+    scheme: Scheme | None = None
 
     def __post_init__(self) -> None:
         if self.merge is not None and not 0 < self.merge < float("inf"):
@@ -126,7 +127,9 @@ class MeshFile:
         """The mesh, read anew; ``suited``: the element of a straight one unless one is stated."""
         mesh = read_mesh(self.file, self.element or suited, self.merge)
         mesh = _of_second_order(mesh) if self.element is None else mesh
-        return replace(mesh, axisymmetric=True) if self.axisymmetric else mesh
+        if not self.axisymmetric and self.scheme is None:
+            return mesh
+        return replace(mesh, axisymmetric=self.axisymmetric, scheme=self.scheme)
 
 
 @dataclass(frozen=True)
@@ -843,6 +846,8 @@ def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
         group["middles"] = mesh.middles
     if mesh.axisymmetric:
         group.attrs["axisymmetric"] = True
+    if mesh.scheme is not None:
+        group.attrs["scheme"] = mesh.scheme
     for kind, named in (("subdomains", mesh.subdomains), ("boundaries", mesh.boundaries)):
         inner = group.create_group(kind)
         # Links would split a name at its slashes.
@@ -868,6 +873,7 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
         element=group.attrs["element"],
         middles=middles,
         axisymmetric=bool(group.attrs.get("axisymmetric", False)),
+        scheme=group.attrs.get("scheme"),
     )
 
 

@@ -301,6 +301,55 @@ def gradients(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
     return found
 
 
+def along(part: Quadrature, b: torch.Tensor) -> torch.Tensor:
+    """b . grad phi_i for b (*batch, k, Q, d): (*batch, k, Q, N)."""
+    return torch.einsum("...kql,qil->...kqi", pulled_back(part, b), part.tables.slopes)
+
+
+def slope_of(part: Quadrature) -> torch.Tensor:
+    """grad phi_i at the quadrature points of elements, (k, Q, N, d)."""
+    assert part.inverse is not None
+    return part.tables.slopes @ part.inverse.expand(-1, len(part.tables.points), -1, -1)
+
+
+def corner_tables(mesh: Mesh, given: Tables) -> Tables:
+    """The basis functions of the first degree at the same points of the reference element."""
+    values, slopes = basis_at(reference(mesh, 1), given.points.numpy().T)
+    basis = torch.from_numpy(values.copy()), torch.from_numpy(slopes.copy())
+    return Tables(given.points, given.weights, *basis)
+
+
+def divergence(mesh: Mesh, part: Quadrature, flux: torch.Tensor) -> torch.Tensor:
+    """div q at the quadrature points of elements, (*batch, k, Q), of q (*batch, k, Q, d) there.
+
+    Of the polynomial through these points, on the reference element; exact where q is one.
+    """
+    assert part.inverse is not None
+    X = part.tables.points.numpy()
+    most = round(len(X) ** (1 / X.shape[1])) if not mesh.kind.simplex else len(X)
+    powers = [p for p in np.ndindex(*(4,) * X.shape[1]) if max(p) < most]
+    if mesh.kind.simplex:
+        count = next(n for n in (3, 2, 1) if math.comb(n + X.shape[1], n) <= len(X))
+        powers = [p for p in powers if sum(p) <= count]
+    terms = np.stack([np.prod(X ** np.array(p), axis=1) for p in powers], axis=1)
+    fit = np.linalg.pinv(terms)
+    slopes_of = []
+    for axis in range(X.shape[1]):
+        lower = [tuple(n - (a == axis) for a, n in enumerate(p)) for p in powers]
+        rows = [
+            p[axis] * np.prod(X ** np.maximum(np.array(q), 0), axis=1)
+            for p, q in zip(powers, lower, strict=True)
+        ]
+        slopes_of.append(np.stack(rows, axis=1) @ fit)
+    table = torch.from_numpy(np.stack(slopes_of))
+    found: torch.Tensor = torch.einsum(
+        "lqp,kqla,...kpa->...kq", table, part.inverse.expand(-1, len(X), -1, -1), flux
+    )
+    if part.around is not None:
+        found = found + flux[..., 0] / part.points[0]
+    return found
+
+
 def hoops(part: Quadrature, c: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """int c (phi_i / r) d phi_j / d x_b, (*batch, k, N, N, d), and int c (phi_i / r) (phi_j / r).
 

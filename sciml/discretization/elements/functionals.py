@@ -40,7 +40,7 @@ from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.elasticity import STRESSES, nodal_stress, stress_at, stresses
-from sciml.discretization.elements.scalar import flux_at
+from sciml.discretization.elements.scalar import flux_at, streamline
 
 _KEY = "problem.equation"
 # A value (*batch, [fields], nodes) and its time to what was measured.
@@ -271,11 +271,14 @@ def _flux(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor)
     form, data = problem.form, mesh_data(problem, mesh)
     cells = whole(mesh, 2 * mesh.degree)
     slope, carried = slopes(cells, value).movedim(-3, -1), -flux_at(form.K, cells, data, value)
-    rest = evaluate(form.c, cells, data, f"{_KEY}.c") * cells.at_points(value)
-    rest = rest - evaluate(form.f, cells, data, f"{_KEY}.f")
+    f = evaluate(form.f, cells, data, f"{_KEY}.f")
+    rest = evaluate(form.c, cells, data, f"{_KEY}.c") * cells.at_points(value) - f
     for axis, b in enumerate(form.b or ()):
         rest = rest + evaluate(b, cells, data, f"{_KEY}.b.{axis}") * slope[..., axis]
-    left = scatter(_tested(cells, carried) + load(cells, rest), cells.nodes, mesh.shape[0])
+    local, stream = _tested(cells, carried) + load(cells, rest), streamline(form, cells, data)
+    if stream is not None:
+        local = local + stream.residual(value, cells, f)
+    left = scatter(local, cells.nodes, mesh.shape[0])
     parts = sides(problem, data)
     for side in parts:
         if side.condition.kind != "dirichlet":
