@@ -18,11 +18,12 @@ from sciml.app.surface import surface
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import FACETS
 from sciml.core.problem.equation import Elasticity, Equation
-from sciml.core.problem.grid import SIDES
+from sciml.core.problem.grid import SIDES, Box
 from sciml.core.problem.mesh import Geometry, Mesh, mesh_of, refined, sample, vtk_order
 from sciml.core.problem.mesh_file import read_mesh
-from sciml.core.problem.problem import Condition, Problem
+from sciml.core.problem.problem import Condition, Problem, Robin
 from sciml.core.problem.quadrature import on_facets, relative_error, slopes, whole
+from sciml.core.problem.reader import Normal
 from sciml.core.run.quantities import Quantity
 from sciml.core.run.solution import load_solution
 from sciml.core.run.status import Doubt
@@ -469,3 +470,96 @@ def test_supg_on_a_line_is_exact_at_the_nodes() -> None:
 def test_an_unknown_scheme_is_told() -> None:
     with pytest.raises(InputError, match="unknown scheme 'upwind'; known: galerkin, supg"):
         replace(blocks(1, 2), scheme="upwind")
+
+
+# Conditions on the sides of bodies.
+
+
+def test_a_disk_on_springs_under_pressure_shrinks_evenly() -> None:
+    E, nu, k, p = 10.0, 0.25, 3.0, 0.5
+    bulk = E / ((1 + nu) * (1 - 2 * nu))  # 2 (lambda + mu)
+    mesh, body = disk(4), Elasticity(E, nu)
+    problem = Problem(None, body, {"boundary": Condition(robin=Robin(k, Normal(-p)))})
+    value = sciml.solve(problem, on=mesh).value
+    wanted = -p / (k + bulk) * torch.from_numpy(mesh.nodes).T
+    assert torch.allclose(value, wanted, atol=1e-6)
+    sigma = nodal_stress(problem, mesh, value)
+    assert torch.allclose(sigma[:, 0, 0], torch.tensor(-p / (k + bulk) * bulk).double(), atol=1e-4)
+
+
+def test_springs_for_each_axis_carry_the_load() -> None:
+    mesh = blocks(3, 2, "Q2")
+    free = Condition(neumann=0.0)
+    boundary = {"top": free, "bottom": free, "right": Condition(neumann=(1.0, 0.2))}
+    boundary["left"] = Condition(robin=Robin((5.0, 50.0)))
+    problem = Problem(None, Elasticity(100.0, 0.3), boundary)
+    value = sciml.solve(problem, on=mesh).value
+
+    def measured(quantity: Quantity) -> float:
+        return float(measure_of_solid(problem, mesh, quantity, "q")(value, None).value)
+
+    assert measured(Quantity(force=(1.0, 0.0), on="left")) == pytest.approx(-1.0)
+    assert measured(Quantity(force=(0.0, 1.0), on="left")) == pytest.approx(-0.2)
+    assert measured(Quantity(mean="u", on="left")) == pytest.approx(1 / 5)
+    with pytest.raises(InputError, match="stop 1 of its 3 rigid motions"):
+        only = {**boundary, "left": Condition(robin=Robin((0.0, 50.0)))}
+        sciml.solve(replace(problem, boundary=only), on=mesh)
+
+
+def test_a_condition_on_a_part_of_a_side() -> None:
+    mesh = blocks(4, 2, "Q2")
+    where = "y > 0.5"
+    left = mesh.boundaries["left"]
+    upper = mesh.points[left][:, :, 1].mean(axis=1) > 0.5
+    split = replace(mesh, boundaries={**mesh.boundaries, "hot": left[upper], "left": left[~upper]})
+    free, cold = Condition(neumann=0.0), Condition(dirichlet=0.0)
+    others = {"left": free, "top": free, "bottom": free, "right": cold}
+    hot = Condition(dirichlet=1.0)
+    named = Problem(None, Equation(), {**others, "hot": hot})
+    partly = Condition(dirichlet=1.0, where=f"x < 1e-9 and {where}")
+    stated = replace(named, boundary={**others, "hot": partly})
+    inside = replace(named, boundary={**others, "left": replace(partly, where=where), "rest": free})
+    wanted = sciml.solve(named, on=split).value
+    assert torch.equal(sciml.solve(stated, on=mesh).value, wanted)
+    flux = measure_on_mesh(stated, mesh, Quantity(flux="u", on="hot"), "q")(wanted, None)
+    out = measure_on_mesh(stated, mesh, Quantity(flux="u", on="right"), "q")(wanted, None)
+    assert float(flux.value) == pytest.approx(-float(out.value))
+    for problem, message in (
+        (inside, "the mesh has no boundary 'rest'"),
+        (replace(inside, boundary={**others, "left": partly}), "on the rest of left"),
+        (replace(stated, boundary={**others, "hot": replace(hot, where="x > 2")}), "no facet has"),
+        (
+            replace(stated, boundary={**others, "hot": replace(hot, where="x < 1e-9")}),
+            "nothing is left of 'left'",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            sciml.solve(problem, on=mesh)
+    with pytest.raises(InputError, match="where: is for the boundary of a mesh"):
+        box = Box((0.0, 0.0), (1.0, 1.0))
+        Problem(box, Equation(), {side: partly for side in box.sides})
+
+
+@pytest.mark.parametrize("plane", ["strain", "stress", "axis"])
+def test_heating_strains_a_free_body_and_stresses_a_held_one(plane: str) -> None:
+    mesh = replace(blocks(2, 2, "Q2"), axisymmetric=plane == "axis")
+    E, nu, hot = 7.0, 0.3, 0.01
+    thin = "stress" if plane == "stress" else "strain"
+    body = Elasticity(E, nu, plane=thin, thermal_strain=f"{hot} + 0*x")  # type: ignore[arg-type]
+    free = {"left": Condition(dirichlet=(0.0, None)), "bottom": Condition(dirichlet=(None, 0.0))}
+    free |= dict.fromkeys(("right", "top"), Condition(neumann=0.0))
+    problem = Problem(None, body, free)
+    value = sciml.solve(problem, on=mesh).value
+    # In plane strain the axis that is held pushes out what it may not have itself.
+    grown = hot * (1 + nu) if plane == "strain" else hot
+    assert torch.allclose(value, grown * torch.from_numpy(mesh.nodes).T, atol=1e-9)
+    sigma = nodal_stress(problem, mesh, value)
+    wanted = torch.zeros(3, 3, dtype=torch.float64)
+    wanted[2, 2] = -E * hot if plane == "strain" else 0.0
+    assert torch.allclose(sigma, wanted.expand_as(sigma), atol=1e-8)
+    energy = (E * hot**2 / 2 if plane == "strain" else 0.0) * float(whole(mesh, 4).measure.sum())
+    assert float(strain_energy(problem, mesh, value)) == pytest.approx(energy, abs=1e-9)
+    held = replace(problem, boundary=dict.fromkeys(free, Condition(dirichlet=0.0)))
+    sigma = nodal_stress(held, mesh, sciml.solve(held, on=mesh).value)
+    pressed = -E * hot / (1 - nu) if plane == "stress" else -E * hot / (1 - 2 * nu)
+    assert torch.allclose(sigma[:, 0, 0], torch.tensor(pressed).double(), atol=1e-8)

@@ -584,10 +584,10 @@ def bad_problems() -> list[tuple[Problem, Mesh, str, str]]:
             "problem.boundary",
         ),
         (
-            replace(elastic, boundary=everywhere(mesh, Condition(robin=Robin(1.0)))),
+            replace(elastic, boundary=everywhere(mesh, Condition(robin=Robin((1.0,))))),
             mesh,
-            "dirichlet or neumann",
-            "problem.boundary.left",
+            "a list of 2 components",
+            "problem.boundary.left.robin.alpha",
         ),
         (Problem(None, form, {"all": zero}), apart, "2 separate parts", "problem.boundary"),
     ]

@@ -351,14 +351,16 @@ class Elasticity(PDE):
     """Small deformations of a solid on a mesh: -div sigma(u) = force, sigma = C : sym(grad u).
 
     ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
-    (stress) from long bodies (strain). ``dirichlet`` is a list of displacements, ``neumann`` a list
-    of tractions.
+    (stress) from long bodies (strain). ``thermal_strain``: alpha (T - T0), the strain that heating
+    would give a free body, alike in all directions: sigma = C : (sym(grad u) - thermal_strain 1).
+    ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions.
     """
 
     young: Coefficient
     poisson_ratio: Coefficient = 0.3
     force: Vector | None = None
     plane: Literal["strain", "stress"] = "strain"
+    thermal_strain: Coefficient = 0.0
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
     always_linear: ClassVar[bool] = True

@@ -253,6 +253,14 @@ def mass(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
     return _product((c * part.measure), table)
 
 
+def tensor_mass(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
+    """int (c psi_j) . psi_i of vectors, (*batch, k, N, d, N, d), for c (*batch, k, Q, d, d)."""
+    entries = part.tables
+    table = torch.einsum("qi,qj->qij", entries.values, entries.values)
+    weighted = c * part.measure[..., None, None]
+    return torch.einsum("...kqab,qij->...kiajb", weighted, table)
+
+
 def stiffness(part: Quadrature, K: torch.Tensor) -> torch.Tensor:
     """int (K grad phi_j) . grad phi_i: (*batch, k, N, N).
 

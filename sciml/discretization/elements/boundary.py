@@ -29,15 +29,19 @@ from sciml.core.problem.quadrature import (
     whole,
 )
 from sciml.core.run.status import Doubt
-from sciml.discretization.elements.data import MeshData
+from sciml.discretization.elements.data import MeshData, evaluate
 
 
 @dataclass(frozen=True)
 class Side:
-    """A named boundary with its condition: its facets to integrate over, its nodes to fix."""
+    """A named boundary with its condition: its facets to integrate over, its nodes to fix.
+
+    ``numbers``: those of its facets.
+    """
 
     name: str
     condition: Condition
+    numbers: np.ndarray
     facets: Quadrature
     nodes: Quadrature
 
@@ -51,8 +55,8 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     """One per condition; InputError for names that do not match the mesh's, or that overlap."""
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
-    numbers = mesh.facets
-    _check_names(problem.boundary, numbers, outer)
+    numbers = _parts_of_sides(problem, data)
+    _check_names(problem.boundary, mesh.facets, numbers, outer)
     seen: dict[int, str] = {}
     found = []
     for name, condition in problem.boundary.items():
@@ -73,11 +77,46 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
         around = at_facet_nodes(mesh, numbers[name])
         faced = replace(at_nodes(mesh, nodes), normal=_at_nodes(around, nodes))
         inner = not np.isin(numbers[name], outer).all()
-        found.append(Side(name, condition, facets, at_nodes(mesh, nodes) if inner else faced))
+        place = at_nodes(mesh, nodes) if inner else faced
+        found.append(Side(name, condition, numbers[name], facets, place))
     bare = len(np.setdiff1d(outer, np.concatenate([*numbers.values(), []])))
     if bare:
         data.notes.append(f"{bare} boundary facets have no name: neumann 0 holds there")
     return found
+
+
+def facets_of(problem: Problem, data: MeshData, name: str, key: str) -> np.ndarray:
+    """The facets of a boundary by its name, which may be that of a condition with ``where``."""
+    known = _parts_of_sides(problem, data)
+    if name not in known:
+        tail = did_you_mean(name, known)
+        raise InputError(
+            f"the mesh has no boundary '{name}'; it has {', '.join(sorted(known))}"
+            + (tail if "did you mean" in tail else ""),
+            key,
+        )
+    return known[name]
+
+
+def _parts_of_sides(problem: Problem, data: MeshData) -> dict[str, np.ndarray]:
+    """The mesh's named boundaries, less what conditions with ``where`` take, and these parts."""
+    mesh, found = data.mesh, dict(data.mesh.facets)
+    parts = {name: c.where for name, c in problem.boundary.items() if c.where is not None}
+    taken: dict[str, np.ndarray] = {}
+    for name, text in parts.items():
+        key = f"problem.boundary.{name}.where"
+        among = mesh.facets.get(name, mesh.topology.boundary_facets())
+        middle = mesh.points[mesh.topology.facets[:, among]].mean(axis=0)
+        columns = tuple(torch.from_numpy(axis.copy())[:, None] for axis in middle.T)
+        place = replace(at_nodes(mesh, np.empty(0, dtype=np.int64)), points=columns)
+        inside = evaluate(f"where({text}, 1, 0)", place, data, key).expand(len(among), 1)[:, 0] > 0
+        taken[name] = among[inside.numpy()]
+        if not len(taken[name]):
+            raise InputError(f"no facet has its middle where {text}", key)
+    for name, numbers in found.items() if taken else ():
+        others = [facets for part, facets in taken.items() if part != name]
+        found[name] = np.setdiff1d(numbers, np.concatenate([*others, np.empty(0, dtype=np.int64)]))
+    return {name: numbers for name, numbers in (found | taken).items() if len(numbers)}
 
 
 def _at_nodes(facets: Quadrature, nodes: np.ndarray) -> dict[str, torch.Tensor]:
@@ -95,9 +134,17 @@ def _at_nodes(facets: Quadrature, nodes: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def _check_names(
-    given: Mapping[str, Condition], known: Mapping[str, np.ndarray], outer: np.ndarray
+    given: Mapping[str, Condition],
+    named: Mapping[str, np.ndarray],
+    known: Mapping[str, np.ndarray],
+    outer: np.ndarray,
 ) -> None:
     for name in given:
+        if name in named and name not in known:
+            raise InputError(
+                f"nothing is left of '{name}': conditions with where: take all of it",
+                f"problem.boundary.{name}",
+            )
         if name not in known:
             guess = did_you_mean(name, known)
             raise InputError(
@@ -107,7 +154,8 @@ def _check_names(
             )
     # A facet of several groups needs one condition, not one for each of them.
     bare = np.setdiff1d(outer, np.concatenate([*(known[name] for name in given), []]))
-    missing = [n for n, f in known.items() if n not in given and np.isin(f, bare).any()]
+    left = [n for n, f in named.items() if np.isin(f, bare).any()]
+    missing = [f"the rest of {n}" if n in given else n for n in left]
     if missing:
         raise InputError(
             f"no boundary condition on {', '.join(sorted(missing))}; give each boundary of the "

@@ -37,9 +37,16 @@ from sciml.core.problem.quadrature import (
 from sciml.core.problem.reader import NORMAL, Compiled, Context, compile, state_names
 from sciml.core.run.quantities import Measurement, Quantity
 from sciml.discretization.elements import recovery
-from sciml.discretization.elements.boundary import Side, scatter, sides
+from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.elasticity import STRESSES, nodal_stress, stress_at, stresses
+from sciml.discretization.elements.elasticity import (
+    STRESSES,
+    at_points,
+    nodal_stress,
+    stress_at,
+    stresses,
+    traction,
+)
 from sciml.discretization.elements.scalar import flux_at, streamline
 
 _KEY = "problem.equation"
@@ -55,7 +62,7 @@ def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) 
     if quantity.flux is not None:
         if quantity.flux != "u":
             raise InputError(f"there is no field '{quantity.flux}'; there is u", f"{key}.flux")
-        _named(mesh, quantity.on or "", f"{key}.on")
+        facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
         return lambda value, t: _flux(problem, mesh, quantity, value)
     return _pointwise(problem, mesh, quantity, key, ())
 
@@ -68,7 +75,7 @@ def measure_of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str)
     if quantity.force is not None:
         if len(quantity.force) != mesh.dimension:
             raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
-        _named(mesh, quantity.on or "", f"{key}.on")
+        facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
         return lambda value, t: _force(problem, mesh, quantity, value)
     return _pointwise(problem, mesh, quantity, key, STRESSES)
 
@@ -85,7 +92,7 @@ def _pointwise(
     )
     if quantity.at is not None:
         return _at(problem, mesh, quantity, read, key)
-    part = _part(mesh, quantity, key)
+    part = _part(problem, mesh, quantity, key)
     if quantity.kind in ("max", "min"):
         return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value)
 
@@ -97,22 +104,12 @@ def _pointwise(
     return integrated
 
 
-def _named(mesh: Mesh, name: str, key: str) -> np.ndarray:
-    if name not in mesh.facets:
-        tail = did_you_mean(name, mesh.facets)
-        raise InputError(
-            f"the mesh has no boundary '{name}'; it has {', '.join(sorted(mesh.facets))}"
-            + (tail if "did you mean" in tail else ""),
-            key,
-        )
-    return mesh.facets[name]
-
-
-def _part(mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
+def _part(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
     """The facets of a boundary, the elements of a subdomain, or all of them."""
     degree = 2 * mesh.degree + 2
     if quantity.on is not None:
-        return on_facets(mesh, _named(mesh, quantity.on, f"{key}.on"), degree)
+        facets = facets_of(problem, mesh_data(problem, mesh), quantity.on, f"{key}.on")
+        return on_facets(mesh, facets, degree)
     cells = whole(mesh, degree)
     if quantity.region is None:
         return cells
@@ -336,7 +333,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
     parts = sides(problem, data)
     own = next(side for side in parts if side.name == quantity.on)
     tractions = {
-        side.name: _components(side.condition.neumann, side.facets, d, data, side.key)
+        side.name: traction(side, data, value)
         for side in parts
         if side.condition.kind != "dirichlet"
     }
@@ -345,7 +342,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
         return Measurement(total @ direction)
     cells = whole(mesh, 2 * mesh.degree)
     sigma = stress_at(problem, cells, data, value)
-    body = _components(equation.force, cells, d, data, f"{_KEY}.force")
+    body = at_points(equation.force or (0.0,) * d, cells, data, f"{_KEY}.force")
     total = torch.zeros((), dtype=torch.float64)
     share = _share(own, parts, mesh)
     for a in range(d):
@@ -359,11 +356,3 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
                 left = left - scatter(pull, side.facets.nodes, mesh.shape[0])
         total = total + direction[a] * (left * share).sum(-1)
     return Measurement(total)
-
-
-def _components(given: Any, part: Quadrature, d: int, data: MeshData, key: str) -> torch.Tensor:
-    """A vector's components at a part's points, (*batch, k, Q, d); nothing and 0 are no load."""
-    entries = given if isinstance(given, (list, tuple)) else (0.0,) * d
-    rows = [evaluate(v, part, data, f"{key}.{a}") for a, v in enumerate(entries)]
-    shape = part.points[0].shape
-    return torch.stack([row.expand(torch.broadcast_shapes(row.shape, shape)) for row in rows], -1)
