@@ -41,12 +41,14 @@ if TYPE_CHECKING:
     from sciml.core.problem.reader import FieldFile as FieldFile
     from sciml.core.problem.reader import Regions as Regions
     from sciml.core.problem.table import Table as Table
+    from sciml.core.run.eigenmodes import Eigenmodes as Eigenmodes
     from sciml.core.run.solution import Solution as Solution
     from sciml.core.run.solution import load_solution as load_solution
     from sciml.core.run.status import Status as Status
     from sciml.discretization import discretize as discretize
     from sciml.discretization.elements.elasticity import stress as stress
     from sciml.discretization.elements.elasticity import von_mises as von_mises
+    from sciml.solvers.eigen.modes import eigenmodes as eigenmodes
     from sciml.solvers.linear.certify import certify as certify
     from sciml.solvers.linear.interop import as_petsc as as_petsc
     from sciml.solvers.linear.interop import as_scipy as as_scipy

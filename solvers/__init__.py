@@ -14,6 +14,7 @@ if __name__ != "sciml.solvers":
 
 if TYPE_CHECKING:
     from sciml.solvers.auto import Auto as Auto
+    from sciml.solvers.eigen.lobpcg import LOBPCG as LOBPCG
     from sciml.solvers.flow import Projection as Projection
     from sciml.solvers.learned.conjugate_directions import (
         ConjugateDirections as ConjugateDirections,

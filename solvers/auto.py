@@ -16,22 +16,19 @@ factorisation. The notes say so, and a sample that no method solves keeps the st
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
-from scipy.sparse.csgraph import reverse_cuthill_mckee
 
 from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import Dispatch
-from sciml.core.problem.equation import Equation, NavierStokes, System
+from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
@@ -40,7 +37,7 @@ from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Observe, Progress, Solver
 from sciml.core.run.status import Status
 from sciml.solvers.linear.amg import AMG
-from sciml.solvers.linear.direct import SMALL, Direct
+from sciml.solvers.linear.direct import ELIMINATED, SMALL, Direct, affordable, in_the_plane
 from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
 from sciml.solvers.linear.incomplete import ILU, IncompleteCholesky
 from sciml.solvers.linear.inverse import matrices
@@ -197,7 +194,17 @@ def _for_system(problem: Problem) -> tuple[str, str]:
     return "IMEX", "the system's diffusion is stiff and its reaction is not"
 
 
-@chooses(Equation, Grid, Mesh)
+@chooses(Equation, Mesh)
+@chooses(System, Mesh)
+@chooses(NavierStokes, Mesh)
+@chooses(Stokes, Mesh)
+def _on_mesh(problem: Problem) -> tuple[str, str]:
+    if problem.time is None:
+        return "Newton", "the equation is nonlinear"
+    return "SDIRK", "the mass matrix of elements is not diagonal, so that every method is implicit"
+
+
+@chooses(Equation, Grid)
 def _for_form(problem: Problem) -> tuple[str, str]:
     form = problem.form
     if problem.time is None:
@@ -238,7 +245,7 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
     if A.symmetric and not isinstance(A, Stencil) and not known:
         return _choose_definite(A, rtol)
     solid = A.near_nullspace is not None and A.near_nullspace.shape[1] > 1
-    if A.symmetric and solid and A.size <= _ELIMINATED and not A.batch and _in_the_plane(A):
+    if A.symmetric and solid and A.size <= ELIMINATED and not A.batch and in_the_plane(A):
         # Multigrid takes hundreds of steps near Poisson's ratio 0.5.
         return Direct(rtol=rtol), _note("direct", "the solid is plane, and small")
     name, preconditioner = _preconditioner(A)
@@ -257,8 +264,8 @@ def _choose_definite(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
         return CG(preconditioner=AMG(), rtol=rtol), _note(
             "cg with amg", "the matrix is symmetric and semidefinite"
         )
-    if _in_the_plane(A):
-        if A.size <= _ELIMINATED and not A.batch:
+    if in_the_plane(A):
+        if A.size <= ELIMINATED and not A.batch:
             return Direct(rtol=rtol), _note("direct", "the matrix is that of a surface")
         return CG(preconditioner=AMG(), rtol=rtol), _note(
             "cg with amg", "the matrix is symmetric positive definite, and that of a surface"
@@ -282,7 +289,7 @@ _INCOMPLETE = 300_000  # unknowns in space up to which incomplete Cholesky beats
 
 def _others(A: LinearMap, rtol: float, kind: str) -> Iterator[LinearSolver]:
     """What to try where the solver of this kind has failed."""
-    if kind != "direct" and _affordable(A):
+    if kind != "direct" and affordable(A):
         yield Direct(rtol=rtol)
     if A.self_adjoint and kind != "minres":
         positive = bool((A.diagonal().real > 0).all())
@@ -294,15 +301,6 @@ def _others(A: LinearMap, rtol: float, kind: str) -> Iterator[LinearSolver]:
 
 
 _TRIED = 3000  # iterations of a method that takes over
-_ELIMINATED = 20_000  # unknowns up to which a factorisation is affordable, whatever the matrix
-
-
-def _affordable(A: LinearMap) -> bool:
-    if A.size <= _ELIMINATED:
-        return True
-    if isinstance(A, Stencil):
-        return A.dimension < 3 and A.size <= 300_000
-    return A.size <= 300_000 and not A.batch and _in_the_plane(A)
 
 
 def _named(solver: LinearSolver) -> str:
@@ -310,28 +308,11 @@ def _named(solver: LinearSolver) -> str:
     return solver.kind if preconditioner is None else f"{solver.kind} with {preconditioner.kind}"
 
 
-# The exponent of the mean bandwidth above which a matrix is one of three dimensions: 0.45 to 0.59
-# were measured on grids and triangulations of the plane, 0.595 to 0.77 in space.
-_IN_SPACE = 0.593
-
-
-def _in_the_plane(A: LinearMap) -> bool:
-    """Whether the mean bandwidth after reverse Cuthill-McKee is that of a line or a surface."""
-    matrix = matrices(A)[0]
-    matrix = abs(matrix) if A.dtype.is_complex else matrix
-    place = np.empty(A.size, dtype=np.int64)
-    place[reverse_cuthill_mckee(matrix, symmetric_mode=True)] = np.arange(A.size)
-    rows = np.flatnonzero(np.diff(matrix.indptr))
-    first = np.minimum.reduceat(place[matrix.indices], matrix.indptr[rows])
-    band = float(np.maximum(place[rows] - first, 1).mean())
-    return math.log(band) <= _IN_SPACE * math.log(max(A.size, 2))
-
-
 def _choose_complex(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
     if A.self_adjoint:
         return _choose_hermitian(A, rtol)
     if not isinstance(A, Stencil):
-        if _affordable(A):
+        if affordable(A):
             return Direct(rtol=rtol), _note("direct", "the matrix is complex")
         return GMRES(preconditioner=ILU(), rtol=rtol), _note(
             "gmres with ilu", "the matrix is complex, and not Hermitian"
@@ -353,7 +334,7 @@ def _choose_hermitian(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
         return MINRES(preconditioner=M, rtol=rtol), _note(
             "minres", "the matrix is Hermitian but not definite"
         )
-    if A.size <= _ELIMINATED and _in_the_plane(A):
+    if A.size <= ELIMINATED and in_the_plane(A):
         return Direct(rtol=rtol), _note("direct", "the matrix is that of a surface")
     return CG(preconditioner=M, rtol=rtol), _note(
         "cg with jacobi", "the matrix is Hermitian positive definite"

@@ -385,7 +385,7 @@ def _on_side(
     u = u.detach()
 
     def read(coefficient: Any, key: str) -> Tensor:
-        return evaluate(coefficient, part, data, key, u=u)
+        return evaluate(coefficient, part, data, key, state={"u": u})
 
     if side.condition.kind == "dirichlet":
         left = u - evaluate(side.condition.dirichlet, part, data, side.key)

@@ -228,8 +228,8 @@ FAULTS = (
     # Time, data, networks
     Fault(
         "stage of a second-order system with the wrong power of its step",
-        "return r if self.system.inertia is None else r + self.system.inertia / tau * base[1]",
-        "return r if self.system.inertia is None else r + self.system.inertia * tau * base[1]",
+        "return r if inertia is None else r + times(inertia, base[1]) / tau",
+        "return r if inertia is None else r + times(inertia, base[1]) * tau",
         "test_order_of_a_second_order_system",
     ),
     Fault(

@@ -29,7 +29,7 @@ from sciml.core.run.solution import load_solution
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.data import evaluate, mesh_data
 from sciml.discretization.elements.elasticity import nodal_stress, strain_energy
-from sciml.discretization.elements.functionals import measure_of_solid, measure_on_mesh
+from sciml.discretization.elements.functionals import measures_of_solid, measures_on_mesh
 
 
 def observed(errors: list[float]) -> float:
@@ -124,7 +124,7 @@ def test_a_flux_through_a_curved_rim_balances_the_source() -> None:
     mesh = disk(3)
     problem = Problem(None, Equation(f=1.0), {"boundary": Condition(dirichlet=0.0)})
     value = sciml.solve(problem, on=mesh).value
-    flux = measure_on_mesh(problem, mesh, Quantity(flux="u", on="boundary"), "q")(value, None)
+    flux = measures_on_mesh(problem, mesh)(Quantity(flux="u", on="boundary"), "q")(value, None)
     assert float(flux.value) == pytest.approx(float(whole(mesh, 4).measure.sum()), rel=1e-10)
 
 
@@ -354,7 +354,7 @@ def test_a_problem_about_an_axis_is_of_third_order_and_balances() -> None:
     # -2 pi r u_r at r = 1 over the height, and what leaves through the top.
     out = {
         side: float(
-            measure_on_mesh(problem, mesh, Quantity(flux="u", on=side), "q")(value, None).value
+            measures_on_mesh(problem, mesh)(Quantity(flux="u", on=side), "q")(value, None).value
         )
         for side in ("right", "top")
     }
@@ -398,7 +398,7 @@ def test_a_body_that_reaches_its_axis() -> None:
     minus = -torch.eye(3, dtype=torch.float64).expand(len(mesh.nodes), 3, 3)
     assert torch.allclose(nodal_stress(problem, mesh, value), minus, atol=1e-7)
     assert bool((value[0, torch.from_numpy(mesh.nodes[:, 0] == 0)] == 0).all())
-    force = measure_of_solid(problem, mesh, Quantity(force=(0.0, 1.0), on="bottom"), "q")
+    force = measures_of_solid(problem, mesh)(Quantity(force=(0.0, 1.0), on="bottom"), "q")
     assert float(force(value, None).value) == pytest.approx(math.pi)
     with pytest.raises(InputError, match=r"stop 0 of its 1 rigid motions"):
         sciml.solve(
@@ -442,7 +442,7 @@ def test_supg_keeps_the_order_where_advection_dominates() -> None:
         # What leaves is what the weak form leaves, SUPG's part of it too: all of it balances.
         out = sum(
             float(
-                measure_on_mesh(problem, mesh, Quantity(flux="u", on=side), "q")(
+                measures_on_mesh(problem, mesh)(Quantity(flux="u", on=side), "q")(
                     solution.value, None
                 ).value
             )
@@ -496,7 +496,7 @@ def test_springs_for_each_axis_carry_the_load() -> None:
     value = sciml.solve(problem, on=mesh).value
 
     def measured(quantity: Quantity) -> float:
-        return float(measure_of_solid(problem, mesh, quantity, "q")(value, None).value)
+        return float(measures_of_solid(problem, mesh)(quantity, "q")(value, None).value)
 
     assert measured(Quantity(force=(1.0, 0.0), on="left")) == pytest.approx(-1.0)
     assert measured(Quantity(force=(0.0, 1.0), on="left")) == pytest.approx(-0.2)
@@ -521,8 +521,8 @@ def test_a_condition_on_a_part_of_a_side() -> None:
     inside = replace(named, boundary={**others, "left": replace(partly, where=where), "rest": free})
     wanted = sciml.solve(named, on=split).value
     assert torch.equal(sciml.solve(stated, on=mesh).value, wanted)
-    flux = measure_on_mesh(stated, mesh, Quantity(flux="u", on="hot"), "q")(wanted, None)
-    out = measure_on_mesh(stated, mesh, Quantity(flux="u", on="right"), "q")(wanted, None)
+    flux = measures_on_mesh(stated, mesh)(Quantity(flux="u", on="hot"), "q")(wanted, None)
+    out = measures_on_mesh(stated, mesh)(Quantity(flux="u", on="right"), "q")(wanted, None)
     assert float(flux.value) == pytest.approx(-float(out.value))
     for problem, message in (
         (inside, "the mesh has no boundary 'rest'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import json
 import os
 import resource
@@ -21,7 +22,8 @@ import pytest
 import torch
 from shards import shard
 
-from sciml.core.disk import atomic_write, write_json
+from sciml.core import disk
+from sciml.core.disk import GrowingFile, atomic_write, vouched, write_json
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.mesh import Mesh
@@ -304,3 +306,40 @@ def test_what_is_no_solution_is_refused_in_one_line(
     with pytest.raises(InputError) as caught:
         load_solution(tmp_path)
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
+
+
+def test_any_flipped_bit_of_a_growing_file_is_seen(tmp_path: Path) -> None:
+    path, parts = tmp_path / "a.csv", ["t,u\r\n", "0,1\r\n", "0.5,2\r\n", "1,4\r\n"]
+    file = GrowingFile(path, "mark", parts[0])
+    for part in parts[1:]:
+        file.append(part)
+    file.close()
+    begun = {"".join(parts[:k]) for k in range(len(parts) + 1)}
+    assert vouched(path) == ("mark", "".join(parts))
+    for flipped in (path, path.with_name("a.csv.sha256")):
+        raw = flipped.read_bytes()
+        for bit in range(8 * len(raw)):
+            place = bit // 8
+            flipped.write_bytes(raw[:place] + bytes([raw[place] ^ 1 << bit % 8]) + raw[place + 1 :])
+            mark, text = vouched(path)
+            assert text in begun and mark in ("mark", "")
+            assert flipped != path or len(text) <= place
+        flipped.write_bytes(raw)
+
+
+def test_a_system_without_unix_writes_files_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("fcntl", "resource"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delattr(os, "pread")
+    found = importlib.util.spec_from_file_location("disk_elsewhere", disk.__file__)
+    assert found is not None and found.loader is not None
+    elsewhere = importlib.util.module_from_spec(found)
+    found.loader.exec_module(elsewhere)
+    elsewhere.check_room(tmp_path / "a.h5", 1)
+    with elsewhere.claimed(tmp_path / "run", "solving in"):
+        elsewhere.write_json(tmp_path / "run" / "run.json", {"a": 1})
+    (tmp_path / "a.h5").write_bytes(bytes(10**7))
+    elsewhere.seal(tmp_path / "a.h5")
+    assert disk.is_sealed(tmp_path / "a.h5")

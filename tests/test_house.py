@@ -23,6 +23,7 @@ FOLDERS = {
     "solvers": ROOT / "solvers",
     "datasets": ROOT / "datasets",
 }
+UNIX = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios"}
 MODULES = [
     pytest.param(floor, path, id=str(path.relative_to(ROOT)))
     for floor, folder in FOLDERS.items()
@@ -142,6 +143,13 @@ def circles(edges: Mapping[str, set[str]]) -> set[frozenset[str]]:
         for name in edges
         if name in reached[name]
     }
+
+
+@pytest.mark.parametrize(("floor", "path"), MODULES)
+def test_what_only_unix_has_is_imported_where_it_is_used(floor: str, path: Path) -> None:
+    body = ast.parse(path.read_text()).body
+    first = ast.Module([n for n in body if isinstance(n, (ast.Import, ast.ImportFrom))], [])
+    assert not UNIX & set(imported_names(first))
 
 
 def test_imports_make_no_circle() -> None:

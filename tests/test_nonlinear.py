@@ -18,7 +18,7 @@ from sciml.core.run.status import Status
 from sciml.discretization import discretize, semidiscretize
 from sciml.discretization.fields import values_on
 from sciml.discretization.volumes.jacobian import box_jacobian
-from sciml.solvers import CG, GMRES, Auto, Direct, Newton, Picard
+from sciml.solvers import CG, GMRES, PINN, Auto, DeepRitz, Direct, Newton, Picard
 from sciml.solvers.nonlinear.descent import Continuation
 from sciml.solvers.solve import solve
 
@@ -649,6 +649,24 @@ def test_energies_whose_source_no_level_can_meet_are_refused(kind):
     found = solve(problem, Newton(), on=Grid((33,)))
     x = torch.linspace(0, 1, 33, dtype=torch.float64)
     assert float(found.error(0.1 * (x - x.exp()))) < 1e-4
+
+
+def test_data_that_no_solution_meets_are_told_by_every_kind_of_solver():
+    walls = all_sides(box(2), Condition(neumann=0.0))
+    forms = {"f": Equation(f="x"), "energy": Equation(energy="(ux**2 + uy**2)/2 - x*u")}
+    for solver in (DeepRitz(points=20), PINN(points=20), Newton()):
+        for name, equation in forms.items():
+            with pytest.raises(InputError, match=r"incompatible data.* integrate to 0\.5") as error:
+                solver.init(Problem(box(2), equation, walls), Grid((17, 17)))
+            assert error.value.key == f"problem.equation.{name}"
+    # Where it seems to depend on u it is found by trial.
+    hidden = Problem(
+        box(2), Equation(f="k + x - 0.5 + u - sin(u)**2*u - cos(u)**2*u"), walls,
+        parameters={"k": [0.0, 0.1]},
+    )  # fmt: skip
+    found = solve(hidden, Newton(), on=Grid((17, 17)), throw=False)
+    assert found.statuses == (Status.CONVERGED, Status.INCOMPATIBLE)
+    assert any("sum to 0.1 whatever u is" in note for note in found.notes)
 
 
 def test_the_level_is_that_of_zero_integral_on_every_grid():

@@ -38,8 +38,8 @@ def flow(boundary: dict[str, Condition], **given: Any) -> Problem:
 
 def run(problem: Problem, n: int | tuple[int, int], **given: Any) -> Solution:
     shape = (n, n) if isinstance(n, int) else n
-    options = {k: v for k, v in given.items() if k not in ("initial", "frames", "progress")}
-    rest = {k: v for k, v in given.items() if k not in options}
+    rest = {k: v for k, v in given.items() if k in ("initial", "frames", "progress", "observe")}
+    options = {k: v for k, v in given.items() if k not in rest}
     solver = Projection(**options)
     return solver.run(solver.init(problem, Grid(shape, "cell")), **rest)
 
@@ -221,7 +221,9 @@ def test_cavity_against_botella_and_peyret() -> None:
 
 def test_frames_after_a_steady_state_are_that_state() -> None:
     problem = flow(LID, viscosity=0.1, time=Time(40.0, frames=5))
-    solution = run(problem, 12, steady_tolerance=1e-4)
+    shown: list[float] = []
+    solution = run(problem, 12, steady_tolerance=1e-4, observe=lambda t, value: shown.append(t))
+    assert shown[-4:] == [10, 20, 30, 40] and shown == sorted(shown)
     assert solution.times is not None and solution.times.tolist() == [0, 10, 20, 30, 40]
     assert torch.equal(solution.value[2], solution.value[4])
     assert not torch.equal(solution.value[0], solution.value[1])

@@ -334,6 +334,17 @@ def test_probes_see_every_step_and_a_killed_run_loses_none(tmp_path: Path):
     assert len(rows) == int(result.solution.stats.iterations.max()) + 1
     assert float(rows[-1][1]) == pytest.approx(math.exp(-0.1 * math.pi**2), rel=4e-3)
 
+    killed = tmp_path / "killed" / "frames.h5"
+    killed.parent.mkdir()
+    _killed(killed.parent, spec)
+    assert (killed.parent / "probes.csv").read_text() != expected
+    answer(spec, Setting(), frames=killed)
+    assert (killed.parent / "probes.csv").read_text() == expected
+
+
+def _killed(folder: Path, spec) -> list[list[str]]:
+    """The folder of a run that is killed between two frames, and the rows it wrote."""
+
     class Killed(Exception):
         pass
 
@@ -341,14 +352,65 @@ def test_probes_see_every_step_and_a_killed_run_loses_none(tmp_path: Path):
         if reached > 0.033:
             raise Killed
 
-    watch = Watch(dies, spec.problem.time)
-    killed = tmp_path / "killed" / "frames.h5"
-    killed.parent.mkdir()
     with pytest.raises(Killed):
-        answer(spec, Setting(), watch, killed)
-    assert (killed.parent / "probes.csv").read_text() != expected
-    answer(spec, Setting(), frames=killed)
-    assert (killed.parent / "probes.csv").read_text() == expected
+        answer(spec, Setting(), Watch(dies, spec.problem.time), folder / "frames.h5")
+    return list(csv.reader((folder / "probes.csv").read_text().splitlines()))
+
+
+PEAK = "output.quantities={most: {max: u, over_time: max}, late: {max: u, over_time: max, after: "
+
+
+def test_a_row_that_nothing_vouches_for_is_unknown(tmp_path: Path):
+    """Of what is damaged and what follows up to the frame from which the run goes on."""
+    spec = read_spec(parse_yaml(HEAT, "heat.yaml"), [PEAK + "0.04}}"])
+    rows = _killed(tmp_path, spec)
+    table, sums = tmp_path / "probes.csv", tmp_path / "probes.csv.sha256"
+    text, hashes = table.read_bytes(), sums.read_bytes()
+    frames = (tmp_path / "frames.h5").read_bytes()
+
+    def resumed() -> tuple[list[dict[str, str]], list[float], tuple[str, ...]]:
+        (tmp_path / "frames.h5").write_bytes(frames)
+        found = answer(spec, Setting(), frames=tmp_path / "frames.h5")
+        told = [float(found.measured.quantities[name]) for name in ("most", "late")]
+        with open(table) as file:
+            said = tuple(n for n in found.solution.notes if n.startswith("probes.csv"))
+            return list(csv.DictReader(file)), told, said
+
+    whole = resumed()
+    late = next(float(row["late"]) for row in whole[0] if float(row["t"]) >= 0.04)
+    assert whole[1] == [1.0, late] and not whole[2]
+    # Killed between a row and its hash: the row is measured again.
+    table.write_bytes(text + b"0.035,9,9,9\r\n")
+    sums.write_bytes(hashes)
+    assert resumed() == whole
+    # The power failed: the row at the frame is missing, and there may have been others.
+    for cut in (text, text[: text.rstrip().rfind(b"\n") + 1]):
+        table.write_bytes(cut)
+        sums.write_bytes(hashes[: hashes.rstrip().rfind(b"\n") + 1])
+        found, told, said = resumed()
+        (gap,) = [float(row["t"]) for row in found if row["most"] == "nan"]
+        assert 0.03 - 1e-10 < gap < 0.03
+        assert math.isnan(told[0]) and told[1] == late and "between t = 0.025 and 0.03" in said[0]
+    # A digit of the second row: the first alone stays, and the largest value cannot be told.
+    place = text.index(rows[2][1].encode()) + 4
+    table.write_bytes(text[:place] + bytes([text[place] ^ 1]) + text[place + 1 :])
+    sums.write_bytes(hashes)
+    found, told, said = resumed()
+    assert [row["t"] for row in found[:1]] == ["0.0"] and found[1]["middle"] == "nan"
+    assert found[2:] == whole[0][-len(found) + 2 :]
+    assert math.isnan(told[0]) and told[1] == whole[1][1]
+    assert said and "not as they were written" in said[0]
+    assert math.isnan(resumed()[1][0])  # a second time, too
+
+
+def test_a_probe_that_was_moved_is_unknown_before(tmp_path: Path):
+    spec = read_spec(parse_yaml(HEAT, "heat.yaml"))
+    _killed(tmp_path, spec)
+    moved = read_spec(parse_yaml(HEAT, "heat.yaml"), ["output.probes.middle=[0.25, 0.5]"])
+    notes = answer(moved, Setting(), frames=tmp_path / "frames.h5").solution.notes
+    rows = list(csv.reader((tmp_path / "probes.csv").read_text().splitlines()))
+    assert float(rows[1][0]) == pytest.approx(0.03)
+    assert any("of middle nothing is known before t = 0.03" in note for note in notes)
 
 
 def test_what_is_asked_only_of_a_later_part_cannot_be_told_of_the_whole(tmp_path: Path):

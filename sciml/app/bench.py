@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -366,6 +365,14 @@ def elliptic(out: Path | None, quick: bool) -> None:
         add(certificate_table(size))
     finally:
         torch.set_num_threads(before)
+    _log_peak()
+
+
+def _log_peak() -> None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     _log(f"peak memory of this process {peak} MiB")
 

@@ -137,6 +137,9 @@ def solve(
         check_comparable(problem)
     typer.echo(describe(problem))
     with claimed(directory, "solving in"):
+        before = record.replaced(directory, problem)
+        if before is not None:
+            typer.echo(f"  {before}")
         with solving(problem) as watched:
             result = answer(problem, setting, watched, directory / FRAMES)
         paths = write_run(result, directory, set_ or ())
@@ -182,13 +185,14 @@ def converge(
 ) -> None:
     """Follow a spec's quantities over three grids or meshes: order, limit, estimated error."""
     from sciml.app.console import progress_line
-    from sciml.app.converge import HEAD, converge, rows
+    from sciml.app.converge import HEAD, converge, refinement, rows
     from sciml.app.read import load_spec
     from sciml.app.run import Setting, describe
 
     problem = load_spec(spec, set_ or ())
     typer.echo(describe(problem))
     trends, _ = converge(problem, Setting(device, dtype), progress_line)
+    typer.echo(f"  {refinement(problem)}")
     typer.echo(aligned([HEAD, *rows(trends)]))
 
 
@@ -218,6 +222,7 @@ def sweep(
     from sciml.app.read import load_spec
     from sciml.app.run import Setting, describe
     from sciml.app.sweep import Curve, stated, sweep, write
+    from sciml.core.run.quantities import is_constant
 
     problem = load_spec(spec, set_ or ())
     wanted, tolerance = stated(problem, over or (), tolerance)
@@ -231,6 +236,9 @@ def sweep(
     typer.echo(f"{solves} solves, joined by {kind}, to {found.error:.1e}")
     for name, pair in found.extremes().items():
         told = []
+        if is_constant(pair[0][0], pair[1][0]):
+            typer.echo(f"{name}  {pair[1][0]:.7g} everywhere")
+            continue
         for value, where in pair:
             at = (f"{one.name} = {x:.6g}" for one, x in zip(wanted, where, strict=True))
             told.append(f"{value:.7g} at {', '.join(at)}")

@@ -20,7 +20,14 @@ from sciml.app.record import fields_of_run
 from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.condition import DIRICHLET_OF_STATE
-from sciml.core.problem.equation import Elasticity, Equation, Helmholtz, NavierStokes, Sponge
+from sciml.core.problem.equation import (
+    Elasticity,
+    Equation,
+    Helmholtz,
+    NavierStokes,
+    Sponge,
+    Stokes,
+)
 from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 from sciml.core.problem.grid import AXES, Box, axis_names
 from sciml.core.problem.mesh_file import MeshFile, check_suffix
@@ -203,6 +210,15 @@ def by_name(value: Any, scope: Scope) -> Any:
     """One coefficient, or a mapping of the fields' names to theirs."""
     if isinstance(value, Mapping) and "run" in value:
         return _of_run(value, scope)
+    if isinstance(value, (list, tuple)):
+        fields = [name for name in scope.solution if name[:-1] not in scope.solution]
+        names, tail = fields, ""
+        if len(fields) == 1:
+            names, tail = [*fields, "ut"], ", ut of an equation of second order in time"
+        told = ", ".join(f"{name}: ..." for name in names)
+        raise InputError(
+            f"several initial data go by name, {{{told}}}{tail}; got {describe(value)}"
+        )
     if not isinstance(value, Mapping) or {"file", "regions", "kind", *_OF_TABLES} & value.keys():
         return scalar(value, scope)
     return {name: _at(f".{name}", scalar_or_vector, v, scope) for name, v in value.items()}
@@ -575,22 +591,28 @@ _NORMAL = {
 _SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST, _NORMAL]})
 _ASKED = _type("Asked", asked, {"anyOf": _NUMBER_OR_TEXT})
 _FORCE = _type("Force", vector, _LIST)
+_VECTOR = _type("Vector", vector, _LIST)
 _NUMBER = _type("Constant", number, _CONSTANT)
 _BOUNDS = _type("Bounds", numbers, _CONSTANTS)
 _BY_NAME = {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST]}}
 
 # The fields whose annotation in core, Any, admits Python objects that YAML cannot write.
 FIELD_TYPES: dict[tuple[type, str], Any] = {
-    **{(Equation, name): _NONLINEAR for name in ("c", "f", "m", "d")},
+    **{(Equation, name): _NONLINEAR for name in ("c", "f", "m", "d", "source")},
     **{(Equation, name): Scalar for name in ("dispersion", "biharmonic")},
     (Equation, "energy"): _type("Energy", energy, {"type": "string"}),
     (Equation, "K"): _type("Tensor", tensor, {"anyOf": [_SCALAR, _LIST, _MATRIX]}),
-    (Equation, "b"): _type("Vector", vector, _LIST),
+    **{(Equation, name): _VECTOR for name in ("b", "flux")},
     (NavierStokes, "viscosity"): Scalar,
+    (Stokes, "viscosity"): Scalar,
+    (Stokes, "force"): _FORCE,
     (NavierStokes, "vorticity_source"): Scalar,
     (NavierStokes, "force"): _FORCE,
     **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},
-    **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio", "thermal_strain")},
+    **{
+        (Elasticity, name): Scalar
+        for name in ("young", "poisson_ratio", "thermal_strain", "density")
+    },
     (Elasticity, "force"): _FORCE,
     (Condition, "dirichlet"): _type("Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL]}),
     (Condition, "neumann"): _SIDES,

@@ -4,6 +4,11 @@ With q_1, q_2, q_3 on spacings h, h/2, h/4 the observed order is p = log2((q_1 -
 the extrapolated value q_3 + (q_3 - q_2)/(2^p - 1), and the error of q_3 estimated by their
 distance (Richardson 1911; Roache 1998). Where the differences do not fall like a power of h there
 is no order, and the error is at least the last difference.
+
+In time steps are refined together with the spacing, else what is left of theirs would pass for a
+limit: a step that is given is halved, the tolerance of steps falls to a quarter, as the error of a
+scheme of second order in space does. Steps that a CFL condition sets follow the
+spacing themselves.
 """
 
 from __future__ import annotations
@@ -11,9 +16,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
+from sciml import solvers
 from sciml.app.output import heads, last
 from sciml.app.read import explain
 from sciml.app.run import Setting, answer, extent
@@ -22,6 +29,9 @@ from sciml.core.errors import InputError, SolveError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh, refined
 from sciml.core.problem.place import discrete
+from sciml.solvers.auto import Auto, choose_for
+from sciml.solvers.time.etdrk4 import ETDRK4
+from sciml.solvers.time.march import Integrator
 
 LEVELS = 3
 HEAD = ("quantity", "coarse", "finer", "finest", "order", "extrapolated", "error", "published")
@@ -87,9 +97,9 @@ def converge(
         )
     found: dict[str, list[float]] = {name: [] for name in spec.output.quantities}
     seconds = []
-    for on in levels(spec):
+    for level, on in enumerate(levels(spec)):
         told(f"on {extent(on)}")
-        result = answer(placed_on(spec, on), setting)
+        result = answer(placed_on(refined_in_time(spec, level), on), setting)
         if not result.solution.status.success:
             raise SolveError(f"on {extent(on)}: {result.solution.status}")
         assert result.measured is not None
@@ -104,6 +114,38 @@ def converge(
         for name, values in found.items()
     ]
     return trends, seconds
+
+
+def _steps(spec: Spec) -> dict[str, tuple[float, float]]:
+    """The options of the solver that rule its steps: their values, and their share a level on."""
+    solver, problem = spec.solver, spec.problem
+    if problem.time is None:
+        return {}
+    found, chosen = {}, solver
+    if isinstance(solver, Auto):
+        chosen = getattr(solvers, choose_for(problem, spec.on)[0])()
+    step = getattr(solver, "step", None)
+    if step is not None:
+        found["step"] = step, 0.5
+    if isinstance(chosen, (Integrator, ETDRK4)):
+        found["rtol"] = chosen.rtol if solver.rtol is None else solver.rtol, 0.25
+    return found
+
+
+def refined_in_time(spec: Spec, level: int) -> Spec:
+    """The spec with the steps in time of a finer level."""
+    changed: Any = {name: value * share**level for name, (value, share) in _steps(spec).items()}
+    return replace(spec, solver=replace(spec.solver, **changed)) if level else spec
+
+
+def refinement(spec: Spec) -> str:
+    """What is refined from level to level, in words."""
+    told = ["each level halves the spacing"]
+    for name, (value, share) in _steps(spec).items():
+        told.append(f"{name} from {value:g} to {value * share ** (LEVELS - 1):.3g}")
+    if len(told) == 1 and spec.problem.time is not None:
+        told.append("steps in time as they follow from it")
+    return "; ".join(told)
 
 
 def placed_on(spec: Spec, on: Grid | Mesh) -> Spec:

@@ -42,6 +42,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.run.labels import Labels, named, unit_of
+from sciml.core.run.quantities import is_constant
 from sciml.core.run.solution import Solution, sample_names
 
 if TYPE_CHECKING:
@@ -109,6 +110,9 @@ def plot_solution(solution: Solution, file: str | Path | None = None, title: str
     elif isinstance(on, Grid) and (solution.times is not None or len(solution.fields) > 1):
         title = ", ".join(part for part in (title, *samples[: solution.residual.ndim > 0]) if part)
         figure = plot_frames(solution, on, title=title)
+    elif isinstance(on, Mesh) and solution.times is not None:
+        title = ", ".join(part for part in (title, *samples[: solution.residual.ndim > 0]) if part)
+        figure = _plot_frames_on_mesh(solution, on, solution.times, title)
     elif isinstance(on, Mesh):
         figure = plot_on_mesh(value, on, solution.fields, title=title, samples=samples)
     elif value.is_complex():
@@ -263,6 +267,8 @@ def plot_curves(
             if marks is not None:
                 axes.plot(marks[0], marks[1][label], "o", ms=3, color=_INK)
             axes.set_ylabel(label)
+            if is_constant(float(values.min()), float(values.max())):
+                axes.set_ylim(*_apart(float(values.min()), float(values.max())))
             axes.grid(True, color="0.88", lw=0.6)
             axes.spines[["top", "right"]].set_visible(False)
             if log:
@@ -281,19 +287,35 @@ def plot_maps(
     *,
     logs: tuple[bool, bool] = (False, False),
 ) -> Figure:
-    """Values (n, m) by name over ``x`` (n,) and ``y`` (m,), called ``names``, side by side."""
+    """Values (n, m) by name over ``x`` (n,) and ``y`` (m,), called ``names``, three in a row."""
+    columns = min(len(maps), 3)
+    rows = -(-len(maps) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Picture(figsize=(0.6 + 4.2 * len(maps), 3.6), layout="constrained")
-        row = figure.subplots(1, len(maps), squeeze=False, sharey=True)[0]
-        for axes, (label, values) in zip(row, maps.items(), strict=True):
-            image = axes.pcolormesh(x, y, values.T, shading="gouraud", rasterized=True)
+        size = 0.6 + 4.2 * columns, 3.6 * rows
+        figure = Picture(figsize=size, layout="constrained")
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axes, (label, values) in zip(panels, maps.items(), strict=False):
+            low, high = _apart(float(values.min()), float(values.max()))
+            image = axes.pcolormesh(
+                x, y, values.T, shading="gouraud", rasterized=True, vmin=low, vmax=high
+            )
             figure.colorbar(image, ax=axes, label=label)
             axes.set_xlabel(names[0])
+            axes.set_ylabel(names[1])
             axes.set_xscale("log" if logs[0] else "linear")
             axes.set_yscale("log" if logs[1] else "linear")
-        row[0].set_ylabel(names[1])
+        for axes in panels[len(maps) :]:
+            axes.remove()
         save(figure, file)
     return figure
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """The ends of a scale: of what is constant but for rounding they lie around it."""
+    if is_constant(low, high):
+        around = 0.05 * max(abs(low), abs(high)) or 1.0
+        return low - around, high + around
+    return low, high
 
 
 def contraction_factor(residuals: np.ndarray, steps: np.ndarray) -> float:
@@ -650,6 +672,15 @@ def plot_frames(
             figure.suptitle(title, fontsize=13)
         save(figure, file)
     return figure
+
+
+def _plot_frames_on_mesh(solution: Solution, mesh: Mesh, times: torch.Tensor, title: str) -> Figure:
+    """A few frames of every field of a solution's first sample."""
+    chosen = chosen_instants(len(times))
+    values = torch.from_numpy(frames_and_fields(solution)[chosen])
+    values = values if len(solution.fields) > 1 else values[:, 0]
+    called = [f"$t = {float(times[k]):.3g}$" for k in chosen]
+    return plot_on_mesh(values, mesh, solution.fields, title=title, samples=called)
 
 
 def frames_and_fields(solution: Solution) -> np.ndarray:

@@ -107,8 +107,8 @@ def _equation(sheet: _Sheet, equation: Plain, dimension: int | None) -> None:
     if kind in ("system", "gray_scott"):
         for unknown, part in equation["equations"].items():
             _coefficient_form(sheet, part, name(unknown), dimension, f"_{unknown}")
-    elif kind == "navier_stokes":
-        _flow(sheet, equation)
+    elif kind in ("navier_stokes", "stokes"):
+        _flow(sheet, equation, kind == "navier_stokes")
     elif kind == "helmholtz":
         _waves(sheet, equation)
     elif kind == "elasticity":
@@ -130,7 +130,10 @@ def _of_another_type(sheet: _Sheet, equation: Plain) -> None:
 def _coefficient_form(
     sheet: _Sheet, equation: Plain, u: str, dimension: int | None, tail: str
 ) -> None:
-    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u + ... = f``, zeros left out."""
+    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u + ... = f``, zeros left out.
+
+    In the general form ``m u_tt + d u_t - div F = s``.
+    """
     if equation.get("energy"):
         integral = f"<mo>∫</mo>{mathml(equation['energy'], product=True)}<mi>d</mi><mi>x</mi>"
         sheet.equations.append(_line([f"{u}{words(' makes ')}{integral}{words(' stationary')}"]))
@@ -140,7 +143,12 @@ def _coefficient_form(
         value = equation.get(key, 0.0)
         if not _is_zero(value):
             _add(found, sheet.factor(f"{key}{tail}", value), _derivative(axes, u))
-    _diffusion(sheet, found, equation.get("K", 1.0), u, f"K{tail}", equation)
+    flux = equation.get("flux")
+    if flux is not None:
+        sheet.define(f"F{tail}", flux)
+        _add(found, MINUS, f"{_GRADIENT}<mo>·</mo>{name(f'F{tail}')}")
+    else:
+        _diffusion(sheet, found, equation.get("K", 1.0), u, f"K{tail}", equation)
     _advection(sheet, found, equation.get("b"), u, f"b{tail}", dimension)
     for key, what in (
         ("c", u),
@@ -150,7 +158,7 @@ def _coefficient_form(
         value = equation.get(key, 0.0)
         if not _is_zero(value):
             _add(found, sheet.factor(f"{key}{tail}", value), what)
-    source = equation.get("f", 0.0)
+    source = equation.get("f" if flux is None else "source", 0.0)
     if isinstance(source, str) and len(source) > 3 * _INLINE:
         sheet.define(f"f{tail}", source)
         right = [name(f"f{tail}")]
@@ -200,16 +208,16 @@ def _advection(
     _add(found, name(symbol), f"<mo>·</mo>{_GRADIENT}{u}")
 
 
-def _flow(sheet: _Sheet, equation: Plain) -> None:
+def _flow(sheet: _Sheet, equation: Plain, carried: bool) -> None:
     u, p = '<mi mathvariant="bold">u</mi>', "<mi>p</mi>"
-    carried = f"{fenced(f'{u}<mo>·</mo>{_GRADIENT}')}{u}"
+    moving = f"<mo>+</mo>{fenced(f'{u}<mo>·</mo>{_GRADIENT}')}{u}" if carried else ""
     nu = sheet.factor("nu", equation["viscosity"])
     force = ""
     if equation.get("force"):
         sheet.define("F", equation["force"])
         force = f"<mo>+</mo>{name('F')}"
     line = (
-        f"{_derivative('t', u)}<mo>+</mo>{carried}<mo>=</mo>{MINUS}{_GRADIENT}{p}"
+        f"{_derivative('t', u)}{moving}<mo>=</mo>{MINUS}{_GRADIENT}{p}"
         f"<mo>+</mo>{nu}{_LAPLACE}{u}{force}"
     )
     curl = equation.get("vorticity_source", 0.0)
@@ -323,7 +331,7 @@ def _fields(equation: Plain) -> Mapping[str, _Written]:
     kind, bold = equation["kind"], '<mi mathvariant="bold">u</mi>'
     if kind == "elasticity":
         return {"": _Written(bold, f'<mi mathvariant="bold">σ</mi><mo>·</mo>{_NORMAL}')}
-    if kind == "navier_stokes":
+    if kind in ("navier_stokes", "stokes"):
         outlet = "<mo>,</mo><mi>p</mi><mo>=</mo><mn>0</mn>"
         return {"": _Written(bold, f"<msub><mo>∂</mo><mi>n</mi></msub>{bold}", outlet)}
     parts = equation.get("equations") or {"u": equation}

@@ -10,51 +10,93 @@ from __future__ import annotations
 
 import csv
 import inspect
+import io
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 
 from sciml.app.spec import Spec
-from sciml.core.disk import atomic_write
+from sciml.core.disk import GrowingFile, atomic_write, vouched
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures
+from sciml.core.problem.expression import CONSTANTS, FUNCTIONS
 from sciml.core.problem.grid import AXES, Grid, axis_names
-from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.mesh import Mesh, inside
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import Compiled, Context, Unknown, compile
 from sciml.core.run.derived import Derivation
+from sciml.core.run.frames import fingerprint, lineage_of
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
-from sciml.core.run.quantities import Line, Measurement, Output, Quantity
+from sciml.core.run.quantities import Line, Measure, Measurement, Output, Prepare, Quantity
 from sciml.core.run.series import over_time
-from sciml.core.run.solution import Solution, check_time, measure
+from sciml.core.run.solution import Solution, check_time, measured_by
+from sciml.discretization.elements.elasticity import STRESSES
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
 _SHOWN = 6  # values of a batch are printed, more as their range
+_SAME = 1e-9  # of the time passed: instants that differ by less, by rounding, are the same
 
 
 @dataclass(frozen=True)
 class Measured:
     """What came of the quantities, by name, and of probes and lines, by name and field.
 
-    ``lines``: each with the coordinates of its points (n, d).
+    ``lines``: each with the coordinates of its points (n, d). ``notes``: what they do not tell.
     """
 
     quantities: Mapping[str, Measurement]
     probes: Mapping[str, Mapping[str, torch.Tensor]]
     lines: Mapping[str, tuple[torch.Tensor, Mapping[str, torch.Tensor]]]
+    notes: tuple[str, ...] = ()
 
 
-def check(spec: Spec) -> None:
-    """Raise InputError, with its key, for what cannot be measured; nothing is solved."""
+class Asked:
+    """How what a spec asks for is measured, prepared once for each place that an answer comes on.
+
+    A flow is told on the cells of a grid of nodes.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self._prepares: list[tuple[Grid | Mesh, Prepare]] = []
+        self._looks: dict[tuple[int, str, Any], Measure] = {}
+
+    def look(self, on: Grid | Mesh, quantity: Quantity, key: str) -> Measure:
+        """How a quantity is measured; raises InputError, with its key, for what means nothing."""
+        known = [place for place, _ in self._prepares]
+        if on not in known:
+            problem = self.spec.problem
+            prepare = measures.look_up(problem.equation, type(on))(problem, on)
+            self._prepares.append((on, prepare))
+            known.append(on)
+        number = known.index(on)
+        wanted = number, key, quantity.of
+        if wanted not in self._looks:
+            self._looks[wanted] = self._prepares[number][1](quantity, key)
+        return self._looks[wanted]
+
+    def probe(self, on: Grid | Mesh, name: str, point: tuple[float, ...], field: str) -> Measure:
+        """How a field is measured at a probe."""
+        key = f"output.probes.{name}"
+        try:
+            return self.look(on, Quantity(at=point, of=field), key)
+        except InputError as error:
+            raise InputError(error.message, key) from None
+
+
+def check(spec: Spec) -> Asked:
+    """How all is measured; InputError, with its key, for what cannot be. Nothing is solved."""
     _check_labels(spec)
+    asked = Asked(spec)
     if spec.output is None:
-        return
+        return asked
     if spec.output.animation and spec.problem.time is None:
         raise InputError("this problem has no time, so that nothing moves", "output.animation")
     if spec.output.fields:
@@ -66,12 +108,13 @@ def check(spec: Spec) -> None:
                     f"output.fields.{k}",
                 )
     if not (spec.output.quantities or spec.output.probes or spec.output.lines):
-        return
-    on, given = discrete(spec.on), spec.problem.parameters
+        return asked
+    on, given, guess = discrete(spec.on), spec.problem.parameters, asked
     if any(isinstance(p, Unknown) for p in given.values()):
         guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
-        spec = replace(spec, problem=replace(spec.problem, parameters=guessed))
+        guess = Asked(replace(spec, problem=replace(spec.problem, parameters=guessed)))
     assert spec.output is not None
+    _check_names(spec)
     before: list[str] = []
     for name, quantity in spec.output.quantities.items():
         key = f"output.quantities.{name}"
@@ -79,21 +122,43 @@ def check(spec: Spec) -> None:
             _formula(quantity.formula, before, key)
         else:
             check_time(spec.problem, quantity, key)
-            _prepared(spec, on, quantity, key)
+            guess.look(on, quantity, key)
         before.append(name)
     for name, point in spec.output.probes.items():
-        key = f"output.probes.{name}"
-        try:
-            _prepared(spec, on, Quantity(at=point), key)
-        except InputError as error:
-            raise InputError(error.message, key) from None
+        for field in _fields(spec):
+            guess.probe(on, name, point, field)
     for name, line in spec.output.lines.items():
         for end, point in (("start", line.start), ("end", line.end)):
             key = f"output.lines.{name}.{end}"
             try:
-                _prepared(spec, on, Quantity(at=point), key)
+                guess.look(on, Quantity(at=point), key)
             except InputError as error:
                 raise InputError(error.message, key) from None
+    return asked
+
+
+def _check_names(spec: Spec) -> None:
+    """Raise InputError for names that mean something else where quantities are named."""
+    assert spec.output is not None
+    fields, axes = _fields(spec), axis_names(len(spec.on.coordinates()))
+    taken = dict.fromkeys(CONSTANTS, "of a constant") | dict.fromkeys(FUNCTIONS, "of a function")
+    taken |= dict.fromkeys(spec.problem.parameters, "of a parameter")
+    taken |= dict.fromkeys((*axes, "t"), "of a coordinate") | dict.fromkeys(fields, "of a field")
+    asked = spec.output
+    named = {"quantities": asked.quantities, "probes": asked.probes, "lines": asked.lines}
+    for kind, entries in named.items():
+        for name in entries:
+            if name in taken:
+                raise InputError(
+                    f"'{name}' is the name {taken[name]}; call it something else",
+                    f"output.{kind}.{name}",
+                )
+
+
+def _fields(spec: Spec) -> tuple[str, ...]:
+    """The names of the answer's fields."""
+    problem = spec.problem
+    return problem.equation.fields(len(spec.on.coordinates()), tuple(problem.first))
 
 
 def _derivations(spec: Spec) -> Mapping[str, Derivation]:
@@ -122,7 +187,9 @@ def _check_labels(spec: Spec) -> None:
     for key, label in spec.labels.items():
         if key not in known:
             raise InputError(
-                f"there is nothing called '{key}' here{did_you_mean(key, known)}", f"labels.{key}"
+                f"there is nothing called '{key}' here{did_you_mean(key, known)}; --set labels= "
+                f"leaves all labels out, --set labels.{key}= this one",
+                f"labels.{key}",
             )
         name = label.name or key
         if name in taken:
@@ -133,24 +200,23 @@ def _check_labels(spec: Spec) -> None:
         taken[name] = key
 
 
-def _prepared(spec: Spec, on: Grid | Mesh, quantity: Quantity, key: str) -> None:
-    measures.look_up(spec.problem.equation, type(on))(spec.problem, on, quantity, key)
-
-
 class Steps:
     """What is asked for at every step of a run in time: a solver's ``observe``.
 
     Fields at probes, and quantities that are taken over time, are written to the table ``path`` as
     they come; without one they are kept alone. What a run before this one, which was killed, wrote
-    of earlier times stays.
+    of earlier times stays, as far as hashes vouch for it and it is of the same problem, place,
+    solver and measurement. What else was before is unknown, NaN, and ``notes`` say so.
     """
 
-    def __init__(self, spec: Spec, path: Path | None) -> None:
-        self.spec, self.path = spec, path
+    def __init__(self, asked: Asked, path: Path | None) -> None:
+        self.asked, self.spec, self.path = asked, asked.spec, path
         self.columns: dict[str, Callable[[torch.Tensor, float], Measurement]] = {}
         self.rows: list[list[float]] = []
         self.batch: tuple[int, ...] = ()
-        self.file: TextIO | None = None
+        self.notes: tuple[str, ...] = ()
+        self.file: GrowingFile | None = None
+        self._marks: list[str] = []
 
     def __call__(self, t: float, value: Callable[[], torch.Tensor]) -> None:
         """A row for every sample at time t."""
@@ -167,8 +233,7 @@ class Steps:
         new = [[*([k] if self.batch else []), t, *row] for k, row in enumerate(rows)]
         self.rows += new
         if self.file is not None:
-            csv.writer(self.file).writerows(new)
-            self.file.flush()
+            self.file.append(_as_csv(new))
 
     def _looks(self, value: torch.Tensor) -> dict[str, Callable[..., Measurement]]:
         """How each column is measured, on the grid on which the solver has its values."""
@@ -176,28 +241,32 @@ class Steps:
         assert spec.output is not None
         if isinstance(on, Grid) and tuple(value.shape[-len(on.shape) :]) != on.shape:
             on = on.cells
-        problem = spec.problem
-        d = on.dimension if isinstance(on, Mesh) else len(on.shape)
-        fields = problem.equation.fields(d, tuple(problem.first))
-        look = measures.look_up(problem.equation, type(on))
+        fields, asked = _fields(spec), self.asked
         self.time = named(spec.labels, "t")
-        of_probes = {
-            _probe(name, field, fields, spec.labels): look(
-                problem, on, Quantity(at=point, of=field), "output.probes"
+        stated = {
+            _probe(name, field, fields, spec.labels): (
+                Quantity(at=point, of=field),
+                asked.probe(on, name, point, field),
             )
             for name, point in spec.output.probes.items()
             for field in fields
-        }
-        return of_probes | {
-            name: look(problem, on, quantity, f"output.quantities.{name}")
+        } | {
+            heads(spec)[name]: (quantity, asked.look(on, quantity, f"output.quantities.{name}"))
             for name, quantity in spec.output.quantities.items()
             if quantity.over_time is not None
         }
+        of_run = lineage_of(spec.problem, on, spec.solver)
+        # At a single instant it is one and the same, whatever is made of it over time.
+        self._marks = [
+            fingerprint(of_run, replace(quantity, over_time=None, after=None, published=None))
+            for quantity, _ in stated.values()
+        ]
+        return {name: look for name, (_, look) in stated.items()}
 
     def series(self, name: str, after: float | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Times (n,) from ``after`` on, and a column's values then, (*batch, n)."""
         count, lead = math.prod(self.batch), bool(self.batch)
-        place = lead + 1 + list(self.columns).index(name)
+        place = lead + 1 + list(self.columns).index(heads(self.spec)[name])
         times = torch.tensor([row[lead] for row in self.rows[::count]], dtype=torch.float64)
         values = torch.tensor([row[place] for row in self.rows], dtype=torch.float64)
         values = values.reshape(-1, *self.batch).movedim(0, -1)
@@ -209,22 +278,43 @@ class Steps:
         kept = times >= (times[0] if after is None else after)
         return times[kept], values[..., kept]
 
-    def _opened(self, path: Path, t: float) -> TextIO:
-        batch = bool(self.batch)
-        head, before = [*(["sample"] if batch else []), self.time, *self.columns], []
-        if path.is_file():
-            with open(path, newline="", encoding="utf-8") as file:
-                rows = list(csv.reader(file))
-            if rows and rows[0][: batch + 1] == head[: batch + 1]:
-                old, width = rows[0], len(rows[0])
-                whole = [row for row in rows[1:] if len(row) == width and _earlier(row, t, batch)]
-                # Of what is asked for only now, nothing is known of the time before.
-                known = [dict(zip(old, row, strict=True)) for row in whole]
-                before = [[row.get(name, "nan") for name in head] for row in known]
+    def _opened(self, path: Path, t: float) -> GrowingFile:
+        head = [*(["sample"] if self.batch else []), self.time, *self.columns]
+        before = self._before(path, t)
         self.rows = [[float(cell) for cell in row] for row in before]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_csv(path, head, before)
-        return open(path, "a", newline="", encoding="utf-8")
+        return GrowingFile(path, json.dumps(self._marks), _as_csv([head, *before]))
+
+    def _before(self, path: Path, t: float) -> list[list[str]]:
+        """The rows of earlier times, the columns being those of now."""
+        assert self.spec.problem.time is not None
+        start, lead = self.spec.problem.time.start, bool(self.batch) + 1
+        if t <= start:
+            return []
+        mark, text = vouched(path)
+        known = json.loads(mark) if mark else []
+        places = [known.index(own) + lead if own in known else None for own in self._marks]
+        new = [name for name, place in zip(self.columns, places, strict=True) if place is None]
+        if new:
+            damaged = ", since it is not as it was written" if path.is_file() and not mark else ""
+            told = f"of {', '.join(new)} nothing is known before t = {t:g}{damaged}"
+            self.notes += (f"{path.name}: {told}",)
+        if len(new) == len(places):
+            return []
+        rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+        near = _SAME * (t - start)
+        found = [
+            [*row[:lead], *("nan" if place is None else row[place] for place in places)]
+            for row in rows
+            if float(row[lead - 1]) < t - near
+        ]
+        if not any(abs(float(row[lead - 1]) - t) <= near for row in rows):
+            last = float(found[-1][lead - 1]) if found else start
+            told = f"between t = {last:g} and {t:g} rows are missing, or not as they were written"
+            self.notes += (f"{path.name}: {told}",)
+            lost = [str(t - 2 * near), *["nan"] * len(places)]
+            samples = [[str(k)] for k in range(math.prod(self.batch))] if self.batch else [[]]
+            found += [[*sample, *lost] for sample in samples]
+        return found
 
     def close(self) -> None:
         """End of the run."""
@@ -232,18 +322,17 @@ class Steps:
             self.file.close()
 
 
+def _as_csv(rows: Sequence[Sequence[Any]]) -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue()
+
+
 def _probe(name: str, field: str, fields: Sequence[str], labels: Labels) -> str:
     """The head of a probe's column: its name, of several fields that of the field too."""
     if len(fields) == 1:
         return named(labels, name, field)
     return f"{called(labels, name)}.{named(labels, field)}"
-
-
-def _earlier(row: Sequence[str], t: float, batch: bool) -> bool:
-    try:
-        return float(row[batch]) < t
-    except ValueError:
-        return False
 
 
 def watched(spec: Spec, kept: bool) -> bool:
@@ -255,8 +344,10 @@ def watched(spec: Spec, kept: bool) -> bool:
     return asked and "observe" in inspect.signature(spec.solver.run).parameters
 
 
-def measured(solution: Solution, output: Output, steps: Steps | None = None) -> Measured:
+def measured(solution: Solution, asked: Asked, steps: Steps | None = None) -> Measured:
     """Everything that is asked for; over time from ``steps``, or else from the frames."""
+    output = asked.spec.output or Output()
+    on = asked.spec.on if solution.on is None else solution.on
     quantities: dict[str, Measurement] = {}
     for name, quantity in output.quantities.items():
         key = f"output.quantities.{name}"
@@ -266,18 +357,29 @@ def measured(solution: Solution, output: Output, steps: Steps | None = None) -> 
             times, values = steps.series(name, quantity.after)
             found = over_time(quantity.over_time, times, values)
         else:
-            found = measure(solution, quantity, key)
+            look = asked.look(discrete(on), quantity, key)
+            found = measured_by(look, solution, quantity)
         quantities[name] = _of_every_sample(found, quantity, quantities, solution)
     probes = {
         name: {
-            field: measure(solution, Quantity(at=point, of=field)).value
+            field: measured_by(
+                asked.probe(discrete(on), name, point, field), solution, Quantity(at=point)
+            ).value
             for field in solution.fields
         }
         for name, point in output.probes.items()
     }
-    return Measured(
-        quantities, probes, {name: along(solution, line) for name, line in output.lines.items()}
-    )
+    lines = {name: along(solution, line) for name, line in output.lines.items()}
+    notes = []
+    for name, (places, fields) in lines.items():
+        known = torch.stack([v.isfinite().reshape(-1, len(places)).any(0) for v in fields.values()])
+        missing = int((~known.any(0)).sum())
+        if missing and all(status.success for status in solution.statuses):
+            notes.append(
+                f"line {name}: {missing} of its {len(places)} points lie outside, where there is "
+                "no answer: nan"
+            )
+    return Measured(quantities, probes, lines, tuple(notes))
 
 
 def _of_every_sample(
@@ -312,7 +414,8 @@ def _by_formula(
         name: v if v.ndim == depth else v[..., None]
         for name, v in ((name, known[name].value) for name in read.names)
     }
-    return Measurement(read.at((), values))
+    why = next((f"{name}: {known[name].why}" for name in read.names if known[name].why), "")
+    return Measurement(read.at((), values), why=why)
 
 
 def last(measurement: Measurement, solution: Solution) -> torch.Tensor:
@@ -326,27 +429,58 @@ def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, to
     """The points of a line (n, d), and the fields there (*batch, [frames], n) by name."""
     start, end = (torch.tensor(p, dtype=torch.float64) for p in (line.start, line.end))
     places = start + torch.linspace(0, 1, line.points, dtype=torch.float64)[:, None] * (end - start)
-    values = solution.sample(places)
+    values = _between_nodes(solution, places)
     several = len(solution.fields) > 1
     parts = values.unbind(-2) if several else (values,)
     return places, dict(zip(solution.fields, parts, strict=True))
 
 
-def recorded(found: Measured) -> dict[str, Any]:
-    """The quantities as plain data, for ``run.json``."""
+def _between_nodes(solution: Solution, places: torch.Tensor) -> torch.Tensor:
+    """The fields at places, NaN where there is no answer."""
+    if not isinstance(solution.on, Mesh):
+        return solution.sample(places)
+    there = inside(solution.on, places)
+    some = solution.sample(places[there])
+    values = some.new_full((*some.shape[:-1], len(places)), math.nan)
+    values[..., there] = some
+    return values
+
+
+def recorded(found: Measured | None) -> dict[str, Any]:
+    """The quantities, and the fields at probes, as plain data, for ``run.json``."""
+    if found is None:
+        return {"quantities": {}, "probes": {}}
+    probes = {
+        name: {field: _plain_numbers(values) for field, values in fields.items()}
+        for name, fields in found.probes.items()
+    }
+    return {"quantities": _recorded(found), "probes": probes}
+
+
+def _recorded(found: Measured) -> dict[str, Any]:
     return {
         name: {"value": _plain_numbers(m.value)}
         | ({} if m.place is None else {"at": m.place.tolist()})
         | ({} if m.error is None else {"error": _plain_numbers(m.error)})
+        | ({"why": m.why or _NO_NUMBER} if _untold(m.value) else {})
         for name, m in found.quantities.items()
     }
 
 
+_NO_NUMBER = "it divides by zero, or is a root or a logarithm of what has none"
+
+
+def _untold(values: torch.Tensor) -> bool:
+    return not bool(values.detach().isfinite().all())
+
+
 def _plain_numbers(values: torch.Tensor) -> Any:
-    """Numbers as lists, None for what is none."""
+    """Numbers as lists, complex ones as texts, None for what is none."""
     if values.ndim == 0:
         number = values.detach().item()
-        return number if isinstance(number, complex) or math.isfinite(number) else None
+        if isinstance(number, complex):
+            return f"{number.real!r}{number.imag:+.17g}j"
+        return number if math.isfinite(number) else None
     return [_plain_numbers(entry) for entry in values]
 
 
@@ -375,8 +509,7 @@ def write(
 
 def heads(spec: Spec) -> dict[str, str]:
     """What each quantity is called in tables, and its unit."""
-    problem = spec.problem
-    fields = problem.equation.fields(len(spec.on.coordinates()), tuple(problem.first))
+    fields = _fields(spec)
     stated = {} if spec.output is None else spec.output.quantities
     return {name: named(spec.labels, name, *_field_of(q, fields)) for name, q in stated.items()}
 
@@ -386,7 +519,9 @@ def _field_of(quantity: Quantity, fields: Sequence[str]) -> tuple[str, ...]:
     if quantity.kind not in ("mean", "max", "min", "at") or quantity.over_time == "frequency":
         return ()
     what = fields[0] if quantity.what is None else quantity.what
-    return (what,) if isinstance(what, str) else ()
+    if not isinstance(what, str):
+        return ()
+    return (what, "stress") if what in STRESSES else (what,)
 
 
 def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) -> Path:
@@ -447,8 +582,9 @@ def _write_csv(path: Path, head: list[str], rows: list[list[Any]]) -> Path:
 
 
 def facts(record: Mapping[str, Any]) -> dict[str, str]:
-    """The quantities of a run's record in words, by name; of a run in time the last frame's."""
-    stated = (record["spec"].get("output") or {}).get("quantities") or {}
+    """Quantities and probes of a run's record in words, by name; in time the last frame's."""
+    asked = record["spec"].get("output") or {}
+    stated = asked.get("quantities") or {}
     labels = {name: Label(**given) for name, given in (record["spec"].get("labels") or {}).items()}
     lines = {}
     for name, found in (record.get("quantities") or {}).items():
@@ -464,6 +600,14 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
         in_time = bool(record.get("times")) and not single
         shown = _shown(found, in_time, f" {unit}" if unit else "")
         lines[called(labels, name)] = f"{shown}  ({what})"
+    for name, fields in (record.get("probes") or {}).items():
+        told = []
+        for field, values in fields.items():
+            unit = unit_of(labels, field) or (unit_of(labels, name) if len(fields) == 1 else "")
+            shown = _shown({"value": values}, bool(record.get("times")), f" {unit}" if unit else "")
+            told.append(f"{called(labels, field)} {shown}")
+        place = ", ".join(f"{x:g}" for x in asked["probes"][name])
+        lines[called(labels, name)] = f"{'; '.join(told)}  (at ({place}))"
     return lines
 
 
@@ -473,27 +617,46 @@ def _plain(value: Any) -> Any:
 
 def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
     at, error = found.get("at"), found.get("error")
-    values = torch.tensor(_numbers(found["value"]), dtype=torch.float64)
+    why = f": {found['why']}" if found.get("why") else ""
+    values = torch.tensor(_numbers(found["value"]))
+    if values.is_complex():
+        spelled = [f"{z.real:.6g}{z.imag:+.6g}i" for z in values.flatten().tolist()]
+        more = f", ... {len(spelled)} in all" if len(spelled) > _SHOWN else ""
+        return f"{', '.join(spelled[:_SHOWN])}{more}{unit}"
+    values = values.double()
     if in_time:
-        low, high = float(values.amin()), float(values.amax())
+        known = values[values.isfinite()]
+        if not len(known):
+            return f"cannot be told{why}"
+        low, high = float(known.amin()), float(known.amax())
         last = values[..., -1].flatten().tolist()
         ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
-        return f"{_listed(last)}{unit}{ranged}"
+        return f"{_listed(last, unit, why)}{ranged}"
     if values.ndim:
-        return _listed(values.flatten().tolist()) + unit
+        return _listed(values.flatten().tolist(), unit, why)
     where = "" if at is None else f" at ({', '.join(f'{x:.4g}' for x in at)})"
     spread = "" if error is None else f" +- {error:.1g}"
-    return f"{float(values):.6g}{spread}{unit}{where}" if values == values else "cannot be told"
+    return (
+        f"{float(values):.6g}{spread}{unit}{where}" if values == values else f"cannot be told{why}"
+    )
 
 
 def _numbers(value: Any) -> Any:
-    """None as NaN."""
+    """None as NaN, a text as the complex number that it is."""
     if isinstance(value, list):
         return [_numbers(entry) for entry in value]
-    return math.nan if value is None else value
+    return math.nan if value is None else complex(value) if isinstance(value, str) else value
 
 
-def _listed(values: list[float]) -> str:
+def _listed(values: list[float], unit: str, why: str) -> str:
+    """Those that are numbers, and how many are none."""
+    known = [v for v in values if math.isfinite(v)]
+    if not known:
+        return f"cannot be told{why}"
     if len(values) <= _SHOWN:
-        return ", ".join(f"{v:.6g}" for v in values)
-    return f"{min(values):.6g} to {max(values):.6g} over {len(values)} samples"
+        told = ", ".join(f"{v:.6g}" if math.isfinite(v) else "-" for v in values) + unit
+    else:
+        told = f"{min(known):.6g} to {max(known):.6g}{unit} over {len(known)} samples"
+    if len(known) == len(values):
+        return told
+    return f"{told}; {len(values) - len(known)} of {len(values)} cannot be told{why}"

@@ -271,9 +271,19 @@ def _scope(source: Source, *, random: bool) -> Scope:
 def _unknown_fields(equation: dict[str, Any], dimension: int) -> tuple[str, ...]:
     """The names of the fields that the equation is for, and of their derivatives."""
     system = equation.get("equations")
-    fields = tuple(map(str, system)) if isinstance(system, dict) else ("u",)
+    fields: tuple[str, ...] = ("u",)
+    if isinstance(system, dict):
+        fields = tuple(f for name, part in system.items() for f in _fields_of(str(name), part))
     axes = AXES if dimension <= len(AXES) else axis_names(dimension)
     return tuple(f"{field}{axis}" for field in fields for axis in ("", *axes))
+
+
+def _fields_of(name: str, part: Any) -> tuple[str, ...]:
+    """Those of an equation of a system, whose kind may have names of its own."""
+    from sciml.core.problem.equation import COMPONENTS, KINDS
+
+    kind = part.get("kind", "general") if isinstance(part, dict) else "general"
+    return (name,) if kind in KINDS else (*COMPONENTS, "p")
 
 
 _EXPECTED = {

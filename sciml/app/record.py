@@ -7,6 +7,7 @@ the hashes of the files beside it that are read back.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -24,7 +25,7 @@ from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.reader import FieldFile
 from sciml.core.run.files import read_solution
-from sciml.core.run.serialise import dump
+from sciml.core.run.serialise import differences, dump
 
 FILE = "run.json"
 RUN, EVALUATION = "sciml run 1", "sciml evaluation 1"
@@ -106,6 +107,36 @@ def read(folder: Path, *formats: str) -> dict[str, Any]:
         by = f"by sciml {_COMMANDS[kind]}" if kind in _COMMANDS else "by another program"
         raise InputError(f"'{path}' was written {by}; name a folder that sciml {command} wrote")
     return dict(found)
+
+
+def replaced(folder: Path, spec: Any) -> str | None:
+    """What a run of another spec, which is in a folder, differs in; None where there is none."""
+    try:
+        held = read_record(folder / FILE, sealed=False)
+    except (OSError, ValueError):
+        return None
+    if held.get("format") != RUN:
+        return None
+    new = json.loads(json.dumps(_absolute(dump(spec))))
+    changed = [
+        f"{key} was {_short(before)}, now {_short(after)}"
+        for key, before, after in differences(held.get("spec"), new)
+    ]
+    if not changed:
+        return None
+    more = len(changed) - _TOLD
+    tail = f"; {more} more" if more > 0 else ""
+    return (
+        f"'{folder}' held another run, which this one replaces: {'; '.join(changed[:_TOLD])}{tail}"
+    )
+
+
+_TOLD = 3  # differences are said
+
+
+def _short(value: Any) -> str:
+    text = "not given" if value is None else json.dumps(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def hashes(folder: Path, *files: str) -> dict[str, str]:

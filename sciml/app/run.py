@@ -121,7 +121,7 @@ def answer(
     (*batch, [fields], *grid).
     """
     try:
-        output.check(spec)
+        asked = output.check(spec)
         _check_begun(spec, None if frames is None else frames.parent)
         told = check_exact(spec.problem, spec.on)
     except InputError as fault:
@@ -133,16 +133,21 @@ def answer(
     system = lower(spec, setting) if spec.problem.linear and gridded else None
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
-        solution, steps = _solve(spec, setting, system, progress, frames, initial)
+        solution, steps = _solve(asked, setting, system, progress, frames, initial)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
         solution = with_stiffness(spec.problem, spec.on, solution)
-        solution = replace(solution, notes=(*solution.notes, *told))
-        spec = _found(spec, solution)
+        seen = () if steps is None else steps.notes
+        solution = replace(solution, notes=(*solution.notes, *told, *seen))
+        if solution.parameters:
+            spec = _found(spec, solution)
+            asked = output.Asked(spec)
         fields = _residual(system, solution)
         solution = _told(solution, spec)
         # A flow's values inside an obstacle are means over faces, by which its forces are measured.
-        numbers = None if spec.output is None else output.measured(solution, spec.output, steps)
+        numbers = None if spec.output is None else output.measured(solution, asked, steps)
+        if numbers is not None:
+            solution = replace(solution, notes=(*solution.notes, *numbers.notes))
         solution = _without_hole(solution, spec)
         solution = solution.with_derived(*(() if spec.output is None else spec.output.fields))
         fields = beside(spec.problem, spec.on, solution.value) | fields
@@ -181,14 +186,12 @@ def _check_begun(spec: Spec, folder: Path | None) -> None:
 
 def _found(spec: Spec, solution: Solution) -> Spec:
     """The spec, the parameters that were unknown put in."""
-    if not solution.parameters:
-        return spec
     known = {**spec.problem.parameters, **solution.parameters}
     return replace(spec, problem=replace(spec.problem, parameters=known))
 
 
 def _solve(
-    spec: Spec,
+    asked: output.Asked,
     setting: Setting,
     system: LinearSystem | None,
     progress: Watch | None,
@@ -196,6 +199,7 @@ def _solve(
     initial: torch.Tensor | None,
 ) -> tuple[Solution, output.Steps | None]:
     """The answer, and what was asked for at every step."""
+    spec = asked.spec
     if system is not None:
         begun = spec.solver.init(system)
         return spec.solver.run(begun, initial=initial, progress=progress), None
@@ -210,7 +214,7 @@ def _solve(
             more = {"frames": frames}
         steps = None
         if output.watched(spec, kept=frames is not None):
-            steps = output.Steps(spec, None if frames is None else frames.parent / output.PROBES)
+            steps = output.Steps(asked, None if frames is None else frames.parent / output.PROBES)
             more["observe"] = steps
         try:
             solution: Solution = spec.solver.run(state, progress=progress, **more)
@@ -321,7 +325,7 @@ def recorded(result: Answer, overrides: Iterable[str] = ()) -> dict[str, Any]:
         fields=list(solution.fields),
         times=None if solution.times is None else solution.times.tolist(),
         seconds=dict(result.seconds),
-        quantities={} if result.measured is None else output.recorded(result.measured),
+        **output.recorded(result.measured),
         baselines=[],
     )
 

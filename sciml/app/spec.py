@@ -101,9 +101,11 @@ class Spec:
         known = self.problem.parameters
         if name not in known:
             tail = did_you_mean(name, known) if known else ": the problem has no parameters"
+            tail += "" if key is None else "; --set sweep= leaves the sweep out"
             raise InputError(f"there is no parameter '{name}'{tail}", key)
         if not isinstance(known[name], (int, float)):
-            raise InputError(f"'{name}' is not a number that could be swept", key)
+            tail = "" if key is None else "; --set sweep= leaves the sweep out"
+            raise InputError(f"'{name}' is not a number that could be swept{tail}", key)
 
     @cached_property
     def on(self) -> Grid | Mesh | Points:

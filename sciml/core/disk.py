@@ -9,18 +9,17 @@ memory or die. The hash is that of the hashes of 4 MB each, which are taken at o
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
 import os
 import re
-import resource
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import escape
@@ -35,6 +34,7 @@ _OVERHEAD = 1 << 17
 _SEALED = b"sciml sealed 1 sha256 "
 _PART = 1 << 22
 _COMMENT = b"\n<!-- sciml sha256 %s -->\n"
+_SUMS = ".sha256"
 _NUMBER = re.compile(r"(?:errno = |os error )(\d+)")  # as HDF5 and safetensors tell it
 # What atomic_write leaves when its process is killed.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.\w+)?")
@@ -75,20 +75,56 @@ def check_room(path: str | Path, size: int) -> None:
     """
     place = Path(path).parent
     place.mkdir(parents=True, exist_ok=True)
-    wanted, most = size + _OVERHEAD, resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-    limits = {errno.EFBIG: most if most != resource.RLIM_INFINITY else math.inf}
-    limits[errno.ENOSPC] = shutil.disk_usage(place).free
+    limits = {errno.EFBIG: _largest_file(), errno.ENOSPC: shutil.disk_usage(place).free}
     for number, room in limits.items():
-        if wanted > room:
+        if size + _OVERHEAD > room:
             raise OSError(number, os.strerror(number), str(path))
 
 
-def _sync_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
+def _largest_file() -> float:
+    """The bytes that this process may write into a file; Windows sets no limit."""
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        import resource
+    except ImportError:
+        return math.inf
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    return math.inf if most == resource.RLIM_INFINITY else most
+
+
+def lock(handle: int, *, of_process: bool = False) -> bool:
+    """Keep others from locking an open file or folder; False where one has.
+
+    True where files cannot be locked. The lock goes when the handle is closed, or, ``of_process``,
+    when this process closes the file under any handle: that is POSIX's, for files alone.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        (fcntl.lockf if of_process else fcntl.flock)(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
+
+
+def _open_directory(directory: Path) -> int | None:
+    """A handle, None where the system gives none for directories."""
+    try:
+        return os.open(directory, os.O_RDONLY)
+    except PermissionError:
+        if os.name == "nt":
+            return None
+        raise
+
+
+def _sync_directory(directory: Path) -> None:
+    handle = _open_directory(directory)
+    if handle is not None:
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -146,22 +182,19 @@ def claimed(folder: Path, doing: str) -> Iterator[None]:
     missing = [place for place in (folder, *folder.parents) if not place.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = _open_directory(folder)
     except OSError as error:
         raise InputError(f"cannot write into '{folder}': {error.strerror}", "out") from None
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if handle is not None and not lock(handle):
             raise InputError(
                 f"another run is {doing} '{folder}'; wait for it, or name another folder", "out"
-            ) from None
-        except OSError:
-            pass  # a file system without locks
+            )
         remove_litter((*folder.glob(".*"), *folder.glob("*/.*")))
         yield
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
         with suppress(OSError):
             for place in missing:
                 place.rmdir()
@@ -181,8 +214,12 @@ def digest(path: Path) -> str:
 
 def seal(path: Path) -> None:
     """Fill the first block of a file with the hash of what follows."""
-    with open(path, "rb+") as file:
-        file.write(_block(_hash_of_rest(path)))
+    with open(path, "rb+") as file, ThreadPoolExecutor(1) as pool:
+        # The disk works while the processor does.
+        flushed = pool.submit(os.fsync, file.fileno())
+        block = _block(_hash_of_rest(path))
+        flushed.result()
+        file.write(block)
 
 
 def is_sealed(path: Path) -> bool:
@@ -226,6 +263,79 @@ def check_xml(path: Path) -> None:
         raise InputError(f"'{path}' was damaged or changed since it was written")
 
 
+class GrowingFile:
+    """A text that grows by parts, each vouched for once it is there.
+
+    Beside ``path`` lies ``path.sha256``: in its first line ``mark``, one line that says what the
+    text is of; then for every part a line with the bytes up to its end, and the SHA-256 of mark and
+    text up to there. That line is written after its part, so that a process that dies between the
+    two leaves a part that nothing vouches for. Nothing is flushed to the disk: where the power
+    fails, parts may be missing at the end.
+    """
+
+    def __init__(self, path: Path, mark: str, text: str) -> None:
+        """Begin anew, with ``text``."""
+        self.path, first = path, mark.encode() + b"\n"
+        self._hash, self._size = hashlib.sha256(first), 0
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(text.encode())
+        with atomic_write(_sums_of(path)) as temporary:
+            temporary.write_bytes(first + self._sum(text.encode()))
+        self._text, self._sums = FileIO(path, "a"), FileIO(_sums_of(path), "a")
+
+    def append(self, text: str) -> None:
+        """Add a part; raises OSError, with the path, where the disk does not take it."""
+        raw = text.encode()
+        for file, left in ((self._text, raw), (self._sums, self._sum(raw))):
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self.path)) from None
+
+    def _sum(self, raw: bytes) -> bytes:
+        self._hash.update(raw)
+        self._size += len(raw)
+        return _line(self._size, self._hash.hexdigest())
+
+    def close(self) -> None:
+        """Nothing more will come."""
+        self._text.close()
+        self._sums.close()
+
+
+def vouched(path: Path) -> tuple[str, str]:
+    """The mark of a :class:`GrowingFile`, and its text as far as it is what was written.
+
+    Both empty where nothing is: a part whose hash is missing or another is not read, and what
+    comes after a damaged one is not either.
+    """
+    try:
+        raw = path.read_bytes()
+        first, *lines = _sums_of(path).read_bytes().split(b"\n")
+        mark = first.decode()
+    except (OSError, UnicodeDecodeError):
+        return "", ""
+    value, hashed, whole = hashlib.sha256(first + b"\n"), 0, -1
+    for line in lines:
+        size = line.split(b" ")[0]
+        if not size.isdigit() or len(size) > 18 or not hashed <= int(size) <= len(raw):
+            continue
+        value.update(raw[hashed : int(size)])
+        hashed = int(size)
+        if line + b"\n" == _line(hashed, value.hexdigest()):
+            whole = hashed
+    return (mark, raw[:whole].decode()) if whole >= 0 else ("", "")
+
+
+def _sums_of(path: Path) -> Path:
+    return path.with_name(path.name + _SUMS)
+
+
+def _line(size: int, value: str) -> bytes:
+    return f"{size} {value}\n".encode()
+
+
 def _block(value: str) -> bytes:
     return (_SEALED + value.encode() + b"\n").ljust(BLOCK, b"\0")
 
@@ -236,17 +346,15 @@ def _hash_of_rest(path: Path) -> str:
 
 def _hash_of_part(path: Path, first: int, end: int) -> str:
     """Of the bytes from ``first`` to ``end``."""
-    handle = os.open(path, os.O_RDONLY)
 
     def part(start: int) -> bytes:
-        return hashlib.sha256(os.pread(handle, min(_PART, end - start), start)).digest()
+        with open(path, "rb", buffering=0) as file:
+            file.seek(start)
+            return hashlib.sha256(file.read(min(_PART, end - start))).digest()
 
-    try:
-        starts = range(first, end, _PART)
-        with ThreadPoolExecutor(max(1, min(8, len(starts)))) as pool:
-            return hashlib.sha256(b"".join(pool.map(part, starts))).hexdigest()
-    finally:
-        os.close(handle)
+    starts = range(first, end, _PART)
+    with ThreadPoolExecutor(max(1, min(8, len(starts)))) as pool:
+        return hashlib.sha256(b"".join(pool.map(part, starts))).hexdigest()
 
 
 def refuse_links(file: h5py.File, name: str, key: str | None = None) -> None:

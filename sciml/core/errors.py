@@ -19,6 +19,10 @@ class InputError(ValueError):
         self.key = key
 
 
+class IncompatibleData(InputError):
+    """Sources and fluxes that do not cancel, where nothing else fixes the level of u."""
+
+
 class SolveError(RuntimeError):
     """Raised by ``solve(..., throw=True)`` when the answer does not meet its tolerance."""
 

@@ -13,7 +13,8 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.nonlinear import NonlinearSystem
-from sciml.core.problem.dispatch import discretises, semidiscretises
+from sciml.core.algebra.pencil import Pencil
+from sciml.core.problem.dispatch import discretises, poses_modes, semidiscretises
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
@@ -21,8 +22,9 @@ from sciml.core.problem.problem import Problem
 
 # Loaded for what they register.
 from sciml.discretization.elements import derived as _derived_on_meshes  # noqa: F401
-from sciml.discretization.elements import elasticity, scalar  # noqa: F401
+from sciml.discretization.elements import elasticity, flow, general, scalar  # noqa: F401
 from sciml.discretization.elements import functionals as _on_meshes  # noqa: F401
+from sciml.discretization.elements import modes as _modes_on_meshes  # noqa: F401
 from sciml.discretization.volumes import (  # noqa: F401
     assemble,
     helmholtz,
@@ -31,9 +33,10 @@ from sciml.discretization.volumes import (  # noqa: F401
 )
 from sciml.discretization.volumes import derived as _derived_on_grids  # noqa: F401
 from sciml.discretization.volumes import functionals as _on_grids  # noqa: F401
+from sciml.discretization.volumes import modes as _modes_on_grids  # noqa: F401
 from sciml.discretization.volumes.memory import memory_estimate
 
-__all__ = ["discretize", "memory_estimate", "semidiscretize"]
+__all__ = ["discretize", "memory_estimate", "pencil", "semidiscretize"]
 
 
 def discretize(
@@ -73,3 +76,15 @@ def semidiscretize(
     problem.check_conditions()
     lower = semidiscretises.look_up(problem.equation, type(on))
     return lower(problem, on, dtype=dtype, device=torch.device(device))
+
+
+def pencil(problem: Problem, on: Grid | Mesh, *, device: torch.device | str = "cpu") -> Pencil:
+    """The modes of a problem as ``A u = lambda M u``, float64.
+
+    A and M are Stencils on a grid, PatternMatrices on a mesh, differentiable in tensor
+    coefficients. Raises InputError for a problem that has no modes: one in time, nonlinear, not
+    symmetric, or with a source or boundary data.
+    """
+    discrete(on)
+    pose = poses_modes.look_up(problem.equation, type(on))
+    return pose(problem, on, device=torch.device(device))

@@ -99,7 +99,7 @@ def _conductivity(
     problem: Problem, on: Grid | Mesh | Points, value: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """K where it varies: ``K``, or ``K_x``, ``K_y``, ``K_z`` of a diagonal one."""
-    K = problem.form.K
+    K = problem.equation_as(Equation).K
     if isinstance(K, (tuple, list)):
         named = {f"K_{axis}": entry for axis, entry in zip("xyz", K, strict=False)}
     else:

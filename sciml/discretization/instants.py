@@ -24,6 +24,7 @@ import torch
 
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import (
     NORMAL,
@@ -46,6 +47,9 @@ _NOISE = 1e-9  # of all that a datum changes by: less may be rounding
 _AT_ONCE = 0.25  # of the points where a datum varies
 
 
+Points = list[torch.Tensor]
+
+
 @dataclass(frozen=True)
 class Instants:
     """``breaks``: where data jump, said or found; ``edges``: where they begin to change."""
@@ -60,8 +64,8 @@ class Instants:
         return min((b - a for a, b in pairwise(found)), default=torch.inf)
 
 
-def instants(problem: Problem) -> Instants:
-    """Those of a problem in time, inside it."""
+def instants(problem: Problem, mesh: Mesh | None = None) -> Instants:
+    """Those of a problem in time, inside it; on a mesh, its nodes are where data are looked at."""
     span = problem.time
     if span is None:
         return Instants((), ())
@@ -70,12 +74,13 @@ def instants(problem: Problem) -> Instants:
     tables |= {p for p in problem.parameters.values() if isinstance(p, Table) and data}
     edges = {t for table in tables if table.of == "t" for t in _knots(table)}
     sampled, breaks = set[float](), list(span.breaks)
+    points = _scattered(problem, mesh)
     length = span.end - span.start
     same = 1e-12 * max(abs(span.start), abs(span.end), length)
     for datum in data:
         if datum in tables:
             continue
-        turns, jumps = _turns(datum, problem)
+        turns, jumps = _turns(datum, problem, points)
         sampled |= set(turns)
         # What several data have in common is one instant, and what was said is exact.
         breaks += [t for t in jumps if all(abs(t - known) > same for known in breaks)]
@@ -114,19 +119,19 @@ def _knots(table: Table) -> list[float]:
     return [float(t) for t in found.knots]
 
 
-def _turns(coefficient: Any, problem: Problem) -> tuple[list[float], list[float]]:
+def _turns(coefficient: Any, problem: Problem, points: Points) -> tuple[list[float], list[float]]:
     """Where a datum turns from quiet to changing, or back; and where it jumps."""
     span = problem.time
     assert span is not None
     t = torch.linspace(span.start, span.end, _SAMPLES + 1, dtype=torch.float64)
-    flat = _sampled(coefficient, problem, t)
+    flat = _sampled(coefficient, problem, points, t)
     if flat is None:
         return [], []
     # Any sample and point alone: what is small beside its neighbours counts by its own size.
     change = flat.diff(dim=-1).abs()
     whole = flat.amax(-1, keepdim=True) - flat.amin(-1, keepdim=True)
     whole = whole.clamp_min(torch.finfo(t.dtype).tiny)
-    return _edges(t, change, whole), _jumps(coefficient, problem, t, flat, whole)
+    return _edges(t, change, whole), _jumps(coefficient, problem, points, t, flat, whole)
 
 
 def _edges(t: torch.Tensor, change: torch.Tensor, whole: torch.Tensor) -> list[float]:
@@ -149,7 +154,12 @@ def _edges(t: torch.Tensor, change: torch.Tensor, whole: torch.Tensor) -> list[f
 
 
 def _jumps(
-    coefficient: Any, problem: Problem, t: torch.Tensor, flat: torch.Tensor, whole: torch.Tensor
+    coefficient: Any,
+    problem: Problem,
+    points: Points,
+    t: torch.Tensor,
+    flat: torch.Tensor,
+    whole: torch.Tensor,
 ) -> list[float]:
     """By bisection of the intervals that change much more than a neighbour, all at a time."""
     change = flat.diff(dim=-1).abs()
@@ -167,7 +177,7 @@ def _jumps(
         middle = low + (high - low) / 2
         if not bool(((middle > low) & (middle < high) & (high - low > finest)).any()):
             break
-        found = _sampled(coefficient, problem, middle)
+        found = _sampled(coefficient, problem, points, middle)
         if found is None:
             return []
         left = ((found - a).abs() / whole).sum(0) >= ((b - found).abs() / whole).sum(0)
@@ -178,13 +188,23 @@ def _jumps(
     return (low + (high - low) / 2).tolist()
 
 
-def _sampled(coefficient: Any, problem: Problem, t: torch.Tensor) -> torch.Tensor | None:
-    """A datum at instants (T,), (samples and scattered points, T); None where it cannot be had."""
+def _scattered(problem: Problem, mesh: Mesh | None) -> Points:
+    """Points of the place, one tensor (1, probes) per axis."""
     generator = torch.Generator().manual_seed(0)
-    axes = AXES if problem.domain is None else problem.box.axes
-    shares = torch.rand(len(axes), 1, _PROBES, generator=generator, dtype=torch.float64)
-    bounds = zip(problem.box.lower, problem.box.upper, strict=True) if problem.domain else ()
-    points = [low + (high - low) * s for s, (low, high) in zip(shares, bounds, strict=True)]
+    if mesh is not None:
+        chosen = torch.randint(mesh.shape[0], (1, _PROBES), generator=generator)
+        return [axis[chosen] for axis in mesh.coordinates()]
+    box = problem.box
+    shares = torch.rand(len(box.axes), 1, _PROBES, generator=generator, dtype=torch.float64)
+    bounds = zip(box.lower, box.upper, strict=True)
+    return [low + (high - low) * s for s, (low, high) in zip(shares, bounds, strict=True)]
+
+
+def _sampled(
+    coefficient: Any, problem: Problem, points: Points, t: torch.Tensor
+) -> torch.Tensor | None:
+    """A datum at instants (T,), (samples and scattered points, T); None where it cannot be had."""
+    axes = AXES[: len(points)] if problem.domain is None else problem.box.axes
     known = {k: v for k, v in problem.parameters.items() if not isinstance(v, Unknown)}
     try:
         numbers, tables = read_parameters(known, ())

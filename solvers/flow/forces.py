@@ -20,8 +20,8 @@ periodic sides or two outlets, its first is the one for which cells let nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -31,9 +31,10 @@ from sciml.core.problem.dispatch import forces
 from sciml.core.problem.equation import NavierStokes
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
-from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
+from sciml.discretization.volumes.boundary import End
 from sciml.discretization.volumes.coefficients import Data, depends_on, evaluate
-from sciml.discretization.volumes.functionals import OBSTACLE, has_arrays, side_of
+from sciml.discretization.volumes.functionals import OBSTACLE, side_of
 from sciml.solvers.flow.flow import lay_out
 from sciml.solvers.flow.staggered import (
     Component,
@@ -44,38 +45,47 @@ from sciml.solvers.flow.staggered import (
     sampled,
 )
 
-# A value (*batch, 3, *cells) and its time to what was measured.
-Measure = Callable[[torch.Tensor, float | None], Measurement]
-
 
 @forces(NavierStokes, Grid)
-def force_of_flow(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
-    """A force of a flow; raises InputError for one that means nothing here."""
+def forces_of_flow(problem: Problem, on: Grid) -> Prepare:
+    """How forces are measured; raises InputError for one that means nothing here."""
     grid = on.bind(problem.box).cells
+
+    @cache
+    def around() -> _Surroundings:
+        _, info, _, faces = lay_out(problem, grid)
+        return _Surroundings(problem, grid, info, faces)
+
+    def prepare(quantity: Quantity, key: str) -> Measure:
+        side = _side(problem, quantity, key)
+        direction = np.array(quantity.force)
+        acting = around().on_obstacle if side is None else around().on_side(*side)
+
+        def measured(value: torch.Tensor, t: float | None) -> Measurement:
+            if tuple(value.shape[-2:]) != grid.shape:
+                message = "a force is measured of velocity and pressure at the cells' centres"
+                raise InputError(message)
+            total = acting.total(value, t) @ direction
+            return Measurement(torch.from_numpy(total.reshape(value.shape[:-3])))
+
+        return measured
+
+    return prepare
+
+
+def _side(problem: Problem, quantity: Quantity, key: str) -> End | None:
+    """The wall on which a force acts, None for the obstacle."""
     assert quantity.force is not None and quantity.on is not None
     if problem.box.dimension != 2 or (all(problem.periodic) and problem.obstacle is None):
         raise InputError("a force acts on a wall or an obstacle; this flow has none", f"{key}.on")
     if len(quantity.force) != 2:
         raise InputError("a direction here has 2 components", f"{key}.force")
-    direction = torch.tensor(quantity.force, dtype=torch.float64)
-    side = None
-    if quantity.on != OBSTACLE or problem.obstacle is None:
-        side = side_of(problem, quantity.on, f"{key}.on")
-        if problem.boundary[quantity.on].kind != "dirichlet":
-            raise InputError(f"'{quantity.on}' is an outlet, on which nothing acts", f"{key}.on")
-    around = _Surroundings.of(problem, grid)
-    acting = around.on_obstacle() if side is None else around.on_side(*side)
-
-    def measured(value: torch.Tensor, t: float | None) -> Measurement:
-        if tuple(value.shape[-2:]) != grid.shape:
-            raise InputError("a force is measured of velocity and pressure at the cells' centres")
-        state, batch = around.state(value, t), tuple(value.shape[:-3])
-        total = np.zeros((len(state.p), 2))
-        for k, act in acting:
-            total[:, k] += act(state)
-        return Measurement((torch.from_numpy(total) @ direction).reshape(batch))
-
-    return measured
+    if quantity.on == OBSTACLE and problem.obstacle is not None:
+        return None
+    side = side_of(problem, quantity.on, f"{key}.on")
+    if problem.boundary[quantity.on].kind != "dirichlet":
+        raise InputError(f"'{quantity.on}' is an outlet, on which nothing acts", f"{key}.on")
+    return side
 
 
 @dataclass(frozen=True)
@@ -101,50 +111,93 @@ class _State:
     given: _Given
 
 
-_Index = tuple[slice, np.ndarray, np.ndarray]
-# A state to a part of a component of a force, (samples,).
-_Act = Callable[[_State], np.ndarray]
+# Places in a flattened array, and what the values there are multiplied with.
+_Weighted = tuple[np.ndarray, np.ndarray]
+# Of both components the lines of faces along their own axis that count.
+_Bands = tuple[slice, slice]
+_ALL = slice(None), slice(None)
+
+
+@dataclass(frozen=True)
+class _Carried:
+    """Momentum of component ``k`` that velocity ``by`` carries across, the product of two means.
+
+    ``places``: two of the one and two of the other, (4, n), flattened; ``factor`` (n,).
+    """
+
+    k: int
+    by: int
+    places: np.ndarray
+    factor: np.ndarray
+
+    def of(self, faces: list[np.ndarray]) -> np.ndarray:
+        """Their sum, (samples,)."""
+        here, beyond, first, second = self.places
+        w, v = faces[self.k], faces[self.by]
+        twice = w[:, here] + w[:, beyond]
+        carrying = twice if self.by == self.k else v[:, first] + v[:, second]
+        return np.asarray((twice * carrying) @ self.factor) / 4
+
+
+@dataclass(frozen=True)
+class _Acting:
+    """What acts on an obstacle, or on the wall ``side``: a linear part and what is carried.
+
+    ``shear``: per component of the force of its velocity, per unit of viscosity; ``push``: of p.
+    ``latest``: the value and time that were asked for last and the force, since drag and lift are
+    of the same one.
+    """
+
+    around: _Surroundings
+    shear: tuple[_Weighted, _Weighted]
+    push: tuple[_Weighted, _Weighted]
+    carried: tuple[_Carried, ...]
+    bands: _Bands
+    side: End | None = None
+    latest: list[tuple[torch.Tensor, float | None, np.ndarray]] = field(default_factory=list)
+
+    def total(self, value: torch.Tensor, t: float | None) -> np.ndarray:
+        """The force (samples, 2)."""
+        if not (self.latest and self.latest[0][0] is value and self.latest[0][1] == t):
+            self.latest[:] = [(value, t, self._total(value, t))]
+        return self.latest[0][2]
+
+    def _total(self, value: torch.Tensor, t: float | None) -> np.ndarray:
+        state = self.around.state(value, t, self.bands)
+        flat = [w.reshape(len(w), -1) for w in state.faces]
+        p = state.p.reshape(len(state.p), -1)
+        found = np.zeros((len(p), 2))
+        for k in (0, 1):
+            (places, weights), (cells, lengths) = self.shear[k], self.push[k]
+            found[:, k] = (flat[k][:, places] @ weights) * state.given.viscosity
+            found[:, k] += p[:, cells] @ lengths
+        for part in self.carried:
+            found[:, part.k] += part.of(flat)
+        if self.side is not None:
+            found[:, self.side[0]] += self.around.normal(state, *self.side)
+        return found
 
 
 @dataclass(frozen=True)
 class _Surroundings:
-    """The staggered grid of a flow.
-
-    ``kept``: what the problem gives to a batch at all times. ``latest``: the value and time that
-    were asked for last, and the state, since drag and lift are of the same one.
-    """
+    """The staggered grid of a flow. ``kept``: what the problem gives to a batch at all times."""
 
     problem: Problem
     grid: Grid
     info: Data
     faces: tuple[Component, Component]
     kept: dict[tuple[int, ...], _Given] = field(default_factory=dict)
-    latest: list[tuple[torch.Tensor, float | None, _State]] = field(default_factory=list)
 
-    @classmethod
-    def of(cls, problem: Problem, grid: Grid) -> _Surroundings:
-        """Of a problem on cells: the last one again where it is the same."""
-        if has_arrays((problem.equation, problem.boundary, problem.parameters)):
-            _, info, _, faces = lay_out(problem, grid)
-            return cls(problem, grid, info, faces)
-        if not (_RECENT and _RECENT[0].problem is problem and _RECENT[0].grid == grid):
-            _, info, _, faces = lay_out(problem, grid)
-            _RECENT[:] = [cls(problem, grid, info, faces)]
-        return _RECENT[0]
-
-    def state(self, value: torch.Tensor, t: float | None) -> _State:
-        """What belongs to values (*batch, 3, *cells) at time t."""
-        if self.latest and self.latest[0][0] is value and self.latest[0][1] == t:
-            return self.latest[0][2]
+    def state(self, value: torch.Tensor, t: float | None, bands: _Bands) -> _State:
+        """What belongs to values (*batch, 3, *cells) at time t, on the lines of these bands."""
         batch = tuple(value.shape[:-3])
         flat = value.detach().to("cpu", torch.float64).reshape(-1, *value.shape[-3:]).numpy()
         given = self.kept.get(batch) or self._given(batch, 0.0 if t is None else t)
-        velocities = _velocities(self.faces, flat, given.walls)
-        p = np.pad(np.nan_to_num(flat[:, 2]), ((0, 0), (1, 1), (1, 1)))
+        velocities = _velocities(self.faces, flat, given.walls, bands)
+        p = np.zeros((len(flat), *(n + 2 for n in self.grid.shape)))
+        p[:, 1:-1, 1:-1] = flat[:, 2]
         fill_pressure(p, self.faces[0].ends)
-        state = _State(velocities, p, given)
-        self.latest[:] = [(value, t, state)]
-        return state
+        return _State(velocities, p, given)
 
     def _given(self, batch: tuple[int, ...], t: float) -> _Given:
         info, equation = self.info.at_time(t), self.problem.equation_as(NavierStokes)
@@ -177,68 +230,94 @@ class _Surroundings:
             found.append(np.asarray(sampled(value, batch, shape)))
         return found[0], found[1]
 
-    def on_obstacle(self) -> list[tuple[int, _Act]]:
-        """What acts on the obstacle, with the component of the force that it belongs to."""
-        acting = []
+    @cached_property
+    def on_obstacle(self) -> _Acting:
+        """What acts on the obstacle."""
+        parts, push, carried = [], [], []
         for k, component in enumerate(self.faces):
             solid, free = _solid(component), _counted(component)
+            beside = [
+                [free & _beside(solid, axis, end, component) for end in (0, 1)] for axis in (0, 1)
+            ]
+            parts.append(
+                [self._shear(k, axis, low | high) for axis, (low, high) in enumerate(beside)]
+            )
+            push.append(_joined([self._pushed(k, end, beside[k][end]) for end in (0, 1)]))
             for axis in (0, 1):
-                beside = [free & _beside(solid, axis, end, component) for end in (0, 1)]
-                acting += [(k, self._passed(k, axis, end, beside[end])) for end in (0, 1)]
-                acting.append((k, self._shear(k, axis, beside[0] | beside[1])))
-        return acting
+                carried += [self._carried(k, axis, end, beside[axis][end]) for end in (0, 1)]
+        shear = _joined(parts[0]), _joined(parts[1])
+        bands = self._bands(shear, carried)
+        return _Acting(self, shear, (push[0], push[1]), tuple(carried), bands)
 
-    def on_side(self, axis: int, end: int) -> list[tuple[int, _Act]]:
-        """What acts on a wall, with the component of the force that it belongs to."""
+    def on_side(self, axis: int, end: int) -> _Acting:
+        """What acts on a wall."""
         across = self.faces[1 - axis]
         solid, last = _solid(across), np.zeros(across.free.shape, dtype=bool)
         _along(last, axis)[-1 if end else 0] = True
         touching = _beside(solid, axis, 0, across) | _beside(solid, axis, 1, across)
-        free = _counted(across) & last & ~touching
-        shear = self._shear(1 - axis, axis, free)
-        return [(axis, lambda state: self._normal(state, axis, end)), (1 - axis, shear)]
+        free, nothing = _counted(across) & last & ~touching, _joined([])
+        of_wall = self._shear(1 - axis, axis, free)
+        shear = (nothing, of_wall) if axis == 0 else (of_wall, nothing)
+        return _Acting(self, shear, (nothing, nothing), (), _ALL, (axis, end))
 
-    def _shear(self, k: int, axis: int, there: np.ndarray) -> _Act:
-        """What faces do not get along an axis from free neighbours, with opposite sign, summed."""
+    def _bands(self, shear: tuple[_Weighted, _Weighted], carried: list[_Carried]) -> _Bands:
+        """The lines that count; all where some are told by what the cells let out."""
+        found = []
+        for k, component in enumerate(self.faces):
+            index = [shear[k][0]]
+            index += [part.places[:2].ravel() for part in carried if part.k == k]
+            index += [part.places[2:].ravel() for part in carried if part.by == k]
+            lines = np.unravel_index(np.concatenate(index), _ghosted(component))[1 - k] - 1
+            # One more on both sides, from which ghost points are filled.
+            found.append(
+                slice(max(int(lines.min(initial=1)) - 1, 0), int(lines.max(initial=0)) + 2)
+            )
+            if "wall" not in component.ends[k]:
+                return _ALL
+        return found[0], found[1]
+
+    def _shear(self, k: int, axis: int, there: np.ndarray) -> _Weighted:
+        """What faces do not get along an axis from free neighbours, with opposite sign."""
         component, index = self.faces[k], np.nonzero(there)
         h, free = self.grid.spacing[axis], component.free > 0
-        share = [
+        low, high = (
             component.links[2 * axis + end][index]
             - _near_free(free, axis, end, component)[index] / h**2
             for end in (0, 1)
-        ]
-        here, low, high = (_shifted(index, axis, step) for step in (0, -1, 1))
+        )
+        places = [self._place(k, index, axis, step) for step in (0, -1, 1)]
         area = self.grid.spacing[0] * self.grid.spacing[1]
+        return np.concatenate(places), area * np.concatenate([low + high, -low, -high])
 
-        def act(state: _State) -> np.ndarray:
-            w = state.faces[k]
-            own = w[here]
-            rest = (w[low] - own) @ share[0] + (w[high] - own) @ share[1]
-            return np.asarray(-rest * state.given.viscosity * area)
+    def _pushed(self, k: int, end: int, there: np.ndarray) -> _Weighted:
+        """The pressure in the cells towards one end."""
+        index = np.nonzero(there)
+        cells = [n + 1 + (end - 1) * (a == k) for a, n in enumerate(index)]
+        shape = tuple(n + 2 for n in self.grid.shape)
+        sign = self.grid.spacing[1 - k] * (1 if end else -1)
+        return np.ravel_multi_index(cells, shape), np.full(len(cells[0]), sign)
 
-        return act
+    def _carried(self, k: int, axis: int, end: int, there: np.ndarray) -> _Carried:
+        """The momentum carried out of faces towards one end."""
+        index, sign = np.nonzero(there), 1 if end else -1
+        pairs = [self._place(k, index, axis, step) for step in (0, sign)]
+        if axis != k:
+            # Of the other velocity both faces at the corner there.
+            i, j = (n + 1 + end * (a == axis) for a, n in enumerate(index))
+            shape = _ghosted(self.faces[1 - k])
+            corner = (i - (k == 0), j - (k == 1)), (i, j)
+            pairs += [np.ravel_multi_index(place, shape) for place in corner]
+        else:
+            pairs += pairs
+        length = sign * self.grid.spacing[1 - axis]
+        return _Carried(k, axis, np.stack(pairs), np.full(len(pairs[0]), length))
 
-    def _passed(self, k: int, axis: int, end: int, there: np.ndarray) -> _Act:
-        """The pressure and the momentum carried out of faces towards one end, summed."""
-        index, sign, length = np.nonzero(there), 1 if end else -1, self.grid.spacing[1 - axis]
-        here, beyond = _shifted(index, axis, 0), _shifted(index, axis, sign)
-        # Of cells the one towards the end, of the other velocity both faces at the corner there.
-        cell = _shifted(index, axis, end - 1)
-        second = _shifted(index, axis, end)
-        first = second[0], second[1] - (k == 0), second[2] - (k == 1)
+    def _place(self, k: int, index: tuple[np.ndarray, ...], axis: int, step: int) -> np.ndarray:
+        """Where faces have their values, flattened, or so many steps along an axis."""
+        place = [n + 1 + step * (a == axis) for a, n in enumerate(index)]
+        return np.ravel_multi_index(place, _ghosted(self.faces[k]))
 
-        def act(state: _State) -> np.ndarray:
-            w, other = state.faces[k], state.faces[1 - k]
-            mean = 0.5 * (w[here] + w[beyond])
-            if axis == k:
-                passed = state.p[cell] + mean**2
-            else:
-                passed = 0.5 * (other[first] + other[second]) * mean
-            return np.asarray(sign * passed.sum(-1) * length)
-
-        return act
-
-    def _normal(self, state: _State, axis: int, end: int) -> np.ndarray:
+    def normal(self, state: _State, axis: int, end: int) -> np.ndarray:
         """The normal force on a wall: the balance of the half cells beside it."""
         component, w = self.faces[axis], _line(state.faces[axis], axis)
         h, across = self.grid.spacing[axis], self.grid.spacing[1 - axis]
@@ -255,8 +334,17 @@ class _Surroundings:
         return np.asarray((stress * wet).sum(-1) * across)
 
 
-# The walls of the flow whose forces were asked for last: laying them out costs as much as a step.
-_RECENT: list[_Surroundings] = []
+def _joined(parts: list[_Weighted]) -> _Weighted:
+    """All of them."""
+    if not parts:
+        return np.zeros(0, dtype=np.int64), np.zeros(0)
+    return np.concatenate([p for p, _ in parts]), np.concatenate([w for _, w in parts])
+
+
+def _ghosted(component: Component) -> tuple[int, int]:
+    """The shape of its faces, ghost points included."""
+    n, m = component.free.shape
+    return n + 2, m + 2
 
 
 def _line(array: np.ndarray, axis: int) -> np.ndarray:
@@ -272,11 +360,6 @@ def _along(array: np.ndarray, axis: int) -> np.ndarray:
 def _solid(component: Component) -> np.ndarray:
     """The faces that an obstacle closes."""
     return np.asarray(component.open == 0)
-
-
-def _shifted(index: tuple[np.ndarray, ...], axis: int, step: int) -> _Index:
-    """Where faces have their values among ghost points, or so many steps along an axis."""
-    return slice(None), index[0] + 1 + step * (axis == 0), index[1] + 1 + step * (axis == 1)
 
 
 def _counted(component: Component) -> np.ndarray:
@@ -304,14 +387,18 @@ def _near_free(free: np.ndarray, axis: int, end: int, component: Component) -> n
 
 
 def _velocities(
-    faces: tuple[Component, Component], centred: np.ndarray, walls: Walls
+    faces: tuple[Component, Component], centred: np.ndarray, walls: Walls, bands: _Bands
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Both velocities on their faces, ghost points filled, whose means are (samples, 2, *cells)."""
-    lines = [_Lines.of(component, centred[:, k], walls) for k, component in enumerate(faces)]
+    """Both velocities on their faces, ghost points filled, whose means are (samples, 2, *cells).
+
+    Zero on lines that are not in the ``bands``.
+    """
+    lines = [_Lines.of(c, centred[:, k], walls, bands[k]) for k, c in enumerate(faces)]
     found = []
     for k, (component, own) in enumerate(zip(faces, lines, strict=True)):
         first = own.first if own.held.all() else _without_outflow(lines[k], lines[1 - k])
-        w = np.pad(_line(own.from_first(first), k), ((0, 0), (1, 1), (1, 1)))
+        w = np.zeros((len(centred), *_ghosted(component)))
+        _line(w, k)[:, 1:-1, 1:-1][..., bands[k]] = own.from_first(first)
         component.fill(w, walls)
         found.append(w)
     return found[0], found[1]
@@ -319,10 +406,10 @@ def _velocities(
 
 @dataclass(frozen=True)
 class _Lines:
-    """The lines of faces along a component's axis, that axis first: (samples, n + 1, lines).
+    """Lines of faces along a component's axis, that axis first: (samples, n + 1, lines).
 
     Of the first value a of a line the others are signs (a + ``sums``). ``held``: the lines whose
-    first is known.
+    first is known. ``solid``: the faces in an obstacle.
     """
 
     component: Component
@@ -330,33 +417,33 @@ class _Lines:
     sums: np.ndarray
     first: np.ndarray
     held: np.ndarray
+    solid: np.ndarray
 
     @classmethod
-    def of(cls, component: Component, centred: np.ndarray, walls: Walls) -> _Lines:
-        """Of values at the centres (samples, *cells)."""
+    def of(cls, component: Component, centred: np.ndarray, walls: Walls, band: slice) -> _Lines:
+        """Of values at the centres (samples, *cells), those in a band."""
         axis, kinds = component.axis, component.ends[component.axis]
-        c, solid = _line(centred, axis), _along(_solid(component), axis)
+        c, solid = _line(centred, axis)[..., band], _along(_solid(component), axis)[:, band]
         n, lines = c.shape[1], c.shape[2]
         signs = np.where(np.arange(n + 1) % 2, -1.0, 1.0)
         sums = np.zeros((len(c), n + 1, lines))
         np.cumsum(-2 * signs[:n, None] * c, axis=1, out=sums[:, 1:])
         held: np.ndarray = np.ones(lines, dtype=bool)
         if kinds[0] == "wall":
-            first = np.broadcast_to(walls[axis, 0][axis], sums[:, 0].shape)
+            first = np.broadcast_to(walls[axis, 0][axis][:, band], sums[:, 0].shape)
         elif kinds[1] == "wall":
-            first = signs[n] * walls[axis, 1][axis] - sums[:, n]
+            first = signs[n] * walls[axis, 1][axis][:, band] - sums[:, n]
         elif kinds[0] == "periodic" and n % 2:
             first = -0.5 * sums[:, n]
         else:
             held = np.asarray(solid.any(0))
             at = np.broadcast_to(solid.argmax(0), sums[:, 0].shape)
             first = -np.take_along_axis(sums, at[:, None], 1)[:, 0]
-        return cls(component, signs, sums, first, held)
+        return cls(component, signs, sums, first, held, solid)
 
     def from_first(self, first: np.ndarray) -> np.ndarray:
         """The faces, zero in an obstacle."""
-        solid = _along(_solid(self.component), self.component.axis)
-        return np.where(solid, 0.0, self.signs[:, None] * (first[:, None] + self.sums))
+        return np.where(self.solid, 0.0, self.signs[:, None] * (first[:, None] + self.sums))
 
 
 def _without_outflow(own: _Lines, other: _Lines) -> np.ndarray:

@@ -263,6 +263,8 @@ class Run:
             for stop in self._stops(begin, self.instants[index]):
                 if not self.settled and self.blown is None:
                     self._frame(flow, begin, stop)
+                if self.settled:  # a mean over time is one to the end
+                    self._show(flow, stop)
                 begin = stop
             if self.blown is not None:
                 self.notes.append(

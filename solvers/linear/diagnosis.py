@@ -4,7 +4,8 @@ A x = b has a solution if v . b = 0 for every v with A^H v = 0. Most kernels are
 where nothing fixes the level of u, constants on a connected part of the unknowns are in the kernel,
 and b has to sum to zero there (Fredholm's alternative; of the differential equation, the source
 and the fluxes have to integrate to zero). Others are found by singular values where the matrix is
-small. It is asked only when a solver has failed.
+small. Of nonlinear equations F(u) = 0 without such a level the sum of F is one number for every u,
+which has to be zero. It is asked only when a solver has failed.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ import torch
 from scipy.sparse.csgraph import connected_components
 
 from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.errors import InputError
 from sciml.core.run.status import Status
 from sciml.solvers.linear.inverse import matrices
 
 _ROUNDING = 1e-12  # of a row's entries: a sum below is zero
 _DENSE = 400  # unknowns up to which singular values are computed
+_TRIED = (0.0, 1.0, 3.0)  # the largest value
+_SAME_SUM = 1e-9  # of the sum of the sizes
 _SAMPLES = 16  # of a batch that are looked at
 _EXPLAINED = {
     Status.MAX_ITERATIONS,
@@ -34,6 +38,8 @@ _EXPLAINED = {
     Status.NOT_FINITE,
     Status.LOST_TO_ROUNDING,
     Status.RESIDUAL_MISMATCH,
+    Status.LINE_SEARCH_FAILED,
+    Status.NOT_CONVEX,
 }
 
 
@@ -61,6 +67,37 @@ def explained(
             if reason not in notes:
                 notes.append(reason)
     return tuple(found), tuple(notes)
+
+
+@torch.no_grad()
+def unbalanced(
+    system: NonlinearSystem, u: torch.Tensor, statuses: tuple[Status, ...], rtol: float
+) -> tuple[tuple[Status, ...], tuple[str, ...]]:
+    """The statuses, INCOMPATIBLE where F sums to the same whatever u is, and that not zero.
+
+    Tried are zero and two random functions, since u (*batch, *shape), at which a solver has failed,
+    may be so large that rounding hides the sum.
+    """
+    if not any(status in _EXPLAINED for status in statuses):
+        return statuses, ()
+    generator = torch.Generator().manual_seed(0)
+    sums, sizes = [], []
+    for scale in _TRIED:
+        tried = scale * torch.rand(u.shape, generator=generator, dtype=torch.float64).to(u)
+        F = system.residual(tried, 0.0).flatten(-len(system.shape))
+        F = F.reshape(len(statuses), -1)
+        sums.append(F.sum(-1))
+        sizes.append(F.abs().sum(-1))
+    spread = torch.stack([(total - sums[0]).abs() for total in sums]).amax(0)
+    allowed = _SAME_SUM * torch.stack(sizes).amax(0)
+    fixed = (spread <= allowed) & (sums[0].abs() > 10 * allowed)
+    fixed &= sums[0].abs() > max(rtol, _ROUNDING) * sizes[0]
+    found, notes = list(statuses), []
+    for k, total in enumerate(sums[0].tolist()):
+        if bool(fixed[k]) and statuses[k] in _EXPLAINED:
+            found[k] = Status.INCOMPATIBLE
+            notes.append(f"source and fluxes sum to {-total:.3g} whatever u is, and should to zero")
+    return tuple(found), tuple(dict.fromkeys(notes))
 
 
 def _beside_range(A: LinearMap, b: np.ndarray, rtol: float) -> str:

@@ -38,6 +38,7 @@ from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
 from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.diagnosis import unbalanced
 from sciml.solvers.linear.direct import Direct, small
 from sciml.solvers.linear.iteration import LinearSolver, dot, norm, spread, verified
 from sciml.solvers.linear.krylov import CG, GMRES
@@ -214,6 +215,7 @@ def answer(
         verified(status, value, solver.rtol).given(outside)
         for status, value in zip(course.statuses, last.relative.flatten().tolist(), strict=True)
     )
+    statuses, reasons = unbalanced(system, course.u, statuses, solver.rtol)
     if system.potential is not None and not (last.J.definite or bool(course.convex.all())):
         notes.append("the energy is not convex at the answer, which may be no minimum")
     value = system.lift(_differentiable(system, course.u, last), 0.0)
@@ -231,8 +233,10 @@ def answer(
             *system.remarks(course.u, 0.0),
             describe(),
             *notes,
+            *reasons,
             *looked_up_outside(outside),
         ),
+        fields=system.fields,
         outside=outside,
         measure=system.measure,
     )

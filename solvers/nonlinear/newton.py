@@ -26,10 +26,11 @@ import torch
 
 from sciml.core.algebra.maps import LinearMap
 from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
-from sciml.solvers.linear.direct import Direct, small
+from sciml.solvers.linear.direct import Direct, affordable, small
 from sciml.solvers.linear.iteration import (
     LinearSolver,
     check_options,
@@ -140,7 +141,7 @@ class Correction:
             return self._by(replace(self.options.linear, rtol=eta), here.J, right), none
         # Only conjugate gradients tell whether a stationary point is a minimum.
         unsure = self.system.potential is not None and not here.J.definite
-        if small(here.J) and not unsure:
+        if _eliminated(here.J) and not unsure:
             try:
                 return self._by(Direct(), here.J, right), none
             except InputError:
@@ -201,6 +202,11 @@ class Correction:
         # Curvature met in the very first direction leaves d = 0: take that direction itself.
         empty = spread(curved & (norm(result.x, d) == 0), d)
         return torch.where(empty, M.apply(right), result.x), curved
+
+
+def _eliminated(J: LinearMap) -> bool:
+    """Of small systems, and on meshes of what is not definite, a factorisation is the best."""
+    return small(J) or (isinstance(J, PatternMatrix) and not J.definite and affordable(J))
 
 
 _FORCING = 0.01

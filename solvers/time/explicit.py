@@ -27,7 +27,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.nonlinear import Inertia, NonlinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.solvers.time import tableaux
@@ -141,6 +142,17 @@ class Verlet(Integrator):
         return StoermerVerlet(system, largest / 2 if self.step is None else self.step)
 
 
+def diagonal(mass: Inertia | None) -> torch.Tensor | None:
+    """What stands before a derivative; InputError where it is a matrix."""
+    if isinstance(mass, LinearMap):
+        raise InputError(
+            "on a mesh the mass is a matrix, with which no explicit method is explicit: use sdirk "
+            "or bdf",
+            "solver.kind",
+        )
+    return mass
+
+
 def _largest_verlet(system: NonlinearSystem, start: float) -> float:
     """2 / omega of the fastest mode."""
     if system.inertia is None:
@@ -164,15 +176,16 @@ class StoermerVerlet(Scheme):
         return (self._pull(y[0], t),)
 
     def _pull(self, u: torch.Tensor, t: float) -> torch.Tensor:
-        assert self.system.inertia is not None
-        return -self.system.residual(u, t) / self.system.inertia
+        inertia = diagonal(self.system.inertia)
+        assert inertia is not None
+        return -self.system.residual(u, t) / inertia
 
     def advance(
         self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
     ) -> TimeStep:
         """Kick, drift, kick."""
         (u, v), (before,) = y, memory
-        mass, inertia = self.system.mass, self.system.inertia
+        mass, inertia = diagonal(self.system.mass), diagonal(self.system.inertia)
         assert inertia is not None
         damping = torch.zeros(()) if mass is None else mass / inertia
         half = v + h / 2 * (before - damping * v)
@@ -193,18 +206,19 @@ _SLACK = 1e-9  # by which rounding lifts |R| above 1
 
 def spectral_bounds(system: NonlinearSystem, t: float) -> tuple[float, float]:
     """(s, a) of the ellipse at the start, the largest of all samples."""
+    mass, inertia = diagonal(system.mass), diagonal(system.inertia)
     J = system.stencil(first_state(system)[0], t)
-    if system.inertia is not None:
+    if inertia is not None:
         damping = 0.0
-        if system.mass is not None:
-            damping = float((system.mass / system.inertia).max())
-        return damping, _radius(J.coefficients, J, system.inertia) ** 0.5
-    assert system.mass is not None
+        if mass is not None:
+            damping = float((mass / inertia).max())
+        return damping, _radius(J.coefficients, J, inertia) ** 0.5
+    assert mass is not None
     if J.symmetric:
-        return _radius(J.coefficients, J, system.mass), 0.0
+        return _radius(J.coefficients, J, mass), 0.0
     mirrored = J.transpose().coefficients
     symmetric, skew = (J.coefficients + mirrored) / 2, (J.coefficients - mirrored) / 2
-    return _radius(symmetric, J, system.mass), _radius(skew, J, system.mass)
+    return _radius(symmetric, J, mass), _radius(skew, J, mass)
 
 
 def _radius(coefficients: torch.Tensor, J: Stencil, mass: torch.Tensor) -> float:

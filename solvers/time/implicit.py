@@ -45,13 +45,16 @@ from typing import Any, Literal
 
 import torch
 
-from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.nonlinear import Inertia, NonlinearSystem, times
+from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError, SolveError
 from sciml.core.run.differentiate import attach
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.nonlinear import add_diagonal
-from sciml.solvers.linear.direct import Direct
+from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.direct import Direct, affordable
 from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
 from sciml.solvers.linear.iteration import LinearSolver, norm, spread
 from sciml.solvers.linear.krylov import CG, GMRES
@@ -64,6 +67,7 @@ from sciml.solvers.time.march import (
     blank_rates,
     check_time_options,
     combine,
+    divided,
     first_state,
     rate,
 )
@@ -73,6 +77,9 @@ _ITERATIONS = 20
 _REFINEMENTS, _ADJOINT = 40, 1e-10
 _CONTRACTION = 0.2  # a rate above which Newton's matrix is taken anew
 _SMALL = 2000  # unknowns up to which a factorisation is kept
+_FACTORISED = 20_000  # the same on a mesh, where it serves many steps
+# dF/du as a matrix to which something can be added.
+Jacobian = Stencil | PatternMatrix
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ class _Matrix:
     """D + J with its set-up, for one tau."""
 
     tau: float
-    A: Stencil
+    A: LinearMap
     solver: LinearSolver
     prepared: Any
 
@@ -101,7 +108,7 @@ class StageSolver:
     """Solves the stages of one system to ``tolerance``; up to ``accepted`` if they stagnate there.
 
     ``setups`` counts hierarchies and factorisations, ``solves`` linear solves. ``linear``: for a
-    splitting, whose implicit part is affine, the stencil that stands in for the Jacobian.
+    splitting, whose implicit part is affine, the map that stands in for the Jacobian.
     """
 
     def __init__(
@@ -109,7 +116,7 @@ class StageSolver:
         system: NonlinearSystem,
         tolerance: float,
         accepted: float,
-        linear: Stencil | None = None,
+        linear: Jacobian | None = None,
     ) -> None:
         self.system, self.tolerance, self.accepted = system, tolerance, accepted
         self.fixed = linear is not None or (system.affine and system.steady)
@@ -123,18 +130,24 @@ class StageSolver:
         if not self.fixed:
             self._J = self._matrix = None
 
-    def shift(self, tau: float) -> torch.Tensor:
+    def shift(self, tau: float) -> Inertia:
         """D of the stage equation."""
         mass, inertia = self.system.mass, self.system.inertia
         if inertia is None:
             assert mass is not None
-            return mass / tau
-        return inertia / tau**2 if mass is None else inertia / tau**2 + mass / tau
+            return _scaled(mass, 1 / tau)
+        leading = _scaled(inertia, 1 / tau**2)
+        if mass is None:
+            return leading
+        if isinstance(leading, PatternMatrix) and isinstance(mass, PatternMatrix):
+            return leading.plus(mass, 1 / tau)
+        assert isinstance(leading, torch.Tensor) and isinstance(mass, torch.Tensor)
+        return leading + mass / tau
 
     def right(self, tau: float, base: torch.Tensor) -> torch.Tensor:
         """r of the stage equation from base (parts, *batch, *shape)."""
-        r = self.shift(tau) * base[0]
-        return r if self.system.inertia is None else r + self.system.inertia / tau * base[1]
+        r, inertia = times(self.shift(tau), base[0]), self.system.inertia
+        return r if inertia is None else r + times(inertia, base[1]) / tau
 
     def solve(
         self,
@@ -156,7 +169,7 @@ class StageSolver:
 
         def gap(U: torch.Tensor) -> torch.Tensor:
             force: torch.Tensor = residual(U, t)
-            return self.right(tau, base) - self.shift(tau) * U - force
+            return self.right(tau, base) - times(self.shift(tau), U) - force
 
         U = found.value.detach()
         attached = attach(U, gap, lambda g: self._adjoint(tau, U, t, residual, g))
@@ -176,12 +189,22 @@ class StageSolver:
             return found
         mass, inertia, force = self.system.mass, self.system.inertia, residual(U, t)
         if inertia is None:
-            return U[None], _valued(found[1], (-force / mass)[None])
-        damping = torch.zeros_like(inertia) if mass is None else mass
-        pull = -(force + damping * base[1]) / (inertia + tau * damping)
+            assert mass is not None
+            return U[None], _valued(found[1], -divided(force, mass)[None])
+        leading = inertia
+        if mass is not None:
+            force, leading = force + times(mass, base[1]), self._damped(inertia, mass, tau)
+        pull = -divided(force, leading)
         velocity = base[1] + tau * pull
         stage, slope = torch.stack([U, velocity]), torch.stack([velocity, pull])
         return _valued(found[0], stage), _valued(found[1], slope)
+
+    @staticmethod
+    def _damped(inertia: Inertia, mass: Inertia, tau: float) -> Inertia:
+        if isinstance(inertia, PatternMatrix) and isinstance(mass, PatternMatrix):
+            return inertia.plus(mass, tau)
+        assert isinstance(inertia, torch.Tensor) and isinstance(mass, torch.Tensor)
+        return inertia + tau * mass
 
     def _adjoint(
         self, tau: float, U: torch.Tensor, t: float, residual: Any, gradient: torch.Tensor
@@ -193,9 +216,10 @@ class StageSolver:
         """
         with torch.enable_grad():
             pullback = torch.func.vjp(lambda u: residual(u, t), U)[1]
-        D = self.shift(tau).detach()
-        J = self._J if self.fixed and self._J is not None else self.system.stencil(U, t)
-        A = _tagged(add_diagonal(J, D))
+        D = self.shift(tau)
+        D = D.detach() if isinstance(D, (torch.Tensor, PatternMatrix)) else D
+        J = self._J if self.fixed and self._J is not None else _jacobian(self.system, U, t)
+        A = _shifted(J, D)
         A = A if A.symmetric else A.transpose()
         solver, prepared = _prepare(A)
         x, r = torch.zeros_like(gradient), gradient
@@ -205,7 +229,7 @@ class StageSolver:
             else:
                 inner = replace(solver, rtol=1e-4)  # type: ignore[type-var]
                 x = x + inner.iterate(A, prepared, r, None, None).x
-            r = gradient - D * x - pullback(x)[0]
+            r = gradient - times(D, x) - pullback(x)[0]
             if float(r.norm()) <= _ADJOINT * float(gradient.norm()):
                 return x
         raise SolveError("the adjoint of an implicit stage did not converge; take smaller steps")
@@ -222,7 +246,7 @@ class StageSolver:
         dimension, D, r = len(self.system.shape), self.shift(tau), self.right(tau, base)
         U = guess
         force = residual(U, t)
-        G = D * U + force - r
+        G = times(D, U) + force - r
         size = norm(G, dimension)
         scale = torch.maximum(self._scale(tau, base, r, force), size)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -234,7 +258,7 @@ class StageSolver:
             matrix = self._ready(tau, D, U, t)
             going = spread(size > self.tolerance, dimension)
             trial = U - going * self._correction(matrix, G, size)
-            G_trial = D * trial + residual(trial, t) - r
+            G_trial = times(D, trial) + residual(trial, t) - r
             size_trial = torch.where(alive, norm(G_trial, dimension) / scale, 0.0)
             fell = bool((size_trial <= torch.clamp(_CONTRACTION * size, self.tolerance)).all())
             useless = fresh and not fell
@@ -253,14 +277,15 @@ class StageSolver:
         dimension, inertia = len(self.system.shape), self.system.inertia
         if inertia is None:
             return norm(r, dimension)
-        return torch.maximum(norm(inertia / tau * base[1], dimension), norm(force, dimension))
+        pushed = times(inertia, base[1]) / tau
+        return torch.maximum(norm(pushed, dimension), norm(force, dimension))
 
-    def _ready(self, tau: float, D: torch.Tensor, U: torch.Tensor, t: float) -> _Matrix:
+    def _ready(self, tau: float, D: Inertia, U: torch.Tensor, t: float) -> _Matrix:
         if self._J is None:
-            self._J = self.system.stencil(U, t)
+            self._J = _jacobian(self.system, U, t)
             self._matrix = None
         if self._matrix is None or self._matrix.tau != tau:
-            A = _tagged(add_diagonal(self._J, D))
+            A = _shifted(self._J, D)
             solver, prepared = _prepare(A)
             self._matrix = _Matrix(tau, A, solver, prepared)
             self.setups += 1
@@ -280,6 +305,26 @@ class StageSolver:
         return solver.iterate(matrix.A, matrix.prepared, G, None, None).x
 
 
+def _scaled(mass: Inertia, share: float) -> Inertia:
+    return mass.scaled(share) if isinstance(mass, PatternMatrix) else mass * share  # type: ignore
+
+
+def _jacobian(system: NonlinearSystem, u: torch.Tensor, t: float) -> Jacobian:
+    """dF/du, without a graph."""
+    J = system.linearise(u, t).detach()
+    assert isinstance(J, (Stencil, PatternMatrix))
+    return J
+
+
+def _shifted(J: Jacobian, D: Inertia) -> Jacobian:
+    """J + D."""
+    if isinstance(J, PatternMatrix):
+        assert isinstance(D, PatternMatrix)
+        return J.plus(D)
+    assert isinstance(D, torch.Tensor)
+    return _tagged(add_diagonal(J, D))
+
+
 def _tagged(A: Stencil) -> Stencil:
     """A with its definiteness found by Gershgorin's discs where it is not known."""
     if not A.symmetric or A.definite:
@@ -296,12 +341,16 @@ def _tagged(A: Stencil) -> Stencil:
     )
 
 
-def _prepare(A: Stencil) -> tuple[LinearSolver, Any]:
+def _prepare(A: Jacobian) -> tuple[LinearSolver, Any]:
     solver = _choose(A)
     return solver, solver.setup(A)
 
 
-def _choose(A: Stencil) -> LinearSolver:
+def _choose(A: Jacobian) -> LinearSolver:
+    if isinstance(A, PatternMatrix):
+        if not A.batch and (A.size <= _FACTORISED or (not A.definite and affordable(A))):
+            return Direct()
+        return CG(preconditioner=AMG()) if A.definite else GMRES(preconditioner=AMG())
     if A.dimension == 1 or (A.size <= _SMALL and not A.batch):
         return Direct()
     if _separable(A):
@@ -539,8 +588,8 @@ class AdditiveRungeKutta(Scheme):
         self.name, self.exponent = tableau.name, tableau.embedded + 1
         self.u0 = first_state(system)[0]
         L = system.diffusion(self.u0, start)
-        assert isinstance(L, Stencil)
-        self.L = L
+        assert isinstance(L, (Stencil, PatternMatrix))
+        self.L: Jacobian = L
         self._source: AtTime[torch.Tensor] = AtTime()
         self.stages = StageSolver(system, stage_tolerance(rtol), rtol, self.L)
 
@@ -561,8 +610,8 @@ class AdditiveRungeKutta(Scheme):
         assert mass is not None
         slow, fast = (blank_rates(y, table.stages) for _ in range(2))
         tau = h * table.gamma
-        fast[0] = -self._implicit(y[0], t)[None] / mass
-        slow[0] = -system.residual(y[0], t)[None] / mass - fast[0]
+        fast[0] = -divided(self._implicit(y[0], t), mass)[None]
+        slow[0] = -divided(system.residual(y[0], t), mass)[None] - fast[0]
         residual, solved = torch.zeros_like(alive, dtype=y.dtype), torch.ones_like(alive)
         for i in range(1, table.stages):
             now = t + table.c[i] * h
@@ -572,7 +621,7 @@ class AdditiveRungeKutta(Scheme):
             found = self.stages.solve(tau, base, now, guess, alive, self._implicit)
             _, fast[i] = self.stages.finish(tau, base, now, found.value, self._implicit)
             rest = system.residual(found.value, now) - self._implicit(found.value, now)
-            slow[i] = -rest[None] / mass
+            slow[i] = -divided(rest, mass)[None]
             residual, solved = torch.maximum(residual, found.residual), solved & found.solved
         new = combine(combine(y, h, table.final, fast), h, table.final, slow)
         error = combine(torch.zeros_like(y), h, table.estimate, fast)

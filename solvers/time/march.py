@@ -38,26 +38,36 @@ from dataclasses import dataclass, field, replace
 from math import ceil, isfinite
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.nonlinear import Inertia, NonlinearSystem, times
+from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import looked_up_outside
+from sciml.core.run.differentiate import attach
 from sciml.core.run.frames import Frames, Lineage, fingerprint, lineage_of
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Observe, Progress
 from sciml.core.run.status import Status
 from sciml.discretization import semidiscretize
 from sciml.discretization.instants import Instants, instants
-from sciml.solvers.linear.iteration import check_options, norm, spread
+from sciml.solvers.linear.direct import Direct, small
+from sciml.solvers.linear.iteration import LinearSolver, check_options, norm, spread
+from sciml.solvers.linear.krylov import CG
+from sciml.solvers.linear.relaxation import Jacobi
 
 
 def check_masses(system: NonlinearSystem) -> None:
     """Raise InputError unless there is a time derivative at every unknown."""
     leading, name = (system.mass, "d") if system.inertia is None else (system.inertia, "m")
+    if isinstance(leading, LinearMap):
+        return
     if leading is None:
         raise InputError(
             "the equation has no time derivative: give d (before u_t) or m (before u_tt)",
@@ -82,12 +92,58 @@ def first_state(system: NonlinearSystem) -> torch.Tensor:
 def rate(system: NonlinearSystem, y: torch.Tensor, t: float) -> torch.Tensor:
     """y' at time t."""
     force = system.residual(y[0], t)
+    if system.groups is not None and bool((system.groups < 0).any()):
+        return _constrained(system, y[0], t, force)[None]
     if system.inertia is None:
         assert system.mass is not None
-        return (force / system.mass).neg_()[None]
+        return -divided(force, system.mass)[None]
     if system.mass is not None:
-        force = force + system.mass * y[1]
-    return torch.stack([y[1], -force / system.inertia])
+        force = force + times(system.mass, y[1])
+    return torch.stack([y[1], -divided(force, system.inertia)])
+
+
+_AHEAD = 1e-7  # of the time, over which a constraint is seen to move
+
+
+def _constrained(
+    system: NonlinearSystem, u: torch.Tensor, t: float, force: torch.Tensor
+) -> torch.Tensor:
+    """u' where some unknowns have no rate of their own, but keep a constraint; zero for these.
+
+    Of M u' + F = 0 and G(u, t) = 0 it is that of M k + F_p q = -F and G_u k + G_p q = -G_t
+    (Hairer and Wanner 1996, VII.1).
+    """
+    J, M = system.linearise(u, t).detach(), system.mass
+    assert isinstance(J, PatternMatrix) and isinstance(M, PatternMatrix)
+    assert system.groups is not None and system.inertia is None
+    moving = (system.groups >= 0).numpy()
+    rows = np.repeat(np.arange(J.size), np.diff(J.indptr))
+    own = torch.from_numpy(moving[rows] & moving[J.columns])
+    values = torch.where(own, M.values.detach(), J.values)
+    mixed = PatternMatrix(J.indptr, J.columns, values, symmetric=False, definite=False)
+    step = _AHEAD * max(abs(t), 1.0)
+    right = torch.where(
+        torch.from_numpy(moving), -force, -(system.residual(u, t + step) - force) / step
+    )
+    found = Direct().setup(mixed).apply(right.detach())
+    return torch.where(torch.from_numpy(moving), found, 0.0)
+
+
+def divided(force: torch.Tensor, mass: Inertia) -> torch.Tensor:
+    """``mass^-1 force``, differentiable; of a matrix to rounding."""
+    if isinstance(mass, torch.Tensor):
+        return force / mass
+    plain = mass.detach() if isinstance(mass, PatternMatrix) else mass
+
+    def inverse(right: torch.Tensor) -> torch.Tensor:
+        solver: LinearSolver = Direct() if small(plain) else CG(Jacobi(), rtol=_MASS)
+        return solver.iterate(plain, solver.setup(plain), right, None, None).x
+
+    with torch.no_grad():
+        found = inverse(force)
+    if not torch.is_grad_enabled():
+        return found
+    return attach(found, lambda x: force - times(mass, x), inverse)
 
 
 # The rates k of a step: one tensor whose rows are filled, or a list where a graph is kept of them.
@@ -170,6 +226,7 @@ _STATUSES = tuple(Status)
 _ALIVE = -1
 
 
+_MASS = 1e-13  # relative residual to which a mass matrix is inverted
 _SIDE = 1e-14  # how far from a jump, relative to the time passed, the steps beside it end
 _FINEST = 1e-13  # the least local error that rounding leaves to be estimated
 _ATOL = 1e-9  # of the largest norm so far, and no more than rtol: what was asked is met beside it
@@ -203,8 +260,8 @@ class Tolerances:
 class Position:
     """Where a run stands; with the system it decides everything that follows.
 
-    ``y``, ``memory``: see :class:`TimeStep`. ``scale``, ``largest``: (parts, *batch), the norms
-    that errors are relative to, and the largest so far. ``worst``: (2, *batch), the largest
+    ``y``, ``memory``: see :class:`TimeStep`. ``scale``, ``largest``: (parts groups, *batch), the
+    norms that errors are relative to, and the largest so far. ``worst``: (2, *batch), the largest
     relative error and stage residual so far. ``codes``: index of the status that ended
     a sample, or -1. ``steps``: (*batch) accepted ones. ``clock``: the step wished for, the last q.
     """
@@ -275,6 +332,11 @@ class March:
         self.tolerances, self.progress = tolerances, progress
         self.first = first_state(system)
         self.dimension = len(system.shape)
+        # A field is judged by itself: another may be larger by its unit alone.
+        self.groups: list[torch.Tensor | None] = [None]
+        if system.groups is not None:
+            numbers = sorted(n for n in system.groups.unique().tolist() if n >= 0)
+            self.groups = [torch.nonzero(system.groups == n)[:, 0] for n in numbers]
         self.journal = Journal([], [])
         self.position = self._start()
 
@@ -311,8 +373,12 @@ class March:
         return Position(y, scale, largest, worst, codes, steps, clock, memory)
 
     def _rms(self, y: torch.Tensor) -> torch.Tensor:
-        """Root mean squares over the unknowns, (parts, *batch)."""
+        """Root mean squares over the unknowns of each group, (parts groups, *batch)."""
         flat = y.flatten(-self.dimension)
+        rows = [self._rms_of(flat if g is None else flat[..., g]) for g in self.groups]
+        return torch.stack(rows, 1).flatten(0, 1)
+
+    def _rms_of(self, flat: torch.Tensor) -> torch.Tensor:
         root: float = flat.shape[-1] ** 0.5
         found = norm(flat, 1) / root
         if bool(((found < _SQUARED) | (found > 1 / _SQUARED)).any()):
@@ -330,7 +396,7 @@ class March:
         slope = self._rms(rate(self.system, y, t))
         # Of the position alone: the velocity may start from zero.
         allowed = (self.tolerances.atol or 0.0) + self._rms(y)
-        share = torch.where(alive & (slope > 0), allowed / slope, span)[0]
+        share = torch.where(alive & (slope > 0), allowed / slope, span)[: len(self.groups)]
         # From rest there is no size that a change could be a part of.
         share = torch.where(share > 0, share, _FROM_REST * span)
         share = torch.where(torch.isfinite(share), share, span)
@@ -481,12 +547,13 @@ class March:
     def _drop(self, where: torch.Tensor, status: Status, t: float) -> None:
         p = self.position
         where = where & p.alive
-        if len(self.system.fields) > 1:
+        if self.system.by_field:
             where = where.any(-1, keepdim=True).expand_as(where)
         if not bool(where.any()):
             return
-        start = self._rms(self.first)[0]
-        grown = self._rms(p.y)[0] > _GROWN * torch.where(start > 0, start, 1.0)
+        start = self._rms(self.first)[: len(self.groups)]
+        grown = self._rms(p.y)[: len(self.groups)] > _GROWN * torch.where(start > 0, start, 1.0)
+        grown = grown.any(0)
         blown = status is Status.BLOWN_UP
         code = torch.where(grown | blown, _STATUSES.index(Status.BLOWN_UP), _STATUSES.index(status))
         p.codes = torch.where(where, code, p.codes)
@@ -506,7 +573,11 @@ def wants_gradient(system: NonlinearSystem, start: float) -> bool:
         return False
     y = first_state(system)
     given = [y, system.residual(y[0], start), system.lift(y[0], start)]
-    given += [m for m in (system.mass, system.inertia) if m is not None]
+    for mass in (system.mass, system.inertia):
+        if isinstance(mass, PatternMatrix):
+            given.append(mass.values)
+        elif isinstance(mass, torch.Tensor):
+            given.append(mass)
     return any(tensor.requires_grad for tensor in given)
 
 
@@ -633,7 +704,7 @@ class Integrator(ABC):
     def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
         """The method set up for a system that starts at ``start``; InputError if it is unfit."""
 
-    def init(self, problem: Problem, on: Grid | None = None) -> TimeState:
+    def init(self, problem: Problem, on: Grid | Mesh | None = None) -> TimeState:
         """Discretise in space; raises InputError for a problem without time, or an unfit step."""
         if not isinstance(problem, Problem) or problem.time is None:
             raise InputError(
@@ -645,7 +716,7 @@ class Integrator(ABC):
         start = time.perf_counter()
         system = semidiscretize(problem, on)
         check_masses(system)
-        found = instants(problem)
+        found = instants(problem, on if isinstance(on, Mesh) else None)
         with torch.no_grad():
             scheme = self.scheme(system, problem.time.start)
         step = scheme.fixed_step if self.step is None else self.step
@@ -733,8 +804,8 @@ class Integrator(ABC):
         notes: tuple[str, ...],
     ) -> Solution:
         system, frames = march.system, march.frames
-        several = len(system.fields) > 1
-        behind = len(system.shape) + several
+        several = system.by_field
+        behind = len(system.shape) + (len(system.fields) > 1)
         p = p.over_fields() if several else p
         values = [system.lift(u, t) for u, t in zip(states, frames.times, strict=False)]
         outside = system.outside()

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from sciml.core.algebra.maps import LinearSystem
-from sciml.core.errors import InputError
+from sciml.core.errors import IncompatibleData, InputError
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Progress
+from sciml.discretization import semidiscretize
 from sciml.discretization.points.strong import StrongForm
 from sciml.discretization.volumes.memory import check_memory
 from sciml.solvers.trained.choices import AnySampler
@@ -40,6 +41,8 @@ from sciml.solvers.trained.verify import Polish, answered, met, scales_of
 from sciml.solvers.trained.windows import in_windows
 
 _WORDS = 10  # for every point: its place, the values, their slopes
+_GRIDDED = 3  # dimensions of a grid
+_COARSE = 25  # its points along an axis
 _PER_SIDE = 10  # points inside for each on a side with a soft condition
 
 
@@ -118,6 +121,7 @@ class TrainedSolver(ABC):
                     f"{self.points} points are more than fit into memory", "solver.points"
                 ) from None
         objective = self.pose(given)
+        _check_balance(given, objective)
         return TrainedState(given, objective, place, time.perf_counter() - begun)
 
     def run(
@@ -266,6 +270,21 @@ def bound(
     if isinstance(on, Mesh):
         raise InputError("collocation is on boxes; a mesh has no box", "mesh")
     return problem, on.bind(problem.box)
+
+
+def _check_balance(problem: Problem, objective: Objective) -> None:
+    """Raise IncompatibleData where no solution is, as a discretisation on a coarse grid does."""
+    d = len(problem.box.lower)
+    if problem.time is not None or objective.unknown or d > _GRIDDED:
+        return
+    if not bool(free_constants(objective).any()):
+        return
+    try:
+        semidiscretize(problem, Grid((_COARSE,) * d))
+    except IncompatibleData:
+        raise
+    except InputError:
+        pass  # what a grid cannot do, points may
 
 
 def exact_error(objective: Objective) -> Callable[[], float] | None:

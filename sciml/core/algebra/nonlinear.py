@@ -2,9 +2,9 @@
 
     inertia u'' + mass u' + F(u, t) = 0,
 
-F the residual integrated over the control volumes, ``mass`` and ``inertia`` diagonal (the
-coefficients d and m times the volumes). A steady problem has neither. Solvers of nonlinear
-equations and integrators in time see only this.
+F the residual integrated over the control volumes, or tested with the elements' basis functions;
+``mass`` and ``inertia`` diagonal (the coefficients d and m times the volumes), or sparse matrices.
+A steady problem has neither. Solvers of nonlinear equations and integrators in time see only this.
 """
 
 from __future__ import annotations
@@ -21,6 +21,13 @@ from sciml.core.problem.mesh import Mesh
 
 # A function of the unknowns (*batch, *shape) and the time.
 Residual = Callable[[torch.Tensor, float], torch.Tensor]
+# What stands before u' or u'': a diagonal, or a matrix.
+Inertia = torch.Tensor | LinearMap
+
+
+def times(mass: Inertia, u: torch.Tensor) -> torch.Tensor:
+    """What stands before u', times u (*batch, *shape)."""
+    return mass * u if isinstance(mass, torch.Tensor) else mass.apply(u)
 
 
 @dataclass(frozen=True)
@@ -30,17 +37,19 @@ class NonlinearSystem:
     ``residual(u, t)``: F for u of shape (*batch, *shape), differentiable in torch. ``linearise(u,
     t)``: dF/du there, a Stencil on grids. ``diffusion(u, t)``: a symmetric definite map near it,
     the linearised diffusion, for multigrid. ``mass``, ``inertia``: what stands before u' and u'',
-    of a shape that broadcasts to (*batch, *shape), or None. ``first``: u, and u' where there is
-    inertia, at ``start``. ``potential(u, t)``: the energy per sample whose gradient F is, or None.
-    ``level``: where F does not change with the mean of u, which is held at zero, the weights of
-    that mean, ``shape``; F itself sums to zero, and dF/du is ``linearise`` on arrays of zero mean
-    (constants need not be in its kernel). None elsewhere.
+    of a shape that broadcasts to (*batch, *shape), or a symmetric matrix, or None. ``first``: u,
+    and u' where there is inertia, at ``start``. ``potential(u, t)``: the energy per sample whose
+    gradient F is, or None. ``level``: where F does not change with the mean of u, which is held at
+    zero, the weights of that mean, ``shape``; F itself sums to zero, and dF/du is ``linearise`` on
+    arrays of zero mean (constants need not be in its kernel). None elsewhere.
     ``affine``: F is affine in u; ``steady``: dF/du does not depend on t. ``lift(u, t)`` gives the
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
     on the scheme at a state, such as where it is upwind. ``outside()``: the ranges of the tables
     that were looked up outside these so far. ``guess``: a linear problem on the same
     unknowns whose solution is a better start than zero, or None. ``fields``: their names; of
-    several, the last batch dimension runs over them. ``measure``: as of a ``LinearSystem``.
+    several, the last batch dimension runs over them, but where the system is ``joint``: then one
+    vector holds the unknowns of all, ``groups`` (n,) the number of each one's field, or -1 where
+    nothing stands before its u'. ``measure``: as of a ``LinearSystem``.
     """
 
     residual: Residual
@@ -52,8 +61,8 @@ class NonlinearSystem:
     lift: Callable[[torch.Tensor, float], torch.Tensor]
     restrict: Callable[[torch.Tensor], torch.Tensor]
     first: tuple[torch.Tensor, ...] = ()
-    mass: torch.Tensor | None = None
-    inertia: torch.Tensor | None = None
+    mass: Inertia | None = None
+    inertia: Inertia | None = None
     potential: Residual | None = None
     level: torch.Tensor | None = None
     affine: bool = False
@@ -64,7 +73,14 @@ class NonlinearSystem:
     outside: Callable[[], tuple[str, ...]] = lambda: ()
     guess: LinearSystem | None = None
     fields: tuple[str, ...] = ("u",)
+    joint: bool = False
+    groups: torch.Tensor | None = None
     measure: torch.Tensor | None = None
+
+    @property
+    def by_field(self) -> bool:
+        """Whether the last batch dimension runs over fields."""
+        return len(self.fields) > 1 and not self.joint
 
     def stencil(self, u: torch.Tensor, t: float) -> Stencil:
         """dF/du at u, without a graph, of a system on a grid."""

@@ -103,14 +103,41 @@ class PatternMatrix(LinearMap):
             block=self.block,
         )
 
-    def detach(self) -> PatternMatrix:
-        """The same matrix without a graph for gradients."""
-        if not self.requires_grad:
-            return self
+    def plus(self, other: PatternMatrix, share: float = 1.0) -> PatternMatrix:
+        """A + share B of a B that has the same pattern and, with share > 0, is semidefinite."""
         return PatternMatrix(
             self.indptr,
             self.columns,
-            self.values.detach(),
+            self.values + share * other.values,
+            symmetric=self.symmetric and other.symmetric,
+            definite=other.definite and (self.definite or self.nullspace),
+            near_nullspace=self.near_nullspace,
+            block=self.block,
+        )
+
+    def scaled(self, share: float) -> PatternMatrix:
+        """share A, share > 0."""
+        return PatternMatrix(
+            self.indptr,
+            self.columns,
+            share * self.values,
+            symmetric=self.symmetric,
+            definite=self.definite,
+            nullspace=self.nullspace,
+            near_nullspace=self.near_nullspace,
+            block=self.block,
+        )
+
+    def detach(self) -> PatternMatrix:
+        """The same matrix without a graph for gradients."""
+        return self.like(self.values.detach()) if self.requires_grad else self
+
+    def like(self, values: torch.Tensor) -> PatternMatrix:
+        """A matrix of the same pattern and tags with other values (*batch, nnz)."""
+        return PatternMatrix(
+            self.indptr,
+            self.columns,
+            values,
             symmetric=self.symmetric,
             definite=self.definite,
             nullspace=self.nullspace,

@@ -18,6 +18,7 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.pencil import Pencil
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import PDE
 from sciml.core.problem.grid import Grid, Points
@@ -88,19 +89,21 @@ discretises: Dispatch[LinearSystem] = Dispatch("solved as a linear system")
 semidiscretises: Dispatch[NonlinearSystem] = Dispatch(
     "stepped in time or solved by Newton's method"
 )
+# (problem, on, *, device): A u = lambda M u.
+poses_modes: Dispatch[Pencil] = Dispatch("solved for modes")
 # (problem, on, itemsize): bytes at the peak of the discretisation.
 estimates_memory: Dispatch[int] = Dispatch("measured")
 # (problem, on, value): named arrays on the place that are written beside an answer.
 accompanies: Dispatch[dict[str, torch.Tensor]] = Dispatch("accompanied")
 # (problem, parameters): the StrongForm.
 states_at_points: Dispatch[Any] = Dispatch("solved")
-# (problem, on, quantity): a function from the value on the place, and the time, to a Measurement.
+# (problem, on): how quantities of an answer are measured, a Prepare; what they share is made once.
 measures: Dispatch[Any] = Dispatch("asked for quantities")
 # (problem, on, value): the energy that the body stores, shape batch.
 stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
 # (problem, on): by name how fields are derived from an answer, Derivations.
 derives: Dispatch[Any] = Dispatch("differentiated")
-# The same, of forces alone, where they are not among them.
+# As measures, of forces alone, where they are not among them.
 forces: Dispatch[Any] = Dispatch("asked for forces")
 # (problem, on, value, points): the value at points between the place's own.
 samples: Dispatch[torch.Tensor] = Dispatch("sampled")

@@ -6,7 +6,12 @@ The coefficient form is
 
 beta the ``dispersion`` and gamma the ``biharmonic`` coefficient. A coefficient may depend on x, y,
 z, t, on u, ux, uy, uz (nonlinear then), and on named parameters. Instead of coefficients an
-equation may be given by an energy density e(x, u, grad u), whose integral is made stationary.
+equation may be given by an energy density e(x, u, grad u), whose integral is made stationary, or in
+the general form
+
+    m u_tt + d u_t - div F = s,      n . F the flux that a side's data are about,
+
+by the ``flux`` F and the ``source`` s, which may name u and its slopes.
 """
 
 from __future__ import annotations
@@ -33,6 +38,7 @@ __all__ = [
     "NavierStokes",
     "Regions",
     "Sponge",
+    "Stokes",
     "System",
     "Vector",
 ]
@@ -74,7 +80,7 @@ _SLOPE = "(ux**2 + uy**2 + uz**2)"
 _PRESETS: dict[str, tuple[frozenset[str], dict[str, Any]]] = {
     kind: (frozenset(given.split()), brought)
     for kind, given, brought in (
-        ("general", "m d K b c f dispersion biharmonic energy", {}),
+        ("general", "m d K b c f dispersion biharmonic energy flux source", {}),
         ("poisson", "f", {}),
         ("darcy", "K f", {}),
         ("diffusion", "K f", {}),
@@ -106,7 +112,7 @@ class PDE(ABC):
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
     ``always_linear``: whether it is linear whatever its coefficients are. ``element``: which one
-    suits it on a mesh. ``own_conditions``: whether each of its fields may have its own.
+    suits it on a mesh.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
@@ -115,7 +121,6 @@ class PDE(ABC):
     complex: ClassVar[bool] = False
     always_linear: ClassVar[bool] = False
     element: ClassVar[Literal["P1", "P2"]] = "P1"
-    own_conditions: ClassVar[bool] = False
 
     @property
     def linear(self) -> bool:
@@ -132,6 +137,11 @@ class PDE(ABC):
         """The coefficient form that real solutions meet; None where there is none."""
         return None
 
+    @property
+    def conditioned(self) -> tuple[str, ...]:
+        """For what a side may state conditions of their own; nothing where one holds for all."""
+        return ()
+
     @abstractmethod
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """The same with these parameters, among which may be tables of the solution."""
@@ -143,12 +153,13 @@ class PDE(ABC):
 
 @dataclass(frozen=True)
 class Equation(PDE):
-    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``, or an energy.
+    """``m u_tt + d u_t - div(K grad u) + b . grad u + c u = f``, an energy, or the general form.
 
     ``K`` is a scalar, a list of d entries (diagonal) or d lists of d (full symmetric tensor);
     ``b`` a list of d entries. ``dispersion`` (u_xxx, one dimension) and ``biharmonic`` (the squared
     Laplacian) are numbers or parameters, for spectral solvers. ``energy``: a density such as
-    ``0.5*(ux**2 + uy**2) - f*u`` in place of all other coefficients. ``kind`` names a preset,
+    ``0.5*(ux**2 + uy**2) - f*u`` in place of all other coefficients. ``flux``: F, a list of d
+    entries, with ``source``: s, in place of K, b, c and f. ``kind`` names a preset,
     which brings its own coefficients along and admits only those that its equation has: ``bratu``
     reads the parameter ``lam``, ``p_laplace`` the parameter ``p``.
     """
@@ -162,6 +173,8 @@ class Equation(PDE):
     dispersion: Coefficient = 0.0
     biharmonic: Coefficient = 0.0
     energy: str | None = None
+    flux: Vector | None = None
+    source: Coefficient = 0.0
     kind: Kind = "general"
     title: ClassVar[str] = "the coefficient form"
 
@@ -190,8 +203,19 @@ class Equation(PDE):
             raise InputError(
                 "b is a list with an entry for each axis, such as [1, 0]", "problem.equation.b"
             )
+        if self.flux is not None and not isinstance(self.flux, (list, tuple)):
+            raise InputError(
+                "flux is a list with an entry for each axis, such as [ux, uy]",
+                "problem.equation.flux",
+            )
+        if self.flux is None and not _equals(self.source, 0.0):
+            raise InputError(
+                "source goes with flux: [...]; beside K write f", "problem.equation.source"
+            )
         if self.energy is not None:
-            self._check_energy()
+            self._check_alone("an energy", ("m", "d", "energy"), "the energy")
+        elif self.flux is not None:
+            self._check_alone("a flux", ("m", "d", "flux", "source"), "flux or source")
 
     @property
     def of_second_order_in_time(self) -> bool:
@@ -200,8 +224,8 @@ class Equation(PDE):
 
     @property
     def coefficient_form(self) -> Equation | None:
-        """The equation itself."""
-        return self
+        """The equation itself, but for the general form."""
+        return self if self.flux is None else None
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether no coefficient names the solution or its slope, and no energy is given."""
@@ -215,14 +239,14 @@ class Equation(PDE):
         """u alone."""
         return ("u",)
 
-    def _check_energy(self) -> None:
+    def _check_alone(self, what: str, beside: tuple[str, ...], into: str) -> None:
         for entry in fields(self):
-            if entry.name in ("kind", "energy", "m", "d"):
+            if entry.name in ("kind", *beside):
                 continue
             if not _equals(getattr(self, entry.name), entry.default):
                 raise InputError(
-                    f"an energy stands in place of the coefficients; leave {entry.name} out, "
-                    "or write it into the energy",
+                    f"{what} stands in place of the coefficients; leave {entry.name} out, "
+                    f"or write it into {into}",
                     f"problem.equation.{entry.name}",
                 )
 
@@ -244,14 +268,15 @@ class System(PDE):
     """Several fields, each with an equation whose coefficients may name all of them.
 
     ``equations`` maps a field's name to its :class:`Equation`; a boundary condition holds for
-    every field unless it is given by field. ``gray_scott`` is du/dt = Du Lap u - u v^2 +
-    feed (1 - u), dv/dt = Dv Lap v + u v^2 - (feed + kill) v, and reads these four parameters.
+    every field unless it is given by field. On a mesh one of them may be a flow or a solid, whose
+    fields are then u, v, w (and p) whatever its name is. ``gray_scott`` is du/dt = Du Lap u -
+    u v^2 + feed (1 - u), dv/dt = Dv Lap v + u v^2 - (feed + kill) v, and reads these four
+    parameters.
     """
 
-    equations: Mapping[str, Equation] = field(default_factory=dict)
+    equations: Mapping[str, Part] = field(default_factory=dict)
     kind: Literal["system", "gray_scott"] = "system"
     title: ClassVar[str] = "a system"
-    own_conditions: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.kind == "gray_scott" and not self.equations:
@@ -265,20 +290,49 @@ class System(PDE):
             raise InputError(
                 "a system needs equations: {name: {...}, ...}", "problem.equation.equations"
             )
+        names = self.fields(3)
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(
+                    f"two fields of the system are called '{name}'; rename one",
+                    "problem.equation.equations",
+                )
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: it is solved in time."""
         return False
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
-        """As the equations are called."""
+        """As the equations are called; of a flow and a solid their own."""
+        found: list[str] = []
+        for name, part in self.equations.items():
+            found += (name,) if isinstance(part, Equation) else part.fields(dimension)
+        return tuple(found)
+
+    @property
+    def conditioned(self) -> tuple[str, ...]:
+        """Every equation."""
         return tuple(self.equations)
+
+    @property
+    def forms(self) -> Mapping[str, Equation]:
+        """The equations where all are scalar; raises InputError for a flow or a solid."""
+        found = {}
+        for name, part in self.equations.items():
+            if not isinstance(part, Equation):
+                raise InputError(
+                    f"a system with '{part.kind}' is solved on a mesh",
+                    f"problem.equation.equations.{name}",
+                )
+            found[name] = part
+        return found
 
 
 @dataclass(frozen=True)
 class NavierStokes(PDE):
-    """Incompressible flow in 2-D: u_t + (u . grad) u = -grad p + viscosity Lap u + force.
+    """Incompressible flow: u_t + (u . grad) u = -grad p + viscosity Lap u + force.
 
+    On a mesh by finite elements, steady too; on grids in 2-D and in time.
     Periodic on all sides it is solved for the vorticity w = v_x - u_y, to which
     ``vorticity_source`` adds curl(force); between walls for velocity and pressure. A wall's
     ``dirichlet`` is the list of velocities there; ``neumann: 0`` is an outlet.
@@ -289,6 +343,7 @@ class NavierStokes(PDE):
     vorticity_source: Coefficient = 0.0
     kind: Literal["navier_stokes"] = "navier_stokes"
     title: ClassVar[str] = "navier_stokes"
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: the flow carries itself."""
@@ -298,6 +353,29 @@ class NavierStokes(PDE):
         """The velocity and p; of a flow that starts from its vorticity, that."""
         if "vorticity" in initial:
             return ("vorticity",)
+        return (*COMPONENTS[:dimension], "p")
+
+
+@dataclass(frozen=True)
+class Stokes(PDE):
+    """Creeping incompressible flow on a mesh: -viscosity Lap u + grad p = force, div u = 0.
+
+    In time with u_t. Sides as for :class:`NavierStokes`.
+    """
+
+    viscosity: Coefficient = 1.0
+    force: Vector | None = None
+    kind: Literal["stokes"] = "stokes"
+    title: ClassVar[str] = "stokes"
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """Whether viscosity and force name no field."""
+        state = frozenset(state_names((*COMPONENTS, "p")))
+        return not free_names((self.viscosity, self.force), parameters) & state
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The velocity and p."""
         return (*COMPONENTS[:dimension], "p")
 
 
@@ -353,13 +431,15 @@ class Elasticity(PDE):
     ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
     (stress) from long bodies (strain). ``thermal_strain``: alpha (T - T0), the strain that heating
     would give a free body, alike in all directions: sigma = C : (sym(grad u) - thermal_strain 1).
-    ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions.
+    ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions. ``density``
+    (kg/m^3), which modes of vibration ask for, may differ by region too.
     """
 
     young: Coefficient
     poisson_ratio: Coefficient = 0.3
     force: Vector | None = None
     plane: Literal["strain", "stress"] = "strain"
+    density: Coefficient = 1.0
     thermal_strain: Coefficient = 0.0
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
@@ -375,5 +455,7 @@ class Elasticity(PDE):
         return COMPONENTS[:dimension]
 
 
-AnyEquation = Equation | System | NavierStokes | Helmholtz | Elasticity
+# What a system may be made of.
+Part = Equation | NavierStokes | Stokes | Elasticity
+AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity
 KINDS: tuple[str, ...] = tuple(get_args(Kind))

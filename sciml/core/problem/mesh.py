@@ -517,21 +517,67 @@ def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tenso
     import torch
 
     where = np.atleast_2d(np.asarray(points, dtype=np.float64))
-    flat = value.detach().cpu().double().reshape(-1, mesh.shape[0]).numpy()
     outside = InputError("a point to sample at lies outside the mesh")
+    values = value.cpu() if value.is_complex() else value.cpu().double()
     if not mesh.affine:
         owners, X = _inside(mesh, where)
         if (owners < 0).any():
             raise outside
-        values = basis_at(reference(mesh), X.T)[0]
-        found = (flat[:, mesh.cell_nodes[owners]] * values).sum(axis=2)
-        return torch.from_numpy(found).reshape(*value.shape[:-1], len(where))
-    basis = skfem.Basis(mesh.topology, reference(mesh))
-    try:
-        probes = basis.probes(where.T)
-    except (ValueError, IndexError):
-        raise outside from None
-    return torch.from_numpy((probes @ flat.T).T.copy()).reshape(*value.shape[:-1], len(where))
+        shares = torch.from_numpy(basis_at(reference(mesh), X.T)[0].copy())
+        nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
+        sampled: torch.Tensor = (values[..., nodes] * shares).sum(-1)
+        return sampled
+    where, known = _moved_inside(mesh, where)
+    if not known.all():
+        raise outside
+    probes = skfem.Basis(mesh.topology, reference(mesh)).probes(where.T)
+    entries = probes.tocoo()
+    row, column = (torch.from_numpy(v.astype(np.int64)) for v in (entries.row, entries.col))
+    parts = values[..., column] * torch.from_numpy(entries.data)
+    found = parts.new_zeros(*value.shape[:-1], len(where))
+    return found.index_add(-1, row, parts)
+
+
+def inside(mesh: Mesh, points: torch.Tensor) -> torch.Tensor:
+    """Which of ``points`` (n, d) lie in the mesh or on its boundary, (n,)."""
+    import torch
+
+    where = np.atleast_2d(np.asarray(points, dtype=np.float64))
+    if not mesh.affine:
+        return torch.from_numpy(_inside(mesh, where)[0] >= 0)
+    return torch.from_numpy(_moved_inside(mesh, where)[1])
+
+
+_ROUNDED = 1e-9  # in barycentric coordinates: points of a boundary lie a rounding outside
+
+
+def _moved_inside(mesh: Mesh, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Points (n, d), those on the boundary a rounding further inside, and which are in the mesh."""
+    finder = mesh.topology.element_finder()
+
+    def found(some: np.ndarray) -> bool:
+        try:
+            finder(*some.T)
+        except (ValueError, IndexError):
+            return False
+        return True
+
+    known = np.ones(len(points), dtype=bool)
+    if found(points):
+        return points, known
+    moved, corners = points.copy(), mesh.points[mesh.cells]
+    centres = corners.mean(1)
+    for k, point in enumerate(points):
+        if found(point[None]):
+            continue
+        near = np.argsort(np.square(centres - point).sum(1))[:32]
+        edges = (corners[near, 1:] - corners[near, :1]).swapaxes(1, 2)
+        inner = np.linalg.solve(edges, (point - corners[near, 0])[..., None])[..., 0]
+        least = np.minimum(inner.min(1), 1 - inner.sum(1))
+        best = int(least.argmax())
+        moved[k] += 10 * _ROUNDED * (centres[near[best]] - point)
+        known[k] = least[best] >= -_ROUNDED and found(moved[k : k + 1])
+    return moved, known
 
 
 def _inside(mesh: Mesh, where: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

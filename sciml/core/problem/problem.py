@@ -11,7 +11,13 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.condition import Condition, Robin, check_condition, names_state
+from sciml.core.problem.condition import (
+    Condition,
+    Robin,
+    check_condition,
+    data_of,
+    names_state,
+)
 from sciml.core.problem.equation import (
     PDE,
     AnyEquation,
@@ -203,7 +209,13 @@ class Problem:
     @property
     def form(self) -> Equation:
         """The equation where it is of the coefficient form; raises InputError for another."""
-        return self.equation_as(Equation)
+        form = self.equation_as(Equation)
+        if form.flux is not None:
+            raise InputError(
+                "an equation given by its flux is solved on a mesh; elsewhere write K, b, c and f",
+                "problem.equation.flux",
+            )
+        return form
 
     @property
     def linear(self) -> bool:
@@ -251,8 +263,8 @@ class Problem:
         condition = Condition(by_field=given) if isinstance(given, Mapping) else given
         if condition.by_field is None:
             return condition
-        key, own, known = f"problem.boundary.{side}", condition.by_field, self.unknowns
-        if not self.equation.own_conditions:
+        key, own, known = f"problem.boundary.{side}", condition.by_field, self.equation.conditioned
+        if not known:
             raise InputError(
                 f"conditions by field are for systems; '{self.equation.kind}' has one a side", key
             )
@@ -278,6 +290,40 @@ class Problem:
         for key, condition in self.conditions:
             check_condition(condition, key, self.unknowns, self.parameters, linear)
 
+    def check_unforced(self, sources: Mapping[str, Any]) -> None:
+        """Raise InputError where the problem has no modes as it stands.
+
+        ``sources``: the equation's own by key. In time, with data that are not zero, or that name
+        the solution, there are none.
+        """
+        if self.time is not None:
+            raise InputError(
+                "modes are those of a problem without time: leave time and initial out "
+                "(--set problem.time= --set problem.initial=)",
+                "problem.time",
+            )
+        self.check_conditions()
+        if not self.equation.linear_with(self.parameters) or self.nonlinear_sides:
+            raise InputError(
+                "modes are those of a linear problem: no coefficient and no side may name the "
+                "solution",
+                "problem.equation",
+            )
+        given = dict(sources)
+        for key, condition in self.conditions:
+            if condition.robin is not None:
+                given[f"{key}.g"] = condition.robin.g
+            elif not (condition.periodic or condition.absorbing):
+                given |= dict((place, datum) for datum, place in data_of(condition, key))
+        for key, datum in given.items():
+            parts = datum if isinstance(datum, (list, tuple)) else (datum,)
+            if any(part is not None and not _is_zero(part) for part in parts):
+                raise InputError(
+                    "modes are what is left where nothing drives the solution: this must be 0; "
+                    f"--set {key}=0 or leave it out",
+                    key,
+                )
+
     @property
     def periodic(self) -> tuple[bool, ...]:
         """Which axes are periodic."""
@@ -289,6 +335,10 @@ class Problem:
         if isinstance(self.initial, Mapping):
             return self.initial
         return {} if self.initial is None else {"u": self.initial}
+
+
+def _is_zero(datum: Any) -> bool:
+    return isinstance(datum, (int, float)) and datum == 0
 
 
 def _every_side(domain: Box, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:

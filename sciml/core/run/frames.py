@@ -14,7 +14,6 @@ the old ones. Where its steps end at the same instants, it is bit for bit one lo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -30,7 +29,7 @@ import h5py
 import numpy as np
 import torch
 
-from sciml.core.disk import atomic_write, check_room, digest, refuse_links
+from sciml.core.disk import atomic_write, check_room, digest, lock, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.problem import Problem, Time
 
@@ -177,12 +176,10 @@ class _File:
         """Keep other processes from writing; raises InputError where one is writing already."""
         # The system drops this lock when this process closes the file under any handle, so it
         # comes after the reading.
-        try:
-            fcntl.lockf(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not lock(self.handle, of_process=True):
             raise InputError(
                 f"'{self.path}' is being written by another run; give each its own file", "frames"
-            ) from error
+            )
 
     def write(self, index: int, arrays: Sequence[np.ndarray]) -> None:
         """Frame ``index``, on the disk before it is counted."""

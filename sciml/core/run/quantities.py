@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -151,15 +151,28 @@ class Measurement:
     """What a quantity came to.
 
     ``value``: (*batch, [frames]); of a quantity over time without frames. ``place``: of an extremum
-    where it is, (*batch, [frames], d). ``error``: of a frequency its uncertainty.
+    where it is, (*batch, [frames], d). ``error``: of a frequency its uncertainty. ``why``: the
+    reason for a NaN.
     """
 
     value: torch.Tensor
     place: torch.Tensor | None = None
     error: torch.Tensor | None = None
+    why: str = ""
 
     def __float__(self) -> float:
         """The value where there is one; raises ValueError for several."""
         if self.value.numel() != 1:
             raise ValueError(f"there are {self.value.numel()} values; take .value")
         return float(self.value)
+
+
+def is_constant(low: float, high: float) -> bool:
+    """Whether the extremes of a quantity differ by rounding alone."""
+    return high - low <= 1e-9 * max(abs(low), abs(high))
+
+
+# A value (*batch, [fields], *place) and its time to what was measured.
+Measure = Callable[["torch.Tensor", "float | None"], Measurement]
+# A quantity and its key to how it is measured.
+Prepare = Callable[[Quantity, str], Measure]

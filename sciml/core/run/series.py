@@ -5,6 +5,10 @@ passage upwards at the time t_k that a straight line between its two instants gi
 values have been below a tenth of their amplitude in between, so that noise counts no period. Of
 n + 1 passages f = n / (t_n - t_0); its uncertainty is the larger of the spread of the single
 periods, as the standard error of their mean, and of an instant's resolution.
+
+A mean is an integral over the length. On each interval of length h it is the trapezoid less
+h^3 / 6 times the divided second difference f[t_k-1, t_k, t_k+1], the mean of those at its two ends,
+which is exact for cubics on even steps (Simpson's rule on others).
 """
 
 from __future__ import annotations
@@ -20,33 +24,59 @@ from sciml.core.run.quantities import Measurement
 OverTime = Literal["max", "min", "mean", "frequency"]
 _NOISE = 0.1  # of the amplitude
 _FEWEST = 3  # passages, which are two periods
+_SEEN = ("is none", "is one")
+_UNEVEN = 0.1  # of its neighbour: a step that is shorter tells no second difference
 _NO_PERIOD = 0.3  # deviation of single periods, of their mean, beyond which they are noise
 
 
 def over_time(kind: OverTime, times: torch.Tensor, values: torch.Tensor) -> Measurement:
     """``values`` (*batch, n) at ``times`` (n,), increasing, as one number each.
 
-    A mean is the integral, by trapezoids, over the length. NaN where there are no values, or some
-    are unknown; a frequency is where there are not two periods, or no more than noise.
+    NaN where there are no values, or some are unknown; a frequency is where there are not two
+    periods, or no more than noise.
     """
     if not len(times):
-        return Measurement(values.new_full(values.shape[:-1], math.nan))
+        nothing = values.new_full(values.shape[:-1], math.nan)
+        return Measurement(nothing, why="there are no values from then on")
+    unknown = _UNKNOWN if bool(values.detach().isnan().any()) else ""
     if kind == "mean":
         if len(times) == 1:
-            return Measurement(values[..., 0])
-        return Measurement(torch.trapezoid(values, times) / (times[-1] - times[0]))
+            return Measurement(values[..., 0], why=unknown)
+        whole = _integral(times, values) / (times[-1] - times[0])
+        return Measurement(whole, why=unknown)
     if kind in ("max", "min"):
-        return Measurement(values.amax(-1) if kind == "max" else values.amin(-1))
+        extreme = values.amax(-1) if kind == "max" else values.amin(-1)
+        return Measurement(extreme, why=unknown)
     flat = values.detach().reshape(-1, values.shape[-1]).tolist()
-    found = torch.tensor([_frequency(times.tolist(), row) for row in flat], dtype=torch.float64)
-    shape = values.shape[:-1]
-    return Measurement(found[:, 0].reshape(shape), error=found[:, 1].reshape(shape))
+    found = [_frequency(times.tolist(), row) for row in flat]
+    numbers = torch.tensor([pair for *pair, _ in found], dtype=torch.float64)
+    shape, why = values.shape[:-1], next((why for *_, why in found if why), "")
+    return Measurement(numbers[:, 0].reshape(shape), error=numbers[:, 1].reshape(shape), why=why)
 
 
-def _frequency(times: list[float], values: list[float]) -> tuple[float, float]:
-    """The frequency and its uncertainty."""
+_UNKNOWN = "at some instants it is not known"
+
+
+def _integral(times: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The integral over the times of values (*batch, n), (*batch)."""
+    whole, h = torch.trapezoid(values, times), times.diff()
+    if len(times) < 3:
+        return whole
+    slopes = values.diff(dim=-1) / h
+    bends = slopes.diff(dim=-1) / (h[1:] + h[:-1])
+    told = torch.minimum(h[1:], h[:-1]) >= _UNEVEN * torch.maximum(h[1:], h[:-1])
+    bends = torch.where(told, bends, 0.0)
+    edge = (1, 1)
+    total = torch.nn.functional.pad(bends, edge)
+    count = torch.nn.functional.pad(told.to(h.dtype), edge)
+    both = (total[..., 1:] + total[..., :-1]) / (count[1:] + count[:-1]).clamp(min=1)
+    return whole - (h**3 * both).sum(-1) / 6
+
+
+def _frequency(times: list[float], values: list[float]) -> tuple[float, float, str]:
+    """The frequency, its uncertainty, and why there is none."""
     if any(map(math.isnan, values)):
-        return math.nan, math.nan
+        return math.nan, math.nan, _UNKNOWN
     low, high = min(values), max(values)
     middle, noise = (low + high) / 2, _NOISE * (high - low) / 2
     passages, resolutions, below = [], [], False
@@ -59,14 +89,16 @@ def _frequency(times: list[float], values: list[float]) -> tuple[float, float]:
             resolutions.append(step)
             below = False
     if len(passages) < _FEWEST:
-        return math.nan, math.nan
+        seen = _SEEN[max(len(passages) - 1, 0)]
+        return math.nan, math.nan, f"it needs two periods, and there {seen}"
     count = len(passages) - 1
     length = passages[-1] - passages[0]
     periods = [b - a for a, b in pairwise(passages)]
     mean = length / count
     deviation = math.sqrt(sum((p - mean) ** 2 for p in periods) / max(count - 1, 1))
     if deviation > _NO_PERIOD * mean:
-        return math.nan, math.nan
+        share = f"{100 * deviation / mean:.0f} %"
+        return math.nan, math.nan, f"its periods differ by {share}, which is no oscillation"
     # A straight line between two instants misses a passage by less than an eighth of a step.
     missed = max(resolutions) / 8 / count
-    return 1 / mean, max(deviation / math.sqrt(count), missed) / mean**2
+    return 1 / mean, max(deviation / math.sqrt(count), missed) / mean**2, ""

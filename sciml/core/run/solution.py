@@ -19,7 +19,7 @@ from sciml.core.problem.quadrature import relative_error
 from sciml.core.problem.reader import Unknown, read_parameters
 from sciml.core.run.derived import Derivation, Derive, Derived
 from sciml.core.run.labels import Label, called, unit_of
-from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.run.quantities import Measure, Measurement, Quantity
 from sciml.core.run.series import over_time
 from sciml.core.run.status import Status
 
@@ -233,11 +233,15 @@ def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Me
     problem, on = solution.problem, solution.on
     assert problem is not None and on is not None
     check_time(problem, quantity, key)
-    look = measures.look_up(problem.equation, type(on))(problem, on, quantity, key)
+    look = measures.look_up(problem.equation, type(on))(problem, on)(quantity, key)
+    return measured_by(look, solution, quantity)
+
+
+def measured_by(look: Measure, solution: Solution, quantity: Quantity) -> Measurement:
+    """What a quantity comes to, in time of every frame or over them all."""
     whole = solution.value.cpu()
     if solution.times is None:
-        found: Measurement = look(whole, None)
-        return found
+        return look(whole, None)
     frames, times = whole.unbind(solution.residual.ndim), solution.times
     if quantity.over_time is not None:
         kept = times >= (times[0] if quantity.after is None else quantity.after)

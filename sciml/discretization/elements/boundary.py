@@ -48,11 +48,23 @@ class Side:
     @property
     def key(self) -> str:
         """The dotted key of the condition's value in a spec."""
-        return f"problem.boundary.{self.name}.{self.condition.kind}"
+        return f"{self.place}.{self.condition.kind}"
+
+    @property
+    def place(self) -> str:
+        """The dotted key of the boundary in a spec."""
+        return f"problem.boundary.{self.name}"
+
+    def own(self, field: str) -> tuple[Condition, str]:
+        """The condition of a field, and the key of its value."""
+        if self.condition.by_field is None:
+            return self.condition, self.key
+        given = self.condition.by_field[field]
+        return given, f"{self.place}.{field}.{given.kind}"
 
 
 def sides(problem: Problem, data: MeshData) -> list[Side]:
-    """One per condition; InputError for names that do not match the mesh's, or that overlap."""
+    """One per named part; InputError for names that do not match the mesh's, or that overlap."""
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
     numbers = _parts_of_sides(problem, data)

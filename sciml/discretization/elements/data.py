@@ -7,7 +7,7 @@ subdomain.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -21,6 +21,7 @@ from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.quadrature import Quadrature
 from sciml.core.problem.reader import (
     NO_NORMAL,
+    NO_TIME,
     NORMAL,
     Context,
     Regions,
@@ -33,21 +34,16 @@ from sciml.core.problem.reader import (
 from sciml.core.problem.table import Curve
 from sciml.discretization.volumes.coefficients import require
 
-_REFUSED = {
-    "t": "problems in time are not solved on meshes: leave t out",
-    **dict.fromkeys(
-        state_names(("u",)),
-        "nonlinear problems are not solved on meshes: leave the solution out",
-    ),
-    **dict.fromkeys(NORMAL, NO_NORMAL),
-}
+_REFUSED = {"t": NO_TIME, **dict.fromkeys(NORMAL, NO_NORMAL)}
+_NO_STATE = "this may depend on the coordinates, t and parameters, not on the solution"
 
 
 @dataclass(frozen=True)
 class MeshData:
     """The mesh, the parameters (tensors of shape batch, and tables), and remarks for the user.
 
-    ``left``: ranges of tables that an iterate has been outside.
+    ``left``: ranges of tables that an iterate has been outside. ``fields``: what the equation's are
+    called. ``time``: of a problem in time the instant, of shape ().
     """
 
     mesh: Mesh
@@ -55,25 +51,48 @@ class MeshData:
     notes: list[str] = field(default_factory=list)
     tables: Mapping[str, Curve] = field(default_factory=dict)
     left: set[str] = field(default_factory=set)
+    fields: tuple[str, ...] = ("u",)
+    time: torch.Tensor | None = None
+
+    def at_time(self, t: float | torch.Tensor) -> MeshData:
+        """The same at another time; itself where the problem has none."""
+        if self.time is None:
+            return self
+        return replace(self, time=torch.as_tensor(t, dtype=torch.float64))
 
     def context(self, part: Quadrature, state: tuple[str, ...] = ()) -> Context:
         """Which names mean what on a part of the mesh, ``state`` among them."""
         axes = AXES[: self.mesh.dimension]
+        unknown = dict.fromkeys(state_names(self.fields), _NO_STATE)
         return Context(
             axes,
+            timed=self.time is not None,
             state=state,
             parameters=tuple(self.parameters),
             others=tuple(part.normal),
             tables=tuple(self.tables.items()),
-            refused=tuple(_REFUSED.items()),
+            refused=tuple({**_REFUSED, **unknown}.items()),
         )
 
 
 def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
-    """The evaluation context; raises InputError for a parameter that is not numeric."""
-    taken = (*AXES[: mesh.dimension], *_REFUSED)
+    """The evaluation context.
+
+    Raises InputError for a parameter that is not numeric, and for what no problem on a mesh has: a
+    domain, an obstacle.
+    """
+    if problem.domain is not None:
+        raise InputError(
+            "a problem on a mesh has no domain: the mesh is the domain", "problem.domain"
+        )
+    if problem.obstacle is not None:
+        raise InputError("a mesh has its holes itself: leave the obstacle out", "problem.obstacle")
+    fields = problem.equation.fields(mesh.dimension, problem.first)
+    taken = (*AXES[: mesh.dimension], *_REFUSED, *state_names(fields))
     parameters, tables = read_parameters(problem.parameters, taken)
-    return MeshData(mesh, parameters, list(seams(mesh)), tables)
+    start = None if problem.time is None else problem.time.start
+    time = None if start is None else torch.tensor(start, dtype=torch.float64)
+    return MeshData(mesh, parameters, list(seams(mesh)), tables, fields=tuple(fields), time=time)
 
 
 def evaluate(
@@ -83,19 +102,20 @@ def evaluate(
     key: str,
     *,
     positive: bool = False,
-    u: torch.Tensor | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """The coefficient at a part's points, float64 (*batch, k, Q); k and Q are 1 where constant.
 
-    ``u``: the solution there, where it is known. Raises InputError where the coefficient is none of
-    the known kinds, has a wrong shape, or has a value that is not finite (or not positive), and
-    says where. With ``u`` values are not checked: an iteration sees them itself.
+    ``state``: fields and slopes there by name, (*batch, k, Q), where they are known. Raises
+    InputError where the coefficient is none of the known kinds, has a wrong shape, or has a value
+    that is not finite (or not positive), and says where. With ``state`` values are not checked: an
+    iteration sees them itself.
     """
     if isinstance(coefficient, Regions):
-        value = _by_region(coefficient, part, data, key)
+        value = _by_region(coefficient, part, data, key, state)
     else:
-        value = _plain(coefficient, part, data, key, u)
-    if u is not None:
+        value = _plain(coefficient, part, data, key, state)
+    if state is not None:
         return value
     require(value, part.points, key, finite=True, positive=positive)
     return value
@@ -106,9 +126,9 @@ def _plain(
     part: Quadrature,
     data: MeshData,
     key: str,
-    u: torch.Tensor | None = None,
+    given: Mapping[str, torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    state = {} if u is None else {"u": u}
+    state = {} if given is None else given
     read = compile(coefficient, data.context(part, tuple(state)), key)
     known = {
         name: p[..., None, None] if p.ndim else p
@@ -116,6 +136,8 @@ def _plain(
         if name in read.names
     }
     known |= {**part.normal, **state}
+    if data.time is not None:
+        known["t"] = data.time
 
     def locate(
         values: torch.Tensor, centring: str | None, points: Sequence[torch.Tensor], key: str
@@ -126,7 +148,7 @@ def _plain(
     if value.is_complex():
         raise InputError(f"{short(key)} must be real; it is complex", key)
     value = value.to(torch.float64)
-    if read.curves and "u" in read.names:
+    if read.curves and read.names & state.keys():
         data.left.update(c.range for c in read.curves if bool(value.detach().isnan().any()))
     elif read.curves:
         try:
@@ -154,7 +176,13 @@ def _array(
     )
 
 
-def _by_region(coefficient: Regions, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:
+def _by_region(
+    coefficient: Regions,
+    part: Quadrature,
+    data: MeshData,
+    key: str,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> torch.Tensor:
     known = data.mesh.subdomains
     if part.inverse is None:
         raise InputError("regions give a coefficient of the equation, not of a boundary", key)
@@ -179,7 +207,13 @@ def _by_region(coefficient: Regions, part: Quadrature, data: MeshData, key: str)
             f"{key}.regions",
         )
     values = [
-        _plain(entry, _subset(part, known[name]), data, f"{key}.regions.{name}")
+        _plain(
+            entry,
+            _subset(part, known[name]),
+            data,
+            f"{key}.regions.{name}",
+            _members(state, known[name]),
+        )
         for name, entry in coefficient.regions.items()
     ]
     batch = torch.broadcast_shapes(*(v.shape[:-2] for v in values))
@@ -190,6 +224,15 @@ def _by_region(coefficient: Regions, part: Quadrature, data: MeshData, key: str)
         shaped = value.to(torch.float64).expand(*batch, len(index), columns)
         out = out.index_copy(-2, index, shaped)
     return out
+
+
+def _members(
+    state: Mapping[str, torch.Tensor] | None, members: np.ndarray
+) -> Mapping[str, torch.Tensor] | None:
+    if state is None:
+        return None
+    index = torch.from_numpy(np.asarray(members, dtype=np.int64))
+    return {name: v[..., index, :] for name, v in state.items()}
 
 
 def _subset(part: Quadrature, members: np.ndarray) -> Quadrature:

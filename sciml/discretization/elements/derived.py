@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping
 import torch
 
 from sciml.core.problem.dispatch import derives
-from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import slopes, whole
 from sciml.core.run.derived import Derivation
 from sciml.discretization.elements import recovery
-from sciml.discretization.elements.data import mesh_data
 from sciml.discretization.elements.elasticity import (
     PAIRS,
     TensorAt,
@@ -28,29 +27,57 @@ from sciml.discretization.elements.elasticity import (
     strain_at,
     stress_at,
 )
-from sciml.discretization.elements.scalar import flux_at
+from sciml.discretization.elements.general import Galerkin
 
 # Tensors (..., 3, 3) to components (components, ...), or to a scalar (...).
 Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 
 @derives(Equation, Mesh)
+@derives(System, Mesh)
 def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
-    """The gradient of u and its flux -K grad u."""
-    K, axes = problem.form.K, AXES[: mesh.dimension]
+    """The gradients of all fields and their fluxes -F, which are -K grad u."""
+    made, axes = Galerkin(problem, mesh), AXES[: mesh.dimension]
     material = recovery.materials(mesh, problem.equation)
+    several = len(made.names) > 1
 
-    def nodal_flux(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        inner = flux_at(K, recovery.superconvergent(mesh), mesh_data(problem, mesh), value)
-        found = recovery.at_nodes(mesh, inner.movedim(-1, -3), material)
-        return found if len(axes) > 1 else found[..., 0, :]
+    def flux(name: str) -> Derivation:
+        def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
+            inner = made.fluxes(recovery.superconvergent(mesh), value, made.instant(t))[name]
+            found = recovery.at_nodes(mesh, inner, material)
+            return found if len(axes) > 1 else found[..., 0, :]
 
-    def mean_flux(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
+            cells = whole(mesh, 2 * mesh.degree)
+            found = cells.mean(made.fluxes(cells, value, made.instant(t))[name])
+            return found if len(axes) > 1 else found[..., 0, :]
+
+        components = tuple(f"{name if several else ''}q{a}" for a in axes)
+        return Derivation(components, nodal, mean, vector=len(axes) > 1)
+
+    fluxes = {f"{name}_flux" if several else "flux": flux(name) for name in made.names}
+    return {"gradient": _gradient(problem, mesh), **fluxes}
+
+
+@derives(NavierStokes, Mesh)
+@derives(Stokes, Mesh)
+def derive_flow(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
+    """The gradients and, in the plane, the vorticity v_x - u_y."""
+    found = {"gradient": _gradient(problem, mesh)}
+    if mesh.dimension == 3:
+        return found
+
+    def curl(inner: torch.Tensor) -> torch.Tensor:
+        return inner[..., 1, 0, :] - inner[..., 0, 1, :]
+
+    def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        return curl(recovery.nodal_slopes(mesh, value, recovery.materials(mesh, problem.equation)))
+
+    def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
         cells = whole(mesh, 2 * mesh.degree)
-        return cells.mean(flux_at(K, cells, mesh_data(problem, mesh), value).movedim(-1, -3))
+        return curl(cells.mean(slopes(cells, value)))
 
-    flux = Derivation(tuple(f"q{a}" for a in axes), nodal_flux, mean_flux, vector=len(axes) > 1)
-    return {"gradient": _gradient(problem, mesh), "flux": flux}
+    return {**found, "vorticity": Derivation(("vorticity",), nodal, mean)}
 
 
 @derives(Elasticity, Mesh)

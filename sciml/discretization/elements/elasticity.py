@@ -16,6 +16,7 @@ is noted. Algebraic multigrid is given the rigid motions.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ from sciml.discretization.elements.boundary import (
     system_of,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.scalar import check_on_mesh, memory_on_mesh, placed
+from sciml.discretization.elements.scalar import check_steady, memory_on_mesh, placed
 
 _KEY = "problem.equation"
 # Components of symmetric tensors, in VTK's order.
@@ -72,7 +73,57 @@ def elasticity_system(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
     """``A x = b`` for the displacement, ``lift`` (*batch, d, nodes); see ``discretize_on_mesh``."""
-    check_on_mesh(problem)
+    parts = assembled(problem, mesh)
+    # Of a body of revolution only the shift along its axis strains nothing.
+    free = parts.motions[:, 1:2] if mesh.axisymmetric else parts.motions
+    _check_held(mesh, parts.fixed, parts.springs, free)
+    b = _loads(problem, parts.boundary, parts.cells, parts.data)
+    A, right = parts.eliminated(b)
+    embedding = Embedding(parts.fixed, (mesh.dimension, mesh.shape[0]))
+    fields = problem.equation.fields(mesh.dimension)
+    return placed(system_of(A, right, embedding, parts.data, fields), dtype, device)
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The stiffness of a body before elimination.
+
+    ``ids``: its pattern, the data its entries' numbers; ``values`` (*batch, entries); ``motions``:
+    (nodes d, 3 or 6) rigid ones. ``springs``: facets with alpha there, (*batch, k, Q, d, d);
+    ``definite``: whether none of them pushes.
+    """
+
+    data: MeshData
+    boundary: list[Side]
+    cells: Quadrature
+    ids: scipy.sparse.csr_matrix
+    values: torch.Tensor
+    fixed: Fixed
+    motions: np.ndarray
+    springs: list[tuple[Quadrature, torch.Tensor]]
+    definite: bool
+
+    def eliminated(self, b: torch.Tensor) -> tuple[PatternMatrix, torch.Tensor]:
+        """The matrix on the free unknowns, and what is left of b (*batch, nodes d) there."""
+        block = self.data.mesh.dimension if _in_blocks(self.fixed.mask, self.data) else 1
+        return eliminate(
+            Whole(self.ids, self.values, b),
+            self.fixed,
+            lambda indptr, columns, entries: PatternMatrix(
+                indptr,
+                columns,
+                entries,
+                symmetric=True,
+                definite=self.definite,
+                near_nullspace=self.motions[~self.fixed.mask],
+                block=block,
+            ),
+        )
+
+
+def assembled(problem: Problem, mesh: Mesh) -> Assembly:
+    """The stiffness; raises InputError for a mesh or conditions that no elastic body has."""
+    check_steady(problem)
     equation, d = problem.equation_as(Elasticity), mesh.dimension
     if d == 1:
         raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")
@@ -83,6 +134,12 @@ def elasticity_system(
         )
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
+    for side in boundary:
+        if side.condition.kind not in ("dirichlet", "neumann", "robin"):
+            raise InputError(
+                "an elastic body's boundary takes dirichlet, neumann or robin",
+                f"problem.boundary.{side.name}",
+            )
     data.notes.extend(straightened(mesh))
     cells = whole(mesh, 2 * mesh.degree)
     first, second = lame(equation, cells, data)
@@ -93,7 +150,6 @@ def elasticity_system(
     values = scatter(
         _local(cells, first, second), _block_entries(places, cells, d), places.ids.nnz * d * d
     )
-    b = _loads(problem, boundary, cells, data)
     fixed, definite = _fixed(boundary, data), True
     springs = [(s.facets, _springs(s, data)) for s in boundary if s.condition.robin is not None]
     for part, alpha in springs:
@@ -101,24 +157,7 @@ def elasticity_system(
         values = values + scatter(local, _block_entries(places, part, d), values.shape[-1])
         definite &= bool((alpha.diagonal(dim1=-2, dim2=-1) >= 0).all())
     motions = rigid_motions(mesh)
-    # Of a body of revolution only the shift along its axis strains nothing.
-    _check_held(mesh, fixed, springs, motions[:, 1:2] if mesh.axisymmetric else motions)
-    whole_nodes = _in_blocks(fixed.mask, d)
-    A, right = eliminate(
-        Whole(ids, values, b),
-        fixed,
-        lambda indptr, columns, entries: PatternMatrix(
-            indptr,
-            columns,
-            entries,
-            symmetric=True,
-            definite=definite,
-            near_nullspace=motions[~fixed.mask],
-            block=d if whole_nodes else 1,
-        ),
-    )
-    embedding = Embedding(fixed, (d, mesh.shape[0]))
-    return placed(system_of(A, right, embedding, data, equation.fields(d)), dtype, device)
+    return Assembly(data, boundary, cells, ids, values, fixed, motions, springs, definite)
 
 
 def _stiff(mesh: Mesh, first: torch.Tensor, second: torch.Tensor) -> str:
@@ -334,11 +373,6 @@ def _loads(
     force = equation.force if equation.force is not None else (0.0,) * d
     parts = [(cells, at_points(force, cells, data, f"{_KEY}.force"))]
     for side in boundary:
-        if side.condition.kind not in ("dirichlet", "neumann", "robin"):
-            raise InputError(
-                "an elastic body's boundary takes dirichlet, neumann or robin",
-                f"problem.boundary.{side.name}",
-            )
         if side.condition.kind != "dirichlet":
             parts.append((side.facets, traction(side, data)))
     total = torch.zeros(d, count, dtype=torch.float64)
@@ -448,9 +482,9 @@ def _on_axis(mesh: Mesh) -> np.ndarray:
     return found
 
 
-def _in_blocks(mask: np.ndarray, d: int) -> bool:
+def _in_blocks(mask: np.ndarray, data: MeshData) -> bool:
     """Whether nodes are fixed in all components or in none."""
-    held = mask.reshape(-1, d)
+    held = mask.reshape(-1, data.mesh.dimension)
     return bool((held.all(axis=1) == held.any(axis=1)).all())
 
 

@@ -14,15 +14,15 @@ parts it is divided as the integrals of phi_i over them are.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.condition import flux_data
 from sciml.core.problem.dispatch import measures
-from sciml.core.problem.equation import Elasticity, Equation
+from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.problem import Problem
@@ -34,11 +34,11 @@ from sciml.core.problem.quadrature import (
     slopes,
     whole,
 )
-from sciml.core.problem.reader import NORMAL, Compiled, Context, compile, state_names
-from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.problem.reader import NO_TIME, NORMAL, Compiled, Context, compile, state_names
+from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
-from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.data import evaluate, mesh_data
 from sciml.discretization.elements.elasticity import (
     STRESSES,
     at_points,
@@ -47,29 +47,129 @@ from sciml.discretization.elements.elasticity import (
     stresses,
     traction,
 )
-from sciml.discretization.elements.scalar import flux_at, streamline
+from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.scalar import streamline
 
 _KEY = "problem.equation"
-# A value (*batch, [fields], nodes) and its time to what was measured.
-Measure = Callable[[torch.Tensor, float | None], Measurement]
 
 
 @measures(Equation, Mesh)
-def measure_on_mesh(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
-    """How a quantity is measured; raises InputError for one that means nothing here."""
-    if quantity.force is not None:
-        raise InputError("a force is of an elastic body; write flux: u", f"{key}.force")
-    if quantity.flux is not None:
-        if quantity.flux != "u":
-            raise InputError(f"there is no field '{quantity.flux}'; there is u", f"{key}.flux")
-        facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
-        return lambda value, t: _flux(problem, mesh, quantity, value)
-    return _pointwise(problem, mesh, quantity, key, ())
+@measures(System, Mesh)
+def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
+    """How quantities are measured; raises InputError for one that means nothing here."""
+    return partial(_of_scalar, problem, mesh, Shared(problem, mesh))
+
+
+@measures(NavierStokes, Mesh)
+@measures(Stokes, Mesh)
+def measures_of_flow(problem: Problem, mesh: Mesh) -> Prepare:
+    """The same of a flow, which pushes what it passes."""
+    return partial(_of_flow, problem, mesh, Shared(problem, mesh))
 
 
 @measures(Elasticity, Mesh)
-def measure_of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
+def measures_of_solid(problem: Problem, mesh: Mesh) -> Prepare:
     """The same of an elastic body, which has stresses and forces."""
+    return partial(_of_solid, problem, mesh)
+
+
+class Shared:
+    """What several quantities of one problem need, made when the first of them does."""
+
+    def __init__(self, problem: Problem, mesh: Mesh) -> None:
+        self.problem, self.mesh = problem, mesh
+
+    @cached_property
+    def form(self) -> Galerkin:
+        """The weak form."""
+        return Galerkin(self.problem, self.mesh)
+
+
+def _of_scalar(
+    problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str
+) -> Measure:
+    if quantity.force is not None:
+        raise InputError("a force is of an elastic body; write flux: u", f"{key}.force")
+    if quantity.flux is None:
+        return _pointwise(problem, mesh, quantity, key, ())
+    made = shared.form
+    if quantity.flux not in made.names:
+        raise InputError(
+            f"there is no field '{quantity.flux}'; there is {', '.join(made.names)}", f"{key}.flux"
+        )
+    facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+    leaving = leaves(made, quantity.on or "", quantity.flux, _stabilised(problem, mesh))
+    return lambda value, t: Measurement(leaving(value, made.instant(t)))
+
+
+def _of_flow(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str) -> Measure:
+    if quantity.flux is not None:
+        raise InputError(
+            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
+        )
+    if quantity.force is None:
+        return _pointwise(problem, mesh, quantity, key, ())
+    if len(quantity.force) != mesh.dimension:
+        raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
+    facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+    made = shared.form
+    parts = [
+        (share, leaves(made, quantity.on or "", name))
+        for share, name in zip(quantity.force, made.names, strict=False)
+    ]
+
+    def pushed(value: torch.Tensor, t: float | None) -> Measurement:
+        total = torch.zeros((), dtype=torch.float64)
+        for share, leaving in parts:
+            total = total + share * leaving(value, made.instant(t))
+        return Measurement(total)
+
+    return pushed
+
+
+def _stabilised(problem: Problem, mesh: Mesh) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What SUPG adds to the rest of the weak form, (*batch, nodes), of a value."""
+    if not problem.linear or problem.equation.coefficient_form is not problem.equation:
+        return None
+    form, data, cells = problem.form, mesh_data(problem, mesh), whole(mesh, 2 * mesh.degree)
+    stream = streamline(form, cells, data)
+    if stream is None:
+        return None
+    f = evaluate(form.f, cells, data, f"{_KEY}.f")
+    return lambda value: scatter(stream.residual(value, cells, f), cells.nodes, mesh.shape[0])
+
+
+def leaves(
+    made: Galerkin,
+    on: str,
+    name: str,
+    added: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """How much of a field leaves through a part, -int n . F, of a value and its time.
+
+    ``added``: what was solved beside the weak form.
+    """
+    own = next(side for side in made.sides if side.name == on)
+    given = [side for side in made.sides if made.stated[name, side.name].value is not None]
+    if own not in given:
+        return lambda value, t: _known(made.passed(own, name, value, t))
+    share, j, n = _share(own, given, made.mesh), made.names.index(name), len(made.names)
+
+    def leaving(value: torch.Tensor, t: float) -> torch.Tensor:
+        left = made.rest(value, t).unflatten(-1, (-1, n))[..., j]
+        left = left if added is None else left + added(value)
+        total: torch.Tensor = -(left * share).sum(-1)
+        return total
+
+    return leaving
+
+
+def _known(found: torch.Tensor | None) -> torch.Tensor:
+    assert found is not None
+    return found
+
+
+def _of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
     if quantity.flux is not None:
         raise InputError("of an elastic body write force: [1, 0], a direction", f"{key}.flux")
     if quantity.force is not None:
@@ -85,7 +185,7 @@ def _pointwise(
 ) -> Measure:
     """Of an expression, which may name ``others`` too."""
     name = "of" if quantity.at is not None else quantity.kind
-    fields = problem.equation.fields(mesh.dimension)
+    fields = problem.equation.fields(mesh.dimension, problem.first)
     what = fields[0] if quantity.what is None else quantity.what
     read = _read(
         what, problem, mesh, f"{key}.{name}", normal=quantity.on is not None, others=others
@@ -94,10 +194,10 @@ def _pointwise(
         return _at(problem, mesh, quantity, read, key)
     part = _part(problem, mesh, quantity, key)
     if quantity.kind in ("max", "min"):
-        return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value)
+        return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value, t)
 
     def integrated(value: torch.Tensor, t: float | None) -> Measurement:
-        values = read.at(part.points, _values(read, problem, mesh, part, value))
+        values = read.at(part.points, _values(read, problem, mesh, part, value, t))
         total = (values * part.measure).sum((-2, -1))
         return Measurement(total / part.measure.sum() if quantity.kind == "mean" else total)
 
@@ -133,11 +233,12 @@ def _read(
     what: Any, problem: Problem, mesh: Mesh, key: str, normal: bool, others: tuple[str, ...]
 ) -> Compiled:
     data, d = mesh_data(problem, mesh), mesh.dimension
-    refused = {"t": "this problem has no time"}
+    refused = {"t": NO_TIME}
     if not normal:
         refused |= dict.fromkeys(NORMAL, "the outward normal is known on a boundary only")
     context = Context(
         AXES[:d],
+        timed=data.time is not None,
         state=state_names(problem.equation.fields(d), AXES[:d]),
         parameters=tuple(data.parameters),
         others=(*(NORMAL[:d] if normal else ()), *others),
@@ -148,13 +249,18 @@ def _read(
 
 
 def _fields(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
-    names = problem.equation.fields(mesh.dimension)
+    names = problem.equation.fields(mesh.dimension, problem.first)
     parts = value.unbind(-2) if len(names) > 1 else (value,)
     return dict(zip(names, parts, strict=True))
 
 
 def _values(
-    read: Compiled, problem: Problem, mesh: Mesh, part: Quadrature, value: torch.Tensor
+    read: Compiled,
+    problem: Problem,
+    mesh: Mesh,
+    part: Quadrature,
+    value: torch.Tensor,
+    t: float | None,
 ) -> dict[str, torch.Tensor]:
     """What an expression may name, at a part's points, (*batch, k, Q)."""
     inside = part.inverse is not None
@@ -177,7 +283,12 @@ def _values(
         )
         found |= stresses(sigma)
     found |= {n: p[..., None, None] if p.ndim else p for n, p in data.parameters.items()}
+    found |= _instant(t)
     return {n: v for n, v in {**found, **part.normal}.items() if n in read.names}
+
+
+def _instant(t: float | None) -> dict[str, torch.Tensor]:
+    return {} if t is None else {"t": torch.tensor(t, dtype=torch.float64)}
 
 
 def _on_facets(part: Quadrature, nodal: torch.Tensor) -> torch.Tensor:
@@ -190,7 +301,7 @@ def _nodal_slopes(problem: Problem, mesh: Mesh, nodal: torch.Tensor) -> torch.Te
 
 
 def _at_nodes(
-    read: Compiled, problem: Problem, mesh: Mesh, value: torch.Tensor
+    read: Compiled, problem: Problem, mesh: Mesh, value: torch.Tensor, t: float | None
 ) -> dict[str, torch.Tensor]:
     """The same at the nodes, (*batch, nodes)."""
     data, found = mesh_data(problem, mesh), {}
@@ -203,6 +314,7 @@ def _at_nodes(
     if read.names & set(STRESSES):
         found |= stresses(nodal_stress(problem, mesh, value))
     found |= {n: p[..., None] if p.ndim else p for n, p in data.parameters.items()}
+    found |= _instant(t)
     return {n: v for n, v in found.items() if n in read.names}
 
 
@@ -213,10 +325,11 @@ def _extremum(
     part: Quadrature,
     read: Compiled,
     value: torch.Tensor,
+    t: float | None,
 ) -> Measurement:
     index = torch.unique(part.nodes)
     points = tuple(x[index] for x in mesh.coordinates())
-    known = _at_nodes(read, problem, mesh, value)
+    known = _at_nodes(read, problem, mesh, value, t)
     there = {n: v[..., index] if v.ndim and v.shape[-1] > 1 else v for n, v in known.items()}
     if part.normal:
         there |= {n: _mean_normal(part, v, index, mesh) for n, v in part.normal.items()}
@@ -252,7 +365,7 @@ def _at(problem: Problem, mesh: Mesh, quantity: Quantity, read: Compiled, key: s
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         known = {
             name: v if v.ndim == 0 or v.shape[-1] == 1 else sample(mesh, v, point)
-            for name, v in _at_nodes(read, problem, mesh, value).items()
+            for name, v in _at_nodes(read, problem, mesh, value, t).items()
         }
         found = read.at(tuple(point.T), known)
         return Measurement(found.expand(torch.broadcast_shapes(found.shape, (1,)))[..., 0])
@@ -263,54 +376,18 @@ def _at(problem: Problem, mesh: Mesh, quantity: Quantity, read: Compiled, key: s
 # --- What passes through a part -------------------------------------------------------------------
 
 
-def _flux(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor) -> Measurement:
-    """-n . K grad u over a part."""
-    form, data = problem.form, mesh_data(problem, mesh)
-    cells = whole(mesh, 2 * mesh.degree)
-    slope, carried = slopes(cells, value).movedim(-3, -1), -flux_at(form.K, cells, data, value)
-    f = evaluate(form.f, cells, data, f"{_KEY}.f")
-    rest = evaluate(form.c, cells, data, f"{_KEY}.c") * cells.at_points(value) - f
-    for axis, b in enumerate(form.b or ()):
-        rest = rest + evaluate(b, cells, data, f"{_KEY}.b.{axis}") * slope[..., axis]
-    local, stream = _tested(cells, carried) + load(cells, rest), streamline(form, cells, data)
-    if stream is not None:
-        local = local + stream.residual(value, cells, f)
-    left = scatter(local, cells.nodes, mesh.shape[0])
-    parts = sides(problem, data)
-    for side in parts:
-        if side.condition.kind != "dirichlet":
-            passing = _passing(side, data, value)
-            left = left - scatter(load(side.facets, passing), side.facets.nodes, mesh.shape[0])
-    own = next(side for side in parts if side.name == quantity.on)
-    if own.condition.kind != "dirichlet":
-        passing = _passing(own, data, value)
-        return Measurement(-(passing * own.facets.measure).sum((-2, -1)))
-    return Measurement(-(left * _share(own, parts, mesh)).sum(-1))
-
-
 def _tested(cells: Quadrature, carried: torch.Tensor) -> torch.Tensor:
     """int q . grad phi_i for q (*batch, k, Q, d), local: (*batch, k, N)."""
     inner = pulled_back(cells, carried)
     return torch.einsum("...kql,kq,qil->...ki", inner, cells.measure, cells.tables.slopes)
 
 
-def _passing(side: Side, data: MeshData, value: torch.Tensor) -> torch.Tensor:
-    """n . K grad u by the condition of a side, at its points."""
-    part = side.facets
-    u = part.at_points(value)
-    alpha, g = flux_data(
-        side.condition, side.key, lambda given, key: evaluate(given, part, data, key, u=u)
-    )
-    return g - alpha * u
-
-
 def _share(own: Side, parts: list[Side], mesh: Mesh) -> torch.Tensor:
-    """Of every node's rest, what belongs to a part among those where u is given."""
+    """Of every node's rest, what belongs to a part among those, ``parts``, where u is given."""
     one = torch.ones(1, 1, dtype=torch.float64)
     weights = {
         side.name: scatter(load(side.facets, one), side.facets.nodes, mesh.shape[0])
         for side in parts
-        if side.condition.kind == "dirichlet"
     }
     touched = {
         name: torch.zeros(mesh.shape, dtype=torch.bool).index_fill(
@@ -344,7 +421,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
     sigma = stress_at(problem, cells, data, value)
     body = at_points(equation.force or (0.0,) * d, cells, data, f"{_KEY}.force")
     total = torch.zeros((), dtype=torch.float64)
-    share = _share(own, parts, mesh)
+    share = _share(own, [side for side in parts if side.name not in tractions], mesh)
     for a in range(d):
         local = _tested(cells, sigma[..., a, :d]) - load(cells, body[..., a])
         if a == 0 and cells.around is not None:

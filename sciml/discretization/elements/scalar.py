@@ -27,11 +27,10 @@ import numpy as np
 import torch
 
 from sciml.core.algebra.maps import LinearSystem
-from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
-from sciml.core.errors import InputError
+from sciml.core.errors import IncompatibleData, InputError
 from sciml.core.problem.condition import flux_data, names_state
-from sciml.core.problem.dispatch import discretises, estimates_memory, semidiscretises
+from sciml.core.problem.dispatch import discretises, estimates_memory
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
@@ -44,7 +43,6 @@ from sciml.core.problem.quadrature import (
     load,
     mass,
     slope_of,
-    slopes,
     stiffness,
     whole,
 )
@@ -64,7 +62,6 @@ from sciml.discretization.elements.boundary import (
     system_of,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.volumes.jacobian import derivative
 
 _KEY = "problem.equation"
 
@@ -80,12 +77,7 @@ def discretize_on_mesh(
     coefficients, sources and boundary values. ``lift`` gives (*batch, nodes). Raises InputError for
     data that make no well-posed system.
     """
-    parts = _assembled(problem, mesh)
-    for side in parts.of_state:
-        raise InputError(
-            "data of a side name the solution: the problem is nonlinear, use newton or auto",
-            side.key,
-        )
+    parts = assembled(problem, mesh)
     b, defect, measure = parts.b, None, None
     if parts.singular:
         b, defect = _compatible(parts.cells, b, mesh, parts.data)
@@ -96,83 +88,9 @@ def discretize_on_mesh(
     return placed(replace(system, measure=measure), dtype, device)
 
 
-@semidiscretises(Equation, Mesh)
-def semidiscretize_on_mesh(
-    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
-) -> NonlinearSystem:
-    """A steady linear equation whose Neumann or Robin data name u, as F(x) = 0 on the free nodes.
-
-        F = A x - b + int_sides (alpha(u) u - g(u)) v
-
-    Raises InputError for an equation that is nonlinear itself, and for one in time.
-    """
-    if problem.time is not None or not problem.form.linear_with(problem.parameters):
-        raise InputError(
-            "on a mesh only steady linear equations are solved, neumann and robin data aside; this "
-            "one needs domain: and grid:",
-            "problem.domain",
-        )
-    parts = _assembled(problem, mesh)
-    embedding = Embedding(parts.fixed, mesh.shape)
-    A, b = parts.eliminated(parts.values, parts.b, parts.definite)
-    n = A.shape[0]
-
-    def gap(side: Side, u: torch.Tensor) -> torch.Tensor:
-        """``alpha u - g`` at the quadrature points of a side where the solution is ``u``."""
-        alpha, g = flux_data(
-            side.condition,
-            side.key,
-            lambda value, key: evaluate(value, side.facets, parts.data, key, u=u),
-        )
-        return alpha * u - g
-
-    def residual(x: torch.Tensor, t: float) -> torch.Tensor:
-        total, u = A.apply(x) - b, embedding.lift(x)
-        for side in parts.of_state:
-            part = side.facets
-            flux = scatter(load(part, gap(side, part.at_points(u))), part.nodes, mesh.shape[0])
-            total = total + embedding.restrict(flux)
-        return total
-
-    def with_sides(x: torch.Tensor, least: float) -> PatternMatrix:
-        """A and the slopes of the sides' data, from ``least`` upwards."""
-        values, nodal, definite, level_free = parts.values, embedding.lift(x), True, True
-        for side in parts.of_state:
-            u = side.facets.at_points(nodal)
-            slope = derivative(partial(gap, side), u, torch.ones_like(u))
-            slope = slope.clamp(min=least)
-            definite &= bool((slope >= 0).all())
-            level_free &= not bool((slope != 0).any())
-            entries = mass(side.facets, slope)
-            values = values + scatter(
-                entries, parts.places.entries(side.facets.nodes), values.shape[-1]
-            )
-        free = parts.singular and level_free
-        return parts.eliminated(values, parts.b, parts.definite and definite, free)[0]
-
-    def remarks(x: torch.Tensor, t: float) -> tuple[str, ...]:
-        left = sorted(parts.data.left)
-        return tuple(f"an iterate was outside: {r}; outside: hold keeps its ends" for r in left)
-
-    zero = torch.zeros(n, dtype=torch.float64)
-    return NonlinearSystem(
-        residual=residual,
-        linearise=lambda x, t: with_sides(x, -torch.inf),
-        diffusion=lambda x, t: with_sides(x, 0.0),
-        shape=(n,),
-        batch=tuple(torch.broadcast_shapes(A.batch, residual(zero, 0.0).shape[:-1])),
-        on=mesh,
-        lift=lambda x, t: embedding.lift(x),
-        restrict=embedding.restrict,
-        symmetric=A.symmetric,
-        notes=tuple(parts.data.notes),
-        remarks=remarks,
-    )
-
-
 @dataclass(frozen=True)
 class Assembly:
-    """All of a problem but for the sides ``of_state``, whose data name the solution.
+    """All of a problem.
 
     ``values``: the matrix's entries, by ``places``; ``b``: (*batch, nodes). ``singular``: whether
     constants are in its kernel.
@@ -184,7 +102,6 @@ class Assembly:
     values: torch.Tensor
     b: torch.Tensor
     fixed: Fixed
-    of_state: tuple[Side, ...]
     symmetric: bool
     definite: bool
     singular: bool
@@ -211,14 +128,18 @@ class Assembly:
         return eliminate(Whole(self.places.ids, values, b), self.fixed, build)
 
 
-def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
-    check_on_mesh(problem)
+def assembled(problem: Problem, mesh: Mesh, *, parted: bool = False) -> Assembly:
+    """The system before elimination; ``parted``: separate parts of the mesh need not be held."""
+    check_steady(problem)
     _check_form(problem.form, mesh.dimension)
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
-    of_state = tuple(
-        s for s in boundary if names_state(s.condition, problem.unknowns, problem.parameters)
-    )
+    for side in boundary:
+        if names_state(side.condition, problem.unknowns, problem.parameters):
+            raise InputError(
+                "data of a side name the solution: the problem is nonlinear, use newton or auto",
+                side.key,
+            )
     data.notes.extend(straightened(mesh))
     cells = whole(mesh, 2 * mesh.degree)
     places = pattern(mesh)
@@ -231,13 +152,12 @@ def _assembled(problem: Problem, mesh: Mesh) -> Assembly:
         right = right + stream.load(f)
     values = scatter(local, places.entries(cells.nodes), size)
     b = scatter(right, cells.nodes, mesh.shape[0])
-    others = [side for side in boundary if side not in of_state]
-    values, b, held = _add_sides(others, data, places, values, b)
+    values, b, held = _add_sides(boundary, data, places, values, b)
     fixed = fixed_values(boundary, data)
     definite = symmetric and reaction is not None and held is not None
     anchored = bool(reaction) or bool(held)
-    singular = not anchored and _is_singular(mesh, fixed, bool(of_state))
-    return Assembly(data, cells, places, values, b, fixed, of_state, symmetric, definite, singular)
+    singular = not anchored and _is_singular(mesh, fixed, parted)
+    return Assembly(data, cells, places, values, b, fixed, symmetric, definite, singular)
 
 
 @estimates_memory(Equation, Mesh)
@@ -252,16 +172,12 @@ def memory_on_mesh(mesh: Mesh, components: int) -> int:
     return int(assembly + len(mesh.cells) * (mesh.dimension**2 * 32 + 200))
 
 
-def check_on_mesh(problem: Problem) -> None:
-    """Raise InputError for what no problem on a mesh has: a domain, time, an obstacle."""
-    if problem.domain is not None:
-        raise InputError(
-            "a problem on a mesh has no domain: the mesh is the domain", "problem.domain"
-        )
+def check_steady(problem: Problem) -> None:
+    """Raise InputError for a problem in time, which is no system of linear equations."""
     if problem.time is not None:
-        raise InputError("problems in time are not solved on meshes; use a grid", "problem.time")
-    if problem.obstacle is not None:
-        raise InputError("a mesh has its holes itself: leave the obstacle out", "problem.obstacle")
+        raise InputError(
+            "a problem in time is no linear system: it is solved by sdirk or bdf", "problem.time"
+        )
 
 
 def _local(
@@ -283,9 +199,9 @@ def _local(
     return local, symmetric, reaction
 
 
-def conductivity(K: Any, cells: Quadrature, data: MeshData) -> torch.Tensor:
+def conductivity(K: Any, cells: Quadrature, data: MeshData, key: str = f"{_KEY}.K") -> torch.Tensor:
     """K at the quadrature points, (*batch, k, Q, 1, 1), or (..., d, d) where it is no scalar."""
-    key, d = f"{_KEY}.K", data.mesh.dimension
+    d = data.mesh.dimension
     if not isinstance(K, (list, tuple)):
         return evaluate(K, cells, data, key, positive=True)[..., None, None]
     if not isinstance(K[0], (list, tuple)):
@@ -302,15 +218,6 @@ def conductivity(K: Any, cells: Quadrature, data: MeshData) -> torch.Tensor:
     if any(bool((minor <= 0).any()) for minor in minors):
         raise InputError("a tensor K must be positive definite everywhere", key)
     return full
-
-
-def flux_at(K: Any, part: Quadrature, data: MeshData, value: torch.Tensor) -> torch.Tensor:
-    """-K grad u at the quadrature points of elements, (*batch, k, Q, d), of u (*batch, nodes)."""
-    slope, tensor = slopes(part, value).movedim(-3, -1), conductivity(K, part, data)
-    if tensor.shape[-1] == 1:
-        return -tensor[..., 0] * slope
-    found: torch.Tensor = -(tensor @ slope[..., None])[..., 0]
-    return found
 
 
 def _stack(entries: list[torch.Tensor], depth: int = 0) -> torch.Tensor:
@@ -443,14 +350,14 @@ def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> 
     return full.index_copy(-1, index, given.expand(*batch, len(index)).to(values.dtype))
 
 
-def _is_singular(mesh: Mesh, fixed: Fixed, settled: bool) -> bool:
+def _is_singular(mesh: Mesh, fixed: Fixed, parted: bool) -> bool:
     """Whether constants are in the kernel; InputError where only a part of the mesh is held.
 
-    ``settled``: sides that name the solution may hold what nothing else does.
+    ``parted``: every part may be free by itself.
     """
     part = parts_of(mesh)
     free = np.setdiff1d(part, part[fixed.mask])
-    if len(free) and part.max() > 0 and not settled:
+    if len(free) and part.max() > 0 and not parted:
         first = mesh.nodes[np.flatnonzero(part == free[0])[0]]
         raise InputError(
             f"the mesh has {part.max() + 1} separate parts and nothing fixes u on the one at "
@@ -476,7 +383,7 @@ def _compatible(
     defect = total.abs()[..., 0] / torch.where(size > 0, size, torch.ones_like(size))
     worst = float(defect.detach().max())
     if worst > 0.01 + 4 * len(mesh.cells) ** (-2 / mesh.dimension):
-        raise InputError(
+        raise IncompatibleData(
             "incompatible data: the source, and the fluxes where there are sides, integrate to "
             f"{float(total.detach().flatten()[defect.detach().argmax()]):.4g}, must be 0, "
             "since no side fixes the level of u",
@@ -490,14 +397,19 @@ def _compatible(
 
 
 def _check_form(equation: Equation, d: int) -> None:
-    for name in ("m", "d", "dispersion", "biharmonic"):
+    for name in ("m", "d"):
+        value = getattr(equation, name)
+        if not (isinstance(value, Real) and value == 0):
+            raise InputError(
+                f"the equation depends on time: give time: and initial:, or leave {name} out",
+                f"{_KEY}.{name}",
+            )
+    for name in ("dispersion", "biharmonic"):
         value = getattr(equation, name)
         if not (isinstance(value, Real) and value == 0):
             raise InputError(
                 f"an equation with {name} is not solved on meshes; use a grid", f"{_KEY}.{name}"
             )
-    if equation.energy is not None:
-        raise InputError("energies are not solved on meshes; use a grid", f"{_KEY}.energy")
     for name in ("K", "b"):
         value = getattr(equation, name)
         lists = [value] if isinstance(value, (list, tuple)) else []

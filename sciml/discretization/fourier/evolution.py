@@ -320,7 +320,7 @@ def _of_form(problem: Problem, space: Fourier) -> Evolution:
 
 @evolves(System, Grid)
 def _of_system(problem: Problem, space: Fourier) -> Evolution:
-    key, equations = "problem.equation.equations", problem.equation_as(System).equations
+    key, equations = "problem.equation.equations", problem.equation_as(System).forms
     source = reader(problem, space, tuple(equations))
     for name, equation in equations.items():
         if bool(source.constant(equation.m, f"{key}.{name}.m").any()):

@@ -199,7 +199,7 @@ def _single(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
 
 @states_at_points(System, Points)
 def _several(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
-    return _forms(problem, problem.equation_as(System).equations, parameters)
+    return _forms(problem, problem.equation_as(System).forms, parameters)
 
 
 def _forms(

@@ -11,7 +11,7 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets, cross_offsets
-from sciml.core.errors import InputError
+from sciml.core.errors import IncompatibleData, InputError
 from sciml.core.problem.dispatch import discretises
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.grid import Grid
@@ -121,8 +121,12 @@ class Assembly:
         return replace(self, terms=terms)
 
 
-def assemble(problem: Problem, info: Data) -> Assembly:
-    """The operator of a problem at the time of ``info``."""
+def assemble(problem: Problem, info: Data, joined: bool | None = None) -> Assembly:
+    """The operator of a problem at the time of ``info``.
+
+    ``joined``: whether the holes of a singular one stay linked to the fluid, as they do in what is
+    steady, for which alone that matters.
+    """
     lay = info.layout
     hole = obstacle.cut(problem, lay, info)
     c = over_volumes(problem.form.c, info, f"{_KEY}.c", hole)
@@ -130,7 +134,8 @@ def assemble(problem: Problem, info: Data) -> Assembly:
     if hole is not None and hole.volumes is not None:
         volume = volume * hole.volumes
     reaction = None if bool((c == 0).all()) else c * volume
-    return _operator(problem, lay, info, hole, reaction, volume)
+    joined = problem.time is None if joined is None else joined
+    return _operator(problem, lay, info, hole, reaction, volume, joined)
 
 
 def _conductivity(problem: Problem, info: Data, hole: Cut | None) -> list[torch.Tensor]:
@@ -185,6 +190,7 @@ def _operator(
     hole: Cut | None,
     reaction: torch.Tensor | None,
     volume: float | torch.Tensor,
+    joined: bool,
 ) -> Assembly:
     scheme = scheme_of(problem, lay.grid)
     if is_matrix(problem.form.K):
@@ -202,8 +208,7 @@ def _operator(
     terms = boundary.sides(problem, info, cross, inner, openings, scheme)
     grounded = terms.grounded or reaction is not None or (rim is not None and rim.grounded)
     # In time nothing is singular, and what leaks into a joined hole would add up.
-    joined = hole is not None and hole.openings is not None and not grounded
-    joined &= problem.time is None
+    joined &= hole is not None and hole.openings is not None and not grounded
     if joined and hole is not None:
         cross = [f.opened(o) for f, o in zip(whole, obstacle.join_holes(hole, lay), strict=True)]
     planes = _cross_planes(cross, reaction, terms, rim, lay)
@@ -385,7 +390,7 @@ def compatible(
     if worst > tolerated:
         first = int(defect.detach().flatten().argmax())
         where = f" in sample {first}" if defect.ndim else ""
-        raise InputError(
+        raise IncompatibleData(
             "incompatible data: the source, and the fluxes where there are sides, integrate to "
             f"{float(total.flatten()[first]):.4g}{where}, must be 0, "
             "since no side fixes the level of u",

@@ -63,7 +63,7 @@ def derive_waves(problem: Problem, on: Grid) -> Mapping[str, Derivation]:
 @derives(System, Grid)
 def derive_fields(problem: Problem, on: Grid) -> Mapping[str, Derivation]:
     """The same of every field."""
-    equations = problem.equation_as(System).equations
+    equations = problem.equation_as(System).forms
     K = {name: (e.K, f"{_KEY}.equations.{name}.K") for name, e in equations.items()}
     return _slopes_and_fluxes(problem, on, tuple(equations), K)
 

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache, partial
+from math import prod
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 
-from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.nonlinear import NonlinearSystem, times
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import forces, measures, samples, semidiscretises
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
@@ -37,9 +40,9 @@ from sciml.core.problem.reader import (
     read_parameters,
     state_names,
 )
-from sciml.core.run.quantities import Measurement, Quantity
+from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.volumes import obstacle
-from sciml.discretization.volumes.assemble import assemble
+from sciml.discretization.volumes.assemble import assemble, right
 from sciml.discretization.volumes.boundary import (
     End,
     flux_of_state,
@@ -50,53 +53,60 @@ from sciml.discretization.volumes.boundary import (
 from sciml.discretization.volumes.coefficients import Data, call, data
 from sciml.discretization.volumes.fluxes import scheme_of
 from sciml.discretization.volumes.layout import Layout, at_end, layout, lie_along
-from sciml.discretization.volumes.nonlinear import semidiscretize
+from sciml.discretization.volumes.nonlinear import semidiscretize, spread
 from sciml.discretization.volumes.systems import by_itself
 
 OBSTACLE = "obstacle"
 _ON_RIM = 1e-9  # of the largest level: a point this little inside is on the rim
-# A value (*batch, [fields], *grid) and its time to what was measured.
-Measure = Callable[[torch.Tensor, float | None], Measurement]
 
 
 @measures(Equation, Grid)
 @measures(Helmholtz, Grid)
-def measure_on_grid(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
-    """How a quantity is measured; raises InputError for one that means nothing here."""
-    if quantity.force is not None:
-        if not forces.knows(problem.equation, Grid):
-            message = "a force is of a flow, or of an elastic body on a mesh"
-            raise InputError(message, f"{key}.force")
-        look: Measure = forces.look_up(problem.equation, Grid)(problem, on, quantity, key)
-        return look
-    place = place_of(problem, on)
-    if quantity.flux is not None:
-        return _flux(place, quantity, key)
-    if quantity.at is not None:
-        return _at(place, quantity, key)
-    part = _part(place, quantity, key)
-    read = read_on(quantity.what, place, f"{key}.{quantity.kind}", normal=quantity.on is not None)
-    return lambda value, t: _reduced(quantity.kind, part, part.values(read, value, t), place)
+def measures_on_grid(problem: Problem, on: Grid) -> Prepare:
+    """How quantities are measured; raises InputError for one that means nothing here."""
+    return partial(_prepared, cache(lambda: place_of(problem, on)))
 
 
 @measures(System, Grid)
-def measure_system(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
+def measures_of_system(problem: Problem, on: Grid) -> Prepare:
     """The same of several fields, whose fluxes are each by its own equation."""
-    if quantity.flux in problem.unknowns:
-        return _of_field(place_of(problem, on), quantity, key)
-    look: Measure = measure_on_grid(problem, on, quantity, key)
-    return look
+    place = cache(lambda: place_of(problem, on))
+
+    def prepare(quantity: Quantity, key: str) -> Measure:
+        if quantity.flux in problem.unknowns:
+            return _of_field(place(), quantity, key)
+        return _prepared(place, quantity, key)
+
+    return prepare
 
 
 @measures(NavierStokes, Grid)
-def measure_flow(problem: Problem, on: Grid, quantity: Quantity, key: str) -> Measure:
-    """The same of a flow."""
+def measures_of_flow(problem: Problem, on: Grid) -> Prepare:
+    """The same of a flow, which has forces where it has walls."""
+    place, known = cache(lambda: place_of(problem, on)), forces.knows(problem.equation, Grid)
+    of_force: Callable[[], Prepare] = cache(
+        lambda: forces.look_up(problem.equation, Grid)(problem, on)
+    )
+
+    def prepare(quantity: Quantity, key: str) -> Measure:
+        if quantity.flux is not None:
+            message = "what a flow carries through a side is {integral: u*nx + v*ny, on: side}"
+            raise InputError(message, f"{key}.flux")
+        if quantity.force is not None and known:
+            return of_force()(quantity, key)
+        return _prepared(place, quantity, key)
+
+    return prepare
+
+
+def _prepared(place: Callable[[], Place], quantity: Quantity, key: str) -> Measure:
+    if quantity.force is not None:
+        raise InputError("a force is of a flow, or of an elastic body on a mesh", f"{key}.force")
     if quantity.flux is not None:
-        raise InputError(
-            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
-        )
-    look: Measure = measure_on_grid(problem, on, quantity, key)
-    return look
+        return _flux(place(), quantity, key)
+    if quantity.at is not None:
+        return _at(place(), quantity, key)
+    return _over(place(), quantity, key)
 
 
 @dataclass(frozen=True)
@@ -149,24 +159,9 @@ class Place:
         return found if self.hole is None else carried_on(found, self.hole, self.dimension)
 
 
-# The place of the quantities that were asked for last: laying it out may cost more than they do.
-_RECENT: list[Place] = []
-
-
 def place_of(problem: Problem, on: Grid) -> Place:
-    """The place of a problem's answer on a grid.
-
-    The last one again where it is the same and nothing in it may have been written over.
-    """
+    """The place of a problem's answer on a grid."""
     grid = on.bind(problem.box)
-    if has_arrays((problem.equation, problem.boundary, problem.parameters)):
-        return _laid_out(problem, grid)
-    if not (_RECENT and _RECENT[0].problem is problem and _RECENT[0].layout.grid == grid):
-        _RECENT[:] = [_laid_out(problem, grid)]
-    return _RECENT[0]
-
-
-def _laid_out(problem: Problem, grid: Grid) -> Place:
     ends = [(axis, end) for axis in range(len(grid.shape)) for end in (0, 1)]
     closed = [(a, e) for a, e in ends if problem.boundary[SIDES[a][e]].kind != "periodic"]
     natural = insulated(problem, closed)
@@ -322,30 +317,72 @@ def from_faces(
 
 @dataclass(frozen=True)
 class Part:
-    """Points of the layout, on a side or everywhere, with their weights for integrals.
+    """Points of the layout that count, on a side or inside, with their weights for integrals.
 
-    ``weights`` broadcast against the points; ``known``: where there is a value, or None.
+    ``points``: all of a product of lines, whose ``weights`` are then one vector per axis, or else
+    a list of those that ``index`` picks of the flattened shape, with a single vector.
     """
 
     place: Place
     points: tuple[torch.Tensor, ...]
-    weights: torch.Tensor
-    known: torch.Tensor | None
+    weights: tuple[torch.Tensor, ...]
+    index: torch.Tensor | None = None
     side: End | None = None
 
     def values(self, read: Compiled, value: torch.Tensor, t: float | None) -> torch.Tensor:
-        """An expression there, (*batch, *shape)."""
-        d, known = self.place.dimension, dict(known_at(read, self.place, value, t))
+        """An expression there, (*batch, *shape), or of a list (*batch, n)."""
+        d, lay = self.place.dimension, self.place.layout
+        known, shape = dict(known_at(read, self.place, value, t)), list(lay.shape)
         if self.side is not None:
             axis, end = self.side
+            shape[axis] = 1
             for name, v in known.items():
                 if v.ndim >= d and v.shape[axis - d] > 1:
-                    known[name] = _on_side(v, axis, end, self.place.layout)
+                    known[name] = _on_side(v, axis, end, lay)
             for k, name in enumerate(NORMAL[:d]):
                 known[name] = torch.tensor((1.0 if end else -1.0) if k == axis else 0.0)
+        if self.index is not None:
+            known = {name: self._listed(v, shape) for name, v in known.items()}
+            shape = [len(self.index)]
         found = read.at(self.points, known)
-        shape = torch.broadcast_shapes(*(p.shape for p in self.points))
-        return found.expand(torch.broadcast_shapes(found.shape, shape))
+        return found.expand(torch.broadcast_shapes(found.shape, tuple(shape)))
+
+    def _listed(self, v: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+        d = len(shape)
+        if v.ndim < d:
+            return v
+        if v.shape[-d:].numel() == 1:
+            return v.flatten(-d)
+        return v.expand(*v.shape[:-d], *shape).flatten(-d)[..., self.index]
+
+    def integral(self, values: torch.Tensor) -> torch.Tensor:
+        """Of values there, (*batch)."""
+        for weights in reversed(self.weights):
+            kind = torch.promote_types(values.dtype, weights.dtype)
+            values = values.to(kind) @ weights.to(kind)
+        return values
+
+    @property
+    def size(self) -> torch.Tensor:
+        """The volume or area."""
+        return torch.stack([weights.sum() for weights in self.weights]).prod()
+
+    def extremum(self, kind: str, values: torch.Tensor) -> Measurement:
+        """The largest or least of values there, and its place."""
+        if values.is_complex():
+            raise InputError(f"the {kind} of complex values means nothing; write abs(...)")
+        d = 1 if self.index is not None else self.place.dimension
+        flat = values.flatten(-d)
+        bare = flat.detach().numpy()  # whose search is ten times as fast
+        place = torch.as_tensor(bare.argmax(-1) if kind == "max" else bare.argmin(-1))
+        found = flat.gather(-1, place[..., None])[..., 0]
+        if self.index is not None:
+            return Measurement(found, torch.stack([p[place] for p in self.points], -1))
+        rest, places = place, []
+        for points, n in zip(reversed(self.points), reversed(values.shape[-d:]), strict=True):
+            places.append(points.flatten()[rest % n])
+            rest = rest // n
+        return Measurement(found, torch.stack(places[::-1], -1))
 
 
 def _on_side(v: torch.Tensor, axis: int, end: int, lay: Layout) -> torch.Tensor:
@@ -377,25 +414,55 @@ def _guess(name: str, known: list[str]) -> str:
     return tail if "did you mean" in tail else ""
 
 
+def _over(place: Place, quantity: Quantity, key: str) -> Measure:
+    """An integral, a mean or an extremum over a part."""
+    kind, part = quantity.kind, _part(place, quantity, key)
+    read = read_on(quantity.what, place, f"{key}.{kind}", normal=quantity.on is not None)
+    size = part.size if kind == "mean" else None
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        values = part.values(read, value, t)
+        if kind in ("max", "min"):
+            return part.extremum(kind, values)
+        total = part.integral(values)
+        return Measurement(total if size is None else total / size)
+
+    return measured
+
+
 def _part(place: Place, quantity: Quantity, key: str) -> Part:
-    lay, hole = place.layout, place.hole
+    lay, hole, side = place.layout, place.hole, None
+    widths = [line.widths for line in lay.axes]
     if quantity.on is not None:
         if quantity.on == OBSTACLE:
             raise InputError("of an obstacle's rim only the flux is measured", f"{key}.on")
-        axis, end = side_of(place.problem, quantity.on, f"{key}.on")
+        axis, end = side = side_of(place.problem, quantity.on, f"{key}.on")
         line = lay.axes[axis]
         points = lay.points({axis: line.edges[[0, -1]][end : end + 1]})
-        area = torch.as_tensor(lay.measure(without=axis), dtype=torch.float64)
-        known = None if hole is None else ~at_end(hole, axis, lay.dimension, end)
-        return Part(place, points, area if known is None else area * known, known, (axis, end))
-    weights = torch.as_tensor(lay.measure(), dtype=torch.float64) * place.open
-    known = None if hole is None else ~hole
+        widths[axis] = torch.ones(1, dtype=torch.float64)
+        hole = None if hole is None else at_end(hole, axis, lay.dimension, end)
+    else:
+        points = lay.points()
+    share = torch.ones(()) if side is not None else torch.as_tensor(place.open)
+    inside = None if hole is None else ~hole
     if quantity.region is not None:
-        share, inside = _region(quantity.region, place, f"{key}.region")
-        if not bool((share > 0).any()) or (quantity.kind in ("max", "min") and not inside.any()):
-            raise InputError(f"no point of the grid lies in '{quantity.region}'", f"{key}.region")
-        weights, known = weights * share, inside if known is None else known & inside
-    return Part(place, lay.points(), weights, known)
+        of_region, within = _region(quantity.region, place, f"{key}.region")
+        share, inside = share * of_region, within if inside is None else inside & within
+    if inside is None:
+        return Part(place, points, tuple(widths), None, side)
+    shape = inside.shape
+    if quantity.kind in ("integral", "mean") and side is None:
+        # Volumes of which only the centre is in the hole count too.
+        inside = share.expand(shape) > 0
+    index = inside.flatten().nonzero()[:, 0]
+    if not len(index):
+        part = "region" if quantity.region is not None else "on"
+        where = quantity.region or quantity.on or "the domain"
+        raise InputError(f"no point of the grid lies in '{where}'", f"{key}.{part}")
+    d = lay.dimension
+    weights = share * prod(lie_along(w, k, d) for k, w in enumerate(widths))
+    listed = tuple(p.expand(shape).flatten()[index] for p in points)
+    return Part(place, listed, (weights.expand(shape).flatten()[index],), index, side)
 
 
 def _region(text: str, place: Place, key: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -413,30 +480,6 @@ def _region(text: str, place: Place, key: str) -> tuple[torch.Tensor, torch.Tens
     assert cut is not None and cut.volumes is not None
     inside = call(signed, place.layout.points(), place.info) <= 0
     return 1.0 - cut.volumes, inside.expand(place.layout.shape)
-
-
-def _reduced(kind: str, part: Part, values: torch.Tensor, place: Place) -> Measurement:
-    d = place.dimension
-    dims = tuple(range(-d, 0))
-    if kind in ("integral", "mean"):
-        weights = part.weights.expand(values.shape[-d:])
-        total = (torch.where(weights > 0, values, 0.0) * weights).sum(dims)
-        return Measurement(total / weights.sum() if kind == "mean" else total)
-    if values.is_complex():
-        raise InputError(f"the {kind} of complex values means nothing; write abs(...)")
-    return _extremum(kind, values, part)
-
-
-def _extremum(kind: str, values: torch.Tensor, part: Part) -> Measurement:
-    d, sign = part.place.dimension, 1.0 if kind == "max" else -1.0
-    shape = values.shape[-d:]
-    if part.known is not None:
-        values = torch.where(part.known.expand(shape), values, -sign * torch.inf)
-    flat = (sign * values).flatten(-d)
-    index = flat.argmax(-1)
-    found = sign * flat.gather(-1, index[..., None])[..., 0]
-    places = [p.expand(shape).flatten()[index] for p in part.points]
-    return Measurement(found, torch.stack(places, -1))
 
 
 def _at(place: Place, quantity: Quantity, key: str) -> Measure:
@@ -458,6 +501,8 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         if bool((call(phi, where, place.info) < -_ON_RIM * size).any()):
             raise InputError("the point lies inside the obstacle", f"{key}.at")
     near = _near(point, place)
+    if read.names <= {*place.fields} and quantity.what in (None, *read.names) and near.hole is None:
+        return _weighed_field(place, near, next(iter(read.names)))
     points = tuple(
         lie_along(line.positions[index], axis, place.dimension)
         for axis, (line, index) in enumerate(zip(place.layout.axes, near.index, strict=True))
@@ -468,6 +513,28 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         found = read.at(points, known_at(read, place, value, t, near))
         values = found.expand(torch.broadcast_shapes(found.shape, shape))
         return Measurement(weighed(values, near.low, near.share)[..., 0])
+
+    return measured
+
+
+def _weighed_field(place: Place, near: Near, name: str) -> Measure:
+    """A field between the points of a grid: a product with a few weights."""
+    d, lay = place.dimension, place.layout
+    ends = [
+        torch.stack([index[low], index[low + 1]]).flatten() + line.start
+        for index, low, line in zip(near.index, near.low, lay.axes, strict=True)
+    ]
+    index: Any = tuple(torch.meshgrid(*ends, indexing="ij"))
+    factors = [torch.cat([1 - share, share]) for share in near.share]
+    weights = torch.as_tensor(
+        prod(lie_along(factor, axis, d) for axis, factor in enumerate(factors))
+    ).flatten()
+    index = (..., *(place.flatten() for place in index))
+    k = place.fields.index(name) if len(place.fields) > 1 else None
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        own = value if k is None else value.select(-d - 1, k)
+        return Measurement(own[index] @ weights.to(value.dtype))
 
     return measured
 
@@ -576,14 +643,17 @@ def _flux(place: Place, quantity: Quantity, key: str) -> Measure:
     if not lay.cells and problem.boundary[quantity.on].kind != "dirichlet":
         return lambda value, t: _by_condition(place, axis, end, value, t)
 
+    @cache
+    def passes() -> tuple[Measure, bool]:
+        near = _beside_side(place, axis, end)
+        return (_of_cells if lay.cells else _of_nodes)(near, axis, end), near is not place
+
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
-        near, own = _beside_side(place, axis, end), value
-        if near is not place:
+        measure, thin = passes()
+        if thin:
             first = 0 if end == 0 else value.shape[axis - lay.dimension] - _STRIP
-            own = value.narrow(axis - lay.dimension, first, _STRIP)
-        if lay.cells:
-            return _of_cells(near, axis, end, own, t)
-        return _of_nodes(near, axis, end)(own, t)
+            value = value.narrow(axis - lay.dimension, first, _STRIP)
+        return measure(value, t)
 
     return measured
 
@@ -612,7 +682,7 @@ def _beside_side(place: Place, axis: int, end: int) -> Place:
     shape = tuple(_STRIP if k == axis else n for k, n in enumerate(grid.shape))
     behind = {SIDES[axis][1 - end]: Condition(neumann=0.0)}
     part = replace(problem, domain=thin, boundary={**problem.boundary, **behind})
-    return _laid_out(part, replace(grid, shape=shape, domain=thin))
+    return place_of(part, replace(grid, shape=shape, domain=thin))
 
 
 def has_arrays(data: Any) -> bool:
@@ -663,9 +733,7 @@ def _by_condition(
     return Measurement(-(passing * area).sum(tuple(range(-d, 0))))
 
 
-def _of_cells(
-    place: Place, axis: int, end: int, value: torch.Tensor, t: float | None
-) -> Measurement:
+def _of_cells(place: Place, axis: int, end: int) -> Measure:
     """The flux between the last cells and a side: F without the side less F with it."""
     problem, grid, cpu = place.problem, place.layout.grid, torch.device("cpu")
     still = replace(problem.form, kind="general", b=None, c=0.0, f=0.0, m=0.0, d=1.0)
@@ -675,9 +743,13 @@ def _of_cells(
     open_, shut = (
         semidiscretize(p, grid, dtype=torch.float64, device=cpu) for p in (with_side, closed)
     )
-    now, u = 0.0 if t is None else t, torch.nan_to_num(open_.restrict(value))
-    gap = shut.residual(u, now) - open_.residual(u, now)
-    return Measurement(-gap.sum(tuple(range(-place.dimension, 0))))
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        now, u = 0.0 if t is None else t, torch.nan_to_num(open_.restrict(value))
+        gap = shut.residual(u, now) - open_.residual(u, now)
+        return Measurement(-gap.sum(tuple(range(-place.dimension, 0))))
+
+    return measured
 
 
 def _of_nodes(place: Place, axis: int, end: int) -> Measure:
@@ -686,27 +758,24 @@ def _of_nodes(place: Place, axis: int, end: int) -> Measure:
     Where two such sides meet, what is left belongs to both: each takes what its flux, carried on
     linearly from its own nodes, comes to, and the rest is shared by their areas.
     """
-    lay, d, system = place.layout, place.dimension, _balance(place)
+    lay, d, balance = place.layout, place.dimension, _balance(place)
     kinds = {
-        (a, e): place.problem.boundary[SIDES[a][e]].kind
+        (a, e): "closed" if _closed(side) else side.kind
         for a in range(d)
         for e in (0, 1)
         if not lay.periodic[a]
+        for side in (place.problem.boundary[SIDES[a][e]],)
     }
-    areas = {at: _area(at, lay) for at in kinds}
-    held = [side for side, kind in kinds.items() if kind == "dirichlet"]
+    shared = _shared((axis, end), [at for at in kinds if kinds[at] == "dirichlet"], lay)
+    passed = {at: _area(at, lay) for at in kinds if kinds[at] not in ("dirichlet", "closed")}
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
-        now, info = 0.0 if t is None else t, place.at_time(t)
-        u = torch.nan_to_num(lay.to_unknowns(value))
-        rest = system.residual(u, now)
-        if t is not None:
-            rest = rest + _storage(place, system, now)
-        for (a, e), kind in kinds.items():
-            if kind != "dirichlet":
-                passing = flux_of_state(place.problem, a, e, at_end(u, a, d, e), info)
-                rest = rest - _embedded(passing * areas[a, e], a, e, lay)
-        return _shared(rest, (axis, end), held, lay)
+        info, u = place.at_time(t), torch.nan_to_num(lay.to_unknowns(value))
+        rest = balance(u, t)
+        for (a, e), area in passed.items():
+            passing = flux_of_state(place.problem, a, e, at_end(u, a, d, e), info)
+            rest = rest - _embedded(passing * area, a, e, lay)
+        return shared(rest)
 
     return measured
 
@@ -717,17 +786,26 @@ def _area(at: End, lay: Layout) -> torch.Tensor:
     return area.expand(lay.shape).narrow(at[0], 0, 1)
 
 
-def _shared(rest: torch.Tensor, side: End, held: list[End], lay: Layout) -> Measurement:
+def _closed(condition: Condition) -> bool:
+    """Whether nothing passes."""
+    return isinstance(condition.neumann, Real) and condition == Condition(neumann=0.0)
+
+
+def _shared(side: End, held: list[End], lay: Layout) -> Callable[[torch.Tensor], Measurement]:
     """Of what is left at the nodes of the sides that are ``held``, what leaves through one."""
     (axis, end), d = side, lay.dimension
     areas = {at: _area(at, lay) for at in held}
-    flows = {at: _carried_to_ends(rest, at, held, areas[at], lay) for at in held}
-    for (a, e), flow in flows.items():
-        rest = rest - _embedded(flow, a, e, lay)
     whole = sum(_embedded(areas[at], *at, lay) for at in held)
     share = areas[side] / at_end(torch.as_tensor(whole), axis, d, end)
-    total = flows[side] + at_end(rest, axis, d, end) * share
-    return Measurement(-total.sum(tuple(range(-d, 0))))
+
+    def measured(rest: torch.Tensor) -> Measurement:
+        flows = {at: _carried_to_ends(rest, at, held, areas[at], lay) for at in held}
+        for (a, e), flow in flows.items():
+            rest = rest - _embedded(flow, a, e, lay)
+        total = flows[side] + at_end(rest, axis, d, end) * share
+        return Measurement(-total.sum(tuple(range(-d, 0))))
+
+    return measured
 
 
 def _of_field(place: Place, quantity: Quantity, key: str) -> Measure:
@@ -737,7 +815,7 @@ def _of_field(place: Place, quantity: Quantity, key: str) -> Measure:
     """
     problem, lay, d = place.problem, place.layout, place.dimension
     name = str(quantity.flux)
-    equation, k = problem.equation_as(System).equations[name], place.fields.index(name)
+    equation, k = problem.equation_as(System).forms[name], place.fields.index(name)
     side = side_of(problem, quantity.on or "", f"{key}.on")
     own = by_itself(problem, equation, name)
     kinds = {
@@ -748,11 +826,14 @@ def _of_field(place: Place, quantity: Quantity, key: str) -> Measure:
     }
     if lay.cells and kinds[side] == "dirichlet":
         others = [end for end in kinds if end != side]
-        bare = replace(place, problem=insulated(own, others))
-        return lambda value, t: _of_cells(bare, *side, value.select(-d - 1, k), t)
+        of_cells = cache(lambda: _of_cells(replace(place, problem=insulated(own, others)), *side))
+        return lambda value, t: of_cells()(value.select(-d - 1, k), t)
     cpu = torch.device("cpu")
     lower = semidiscretises.look_up(problem.equation, Grid)
     system = lower(place.natural, lay.grid, dtype=torch.float64, device=cpu)
+    stored = _storage(place, system)
+
+    held = [at for at in kinds if kinds[at] == "dirichlet"]
 
     def passed(value: torch.Tensor, t: float | None, at: End) -> torch.Tensor:
         """What passes by the condition of a side, on the unknowns there."""
@@ -764,16 +845,20 @@ def _of_field(place: Place, quantity: Quantity, key: str) -> Measure:
     def by_condition(value: torch.Tensor, t: float | None) -> Measurement:
         return Measurement(passed(value, t, side).sum(tuple(range(-d, 0))))
 
+    if side not in held:
+        return by_condition
+    shared = _shared(side, held, lay)
+
     def by_balance(value: torch.Tensor, t: float | None) -> Measurement:
         now = 0.0 if t is None else t
         rest = system.residual(torch.nan_to_num(lay.to_unknowns(value)), now)
-        rest = (rest + _storage(place, system, now)).select(-d - 1, k)
+        rest = (rest + stored(now)).select(-d - 1, k)
         for at, kind in kinds.items():
             if kind != "dirichlet":
                 rest = rest + passed(value, t, at)
-        return _shared(rest, side, [at for at in kinds if kinds[at] == "dirichlet"], lay)
+        return shared(rest)
 
-    return by_balance if kinds[side] == "dirichlet" else by_condition
+    return by_balance
 
 
 def _embedded(slab: torch.Tensor, axis: int, end: int, lay: Layout) -> torch.Tensor:
@@ -804,30 +889,56 @@ def _carried_to_ends(
     return density * area
 
 
-def _balance(place: Place) -> NonlinearSystem:
-    """F of the insulated problem. A steady one is given a time, in which nothing need balance."""
-    problem, grid = place.natural, place.layout.grid
+# u at the layout's points and a time to what is left of the equations there.
+Rest = Callable[[torch.Tensor, float | None], torch.Tensor]
+
+
+def _balance(place: Place) -> Rest:
+    """F + d u_t + m u_tt of the insulated problem, where u is given in time."""
+    problem, grid, info = place.natural, place.layout.grid, place.info
+    steady = problem.time is None
+    if steady and problem.linear and problem.form.b is None and problem.obstacle is None:
+        parts = assemble(problem, info)
+        A, b = parts.A, right(problem, parts, info)
+        return lambda u, t: A.apply(spread(u, A)) - b
     grid = replace(grid, scheme=scheme_of(place.problem, grid))
-    if problem.time is None:
+    if steady:
+        # It is given a time, in which nothing need balance.
         form = replace(problem.form, kind="general", d=1.0)
         problem = replace(problem, equation=form, time=Time(1.0), initial=0.0)
     system = semidiscretize(problem, grid, dtype=torch.float64, device=torch.device("cpu"))
-    return system if place.problem.time is not None else replace(system, mass=None)
+    if steady:
+        return lambda u, t: system.residual(u, 0.0)
+    stored = _storage(place, system)
+
+    def rest(u: torch.Tensor, t: float | None) -> torch.Tensor:
+        now = 0.0 if t is None else t
+        return system.residual(u, now) + stored(now)
+
+    return rest
 
 
-def _storage(place: Place, system: NonlinearSystem, t: float) -> torch.Tensor:
-    """d u_t + m u_tt of the Dirichlet values, zero elsewhere; differences in time of the data."""
+def _storage(place: Place, system: NonlinearSystem) -> Callable[[float], torch.Tensor]:
+    """d u_t + m u_tt of the Dirichlet values, zero elsewhere; differences in time of the data.
+
+    A system that is steady in truth has none.
+    """
     problem, lay = place.problem, place.layout
+    if problem.time is None:
+        return lambda t: torch.zeros((), dtype=torch.float64)
     lower = semidiscretises.look_up(problem.equation, Grid)
     held = lower(problem, lay.grid, dtype=torch.float64, device=torch.device("cpu"))
-    assert problem.time is not None
     step = 1e-4 * (problem.time.end - problem.time.start)
     lead = (len(place.fields),) if len(place.fields) > 1 else ()
     zero = torch.zeros((*lead, *held.shape), dtype=torch.float64)
-    before, now, after = (lay.to_unknowns(held.lift(zero, t + k * step)) for k in (-1, 0, 1))
-    total = torch.zeros_like(now)
-    if system.mass is not None:
-        total = total + system.mass * (after - before) / (2 * step)
-    if system.inertia is not None:
-        total = total + system.inertia * (after - 2 * now + before) / step**2
-    return total
+
+    def stored(t: float) -> torch.Tensor:
+        before, now, after = (lay.to_unknowns(held.lift(zero, t + k * step)) for k in (-1, 0, 1))
+        total = torch.zeros_like(now)
+        if system.mass is not None:
+            total = total + times(system.mass, after - before) / (2 * step)
+        if system.inertia is not None:
+            total = total + times(system.inertia, after - 2 * now + before) / step**2
+        return total
+
+    return stored

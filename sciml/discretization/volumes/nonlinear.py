@@ -19,7 +19,7 @@ import torch
 from sciml.core.algebra.maps import LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets
-from sciml.core.errors import InputError, did_you_mean
+from sciml.core.errors import IncompatibleData, InputError, did_you_mean
 from sciml.core.problem.dispatch import semidiscretises
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Equation, Problem
@@ -156,7 +156,7 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
 
     def residual(u: torch.Tensor, t: float) -> torch.Tensor:
         instant = affine.at(t)
-        value = instant.parts.A.apply(_spread(u, instant.parts.A)) - instant.b
+        value = instant.parts.A.apply(spread(u, instant.parts.A)) - instant.b
         value = value + reaction(u, t) if pointwise else value
         return value if limiter is None else value + limiter.residual(u, t)
 
@@ -240,7 +240,7 @@ def _start(problem: Problem) -> float:
     return 0.0 if problem.time is None else problem.time.start
 
 
-def _spread(u: torch.Tensor, A: Stencil) -> torch.Tensor:
+def spread(u: torch.Tensor, A: Stencil) -> torch.Tensor:
     """``u`` with A's batch leading."""
     d = len(A.shape)
     return u.expand(*torch.broadcast_shapes(u.shape[:-d], A.batch), *u.shape[-d:])
@@ -444,8 +444,8 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
         load = -energy.gradient(whole(zero), start)
         try:
             b, _ = compatible(load, lay.measure(), info)
-        except InputError as error:
-            raise InputError(error.message, f"{_KEY}.energy") from None
+        except IncompatibleData as error:
+            raise IncompatibleData(error.message, f"{_KEY}.energy") from None
         lacking = load - b
 
     def potential(u: torch.Tensor, t: float) -> torch.Tensor:

@@ -480,11 +480,17 @@ def _conducting(
     return tuple(i[some] for i in index)
 
 
+# Each round divides the way in so many parts, together in as many as rounding tells apart.
+_PARTS, _ROUNDS = 32, 10
+
+
 def meeting(level: Level, start: Points, axis: int, way: torch.Tensor) -> torch.Tensor:
-    """Share of the way, in (0, 1], at which phi turns negative, by bisection."""
-    low, high = torch.zeros_like(way), torch.ones_like(way)
-    for _ in range(50):
-        middle = (low + high) / 2
-        fluid = level(_moved(start, axis, middle * way)) >= 0
-        low, high = torch.where(fluid, middle, low), torch.where(fluid, high, middle)
-    return high
+    """Share of the way, in (0, 1], at which phi turns negative, by multisection."""
+    low, length = torch.zeros_like(way), 1.0
+    steps = torch.arange(1, _PARTS, dtype=way.dtype, device=way.device) / _PARTS
+    for _ in range(_ROUNDS):
+        tried = low + length * lie_along(steps, 0, 1 + way.ndim)
+        fluid = level(_moved(start, axis, tried * way)) >= 0
+        low = low + (length / _PARTS) * fluid.cumprod(0).sum(0)
+        length /= _PARTS
+    return low + length

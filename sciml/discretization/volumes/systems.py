@@ -70,7 +70,7 @@ def semidiscretize_fields(
         raise InputError(
             "systems of several fields are solved without obstacles", "problem.obstacle"
         )
-    names = tuple(equation.equations)
+    names = tuple(equation.forms)
     if problem.time is None:
         raise InputError(
             "a system is solved in time: give time: {end: ...} and initial: "
@@ -78,7 +78,7 @@ def semidiscretize_fields(
             "problem.time",
         )
     _check_initial(problem, names)
-    every = {name: by_itself(problem, own, name) for name, own in equation.equations.items()}
+    every = {name: by_itself(problem, own, name) for name, own in equation.forms.items()}
     grid = on.bind(problem.box)
     layouts = [layout(alone, grid, dtype, device) for alone in every.values()]
     if any(lay.shape != layouts[0].shape for lay in layouts):
@@ -145,7 +145,7 @@ def _field(
     info: Data,
     names: tuple[str, ...],
 ) -> _Field:
-    equation = problem.equation_as(System).equations[name]
+    equation = problem.equation_as(System).forms[name]
     own: dict[str, Any] = {}
     for entry in _COEFFICIENTS:
         key, coefficient = f"{_KEY}.{name}.{entry}", getattr(equation, entry)

@@ -1,0 +1,216 @@
+"""Incompressible flow on a mesh, by Taylor and Hood's elements (1973): P2 velocity, P1 pressure.
+
+    int u_t . v + (u . grad) u . v + (nu grad u - p 1) : grad v = int force . v + int_sides g . v,
+    int q div u = 0,
+
+the convective term left out for Stokes' equations. Where nu varies, grad u is grad u + grad u^T.
+The natural condition is nu du/dn - p n = g: with ``neumann: 0`` an outlet that Poiseuille's flow
+leaves as it came; a pressure P there is ``neumann: ["-P*nx", "-P*ny"]``. Where every side gives the
+velocity p is that of zero mean. The pair is stable, of third order in u and second in p (Boffi,
+Brezzi and Fortin 2013, chapter 8).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import estimates_memory
+from sciml.core.problem.equation import COMPONENTS, NavierStokes, Stokes
+from sciml.core.problem.grid import AXES
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Coefficient, Problem
+from sciml.core.problem.reader import free_names, state_names
+from sciml.discretization.elements.boundary import Side
+from sciml.discretization.elements.general import (
+    Balance,
+    Law,
+    Point,
+    Stated,
+    balances,
+    is_zero,
+    parts_of_system,
+)
+from sciml.discretization.elements.scalar import memory_on_mesh
+
+_KEY = "problem.equation"
+
+
+@dataclass(frozen=True)
+class MomentumLaw(Law):
+    """F = nu grad u_i - p e_i, s = force_i - (u . grad) u_i of component i."""
+
+    component: int
+    axes: tuple[str, ...]
+    viscosity: Coefficient
+    force: Coefficient
+    carried: bool
+    known: frozenset[str]
+    key: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def _velocity(self) -> tuple[str, ...]:
+        return COMPONENTS[: len(self.axes)]
+
+    @property
+    def _symmetric(self) -> bool:
+        return bool(free_names(self.viscosity, self.parameters) - self.parameters.keys())
+
+    @property
+    def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
+        """All that is read, with keys."""
+        force = (self.force, f"{self.key}.force.{self.component}")
+        return [(self.viscosity, f"{self.key}.viscosity"), force]
+
+    @property
+    def flux_names(self) -> frozenset[str]:
+        """Which fields and slopes F changes with."""
+        own, axis = self._velocity[self.component], self.axes[self.component]
+        found = {"p", *(f"{own}{a}" for a in self.axes)}
+        if self._symmetric:
+            found |= {f"{u}{axis}" for u in self._velocity}
+        return frozenset(found) | (free_names(self.viscosity, self.parameters) & self.known)
+
+    @property
+    def source_names(self) -> frozenset[str]:
+        """Which fields and slopes s changes with."""
+        own, found = self._velocity[self.component], free_names(self.force, self.parameters)
+        carried = {*self._velocity, *(f"{own}{a}" for a in self.axes)} if self.carried else set()
+        return (found & self.known) | carried
+
+    @property
+    def affine(self) -> bool:
+        """Of Stokes' equations with coefficients that name no field."""
+        named = free_names((self.viscosity, self.force), self.parameters) & self.known
+        return not (self.carried or named)
+
+    def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """F and s at the points."""
+        own, state = self._velocity[self.component], point.state
+        nu = point.read(self.viscosity, f"{self.key}.viscosity")
+        flux = [nu * state[f"{own}{axis}"] for axis in self.axes]
+        if self._symmetric:
+            axis = self.axes[self.component]
+            flux = [f + nu * state[f"{u}{axis}"] for f, u in zip(flux, self._velocity, strict=True)]
+        flux[self.component] = flux[self.component] - state["p"]
+        source = point.read(self.force, f"{self.key}.force.{self.component}")
+        if self.carried:
+            for u, axis in zip(self._velocity, self.axes, strict=True):
+                source = source - state[u] * state[f"{own}{axis}"]
+        return tuple(flux), source
+
+
+@dataclass(frozen=True)
+class ContinuityLaw(Law):
+    """F = 0, s = div u: minus its weak form makes the whole symmetric."""
+
+    axes: tuple[str, ...]
+    coefficients: Sequence[tuple[Coefficient, str]] = ()
+    flux_names: frozenset[str] = frozenset()
+    affine: bool = True
+
+    @property
+    def source_names(self) -> frozenset[str]:
+        """The slopes along their own axes."""
+        return frozenset(f"{u}{a}" for u, a in zip(COMPONENTS, self.axes, strict=False))
+
+    def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """F and s at the points."""
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        slopes = [point.state[f"{u}{a}"] for u, a in zip(COMPONENTS, self.axes, strict=False)]
+        return (zero,) * len(self.axes), sum(slopes[1:], slopes[0])
+
+
+def of_component(number: int, d: int, name: str) -> Any:
+    """What sides say of component ``number`` of a velocity in d dimensions.
+
+    ``name``: what its equation is called in a system.
+    """
+
+    def stated(side: Side) -> Stated:
+        condition, key = side.own(name)
+        if condition.kind not in ("dirichlet", "neumann"):
+            raise InputError(
+                "a flow takes dirichlet: [u, v], a wall or an inlet, or neumann: 0, an outlet",
+                key,
+            )
+        given = condition.dirichlet if condition.neumann is None else condition.neumann
+        entries = (0.0,) * d if is_zero(given) else given
+        if not isinstance(entries, (list, tuple)) or len(entries) != d:
+            raise InputError(f"needs a list of {d} components, one per axis", key)
+        own, place = entries[number], f"{key}.{number}"
+        if condition.dirichlet is None:
+            return Stated(g=own, key=place)
+        return Stated(key=place) if own is None else Stated(value=own, key=place)
+
+    return stated
+
+
+@balances(NavierStokes, Mesh)
+@balances(Stokes, Mesh)
+def balances_of_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
+    """One for every component of the velocity, and the continuity of p."""
+    equation = problem.equation
+    assert isinstance(equation, (NavierStokes, Stokes))
+    return _in_system(problem, mesh, equation, "", equation.fields(mesh.dimension), _KEY)
+
+
+@parts_of_system(NavierStokes, Mesh)
+@parts_of_system(Stokes, Mesh)
+def _in_system(
+    problem: Problem,
+    mesh: Mesh,
+    equation: NavierStokes | Stokes,
+    name: str,
+    fields: Sequence[str],
+    key: str,
+) -> tuple[Balance, ...]:
+    d = mesh.dimension
+    if d == 1:
+        raise InputError("a flow needs a mesh in 2 or 3 dimensions", "mesh")
+    if mesh.axisymmetric:
+        raise InputError("a flow is not solved on an axisymmetric mesh", "mesh.axisymmetric")
+    if mesh.degree == 1:
+        raise InputError(
+            "Taylor and Hood's pair has velocities of degree 2: write element: P2", "mesh.element"
+        )
+    carried = isinstance(equation, NavierStokes)
+    if "vorticity" in problem.first:
+        raise InputError("on a mesh a flow starts from {u: ..., v: ...}", "problem.initial")
+    if isinstance(equation, NavierStokes) and not is_zero(equation.vorticity_source):
+        raise InputError("on a mesh give force, not its curl", f"{key}.vorticity_source")
+    force = (0.0,) * d if equation.force is None else tuple(equation.force)
+    if len(force) != d:
+        raise InputError(f"needs a list of {d} components, one per axis", f"{key}.force")
+    axes = AXES[:d]
+    known = frozenset(state_names(fields, axes))
+    rate = 0.0 if problem.time is None else 1.0
+    rows = []
+    for i in range(d):
+        law = MomentumLaw(
+            i, axes, equation.viscosity, force[i], carried, known, key, problem.parameters
+        )
+        rows.append(Balance(COMPONENTS[i], law, of_component(i, d, name), rate, key=key))
+    conditions = problem.boundary_of(name).values()
+    floating = all(c.dirichlet is not None and not _leaves_open(c.dirichlet) for c in conditions)
+    continuity = ContinuityLaw(axes)
+    pressure = Balance(
+        "p", continuity, lambda side: Stated(key=side.key), degree=1, key=key, floating=floating
+    )
+    return (*rows, pressure)
+
+
+def _leaves_open(given: Any) -> bool:
+    """Whether a side leaves a component of the velocity free."""
+    return isinstance(given, (list, tuple)) and any(v is None for v in given)
+
+
+@estimates_memory(NavierStokes, Mesh)
+@estimates_memory(Stokes, Mesh)
+def _memory(problem: Problem, mesh: Mesh, itemsize: int) -> int:
+    return memory_on_mesh(mesh, mesh.dimension + 1)

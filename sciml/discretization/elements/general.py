@@ -1,0 +1,1276 @@
+"""The general form on a mesh, by finite elements (Galerkin): nonlinear, coupled, in time.
+
+For every scalar field  m u_tt + d u_t - div F = s,  F and s functions of x, t, all fields and
+slopes:
+
+    int (m u_tt + d u_t) v + int F . grad v - int s v + int_robin alpha u v = int_sides g v
+
+for all v that vanish where u is given. An equation gives one :class:`Balance` for each of its
+fields (:data:`balances`), and nothing else. The Jacobian is exact: at the quadrature points F and s
+are differentiated forwards by each field and slope that they name, and the rest is linear. A field
+of degree 1 on a mesh of P2 has the three basis functions of the vertices, and zero for the rest
+(Taylor and Hood 1973); its value at an edge's middle is the mean of the ends.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
+import torch
+
+from sciml.core.algebra.maps import LinearSystem
+from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.sparse import PatternMatrix
+from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import flux_condition
+from sciml.core.problem.dispatch import Dispatch, discretises, semidiscretises
+from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
+from sciml.core.problem.grid import AXES
+from sciml.core.problem.mesh import Mesh, basis_at, reference
+from sciml.core.problem.problem import Coefficient, Problem
+from sciml.core.problem.quadrature import (
+    Quadrature,
+    Tables,
+    at_nodes,
+    load,
+    pulled_back,
+    slopes,
+    whole,
+)
+from sciml.core.problem.reader import free_names, state_names
+from sciml.core.run.differentiate import attach
+from sciml.core.run.status import Doubt
+from sciml.discretization.elements.boundary import (
+    Embedding,
+    Fixed,
+    Pattern,
+    Side,
+    parts_of,
+    pattern,
+    scatter,
+    sides,
+    straightened,
+)
+from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.scalar import conductivity, placed
+from sciml.discretization.volumes.affine import AtTime
+from sciml.discretization.volumes.coefficients import describe
+
+_KEY = "problem.equation"
+# (problem, mesh): one Balance for each scalar field.
+balances: Dispatch[tuple[Balance, ...]] = Dispatch("solved in its general form")
+# (problem, mesh, equation, name, fields, key): the same of one of several equations of a system.
+parts_of_system: Dispatch[tuple[Balance, ...]] = Dispatch("coupled with others")
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where F and s are evaluated: the quadrature points of all elements, at one time and state.
+
+    ``state``: fields and slopes by name, (*batch, k, Q).
+    """
+
+    part: Quadrature
+    data: MeshData
+    state: Mapping[str, torch.Tensor]
+
+    def read(self, coefficient: Coefficient, key: str) -> torch.Tensor:
+        """A coefficient there, (*batch, k, Q) or broadcastable."""
+        return evaluate(coefficient, self.part, self.data, key, state=self.state)
+
+
+class Law(ABC):
+    """F and s of one field, and what they name."""
+
+    @property
+    @abstractmethod
+    def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
+        """All that is read, with keys."""
+
+    @property
+    @abstractmethod
+    def flux_names(self) -> frozenset[str]:
+        """Which fields and slopes F changes with."""
+
+    @property
+    @abstractmethod
+    def source_names(self) -> frozenset[str]:
+        """Which fields and slopes s changes with."""
+
+    @property
+    @abstractmethod
+    def affine(self) -> bool:
+        """Whether F and s are known to be affine in these."""
+
+    @abstractmethod
+    def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """F, one tensor per axis, and s; each (*batch, k, Q) or broadcastable."""
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What a side says of one field: its value, or alpha u + n . F = g; with keys."""
+
+    value: Coefficient | None = None
+    alpha: Coefficient = 0.0
+    g: Coefficient = 0.0
+    key: str = ""
+    robin: bool = False
+
+    @property
+    def alpha_key(self) -> str:
+        """The key of alpha."""
+        return f"{self.key}.alpha"
+
+    @property
+    def g_key(self) -> str:
+        """The key of g."""
+        return f"{self.key}.g" if self.robin else self.key
+
+
+@dataclass(frozen=True)
+class Balance:
+    """The equation of one scalar field.
+
+    ``stated(side)``: what a side says of it. ``degree``: of its polynomials, None for the mesh's.
+    ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
+    ``floating``: whether nothing holds its level, which is then that of zero mean.
+    """
+
+    name: str
+    law: Law
+    stated: Callable[[Side], Stated]
+    d: Coefficient = 0.0
+    m: Coefficient = 0.0
+    degree: int | None = None
+    key: str = _KEY
+    energy: Callable[[Point], torch.Tensor] | None = None
+    floating: bool = False
+
+
+# --- What equations say ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class CoefficientLaw(Law):
+    """F = K grad u, s = f - b . grad u - c u."""
+
+    name: str
+    axes: tuple[str, ...]
+    form: Equation
+    key: str
+    known: frozenset[str]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
+        """All that is read, with keys."""
+        form = self.form
+        return [(getattr(form, name), f"{self.key}.{name}") for name in ("K", "b", "c", "f")]
+
+    def _names(self, *coefficients: Any) -> frozenset[str]:
+        return free_names(coefficients, self.parameters) & self.known
+
+    @property
+    def quasilinear(self) -> bool:
+        """Whether K names a field or a slope."""
+        return bool(self._names(self.form.K))
+
+    @property
+    def _slopes(self) -> frozenset[str]:
+        return frozenset(f"{self.name}{axis}" for axis in self.axes)
+
+    @property
+    def flux_names(self) -> frozenset[str]:
+        """Which fields and slopes F changes with."""
+        return self._names(self.form.K) | self._slopes
+
+    @property
+    def source_names(self) -> frozenset[str]:
+        """Which fields and slopes s changes with."""
+        form, found = self.form, self._names(self.form.b, self.form.c, self.form.f)
+        if form.b is not None:
+            found |= self._slopes
+        return found if is_zero(form.c) else found | {self.name}
+
+    @property
+    def affine(self) -> bool:
+        """Whether no coefficient names a field."""
+        return not self._names(self.form.K, self.form.b, self.form.c, self.form.f)
+
+    def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """F and s at the points."""
+        form, key = self.form, self.key
+        slope = [point.state[f"{self.name}{axis}"] for axis in self.axes]
+        source = point.read(form.f, f"{key}.f")
+        if form.b is not None:
+            for axis, speed in enumerate(form.b):
+                source = source - point.read(speed, f"{key}.b.{axis}") * slope[axis]
+        if not is_zero(form.c):
+            source = source - point.read(form.c, f"{key}.c") * point.state[self.name]
+        return self._flux(point, slope), source
+
+    def _flux(self, point: Point, slope: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+        K, key = self.form.K, f"{self.key}.K"
+        if not isinstance(K, (list, tuple)):
+            conductivity = point.read(K, key)
+            return tuple(conductivity * s for s in slope)
+        if not isinstance(K[0], (list, tuple)):
+            return tuple(point.read(v, f"{key}.{a}") * slope[a] for a, v in enumerate(K))
+        return tuple(
+            sum(
+                (point.read(v, f"{key}.{a}.{b}") * slope[b] for b, v in enumerate(row)),
+                torch.zeros((), dtype=torch.float64),
+            )
+            for a, row in enumerate(K)
+        )
+
+
+@dataclass(frozen=True)
+class GivenLaw(Law):
+    """F and s as they are written."""
+
+    flux: tuple[Coefficient, ...]
+    source: Coefficient
+    key: str
+    known: frozenset[str]
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
+        """All that is read, with keys."""
+        entries = [(v, f"{self.key}.flux.{a}") for a, v in enumerate(self.flux)]
+        return [*entries, (self.source, f"{self.key}.source")]
+
+    @property
+    def flux_names(self) -> frozenset[str]:
+        """Which fields and slopes F changes with."""
+        return free_names(self.flux, self.parameters) & self.known
+
+    @property
+    def source_names(self) -> frozenset[str]:
+        """Which fields and slopes s changes with."""
+        return free_names(self.source, self.parameters) & self.known
+
+    def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """F and s at the points."""
+        flux = tuple(point.read(v, f"{self.key}.flux.{a}") for a, v in enumerate(self.flux))
+        return flux, point.read(self.source, f"{self.key}.source")
+
+    @property
+    def affine(self) -> bool:
+        """Nobody can say."""
+        return False
+
+
+@dataclass(frozen=True)
+class EnergyLaw(Law):
+    """F = de/d(grad u), s = -de/du of an energy density e."""
+
+    name: str
+    axes: tuple[str, ...]
+    density: str
+    key: str
+    known: frozenset[str]
+
+    @property
+    def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
+        """All that is read, with keys."""
+        return [(self.density, f"{self.key}.energy")]
+
+    @property
+    def flux_names(self) -> frozenset[str]:
+        """Which fields and slopes F changes with."""
+        return free_names(self.density) & self.known
+
+    @property
+    def source_names(self) -> frozenset[str]:
+        """The same."""
+        return self.flux_names
+
+    @property
+    def affine(self) -> bool:
+        """Nobody can say."""
+        return False
+
+    def value(self, point: Point) -> torch.Tensor:
+        """e at the points."""
+        return point.read(self.density, f"{self.key}.energy")
+
+    def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """F and s at the points."""
+        own = (self.name, *(f"{self.name}{axis}" for axis in self.axes))
+
+        def total(*values: torch.Tensor) -> torch.Tensor:
+            state = {**point.state, **dict(zip(own, values, strict=True))}
+            return self.value(Point(point.part, point.data, state)).expand(values[0].shape).sum()
+
+        values = tuple(point.state[name] for name in own)
+        found = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
+        return tuple(found[1:]), -found[0]
+
+
+def is_zero(coefficient: Any) -> bool:
+    """Whether it is the number 0."""
+    return isinstance(coefficient, Real) and coefficient == 0
+
+
+def of_scalar(name: str) -> Callable[[Side], Stated]:
+    """What sides say of a scalar field."""
+
+    def stated(side: Side) -> Stated:
+        condition, key = side.own(name)
+        if isinstance(condition.dirichlet, (list, tuple)) or isinstance(
+            condition.neumann, (list, tuple)
+        ):
+            raise InputError("a scalar equation needs one value, not a list", key)
+        if condition.dirichlet is not None:
+            return Stated(value=condition.dirichlet, key=key)
+        if condition.kind not in ("neumann", "robin"):
+            raise InputError(
+                f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
+            )
+        robin = flux_condition(condition)
+        return Stated(alpha=robin.alpha, g=robin.g, key=key, robin=condition.robin is not None)
+
+    return stated
+
+
+def balance_of(
+    form: Equation,
+    name: str,
+    fields: Sequence[str],
+    d: int,
+    key: str,
+    parameters: Mapping[str, Any],
+) -> Balance:
+    """The balance of a field whose equation is an :class:`Equation`; InputError where none."""
+    for entry in ("dispersion", "biharmonic"):
+        if not is_zero(getattr(form, entry)):
+            raise InputError(
+                f"an equation with {entry} is not solved on meshes; use a grid", f"{key}.{entry}"
+            )
+    for entry in ("K", "b", "flux"):
+        value = getattr(form, entry)
+        rows = [value] if isinstance(value, (list, tuple)) else []
+        rows += [row for row in value if isinstance(row, (list, tuple))] if rows else []
+        if any(len(row) != d for row in rows):
+            raise InputError(
+                f"{entry} has {len(value)} entries; a mesh in {d} dimensions needs {d}",
+                f"{key}.{entry}",
+            )
+    axes, known = AXES[:d], frozenset(state_names(fields, AXES[:d]))
+    law: Law
+    energy = None
+    if form.energy is not None:
+        law = EnergyLaw(name, axes, form.energy, key, known)
+        energy = law.value
+    elif form.flux is not None:
+        law = GivenLaw(tuple(form.flux), form.source, key, known, parameters)
+    else:
+        law = CoefficientLaw(name, axes, form, key, known, parameters)
+    return Balance(name, law, of_scalar(name), form.d, form.m, key=key, energy=energy)
+
+
+@balances(Equation, Mesh)
+def _of_one(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
+    form = problem.equation_as(Equation)
+    return (balance_of(form, "u", ("u",), mesh.dimension, _KEY, problem.parameters),)
+
+
+@balances(System, Mesh)
+def _of_several(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
+    """Those of every equation by itself, whose coefficients may name the fields of all."""
+    found: list[Balance] = []
+    system, d = problem.equation_as(System), mesh.dimension
+    names = system.fields(d)
+    for name, part in system.equations.items():
+        key = f"{_KEY}.equations.{name}"
+        if isinstance(part, Equation):
+            found.append(balance_of(part, name, names, d, key, problem.parameters))
+        else:
+            found += parts_of_system.look_up(part, Mesh)(problem, mesh, part, name, names, key)
+    return tuple(found)
+
+
+# --- The assembly ---------------------------------------------------------------------------------
+
+
+@semidiscretises(Equation, Mesh)
+@semidiscretises(System, Mesh)
+@semidiscretises(NavierStokes, Mesh)
+@semidiscretises(Stokes, Mesh)
+def semidiscretize_on_mesh(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> NonlinearSystem:
+    """Lower a problem on a mesh to ``inertia u'' + mass u' + F(u, t) = 0``, float64 on the CPU.
+
+    Several fields are one vector (``joint``), node by node. Raises InputError for data that make
+    no well-posed system.
+    """
+    return Galerkin(problem, mesh).system()
+
+
+@discretises(Stokes, Mesh)
+def linear_on_mesh(
+    problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
+) -> LinearSystem:
+    """``A x = b`` of a steady problem whose balances are affine in their fields."""
+    made = Galerkin(problem, mesh)
+    assert made.affine
+    zero = torch.zeros(made.count, dtype=torch.float64)
+    A, b = made.linearise(zero, 0.0), -made.residual(zero, 0.0)
+    lead = torch.broadcast_shapes(b.shape[:-1], A.batch)
+    system = LinearSystem(
+        A,
+        b.expand(*lead, b.shape[-1]).contiguous(),
+        mesh,
+        lambda x: made.lift(x, 0.0),
+        made.restrict,
+        tuple(made.data.notes),
+        fields=made.names,
+    )
+    return placed(system, dtype, device)
+
+
+class Galerkin:
+    """A problem on a mesh, tested with the basis functions of its elements."""
+
+    def __init__(self, problem: Problem, mesh: Mesh) -> None:
+        self.problem, self.mesh = problem, mesh
+        self.balances = balances.look_up(problem.equation, Mesh)(problem, mesh)
+        self.names = tuple(b.name for b in self.balances)
+        self.axes = AXES[: mesh.dimension]
+        self.data = mesh_data(problem, mesh)
+        self.sides = sides(problem, self.data)
+        self.data.notes.extend(straightened(mesh))
+        self.stated = {
+            (b.name, side.name): b.stated(side) for b in self.balances for side in self.sides
+        }
+        self._check_time()
+        affine = all(b.law.affine for b in self.balances)
+        self.cells = whole(mesh, 2 * mesh.degree + (not affine))
+        self.tables = tuple(_tables(self.cells.tables, mesh, b.degree) for b in self.balances)
+        # The names in F and s, in an order that does not depend on hashing.
+        used = frozenset().union(
+            *(b.law.flux_names | b.law.source_names for b in self.balances),
+        )
+        self.used = tuple(n for n in state_names(self.names, self.axes) if n in used)
+        self.of_state = tuple(
+            (side, balance, stated)
+            for side, balance, stated in self._natural()
+            if free_names((stated.alpha, stated.g), problem.parameters) & frozenset(self.names)
+        )
+        self.affine = affine and not self.of_state
+        for law in (b.law for b in self.balances):
+            if isinstance(law, CoefficientLaw) and not law.quasilinear:
+                conductivity(law.form.K, self.cells, self.data, f"{law.key}.K")
+        self.start = 0.0 if problem.time is None else problem.time.start
+        moving = [c for b in self.balances for c, _ in b.law.coefficients]
+        alphas = [s.alpha for _, _, s in self._natural()]
+        self.steady = not self._timed([*moving, *alphas]) or (
+            self.affine and not self._timed([*self._operator(), *alphas])
+        )
+        self.fixed_mask, self._fixed_sides = self._fixed_nodes()
+        self.free = torch.from_numpy(np.flatnonzero(~self.fixed_mask))
+        self.count = len(self.free)
+        if not self.count:
+            raise InputError(
+                "every node lies on a dirichlet boundary: refine the mesh", "problem.boundary"
+            )
+        self._known: AtTime[torch.Tensor] = AtTime()
+        self._load: AtTime[torch.Tensor] = AtTime()
+        self._matrix: AtTime[PatternMatrix] = AtTime()
+        self._forever: dict[str, Any] = {}
+
+    # What depends on time.
+
+    def _timed(self, coefficients: Iterable[Any]) -> bool:
+        return "t" in free_names(tuple(coefficients), self.problem.parameters)
+
+    def _operator(self) -> list[Any]:
+        """Of affine balances what multiplies a field or a slope."""
+        found: list[Any] = []
+        for balance in self.balances:
+            law = balance.law
+            if isinstance(law, CoefficientLaw):
+                found += [law.form.K, law.form.b, law.form.c]
+            else:
+                found += [c for c, _ in law.coefficients]
+        return found
+
+    def _check_time(self) -> None:
+        for balance in self.balances:
+            for name, value in (("d", balance.d), ("m", balance.m)):
+                key = f"{balance.key}.{name}"
+                if self.problem.time is None and not is_zero(value):
+                    raise InputError(
+                        "the equation depends on time: give time: and initial:, or leave "
+                        f"{name} out",
+                        key,
+                    )
+                if free_names(value, self.problem.parameters) & {"t", *state_names(self.names)}:
+                    raise InputError(f"{name} may depend on the coordinates only", key)
+
+    def _natural(self) -> list[tuple[Side, Balance, Stated]]:
+        """What holds on sides where a field is not given."""
+        return [
+            (side, balance, stated)
+            for side in self.sides
+            for balance in self.balances
+            if (stated := self.stated[balance.name, side.name]).value is None
+        ]
+
+    # Nodes and unknowns: number (node i, field j) is i n + j.
+
+    def _fixed_nodes(self) -> tuple[np.ndarray, list[tuple[Side, int, Stated, torch.Tensor]]]:
+        n, nodes = len(self.balances), self.mesh.shape[0]
+        mask = np.zeros((nodes, n), dtype=bool)
+        found = []
+        for j, balance in enumerate(self.balances):
+            for side in self.sides:
+                stated = self.stated[balance.name, side.name]
+                if stated.value is None:
+                    continue
+                own = side.nodes.nodes[:, 0].numpy()
+                new = ~mask[own, j]
+                mask[own, j] = True
+                found.append((side, j, stated, torch.from_numpy(new)))
+            if balance.degree is not None and balance.degree < self.mesh.degree:
+                mask[len(self.mesh.points) :, j] = True
+            if balance.floating:
+                mask[0, j] = True
+        return mask.ravel(), found
+
+    def _values_at(self, t: torch.Tensor | float) -> torch.Tensor:
+        """The given values, (*batch, nodes n); zero elsewhere."""
+        n, total = len(self.balances), torch.zeros(len(self.fixed_mask), dtype=torch.float64)
+        data = self.data.at_time(t)
+        for side, j, stated, new in self._fixed_sides:
+            g = evaluate(stated.value, side.nodes, data, stated.key)[..., 0]
+            index = side.nodes.nodes[:, 0]
+            g = g.expand(*g.shape[:-1], len(index))[..., new]
+            where = index[new] * n + j
+            batch = torch.broadcast_shapes(total.shape[:-1], g.shape[:-1])
+            total = total.expand(*batch, -1).index_copy(
+                -1, where, g.expand(*batch, len(where)).to(torch.float64)
+            )
+        return total
+
+    @cached_property
+    def _moving_values(self) -> bool:
+        return self._timed(s.value for _, _, s, _ in self._fixed_sides)
+
+    def known(self, t: float) -> torch.Tensor:
+        """The given values at time t."""
+        if not self._moving_values:
+            t = self.start
+        return self._known.get(t, lambda: self._values_at(t))
+
+    def _rates(self, t: float, order: int) -> torch.Tensor:
+        """The derivative of that order of the given values, by t."""
+        given = [s.value for _, _, s, _ in self._fixed_sides]
+        if all(isinstance(v, (str, Real)) for v in given):
+            derive: Callable[[Any], torch.Tensor] = self._values_at
+            for _ in range(order):
+                derive = _derivative(derive)
+            return derive(torch.tensor(t, dtype=torch.float64))
+        # A function need not be torch's: its graph may end in the middle, unseen.
+        assert self.problem.time is not None
+        step = (1e-5, 1e-4)[order - 1] * (self.problem.time.end - self.problem.time.start)
+        low, here, high = (self._values_at(t + k * step) for k in (-1, 0, 1))
+        return (high - low) / (2 * step) if order == 1 else (high - 2 * here + low) / step**2
+
+    @cached_property
+    def embedding(self) -> Embedding:
+        """Between unknowns and nodal values."""
+        n, nodes = len(self.balances), self.mesh.shape[0]
+        values = torch.zeros(len(self.fixed_mask), dtype=torch.float64)
+        return Embedding(Fixed(self.fixed_mask, values), (nodes,) if n == 1 else (n, nodes))
+
+    def lift(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """Unknowns (*batch, count) to values (*batch, [fields,] nodes)."""
+        full = Embedding(Fixed(self.fixed_mask, self.known(t)), self.embedding.shape).lift(x)
+        if all(b.degree in (None, self.mesh.degree) and not b.floating for b in self.balances):
+            return full
+        rows = list(full.unbind(-2))
+        for j, balance in enumerate(self.balances):
+            if balance.floating:
+                rows[j] = rows[j] - (self._means[j] * rows[j]).sum(-1, keepdim=True)
+            if balance.degree is not None and balance.degree < self.mesh.degree:
+                corners, shares = self._between
+                rows[j] = (rows[j][..., corners] * shares).sum(-1)
+        return torch.stack(rows, -2)
+
+    @cached_property
+    def _between(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every node the vertices of an element that has it, and their functions there."""
+        mesh = self.mesh
+        own = reference(mesh)
+        shares = basis_at(reference(mesh, 1), own.doflocs.T)[0]
+        corners = np.zeros((mesh.shape[0], shares.shape[1]), dtype=np.int64)
+        weights = np.zeros(corners.shape)
+        for place, row in enumerate(shares):
+            corners[mesh.cell_nodes[:, place]] = mesh.cell_nodes[:, : shares.shape[1]]
+            weights[mesh.cell_nodes[:, place]] = row
+        return torch.from_numpy(corners), torch.from_numpy(weights)
+
+    @cached_property
+    def _means(self) -> dict[int, torch.Tensor]:
+        """Weights (nodes,) of the means of floating fields."""
+        found = {}
+        for j, balance in enumerate(self.balances):
+            if balance.floating:
+                share = self.cells.measure @ self.tables[j].values
+                total = scatter(share, self.cells.nodes, self.mesh.shape[0])
+                found[j] = total / total.sum()
+        return found
+
+    def restrict(self, value: torch.Tensor) -> torch.Tensor:
+        """Values to unknowns; floating fields counted from where they are zero."""
+        if any(b.floating for b in self.balances):
+            rows = list(value.unbind(-2))
+            rows = [
+                row - row[..., :1] if b.floating else row
+                for row, b in zip(rows, self.balances, strict=True)
+            ]
+            value = torch.stack(rows, -2)
+        return self.embedding.restrict(value)
+
+    # F and s.
+
+    def _state(self, full: torch.Tensor, part: Quadrature | None = None) -> dict[str, torch.Tensor]:
+        """Of (*batch, [n,] nodes) the fields and slopes that are used, at the quadrature points."""
+        several = len(self.names) > 1
+        part, found = self.cells if part is None else part, {}
+        for j, name in enumerate(self.names):
+            nodal = full[..., j, :] if several else full
+            if name in self.used:
+                found[name] = part.at_points(nodal)
+            if any(f"{name}{axis}" in self.used for axis in self.axes):
+                slope = slopes(part, nodal)
+                for a, axis in enumerate(self.axes):
+                    if f"{name}{axis}" in self.used:
+                        found[f"{name}{axis}"] = slope[..., a, :, :]
+        return {name: found[name] for name in self.used}
+
+    def _laws(
+        self, state: Mapping[str, torch.Tensor], t: float
+    ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
+        point = Point(self.cells, self.data.at_time(t), state)
+        return [balance.law.at(point) for balance in self.balances]
+
+    def instant(self, t: float | None) -> float:
+        """The time itself, or the start."""
+        return self.start if t is None else t
+
+    def fluxes(self, part: Quadrature, full: torch.Tensor, t: float) -> dict[str, torch.Tensor]:
+        """-F of every field at points of elements, (*batch, d, k, Q)."""
+        point = Point(part, self.data.at_time(t), self._state(full, part))
+        shape = part.points[0].shape
+        found = {}
+        for balance in self.balances:
+            flux = [
+                -f.expand(torch.broadcast_shapes(f.shape, shape)) for f in balance.law.at(point)[0]
+            ]
+            found[balance.name] = torch.stack(list(torch.broadcast_tensors(*flux)), -3)
+        return found
+
+    def rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
+        """What the weak form leaves where fields are given, (*batch, nodes n), zero elsewhere.
+
+        In time with d u_t, u_t being what the free nodes' own balance makes it.
+        """
+        left = self.whole(full, t)
+        if self.problem.time is None:
+            return left
+        entries, inertia = self._masses
+        if entries is None or inertia is not None:
+            raise InputError(
+                "what passes where u is given is not known of an equation of second order in time"
+            )
+        mass, rates = self._matrix_of(entries, True, True), self._rates(t, 1)
+        held = self._product(entries, rates)
+        right = -(left + held)[..., self.free]
+        moving = attach(
+            _conjugate(mass, right.detach()),
+            lambda k: right - mass.apply(k),
+            lambda g: _conjugate(mass, g),
+        )
+        rates = rates.expand(*moving.shape[:-1], -1).index_copy(-1, self.free, moving)
+        return left + self._product(entries, rates)
+
+    def passed(self, own: Side, name: str, full: torch.Tensor, t: float) -> torch.Tensor | None:
+        """int alpha u - g over a side, -n . F; None where the side gives the field's value."""
+        stated = self.stated[name, own.name]
+        if stated.value is not None:
+            return None
+        j = self.names.index(name)
+        terms = [v for side, i, v in self._side_terms(full, t) if side is own and i == j]
+        measure = own.facets.measure
+        return sum(
+            ((value * measure).sum((-2, -1)) for value in terms),
+            torch.zeros(full.shape[: full.ndim - 1 - (len(self.names) > 1)], dtype=torch.float64),
+        )
+
+    def whole(self, full: torch.Tensor, t: float) -> torch.Tensor:
+        """int F . grad v - s v and the sides' share, (*batch, nodes n)."""
+        nodes, rows = self.mesh.shape[0], []
+        for (flux, source), tables in zip(
+            self._laws(self._state(full), t), self.tables, strict=True
+        ):
+            local = -((source * self.cells.measure) @ tables.values)
+            local = local + _tested(self.cells, tables, flux)
+            rows.append(scatter(local, self.cells.nodes, nodes))
+        for side, j, value in self._side_terms(full, t):
+            passing = load(side.facets, value)
+            rows[j] = rows[j] + scatter(passing, side.facets.nodes, nodes)
+        return torch.stack(list(torch.broadcast_tensors(*rows)), -1).flatten(-2)
+
+    def _side_terms(self, full: torch.Tensor, t: float) -> list[tuple[Side, int, torch.Tensor]]:
+        """alpha u - g at the points of every side."""
+        data, found = self.data.at_time(t), []
+        for side, balance, stated in self._natural():
+            if is_zero(stated.alpha) and is_zero(stated.g):
+                continue
+            j = self.names.index(balance.name)
+            state = self._on_side(side, full)
+            named = any(side is s and balance is b for s, b, _ in self.of_state)
+            g = evaluate(stated.g, side.facets, data, stated.g_key, state=state if named else None)
+            value = -g
+            if not is_zero(stated.alpha):
+                alpha = evaluate(
+                    stated.alpha,
+                    side.facets,
+                    data,
+                    stated.alpha_key,
+                    state=state if named else None,
+                )
+                value = alpha * state[balance.name] - g
+            found.append((side, j, value))
+        return found
+
+    def _on_side(self, side: Side, full: torch.Tensor) -> dict[str, torch.Tensor]:
+        rows = full.unbind(-2) if len(self.names) > 1 else (full,)
+        return {
+            name: side.facets.at_points(nodal) for name, nodal in zip(self.names, rows, strict=True)
+        }
+
+    def _force(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """F on the unknowns, without what moving sides add."""
+        return self.whole(self.lift(x, t), t)[..., self.free]
+
+    def residual(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """F(x, t), (*batch, count), with what the given values' own change adds."""
+        if not self.affine:
+            force = self._force(x, t)
+            return force if self._moved is None else force + self._moved_by(t)
+        return self.linearise(x, t).apply(x) - self._right(t)
+
+    def _right(self, t: float) -> torch.Tensor:
+        """Of affine balances b(t)."""
+        still = not self._timed(
+            [
+                *(c for b in self.balances for c, _ in b.law.coefficients),
+                *(v for _, _, s in self._natural() for v in (s.alpha, s.g)),
+            ]
+        )
+        still &= not self._moving_values
+        t = self.start if still else t
+
+        def made() -> torch.Tensor:
+            b = -self._force(torch.zeros(self.count, dtype=torch.float64), t)
+            return b if self._moved is None else b - self._moved_by(t)
+
+        return self._load.get(t, made)
+
+    @cached_property
+    def _moved(self) -> tuple[torch.Tensor | None, torch.Tensor | None] | None:
+        """Entries of mass and inertia, where given values change in time."""
+        return self._masses if self.problem.time is not None and self._moving_values else None
+
+    def _moved_by(self, t: float) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float64)
+        assert self._moved is not None
+        for entries, order in zip(self._moved, (1, 2), strict=True):
+            if entries is not None:
+                total = total + self._product(entries, self._rates(t, order))[..., self.free]
+        return total
+
+    # Matrices.
+
+    @cached_property
+    def places(self) -> Pattern:
+        """Which nodes share an element."""
+        return pattern(self.mesh)
+
+    @cached_property
+    def _entries(self) -> torch.Tensor:
+        """Where the entries of a scalar local matrix go among the pattern's, (k, N, N)."""
+        return self.places.entries(self.cells.nodes)
+
+    @cached_property
+    def _blocks(self) -> scipy.sparse.csr_matrix:
+        """The pattern over (node, field), its data the numbers of (entry, i, j)."""
+        n, ids = len(self.balances), self.places.ids
+        numbers = np.arange(ids.nnz * n * n, dtype=np.int64).reshape(-1, n, n)
+        return scipy.sparse.bsr_matrix((numbers, ids.indices, ids.indptr)).tocsr()
+
+    @cached_property
+    def _free_blocks(self) -> scipy.sparse.csr_matrix:
+        """That of the unknowns."""
+        inner = self._blocks[~self.fixed_mask][:, ~self.fixed_mask]
+        inner.sort_indices()
+        return inner
+
+    def _product(self, values: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
+        """The matrix of entries (*batch, entries) over all nodes times (*batch, nodes n)."""
+        ids = self._blocks
+        whole = PatternMatrix(
+            ids.indptr,
+            ids.indices,
+            values[..., torch.from_numpy(ids.data)],
+            symmetric=False,
+            definite=False,
+        )
+        return whole.apply(full)
+
+    def _matrix_of(
+        self, values: torch.Tensor, symmetric: bool, definite: bool, nullspace: bool = False
+    ) -> PatternMatrix:
+        """On the unknowns, of entries (*batch, entries of the blocks)."""
+        inner = self._free_blocks
+        constants = np.ones((self.count, 1)) if symmetric and len(self.names) == 1 else None
+        return PatternMatrix(
+            inner.indptr,
+            inner.indices,
+            values[..., torch.from_numpy(inner.data)],
+            symmetric=symmetric,
+            definite=definite,
+            nullspace=nullspace,
+            near_nullspace=constants,
+        )
+
+    @cached_property
+    def _masses(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+        """Entries of the matrices of d and m, None where there are none."""
+        return self._mass_of("d"), self._mass_of("m")
+
+    def _mass_of(self, name: str) -> torch.Tensor | None:
+        n, found = len(self.balances), {}
+        for j, balance in enumerate(self.balances):
+            value = getattr(balance, name)
+            if is_zero(value):
+                continue
+            d = evaluate(value, self.cells, self.data, f"{balance.key}.{name}", positive=True)
+            tables = self.tables[j]
+            found[j, j] = _paired(self.cells, tables.values, tables.values, d)
+        if not found or self.problem.time is None:
+            return None
+        return self._scattered(found, n)
+
+    def _scattered(self, found: Mapping[tuple[int, int], torch.Tensor], n: int) -> torch.Tensor:
+        """Local matrices by block (i, j), summed into the entries of all blocks."""
+        size = self.places.ids.nnz
+        rows = {(i, j): scatter(local, self._entries, size) for (i, j), local in found.items()}
+        batch = torch.broadcast_shapes(*(r.shape[:-1] for r in rows.values()))
+        zero = torch.zeros(*batch, size, dtype=torch.float64)
+        columns = [rows[i, j].expand(*batch, size) if (i, j) in rows else zero
+                   for i in range(n) for j in range(n)]  # fmt: skip
+        return torch.stack(columns, -1).flatten(-2)
+
+    def linearise(self, x: torch.Tensor, t: float) -> PatternMatrix:
+        """dF/dx."""
+        if self.affine:
+            t = self.start if self.steady else t
+            return self._matrix.get(
+                t, lambda: self._jacobian(torch.zeros(self.count, dtype=torch.float64), t)
+            )
+        return self._jacobian(x, t)
+
+    def _jacobian(self, x: torch.Tensor, t: float) -> PatternMatrix:
+        full = self.lift(x, t)
+        slopes = self._derivatives(full, t)
+        found = self._local(slopes)
+        of_sides = self._of_sides(full, t)
+        n = len(self.balances)
+        values = self._scattered(found, n)
+        held = False
+        for side, i, j, slope in of_sides:
+            place = self.places.entries(side.facets.nodes) * (n * n) + i * n + j
+            entries = _paired(
+                side.facets, side.facets.tables.values, side.facets.tables.values, slope
+            )
+            values = values + scatter(entries, place, values.shape[-1])
+            held |= i == j and bool((slope > 0).any())
+        return self._tagged(values, slopes, [s for *_, s in of_sides], held)
+
+    def _tagged(
+        self,
+        values: torch.Tensor,
+        slopes: Mapping[tuple[int, int, int, int], torch.Tensor],
+        of_sides: Sequence[torch.Tensor],
+        held: bool,
+    ) -> PatternMatrix:
+        """With what is known of its symmetry and definiteness."""
+        ids = self._blocks
+        flat = values.detach()[..., torch.from_numpy(ids.data)]
+        turned = self._turned
+        size = flat.abs().max()
+        symmetric = bool((flat - flat[..., turned]).abs().max() <= 1e-13 * size)
+        if len(self.names) > 1 or not symmetric:
+            return self._matrix_of(values, symmetric, False)
+        d = self.mesh.dimension
+        mixed = any((a == 0) != (b == 0) for _, a, _, b in slopes)
+        rise = slopes.get((0, 0, 0, 0))
+        convex = not mixed and _positive(slopes, d)
+        convex &= rise is None or bool((rise >= 0).all())
+        convex &= all(bool((s >= 0).all()) for s in of_sides)
+        anchored = (
+            held or bool(self.fixed_mask.any()) or bool(rise is not None and (rise > 0).any())
+        )
+        if not anchored and rise is None:
+            self._check_parts()
+        return self._matrix_of(values, True, convex and anchored, nullspace=convex and not anchored)
+
+    def _check_parts(self) -> None:
+        if parts_of(self.mesh).max() > 0:
+            raise InputError(
+                "the mesh has separate parts and nothing fixes u on them: give a dirichlet or "
+                "robin condition on each",
+                "problem.boundary",
+            )
+
+    @cached_property
+    def _turned(self) -> torch.Tensor:
+        """For every entry of the block pattern the place of its mirror image."""
+        ids = self._blocks
+        places = scipy.sparse.csr_matrix(
+            (np.arange(ids.nnz), ids.indices, ids.indptr), shape=ids.shape
+        )
+        mirrored = places.T.tocsr()
+        mirrored.sort_indices()
+        return torch.from_numpy(np.asarray(mirrored.data, dtype=np.int64))
+
+    def _derivatives(
+        self, full: torch.Tensor, t: float
+    ) -> dict[tuple[int, int, int, int], torch.Tensor]:
+        """The derivatives of every -s and F at the quadrature points.
+
+        By (i, a, j, b): of field i's -s (a = 0) or F_a, by field j's value (b = 0) or slope b.
+        """
+        state = self._state(full)
+        names, values = tuple(state), tuple(state.values())
+        wanted = {
+            name: [
+                (i, a)
+                for i, balance in enumerate(self.balances)
+                for a in range(len(self.axes) + 1)
+                if name in (balance.law.flux_names if a else balance.law.source_names)
+            ]
+            for name in names
+        }
+        slots = {
+            f"{name}{axis}": (j, b)
+            for j, name in enumerate(self.names)
+            for b, axis in enumerate(("", *self.axes))
+        }
+
+        def outputs(*given: torch.Tensor) -> list[torch.Tensor]:
+            found = []
+            for flux, source in self._laws(dict(zip(names, given, strict=True)), t):
+                found += [-source, *flux]
+            return found
+
+        derived: dict[tuple[int, int, int, int], torch.Tensor] = {}
+        width = len(self.axes) + 1
+        for k, name in enumerate(names):
+            if not wanted[name]:
+                continue
+            tangents = tuple(
+                torch.ones_like(v) if q == k else torch.zeros_like(v) for q, v in enumerate(values)
+            )
+            along = torch.func.jvp(outputs, values, tangents)[1]
+            for i, a in wanted[name]:
+                slope = along[i * width + a]
+                j, b = slots[name]
+                derived[i, a, j, b] = slope.expand(torch.broadcast_shapes(slope.shape, (1, 1)))
+        return derived
+
+    def _local(
+        self, derived: Mapping[tuple[int, int, int, int], torch.Tensor]
+    ) -> dict[tuple[int, int], torch.Tensor]:
+        """Local matrices (*batch, k, N, N) by block, of pointwise derivatives."""
+        inverse, found = self.cells.inverse, {}
+        assert inverse is not None
+        d = len(self.axes)
+        for i, j in sorted({(i, j) for i, _, j, _ in derived}):
+            own = {(a, b): v for (p, a, q, b), v in derived.items() if (p, q) == (i, j)}
+            test, trial = self.tables[i], self.tables[j]
+            parts: list[torch.Tensor] = []
+            if (0, 0) in own:
+                parts.append(_paired(self.cells, test.values, trial.values, own[0, 0]))
+            row = [own.get((0, b)) for b in range(1, d + 1)]
+            if any(v is not None for v in row):
+                parts.append(_carried(self.cells, test.values, trial.slopes, _vector(row)))
+            column = [own.get((a, 0)) for a in range(1, d + 1)]
+            if any(v is not None for v in column):
+                parts.append(_carried(self.cells, trial.values, test.slopes, _vector(column)).mT)
+            square = [[own.get((a, b)) for b in range(1, d + 1)] for a in range(1, d + 1)]
+            if any(v is not None for line in square for v in line):
+                parts.append(_diffused(self.cells, test.slopes, trial.slopes, _matrix(square)))
+            if parts:
+                found[i, j] = sum(parts[1:], parts[0])
+        return found
+
+    def _of_sides(self, full: torch.Tensor, t: float) -> list[tuple[Side, int, int, torch.Tensor]]:
+        """The derivatives of alpha u - g of field i by field j at the sides' points."""
+        data, found = self.data.at_time(t), []
+        for side, balance, stated in self._natural():
+            i = self.names.index(balance.name)
+            named = any(side is s and balance is b for s, b, _ in self.of_state)
+            if not named:
+                if not is_zero(stated.alpha):
+                    alpha = evaluate(stated.alpha, side.facets, data, stated.alpha_key)
+                    found.append((side, i, i, alpha))
+                continue
+            state = self._on_side(side, full)
+            part = side.facets
+
+            def gap(*values: torch.Tensor, stated: Stated = stated, part: Quadrature = part,
+                    own: str = balance.name) -> torch.Tensor:  # fmt: skip
+                here = dict(zip(self.names, values, strict=True))
+                alpha = evaluate(stated.alpha, part, data, stated.alpha_key, state=here)
+                return alpha * here[own] - evaluate(stated.g, part, data, stated.g_key, state=here)
+
+            values = tuple(state.values())
+            used = free_names((stated.alpha, stated.g), self.problem.parameters) | {balance.name}
+            for j, name in enumerate(self.names):
+                if name in used:
+                    tangents = tuple(
+                        torch.ones_like(v) if q == j else torch.zeros_like(v)
+                        for q, v in enumerate(values)
+                    )
+                    found.append((side, i, j, torch.func.jvp(gap, values, tangents)[1]))
+        return found
+
+    # All of it.
+
+    def potential(self, x: torch.Tensor, t: float) -> torch.Tensor:
+        """The energy, where the only field has one."""
+        full = self.lift(x, t)
+        point = Point(self.cells, self.data.at_time(t), self._state(full))
+        energy = self.balances[0].energy
+        assert energy is not None
+        total = (energy(point) * self.cells.measure).sum((-2, -1))
+        for side, _, stated in self._natural():
+            u = side.facets.at_points(full)
+            data = self.data.at_time(t)
+            alpha = evaluate(stated.alpha, side.facets, data, stated.alpha_key)
+            g = evaluate(stated.g, side.facets, data, stated.g_key)
+            total = total + ((alpha * u * u / 2 - g * u) * side.facets.measure).sum((-2, -1))
+        return total
+
+    def remarks(self, x: torch.Tensor, t: float) -> tuple[str, ...]:
+        """Where the equation is not elliptic at a state."""
+        if self.affine:
+            return ()
+        derived, found = self._derivatives(self.lift(x, t), t), []
+        for i, balance in enumerate(self.balances):
+            own = {(0, a, 0, b): v for (p, a, q, b), v in derived.items() if p == q == i}
+            if any(a and b for _, a, _, b in own):
+                least = torch.linalg.eigvalsh(_slope_matrix(own, self.mesh.dimension)).amin(-1)
+                if bool((least < 0).any()):
+                    place = describe(least, least < 0, self.cells.points, "the least")
+                    found.append(
+                        Doubt(
+                            f"{balance.name}: not elliptic at the answer, which may be no solution "
+                            f"of a well-posed problem: of dF/d(grad {balance.name}) {place}"
+                        )
+                    )
+        return tuple(found)
+
+    def _first(self) -> tuple[torch.Tensor, ...]:
+        problem, rows = self.problem, []
+        if problem.time is None:
+            return ()
+        several = len(self.names) > 1
+        orders = 2 if any(not is_zero(b.m) for b in self.balances) else 1
+        known = [b.name for b in self.balances if not (is_zero(b.d) and is_zero(b.m))]
+        known += [f"{b.name}t" for b in self.balances if not is_zero(b.m)]
+        if not known:
+            raise InputError(
+                "the equation has no time derivative: give d (before u_t) or m (before u_tt)", _KEY
+            )
+        for name in problem.first:
+            if name not in known:
+                raise InputError(
+                    f"the equation has no initial '{name}'{did_you_mean(name, known)}",
+                    f"problem.initial.{name}",
+                )
+        missing = [b.name for b in self.balances if b.name in known and b.name not in problem.first]
+        if missing:
+            raise InputError(f"give {', '.join(missing)} at the start", "problem.initial")
+        everywhere = at_nodes(self.mesh, np.arange(self.mesh.shape[0]))
+        data = self.data.at_time(self.start)
+        for order in range(orders):
+            values = [
+                evaluate(
+                    problem.first.get(b.name + "t" * order, 0.0),
+                    everywhere,
+                    data,
+                    f"problem.initial.{b.name}{'t' * order}",
+                )[..., 0]
+                for b in self.balances
+            ]
+            values = [v.expand(*v.shape[:-1], self.mesh.shape[0]) for v in values]
+            row = torch.stack(list(torch.broadcast_tensors(*values)), -2) if several else values[0]
+            rows.append(self.restrict(row).contiguous())
+        return tuple(rows)
+
+    def system(self) -> NonlinearSystem:
+        """As solvers take it."""
+        first, zero = self._first(), torch.zeros(self.count, dtype=torch.float64)
+        everywhere = not any(is_zero(b.d) and is_zero(b.m) for b in self.balances)
+        masses = [None if v is None else self._matrix_of(v, True, everywhere) for v in self._masses]
+        lead: list[tuple[int, ...]] = [self.residual(zero, self.start).shape[:-1]]
+        lead += [v.shape[:-1] for v in first]
+        lead += [m.batch for m in masses if m is not None]
+        alone = len(self.names) == 1
+        moving = np.array(
+            [-1 if is_zero(b.d) and is_zero(b.m) else j for j, b in enumerate(self.balances)]
+        )
+        numbers = np.tile(moving, self.mesh.shape[0])[~self.fixed_mask]
+
+        return NonlinearSystem(
+            residual=self.residual,
+            linearise=self.linearise,
+            diffusion=self.linearise,
+            shape=(self.count,),
+            batch=tuple(torch.broadcast_shapes(*lead)),
+            on=self.mesh,
+            lift=self.lift,
+            restrict=self.restrict,
+            first=first,
+            mass=masses[0],
+            inertia=masses[1],
+            potential=self.potential if alone and self.balances[0].energy is not None else None,
+            affine=self.affine,
+            steady=self.steady,
+            symmetric=False,
+            notes=tuple(self.data.notes),
+            remarks=self.remarks,
+            outside=lambda: tuple(sorted(self.data.left)),
+            fields=self.names,
+            joint=not alone,
+            groups=None if alone else torch.from_numpy(numbers),
+        )
+
+
+def _tables(tables: Tables, mesh: Mesh, degree: int | None) -> Tables:
+    """Of a field of lower degree: the functions of the vertices, and zero for the others."""
+    if degree is None or degree == mesh.degree:
+        return tables
+    values, slopes = torch.zeros_like(tables.values), torch.zeros_like(tables.slopes)
+    low = basis_at(reference(mesh, degree), tables.points.numpy().T)
+    count = low[0].shape[-1]
+    values[:, :count], slopes[:, :count] = (torch.from_numpy(v.copy()) for v in low)
+    return Tables(tables.points, tables.weights, values, slopes)
+
+
+def _derivative(function: Callable[[Any], torch.Tensor]) -> Callable[[Any], torch.Tensor]:
+    def derived(t: torch.Tensor) -> torch.Tensor:
+        along: torch.Tensor = torch.func.jvp(function, (t,), (torch.ones_like(t),))[1]
+        return along
+
+    return derived
+
+
+def _tested(part: Quadrature, tables: Tables, flux: Sequence[torch.Tensor]) -> torch.Tensor:
+    """int F . grad phi_i, local: (*batch, k, N)."""
+    carried = torch.stack(list(torch.broadcast_tensors(*flux)), -1)
+    inner = pulled_back(part, carried) * part.measure[..., None]
+    # (q, l) against (q, l, i): one matrix product.
+    table = tables.slopes.permute(0, 2, 1).reshape(-1, tables.slopes.shape[1])
+    return inner.flatten(-2) @ table
+
+
+def _paired(
+    part: Quadrature, test: torch.Tensor, trial: torch.Tensor, c: torch.Tensor
+) -> torch.Tensor:
+    """int c phi_i psi_j, local: (*batch, k, N, N)."""
+    return _summed(c * part.measure, torch.einsum("qi,qj->qij", test, trial))
+
+
+def _carried(
+    part: Quadrature, test: torch.Tensor, slopes: torch.Tensor, b: torch.Tensor
+) -> torch.Tensor:
+    """int (b . grad psi_j) phi_i for b (*batch, k, Q, d)."""
+    speed = pulled_back(part, b) * part.measure[..., None]
+    return _summed(speed, torch.einsum("qi,qjl->qlij", test, slopes))
+
+
+def _diffused(
+    part: Quadrature, test: torch.Tensor, trial: torch.Tensor, K: torch.Tensor
+) -> torch.Tensor:
+    """int (K grad psi_j) . grad phi_i for K (*batch, k, Q, d, d), which need not be symmetric."""
+    assert part.inverse is not None
+    inverse = part.inverse
+    metric = (inverse @ K @ inverse.mT) * part.measure[..., None, None]
+    return _summed(metric, torch.einsum("qik,qjl->qklij", test, trial))
+
+
+def _summed(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """sum over (q, ...) of (*batch, k, Q, ...) and (Q, ..., N, N)."""
+    inner = table.ndim - 2
+    count = table.shape[-1]
+    flat = varying.flatten(-inner) @ table.reshape(-1, count * count)
+    found: torch.Tensor = flat.unflatten(-1, (count, count))
+    return found
+
+
+def _conjugate(mass: PatternMatrix, right: torch.Tensor) -> torch.Tensor:
+    """mass^-1 right by conjugate gradients, of a mass matrix that is positive where it has rows."""
+    matrices, flat = mass.detach().matrices(), right.detach().reshape(-1, right.shape[-1]).numpy()
+    rows = []
+    for k, row in enumerate(flat):
+        matrix = matrices[k % len(matrices)]
+        diagonal = matrix.diagonal()
+        alive = np.flatnonzero(diagonal > 0)
+        inner, x = matrix[alive][:, alive], np.zeros_like(row)
+        M = scipy.sparse.diags(1 / diagonal[alive])
+        x[alive] = scipy.sparse.linalg.cg(inner, row[alive], rtol=1e-13, atol=0.0, M=M)[0]
+        rows.append(x)
+    return torch.from_numpy(np.stack(rows)).reshape(right.shape)
+
+
+def _vector(entries: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Entries that are known, zero for the others, on a new last axis."""
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    rows = [zero if v is None else v for v in entries]
+    return torch.stack(list(torch.broadcast_tensors(*rows)), -1)
+
+
+def _matrix(rows: Sequence[Sequence[torch.Tensor | None]]) -> torch.Tensor:
+    return torch.stack(list(torch.broadcast_tensors(*(_vector(row) for row in rows))), -2)
+
+
+def _slope_matrix(slopes: Mapping[tuple[int, int, int, int], torch.Tensor], d: int) -> torch.Tensor:
+    """dF/d(grad u) of the only field, its symmetric part, (*batch, k, Q, d, d)."""
+    K = _matrix([[slopes.get((0, a, 0, b)) for b in range(1, d + 1)] for a in range(1, d + 1)])
+    return (K + K.mT) / 2
+
+
+def _positive(slopes: Mapping[tuple[int, int, int, int], torch.Tensor], d: int) -> bool:
+    """Whether dF/d(grad u) of the only field is positive definite at all points."""
+    K = _slope_matrix(slopes, d)
+    minors = [torch.linalg.det(K[..., :n, :n]) for n in range(1, d + 1)]
+    return all(bool((minor > 0).all()) for minor in minors)

@@ -1,0 +1,1 @@
+"""Eigenvalues: the modes of a problem."""
