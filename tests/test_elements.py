@@ -563,3 +563,57 @@ def test_heating_strains_a_free_body_and_stresses_a_held_one(plane: str) -> None
     sigma = nodal_stress(held, mesh, sciml.solve(held, on=mesh).value)
     pressed = -E * hot / (1 - nu) if plane == "stress" else -E * hot / (1 - 2 * nu)
     assert torch.allclose(sigma[:, 0, 0], torch.tensor(pressed).double(), atol=1e-8)
+
+
+def test_points_and_lines_carry_loads_and_hold() -> None:
+    # A cube on its bottom's four edges: a weight along one edge of the top and one at a corner.
+    mesh = blocks(2, 3, "Q2")
+    x, edges = mesh.points, mesh.topology.edges.T
+    along = (np.abs(x[edges][:, :, 1:] - 1.0) < 1e-12).all(axis=(1, 2))
+    low = (np.abs(x[edges][:, :, 2]) < 1e-12).all(axis=1)
+    foot = low & ((np.abs(x[edges][:, :, :2] - 0.0) < 1e-12).all(axis=1).any(axis=1))
+    corner = np.flatnonzero((x == 1.0).all(axis=1))[:, None]
+    mesh = replace(mesh, supports={"rail": edges[along], "foot": edges[foot], "tip": corner})
+    finer = refined(mesh)
+    assert len(finer.supports["rail"]) == 2 * len(mesh.supports["rail"])
+    free = dict.fromkeys(mesh.boundaries, Condition(neumann=0.0))
+    given = {
+        "foot": Condition(dirichlet=(0.0, 0.0, 0.0)),
+        "rail": Condition(neumann=(0.0, 0.0, "-2*x")),
+        "tip": Condition(neumann=(0.0, 0.5, 0.0)),
+    }
+    problem = Problem(None, Elasticity(10.0, 0.3), {**free, **given})
+    value = sciml.solve(problem, on=mesh).value
+    prepared = measures_of_solid(problem, mesh)
+    total = [
+        float(prepared(Quantity(force=way, on="foot"), "q")(value, None).value)
+        for way in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    ]
+    assert total == pytest.approx([0.0, -0.5, 1.0], abs=1e-7)
+    with pytest.raises(InputError, match=r"'rail' has an edge at .* that is no element's"):
+        replace(mesh, supports={"rail": np.array([[0, len(x) - 1]])})
+
+
+def test_a_named_point_is_a_well(tmp_path: Path) -> None:
+    mesh = blocks(4, 2)
+    nodes = np.pad(mesh.points, ((0, 0), (0, 1)))
+    middle = [[int(np.argmin(np.abs(mesh.points - 0.5).sum(axis=1)))]]
+    rim = mesh.topology.facets[:, mesh.topology.boundary_facets()].T
+    cells = [("quad", mesh.cells), ("line", rim), ("vertex", np.array(middle))]
+    tags = [np.full(len(c), k, dtype=np.int32) for k, (_, c) in enumerate(cells, start=1)]
+    data = {"gmsh:physical": tags, "gmsh:geometrical": tags}
+    names = {"ground": np.array([1, 2]), "rim": np.array([2, 1]), "well": np.array([3, 0])}
+    made = meshio.Mesh(nodes, cells, cell_data=data, field_data=names)
+    meshio.write(tmp_path / "m.msh", made, file_format="gmsh22")
+    found = read_mesh(tmp_path / "m.msh")
+    assert found.supports["well"].shape == (1, 1)
+    boundary = {"rim": Condition(dirichlet=0.0), "well": Condition(neumann=-3.0)}
+    problem = Problem(None, Equation(), boundary)
+    solution = sciml.solve(problem, on=found)
+    prepared = measures_on_mesh(problem, found)
+    out = prepared(Quantity(flux="u", on="rim"), "q")(solution.value, None)
+    assert float(out.value) == pytest.approx(-3.0)
+    solution.save(tmp_path / "s.h5")
+    again = load_solution(tmp_path / "s.h5").on
+    assert isinstance(again, Mesh)
+    np.testing.assert_array_equal(again.supports["well"], found.supports["well"])

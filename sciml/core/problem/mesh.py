@@ -56,7 +56,8 @@ class Mesh:
     all lie midway; :meth:`curved` takes them element by element. ``axisymmetric``: the mesh is the
     half section of a body of revolution, x the distance from its axis and y the place along it; all
     integrals are of the whole revolution. ``scheme``: of advection, ``galerkin`` or ``supg``, by
-    default the latter where an element's Peclet number exceeds 1. Elements numbered clockwise are
+    default the latter where an element's Peclet number exceeds 1. ``supports``: by name the
+    vertices (k, 1) of single points, or (k, 2) of edges in space. Elements numbered clockwise are
     turned round. Raises InputError for flat, folded or repeated elements, for facets with more than
     two elements or two on the same side, and for facets that are no element's.
     """
@@ -69,6 +70,7 @@ class Mesh:
     middles: np.ndarray | None = None
     axisymmetric: bool = False
     scheme: Scheme | None = None
+    supports: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         points = np.ascontiguousarray(self.points, dtype=np.float64)
@@ -104,6 +106,8 @@ class Mesh:
         if not all(len(numbers) for numbers in self.facets.values()):
             raise InputError("a boundary is named but has no facets", "mesh")
         self._check_middles()
+        for name in self.supports:
+            self._edges_of(name)
         if self.axisymmetric:
             self._check_axis()
 
@@ -339,6 +343,26 @@ class Mesh:
             found.append(vertices + self.topology.edges.shape[1] + facets[:, None])
         return np.concatenate(found, axis=1)
 
+    def support_nodes(self, name: str) -> np.ndarray:
+        """The nodes (k, 1) of a support's points, (k, 2) or (k, 3) of its edges."""
+        corners = self.supports[name]
+        if self.degree == 1 or corners.shape[1] == 1:
+            return corners
+        return np.column_stack([corners, len(self.points) + self._edges_of(name)])
+
+    def _edges_of(self, name: str) -> np.ndarray:
+        """The numbers of a support's edges; InputError where one is no element's."""
+        corners = self.supports[name]
+        if corners.min(initial=0) < 0 or corners.max(initial=0) >= len(self.points):
+            raise InputError(f"'{name}' has a point that does not exist", "mesh")
+        if corners.shape[1] == 1:
+            return corners[:, 0]
+        edges = self._find(np.sort(corners, axis=1), self.topology.edges.T)
+        if (edges < 0).any():
+            where = location(self.points, corners[int(np.argmax(edges < 0))])
+            raise InputError(f"'{name}' has an edge {where} that is no element's", "mesh")
+        return edges
+
     def coordinates(self) -> tuple[torch.Tensor, ...]:
         """Tensors x, y, z at the nodes, (nodes,) each, float64."""
         import torch
@@ -456,6 +480,12 @@ def refined(mesh: Mesh) -> Mesh:
         subdomains=subdomains,
         boundaries=boundaries,
         middles=None,
+        supports={
+            name: nodes
+            if (nodes := quadratic.support_nodes(name)).shape[1] == 1
+            else np.concatenate([nodes[:, child] for child in FACETS[2].children])
+            for name in mesh.supports
+        },
     )
     if mesh.middles is None:
         return finer

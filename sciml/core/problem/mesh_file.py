@@ -1,7 +1,8 @@
 """Meshes from files: Gmsh's ``.msh`` (2.2, 4.0 and 4.1), and what meshio reads.
 
-Cells of the highest dimension are the elements, those of one dimension less the boundaries. Groups
-of either have names, and a cell may belong to several:
+Cells of the highest dimension are the elements, those of one dimension less the boundaries, named
+points, and lines in space, are supports. Groups of each have names, and a cell may belong to
+several:
 
 * ``.msh``: the physical groups' own names; a group without one is called ``tag_7`` by its number;
 * ``.inp``, ``.med`` and the like: their named sets;
@@ -197,6 +198,12 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
                 f"{path.name}: group '{name}' has a facet at a point that no element uses",
                 "mesh.file",
             )
+    supports = {
+        name: kept
+        for name, members in content.groups.items()
+        for n in range(d - 1)
+        if name not in boundaries and len(kept := _used(renumber, corners, dimensions, members, n))
+    }
     subdomains = {
         name: found
         for name, members in content.groups.items()
@@ -215,8 +222,9 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
     every[numbers[numbers >= 0]] = True
     flat = _flat(points[every], d, path)[used[every]]
     if merge is not None:
-        flat, cells, boundaries = joined(flat, cells, boundaries, merge)
-    mesh = Mesh(flat, cells, subdomains, boundaries, element)
+        flat, cells, named = joined(flat, cells, {**boundaries, **supports}, merge)
+        boundaries, supports = ({k: named[k] for k in kind} for kind in (boundaries, supports))
+    mesh = Mesh(flat, cells, subdomains, boundaries, element, supports=supports)
     places = np.where(numbers[..., None] < 0, np.nan, points[numbers][..., :d])
     return mesh.curved(places) if _bent(points, whole[kept], places, kind) else mesh
 
@@ -808,6 +816,19 @@ def _gather(
     return np.concatenate(rows) if rows else np.empty((0, d + 1), dtype=np.int64)
 
 
+def _used(
+    renumber: np.ndarray,
+    corners: list[np.ndarray],
+    dimensions: list[int],
+    members: list[np.ndarray],
+    d: int,
+) -> np.ndarray:
+    """The vertices of a group's cells in ``d`` dimensions, once each, where elements use them."""
+    found = np.sort(renumber[_gather(corners, dimensions, members, d)], axis=1)
+    kept: np.ndarray = np.unique(found[(found >= 0).all(axis=1)], axis=0)
+    return kept
+
+
 def _numbers(
     dimensions: list[int], corners: list[np.ndarray], members: list[np.ndarray], d: int
 ) -> np.ndarray:
@@ -848,7 +869,12 @@ def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
         group.attrs["axisymmetric"] = True
     if mesh.scheme is not None:
         group.attrs["scheme"] = mesh.scheme
-    for kind, named in (("subdomains", mesh.subdomains), ("boundaries", mesh.boundaries)):
+    kinds = {
+        "subdomains": mesh.subdomains,
+        "boundaries": mesh.boundaries,
+        "supports": mesh.supports,
+    }
+    for kind, named in kinds.items():
         inner = group.create_group(kind)
         # Links would split a name at its slashes.
         inner.attrs["names"] = list(named)
@@ -863,7 +889,8 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
             str(name): group[f"{kind}/{number}"][()]
             for number, name in enumerate(group[kind].attrs["names"])
         }
-        for kind in ("subdomains", "boundaries")
+        for kind in ("subdomains", "boundaries", "supports")
+        if kind in group
     }
     middles = group["middles"][()] if "middles" in group else None
     return Mesh(

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -148,6 +148,21 @@ def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Quadrature:
     if mesh.dimension == 1:
         return _facets(mesh, facets, _POINT)
     return _facets(mesh, facets, tables(_facet(mesh), degree))
+
+
+def on_support(mesh: Mesh, name: str, degree: int) -> Quadrature:
+    """A support of the mesh: single points, of weight 1, or edges in space."""
+    nodes = mesh.support_nodes(name)
+    index = torch.from_numpy(nodes.astype(np.int64))
+    if nodes.shape[1] == 1:
+        place = at_nodes(mesh, nodes[:, 0])
+        return replace(place, around=_around(mesh, place.points))
+    import skfem
+
+    element = skfem.ElementLineP2() if nodes.shape[1] == 3 else skfem.ElementLineP1()
+    entries = tables(element, degree)
+    x, J = _bent(mesh.nodes[nodes], *basis_at(element, entries.points.numpy().T))
+    return Quadrature(entries, index, J[..., 0].norm(dim=-1), x)
 
 
 def at_facet_nodes(mesh: Mesh, facets: np.ndarray) -> Quadrature:

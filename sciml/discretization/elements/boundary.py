@@ -26,6 +26,7 @@ from sciml.core.problem.quadrature import (
     at_facet_nodes,
     at_nodes,
     on_facets,
+    on_support,
     whole,
 )
 from sciml.core.run.status import Doubt
@@ -68,7 +69,7 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
     numbers = _parts_of_sides(problem, data)
-    _check_names(problem.boundary, mesh.facets, numbers, outer)
+    _check_names(problem.boundary, mesh, numbers, outer)
     seen: dict[int, str] = {}
     found = []
     for name, condition in problem.boundary.items():
@@ -77,10 +78,11 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
             raise InputError(
                 f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
             )
-        if condition.kind != "dirichlet" and not np.isin(numbers[name], outer).all():
-            raise InputError(
-                f"'{name}' lies inside the mesh: only dirichlet can be given there", key
-            )
+        if name in mesh.supports:
+            facets = on_support(mesh, name, 2 * mesh.degree + 1)
+            place = at_nodes(mesh, np.unique(facets.nodes.numpy()))
+            found.append(Side(name, condition, np.empty(0, dtype=np.int64), facets, place))
+            continue
         for other in {seen[n] for n in numbers[name].tolist() if n in seen}:
             raise InputError(f"'{name}' and '{other}' share facets; give each facet once", key)
         seen |= dict.fromkeys(numbers[name].tolist(), name)
@@ -88,9 +90,10 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
         nodes = np.unique(facets.nodes.numpy())
         around = at_facet_nodes(mesh, numbers[name])
         faced = replace(at_nodes(mesh, nodes), normal=_at_nodes(around, nodes))
-        inner = not np.isin(numbers[name], outer).all()
-        place = at_nodes(mesh, nodes) if inner else faced
-        found.append(Side(name, condition, numbers[name], facets, place))
+        if not np.isin(numbers[name], outer).all():
+            # Within the mesh there is no outward normal: what is given there is a source.
+            facets, faced = replace(facets, normal={}), at_nodes(mesh, nodes)
+        found.append(Side(name, condition, numbers[name], facets, faced))
     bare = len(np.setdiff1d(outer, np.concatenate([*numbers.values(), []])))
     if bare:
         data.notes.append(f"{bare} boundary facets have no name: neumann 0 holds there")
@@ -100,6 +103,8 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
 def facets_of(problem: Problem, data: MeshData, name: str, key: str) -> np.ndarray:
     """The facets of a boundary by its name, which may be that of a condition with ``where``."""
     known = _parts_of_sides(problem, data)
+    if name in data.mesh.supports and name in problem.boundary:
+        return np.empty(0, dtype=np.int64)
     if name not in known:
         tail = did_you_mean(name, known)
         raise InputError(
@@ -117,6 +122,8 @@ def _parts_of_sides(problem: Problem, data: MeshData) -> dict[str, np.ndarray]:
     taken: dict[str, np.ndarray] = {}
     for name, text in parts.items():
         key = f"problem.boundary.{name}.where"
+        if name in mesh.supports:
+            raise InputError(f"where: is for facets; '{name}' is of points or lines", key)
         among = mesh.facets.get(name, mesh.topology.boundary_facets())
         middle = mesh.points[mesh.topology.facets[:, among]].mean(axis=0)
         columns = tuple(torch.from_numpy(axis.copy())[:, None] for axis in middle.T)
@@ -147,11 +154,14 @@ def _at_nodes(facets: Quadrature, nodes: np.ndarray) -> dict[str, torch.Tensor]:
 
 def _check_names(
     given: Mapping[str, Condition],
-    named: Mapping[str, np.ndarray],
+    mesh: Mesh,
     known: Mapping[str, np.ndarray],
     outer: np.ndarray,
 ) -> None:
+    named = mesh.facets
     for name in given:
+        if name in mesh.supports:
+            continue
         if name in named and name not in known:
             raise InputError(
                 f"nothing is left of '{name}': conditions with where: take all of it",
@@ -165,7 +175,8 @@ def _check_names(
                 f"problem.boundary.{name}",
             )
     # A facet of several groups needs one condition, not one for each of them.
-    bare = np.setdiff1d(outer, np.concatenate([*(known[name] for name in given), []]))
+    covered = [known[name] for name in given if name in known]
+    bare = np.setdiff1d(outer, np.concatenate([*covered, []]))
     left = [n for n, f in named.items() if np.isin(f, bare).any()]
     missing = [f"the rest of {n}" if n in given else n for n in left]
     if missing:
