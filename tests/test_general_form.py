@@ -406,11 +406,6 @@ def bad_problems() -> list[tuple[Problem, str, str | None]]:
         ),
         (replace(flow, boundary=held), "", None),
         (
-            replace(flow, boundary=everywhere(Condition(robin=Robin(1.0)))),
-            "dirichlet",
-            "problem.boundary.left.robin",
-        ),
-        (
             replace(flow, boundary=everywhere(Condition(dirichlet=(0.0,)))),
             "list of 2",
             "problem.boundary.left.dirichlet",

@@ -148,6 +148,13 @@ class Problem:
         stated = {side: self._stated(side, given) for side, given in self.boundary.items()}
         object.__setattr__(self, "boundary", stated)
         if self.domain is not None:
+            for side, condition in stated.items():
+                if condition.where is not None:
+                    raise InputError(
+                        "where: is for the boundary of a mesh; on a grid the data may be "
+                        "where(y > 0.5, a, b)",
+                        f"problem.boundary.{side}.where",
+                    )
             object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
             _check_sides(self.domain, self.boundary)
         unknown = [name for name, p in self.parameters.items() if isinstance(p, Unknown)]

@@ -5,7 +5,7 @@
 
 the convective term left out for Stokes' equations. Where nu varies, grad u is grad u + grad u^T.
 The natural condition is nu du/dn - p n = g: with ``neumann: 0`` an outlet that Poiseuille's flow
-leaves as it came; a pressure P there is ``neumann: ["-P*nx", "-P*ny"]``. Where every side gives the
+leaves as it came; a pressure P there is ``neumann: {normal: -P}``. Where every side gives the
 velocity p is that of zero mean. The pair is stable, of third order in u and second in p (Boffi,
 Brezzi and Fortin 2013, chapter 8).
 """

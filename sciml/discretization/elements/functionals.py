@@ -44,10 +44,18 @@ from sciml.core.problem.quadrature import (
 from sciml.core.problem.reader import NO_TIME, NORMAL, Compiled, Context, compile, state_names
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements import recovery
-from sciml.discretization.elements.boundary import Side, scatter, sides
-from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.elasticity import STRESSES, nodal_stress, stress_at, stresses
+from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
+from sciml.discretization.elements.data import evaluate, mesh_data
+from sciml.discretization.elements.elasticity import (
+    STRESSES,
+    at_points,
+    nodal_stress,
+    stress_at,
+    stresses,
+    traction,
+)
 from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.scalar import streamline
 
 _KEY = "problem.equation"
 
@@ -94,8 +102,8 @@ def _of_form(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, k
             "a side is {integral: u*nx + v*ny, on: side}",
             f"{key}.flux",
         )
-    _named(mesh, quantity.on or "", f"{key}.on")
-    leaving = leaves(made, quantity.on or "", quantity.flux)
+    facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+    leaving = leaves(made, quantity.on or "", quantity.flux, _stabilised(problem, mesh))
     return lambda value, t: Measurement(leaving(value, made.instant(t)))
 
 
@@ -109,7 +117,7 @@ def _pushed(shared: Shared, direction: tuple[float, ...], on: str, key: str) -> 
         )
     if len(direction) != len(pushing):
         raise InputError(f"a direction here has {len(pushing)} components", f"{key}.force")
-    _named(made.mesh, on, f"{key}.on")
+    facets_of(made.problem, made.data, on, f"{key}.on")
     parts = [
         (share * balance.pushes, leaves(made, on, balance.name))
         for share, balance in zip(direction, pushing, strict=True)
@@ -124,8 +132,28 @@ def _pushed(shared: Shared, direction: tuple[float, ...], on: str, key: str) -> 
     return pushed
 
 
-def leaves(made: Galerkin, on: str, name: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """How much of a field leaves through a part, -int n . F, of a value and its time."""
+def _stabilised(problem: Problem, mesh: Mesh) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What SUPG adds to the rest of the weak form, (*batch, nodes), of a value."""
+    if not problem.linear or problem.equation.coefficient_form is not problem.equation:
+        return None
+    form, data, cells = problem.form, mesh_data(problem, mesh), whole(mesh, 2 * mesh.degree)
+    stream = streamline(form, cells, data)
+    if stream is None:
+        return None
+    f = evaluate(form.f, cells, data, f"{_KEY}.f")
+    return lambda value: scatter(stream.residual(value, cells, f), cells.nodes, mesh.shape[0])
+
+
+def leaves(
+    made: Galerkin,
+    on: str,
+    name: str,
+    added: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """How much of a field leaves through a part, -int n . F, of a value and its time.
+
+    ``added``: what was solved beside the weak form.
+    """
     own = next(side for side in made.sides if side.name == on)
     given = [side for side in made.sides if made.stated[name, side.name].value is not None]
     if own not in given:
@@ -134,6 +162,7 @@ def leaves(made: Galerkin, on: str, name: str) -> Callable[[torch.Tensor, float]
 
     def leaving(value: torch.Tensor, t: float) -> torch.Tensor:
         left = made.rest(value, t).unflatten(-1, (-1, n))[..., j]
+        left = left if added is None else left + added(value)
         total: torch.Tensor = -(left * share).sum(-1)
         return total
 
@@ -153,7 +182,7 @@ def _of_solid(
     if quantity.force is not None:
         if len(quantity.force) != mesh.dimension:
             raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
-        _named(mesh, quantity.on or "", f"{key}.on")
+        facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
         if problem.time is not None:
             return _pushed(shared, quantity.force, quantity.on or "", key)
         return lambda value, t: _force(problem, mesh, quantity, value)
@@ -172,7 +201,7 @@ def _pointwise(
     )
     if quantity.at is not None:
         return _at(problem, mesh, quantity, read, key)
-    part = _part(mesh, quantity, key)
+    part = _part(problem, mesh, quantity, key)
     if quantity.kind in ("max", "min"):
         return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value, t)
 
@@ -184,22 +213,12 @@ def _pointwise(
     return integrated
 
 
-def _named(mesh: Mesh, name: str, key: str) -> np.ndarray:
-    if name not in mesh.facets:
-        tail = did_you_mean(name, mesh.facets)
-        raise InputError(
-            f"the mesh has no boundary '{name}'; it has {', '.join(sorted(mesh.facets))}"
-            + (tail if "did you mean" in tail else ""),
-            key,
-        )
-    return mesh.facets[name]
-
-
-def _part(mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
+def _part(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
     """The facets of a boundary, the elements of a subdomain, or all of them."""
     degree = 2 * mesh.degree + 2
     if quantity.on is not None:
-        return on_facets(mesh, _named(mesh, quantity.on, f"{key}.on"), degree)
+        facets = facets_of(problem, mesh_data(problem, mesh), quantity.on, f"{key}.on")
+        return on_facets(mesh, facets, degree)
     cells = whole(mesh, degree)
     if quantity.region is None:
         return cells
@@ -400,7 +419,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
     parts = sides(problem, data)
     own = next(side for side in parts if side.name == quantity.on)
     tractions = {
-        side.name: _components(side.condition.neumann, side.facets, d, data, side.key)
+        side.name: traction(side, data, value)
         for side in parts
         if side.condition.kind != "dirichlet"
     }
@@ -409,7 +428,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
         return Measurement(total @ direction)
     cells = whole(mesh, 2 * mesh.degree)
     sigma = stress_at(problem, cells, data, value)
-    body = _components(equation.force, cells, d, data, f"{_KEY}.force")
+    body = at_points(equation.force or (0.0,) * d, cells, data, f"{_KEY}.force")
     total = torch.zeros((), dtype=torch.float64)
     share = _share(own, [side for side in parts if side.name not in tractions], mesh)
     for a in range(d):
@@ -423,11 +442,3 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
                 left = left - scatter(pull, side.facets.nodes, mesh.shape[0])
         total = total + direction[a] * (left * share).sum(-1)
     return Measurement(total)
-
-
-def _components(given: Any, part: Quadrature, d: int, data: MeshData, key: str) -> torch.Tensor:
-    """A vector's components at a part's points, (*batch, k, Q, d); nothing and 0 are no load."""
-    entries = given if isinstance(given, (list, tuple)) else (0.0,) * d
-    rows = [evaluate(v, part, data, f"{key}.{a}") for a, v in enumerate(entries)]
-    shape = part.points[0].shape
-    return torch.stack([row.expand(torch.broadcast_shapes(row.shape, shape)) for row in rows], -1)

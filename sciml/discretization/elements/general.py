@@ -45,7 +45,7 @@ from sciml.core.problem.quadrature import (
     slopes,
     whole,
 )
-from sciml.core.problem.reader import free_names, state_names
+from sciml.core.problem.reader import Normal, free_names, state_names
 from sciml.core.run.differentiate import attach
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
@@ -363,22 +363,38 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
 
     def stated(side: Side) -> Stated:
         condition, key = side.own(name)
+        if condition.robin is not None:
+            alpha = condition.robin.alpha
+            if isinstance(alpha, Normal):
+                raise InputError(f"the springs of {what} are one for each axis here", key)
+            alpha = alpha[number] if isinstance(alpha, (list, tuple)) else alpha
+            g = _component(condition.robin.g, number, d, f"{key}.g")
+            return Stated(alpha=alpha, g=g, key=key, robin=True)
         if condition.kind not in ("dirichlet", "neumann"):
             raise InputError(
-                f"the sides of {what} take dirichlet: [...], with null for what is free, or "
-                "neumann: [...]",
+                f"the sides of {what} take dirichlet: [...], with null for what is free, "
+                "neumann: [...], or robin",
                 key,
             )
         given = condition.dirichlet if condition.neumann is None else condition.neumann
-        entries = (0.0,) * d if is_zero(given) else given
-        if not isinstance(entries, (list, tuple)) or len(entries) != d:
-            raise InputError(f"needs a list of {d} components, one per axis", key)
-        own, place = entries[number], f"{key}.{number}"
+        own, place = _component(given, number, d, key), f"{key}.{number}"
         if condition.dirichlet is None:
             return Stated(g=own, key=place)
         return Stated(key=place) if own is None else Stated(value=own, key=place)
 
     return stated
+
+
+def _component(given: Any, number: int, d: int, key: str) -> Any:
+    """A component of what is given as 0, a list, or along the normal alone."""
+    if isinstance(given, Normal):
+        if not isinstance(given.normal, (str, Real)):
+            raise InputError("what is along the normal is a number or a text here", key)
+        return f"({given.normal})*n{AXES[number]}"
+    entries = (0.0,) * d if is_zero(given) else given
+    if not isinstance(entries, (list, tuple)) or len(entries) != d:
+        raise InputError(f"needs a list of {d} components, one per axis", key)
+    return entries[number]
 
 
 def balance_of(
