@@ -403,7 +403,7 @@ def _on_side(
 
 def _turns(mesh: Mesh, side: Side) -> Tensor:
     """The smallest cosine between a node's normal and those of the facets around it."""
-    nodes, around = side.nodes.nodes[:, 0], at_facet_nodes(mesh, mesh.facets[side.name])
+    nodes, around = side.nodes.nodes[:, 0], at_facet_nodes(mesh, side.numbers)
     place = torch.searchsorted(nodes, around.nodes)
     means = torch.stack([n[:, 0] for n in side.nodes.normal.values()], -1)
     cosine = (means[place] * torch.stack(list(around.normal.values()), -1)).sum(-1)

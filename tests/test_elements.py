@@ -18,13 +18,16 @@ from sciml.app.surface import surface
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import FACETS
 from sciml.core.problem.equation import Elasticity, Equation
-from sciml.core.problem.grid import SIDES
+from sciml.core.problem.grid import SIDES, Box
 from sciml.core.problem.mesh import Geometry, Mesh, mesh_of, refined, sample, vtk_order
 from sciml.core.problem.mesh_file import read_mesh
-from sciml.core.problem.problem import Condition, Problem
-from sciml.core.problem.quadrature import on_facets, relative_error, whole
+from sciml.core.problem.problem import Condition, Problem, Robin
+from sciml.core.problem.quadrature import on_facets, relative_error, slopes, whole
+from sciml.core.problem.reader import Normal
 from sciml.core.run.quantities import Quantity
 from sciml.core.run.solution import load_solution
+from sciml.core.run.status import Doubt
+from sciml.discretization.elements.data import evaluate, mesh_data
 from sciml.discretization.elements.elasticity import nodal_stress, strain_energy
 from sciml.discretization.elements.functionals import measures_of_solid, measures_on_mesh
 
@@ -408,3 +411,209 @@ def test_a_body_that_reaches_its_axis() -> None:
         replace(mesh, points=mesh.points - 0.5)
     with pytest.raises(InputError, match="this one has 3 dimensions"):
         replace(blocks(1, 3), axisymmetric=True)
+
+
+# Advection that dominates.
+
+
+def test_supg_keeps_the_order_where_advection_dominates() -> None:
+    truth = "sin(2*x + 0.3)*sin(y + 0.5)"
+    slope = "2*cos(2*x + 0.3)*sin(y + 0.5)*(1 + y) + sin(2*x + 0.3)*cos(y + 0.5)*x"
+    K, minus_div = "1e-6*(1 + x)", "-2e-6*cos(2*x + 0.3)*sin(y + 0.5) + 5e-6*(1 + x)"
+    equation = Equation(K=K, b=("1 + y", "x"), f=f"{slope} + {minus_div}*({truth})")
+
+    def exact(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.sin(2 * x + 0.3) * torch.sin(y + 0.5)
+
+    for element, p in (("Q1", 1), ("Q2", 2)):
+        errors = []
+        for n in (8, 16):
+            mesh = blocks(n, 2, element)
+            boundary = dict.fromkeys(mesh.boundaries, Condition(dirichlet=truth))
+            problem = Problem(None, equation, boundary)
+            solution = sciml.solve(problem, on=mesh)
+            assert any("stabilised by SUPG" in note for note in solution.notes)
+            assert not any(isinstance(note, Doubt) for note in solution.notes)
+            errors.append(float(relative_error(mesh, solution.value, exact)))
+        assert observed(errors) == pytest.approx(p + 1, abs=0.2)
+        galerkin = sciml.solve(problem, on=replace(mesh, scheme="galerkin"))
+        assert any(isinstance(note, Doubt) and "Peclet" in note for note in galerkin.notes)
+        assert float(relative_error(mesh, galerkin.value, exact)) > 10 * errors[-1]
+        # What leaves is what the weak form leaves, SUPG's part of it too: all of it balances.
+        out = sum(
+            float(
+                measures_on_mesh(problem, mesh)(Quantity(flux="u", on=side), "q")(
+                    solution.value, None
+                ).value
+            )
+            for side in mesh.boundaries
+        )
+        part = whole(mesh, 2 * p)
+        x, y = part.points
+        carried = (slopes(part, solution.value).movedim(-3, 0) * torch.stack([1 + y, x])).sum(0)
+        f = evaluate(equation.f, part, mesh_data(problem, mesh), "f")
+        source = (part.measure * (f - carried)).sum()
+        assert out == pytest.approx(float(source), rel=1e-6)
+
+
+def test_supg_on_a_line_is_exact_at_the_nodes() -> None:
+    points = np.linspace(0, 1, 11)[:, None]
+    cells = np.stack([np.arange(10), np.arange(1, 11)], axis=1)
+    mesh = Mesh(points, cells)
+    zero = {"boundary": Condition(dirichlet=0.0)}
+    value = sciml.solve(Problem(None, Equation(K=1e-3, b=(1.0,), f=1.0), zero), on=mesh).value
+    x = points[:, 0]
+    wanted = x - (np.exp((x - 1) / 1e-3) - math.exp(-1e3)) / (1 - math.exp(-1e3))
+    np.testing.assert_allclose(value.numpy(), wanted, atol=1e-9)
+
+
+def test_an_unknown_scheme_is_told() -> None:
+    with pytest.raises(InputError, match="unknown scheme 'upwind'; known: galerkin, supg"):
+        replace(blocks(1, 2), scheme="upwind")
+
+
+# Conditions on the sides of bodies.
+
+
+def test_a_disk_on_springs_under_pressure_shrinks_evenly() -> None:
+    E, nu, k, p = 10.0, 0.25, 3.0, 0.5
+    bulk = E / ((1 + nu) * (1 - 2 * nu))  # 2 (lambda + mu)
+    mesh, body = disk(4), Elasticity(E, nu)
+    problem = Problem(None, body, {"boundary": Condition(robin=Robin(k, Normal(-p)))})
+    value = sciml.solve(problem, on=mesh).value
+    wanted = -p / (k + bulk) * torch.from_numpy(mesh.nodes).T
+    assert torch.allclose(value, wanted, atol=1e-6)
+    sigma = nodal_stress(problem, mesh, value)
+    assert torch.allclose(sigma[:, 0, 0], torch.tensor(-p / (k + bulk) * bulk).double(), atol=1e-4)
+
+
+def test_springs_for_each_axis_carry_the_load() -> None:
+    mesh = blocks(3, 2, "Q2")
+    free = Condition(neumann=0.0)
+    boundary = {"top": free, "bottom": free, "right": Condition(neumann=(1.0, 0.2))}
+    boundary["left"] = Condition(robin=Robin((5.0, 50.0)))
+    problem = Problem(None, Elasticity(100.0, 0.3), boundary)
+    value = sciml.solve(problem, on=mesh).value
+
+    def measured(quantity: Quantity) -> float:
+        return float(measures_of_solid(problem, mesh)(quantity, "q")(value, None).value)
+
+    assert measured(Quantity(force=(1.0, 0.0), on="left")) == pytest.approx(-1.0)
+    assert measured(Quantity(force=(0.0, 1.0), on="left")) == pytest.approx(-0.2)
+    assert measured(Quantity(mean="u", on="left")) == pytest.approx(1 / 5)
+    with pytest.raises(InputError, match="stop 1 of its 3 rigid motions"):
+        only = {**boundary, "left": Condition(robin=Robin((0.0, 50.0)))}
+        sciml.solve(replace(problem, boundary=only), on=mesh)
+
+
+def test_a_condition_on_a_part_of_a_side() -> None:
+    mesh = blocks(4, 2, "Q2")
+    where = "y > 0.5"
+    left = mesh.boundaries["left"]
+    upper = mesh.points[left][:, :, 1].mean(axis=1) > 0.5
+    split = replace(mesh, boundaries={**mesh.boundaries, "hot": left[upper], "left": left[~upper]})
+    free, cold = Condition(neumann=0.0), Condition(dirichlet=0.0)
+    others = {"left": free, "top": free, "bottom": free, "right": cold}
+    hot = Condition(dirichlet=1.0)
+    named = Problem(None, Equation(), {**others, "hot": hot})
+    partly = Condition(dirichlet=1.0, where=f"x < 1e-9 and {where}")
+    stated = replace(named, boundary={**others, "hot": partly})
+    inside = replace(named, boundary={**others, "left": replace(partly, where=where), "rest": free})
+    wanted = sciml.solve(named, on=split).value
+    assert torch.equal(sciml.solve(stated, on=mesh).value, wanted)
+    flux = measures_on_mesh(stated, mesh)(Quantity(flux="u", on="hot"), "q")(wanted, None)
+    out = measures_on_mesh(stated, mesh)(Quantity(flux="u", on="right"), "q")(wanted, None)
+    assert float(flux.value) == pytest.approx(-float(out.value))
+    for problem, message in (
+        (inside, "the mesh has no boundary 'rest'"),
+        (replace(inside, boundary={**others, "left": partly}), "on the rest of left"),
+        (replace(stated, boundary={**others, "hot": replace(hot, where="x > 2")}), "no facet has"),
+        (
+            replace(stated, boundary={**others, "hot": replace(hot, where="x < 1e-9")}),
+            "nothing is left of 'left'",
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            sciml.solve(problem, on=mesh)
+    with pytest.raises(InputError, match="where: is for the boundary of a mesh"):
+        box = Box((0.0, 0.0), (1.0, 1.0))
+        Problem(box, Equation(), {side: partly for side in box.sides})
+
+
+@pytest.mark.parametrize("plane", ["strain", "stress", "axis"])
+def test_heating_strains_a_free_body_and_stresses_a_held_one(plane: str) -> None:
+    mesh = replace(blocks(2, 2, "Q2"), axisymmetric=plane == "axis")
+    E, nu, hot = 7.0, 0.3, 0.01
+    thin = "stress" if plane == "stress" else "strain"
+    body = Elasticity(E, nu, plane=thin, thermal_strain=f"{hot} + 0*x")  # type: ignore[arg-type]
+    free = {"left": Condition(dirichlet=(0.0, None)), "bottom": Condition(dirichlet=(None, 0.0))}
+    free |= dict.fromkeys(("right", "top"), Condition(neumann=0.0))
+    problem = Problem(None, body, free)
+    value = sciml.solve(problem, on=mesh).value
+    # In plane strain the axis that is held pushes out what it may not have itself.
+    grown = hot * (1 + nu) if plane == "strain" else hot
+    assert torch.allclose(value, grown * torch.from_numpy(mesh.nodes).T, atol=1e-9)
+    sigma = nodal_stress(problem, mesh, value)
+    wanted = torch.zeros(3, 3, dtype=torch.float64)
+    wanted[2, 2] = -E * hot if plane == "strain" else 0.0
+    assert torch.allclose(sigma, wanted.expand_as(sigma), atol=1e-8)
+    energy = (E * hot**2 / 2 if plane == "strain" else 0.0) * float(whole(mesh, 4).measure.sum())
+    assert float(strain_energy(problem, mesh, value)) == pytest.approx(energy, abs=1e-9)
+    held = replace(problem, boundary=dict.fromkeys(free, Condition(dirichlet=0.0)))
+    sigma = nodal_stress(held, mesh, sciml.solve(held, on=mesh).value)
+    pressed = -E * hot / (1 - nu) if plane == "stress" else -E * hot / (1 - 2 * nu)
+    assert torch.allclose(sigma[:, 0, 0], torch.tensor(pressed).double(), atol=1e-8)
+
+
+def test_points_and_lines_carry_loads_and_hold() -> None:
+    # A cube on its bottom's four edges: a weight along one edge of the top and one at a corner.
+    mesh = blocks(2, 3, "Q2")
+    x, edges = mesh.points, mesh.topology.edges.T
+    along = (np.abs(x[edges][:, :, 1:] - 1.0) < 1e-12).all(axis=(1, 2))
+    low = (np.abs(x[edges][:, :, 2]) < 1e-12).all(axis=1)
+    foot = low & ((np.abs(x[edges][:, :, :2] - 0.0) < 1e-12).all(axis=1).any(axis=1))
+    corner = np.flatnonzero((x == 1.0).all(axis=1))[:, None]
+    mesh = replace(mesh, supports={"rail": edges[along], "foot": edges[foot], "tip": corner})
+    finer = refined(mesh)
+    assert len(finer.supports["rail"]) == 2 * len(mesh.supports["rail"])
+    free = dict.fromkeys(mesh.boundaries, Condition(neumann=0.0))
+    given = {
+        "foot": Condition(dirichlet=(0.0, 0.0, 0.0)),
+        "rail": Condition(neumann=(0.0, 0.0, "-2*x")),
+        "tip": Condition(neumann=(0.0, 0.5, 0.0)),
+    }
+    problem = Problem(None, Elasticity(10.0, 0.3), {**free, **given})
+    value = sciml.solve(problem, on=mesh).value
+    prepared = measures_of_solid(problem, mesh)
+    total = [
+        float(prepared(Quantity(force=way, on="foot"), "q")(value, None).value)
+        for way in ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
+    ]
+    assert total == pytest.approx([0.0, -0.5, 1.0], abs=1e-7)
+    with pytest.raises(InputError, match=r"'rail' has an edge at .* that is no element's"):
+        replace(mesh, supports={"rail": np.array([[0, len(x) - 1]])})
+
+
+def test_a_named_point_is_a_well(tmp_path: Path) -> None:
+    mesh = blocks(4, 2)
+    nodes = np.pad(mesh.points, ((0, 0), (0, 1)))
+    middle = [[int(np.argmin(np.abs(mesh.points - 0.5).sum(axis=1)))]]
+    rim = mesh.topology.facets[:, mesh.topology.boundary_facets()].T
+    cells = [("quad", mesh.cells), ("line", rim), ("vertex", np.array(middle))]
+    tags = [np.full(len(c), k, dtype=np.int32) for k, (_, c) in enumerate(cells, start=1)]
+    data = {"gmsh:physical": tags, "gmsh:geometrical": tags}
+    names = {"ground": np.array([1, 2]), "rim": np.array([2, 1]), "well": np.array([3, 0])}
+    made = meshio.Mesh(nodes, cells, cell_data=data, field_data=names)
+    meshio.write(tmp_path / "m.msh", made, file_format="gmsh22")
+    found = read_mesh(tmp_path / "m.msh")
+    assert found.supports["well"].shape == (1, 1)
+    boundary = {"rim": Condition(dirichlet=0.0), "well": Condition(neumann=-3.0)}
+    problem = Problem(None, Equation(), boundary)
+    solution = sciml.solve(problem, on=found)
+    prepared = measures_on_mesh(problem, found)
+    out = prepared(Quantity(flux="u", on="rim"), "q")(solution.value, None)
+    assert float(out.value) == pytest.approx(-3.0)
+    solution.save(tmp_path / "s.h5")
+    again = load_solution(tmp_path / "s.h5").on
+    assert isinstance(again, Mesh)
+    np.testing.assert_array_equal(again.supports["well"], found.supports["well"])

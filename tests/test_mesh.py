@@ -578,10 +578,10 @@ def bad_problems() -> list[tuple[Problem, Mesh, str, str]]:
             "problem.boundary",
         ),
         (
-            replace(elastic, boundary=everywhere(mesh, Condition(robin=Robin(1.0)))),
+            replace(elastic, boundary=everywhere(mesh, Condition(robin=Robin((1.0,))))),
             mesh,
-            "dirichlet or neumann",
-            "problem.boundary.left",
+            "a list of 2 components",
+            "problem.boundary.left.robin.alpha",
         ),
         (Problem(None, form, {"all": zero}), apart, "2 separate parts", "problem.boundary"),
     ]
@@ -605,9 +605,15 @@ def test_conditions_inside_and_twice() -> None:
     boundary = everywhere(inner, zero, wire=Condition(dirichlet=1.0))
     held = sciml.solve(Problem(None, Equation(), boundary), on=inner)
     assert float(held.sample(torch.tensor([[0.5, 0.5]])).detach()) == pytest.approx(1.0)
-    with pytest.raises(InputError, match="'wire' lies inside the mesh"):
+    # A source along the wire: half of it leaves to either side.
+    cold = {"left": zero, "right": zero, "wire": Condition(neumann=1.0)}
+    source = everywhere(inner, Condition(neumann=0.0), **cold)
+    heated = sciml.solve(Problem(None, Equation(), source), on=inner).value
+    wanted = (0.5 - (torch.from_numpy(inner.nodes[:, 0]) - 0.5).abs()) / 2
+    assert torch.allclose(heated, wanted, atol=1e-9)
+    with pytest.raises(InputError, match=r"unknown name 'nx'|outward normal"):
         sciml.solve(
-            Problem(None, Equation(), {**boundary, "wire": Condition(neumann=1.0)}), on=inner
+            Problem(None, Equation(), {**boundary, "wire": Condition(neumann="nx")}), on=inner
         )
     twice = Mesh(mesh.points, mesh.cells, {}, {**mesh.boundaries, "again": mesh.boundaries["left"]})
     with pytest.raises(InputError, match="'again' and 'left' share facets"):

@@ -346,7 +346,7 @@ def test_the_schema_names_every_key() -> None:
     assert equation["description"]
     places = {
         "grid": {"shape", "centring", "scheme"},
-        "mesh": {"file", "element", "merge"},
+        "mesh": {"file", "element", "merge", "axisymmetric", "scheme"},
         "points": {"count", "seed"},
     }
     for name, keys in places.items():

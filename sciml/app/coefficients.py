@@ -24,6 +24,7 @@ from sciml.core.problem.equation import (
     Elasticity,
     Equation,
     Helmholtz,
+    Hyperelasticity,
     NavierStokes,
     Sponge,
     Stokes,
@@ -37,6 +38,7 @@ from sciml.core.problem.reader import (
     NORMAL,
     Context,
     FieldFile,
+    Normal,
     Regions,
     Unknown,
     compile,
@@ -184,9 +186,25 @@ def scalar_or_vector(value: Any, scope: Scope) -> Any:
 def side_data(value: Any, scope: Scope) -> Any:
     """Neumann or Robin data, which may depend on the solution and on the outward normal."""
     scope = replace(scope, normal=True)
+    if isinstance(value, Mapping) and "normal" in value:
+        return _normal(value, of_solution, scope)
     if not isinstance(value, (list, tuple)):
         return of_solution(value, scope)
     return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
+
+
+def _normal(value: Mapping[str, Any], read: Callable[[Any, Scope], Any], scope: Scope) -> Normal:
+    """The component along the normal, ``{normal: value}``."""
+    _check_keys(value, ("normal",))
+    return Normal(_at(".normal", read, value["normal"], scope))
+
+
+def part_of_side(value: Any, scope: Scope) -> str:
+    """The condition that holds on a part of a boundary."""
+    if not isinstance(value, str):
+        raise InputError(f"expected a condition such as x > 0.5; got {describe(value)}")
+    level_set(scope.expression(value))
+    return value
 
 
 def by_name(value: Any, scope: Scope) -> Any:
@@ -564,8 +582,14 @@ def _type(name: str, check: Callable[[Any, Scope], Any], schema: dict[str, Any])
 
 Scalar = _type("Coefficient", scalar, _SCALAR)
 _NONLINEAR = _type("NonlinearCoefficient", of_solution, _SCALAR)
-_SIDE = _type("SideData", side_data, _SCALAR)
-_SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST]})
+_NORMAL = {
+    "type": "object",
+    "description": "Of a vector the component along the outward normal.",
+    "properties": {"normal": _SCALAR},
+    "required": ["normal"],
+    "additionalProperties": False,
+}
+_SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST, _NORMAL]})
 _ASKED = _type("Asked", asked, {"anyOf": _NUMBER_OR_TEXT})
 _FORCE = _type("Force", vector, _LIST)
 _VECTOR = _type("Vector", vector, _LIST)
@@ -587,12 +611,16 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (NavierStokes, "force"): _FORCE,
     **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},
     **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
+    (Elasticity, "thermal_strain"): _NONLINEAR,
+    **{(Hyperelasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
+    (Hyperelasticity, "force"): _FORCE,
     (Elasticity, "force"): _FORCE,
     (Condition, "dirichlet"): _type("Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL]}),
     (Condition, "neumann"): _SIDES,
     (MeshFile, "file"): _type("MeshPath", mesh_path, {"type": "string"}),
-    (Robin, "alpha"): _SIDE,
-    (Robin, "g"): _SIDE,
+    (Condition, "where"): _type("Where", part_of_side, {"type": "string"}),
+    (Robin, "alpha"): _SIDES,
+    (Robin, "g"): _SIDES,
     (Obstacle, "inside"): _type("Inside", inside, {"type": "string"}),
     **{(Box, name): _BOUNDS for name in ("lower", "upper")},
     **{(Time, name): _NUMBER for name in ("start", "end")},

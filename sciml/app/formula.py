@@ -380,13 +380,34 @@ def _of_field(condition: Plain, field: _Written) -> str:
     if condition.get("robin") is not None:
         robin = condition["robin"]
         alpha = robin["alpha"]
-        factor = "" if alpha == 1 else mathml(alpha, product=True)
-        return math(f"{factor}{u}<mo>+</mo>{flux}<mo>=</mo>{_whole(robin.get('g', 0.0))}")
+        if isinstance(alpha, Mapping):
+            first = (
+                f"{mathml(alpha['normal'], product=True)}<mo>(</mo>{_along(u)}<mo>)</mo>{_NORMAL}"
+            )
+        elif isinstance(alpha, (list, tuple)):
+            first = f"<mo>diag</mo><mo>(</mo>{_listed(alpha)}<mo>)</mo>{u}"
+        else:
+            first = f"{'' if alpha == 1 else mathml(alpha, product=True)}{u}"
+        return math(f"{first}<mo>+</mo>{flux}<mo>=</mo>{_vector(robin.get('g', 0.0))}")
     return "waves leave" if condition.get("absorbing") else "periodic"
+
+
+def _vector(value: Any) -> str:
+    """A vector on a side: one coefficient, a list, or what its normal component is."""
+    if isinstance(value, Mapping) and "normal" in value:
+        return f"{mathml(value['normal'], product=True)}{_NORMAL}"
+    return _whole(value)
+
+
+def _along(u: str) -> str:
+    """A vector's normal component."""
+    return f"{_NORMAL}<mo>·</mo>{u}"
 
 
 def _given(u: str, value: Any) -> str:
     """``u = value``; of a vector that is given in part ``u_y = 0``, component by component."""
+    if isinstance(value, Mapping) and "normal" in value:
+        return f"{u}<mo>=</mo>{_vector(value)}"
     if not isinstance(value, (list, tuple)):
         return f"{u}<mo>=</mo>{_whole(value)}"
     if None not in value:

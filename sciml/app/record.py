@@ -199,7 +199,16 @@ def _neighbours(folder: Path, command: str) -> str:
 
 # By the key that names a file, what else may stand beside it.
 _FILES = {
-    "file": {"file", "dataset", "centring", "saved_field", "element", "merge", "axisymmetric"},
+    "file": {
+        "file",
+        "dataset",
+        "centring",
+        "saved_field",
+        "element",
+        "merge",
+        "axisymmetric",
+        "scheme",
+    },
     "table": {"table", "of", "column", "outside"},
 }
 

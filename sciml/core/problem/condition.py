@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import Coefficient, Vector
-from sciml.core.problem.reader import free_names, state_names
+from sciml.core.problem.reader import Normal, free_names, state_names
 
 T = TypeVar("T")
 
@@ -29,10 +29,14 @@ BESIDE_ENERGY = "beside an energy the data of a side may not depend on the solut
 
 @dataclass(frozen=True)
 class Robin:
-    """``alpha u + n . K grad u = g`` with the outward normal n."""
+    """``alpha u + n . K grad u = g`` with the outward normal n.
 
-    alpha: Coefficient
-    g: Coefficient = 0.0
+    Of an elastic body, a bed of springs: ``alpha`` is one stiffness, one for each axis, or
+    :class:`Normal`, and ``g`` a traction, as with ``neumann``.
+    """
+
+    alpha: Coefficient | Vector | Normal
+    g: Coefficient | Vector | Normal = 0.0
 
 
 @dataclass(frozen=True)
@@ -40,20 +44,25 @@ class Condition:
     """What holds on one side; exactly one of the six is given.
 
     ``dirichlet``: u = value, a list for a velocity or a displacement. ``neumann``: n . K grad u =
-    value, n outward. ``robin``: see :class:`Robin`. ``periodic``: on both sides of a pair.
-    ``absorbing``: waves leave, for the Helmholtz equation. ``by_field``: of a system one condition
-    for each of its fields, none of them periodic.
+    value, n outward; of an elastic body a list, the traction, or :class:`Normal`, so that
+    ``{normal: -p}`` is a pressure p. ``robin``: see :class:`Robin`. ``periodic``: on both sides of
+    a pair. ``absorbing``: waves leave, for the Helmholtz equation. ``by_field``: of a system one
+    condition for each of its fields, none of them periodic. ``where``, beside them: on a mesh the
+    condition holds on the part of the side, or of the whole boundary where no side has this name,
+    where this expression of x, y, z is true at the middle of a facet; other conditions have the
+    rest.
     """
 
     dirichlet: Coefficient | Vector | None = None
-    neumann: Coefficient | Vector | None = None
+    neumann: Coefficient | Vector | Normal | None = None
     robin: Robin | None = None
     periodic: bool = False
     absorbing: bool = False
     by_field: Mapping[str, Condition] | None = field(default=None, metadata={"yaml": False})
+    where: str | None = None
 
     def __post_init__(self) -> None:
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "where"}
         given = [name for name, v in values.items() if v is not None and v is not False]
         if len(given) != 1:
             raise InputError(
@@ -78,12 +87,18 @@ class Condition:
 def data_of(condition: Condition, key: str) -> Iterator[tuple[Any, str]]:
     """Every datum of a condition with its own key; ``key`` is that of the condition's value."""
     if condition.robin is not None:
-        yield condition.robin.alpha, f"{key}.alpha"
-        yield condition.robin.g, f"{key}.g"
+        yield from _entries(condition.robin.alpha, f"{key}.alpha")
+        yield from _entries(condition.robin.g, f"{key}.g")
         return
     value = condition.dirichlet if condition.neumann is None else condition.neumann
+    yield from _entries(value, key)
+
+
+def _entries(value: Any, key: str) -> Iterator[tuple[Any, str]]:
     if isinstance(value, (list, tuple)):
         yield from ((entry, f"{key}[{i}]") for i, entry in enumerate(value))
+    elif isinstance(value, Normal):
+        yield value.normal, f"{key}.normal"
     elif value is not None:
         yield value, key
 

@@ -17,7 +17,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     import torch
 
 Element = Literal["P1", "P2", "Q1", "Q2"]
+Scheme = Literal["galerkin", "supg"]
 MEASURES = {1: "length", 2: "area", 3: "volume"}
 # A volume below this fraction of the longest edge's power is rounding.
 _FLAT = 1e-12
@@ -54,9 +55,11 @@ class Mesh:
     Q1). ``middles``: the nodes of the second order beyond the points, (nodes, d), where they do not
     all lie midway; :meth:`curved` takes them element by element. ``axisymmetric``: the mesh is the
     half section of a body of revolution, x the distance from its axis and y the place along it; all
-    integrals are of the whole revolution. Elements numbered clockwise are turned round. Raises
-    InputError for flat, folded or repeated elements, for facets with more than two elements or two
-    on the same side, and for facets that are no element's.
+    integrals are of the whole revolution. ``scheme``: of advection, ``galerkin`` or ``supg``, by
+    default the latter where an element's Peclet number exceeds 1. ``supports``: by name the
+    vertices (k, 1) of single points, or (k, 2) of edges in space. Elements numbered clockwise are
+    turned round. Raises InputError for flat, folded or repeated elements, for facets with more than
+    two elements or two on the same side, and for facets that are no element's.
     """
 
     points: np.ndarray
@@ -66,6 +69,8 @@ class Mesh:
     element: Element = "P1"
     middles: np.ndarray | None = None
     axisymmetric: bool = False
+    scheme: Scheme | None = None
+    supports: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         points = np.ascontiguousarray(self.points, dtype=np.float64)
@@ -73,6 +78,11 @@ class Mesh:
         if points.ndim != 2 or not 1 <= points.shape[1] <= 3:
             raise InputError(f"points must be (n, d), d up to 3; got {list(points.shape)}", "mesh")
         kind = _check_cells(points, cells)
+        if self.scheme not in (None, *get_args(Scheme)):
+            raise InputError(
+                f"unknown scheme '{self.scheme}'; known: {', '.join(get_args(Scheme))}",
+                "mesh.scheme",
+            )
         object.__setattr__(self, "element", _element(self.element, kind))
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "cells", _oriented(points, cells, kind))
@@ -96,6 +106,8 @@ class Mesh:
         if not all(len(numbers) for numbers in self.facets.values()):
             raise InputError("a boundary is named but has no facets", "mesh")
         self._check_middles()
+        for name in self.supports:
+            self._edges_of(name)
         if self.axisymmetric:
             self._check_axis()
 
@@ -331,6 +343,26 @@ class Mesh:
             found.append(vertices + self.topology.edges.shape[1] + facets[:, None])
         return np.concatenate(found, axis=1)
 
+    def support_nodes(self, name: str) -> np.ndarray:
+        """The nodes (k, 1) of a support's points, (k, 2) or (k, 3) of its edges."""
+        corners = self.supports[name]
+        if self.degree == 1 or corners.shape[1] == 1:
+            return corners
+        return np.column_stack([corners, len(self.points) + self._edges_of(name)])
+
+    def _edges_of(self, name: str) -> np.ndarray:
+        """The numbers of a support's edges; InputError where one is no element's."""
+        corners = self.supports[name]
+        if corners.min(initial=0) < 0 or corners.max(initial=0) >= len(self.points):
+            raise InputError(f"'{name}' has a point that does not exist", "mesh")
+        if corners.shape[1] == 1:
+            return corners[:, 0]
+        edges = self._find(np.sort(corners, axis=1), self.topology.edges.T)
+        if (edges < 0).any():
+            where = location(self.points, corners[int(np.argmax(edges < 0))])
+            raise InputError(f"'{name}' has an edge {where} that is no element's", "mesh")
+        return edges
+
     def coordinates(self) -> tuple[torch.Tensor, ...]:
         """Tensors x, y, z at the nodes, (nodes,) each, float64."""
         import torch
@@ -448,6 +480,12 @@ def refined(mesh: Mesh) -> Mesh:
         subdomains=subdomains,
         boundaries=boundaries,
         middles=None,
+        supports={
+            name: nodes
+            if (nodes := quadratic.support_nodes(name)).shape[1] == 1
+            else np.concatenate([nodes[:, child] for child in FACETS[2].children])
+            for name in mesh.supports
+        },
     )
     if mesh.middles is None:
         return finer
@@ -760,7 +798,8 @@ class Geometry:
     ``right``, ``bottom``, ``top``, ``back``, ``front``; ``disk`` and ``ball`` have ``centre`` and
     ``radius``, their rim called ``boundary``. ``size``: the elements' edge length.
     ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1. Elements
-    of P2 have curved sides on circles and spheres. ``axisymmetric``: see :class:`Mesh`.
+    of P2 have curved sides on circles and spheres. ``axisymmetric``, ``scheme``: see
+    :class:`Mesh`.
     """
 
     size: float
@@ -772,6 +811,7 @@ class Geometry:
     holes: tuple[Hole, ...] = ()
     element: Element | None = None
     axisymmetric: bool = False
+    scheme: Scheme | None = None
 
     def __post_init__(self) -> None:
         d = self.dimension
@@ -892,7 +932,15 @@ class Geometry:
             if len(rows):
                 named.setdefault(self._name(kept[rows]), []).append(rows)
         boundaries = {name: np.concatenate(rows) for name, rows in named.items()}
-        mesh = Mesh(kept, number[nodes], {}, boundaries, element, axisymmetric=self.axisymmetric)
+        mesh = Mesh(
+            kept,
+            number[nodes],
+            {},
+            boundaries,
+            element,
+            axisymmetric=self.axisymmetric,
+            scheme=self.scheme,
+        )
         return mesh.curved(where[whole[:, d + 1 :]]) if mesh.degree == 2 else mesh
 
     def _name(self, corners: np.ndarray) -> str:

@@ -1,7 +1,8 @@
 """Meshes from files: Gmsh's ``.msh`` (2.2, 4.0 and 4.1), and what meshio reads.
 
-Cells of the highest dimension are the elements, those of one dimension less the boundaries. Groups
-of either have names, and a cell may belong to several:
+Cells of the highest dimension are the elements, those of one dimension less the boundaries, named
+points, and lines in space, are supports. Groups of each have names, and a cell may belong to
+several:
 
 * ``.msh``: the physical groups' own names; a group without one is called ``tag_7`` by its number;
 * ``.inp``, ``.med`` and the like: their named sets;
@@ -33,7 +34,7 @@ import numpy as np
 from sciml.core.disk import as_attribute, check_xml, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import KINDS, Kind
-from sciml.core.problem.mesh import MIDWAY, Element, Mesh, joined, vtk_order
+from sciml.core.problem.mesh import MIDWAY, Element, Mesh, Scheme, joined, vtk_order
 
 if TYPE_CHECKING:
     import h5py
@@ -109,14 +110,15 @@ class MeshFile:
     ``element``: P1 or P2, on quadrilaterals and hexahedra Q1 or Q2; by default P2 where the file
     has curved elements, else what suits the equation: P2 for elasticity, else P1.
     ``merge``: points nearer to each other than this length are made one, so that parts that were
-    meshed apart hang together. ``axisymmetric``: the mesh is revolved about x = 0, see
-    :class:`Mesh`.
+    meshed apart hang together. ``axisymmetric``: the mesh is revolved about x = 0; ``scheme``: of
+    advection; both see :class:`Mesh`.
     """
 
     file: str
     element: Element | None = None
     merge: float | None = None
     axisymmetric: bool = False
+    scheme: Scheme | None = None
 
     def __post_init__(self) -> None:
         if self.merge is not None and not 0 < self.merge < float("inf"):
@@ -126,7 +128,9 @@ class MeshFile:
         """The mesh, read anew; ``suited``: the element of a straight one unless one is stated."""
         mesh = read_mesh(self.file, self.element or suited, self.merge)
         mesh = _of_second_order(mesh) if self.element is None else mesh
-        return replace(mesh, axisymmetric=True) if self.axisymmetric else mesh
+        if not self.axisymmetric and self.scheme is None:
+            return mesh
+        return replace(mesh, axisymmetric=self.axisymmetric, scheme=self.scheme)
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,12 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
                 f"{path.name}: group '{name}' has a facet at a point that no element uses",
                 "mesh.file",
             )
+    supports = {
+        name: kept
+        for name, members in content.groups.items()
+        for n in range(d - 1)
+        if name not in boundaries and len(kept := _used(renumber, corners, dimensions, members, n))
+    }
     subdomains = {
         name: found
         for name, members in content.groups.items()
@@ -212,8 +222,9 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
     every[numbers[numbers >= 0]] = True
     flat = _flat(points[every], d, path)[used[every]]
     if merge is not None:
-        flat, cells, boundaries = joined(flat, cells, boundaries, merge)
-    mesh = Mesh(flat, cells, subdomains, boundaries, element)
+        flat, cells, named = joined(flat, cells, {**boundaries, **supports}, merge)
+        boundaries, supports = ({k: named[k] for k in kind} for kind in (boundaries, supports))
+    mesh = Mesh(flat, cells, subdomains, boundaries, element, supports=supports)
     places = np.where(numbers[..., None] < 0, np.nan, points[numbers][..., :d])
     return mesh.curved(places) if _bent(points, whole[kept], places, kind) else mesh
 
@@ -805,6 +816,19 @@ def _gather(
     return np.concatenate(rows) if rows else np.empty((0, d + 1), dtype=np.int64)
 
 
+def _used(
+    renumber: np.ndarray,
+    corners: list[np.ndarray],
+    dimensions: list[int],
+    members: list[np.ndarray],
+    d: int,
+) -> np.ndarray:
+    """The vertices of a group's cells in ``d`` dimensions, once each, where elements use them."""
+    found = np.sort(renumber[_gather(corners, dimensions, members, d)], axis=1)
+    kept: np.ndarray = np.unique(found[(found >= 0).all(axis=1)], axis=0)
+    return kept
+
+
 def _numbers(
     dimensions: list[int], corners: list[np.ndarray], members: list[np.ndarray], d: int
 ) -> np.ndarray:
@@ -843,7 +867,14 @@ def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
         group["middles"] = mesh.middles
     if mesh.axisymmetric:
         group.attrs["axisymmetric"] = True
-    for kind, named in (("subdomains", mesh.subdomains), ("boundaries", mesh.boundaries)):
+    if mesh.scheme is not None:
+        group.attrs["scheme"] = mesh.scheme
+    kinds = {
+        "subdomains": mesh.subdomains,
+        "boundaries": mesh.boundaries,
+        "supports": mesh.supports,
+    }
+    for kind, named in kinds.items():
         inner = group.create_group(kind)
         # Links would split a name at its slashes.
         inner.attrs["names"] = list(named)
@@ -858,7 +889,8 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
             str(name): group[f"{kind}/{number}"][()]
             for number, name in enumerate(group[kind].attrs["names"])
         }
-        for kind in ("subdomains", "boundaries")
+        for kind in ("subdomains", "boundaries", "supports")
+        if kind in group
     }
     middles = group["middles"][()] if "middles" in group else None
     return Mesh(
@@ -868,6 +900,7 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
         element=group.attrs["element"],
         middles=middles,
         axisymmetric=bool(group.attrs.get("axisymmetric", False)),
+        scheme=group.attrs.get("scheme"),
     )
 
 

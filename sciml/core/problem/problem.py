@@ -148,6 +148,13 @@ class Problem:
         stated = {side: self._stated(side, given) for side, given in self.boundary.items()}
         object.__setattr__(self, "boundary", stated)
         if self.domain is not None:
+            for side, condition in stated.items():
+                if condition.where is not None:
+                    raise InputError(
+                        "where: is for the boundary of a mesh; on a grid the data may be "
+                        "where(y > 0.5, a, b)",
+                        f"problem.boundary.{side}.where",
+                    )
             object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
             _check_sides(self.domain, self.boundary)
         unknown = [name for name, p in self.parameters.items() if isinstance(p, Unknown)]
@@ -304,10 +311,9 @@ class Problem:
             )
         given = dict(sources)
         for key, condition in self.conditions:
-            if condition.robin is not None:
-                given[f"{key}.g"] = condition.robin.g
-            elif not (condition.periodic or condition.absorbing):
-                given |= dict((place, datum) for datum, place in data_of(condition, key))
+            data = {place: datum for datum, place in data_of(condition, key)}
+            # What stands before u drives nothing.
+            given |= {k: datum for k, datum in data.items() if not k.startswith(f"{key}.alpha")}
         for key, datum in given.items():
             parts = datum if isinstance(datum, (list, tuple)) else (datum,)
             if any(part is not None and not _is_zero(part) for part in parts):

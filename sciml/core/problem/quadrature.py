@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -150,6 +150,21 @@ def on_facets(mesh: Mesh, facets: np.ndarray, degree: int) -> Quadrature:
     return _facets(mesh, facets, tables(_facet(mesh), degree))
 
 
+def on_support(mesh: Mesh, name: str, degree: int) -> Quadrature:
+    """A support of the mesh: single points, of weight 1, or edges in space."""
+    nodes = mesh.support_nodes(name)
+    index = torch.from_numpy(nodes.astype(np.int64))
+    if nodes.shape[1] == 1:
+        place = at_nodes(mesh, nodes[:, 0])
+        return replace(place, around=_around(mesh, place.points))
+    import skfem
+
+    element = skfem.ElementLineP2() if nodes.shape[1] == 3 else skfem.ElementLineP1()
+    entries = tables(element, degree)
+    x, J = _bent(mesh.nodes[nodes], *basis_at(element, entries.points.numpy().T))
+    return Quadrature(entries, index, J[..., 0].norm(dim=-1), x)
+
+
 def at_facet_nodes(mesh: Mesh, facets: np.ndarray) -> Quadrature:
     """Numbered facets with their own nodes for points, in the order of ``nodes``, and weights 1."""
     if mesh.dimension == 1:
@@ -253,6 +268,14 @@ def mass(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
     return _product((c * part.measure), table)
 
 
+def tensor_mass(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
+    """int (c psi_j) . psi_i of vectors, (*batch, k, N, d, N, d), for c (*batch, k, Q, d, d)."""
+    entries = part.tables
+    table = torch.einsum("qi,qj->qij", entries.values, entries.values)
+    weighted = c * part.measure[..., None, None]
+    return torch.einsum("...kqab,qij->...kiajb", weighted, table)
+
+
 def stiffness(part: Quadrature, K: torch.Tensor) -> torch.Tensor:
     """int (K grad phi_j) . grad phi_i: (*batch, k, N, N).
 
@@ -298,6 +321,55 @@ def gradients(part: Quadrature, c: torch.Tensor) -> torch.Tensor:
         done.append((slope * weighted[..., span, :, None]).mT @ slope)
     whole: torch.Tensor = torch.cat(done, dim=-3).unflatten(-1, (count, d))
     found: torch.Tensor = whole.unflatten(-3, (count, d))
+    return found
+
+
+def along(part: Quadrature, b: torch.Tensor) -> torch.Tensor:
+    """b . grad phi_i for b (*batch, k, Q, d): (*batch, k, Q, N)."""
+    return torch.einsum("...kql,qil->...kqi", pulled_back(part, b), part.tables.slopes)
+
+
+def slope_of(part: Quadrature) -> torch.Tensor:
+    """grad phi_i at the quadrature points of elements, (k, Q, N, d)."""
+    assert part.inverse is not None
+    return part.tables.slopes @ part.inverse.expand(-1, len(part.tables.points), -1, -1)
+
+
+def corner_tables(mesh: Mesh, given: Tables) -> Tables:
+    """The basis functions of the first degree at the same points of the reference element."""
+    values, slopes = basis_at(reference(mesh, 1), given.points.numpy().T)
+    basis = torch.from_numpy(values.copy()), torch.from_numpy(slopes.copy())
+    return Tables(given.points, given.weights, *basis)
+
+
+def divergence(mesh: Mesh, part: Quadrature, flux: torch.Tensor) -> torch.Tensor:
+    """div q at the quadrature points of elements, (*batch, k, Q), of q (*batch, k, Q, d) there.
+
+    Of the polynomial through these points, on the reference element; exact where q is one.
+    """
+    assert part.inverse is not None
+    X = part.tables.points.numpy()
+    most = round(len(X) ** (1 / X.shape[1])) if not mesh.kind.simplex else len(X)
+    powers = [p for p in np.ndindex(*(4,) * X.shape[1]) if max(p) < most]
+    if mesh.kind.simplex:
+        count = next(n for n in (3, 2, 1) if math.comb(n + X.shape[1], n) <= len(X))
+        powers = [p for p in powers if sum(p) <= count]
+    terms = np.stack([np.prod(X ** np.array(p), axis=1) for p in powers], axis=1)
+    fit = np.linalg.pinv(terms)
+    slopes_of = []
+    for axis in range(X.shape[1]):
+        lower = [tuple(n - (a == axis) for a, n in enumerate(p)) for p in powers]
+        rows = [
+            p[axis] * np.prod(X ** np.maximum(np.array(q), 0), axis=1)
+            for p, q in zip(powers, lower, strict=True)
+        ]
+        slopes_of.append(np.stack(rows, axis=1) @ fit)
+    table = torch.from_numpy(np.stack(slopes_of))
+    found: torch.Tensor = torch.einsum(
+        "lqp,kqla,...kpa->...kq", table, part.inverse.expand(-1, len(X), -1, -1), flux
+    )
+    if part.around is not None:
+        found = found + flux[..., 0] / part.points[0]
     return found
 
 

@@ -63,6 +63,13 @@ class Regions:
 
 
 @dataclass(frozen=True)
+class Normal:
+    """Of a vector on a boundary the component along the outward normal alone."""
+
+    normal: Any
+
+
+@dataclass(frozen=True)
 class Unknown:
     """A parameter that is to be found, from this first guess, such that observations are met.
 
@@ -182,6 +189,8 @@ def compile(
         raise InputError(
             "regions are the named parts of a mesh; elsewhere write where(condition, a, b)", key
         )
+    if isinstance(coefficient, Normal):
+        raise InputError("normal: is for the sides of an elastic body on a mesh", key)
     if is_array(coefficient):
         return _array(coefficient, context, key)
     if callable(coefficient):
@@ -217,6 +226,8 @@ def free_names(coefficient: Any, parameters: Mapping[str, Any] | None = None) ->
     """
     if isinstance(coefficient, Regions):
         coefficient = tuple(coefficient.regions.values())
+    if isinstance(coefficient, Normal):
+        return free_names(coefficient.normal, parameters)
     if isinstance(coefficient, (list, tuple)):
         return frozenset().union(*(free_names(entry, parameters) for entry in coefficient))
     if isinstance(coefficient, Table):

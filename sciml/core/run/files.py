@@ -474,14 +474,19 @@ def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.nda
 def _mesh_arrays(
     solution: Solution, mesh: Mesh, fields: Mapping[str, torch.Tensor]
 ) -> dict[str, np.ndarray]:
-    """Arrays by name; a displacement is a vector of three components, as ParaView wants it."""
-    count = len(solution.fields)
-    values = _array(solution.value).reshape(-1, *((count,) if count > 1 else ()), *mesh.shape)
-    if count > 1:
-        values = np.pad(values, ((0, 0), (0, 3 - count), (0, 0)))
-    labels, own = solution.labels, "displacement"
-    own = named(labels, "u") if count == 1 else named(labels, own, *solution.fields)
-    found = {own: values}
+    """Arrays by name; vectors have three components, as ParaView wants them."""
+    names, labels, found = solution.fields, solution.labels, {}
+    values = _array(solution.value).reshape(-1, len(names), *mesh.shape)
+    vectors = {} if solution.problem is None else solution.problem.equation.vectors(mesh.dimension)
+    for what, components in vectors.items():
+        if set(components) <= set(names):
+            rows = values[:, [names.index(name) for name in components]]
+            padded = np.pad(rows, ((0, 0), (0, 3 - len(components)), (0, 0)))
+            found[named(labels, what, *components)] = padded
+    in_vectors = {name for components in vectors.values() for name in components}
+    for k, name in enumerate(names):
+        if name not in in_vectors:
+            found[named(labels, name)] = values[:, k]
     found |= {named(labels, k): _array(v).reshape(-1, v.shape[-1]) for k, v in fields.items()}
     arrays: dict[str, np.ndarray] = {}
     for name, samples in found.items():

@@ -26,18 +26,23 @@ from sciml.core.problem.quadrature import (
     at_facet_nodes,
     at_nodes,
     on_facets,
+    on_support,
     whole,
 )
 from sciml.core.run.status import Doubt
-from sciml.discretization.elements.data import MeshData
+from sciml.discretization.elements.data import MeshData, evaluate
 
 
 @dataclass(frozen=True)
 class Side:
-    """A named boundary with its condition: its facets to integrate over, its nodes to fix."""
+    """A named boundary with its condition: its facets to integrate over, its nodes to fix.
+
+    ``numbers``: those of its facets.
+    """
 
     name: str
     condition: Condition
+    numbers: np.ndarray
     facets: Quadrature
     nodes: Quadrature
 
@@ -63,8 +68,8 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     """One per named part; InputError for names that do not match the mesh's, or that overlap."""
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
-    numbers = mesh.facets
-    _check_names(problem.boundary, numbers, outer)
+    numbers = _parts_of_sides(problem, data)
+    _check_names(problem.boundary, mesh, numbers, outer)
     seen: dict[int, str] = {}
     found = []
     for name, condition in problem.boundary.items():
@@ -73,10 +78,11 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
             raise InputError(
                 f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
             )
-        if condition.kind != "dirichlet" and not np.isin(numbers[name], outer).all():
-            raise InputError(
-                f"'{name}' lies inside the mesh: only dirichlet can be given there", key
-            )
+        if name in mesh.supports:
+            facets = on_support(mesh, name, 2 * mesh.degree + 1)
+            place = at_nodes(mesh, np.unique(facets.nodes.numpy()))
+            found.append(Side(name, condition, np.empty(0, dtype=np.int64), facets, place))
+            continue
         for other in {seen[n] for n in numbers[name].tolist() if n in seen}:
             raise InputError(f"'{name}' and '{other}' share facets; give each facet once", key)
         seen |= dict.fromkeys(numbers[name].tolist(), name)
@@ -84,12 +90,52 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
         nodes = np.unique(facets.nodes.numpy())
         around = at_facet_nodes(mesh, numbers[name])
         faced = replace(at_nodes(mesh, nodes), normal=_at_nodes(around, nodes))
-        inner = not np.isin(numbers[name], outer).all()
-        found.append(Side(name, condition, facets, at_nodes(mesh, nodes) if inner else faced))
+        if not np.isin(numbers[name], outer).all():
+            # Within the mesh there is no outward normal: what is given there is a source.
+            facets, faced = replace(facets, normal={}), at_nodes(mesh, nodes)
+        found.append(Side(name, condition, numbers[name], facets, faced))
     bare = len(np.setdiff1d(outer, np.concatenate([*numbers.values(), []])))
     if bare:
         data.notes.append(f"{bare} boundary facets have no name: neumann 0 holds there")
     return found
+
+
+def facets_of(problem: Problem, data: MeshData, name: str, key: str) -> np.ndarray:
+    """The facets of a boundary by its name, which may be that of a condition with ``where``."""
+    known = _parts_of_sides(problem, data)
+    if name in data.mesh.supports and name in problem.boundary:
+        return np.empty(0, dtype=np.int64)
+    if name not in known:
+        tail = did_you_mean(name, known)
+        raise InputError(
+            f"the mesh has no boundary '{name}'; it has {', '.join(sorted(known))}"
+            + (tail if "did you mean" in tail else ""),
+            key,
+        )
+    return known[name]
+
+
+def _parts_of_sides(problem: Problem, data: MeshData) -> dict[str, np.ndarray]:
+    """The mesh's named boundaries, less what conditions with ``where`` take, and these parts."""
+    mesh, found = data.mesh, dict(data.mesh.facets)
+    parts = {name: c.where for name, c in problem.boundary.items() if c.where is not None}
+    taken: dict[str, np.ndarray] = {}
+    for name, text in parts.items():
+        key = f"problem.boundary.{name}.where"
+        if name in mesh.supports:
+            raise InputError(f"where: is for facets; '{name}' is of points or lines", key)
+        among = mesh.facets.get(name, mesh.topology.boundary_facets())
+        middle = mesh.points[mesh.topology.facets[:, among]].mean(axis=0)
+        columns = tuple(torch.from_numpy(axis.copy())[:, None] for axis in middle.T)
+        place = replace(at_nodes(mesh, np.empty(0, dtype=np.int64)), points=columns)
+        inside = evaluate(f"where({text}, 1, 0)", place, data, key).expand(len(among), 1)[:, 0] > 0
+        taken[name] = among[inside.numpy()]
+        if not len(taken[name]):
+            raise InputError(f"no facet has its middle where {text}", key)
+    for name, numbers in found.items() if taken else ():
+        others = [facets for part, facets in taken.items() if part != name]
+        found[name] = np.setdiff1d(numbers, np.concatenate([*others, np.empty(0, dtype=np.int64)]))
+    return {name: numbers for name, numbers in (found | taken).items() if len(numbers)}
 
 
 def _at_nodes(facets: Quadrature, nodes: np.ndarray) -> dict[str, torch.Tensor]:
@@ -107,9 +153,20 @@ def _at_nodes(facets: Quadrature, nodes: np.ndarray) -> dict[str, torch.Tensor]:
 
 
 def _check_names(
-    given: Mapping[str, Condition], known: Mapping[str, np.ndarray], outer: np.ndarray
+    given: Mapping[str, Condition],
+    mesh: Mesh,
+    known: Mapping[str, np.ndarray],
+    outer: np.ndarray,
 ) -> None:
+    named = mesh.facets
     for name in given:
+        if name in mesh.supports:
+            continue
+        if name in named and name not in known:
+            raise InputError(
+                f"nothing is left of '{name}': conditions with where: take all of it",
+                f"problem.boundary.{name}",
+            )
         if name not in known:
             guess = did_you_mean(name, known)
             raise InputError(
@@ -118,8 +175,10 @@ def _check_names(
                 f"problem.boundary.{name}",
             )
     # A facet of several groups needs one condition, not one for each of them.
-    bare = np.setdiff1d(outer, np.concatenate([*(known[name] for name in given), []]))
-    missing = [n for n, f in known.items() if n not in given and np.isin(f, bare).any()]
+    covered = [known[name] for name in given if name in known]
+    bare = np.setdiff1d(outer, np.concatenate([*covered, []]))
+    left = [n for n, f in named.items() if np.isin(f, bare).any()]
+    missing = [f"the rest of {n}" if n in given else n for n in left]
     if missing:
         raise InputError(
             f"no boundary condition on {', '.join(sorted(missing))}; give each boundary of the "

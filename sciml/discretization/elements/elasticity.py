@@ -1,7 +1,9 @@
 """Linear elasticity on a mesh, by finite elements (P1 or P2 for every component).
 
-    sigma(u) = lambda (div u) 1 + 2 mu eps(u),    eps(u) = (grad u + grad u^T) / 2,
-    int sigma(u) : eps(v) = int force . v + int_neumann traction . v,
+    sigma(u) = lambda (div u) 1 + 2 mu eps(u) - (3 lambda + 2 mu) e 1,
+    eps(u) = (grad u + grad u^T) / 2,    e the thermal strain,
+    int sigma(u) : eps(v) + int_robin (alpha u) . v
+        = int force . v + int_neumann traction . v + int_robin g . v,
 
 with lambda = E nu / ((1 + nu)(1 - 2 nu)), mu = E / (2 (1 + nu)), and for plane stress lambda =
 E nu / (1 - nu^2) (Braess 2007, chapter VI). On an axisymmetric mesh x = r, y = z, the third axis is
@@ -28,7 +30,17 @@ from sciml.core.problem.dispatch import discretises, estimates_memory, stores
 from sciml.core.problem.equation import Elasticity
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, gradients, hoops, load, slopes, whole
+from sciml.core.problem.quadrature import (
+    Quadrature,
+    gradients,
+    hoops,
+    load,
+    slope_of,
+    slopes,
+    tensor_mass,
+    whole,
+)
+from sciml.core.problem.reader import Normal
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import (
@@ -64,8 +76,8 @@ def elasticity_system(
     parts = assembled(problem, mesh)
     # Of a body of revolution only the shift along its axis strains nothing.
     free = parts.motions[:, 1:2] if mesh.axisymmetric else parts.motions
-    _check_held(mesh, parts.fixed, free)
-    b = _loads(problem.equation_as(Elasticity), parts.boundary, parts.cells, parts.data)
+    _check_held(mesh, parts.fixed, parts.springs, free)
+    b = _loads(problem, parts.boundary, parts.cells, parts.data)
     A, right = parts.eliminated(b)
     embedding = Embedding(parts.fixed, (mesh.dimension, mesh.shape[0]))
     fields = problem.equation.fields(mesh.dimension)
@@ -77,7 +89,8 @@ class Assembly:
     """The stiffness of a body before elimination.
 
     ``ids``: its pattern, the data its entries' numbers; ``values`` (*batch, entries); ``motions``:
-    (nodes d, 3 or 6) rigid ones.
+    (nodes d, 3 or 6) rigid ones. ``springs``: facets with alpha there, (*batch, k, Q, d, d);
+    ``definite``: whether none of them pushes.
     """
 
     data: MeshData
@@ -87,6 +100,8 @@ class Assembly:
     values: torch.Tensor
     fixed: Fixed
     motions: np.ndarray
+    springs: list[tuple[Quadrature, torch.Tensor]]
+    definite: bool
 
     def eliminated(self, b: torch.Tensor) -> tuple[PatternMatrix, torch.Tensor]:
         """The matrix on the free unknowns, and what is left of b (*batch, nodes d) there."""
@@ -99,7 +114,7 @@ class Assembly:
                 columns,
                 entries,
                 symmetric=True,
-                definite=True,
+                definite=self.definite,
                 near_nullspace=self.motions[~self.fixed.mask],
                 block=block,
             ),
@@ -120,9 +135,9 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
     for side in boundary:
-        if side.condition.kind not in ("dirichlet", "neumann"):
+        if side.condition.kind not in ("dirichlet", "neumann", "robin"):
             raise InputError(
-                "an elastic body's boundary takes dirichlet or neumann",
+                "an elastic body's boundary takes dirichlet, neumann or robin",
                 f"problem.boundary.{side.name}",
             )
     data.notes.extend(straightened(mesh))
@@ -135,8 +150,14 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     values = scatter(
         _local(cells, first, second), _block_entries(places, cells, d), places.ids.nnz * d * d
     )
-    fixed = _fixed(boundary, data)
-    return Assembly(data, boundary, cells, ids, values, fixed, rigid_motions(mesh))
+    fixed, definite = _fixed(boundary, data), True
+    springs = [(s.facets, _springs(s, data)) for s in boundary if s.condition.robin is not None]
+    for part, alpha in springs:
+        local = tensor_mass(part, alpha)
+        values = values + scatter(local, _block_entries(places, part, d), values.shape[-1])
+        definite &= bool((alpha.diagonal(dim1=-2, dim2=-1) >= 0).all())
+    motions = rigid_motions(mesh)
+    return Assembly(data, boundary, cells, ids, values, fixed, motions, springs, definite)
 
 
 def _stiff(mesh: Mesh, first: torch.Tensor, second: torch.Tensor) -> str:
@@ -191,14 +212,22 @@ def stress_at(
             sigma[..., 2, 2] = first * trace
         if part.around is not None:
             sigma[..., 2, 2] = first * trace + 2 * second * hoop
+    heated = _thermal_stress(equation, part, data)
+    if heated is not None:
+        thin = d == 2 and equation.plane == "stress"
+        axes = torch.tensor([1.0, 1.0, 0.0 if thin else 1.0], dtype=torch.float64)
+        sigma = sigma - heated[..., None, None] * torch.diag(axes)
     return sigma
 
 
 @stores(Elasticity, Mesh)
 def strain_energy(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Tensor:
-    """int sigma : eps / 2 of displacements (*batch, d, nodes)."""
+    """int sigma : (eps - thermal strain) / 2 of displacements (*batch, d, nodes)."""
     part, data = whole(mesh, 2 * mesh.degree), mesh_data(problem, mesh)
     sigma, strain = (at(problem, part, data, value) for at in (stress_at, strain_at))
+    given = problem.equation_as(Elasticity).thermal_strain
+    free = evaluate(given, part, data, f"{_KEY}.thermal_strain")
+    strain = strain - free[..., None, None] * torch.eye(3, dtype=torch.float64)
     return (part.measure * (sigma * strain).sum((-2, -1)) / 2).sum((-2, -1))
 
 
@@ -219,7 +248,8 @@ def strain_at(
     if equation.plane == "stress":
         first, second = lame(equation, part, data)
         trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
-        whole_strain[..., 2, 2] = -first / (2 * second) * trace
+        free = evaluate(equation.thermal_strain, part, data, f"{_KEY}.thermal_strain")
+        whole_strain[..., 2, 2] = -first / (2 * second) * trace + (1 + first / second) * free
     return whole_strain
 
 
@@ -336,25 +366,83 @@ def _block_entries(places: Pattern, cells: Quadrature, d: int) -> torch.Tensor:
 
 
 def _loads(
-    equation: Elasticity, boundary: list[Side], cells: Quadrature, data: MeshData
+    problem: Problem, boundary: list[Side], cells: Quadrature, data: MeshData
 ) -> torch.Tensor:
-    """The body force and the tractions, (*batch, nodes d)."""
-    d, count = data.mesh.dimension, data.mesh.shape[0]
+    """The body force, what heating does, and the tractions, (*batch, nodes d)."""
+    equation, d, count = problem.equation_as(Elasticity), data.mesh.dimension, data.mesh.shape[0]
     force = equation.force if equation.force is not None else (0.0,) * d
-    parts = [(cells, force, f"{_KEY}.force")]
+    parts = [(cells, at_points(force, cells, data, f"{_KEY}.force"))]
     for side in boundary:
-        if side.condition.neumann is not None:
-            given = side.condition.neumann
-            parts.append((side.facets, (0.0,) * d if given == 0 else given, side.key))
+        if side.condition.kind != "dirichlet":
+            parts.append((side.facets, traction(side, data)))
     total = torch.zeros(d, count, dtype=torch.float64)
-    for part, given, key in parts:
-        entries = _components(given, d, key)
-        rows = [
-            scatter(load(part, evaluate(v, part, data, f"{key}.{a}")), part.nodes, count)
-            for a, v in enumerate(entries)
-        ]
-        total = total + torch.stack(list(torch.broadcast_tensors(*rows)), dim=-2)
+    for part, given in parts:
+        rows = [scatter(load(part, given[..., a]), part.nodes, count) for a in range(d)]
+        total = total + torch.stack(rows, dim=-2)
+    heated = _thermal_stress(equation, cells, data)
+    if heated is not None:
+        weighted = heated * cells.measure
+        local = torch.einsum("...kq,kqia->...aki", weighted, slope_of(cells))
+        if cells.around is not None:
+            ring = (weighted / cells.points[0]) @ cells.tables.values
+            local = local + torch.stack([ring, torch.zeros_like(ring)], dim=-3)
+        total = total + scatter(local, cells.nodes, count)
     return total.mT.flatten(-2)
+
+
+def at_points(given: Any, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:
+    """A vector at a part's points, (*batch, k, Q, d): 0, a list, or its normal component alone."""
+    d = data.mesh.dimension
+    if isinstance(given, Normal):
+        if not part.normal:
+            raise InputError("the outward normal is known on the outer boundary only", key)
+        size = evaluate(given.normal, part, data, f"{key}.normal")
+        rows = [size * n for n in part.normal.values()]
+    else:
+        zero = isinstance(given, (int, float)) and given == 0
+        entries = _components((0.0,) * d if zero else given, d, key)
+        rows = [evaluate(v, part, data, f"{key}.{a}") for a, v in enumerate(entries)]
+    shape = torch.broadcast_shapes(*(row.shape for row in rows), part.points[0].shape)
+    return torch.stack([row.expand(shape) for row in rows], -1)
+
+
+def traction(side: Side, data: MeshData, value: torch.Tensor | None = None) -> torch.Tensor:
+    """What acts on a side, (*batch, k, Q, d): g - alpha u of displacements (*batch, d, nodes).
+
+    Without them, g alone.
+    """
+    robin, part = side.condition.robin, side.facets
+    if robin is None:
+        return at_points(side.condition.neumann, part, data, side.key)
+    given = at_points(robin.g, part, data, f"{side.key}.g")
+    if value is None:
+        return given
+    moved = torch.stack([part.at_points(u) for u in value.unbind(-2)], -1)
+    return given - (_springs(side, data) @ moved[..., None])[..., 0]
+
+
+def _springs(side: Side, data: MeshData) -> torch.Tensor:
+    """alpha of a bed of springs as a tensor, (*batch, k, Q, d, d)."""
+    assert side.condition.robin is not None
+    alpha, key, part = side.condition.robin.alpha, f"{side.key}.alpha", side.facets
+    if isinstance(alpha, Normal):
+        size = evaluate(alpha.normal, part, data, f"{key}.normal")
+        normal = torch.stack(list(part.normal.values()), -1)
+        return size[..., None, None] * normal[..., :, None] * normal[..., None, :]
+    d = data.mesh.dimension
+    entries = alpha if isinstance(alpha, (list, tuple)) else (alpha,) * d
+    return torch.diag_embed(at_points(entries, part, data, key))
+
+
+def _thermal_stress(equation: Elasticity, part: Quadrature, data: MeshData) -> torch.Tensor | None:
+    """The stress that heating gives where nothing may move, (*batch, k, Q); None where none is."""
+    given = equation.thermal_strain
+    if isinstance(given, (int, float)) and given == 0:
+        return None
+    first, second = lame(equation, part, data)
+    axes = 2 if equation.plane == "stress" and len(part.points) == 2 else 3
+    free = evaluate(given, part, data, f"{_KEY}.thermal_strain")
+    return (axes * first + 2 * second) * free
 
 
 def _components(given: Any, d: int, key: str) -> tuple[Any, ...]:
@@ -400,13 +488,26 @@ def _in_blocks(mask: np.ndarray, data: MeshData) -> bool:
     return bool((held.all(axis=1) == held.any(axis=1)).all())
 
 
-def _check_held(mesh: Mesh, fixed: Fixed, motions: np.ndarray) -> None:
+def _check_held(
+    mesh: Mesh,
+    fixed: Fixed,
+    springs: list[tuple[Quadrature, torch.Tensor]],
+    motions: np.ndarray,
+) -> None:
     """Raise InputError where a part of the mesh can move as a rigid body."""
-    d = mesh.dimension
-    part = np.repeat(parts_of(mesh), d)
+    d, part = mesh.dimension, parts_of(mesh)
+    rows, owners = [motions[fixed.mask]], [np.repeat(part, d)[fixed.mask]]
+    by_node = torch.from_numpy(motions.reshape(len(part), d, -1))
+    for facets, alpha in springs:
+        size = alpha.detach().abs().flatten(0, -5).amax(0) if alpha.ndim > 4 else alpha.detach()
+        moved = torch.einsum("qi,kiam->kqam", facets.tables.values, by_node[facets.nodes])
+        pull = (size / size.abs().max().clamp(min=torch.finfo(torch.float64).tiny)) @ moved
+        rows.append(pull.flatten(0, 2).numpy())
+        owners.append(np.repeat(part[facets.nodes[:, 0].numpy()], pull[0].shape[:2].numel()))
+    stopped, owner = np.concatenate(rows), np.concatenate(owners)
     for number in range(part.max() + 1):
-        held = fixed.mask & (part == number)
-        rank = np.linalg.matrix_rank(motions[held], tol=1e-9) if held.any() else 0
+        own = stopped[owner == number]
+        rank = np.linalg.matrix_rank(own, tol=1e-9) if len(own) else 0
         if rank < motions.shape[1]:
             raise InputError(
                 f"the body is free to move: the dirichlet conditions stop {rank} of its "

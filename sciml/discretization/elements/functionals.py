@@ -22,7 +22,14 @@ import torch
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import measures
-from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
+from sciml.core.problem.equation import (
+    Elasticity,
+    Equation,
+    Hyperelasticity,
+    NavierStokes,
+    Stokes,
+    System,
+)
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.problem import Problem
@@ -37,32 +44,36 @@ from sciml.core.problem.quadrature import (
 from sciml.core.problem.reader import NO_TIME, NORMAL, Compiled, Context, compile, state_names
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements import recovery
-from sciml.discretization.elements.boundary import Side, scatter, sides
-from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.elasticity import STRESSES, nodal_stress, stress_at, stresses
+from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
+from sciml.discretization.elements.data import evaluate, mesh_data
+from sciml.discretization.elements.elasticity import (
+    STRESSES,
+    at_points,
+    nodal_stress,
+    stress_at,
+    stresses,
+    traction,
+)
 from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.scalar import streamline
 
 _KEY = "problem.equation"
 
 
 @measures(Equation, Mesh)
 @measures(System, Mesh)
-def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
-    """How quantities are measured; raises InputError for one that means nothing here."""
-    return partial(_of_scalar, problem, mesh, Shared(problem, mesh))
-
-
 @measures(NavierStokes, Mesh)
 @measures(Stokes, Mesh)
-def measures_of_flow(problem: Problem, mesh: Mesh) -> Prepare:
-    """The same of a flow, which pushes what it passes."""
-    return partial(_of_flow, problem, mesh, Shared(problem, mesh))
+@measures(Hyperelasticity, Mesh)
+def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
+    """How quantities are measured; raises InputError for one that means nothing here."""
+    return partial(_of_form, problem, mesh, Shared(problem, mesh))
 
 
 @measures(Elasticity, Mesh)
 def measures_of_solid(problem: Problem, mesh: Mesh) -> Prepare:
     """The same of an elastic body, which has stresses and forces."""
-    return partial(_of_solid, problem, mesh)
+    return partial(_of_solid, problem, mesh, Shared(problem, mesh))
 
 
 class Shared:
@@ -77,37 +88,39 @@ class Shared:
         return Galerkin(self.problem, self.mesh)
 
 
-def _of_scalar(
-    problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str
-) -> Measure:
+def _of_form(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str) -> Measure:
     if quantity.force is not None:
-        raise InputError("a force is of an elastic body; write flux: u", f"{key}.force")
+        return _pushed(shared, quantity.force, quantity.on or "", key)
     if quantity.flux is None:
         return _pointwise(problem, mesh, quantity, key, ())
     made = shared.form
-    if quantity.flux not in made.names:
+    carried = [b.name for b in made.balances if not b.pushes and not b.floating]
+    if quantity.flux not in carried:
+        known = f"there is {', '.join(carried)}" if carried else "there is none"
         raise InputError(
-            f"there is no field '{quantity.flux}'; there is {', '.join(made.names)}", f"{key}.flux"
+            f"there is no field '{quantity.flux}' that flows; {known}; what a flow carries through "
+            "a side is {integral: u*nx + v*ny, on: side}",
+            f"{key}.flux",
         )
-    _named(mesh, quantity.on or "", f"{key}.on")
-    leaving = leaves(made, quantity.on or "", quantity.flux)
+    facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+    leaving = leaves(made, quantity.on or "", quantity.flux, _stabilised(problem, mesh))
     return lambda value, t: Measurement(leaving(value, made.instant(t)))
 
 
-def _of_flow(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str) -> Measure:
-    if quantity.flux is not None:
-        raise InputError(
-            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
-        )
-    if quantity.force is None:
-        return _pointwise(problem, mesh, quantity, key, ())
-    if len(quantity.force) != mesh.dimension:
-        raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
-    _named(mesh, quantity.on or "", f"{key}.on")
+def _pushed(shared: Shared, direction: tuple[float, ...], on: str, key: str) -> Measure:
+    """A direction times the force: of a flow on a part, on a solid at a part."""
     made = shared.form
+    pushing = [b for b in made.balances if b.pushes]
+    if not pushing:
+        raise InputError(
+            "a force is of a flow, or of a solid; of other fields write flux: u", f"{key}.force"
+        )
+    if len(direction) != len(pushing):
+        raise InputError(f"a direction here has {len(pushing)} components", f"{key}.force")
+    facets_of(made.problem, made.data, on, f"{key}.on")
     parts = [
-        (share, leaves(made, quantity.on or "", name))
-        for share, name in zip(quantity.force, made.names, strict=False)
+        (share * balance.pushes, leaves(made, on, balance.name))
+        for share, balance in zip(direction, pushing, strict=True)
     ]
 
     def pushed(value: torch.Tensor, t: float | None) -> Measurement:
@@ -119,8 +132,28 @@ def _of_flow(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, k
     return pushed
 
 
-def leaves(made: Galerkin, on: str, name: str) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """How much of a field leaves through a part, -int n . F, of a value and its time."""
+def _stabilised(problem: Problem, mesh: Mesh) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What SUPG adds to the rest of the weak form, (*batch, nodes), of a value."""
+    if not problem.linear or problem.equation.coefficient_form is not problem.equation:
+        return None
+    form, data, cells = problem.form, mesh_data(problem, mesh), whole(mesh, 2 * mesh.degree)
+    stream = streamline(form, cells, data)
+    if stream is None:
+        return None
+    f = evaluate(form.f, cells, data, f"{_KEY}.f")
+    return lambda value: scatter(stream.residual(value, cells, f), cells.nodes, mesh.shape[0])
+
+
+def leaves(
+    made: Galerkin,
+    on: str,
+    name: str,
+    added: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> Callable[[torch.Tensor, float], torch.Tensor]:
+    """How much of a field leaves through a part, -int n . F, of a value and its time.
+
+    ``added``: what was solved beside the weak form.
+    """
     own = next(side for side in made.sides if side.name == on)
     given = [side for side in made.sides if made.stated[name, side.name].value is not None]
     if own not in given:
@@ -129,6 +162,7 @@ def leaves(made: Galerkin, on: str, name: str) -> Callable[[torch.Tensor, float]
 
     def leaving(value: torch.Tensor, t: float) -> torch.Tensor:
         left = made.rest(value, t).unflatten(-1, (-1, n))[..., j]
+        left = left if added is None else left + added(value)
         total: torch.Tensor = -(left * share).sum(-1)
         return total
 
@@ -140,13 +174,17 @@ def _known(found: torch.Tensor | None) -> torch.Tensor:
     return found
 
 
-def _of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
+def _of_solid(
+    problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str
+) -> Measure:
     if quantity.flux is not None:
         raise InputError("of an elastic body write force: [1, 0], a direction", f"{key}.flux")
     if quantity.force is not None:
         if len(quantity.force) != mesh.dimension:
             raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
-        _named(mesh, quantity.on or "", f"{key}.on")
+        facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+        if problem.time is not None:
+            return _pushed(shared, quantity.force, quantity.on or "", key)
         return lambda value, t: _force(problem, mesh, quantity, value)
     return _pointwise(problem, mesh, quantity, key, STRESSES)
 
@@ -163,7 +201,7 @@ def _pointwise(
     )
     if quantity.at is not None:
         return _at(problem, mesh, quantity, read, key)
-    part = _part(mesh, quantity, key)
+    part = _part(problem, mesh, quantity, key)
     if quantity.kind in ("max", "min"):
         return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value, t)
 
@@ -175,22 +213,12 @@ def _pointwise(
     return integrated
 
 
-def _named(mesh: Mesh, name: str, key: str) -> np.ndarray:
-    if name not in mesh.facets:
-        tail = did_you_mean(name, mesh.facets)
-        raise InputError(
-            f"the mesh has no boundary '{name}'; it has {', '.join(sorted(mesh.facets))}"
-            + (tail if "did you mean" in tail else ""),
-            key,
-        )
-    return mesh.facets[name]
-
-
-def _part(mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
+def _part(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
     """The facets of a boundary, the elements of a subdomain, or all of them."""
     degree = 2 * mesh.degree + 2
     if quantity.on is not None:
-        return on_facets(mesh, _named(mesh, quantity.on, f"{key}.on"), degree)
+        facets = facets_of(problem, mesh_data(problem, mesh), quantity.on, f"{key}.on")
+        return on_facets(mesh, facets, degree)
     cells = whole(mesh, degree)
     if quantity.region is None:
         return cells
@@ -391,7 +419,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
     parts = sides(problem, data)
     own = next(side for side in parts if side.name == quantity.on)
     tractions = {
-        side.name: _components(side.condition.neumann, side.facets, d, data, side.key)
+        side.name: traction(side, data, value)
         for side in parts
         if side.condition.kind != "dirichlet"
     }
@@ -400,7 +428,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
         return Measurement(total @ direction)
     cells = whole(mesh, 2 * mesh.degree)
     sigma = stress_at(problem, cells, data, value)
-    body = _components(equation.force, cells, d, data, f"{_KEY}.force")
+    body = at_points(equation.force or (0.0,) * d, cells, data, f"{_KEY}.force")
     total = torch.zeros((), dtype=torch.float64)
     share = _share(own, [side for side in parts if side.name not in tractions], mesh)
     for a in range(d):
@@ -414,11 +442,3 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
                 left = left - scatter(pull, side.facets.nodes, mesh.shape[0])
         total = total + direction[a] * (left * share).sum(-1)
     return Measurement(total)
-
-
-def _components(given: Any, part: Quadrature, d: int, data: MeshData, key: str) -> torch.Tensor:
-    """A vector's components at a part's points, (*batch, k, Q, d); nothing and 0 are no load."""
-    entries = given if isinstance(given, (list, tuple)) else (0.0,) * d
-    rows = [evaluate(v, part, data, f"{key}.{a}") for a, v in enumerate(entries)]
-    shape = part.points[0].shape
-    return torch.stack([row.expand(torch.broadcast_shapes(row.shape, shape)) for row in rows], -1)

@@ -68,7 +68,7 @@ def _recovered(
     where = torch.stack([p.flatten() for p in cells.points], -1).numpy()
     count = cells.points[0].shape[1]
     patches = _patches(mesh, count, own)
-    basis = _monomials(mesh.dimension, mesh.degree)
+    basis = _monomials(mesh)
     rows = np.repeat(np.arange(len(mesh.points)), np.diff(patches.indptr))
     offset = where[patches.indices] - mesh.points[rows]
     size = np.zeros(len(mesh.points))
@@ -108,8 +108,11 @@ def _recovered(
     return torch.cat(nodal, -1), here
 
 
-def _monomials(d: int, degree: int) -> np.ndarray:
-    """The powers of all monomials up to a degree, (k, d), the constant first."""
+def _monomials(mesh: Mesh) -> np.ndarray:
+    """The powers of the monomials of the elements' degree, (k, d), the constant first."""
+    d, degree = mesh.dimension, mesh.degree
+    if not mesh.kind.simplex:
+        return np.array(list(np.ndindex(*(degree + 1,) * d)))
     powers = [np.zeros(d, dtype=np.int64)]
     for total in range(1, degree + 1):
         for axes in combinations_with_replacement(range(d), total):
