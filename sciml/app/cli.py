@@ -250,6 +250,44 @@ def sweep(
         raise typer.Exit(NOT_SOLVED)
 
 
+@command("sciml modes configs/drum.yaml --count 12")
+def modes(
+    spec: SpecFile,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="How many, the lowest first; the spec's, or 6.")
+    ] = None,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the results go; runs/<spec>-modes by default.")
+    ] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Find the lowest eigenvalues of a spec's problem and their modes, each with bounds."""
+    from sciml.app.console import solving
+    from sciml.app.modes import describe, facts, find, table, write
+    from sciml.app.read import load_spec
+    from sciml.app.run import Setting
+    from sciml.core.disk import claimed
+
+    chosen, problem = Setting(device, seed=seed), load_spec(spec, set_ or ())
+    directory = as_folder(out or Path("runs") / f"{spec.stem}-modes")
+    typer.echo(describe(problem, count))
+    with claimed(directory, "finding modes in"):
+        with solving(problem) as watched:
+            found = find(problem, chosen, count, progress=watched)
+        summary, paths = write(found, problem, chosen, directory, set_ or ())
+    for note in summary["notes"]:
+        typer.echo(f"  {note}")
+    typer.echo(aligned(table(summary)))
+    print_facts(facts(summary))
+    for path in paths:
+        typer.echo(path)
+    if not found.status.success:
+        complain(str(found.status))
+        raise typer.Exit(NOT_SOLVED)
+
+
 @command("sciml report runs/cg runs/pinn --out comparison.html")
 def report(
     runs: Annotated[
@@ -330,6 +368,13 @@ def _print_record(found: Mapping[str, Any]) -> None:
     from sciml.app.report import facts
     from sciml.app.train import facts as training_facts
 
+    if found["format"] == record.MODES:
+        from sciml.app import modes
+
+        typer.echo(found["description"])
+        typer.echo(aligned(modes.table(found)))
+        print_facts(modes.facts(found))
+        return
     if found["format"] != record.RUN:
         print_facts(training_facts(found))
         return

@@ -39,7 +39,9 @@ from sciml.app.figures import (
     names_of_samples,
     normalise,
     outlines,
+    plot_field,
     plot_solution,
+    save,
     shown,
     symbol,
     triangles,
@@ -51,6 +53,7 @@ from sciml.core.problem.equation import COMPONENTS
 from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.run.derived import Derived
+from sciml.core.run.eigenmodes import Eigenmodes
 from sciml.core.run.labels import Label, unit_of
 from sciml.core.run.solution import Solution
 
@@ -204,6 +207,56 @@ def plot_deformed(solution: Solution, file: str | Path | None = None) -> Figure:
         stated = "displacements true to scale" if scale == 1 else f"displacements x {scale:g}"
         axes.set_title(f"{shown(of)}{stated}", fontsize=10)
     return labelled(figure, {**_symbols(solution, name, ()), **solution.labels}, file)
+
+
+# --- Modes ----------------------------------------------------------------------------------------
+
+
+def plot_modes(
+    modes: Eigenmodes, file: str | Path | None = None, title: str = "", unit: str = ""
+) -> Figure:
+    """The first modes side by side, of a batch those of its first sample.
+
+    Those of a body as it is deformed, by a twelfth of its size. ``unit``: of frequencies.
+    """
+    lead = modes.values.ndim - 1
+    first = (0,) * lead
+    numbers = modes.values if modes.frequencies is None else modes.frequencies
+    letter = r"\lambda" if modes.frequencies is None else "f"
+    called = [
+        f"${letter}_{{{k + 1}}}$ = {value:.5g}{f' {unit}' if unit else ''}"
+        for k, value in enumerate(numbers.detach()[first].tolist())
+    ]
+    fields, on = modes.fields[first], modes.on
+    if len(modes.names) == 1:
+        return plot_field(fields, on, modes.names[0], file, title, called)
+    assert isinstance(on, Mesh)
+    shapes = fields[:SAMPLES].double().numpy()
+    columns = min(len(shapes), 3)
+    rows = -(-len(shapes) // columns)
+    flat = on.dimension == 2
+    width, height = _size(on) if flat else (4.2, 3.8)
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(
+            figsize=(0.6 * width * columns, 0.6 * height * rows + 0.4),
+            layout="compressed" if flat else "constrained",
+        )
+        options: dict[str, Any] = {} if flat else {"subplot_kw": {"projection": "3d"}}
+        panels = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+        for axes, shape, name in zip(panels, shapes, called, strict=False):
+            moved = shape.T
+            length = np.linalg.norm(moved, axis=1)
+            scale = _SHARE * float(np.ptp(on.nodes, axis=0).max()) / max(length.max(), 1e-300)
+            draw = draw_triangles if flat else partial(draw_surface, cut=False)
+            draw(axes, length, on, normalise(length[None]), on.nodes + scale * moved)
+            axes.set_title(name, fontsize=9)
+            axes.tick_params(labelsize=7)
+        for axes in panels[len(shapes) :]:
+            axes.set_axis_off()
+        if title:
+            figure.suptitle(shown(title), fontsize=12)
+        save(figure, file)
+    return figure
 
 
 def _enlarged(moved: np.ndarray, mesh: Mesh) -> float:
