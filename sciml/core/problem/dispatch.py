@@ -102,5 +102,5 @@ stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
 derives: Dispatch[Any] = Dispatch("differentiated")
 # As measures, of forces alone, where they are not among them.
 forces: Dispatch[Any] = Dispatch("asked for forces")
-# (problem, on, value, points): the value at points between the place's own.
-samples: Dispatch[torch.Tensor] = Dispatch("sampled")
+# (problem, on, points): the value at points between the place's own, a function of it and its time.
+samples: Dispatch[Any] = Dispatch("sampled")

@@ -89,8 +89,8 @@ def _frequency(times: list[float], values: list[float]) -> tuple[float, float, s
             resolutions.append(step)
             below = False
     if len(passages) < _FEWEST:
-        periods = max(len(passages) - 1, 0)
-        return math.nan, math.nan, f"it needs two periods, and there {_SEEN[periods]}"
+        seen = max(len(passages) - 1, 0)
+        return math.nan, math.nan, f"it needs two periods, and there {_SEEN[seen]}"
     count = len(passages) - 1
     length = passages[-1] - passages[0]
     periods = [b - a for a, b in pairwise(passages)]

@@ -153,8 +153,8 @@ class Solution:
     def sample(self, points: torch.Tensor) -> torch.Tensor:
         """The value at ``points`` (n, d): (*batch, [frames], [fields], n).
 
-        Interpolated linearly on a grid, beside an obstacle from the values outside it alone; the
-        finite element function itself on a mesh.
+        Interpolated linearly on a grid, beside an obstacle from the values outside it alone, beside
+        a side to what is given there; the finite element function itself on a mesh.
         """
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
@@ -162,9 +162,11 @@ class Solution:
             return sample(self.on, self.value, points)
         if not isinstance(self.on, Grid):
             raise ValueError("scattered values are not interpolated; call solution.function")
-        if self.problem is not None and self.problem.obstacle is not None:
-            look = samples.look_up(self.problem.equation, Grid)
-            return look(self.problem, self.on, self.value, points)
+        problem = self.problem
+        if problem is not None and samples.knows(problem.equation, Grid):
+            return self._of_frames(
+                samples.look_up(problem.equation, Grid)(problem, self.on, points)
+            )
         return interpolate(self.value, tuple(points.T), self.on.axes())
 
     def quantity(self, quantity: Quantity | None = None, **stated: Any) -> Measurement:
