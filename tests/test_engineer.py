@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,14 @@ from sciml.app.run import Setting, answer, recorded
 from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import NavierStokes
-from sciml.core.problem.grid import Box, Grid
+from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.mesh import Mesh, inside
 from sciml.core.problem.problem import Condition, Problem, Time
 from sciml.core.run.labels import Label, unit_of
 from sciml.core.run.quantities import Line, Quantity
 from sciml.core.run.series import over_time
+from sciml.core.run.solution import Solution, Statistics
+from sciml.core.run.status import Status
 from sciml.discretization.volumes import functionals
 
 matplotlib.use("agg")
@@ -229,3 +232,53 @@ def test_what_is_measured_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> N
 def test_units_of_stresses_go_along() -> None:
     field_of = output._field_of(Quantity(max="syy"), ("u", "v"))
     assert unit_of({"stress": Label(unit="MPa")}, "peak", *field_of) == "MPa"
+
+
+def test_a_trained_function_is_measured_where_it_is_asked() -> None:
+    """u = x1^2 + x2 x3 + t in four dimensions, of the function itself and of scattered values."""
+    box = Box((0.0,) * 4, (1.0, 1.0, 2.0, 1.0))
+    p = Problem(
+        box,
+        sciml.Equation(kind="heat"),
+        {"all": Condition(dirichlet=0.0)},
+        time=Time(1.0),
+        initial=0.0,
+    )
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return (x[:, 0] ** 2 + x[:, 1] * x[:, 2] + x[:, 4])[:, None]
+
+    on = Points(2048).bind(box)
+    cloud = torch.stack(on.coordinates(), -1)
+    ends = (0.0, 1.0)
+    value = torch.stack(
+        [function(torch.cat([cloud, torch.full_like(cloud[:, :1], t)], -1))[:, 0] for t in ends]
+    )
+    s = Solution(
+        value,
+        torch.tensor(0.0),
+        (Status.CONVERGED,),
+        Statistics(torch.tensor(1), torch.ones(1), 0.0, 0.0),
+        on,
+        times=torch.tensor(ends, dtype=torch.float64),
+        function=function,
+        problem=p,
+    )
+    at = (0.3, 0.4, 1.5, 0.2)
+    assert s.quantity(at=at).value.tolist() == pytest.approx([0.69, 1.69])
+    assert s.quantity(at=at, of="ux1 + ux2*x1").value.tolist() == pytest.approx([0.6 + 0.45] * 2)
+    assert s.sample(torch.tensor([at]))[:, 0].tolist() == pytest.approx([0.69, 1.69])
+    for known in (s, dataclasses.replace(s, function=None)):
+        total = known.quantity(integral="u")
+        assert total.value.tolist() == pytest.approx([2 / 3 + 1, 2 / 3 + 3], abs=2e-3)
+        half = known.quantity(mean="u", region="x1 < 0.5").value
+        assert half.tolist() == pytest.approx([1 / 12 + 0.5, 1 / 12 + 1.5], abs=5e-3)
+        assert float(known.quantity(max="u", over_time="max").value) == pytest.approx(4, abs=0.4)
+    # Through x1 = 1 leaves 2 x1 of the gradient on an area of 2.
+    assert s.quantity(integral="ux1*nx", on="x1_high").value.tolist() == pytest.approx([4.0] * 2)
+    with pytest.raises(InputError, match="only the trained function tells"):
+        dataclasses.replace(s, function=None).quantity(at=at)
+    with pytest.raises(InputError, match="outside the domain"):
+        s.quantity(at=(2.0, 0.0, 0.0, 0.0))
+    with pytest.raises(InputError, match="written out"):
+        s.quantity(flux="u", on="x1_high")

@@ -23,6 +23,7 @@ from sciml.core.problem.problem import Problem
 from sciml.discretization.elements import derived as _derived_on_meshes  # noqa: F401
 from sciml.discretization.elements import elasticity, scalar  # noqa: F401
 from sciml.discretization.elements import functionals as _on_meshes  # noqa: F401
+from sciml.discretization.points import functionals as _at_points  # noqa: F401
 from sciml.discretization.volumes import (  # noqa: F401
     assemble,
     helmholtz,

@@ -95,6 +95,7 @@ accompanies: Dispatch[dict[str, torch.Tensor]] = Dispatch("accompanied")
 # (problem, parameters): the StrongForm.
 states_at_points: Dispatch[Any] = Dispatch("solved")
 # (problem, on): how quantities of an answer are measured, a Prepare; what they share is made once.
+# At points also (problem, on, function), of a trained function.
 measures: Dispatch[Any] = Dispatch("asked for quantities")
 # (problem, on, value): the energy that the body stores, shape batch.
 stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
