@@ -502,10 +502,12 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         size = call(phi, place.layout.points(), place.info).abs().max()
         if bool((call(phi, where, place.info) < -_ON_RIM * size).any()):
             raise InputError("the point lies inside the obstacle", f"{key}.at")
-    near = _near(point, place)
-    if read.names <= {*place.fields} and quantity.what in (None, *read.names) and near.hole is None:
+    plain = read.names <= {*place.fields} and quantity.what in (None, *read.names)
+    near = _near(point, place) if not plain or place.hole is not None else None
+    if plain and (near is None or near.hole is None):
         look = _sampled(place, torch.tensor([point], dtype=torch.float64), next(iter(read.names)))
         return lambda value, t: Measurement(look(value, t)[..., 0])
+    assert near is not None
     points = tuple(
         lie_along(line.positions[index], axis, place.dimension)
         for axis, (line, index) in enumerate(zip(place.layout.axes, near.index, strict=True))
@@ -614,11 +616,13 @@ def _sampled(place: Place, points: torch.Tensor, name: str) -> Look:
         both = torch.stack([1 - share, share], -1)
         weights = weights.repeat_interleave(2, 1) * both.repeat(1, old)
     places: Any = (..., *index)
+    beside = hole is not None and bool(hole[places].any())
     k = place.fields.index(name) if len(place.fields) > 1 else None
 
     def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
         own = lay.to_unknowns(value if k is None else value.select(-d - 1, k))
-        own = own if hole is None else carried_on(own, hole, d)
+        if hole is not None and beside:
+            own = carried_on(own, hole, d)
         found = (own[places] * weights.to(own.dtype)).sum(-1)
         for wall in walls:
             found = found + wall(t)
