@@ -239,11 +239,14 @@ class Steps:
         if first:
             self.columns = self._looks(whole)
         found = [look(whole, t).value for look in self.columns.values()]
-        values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
-        self.batch = tuple(values.shape[:-1])
+        if any(value.ndim for value in found):
+            values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
+            self.batch = tuple(values.shape[:-1])
+            rows = values.reshape(-1, len(found)).tolist()
+        else:
+            rows = [[value.item() for value in found]]
         if first and self.path is not None:
             self.file = self._opened(self.path, t)
-        rows = values.reshape(-1, len(found)).tolist()
         new = [[*([k] if self.batch else []), t, *row] for k, row in enumerate(rows)]
         self.rows += new
         if self.file is not None:
