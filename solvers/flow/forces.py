@@ -436,7 +436,7 @@ class _Lines:
         elif kinds[0] == "periodic" and n % 2:
             first = -0.5 * sums[:, n]
         else:
-            held = ~wet.all(0)
+            held = np.asarray(~wet.all(0))
             at = np.broadcast_to(wet.argmin(0), sums[:, 0].shape)
             first = -np.take_along_axis(sums, at[:, None], 1)[:, 0]
         return cls(component, signs * wet, sums, first, held)

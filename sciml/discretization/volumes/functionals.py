@@ -339,7 +339,12 @@ class Part:
             axis, end = self.side
             shape[axis] = 1
             for name, v in known.items():
-                if v.ndim >= d and v.shape[axis - d] > 1:
+                given = _given_on(self.place, name, axis, end) if lay.cells else None
+                if given is not None:
+                    there = lay.points({axis: lay.axes[axis].edges[[0, -1]][end : end + 1]})
+                    here = outward(self.place.at_time(t), axis, end)
+                    known[name] = evaluate(given[0], there, here, given[1])
+                elif v.ndim >= d and v.shape[axis - d] > 1:
                     known[name] = _on_side(v, axis, end, lay)
             for k, name in enumerate(NORMAL[:d]):
                 known[name] = torch.tensor((1.0 if end else -1.0) if k == axis else 0.0)
@@ -655,6 +660,8 @@ def _beside_walls(
 
 def _given_on(place: Place, name: str, axis: int, end: int) -> tuple[Any, str] | None:
     """What a field is on a side, and the key of that; None where it is not given by a formula."""
+    if name not in place.fields:
+        return None
     side = SIDES[axis][end]
     condition, key = place.problem.boundary[side], f"problem.boundary.{side}"
     if condition.by_field is not None:
