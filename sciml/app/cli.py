@@ -576,7 +576,10 @@ def schema() -> None:
 @command("sciml bench elliptic --quick")
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic or reference.")],
-    out: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the tables to this file; of reference, .json is gone on from."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a first look.")] = False,
 ) -> None:
     """Measure the solvers against SciPy and PyAMG, or the answers against published values."""
@@ -585,11 +588,12 @@ def bench(
         raise InputError(f"unknown suite '{suite}'{did_you_mean(suite, known)}")
     if suite == "reference":
         from sciml.app.console import progress_line
-        from sciml.app.reference import HEAD, reference
+        from sciml.app.reference import HEAD, cases, reference
 
-        table = aligned([HEAD, *reference(progress_line)])
+        kept = out if out is not None and out.suffix == ".json" else None
+        table = aligned([HEAD, *reference(cases(), kept, progress_line)])
         typer.echo(table)
-        if out is not None:
+        if out is not None and kept is None:
             out.write_text(table + "\n", encoding="utf-8")
         return
     from sciml.app.bench import elliptic

@@ -290,8 +290,7 @@ def plot_streamlines(solution: Solution, file: str | Path | None = None) -> Figu
         axes = figure.subplots()
         image = draw_map(axes, speed, on, (0, 1), Normalize(0, top or 1), contours=False)
         if top > 0:
-            x, y = (axis.numpy() for axis in on.axes())
-            across, up = (np.ma.masked_invalid(part.T) for part in (u, v))
+            x, y, across, up = _to_walls(solution, on, u)
             span = [b - a for a, b in zip(on.box.lower, on.box.upper, strict=True)]
             dense = tuple(1.2 * float(np.clip(s / min(span), 1, 3)) for s in span)
             axes.streamplot(
@@ -307,6 +306,24 @@ def plot_streamlines(solution: Solution, file: str | Path | None = None) -> Figu
         axes.set_title(", ".join([*when, *of]), fontsize=10)
         colour_bar(figure, image, [axes], "speed")
     return labelled(figure, solution.labels, file)
+
+
+def _to_walls(solution: Solution, on: Grid, u: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Evenly spaced places from side to side, and both velocities there, masked in an obstacle."""
+    batch, times, value = solution.residual.ndim, solution.times, solution.value
+    if times is not None:
+        value, times = value.narrow(batch, len(times) - 1, 1), times[-1:]
+    one = replace(solution, value=value, times=times)
+    axes = [
+        np.linspace(a, b, n + 1)
+        for a, b, n in zip(on.box.lower, on.box.upper, on.shape, strict=True)
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    found = one.sample(torch.from_numpy(points)).detach().numpy().reshape(-1, 3, *map(len, axes))[0]
+    dry = np.pad(~np.isfinite(u), 1, mode="edge")
+    hidden = dry[1:, 1:] & dry[:-1, 1:] & dry[1:, :-1] & dry[:-1, :-1]
+    parts = (np.ma.masked_invalid(np.where(hidden, np.nan, part).T) for part in found[:2])
+    return (*axes, *parts)
 
 
 # --- Lines ----------------------------------------------------------------------------------------
