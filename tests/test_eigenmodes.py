@@ -456,7 +456,7 @@ def test_what_is_wrong_is_told_at_its_place(run: tuple[str, Path]) -> None:
     for change, said in (
         ("problem.equation.force=[0, -1]", "problem.equation.force: modes are"),
         ("modes.count=1", "modes.published: 4 values are published of 1 modes"),
-        ("modes.count=9999", "count: 9,999 modes are asked for, and 410 unknowns"),
+        ("modes.count=9999", "modes.count: 9,999 modes are asked for, and 410 unknowns"),
         ("modes.rtol=0", "modes.rtol"),
     ):
         told = CliRunner().invoke(app, ["modes", spec, "--set", change])

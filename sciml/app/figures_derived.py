@@ -251,6 +251,8 @@ def plot_modes(
             draw(axes, length, on, normalise(length[None]), on.nodes + scale * moved)
             axes.set_title(name, fontsize=9)
             axes.tick_params(labelsize=7)
+            if not flat:
+                axes.set_zlabel("")
         for axes in panels[len(shapes) :]:
             axes.set_axis_off()
         if title:

@@ -19,6 +19,7 @@ import torch
 from sciml.app import record
 from sciml.app.figures_derived import plot_modes
 from sciml.app.formula import statement
+from sciml.app.output import check_labels
 from sciml.app.read import explain
 from sciml.app.report import (
     columns_table,
@@ -63,6 +64,7 @@ def find(
     if chosen.dtype != "float64":
         raise InputError("--dtype float32 is for steady linear problems; modes need float64")
     try:
+        check_labels(spec)
         place = discrete(spec.on) if on is None else on
         with torch.device(chosen.device):
             return eigenmodes(
@@ -74,7 +76,12 @@ def find(
                 progress=progress,
             )
     except InputError as fault:
-        raise InputError(explain(fault, spec)) from None
+        if fault.key != "count":
+            raise InputError(explain(fault, spec)) from None
+        if count is not None:
+            raise InputError(f"--count: {fault.message}") from None
+        placed = InputError(fault.message, "modes.count")
+        raise InputError(explain(placed, spec)) from None
 
 
 def describe(spec: Spec, count: int | None = None) -> str:

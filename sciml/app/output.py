@@ -114,7 +114,7 @@ class Asked:
 
 def check(spec: Spec) -> Asked:
     """How all is measured; InputError, with its key, for what cannot be. Nothing is solved."""
-    _check_labels(spec)
+    check_labels(spec)
     asked = Asked(spec)
     if spec.output is None:
         return asked
@@ -190,7 +190,7 @@ def _derivations(spec: Spec) -> Mapping[str, Derivation]:
     return found
 
 
-def _check_labels(spec: Spec) -> None:
+def check_labels(spec: Spec) -> None:
     """Raise InputError for a label of what there is not, and where two things have one name."""
     if not spec.labels:
         return
@@ -198,7 +198,7 @@ def _check_labels(spec: Spec) -> None:
     d = len(on.coordinates())
     own = (*problem.equation.fields(d, tuple(problem.first)), *axis_names(d), "t")
     known = {*own, "K"}
-    known |= {*problem.parameters}
+    known |= {*problem.parameters, *(("frequency",) if spec.modes is not None else ())}
     if spec.output is not None:
         known |= {*spec.output.quantities, *spec.output.probes, *spec.output.lines}
     if derives.knows(problem.equation, type(on)):
