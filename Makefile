@@ -10,6 +10,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What a file of tests makes for all of them is made once where one process runs the whole file.
+SHARED := --dist loadfile
 # Twice as many threads as cores is slower than one thread in each of the test processes.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1
 WORKERS ?= 2
@@ -20,7 +22,7 @@ demo: $(VENV)/installed
 	$(BIN)/sciml solve configs/darcy.yaml --out runs/darcy
 
 test: $(VENV)/developer
-	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST)
+	$(THREADS) $(BIN)/python -m pytest -n $(WORKERS) $(SHARED) $(PYTEST)
 
 mutants: $(VENV)/developer
 	$(BIN)/python tests/mutants.py
@@ -31,14 +33,14 @@ attack: $(VENV)/developer
 
 # The lower bounds of pyproject.toml, on the oldest Python. PyTorch of that age has no wheel for
 # processors alone at PyPI, so that this downloads some 2 GB.
-OLDEST_PYTHON ?= python3.10
+OLDEST_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python) python3.10)
 oldest: .oldest/installed
-	$(THREADS) .oldest/bin/python -m pytest -n $(WORKERS) $(PYTEST)
+	$(THREADS) .oldest/bin/python -m pytest -n $(WORKERS) $(SHARED) $(PYTEST)
 
 .oldest/installed: pyproject.toml constraints-oldest.txt
 	$(OLDEST_PYTHON) -m venv .oldest
 	.oldest/bin/python -m pip install --quiet -c constraints-oldest.txt -e . \
-	  pytest pytest-xdist hypothesis xarray h5netcdf markdown latex2mathml
+	  pytest pytest-xdist hypothesis xarray h5netcdf markdown mkdocs latex2mathml
 	@touch $@
 
 INTEROP := tests/interop

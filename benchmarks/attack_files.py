@@ -27,6 +27,7 @@ import torch
 from attack import ANSWERED, LOST, REFUSED, TRACEBACK, WRONG, Journal
 
 from sciml.app import record
+from sciml.core.disk import GrowingFile, vouched
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.mesh import Mesh
@@ -52,6 +53,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TIMES = (0.0, 0.5, 1.0, 1.5)
 FLIPPED, CROWDED, FULL = "files, one bit flipped: ", "files, two writers", "files, a full disk"
 LIMITS = (0, 20_000, 200_000)  # bytes
+ROWS = ["t,u\r\n", *(f"{k / 8},{k**0.5}\r\n" for k in range(9))]
+# What is not there of them is made again; what is there must be right.
+GROWING = ("frames.h5", "probes.csv", "probes.csv.sha256")
 
 Reader = Callable[[], Any]
 
@@ -123,6 +127,10 @@ def written(folder: Path) -> dict[str, tuple[Path, Reader]]:
     for k in range(3):
         frames.append(*frame(k))
     del frames
+    table = GrowingFile(folder / "probes.csv", "[]", ROWS[0])
+    for row in ROWS[1:]:
+        table.append(row)
+    table.close()
     spec, small = ROOT / "configs" / "poisson.yaml", ("--set", "grid.shape=[9,9]")
     assert sciml("solve", spec, *small, "--out", folder / "run").returncode == 0
     family = ROOT / "configs" / "datasets" / "darcy.yaml"
@@ -165,6 +173,7 @@ def written(folder: Path) -> dict[str, tuple[Path, Reader]]:
 
     on_grid, on_cells = folder / "grid" / "solution.h5", folder / "mesh" / "solution.h5"
     state, run = net / CHECKPOINT, folder / "run"
+    sums = folder / "probes.csv.sha256"
     kinds: dict[str, tuple[Path, Reader]] = {
         "solution.h5 on a grid": (on_grid, lambda: of_solution(on_grid)),
         "solution.h5 on a mesh": (on_cells, lambda: of_solution(on_cells)),
@@ -178,6 +187,8 @@ def written(folder: Path) -> dict[str, tuple[Path, Reader]]:
         "a dataset's shard": (shard, samples),
         "manifest.json": (folder / "data" / "manifest.json", manifest),
         "stats.yaml": (folder / "data" / "stats.yaml", normaliser),
+        "probes.csv": (folder / "probes.csv", lambda: of_table(folder / "probes.csv")),
+        "probes.csv.sha256": (sums, lambda: of_table(folder / "probes.csv")),
     }  # fmt: skip
     return kinds
 
@@ -191,7 +202,12 @@ def _kind(path: Path) -> str:
     raise AssertionError("a file of no kind")
 
 
-def read_again(read: Reader, before: Any, frames: bool) -> tuple[str, str]:
+def of_table(path: Path) -> list[bool]:
+    """Whether what is believed of a table is what was written, as far as it goes."""
+    return ["".join(ROWS).startswith(vouched(path)[1])]
+
+
+def read_again(read: Reader, before: Any, grows: bool) -> tuple[str, str]:
     """How the reading of a damaged file ends, and why."""
     try:
         now = read()
@@ -200,8 +216,7 @@ def read_again(read: Reader, before: Any, frames: bool) -> tuple[str, str]:
         return (TRACEBACK, repr(text)) if "\n" in text else (REFUSED, text)
     except Exception:
         return TRACEBACK, traceback.format_exc()[-600:]
-    # Frames that are not there are computed again; those that are must be right.
-    good = all(now) if frames else same(before, now)
+    good = all(now) if grows else same(before, now)
     return (ANSWERED, "") if good else (WRONG, "what was read is not what was written")
 
 
@@ -219,7 +234,7 @@ def flipped(folder: Path, flips: int, seed: int, journal: Journal) -> None:
             place, bit = int(rng.integers(len(data))), int(rng.integers(8))
             data[place] ^= 1 << bit
             path.write_bytes(data)
-            found, why = read_again(read, before, name == "frames.h5")
+            found, why = read_again(read, before, name in GROWING)
             at = f"bit {bit} of byte {place} of {len(data)}"
             journal.add(family, case, found, at=at, why=why, seconds=time.perf_counter() - begin)
         path.write_bytes(whole)

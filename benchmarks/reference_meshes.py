@@ -1,7 +1,13 @@
-"""The meshes of ``configs/reference``, by mappings of a square."""
+"""The meshes of ``configs/reference``: mappings of a square, and by Gmsh a channel.
+
+    python benchmarks/reference_meshes.py
+
+The channel needs ``pip install sciml-pde[gmsh]``; without it its file stays as it is.
+"""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,9 +67,51 @@ def sheet_pile() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     return points, cells, {**facets, "gap": left[below], "pile": left[~below]}
 
 
+def channel() -> None:
+    """2.2 x 0.41 with a cylinder at (0.2, 0.2), triangles of second order that follow its rim."""
+    import gmsh
+
+    gmsh.initialize()
+    gmsh.option.setNumber("General.Terminal", 0)
+    build, fields = gmsh.model.occ, gmsh.model.mesh.field
+    whole, hole = build.addRectangle(0, 0, 0, 2.2, 0.41), build.addDisk(0.2, 0.2, 0, 0.05, 0.05)
+    build.cut([(2, whole)], [(2, hole)])
+    build.synchronize()
+    sides: dict[str, list[int]] = {"inlet": [], "outlet": [], "walls": [], "cylinder": []}
+    for _, curve in gmsh.model.getEntities(1):
+        x, y, _ = build.getCenterOfMass(1, curve)
+        end = "inlet" if x < 1e-6 else "outlet" if x > 2.2 - 1e-6 else "cylinder"
+        sides["walls" if min(y, 0.41 - y) < 1e-6 else end].append(curve)
+    for name, curves in sides.items():
+        gmsh.model.addPhysicalGroup(1, curves, name=name)
+    gmsh.model.addPhysicalGroup(2, [t for _, t in gmsh.model.getEntities(2)], name="fluid")
+    near, graded, wake = (fields.add(kind) for kind in ("Distance", "Threshold", "Box"))
+    fields.setNumbers(near, "CurvesList", sides["cylinder"])
+    fields.setNumber(near, "Sampling", 200)
+    sizes = {"InField": near, "SizeMin": 0.012, "SizeMax": 0.08, "DistMin": 0.01, "DistMax": 0.4}
+    box = {"VIn": 0.04, "VOut": 0.08, "XMin": 0.15, "XMax": 1.2, "YMin": 0.1, "YMax": 0.31}
+    for number, options in ((graded, sizes), (wake, {**box, "Thickness": 0.15})):
+        for name, value in options.items():
+            fields.setNumber(number, name, value)
+    least = fields.add("Min")
+    fields.setNumbers(least, "FieldsList", [graded, wake])
+    fields.setAsBackgroundMesh(least)
+    for source in ("ExtendFromBoundary", "FromPoints", "FromCurvature"):
+        gmsh.option.setNumber(f"Mesh.MeshSize{source}", 0)
+    gmsh.option.setNumber("Mesh.MshFileVersion", 2.2)
+    gmsh.model.mesh.generate(2)
+    gmsh.model.mesh.setOrder(2)
+    gmsh.write(str(HOME / "channel.msh"))
+    gmsh.finalize()
+
+
 def main() -> None:
     """Write all of them."""
     quarter = np.pi / 2
+
+    def graded(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        near = [0.35 * (1 - np.cos(np.pi * t)) + 0.3 * t for t in (x, y)]
+        return near[0], near[1]
 
     def le1(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         a, b = 2 + 1.25 * x, 1 + 1.75 * x
@@ -83,8 +131,12 @@ def main() -> None:
     write("kirsch", *mapped(24, 32, kirsch, {**ends, "left": "hole", "right": "outer"}))
     write("cook", *mapped(8, 8, cook, {}))
     write("cantilever", *mapped(20, 2, lambda x, y: (x, 0.1 * y), {}))
+    write("cavity", *mapped(12, 12, graded, {}))
+    write("bar", *mapped(10, 1, lambda x, y: (0.1 * x, 0.01 * y), {}))
     write("l-shape", *l_shape())
     write("sheet-pile", *sheet_pile())
+    if importlib.util.find_spec("gmsh"):
+        channel()
 
 
 if __name__ == "__main__":

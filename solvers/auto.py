@@ -28,7 +28,14 @@ from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
 from sciml.core.problem.dispatch import Dispatch
-from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
+from sciml.core.problem.equation import (
+    Elasticity,
+    Equation,
+    Hyperelasticity,
+    NavierStokes,
+    Stokes,
+    System,
+)
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
@@ -198,6 +205,8 @@ def _for_system(problem: Problem) -> tuple[str, str]:
 @chooses(System, Mesh)
 @chooses(NavierStokes, Mesh)
 @chooses(Stokes, Mesh)
+@chooses(Elasticity, Mesh)
+@chooses(Hyperelasticity, Mesh)
 def _on_mesh(problem: Problem) -> tuple[str, str]:
     if problem.time is None:
         return "Newton", "the equation is nonlinear"

@@ -13,16 +13,18 @@ A thousandth or more is refused; a share above rounding is noted, since no error
 Of a curved side that is meshed by straight facets only the corners lie on it, and their normals are
 means of the facets', and as far from the true ones as these are from each other.
 
-Nothing is said where nothing is known: beside data given as arrays, with unknown parameters, of
-functions without derivatives, and of several fields. Jumps of K lie between the points.
+Where nothing is known a note says that it was not looked at: beside data given as arrays or naming
+parameters that are to be found, and of functions without derivatives what needs them. Nothing is
+said of jumps of K, which lie between the points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import combinations_with_replacement
 from numbers import Real
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -30,12 +32,20 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
-from sciml.core.problem.condition import Condition, flux_data
+from sciml.core.problem.condition import Condition, data_of, flux_data
+from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, at_facet_nodes, whole
-from sciml.core.problem.reader import FieldFile, Regions, Unknown, free_names, is_array
+from sciml.core.problem.reader import (
+    FieldFile,
+    Regions,
+    Unknown,
+    expression,
+    free_names,
+    is_array,
+)
 from sciml.core.problem.table import Table
 from sciml.discretization.elements.boundary import Side, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
@@ -54,6 +64,7 @@ _BISECTIONS = 50
 _STRAIGHT = 0.9  # cosine between a facet's normal and the mean one, below which there is a corner
 _FLAT = 1e-8  # angle that is rounding
 _SAMPLES = 3  # of a batch
+_RIGID = "exact has no derivatives"
 
 
 @dataclass(frozen=True)
@@ -84,8 +95,16 @@ class _Gap:
         return ", ".join(f"{c:.3g}" for c in self.place[at].tolist())
 
 
+@dataclass(frozen=True)
+class _Unseen:
+    """A line of the problem that nothing can be said of, and why."""
+
+    what: str
+    why: str
+
+
 def check_exact(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str, ...]:
-    """Notes on an exact solution that is nearly one.
+    """Notes on an exact solution that is nearly one, and on what it was not checked against.
 
     Raises InputError with the key ``problem.exact`` for one that is none, or that stands beside
     several fields.
@@ -99,8 +118,13 @@ def check_exact(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str,
             KEY,
         )
     worst: dict[str, float] = {}
+    unseen: dict[str, list[str]] = {}
     for sample in _samples(problem):
         for gap in _known(sample, on):
+            if isinstance(gap, _Unseen):
+                lines = unseen.setdefault(gap.why, [])
+                lines += [] if gap.what in lines else [gap.what]
+                continue
             if gap.share >= _REFUSED + gap.allowed:
                 raise InputError(
                     f"exact does not meet {gap.what}: {gap.share:.2g} of its size is left, most at "
@@ -110,14 +134,22 @@ def check_exact(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str,
                 )
             if gap.share >= _NOTED + gap.allowed:
                 worst[gap.what] = max(worst.get(gap.what, 0.0), gap.share)
-    return tuple(
+    nearly = tuple(
         f"exact meets {what} only to {share:.1e}: an error about that small says nothing"
         for what, share in worst.items()
     )
+    return nearly + tuple(
+        f"exact was not checked against {', '.join(lines)}: {why}" for why, lines in unseen.items()
+    )
 
 
-def _known(problem: Problem, on: Grid | Mesh | Points | None) -> list[_Gap]:
-    """The gaps of a single problem, none where its data cannot be evaluated or differentiated."""
+def _known(problem: Problem, on: Grid | Mesh | Points | None) -> list[_Gap | _Unseen]:
+    """The gaps of a single problem, none where its data cannot be evaluated."""
+    if problem.equation.coefficient_form is None:
+        return [_Unseen("the problem", f"'{problem.equation.kind}' has no coefficient form")]
+    why = _hidden(problem.exact, _sought(problem))
+    if why:
+        return [_Unseen("the problem", why)]
     try:
         return list(_on_mesh(problem, on) if isinstance(on, Mesh) else _in_box(problem))
     except InputError as error:
@@ -125,19 +157,23 @@ def _known(problem: Problem, on: Grid | Mesh | Points | None) -> list[_Gap]:
             raise
     except (RuntimeError, TypeError, ValueError, ArithmeticError):
         pass
-    return []  # what is wrong is complained of where it is used
+    # What is wrong is complained of where it is used.
+    return [_Unseen("the problem", "its data cannot be evaluated point by point")]
+
+
+def _sought(problem: Problem) -> frozenset[str]:
+    """The parameters that are to be found."""
+    return frozenset(name for name, p in problem.parameters.items() if isinstance(p, Unknown))
 
 
 def _samples(problem: Problem) -> Iterator[Problem]:
-    """Single problems of a batch, the first and the last among them; none with unknowns."""
+    """Single problems of a batch, the first and the last among them."""
     given = problem.parameters
-    if any(isinstance(p, Unknown) for p in given.values()):
-        return
     try:
         numbers = {
             name: torch.as_tensor(p, dtype=torch.float64)
             for name, p in given.items()
-            if not isinstance(p, Table)
+            if not isinstance(p, (Table, Unknown))
         }
         shape = torch.broadcast_shapes(*(p.shape for p in numbers.values()))
     except (TypeError, ValueError, RuntimeError):
@@ -149,30 +185,37 @@ def _samples(problem: Problem) -> Iterator[Problem]:
         yield replace(problem, parameters={**given, **single})
 
 
-def _has_arrays(value: Any) -> bool:
+def _hidden(value: Any, sought: frozenset[str]) -> str:
+    """Why nothing can be said of a datum, or of what holds data; nothing where something can."""
     if isinstance(value, FieldFile) or is_array(value):
-        return True
+        return "data are given as an array"
+    if isinstance(value, (str, FunctionType)):
+        named = free_names(value) & sought
+        return f"data name {', '.join(sorted(named))}, which is to be found" if named else ""
+    inner: Iterable[Any] = ()
     if isinstance(value, Mapping):
-        return any(_has_arrays(entry) for entry in value.values())
-    if isinstance(value, (list, tuple)):
-        return any(_has_arrays(entry) for entry in value)
-    if is_dataclass(value) and not isinstance(value, (type, Table)):
-        return any(_has_arrays(getattr(value, entry.name)) for entry in fields(value))
-    return False
+        inner = value.values()
+    elif isinstance(value, (list, tuple)):
+        inner = value
+    elif is_dataclass(value) and not isinstance(value, (type, Table)):
+        inner = (getattr(value, entry.name) for entry in fields(value))
+    return next((why for entry in inner if (why := _hidden(entry, sought))), "")
 
 
-def _in_box(problem: Problem) -> Iterator[_Gap]:
+def _in_box(problem: Problem) -> Iterator[_Gap | _Unseen]:
     """On a grid or at points."""
-    equation = problem.equation.coefficient_form
-    if equation is None:
-        return
-    open_sides = [
-        side
+    equation, sought = problem.equation.coefficient_form, _sought(problem)
+    assert equation is not None
+    hidden = {
+        side: why
         for side, condition in problem.boundary.items()
-        if condition.kind == "absorbing" or _has_arrays(condition)
-    ]
-    closed = {**problem.boundary, **dict.fromkeys(open_sides, Condition(neumann=0.0))}
-    plain = replace(problem, equation=equation, boundary=closed, obstacle=None)
+        if (why := _hidden(condition, sought))
+    }
+    waves = [side for side, c in problem.boundary.items() if c.kind == "absorbing"]
+    closed = dict.fromkeys((*hidden, *waves), Condition(neumann=0.0))
+    plain = replace(
+        problem, equation=equation, boundary={**problem.boundary, **closed}, obstacle=None
+    )
     d = plain.box.dimension
     pairs = tuple(combinations_with_replacement(range(d), 2))
     if not (isinstance(equation.m, Real) and equation.m == 0):
@@ -189,17 +232,32 @@ def _in_box(problem: Problem) -> Iterator[_Gap]:
     if len(inside) < 2:
         return  # the obstacle covers all
     jet = jet_of(exact, inside, pairs)
-    if bool(jet.gradient.abs().sum() == 0) and float(jet.value.std()) > 0:
-        return  # no derivatives
+    rigid = bool(jet.gradient.abs().sum() == 0) and float(jet.value.std()) > 0
     value = jet.value.square().mean().sqrt()
-    flux = form.flux(inside, jet).square().sum(0).mean().sqrt()
+    within = _hidden(equation, sought)
+    moving = _hidden((equation.K, equation.b), sought)  # what a flux is made of
+    flux = value.new_zeros(())
+    if not moving:
+        flux = form.flux(inside, jet).square().sum(0).mean().sqrt()
     for piece in parts:
         starts = piece.name == "start"
-        if piece.name in open_sides or (starts and (not moves or _has_arrays(problem.initial))):
+        if piece.name == "equation":
+            what, why = "the equation", within
+        elif starts:
+            what, why = "the initial data", _hidden(problem.first, sought)
+        else:
+            what, why = f"the condition on {piece.name}", hidden.get(piece.name, "")
+        if not moves and (starts or piece.name == "equation"):
+            continue
+        derives = piece.flux or piece.twins is not None or piece.name == "equation"
+        derives |= starts and (d, d) in pairs
+        if piece.flux and not why and moving:
+            why = moving
+        if why or (rigid and derives):
+            yield _Unseen(what, why or _RIGID)
             continue
         if piece.name == "equation":
-            if moves and not _has_arrays(equation):
-                yield _equation(form, exact, inside, jet)
+            yield _equation(form, exact, inside, jet)
             continue
         x = _placed(problem, data, piece, _BESIDE, generator, end)
         if not len(x):
@@ -207,13 +265,20 @@ def _in_box(problem: Problem) -> Iterator[_Gap]:
         twins = x if piece.twins is None else torch.cat([x, x + piece.twins])
         jets = jet_of(exact, twins, pairs)
         left = piece.residual(twins, jets).detach()
+        if piece.name in waves:
+            # n . K grad u = i k sqrt(K) u, c being -k^2: of a real u no part balances another.
+            speed = -data(equation.c, "problem.equation.c", x) * _scalar(equation.K, data, x)
+            left = torch.hypot(left, (speed.clamp_min(0).sqrt() * jets.value[:, 0])[:, None])
         left = left.reshape(len(x), -1) if piece.twins is None else left.T.reshape(-1, len(x)).T
         size = value + (flux if piece.flux or piece.twins is not None else 0.0)
         if starts:
             size = value + (jet.gradient[d].square().mean().sqrt() if left.shape[1] > 1 else 0.0)
-        what = "the initial data" if starts else f"the condition on {piece.name}"
         yield _Gap(what, left.abs().amax(1), size.expand(len(x)), x)
-    yield from _rim(problem, data, exact, value, end)
+    yield from _rim(problem, form, exact, (value, flux), rigid, end)
+
+
+def _scalar(K: Any, data: Pointwise, points: Tensor) -> Tensor:
+    return data(K, "problem.equation.K", points).expand(len(points))
 
 
 def _function(data: Pointwise, problem: Problem) -> Callable[[Tensor], Tensor]:
@@ -288,19 +353,31 @@ def _along(u: Tensor, x: Tensor, axis: int) -> Tensor:
 
 def _rim(
     problem: Problem,
-    data: Pointwise,
+    form: StrongForm,
     exact: Callable[[Tensor], Tensor],
-    value: Tensor,
+    sizes: tuple[Tensor, Tensor],
+    rigid: bool,
     end: float | None,
-) -> Iterator[_Gap]:
-    """The Dirichlet value on an obstacle's rim, at points found between those inside and out."""
-    hole = problem.obstacle
-    if hole is None or hole.boundary.kind != "dirichlet" or _has_arrays(hole.boundary):
+) -> Iterator[_Gap | _Unseen]:
+    """The condition on an obstacle's rim, at points found between those inside and out.
+
+    ``sizes``: rms of u and of its flux. ``rigid``: whether it has none.
+    """
+    hole, data, what = problem.obstacle, form.data, "the condition on the obstacle"
+    if hole is None:
         return
-    if isinstance(hole.boundary.dirichlet, (list, tuple)):
-        return
-    key = "problem.obstacle.boundary.dirichlet"
-    if free_names(hole.boundary.dirichlet) & {"nx", "ny", "nz"}:
+    why, given = _hidden(hole.boundary, _sought(problem)), hole.boundary
+    if not why and isinstance(given.dirichlet, (list, tuple)):
+        why = "data are a list"
+    flux = given.kind in ("neumann", "robin")
+    if not why and flux:
+        why = _hidden((form.equations[0].K, form.equations[0].b), _sought(problem))
+    if not why and not flux and given.kind != "dirichlet":
+        why = f"it is {given.kind}"
+    if not why and any(free_names(v) & {"nx", "ny", "nz"} for v, _ in data_of(given, "")):
+        why = "data name the normal"
+    if why or (flux and rigid):
+        yield _Unseen(what, why or _RIGID)
         return
     box = problem.box
     lower, upper = list(box.lower), list(box.upper)
@@ -319,14 +396,41 @@ def _rim(
         a, b = torch.where(inside, middle, a), torch.where(inside, b, middle)
     if end is not None:
         b[:, -1] = end
-    with torch.no_grad():
-        left = exact(b)[:, 0] - data(hole.boundary.dirichlet, key, b)
-    yield _Gap("the condition on the obstacle", left.abs(), value.expand(len(b)), b)
-
-
-def _on_mesh(problem: Problem, mesh: Mesh) -> Iterator[_Gap]:
-    if problem.equation.coefficient_form is None:
+    key = f"problem.obstacle.boundary.{given.kind}"
+    if not flux:
+        with torch.no_grad():
+            left = exact(b)[:, 0] - data(given.dirichlet, key, b)
+        yield _Gap(what, left.abs(), sizes[0].expand(len(b)), b)
         return
+    jet = jet_of(exact, b, form.pairs)
+
+    def read(coefficient: Any, where: str) -> Tensor:
+        return data(coefficient, where, b, jet.value).expand(len(b))
+
+    alpha, g = flux_data(given, key, read)
+    carried = form.flux(b, jet)[: box.dimension, :, 0]
+    left = (_into(problem, data, b) * carried).sum(0) + alpha * jet.value[:, 0] - g
+    yield _Gap(what, left.detach().abs(), (sizes[0] + sizes[1]).expand(len(b)), b)
+
+
+def _into(problem: Problem, data: Pointwise, points: Tensor) -> Tensor:
+    """The unit normals (d, N) into the obstacle, against the slope of its level set."""
+    assert problem.obstacle is not None
+    signed = level_set(expression(problem.obstacle.inside, data.context(solved=False)))
+    with torch.enable_grad():
+        x = points.detach().requires_grad_()
+        known = {**data.parameters, **dict(zip(data.axes, x.unbind(1), strict=True))}
+        value = signed(**known)
+        (slope,) = torch.autograd.grad(value.sum(), x)
+    slope = slope[:, : problem.box.dimension].T
+    normal: Tensor = -slope / torch.linalg.vector_norm(slope, dim=0)
+    return normal
+
+
+def _on_mesh(problem: Problem, mesh: Mesh) -> Iterator[_Gap | _Unseen]:
+    sought = _sought(problem)
+    given = {n: p.unknown if isinstance(p, Unknown) else p for n, p in problem.parameters.items()}
+    problem = replace(problem, parameters=given)
     data, exact = mesh_data(problem, mesh), exact_on_mesh(problem, mesh)
     part = whole(mesh, 1)
     x = tuple(p.requires_grad_() for p in part.points)
@@ -335,6 +439,7 @@ def _on_mesh(problem: Problem, mesh: Mesh) -> Iterator[_Gap]:
     with torch.enable_grad():
         u = exact(*x)
         if not u.requires_grad and float(u.std()) > 0:
+            yield _Unseen("the problem", _RIGID)
             return
         slopes = _gradient(u, x)
         q = _carried(problem.form.K, part, data, slopes)
@@ -346,13 +451,21 @@ def _on_mesh(problem: Problem, mesh: Mesh) -> Iterator[_Gap]:
         terms.append(evaluate(speed, part, data, f"problem.equation.b.{a}") * slopes[..., a])
     terms.append(evaluate(form.c, part, data, "problem.equation.c") * u)
     terms.append(-evaluate(form.f, part, data, "problem.equation.f"))
-    if not _has_arrays(problem.equation):
+    if why := _hidden(problem.equation, sought):
+        yield _Unseen("the equation", why)
+    else:
         flat = [t.detach().expand(u.shape).flatten() for t in terms]
         size = torch.stack([t.abs() for t in flat]).sum(0)
         yield _Gap("the equation", sum_of(flat), size, place)
     sizes = u.detach().square().mean(), q.detach().square().sum(-1).mean()
     for side in sides(problem, data):
-        if not _has_arrays(side.condition):
+        why = _hidden(side.condition, sought)
+        if not why and side.condition.kind != "dirichlet":
+            why = _hidden(problem.form.K, sought)
+            why = "K is given by regions" if isinstance(problem.form.K, Regions) else why
+        if why:
+            yield _Unseen(f"the condition on {side.name}", why)
+        else:
             yield from _on_side(exact, problem, data, side, torch.stack(sizes).sqrt())
 
 
@@ -390,8 +503,6 @@ def _on_side(
     if side.condition.kind == "dirichlet":
         left = u - evaluate(side.condition.dirichlet, part, data, side.key)
         yield _Gap(what, left[:, 0].detach(), rms[0].expand(len(left)), place)
-        return
-    if isinstance(problem.form.K, Regions):
         return
     alpha, g = flux_data(side.condition, side.key, read)
     normal = torch.stack(list(part.normal.values()), -1)

@@ -37,7 +37,7 @@ from sciml.solvers.linear.direct import Direct
 from sciml.solvers.time.march import Integrator
 
 _NOTED, _ANOTHER = 0.1, 0.5  # shares of a datum
-_COMPARED = 2000  # elements up to which P2 is tried beside P1
+_COMPARED = (10_000, 10_000, 2_000)  # elements by dimension up to which P2 is tried beside P1
 _DOUBTED = 0.03  # error of space, relative, beyond which a note of it is a doubt
 _COARSEST = 4  # intervals per axis
 _LOOSE = 1e-4  # of the coarse runs, whose steps need not be as good as the answer's
@@ -69,12 +69,23 @@ def resolved(problem: Any, on: Any, solution: Solution) -> Solution:
 
 @torch.no_grad()
 def with_stiffness(problem: Problem, on: Any, solution: Solution) -> Solution:
-    """The solution of a solid in P1 with a note on the energy that P2 stores, on few elements."""
+    """The solution of a solid in P1 with a note on the energy that P2 stores, on few elements.
+
+    No estimate stands for P2 on more: what is recovered from the stresses of a mesh that locks has
+    the same error (3.6 % for 70 % on Cook's panel).
+    """
     if not isinstance(on, Mesh) or on.degree > 1 or not stores.knows(problem.equation, Mesh):
         return solution
     single = not solution.residual.ndim and solution.status.success
-    if not single or len(on.cells) > _COMPARED:
+    if not single:
         return solution
+    most = _COMPARED[on.dimension - 1]
+    if len(on.cells) > most:
+        note = (
+            f"P1, which is too stiff in bending, is compared with P2 on up to {most:,} elements "
+            "alone: how much it lacks here is not known"
+        )
+        return replace(solution, notes=(*solution.notes, note))
     energy, finer = stores.look_up(problem.equation, Mesh), replace(on, element="P2")
     better = Direct().run(Direct().init(problem, finer))
     own = float(energy(problem, on, solution.value))

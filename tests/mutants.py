@@ -63,6 +63,31 @@ FAULTS = (
         "share = (flat.to(rows.dtype) @ rows.mT) @ rows",
         "test_hermitian_matrices_have_complex_kernels",
     ),
+    # Eigenvalues
+    Fault(
+        "Lehmann's bound lies on the other side",
+        "T = torch.diag(theta) - room[:, None] * found.gram",
+        "T = torch.diag(theta) + room[:, None] * found.gram",
+        "test_temple_is_lehmann_of_one_vector",
+    ),
+    Fault(
+        "the eigenvalues above are counted",
+        "return Count(int((pivots < 0).sum()), error)",
+        "return Count(int((pivots > 0).sum()), error)",
+        "test_inertia_is_what_lapack_counts",
+    ),
+    Fault(
+        "an eigenvalue that was missed stays so",
+        "missed = 0 if below is None else below - j - len(self.kernel)",
+        "missed = 0",
+        "test_a_missed_eigenvalue_is_found_by_the_count",
+    ),
+    Fault(
+        "a mesh's mass is that of its diagonal",
+        "return 0.999 * least",
+        "return 1.0",
+        "test_mass_is_bounded_by_its_diagonal",
+    ),
     # Kernels
     Fault(
         "ring closes one place late",

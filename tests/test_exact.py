@@ -14,7 +14,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.equation import Equation, Helmholtz, System
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
-from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time, Unknown
 from sciml.solvers.exact import check_exact
 
 LINE, SQUARE = Box((0.0,), (1.0,)), Box((0.0, 0.0), (1.0, 1.0))
@@ -38,12 +38,21 @@ HOLE = Problem(
     SQUARE, Equation(), SIDES, Obstacle("(x - 0.5)**2 + (y - 0.5)**2 < 0.04",
     Condition(dirichlet="x*y")), exact="x*y",
 )  # fmt: skip
+# n . grad(x y) on the rim, n towards its middle.
+INTO = "-((x - 0.5)*y + (y - 0.5)*x)/0.2"
+FLUX = replace(HOLE, obstacle=replace(HOLE.obstacle, boundary=Condition(neumann=INTO)))
+BALANCE = Condition(robin=Robin(2.0, f"2*x*y + (1 + x)*{INTO}"))
+MIXED = replace(
+    HOLE,
+    equation=Equation(K="1 + x", f="-y"),
+    obstacle=replace(HOLE.obstacle, boundary=BALANCE),
+)
 BATCH = Problem(
     LINE, Equation(K="k", f=1.0), ENDS, parameters={"k": [1.0, 2.0]}, exact="x*(1 - x)/(2*k)"
 )
 WAVES = Problem(
-    LINE, Helmholtz(5.0), {"left": Condition(dirichlet=1.0), "right": Condition(absorbing=True)},
-    exact="cos(5*x)",
+    LINE, Helmholtz(5.0),
+    {"left": Condition(dirichlet=1.0), "right": Condition(dirichlet="cos(5)")}, exact="cos(5*x)",
 )  # fmt: skip
 JUMP = Problem(
     LINE, Equation(K="where(x < 0.5, 1, 10)"), {**ENDS, "right": Condition(dirichlet=1.0)},
@@ -74,8 +83,8 @@ def around(outer: Condition) -> Problem:
 
 
 @pytest.mark.parametrize(
-    "problem", [HEAT, SOLITON, ROBIN, HOLE, BATCH, WAVES, JUMP],
-    ids=["heat", "soliton", "robin", "hole", "batch", "waves", "jump"],
+    "problem", [HEAT, SOLITON, ROBIN, HOLE, FLUX, MIXED, BATCH, WAVES, JUMP],
+    ids=["heat", "soliton", "robin", "hole", "flux", "mixed", "batch", "waves", "jump"],
 )  # fmt: skip
 def test_exact_solutions_pass_without_a_word(problem: Problem) -> None:
     assert check_exact(problem, Grid((65,) * problem.box.dimension)) == ()
@@ -117,6 +126,19 @@ def test_the_rim_of_a_hole_is_looked_at() -> None:
     hole = replace(HOLE.obstacle, boundary=Condition(dirichlet=0.2))
     with pytest.raises(InputError, match="the condition on the obstacle"):
         check_exact(replace(HOLE, obstacle=hole), Grid((33, 33)))
+    for turned in (Condition(neumann=f"-({INTO})"), Condition(robin=Robin(2.0, INTO))):
+        with pytest.raises(InputError, match="the condition on the obstacle"):
+            hole = replace(HOLE.obstacle, boundary=turned)
+            check_exact(replace(HOLE, obstacle=hole), Grid((33, 33)))
+
+
+def test_waves_that_leave_have_no_real_solution() -> None:
+    """Of exp(5 i x) the real part meets the equation, and has an error of 100 %."""
+    leaving = replace(WAVES, boundary={**WAVES.boundary, "right": Condition(absorbing=True)})
+    with pytest.raises(InputError, match="the condition on right"):
+        check_exact(leaving, Grid((65,)))
+    calm = {"left": Condition(dirichlet=0.0), "right": Condition(absorbing=True)}
+    assert check_exact(replace(leaving, boundary=calm, exact="0*x"), Grid((65,))) == ()
 
 
 def test_a_state_at_the_end_need_not_solve_the_equation_in_time() -> None:
@@ -156,12 +178,33 @@ def test_several_fields_have_no_single_exact_solution() -> None:
         check_exact(problem, Grid((33,)))
 
 
-def test_arrays_and_functions_without_derivatives_say_nothing() -> None:
+def test_what_is_not_looked_at_is_said() -> None:
     array = replace(BATCH, equation=Equation(f=np.ones(65)), exact="x", boundary=ENDS | {
         "right": Condition(dirichlet=1.0)})  # fmt: skip
-    assert check_exact(array, Grid((65,))) == ()
-    opaque = replace(BATCH, exact=lambda x: x.detach() + 1)
-    assert check_exact(opaque, Grid((65,))) == ()
+    (note,) = check_exact(array, Grid((65,)))
+    assert note == "exact was not checked against the equation: data are given as an array"
+    with pytest.raises(InputError, match="the condition on right"):
+        check_exact(replace(array, exact="2*x"), Grid((65,)))
+    opaque = replace(array, exact=lambda x: x.detach() + 0)
+    (note,) = check_exact(replace(opaque, equation=Equation(f="1")), Grid((65,)))
+    assert note == "exact was not checked against the equation: exact has no derivatives"
+    with pytest.raises(InputError, match="the condition on left"):
+        check_exact(replace(opaque, exact=lambda x: x.detach() + 1), Grid((65,)))
+    sought = replace(
+        BATCH, parameters={"k": Unknown(1.0)}, exact="sin(pi*x)",
+        observations={"x": np.array([0.5]), "u": np.array([1.0])},
+    )  # fmt: skip
+    (note,) = check_exact(sought, Grid((65,)))
+    assert note == "exact was not checked against the equation: data name k, which is to be found"
+    with pytest.raises(InputError, match="the condition on left"):
+        check_exact(replace(sought, exact="cos(pi*x)"), Grid((65,)))
+    (note,) = check_exact(replace(sought, exact="k*x"), Grid((65,)))
+    assert note.startswith("exact was not checked against the problem")
+    sides = {"outer": Condition(dirichlet=0.0), "hole": Condition(neumann=np.ones(1))}
+    notes = check_exact(replace(around(sides["outer"]), boundary=sides), ring(24, "P1"))
+    assert notes == (
+        "exact was not checked against the condition on hole: data are given as an array",
+    )
 
 
 def test_a_run_stops_before_it_solves() -> None:

@@ -11,13 +11,13 @@ from sciml.core.algebra.kernels import compiled, reference
 from sciml.core.algebra.stencil import Stencil, box_offsets, cross_offsets
 
 SHAPES = [(9, 8, 7), (12, 10, 11), (8, 6, 10), (3, 4, 5)]
+# A batch is a loop around all others: every second case has one.
 CASES = [
-    (shape[:d], ring[:d], offsets, batch)
+    (shape[:d], ring, offsets, ((), (2,))[(k + i + sum(ring)) % 2])
     for d in (1, 2, 3)
-    for shape in SHAPES
-    for ring in {r[:d] for r in product([False, True], repeat=3)}
-    for offsets in (cross_offsets, box_offsets)
-    for batch in ((), (2,))
+    for i, shape in enumerate(SHAPES)
+    for ring in product([False, True], repeat=d)
+    for k, offsets in enumerate((cross_offsets, box_offsets))
 ]
 
 
@@ -139,13 +139,18 @@ def test_reference_kernels_are_differentiable():
         P = reference.interpolate(stencil, (2, 2))
         return reference.galerkin(stencil, P).coefficients
 
-    assert torch.autograd.gradcheck(value, coefficients)
+    assert torch.autograd.gradcheck(value, coefficients, fast_mode=True)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+# Of both precisions the source is one; cycles have single.
 @pytest.mark.parametrize(
-    ("shape", "offsets"),
-    [((15, 14), cross_offsets), ((6, 7), box_offsets), ((5, 6, 7), box_offsets)],
+    ("shape", "offsets", "dtype"),
+    [
+        ((15, 14), cross_offsets, torch.float64),
+        ((15, 14), cross_offsets, torch.float32),
+        ((6, 7), box_offsets, torch.float32),
+        ((5, 6, 7), box_offsets, torch.float32),
+    ],
 )
 @pytest.mark.parametrize("batch", [(), (2,)])
 def test_constant_stencils_stay_one_row(shape, offsets, batch, dtype):

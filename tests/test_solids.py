@@ -53,6 +53,12 @@ def test_cooks_panel_near_incompressible() -> None:
     assert float(said[1]) > 50
 
 
+def test_what_is_too_large_to_be_compared_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sciml.solvers.resolution._COMPARED", (700, 700, 700))
+    assert any("how much it lacks here is not known" in note for note in panel("P1")[1])
+    assert not any("compared" in note for note in panel("P2")[1])
+
+
 def test_a_cantilever_in_space() -> None:
     axes = np.linspace(0, 1, 13), np.linspace(0, 0.1, 3), np.linspace(0, 0.1, 3)
     box = skfem.MeshTet.init_tensor(*axes)

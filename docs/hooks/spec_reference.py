@@ -196,7 +196,8 @@ def dataclasses_below(*roots: type) -> dict[str, type]:
         waiting += typing.get_args(hint)
         if isinstance(hint, type) and dataclasses.is_dataclass(hint) and hint.__name__ not in found:
             found[hint.__name__] = hint
-            waiting += typing.get_type_hints(hint).values()
+            # The marker in front of fields by keyword is no type, says Python 3.10.
+            waiting += typing.get_type_hints(hint, localns={"KW_ONLY": object}).values()
     return found
 
 

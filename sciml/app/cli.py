@@ -250,6 +250,44 @@ def sweep(
         raise typer.Exit(NOT_SOLVED)
 
 
+@command("sciml modes configs/drum.yaml --count 12")
+def modes(
+    spec: SpecFile,
+    count: Annotated[
+        int | None, typer.Option(min=1, help="How many, the lowest first; the spec's, or 6.")
+    ] = None,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the results go; runs/<spec>-modes by default.")
+    ] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Find the lowest eigenvalues of a spec's problem and their modes, each with bounds."""
+    from sciml.app.console import solving
+    from sciml.app.modes import describe, facts, find, table, write
+    from sciml.app.read import load_spec
+    from sciml.app.run import Setting
+    from sciml.core.disk import claimed
+
+    chosen, problem = Setting(device, seed=seed), load_spec(spec, set_ or ())
+    directory = as_folder(out or Path("runs") / f"{spec.stem}-modes")
+    typer.echo(describe(problem, count))
+    with claimed(directory, "finding modes in"):
+        with solving(problem) as watched:
+            found = find(problem, chosen, count, progress=watched)
+        summary, paths = write(found, problem, chosen, directory, set_ or ())
+    for note in summary["notes"]:
+        typer.echo(f"  {note}")
+    typer.echo(aligned(table(summary)))
+    print_facts(facts(summary))
+    for path in paths:
+        typer.echo(path)
+    if not found.status.success:
+        complain(str(found.status))
+        raise typer.Exit(NOT_SOLVED)
+
+
 @command("sciml report runs/cg runs/pinn --out comparison.html")
 def report(
     runs: Annotated[
@@ -330,6 +368,13 @@ def _print_record(found: Mapping[str, Any]) -> None:
     from sciml.app.report import facts
     from sciml.app.train import facts as training_facts
 
+    if found["format"] == record.MODES:
+        from sciml.app import modes
+
+        typer.echo(found["description"])
+        typer.echo(aligned(modes.table(found)))
+        print_facts(modes.facts(found))
+        return
     if found["format"] != record.RUN:
         print_facts(training_facts(found))
         return
@@ -531,7 +576,10 @@ def schema() -> None:
 @command("sciml bench elliptic --quick")
 def bench(
     suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic or reference.")],
-    out: Annotated[Path | None, typer.Option(help="Write the tables to this file.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write the tables to this file; of reference, .json is gone on from."),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a first look.")] = False,
 ) -> None:
     """Measure the solvers against SciPy and PyAMG, or the answers against published values."""
@@ -540,11 +588,12 @@ def bench(
         raise InputError(f"unknown suite '{suite}'{did_you_mean(suite, known)}")
     if suite == "reference":
         from sciml.app.console import progress_line
-        from sciml.app.reference import HEAD, reference
+        from sciml.app.reference import HEAD, cases, reference
 
-        table = aligned([HEAD, *reference(progress_line)])
+        kept = out if out is not None and out.suffix == ".json" else None
+        table = aligned([HEAD, *reference(cases(), kept, progress_line)])
         typer.echo(table)
-        if out is not None:
+        if out is not None and kept is None:
             out.write_text(table + "\n", encoding="utf-8")
         return
     from sciml.app.bench import elliptic

@@ -24,6 +24,7 @@ from sciml.core.problem.equation import (
     Elasticity,
     Equation,
     Helmholtz,
+    Hyperelasticity,
     NavierStokes,
     Sponge,
     Stokes,
@@ -611,10 +612,10 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (NavierStokes, "vorticity_source"): Scalar,
     (NavierStokes, "force"): _FORCE,
     **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},
-    **{
-        (Elasticity, name): Scalar
-        for name in ("young", "poisson_ratio", "thermal_strain", "density")
-    },
+    **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
+    (Elasticity, "thermal_strain"): _NONLINEAR,
+    **{(Hyperelasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
+    (Hyperelasticity, "force"): _FORCE,
     (Elasticity, "force"): _FORCE,
     (Condition, "dirichlet"): _type(
         "Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL, _NORMAL]}

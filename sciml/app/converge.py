@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from sciml import solvers
+from sciml.app.modes import find, numbers
 from sciml.app.output import heads, last
 from sciml.app.read import explain
 from sciml.app.run import Setting, answer, extent
@@ -29,6 +30,7 @@ from sciml.core.errors import InputError, SolveError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh, refined
 from sciml.core.problem.place import discrete
+from sciml.core.run.eigenmodes import Eigenmodes
 from sciml.solvers.auto import Auto, choose_for
 from sciml.solvers.time.etdrk4 import ETDRK4
 from sciml.solvers.time.march import Integrator
@@ -91,6 +93,8 @@ def converge(
 
     Raises InputError for a spec without quantities, SolveError where a level is not solved.
     """
+    if spec.modes is not None and (spec.output is None or not spec.output.quantities):
+        return _of_modes(spec, setting, told)
     if spec.output is None or not spec.output.quantities:
         raise InputError(
             explain(InputError("give output: {quantities: ...}, the numbers to follow"), spec)
@@ -114,6 +118,41 @@ def converge(
         for name, values in found.items()
     ]
     return trends, seconds
+
+
+def _of_modes(
+    spec: Spec, setting: Setting, told: Callable[[str], None]
+) -> tuple[list[Trend], list[float]]:
+    """The same of eigenvalues, or frequencies where there are."""
+    assert spec.modes is not None
+    found, seconds = [], []
+    for on in levels(spec):
+        told(f"on {extent(on)}")
+        found.append(modes_of(spec, setting, on))
+        seconds.append(found[-1].seconds)
+    return trends_of_modes(spec, found), seconds
+
+
+def modes_of(spec: Spec, setting: Setting, on: Grid | Mesh) -> Eigenmodes:
+    """The modes on a place; SolveError where they are not found, InputError for a batch."""
+    found = find(spec, setting, on=on)
+    if not found.status.success:
+        raise SolveError(f"on {extent(on)}: {found.status}")
+    if found.values.ndim > 1:
+        raise InputError("converge is of one problem; this spec is a batch")
+    return found
+
+
+def trends_of_modes(spec: Spec, found: Sequence[Eigenmodes]) -> list[Trend]:
+    """A trend for every mode, from those on three levels, or on one alone."""
+    assert spec.modes is not None
+    letter = "lambda" if found[0].frequencies is None else "frequency"
+    rows = torch.stack([numbers(modes) for modes in found]).T.tolist()
+    known = [*spec.modes.published, *(None for _ in rows)]
+    return [
+        Trend(f"{letter}_{k + 1}", tuple(row if len(row) == LEVELS else row * LEVELS), value)
+        for k, (row, value) in enumerate(zip(rows, known, strict=False))
+    ]
 
 
 def _steps(spec: Spec) -> dict[str, tuple[float, float]]:

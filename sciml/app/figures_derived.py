@@ -39,7 +39,9 @@ from sciml.app.figures import (
     names_of_samples,
     normalise,
     outlines,
+    plot_field,
     plot_solution,
+    save,
     shown,
     symbol,
     triangles,
@@ -51,6 +53,7 @@ from sciml.core.problem.equation import COMPONENTS
 from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.run.derived import Derived
+from sciml.core.run.eigenmodes import Eigenmodes
 from sciml.core.run.labels import Label, unit_of
 from sciml.core.run.solution import Solution
 
@@ -206,6 +209,56 @@ def plot_deformed(solution: Solution, file: str | Path | None = None) -> Figure:
     return labelled(figure, {**_symbols(solution, name, ()), **solution.labels}, file)
 
 
+# --- Modes ----------------------------------------------------------------------------------------
+
+
+def plot_modes(
+    modes: Eigenmodes, file: str | Path | None = None, title: str = "", unit: str = ""
+) -> Figure:
+    """The first modes side by side, of a batch those of its first sample.
+
+    Those of a body as it is deformed, by a twelfth of its size. ``unit``: of frequencies.
+    """
+    lead = modes.values.ndim - 1
+    first = (0,) * lead
+    numbers = modes.values if modes.frequencies is None else modes.frequencies
+    letter = r"\lambda" if modes.frequencies is None else "f"
+    called = [
+        f"${letter}_{{{k + 1}}}$ = {value:.5g}{f' {unit}' if unit else ''}"
+        for k, value in enumerate(numbers.detach()[first].tolist())
+    ]
+    fields, on = modes.fields[first], modes.on
+    if len(modes.names) == 1:
+        return plot_field(fields, on, modes.names[0], file, title, called)
+    assert isinstance(on, Mesh)
+    shapes = fields[:SAMPLES].double().numpy()
+    columns = min(len(shapes), 3)
+    rows = -(-len(shapes) // columns)
+    flat = on.dimension == 2
+    width, height = _size(on) if flat else (4.2, 3.8)
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(
+            figsize=(0.6 * width * columns, 0.6 * height * rows + 0.4),
+            layout="compressed" if flat else "constrained",
+        )
+        options: dict[str, Any] = {} if flat else {"subplot_kw": {"projection": "3d"}}
+        panels = figure.subplots(rows, columns, squeeze=False, **options).ravel()
+        for axes, shape, name in zip(panels, shapes, called, strict=False):
+            moved = shape.T
+            length = np.linalg.norm(moved, axis=1)
+            scale = _SHARE * float(np.ptp(on.nodes, axis=0).max()) / max(length.max(), 1e-300)
+            draw = draw_triangles if flat else partial(draw_surface, cut=False)
+            draw(axes, length, on, normalise(length[None]), on.nodes + scale * moved)
+            axes.set_title(name, fontsize=9)
+            axes.tick_params(labelsize=7)
+        for axes in panels[len(shapes) :]:
+            axes.set_axis_off()
+        if title:
+            figure.suptitle(shown(title), fontsize=12)
+        save(figure, file)
+    return figure
+
+
 def _enlarged(moved: np.ndarray, mesh: Mesh) -> float:
     """The round number by which displacements (nodes, d) are enlarged to be seen."""
     size = float(np.ptp(mesh.nodes, axis=0).max())
@@ -237,8 +290,7 @@ def plot_streamlines(solution: Solution, file: str | Path | None = None) -> Figu
         axes = figure.subplots()
         image = draw_map(axes, speed, on, (0, 1), Normalize(0, top or 1), contours=False)
         if top > 0:
-            x, y = (axis.numpy() for axis in on.axes())
-            across, up = (np.ma.masked_invalid(part.T) for part in (u, v))
+            x, y, across, up = _to_walls(solution, on, u)
             span = [b - a for a, b in zip(on.box.lower, on.box.upper, strict=True)]
             dense = tuple(1.2 * float(np.clip(s / min(span), 1, 3)) for s in span)
             axes.streamplot(
@@ -254,6 +306,24 @@ def plot_streamlines(solution: Solution, file: str | Path | None = None) -> Figu
         axes.set_title(", ".join([*when, *of]), fontsize=10)
         colour_bar(figure, image, [axes], "speed")
     return labelled(figure, solution.labels, file)
+
+
+def _to_walls(solution: Solution, on: Grid, u: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Evenly spaced places from side to side, and both velocities there, masked in an obstacle."""
+    batch, times, value = solution.residual.ndim, solution.times, solution.value
+    if times is not None:
+        value, times = value.narrow(batch, len(times) - 1, 1), times[-1:]
+    one = replace(solution, value=value, times=times)
+    axes = [
+        np.linspace(a, b, n + 1)
+        for a, b, n in zip(on.box.lower, on.box.upper, on.shape, strict=True)
+    ]
+    points = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 2)
+    found = one.sample(torch.from_numpy(points)).detach().numpy().reshape(-1, 3, *map(len, axes))[0]
+    dry = np.pad(~np.isfinite(u), 1, mode="edge")
+    hidden = dry[1:, 1:] & dry[:-1, 1:] & dry[1:, :-1] & dry[:-1, :-1]
+    parts = (np.ma.masked_invalid(np.where(hidden, np.nan, part).T) for part in found[:2])
+    return (*axes, *parts)
 
 
 # --- Lines ----------------------------------------------------------------------------------------

@@ -27,16 +27,24 @@ from sciml.core.disk import GrowingFile, atomic_write, vouched
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures
 from sciml.core.problem.expression import CONSTANTS, FUNCTIONS
-from sciml.core.problem.grid import AXES, Grid, axis_names
+from sciml.core.problem.grid import Grid, Points, axis_names
 from sciml.core.problem.mesh import Mesh, inside
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import Compiled, Context, Unknown, compile
 from sciml.core.run.derived import Derivation
 from sciml.core.run.frames import fingerprint, lineage_of
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
-from sciml.core.run.quantities import Line, Measure, Measurement, Output, Prepare, Quantity
+from sciml.core.run.quantities import (
+    Line,
+    Measure,
+    Measurement,
+    Output,
+    Prepare,
+    Quantity,
+    is_constant,
+)
 from sciml.core.run.series import over_time
-from sciml.core.run.solution import Solution, check_time, measured_by
+from sciml.core.run.solution import Solution, by_function, check_time, measured_by
 from sciml.discretization.elements.elasticity import STRESSES
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
@@ -65,10 +73,10 @@ class Asked:
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
-        self._prepares: list[tuple[Grid | Mesh, Prepare]] = []
+        self._prepares: list[tuple[Grid | Mesh | Points, Prepare]] = []
         self._looks: dict[tuple[int, str, Any], Measure] = {}
 
-    def look(self, on: Grid | Mesh, quantity: Quantity, key: str) -> Measure:
+    def look(self, on: Grid | Mesh | Points, quantity: Quantity, key: str) -> Measure:
         """How a quantity is measured; raises InputError, with its key, for what means nothing."""
         known = [place for place, _ in self._prepares]
         if on not in known:
@@ -82,7 +90,20 @@ class Asked:
             self._looks[wanted] = self._prepares[number][1](quantity, key)
         return self._looks[wanted]
 
-    def probe(self, on: Grid | Mesh, name: str, point: tuple[float, ...], field: str) -> Measure:
+    def found(self, solution: Solution, quantity: Quantity, key: str) -> Measurement:
+        """What a quantity of an answer comes to."""
+        on = self.spec.on if solution.on is None else solution.on
+        if by_function(solution, quantity):
+            problem = self.spec.problem
+            of_function = measures.look_up(problem.equation, Points)
+            look: Measure = of_function(problem, on, solution.function)(quantity, key)
+        else:
+            look = self.look(on, quantity, key)
+        return measured_by(look, solution, quantity)
+
+    def probe(
+        self, on: Grid | Mesh | Points, name: str, point: tuple[float, ...], field: str
+    ) -> Measure:
         """How a field is measured at a probe."""
         key = f"output.probes.{name}"
         try:
@@ -109,7 +130,7 @@ def check(spec: Spec) -> Asked:
                 )
     if not (spec.output.quantities or spec.output.probes or spec.output.lines):
         return asked
-    on, given, guess = discrete(spec.on), spec.problem.parameters, asked
+    on, given, guess = spec.on, spec.problem.parameters, asked
     if any(isinstance(p, Unknown) for p in given.values()):
         guessed = {n: p.unknown if isinstance(p, Unknown) else p for n, p in given.items()}
         guess = Asked(replace(spec, problem=replace(spec.problem, parameters=guessed)))
@@ -225,11 +246,14 @@ class Steps:
         if first:
             self.columns = self._looks(whole)
         found = [look(whole, t).value for look in self.columns.values()]
-        values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
-        self.batch = tuple(values.shape[:-1])
+        if any(value.ndim for value in found):
+            values = torch.stack(list(torch.broadcast_tensors(*found)), -1)
+            self.batch = tuple(values.shape[:-1])
+            rows = values.reshape(-1, len(found)).tolist()
+        else:
+            rows = [[value.item() for value in found]]
         if first and self.path is not None:
             self.file = self._opened(self.path, t)
-        rows = values.reshape(-1, len(found)).tolist()
         new = [[*([k] if self.batch else []), t, *row] for k, row in enumerate(rows)]
         self.rows += new
         if self.file is not None:
@@ -347,7 +371,6 @@ def watched(spec: Spec, kept: bool) -> bool:
 def measured(solution: Solution, asked: Asked, steps: Steps | None = None) -> Measured:
     """Everything that is asked for; over time from ``steps``, or else from the frames."""
     output = asked.spec.output or Output()
-    on = asked.spec.on if solution.on is None else solution.on
     quantities: dict[str, Measurement] = {}
     for name, quantity in output.quantities.items():
         key = f"output.quantities.{name}"
@@ -357,13 +380,12 @@ def measured(solution: Solution, asked: Asked, steps: Steps | None = None) -> Me
             times, values = steps.series(name, quantity.after)
             found = over_time(quantity.over_time, times, values)
         else:
-            look = asked.look(discrete(on), quantity, key)
-            found = measured_by(look, solution, quantity)
+            found = asked.found(solution, quantity, key)
         quantities[name] = _of_every_sample(found, quantity, quantities, solution)
     probes = {
         name: {
-            field: measured_by(
-                asked.probe(discrete(on), name, point, field), solution, Quantity(at=point)
+            field: asked.found(
+                solution, Quantity(at=point, of=field), f"output.probes.{name}"
             ).value
             for field in solution.fields
         }
@@ -561,7 +583,7 @@ def _line_table(
     head = [
         *(["sample"] if batch else []),
         *([named_by("t")] if times else []),
-        *map(named_by, AXES[: places.shape[1]]),
+        *map(named_by, axis_names(places.shape[1])),
         *map(named_by, fields),
     ]
     rows = []
@@ -630,7 +652,8 @@ def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
             return f"cannot be told{why}"
         low, high = float(known.amin()), float(known.amax())
         last = values[..., -1].flatten().tolist()
-        ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
+        still = is_constant(low, high)
+        ranged = " all the time" if still else f", from {low:.6g} to {high:.6g}{unit} over time"
         return f"{_listed(last, unit, why)}{ranged}"
     if values.ndim:
         return _listed(values.flatten().tolist(), unit, why)

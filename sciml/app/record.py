@@ -30,9 +30,16 @@ from sciml.core.run.serialise import differences, dump
 FILE = "run.json"
 RUN, EVALUATION = "sciml run 1", "sciml evaluation 1"
 OPERATOR, PRECONDITIONER = "sciml training 1", "sciml preconditioner 1"
-FOLDERS = (RUN, OPERATOR, PRECONDITIONER)  # each of a folder of its own
+MODES = "sciml modes 1"
+FOLDERS = (RUN, OPERATOR, PRECONDITIONER, MODES)  # each of a folder of its own
 # What makes a folder with such a record, to tell those who name another.
-_COMMANDS = {RUN: "solve", EVALUATION: "evaluate", OPERATOR: "train", PRECONDITIONER: "train"}
+_COMMANDS = {
+    RUN: "solve",
+    EVALUATION: "evaluate",
+    OPERATOR: "train",
+    PRECONDITIONER: "train",
+    MODES: "modes",
+}
 _PACKAGES = ("torch", "numpy", "scipy", "pyamg", "numba", "h5py", "matplotlib", "pydantic")
 
 

@@ -59,13 +59,38 @@ class Sweep:
 
 
 @dataclass(frozen=True)
+class Modes:
+    """What ``sciml modes`` finds: the ``count`` lowest, to ``rtol`` of their eigenvalues.
+
+    ``published``: in the order of the modes what others report, null where nobody does: frequencies
+    where the table has frequencies, else eigenvalues.
+    """
+
+    count: int = 6
+    rtol: float = 1e-8
+    published: tuple[float | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise InputError(f"count must be 1 or more; got {self.count}", ".count")
+        if not 1e-14 <= self.rtol < 1:
+            raise InputError(f"rtol {self.rtol:g}: give one between 1e-14 and 1", ".rtol")
+        if len(self.published) > self.count:
+            raise InputError(
+                f"{len(self.published)} values are published of {self.count} modes: raise count",
+                ".published",
+            )
+
+
+@dataclass(frozen=True)
 class Spec:
     """A problem, the grid or mesh to solve it on, and the solver.
 
     Exactly one of ``grid``, ``mesh``, ``geometry`` and ``points`` is given. ``solver`` is one of
     ``sciml.solvers``; ``Auto()`` where the file gives none. ``output``: the numbers to report.
     ``labels``: what fields, coordinates, parameters and these numbers are called, and their units.
-    ``sweep``: what the numbers are followed over. ``source`` is the text it was read from.
+    ``sweep``: what the numbers are followed over. ``modes``: how many are found. ``source`` is the
+    text it was read from.
     """
 
     problem: Problem
@@ -77,6 +102,7 @@ class Spec:
     output: Output | None = None
     labels: Mapping[str, Label] = field(default_factory=dict)
     sweep: Sweep | None = None
+    modes: Modes | None = None
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:

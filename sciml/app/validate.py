@@ -16,8 +16,10 @@ from sciml.app.train import opened, rounds
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
 from sciml.app.yaml import Source, read_yaml
 from sciml.core.errors import InputError
+from sciml.core.problem.place import discrete
 from sciml.datasets.family import Family
 from sciml.datasets.store import read_manifest
+from sciml.discretization import pencil
 from sciml.solvers.exact import check_exact
 from sciml.training import Files
 
@@ -76,6 +78,8 @@ def _checked(stated: AnySpec, source: Source, setting: Setting) -> Checked:
 
 def _problem(spec: Spec, setting: Setting) -> Checked:
     """The system's facts where there is one; else the solver is set up, which checks all data."""
+    if spec.modes is not None:
+        return _modes(spec)
     try:
         output.check(spec)
         told = check_exact(spec.problem, spec.on)
@@ -94,6 +98,16 @@ def _problem(spec: Spec, setting: Setting) -> Checked:
         "operator": ", ".join(tags) or "not symmetric",
         "discretisation needs about": f"{run.memory(spec, setting) / 1e6:.3g} MB",
     }
+
+
+def _modes(spec: Spec) -> Checked:
+    """Facts of the pencil whose eigenvalues are asked for."""
+    try:
+        posed = pencil(spec.problem, discrete(spec.on))
+    except InputError as error:
+        raise InputError(read.explain(error, spec)) from None
+    free = int((next(posed.samples()).M.detach().diagonal() > 0).sum())
+    return posed.notes, {"unknowns": f"{free:,}", "operator": "symmetric, with a mass"}
 
 
 def _family(family: Family, source: Source, setting: Setting) -> Checked:

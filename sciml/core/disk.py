@@ -35,7 +35,8 @@ _SEALED = b"sciml sealed 1 sha256 "
 _PART = 1 << 22
 _COMMENT = b"\n<!-- sciml sha256 %s -->\n"
 _SUMS = ".sha256"
-_NUMBER = re.compile(r"(?:errno = |os error )(\d+)")  # as HDF5 and safetensors tell it
+# As HDF5 and safetensors tell it, the older one last.
+_NUMBER = re.compile(r"(?:errno = |os error |Os \{ code: )(\d+)")
 # What atomic_write leaves when its process is killed.
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}(\.\w+)?")
 

@@ -71,7 +71,7 @@ def count_below(
     place = np.empty_like(factors.perm_c)
     place[factors.perm_c] = np.arange(len(masses))
     terms = np.diff(L.tocsr().indptr).max() + 4
-    error = terms * _UNIT * float((growth / masses[place]).max()) / share
+    error = float(terms * _UNIT * (growth / masses[place]).max() / share)
     if not (np.isfinite(pivots).all() and (pivots != 0).all() and np.isfinite(error)):
         return None
     return Count(int((pivots < 0).sum()), error)
@@ -144,7 +144,8 @@ def separation(values: torch.Tensor, residuals: torch.Tensor, count: int) -> tup
     """
     for j in range(count, len(values)):
         low, high = float(values[j - 1]), float(values[j] - residuals[j])
-        if high - low > 1e-3 * max(abs(low), abs(high)) and float(residuals[j - 1]) < high - low:
+        wide = max(1e-3 * (high - float(values[0])), 1e-7 * max(abs(low), abs(high)))
+        if high - low > max(wide, 10 * float(residuals[j - 1])):
             return j, (low + high) / 2
     return 0, float("nan")
 

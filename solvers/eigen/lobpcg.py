@@ -39,8 +39,9 @@ _STAGNATION = 40  # steps without a residual that is the least so far
 class LOBPCG:
     """Options: a pair has converged where ``|A u - lambda M u| <= rtol lambda`` in M^-1's norm.
 
-    Or where that is rounding. ``preconditioner``: as of CG; by default multigrid on grids, AMG on
-    meshes, a factorisation where the problem is small. ``seed``: of the first block.
+    Or where that is rounding; lambda counts from the spectrum's floor where that is nearer.
+    ``preconditioner``: as of CG; by default multigrid on grids, AMG on meshes, a factorisation
+    where the problem is small. ``seed``: of the first block.
     """
 
     kind: Literal["lobpcg"] = "lobpcg"
@@ -61,7 +62,9 @@ class Form:
     """A, M and B as functions of rows (k, n), on the unknowns that have mass.
 
     ``weights``: M's diagonal, (n,), zero where there is no mass; ``kernel``: (k, n) M-orthonormal
-    rows that A annihilates, which the block stays orthogonal to; ``shift``: what makes A definite.
+    rows that A annihilates, which the block stays orthogonal to; ``floor``: at most 0, what no
+    eigenvalue lies far below; ``scale``: roughly the lowest that is not 0, or 0 where all are
+    positive.
     """
 
     A: Map
@@ -70,7 +73,12 @@ class Form:
     magnitude: Map
     weights: torch.Tensor
     kernel: torch.Tensor
-    shift: float
+    floor: float
+    scale: float
+
+    def size(self, theta: torch.Tensor) -> torch.Tensor:
+        """What residuals of eigenvalues ``theta`` are compared with."""
+        return torch.minimum(theta - self.floor, theta.abs()).clamp(min=self.scale)
 
     def norm(self, r: torch.Tensor) -> torch.Tensor:
         """The norm of residuals (k, n) in diag(M)^-1, near that in M^-1."""
@@ -89,7 +97,14 @@ class Block:
     status: Status
 
 
-def form_of(A: LinearMap, M: LinearMap, B: LinearMap, kernel: torch.Tensor, shift: float) -> Form:
+def form_of(
+    A: LinearMap,
+    M: LinearMap,
+    B: LinearMap,
+    kernel: torch.Tensor,
+    floor: float = 0.0,
+    scale: float = 0.0,
+) -> Form:
     """Maps on arrays as functions of rows."""
     weights = M.diagonal().detach().flatten()
     mask = (weights > 0).to(weights.dtype)
@@ -102,12 +117,13 @@ def form_of(A: LinearMap, M: LinearMap, B: LinearMap, kernel: torch.Tensor, shif
 
         return of
 
-    def size(u: torch.Tensor) -> torch.Tensor:
+    def magnitude(u: torch.Tensor) -> torch.Tensor:
         found = A.magnitude(u)
         assert found is not None
         return found
 
-    return Form(rows(A.apply), rows(M.apply), rows(B.apply), rows(size), weights, kernel, shift)
+    image, mass, inverse, sizes = map(rows, (A.apply, M.apply, B.apply, magnitude))
+    return Form(image, mass, inverse, sizes, weights, kernel, floor, scale)
 
 
 def orthonormal(
@@ -169,19 +185,33 @@ def lobpcg(
     spare = torch.empty_like(basis)
     basis[:, :count] = torch.stack(images)
     kernel = (form.kernel, form.M(form.kernel))
-    least, since, kept = torch.inf, 0, count
-    floor = _FLOOR * form.norm(form.magnitude(basis[0, :count]))
+    has = form.weights > 0
+    rows = form.magnitude(torch.ones_like(form.weights)[None])[0]
+    high = _FLOOR * float((rows[has] / form.weights[has]).max())  # no rounding is above that
+    least, since, kept, fresh = torch.inf, 0, count, 0
     for step in range(options.max_iterations + 1):
+        if step - fresh == _RENEW:
+            theta, kept, fresh = *_renewed(basis, count, kept, form), step
         X, AX, MX = basis[:, :count]
         R = AX - theta[:, None] * MX
         residual = form.norm(R)
         if not bool(torch.isfinite(residual).all()):
             return Block(theta, X.clone(), residual, step, Status.NOT_FINITE)
-        size = theta.abs().clamp(min=form.shift)
-        tolerance = (options.rtol * size).maximum(floor)
+        size = form.size(theta)
+        tolerance = options.rtol * size
+        if bool(((residual > tolerance) & (residual < high)).any()):
+            # Where one vector is stiff, combining it with others leaves rounding in all of them.
+            tolerance = tolerance.clamp(min=_FLOOR * float(form.norm(form.magnitude(X)).max()))
         if progress is not None:
             progress(step, float((residual / size).max()))
-        if done(theta, residual, tolerance):
+        ended = done(theta, residual, tolerance)
+        if ended and fresh != step:
+            theta, kept, fresh = *_renewed(basis, count, kept, form), step
+            X, AX, MX = basis[:, :count]
+            R = AX - theta[:, None] * MX
+            residual = form.norm(R)
+            ended = done(theta, residual, tolerance)
+        if ended:
             return Block(theta, X.clone(), residual, step, Status.CONVERGED)
         excess = float((residual / tolerance).log().clamp(min=0).sum())
         least, since = (excess, 0) if excess < 0.999 * least else (least, since + 1)
@@ -201,16 +231,20 @@ def lobpcg(
         for rows, image in zip(basis, spare, strict=True):
             torch.mm(mixed.T, rows[:whole], out=image[:kept])
         basis, spare = spare, basis
-        if step % _RENEW == _RENEW - 1:
-            theta, *images = rayleigh_ritz(basis[0, :count], form)
-            P, MP = orthonormal(
-                basis[0, count:kept].clone(), form, [kernel, (images[0], images[2])]
-            )
-            kept = count + len(P)
-            basis[:, :count] = torch.stack(images)
-            basis[:, count:kept] = torch.stack([P, form.A(P), MP])
-            floor = _FLOOR * form.norm(form.magnitude(basis[0, :count]))
     return Block(theta, X.clone(), residual, options.max_iterations, Status.MAX_ITERATIONS)
+
+
+def _renewed(basis: torch.Tensor, count: int, kept: int, form: Form) -> tuple[torch.Tensor, int]:
+    """X, P and their images computed anew, in place; the Ritz values, and how many rows are left.
+
+    What a step combines of earlier products drifts from them by rounding.
+    """
+    theta, *images = rayleigh_ritz(basis[0, :count], form)
+    others = [(form.kernel, form.M(form.kernel)), (images[0], images[2])]
+    P, MP = orthonormal(basis[0, count:kept].clone(), form, others)
+    basis[:, :count] = torch.stack(images)
+    basis[:, count : count + len(P)] = torch.stack([P, form.A(P), MP])
+    return theta, count + len(P)
 
 
 def _eigh(T: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

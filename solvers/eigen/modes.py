@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -70,19 +70,39 @@ def eigenmodes(
     """
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(f"count is a whole number of modes, 1 or more; got {count!r}", "count")
-    start = time.perf_counter()
+    if not isinstance(problem, Problem):
+        raise InputError(
+            f"eigenmodes takes (problem, on, count) with a Problem; got a {type(problem).__name__}"
+        )
     options = LOBPCG() if method is None else method
-    posed = pencil(problem, on, device=torch.get_default_device())
+    device = torch.get_default_device()
+    with torch.device("cpu"):  # where what has no device of its own is made
+        modes = _modes(pencil(problem, on, device=device), count, options, progress)
+    if throw and not modes.status.success:
+        worst = float((modes.residuals / modes.values.abs().clamp(min=1e-300)).max())
+        raise SolveError(f"{modes.status} (worst relative residual {worst:.2e})")
+    return replace(modes, problem=problem)
+
+
+def _modes(
+    posed: Pencil,
+    count: int,
+    options: LOBPCG,
+    progress: Callable[[int, float], None] | None,
+) -> Eigenmodes:
+    """Those of every sample, on the CPU."""
+    start = time.perf_counter()
     found = [_of_sample(sample, count, options, progress) for sample in posed.samples()]
     lead = posed.batch
 
     def stacked(parts: list[torch.Tensor]) -> torch.Tensor:
-        return torch.stack(parts).reshape((*lead, *parts[0].shape))
+        return torch.stack(parts).reshape((*lead, *parts[0].shape)).cpu()
 
     notes = dict.fromkeys([*posed.notes, *(note for one in found for note in one.notes)])
-    modes = Eigenmodes(
+    vectors = torch.stack([one.vectors for one in found])
+    return Eigenmodes(
         values=stacked([one.values for one in found]),
-        fields=_lifted(posed, stacked([one.vectors for one in found])),
+        fields=_lifted(posed, vectors.reshape((*lead, *vectors.shape[1:]))),
         residuals=stacked([one.residuals for one in found]),
         bounds=stacked([one.bounds for one in found]),
         multiplicities=stacked([one.multiplicities for one in found]),
@@ -93,13 +113,8 @@ def eigenmodes(
         names=posed.fields,
         oscillates=posed.oscillates,
         notes=tuple(notes),
-        problem=problem,
         seconds=time.perf_counter() - start,
     )
-    if throw and not modes.status.success:
-        worst = float((modes.residuals / modes.values.abs().clamp(min=1e-300)).max())
-        raise SolveError(f"{modes.status} (worst relative residual {worst:.2e})")
-    return modes
 
 
 def _lifted(posed: Pencil, vectors: torch.Tensor) -> torch.Tensor:
@@ -140,9 +155,12 @@ def _of_sample(
         )
     kernel = _kernel(posed.candidates, A, M)
     regular = A.definite and not A.nullspace and not len(kernel)
-    shift = 0.0 if regular else posed.scale - 1.5 * posed.floor
+    scale = 0.0 if regular else posed.scale
+    shift = scale - posed.floor
     wanted = max(count - len(kernel), 1) if free > len(kernel) else 0
-    search = _Search(posed, A, M, kernel, shift, wanted, free - len(kernel), options, progress)
+    search = _Search(
+        posed, A, M, kernel, shift, scale, wanted, free - len(kernel), options, progress
+    )
     found = search.run()
     zero = evidence(search.form, kernel, posed.share, search.terms)
     return _told(posed, count, kernel, zero, found)
@@ -161,7 +179,7 @@ def _kernel(candidates: torch.Tensor, A: LinearMap, M: LinearMap) -> torch.Tenso
     image = A.apply(V.reshape(-1, *A.shape)).flatten(1) / root
     turn, sizes, _ = torch.linalg.svd(image, full_matrices=False)
     V = turn[:, sizes < _KERNEL].T @ V
-    return orthonormal(V, form_of(A, M, A, V[:0], 0.0), [])[0] if len(V) else V
+    return orthonormal(V, form_of(A, M, A, V[:0]), [])[0] if len(V) else V
 
 
 @dataclass(frozen=True)
@@ -189,6 +207,7 @@ class _Search:
     M: LinearMap
     kernel: torch.Tensor
     shift: float
+    scale: float
     wanted: int
     size: int
     options: LOBPCG
@@ -213,7 +232,7 @@ class _Search:
             made = setup_preconditioner(self._chosen(), definite)
             assert made is not None
             B = made
-        return form_of(A, self.M, B, self.kernel, self.shift)
+        return form_of(A, self.M, B, self.kernel, self.posed.floor, self.scale)
 
     def _chosen(self) -> Any:
         if self.options.preconditioner is not None:
@@ -262,10 +281,10 @@ class _Search:
     def judged(self, block: Block, found: Evidence) -> Status:
         """The block's status, where the residuals computed anew bear it out."""
         residual, theta = found.residuals[: self.wanted], found.values[: self.wanted]
-        allowed = self.options.rtol * theta.abs().clamp(min=self.shift) / self.posed.share**0.5
+        allowed = self.options.rtol * self.form.size(theta) / self.posed.share**0.5
         if not block.status.success or self.is_dense:
             return block.status
-        within = residual <= 1.01 * allowed + 2 * found.floor[: self.wanted]
+        within = residual <= 1.01 * allowed + 2 * found.floor.max()
         return Status.CONVERGED if bool(within.all()) else Status.RESIDUAL_MISMATCH
 
     def random(self, rows: int, again: int) -> torch.Tensor:
@@ -301,7 +320,7 @@ class _Search:
             if not j:
                 return waited > _PATIENCE
             behind = theta[wanted:j]
-            good = _LOOSE * ((rho - behind) * behind.abs().clamp(min=self.shift)).sqrt()
+            good = _LOOSE * ((rho - behind) * self.form.size(behind)).sqrt()
             return bool((residual[wanted:j] <= good.maximum(tolerance[wanted:j])).all())
 
         return lobpcg(self.form, X, self.options, done, self.progress)

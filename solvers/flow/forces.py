@@ -408,8 +408,8 @@ def _velocities(
 class _Lines:
     """Lines of faces along a component's axis, that axis first: (samples, n + 1, lines).
 
-    Of the first value a of a line the others are signs (a + ``sums``). ``held``: the lines whose
-    first is known. ``solid``: the faces in an obstacle.
+    Of the first value a of a line the others are ``signs`` (a + ``sums``), zero in an obstacle.
+    ``held``: the lines whose first is known.
     """
 
     component: Component
@@ -417,17 +417,17 @@ class _Lines:
     sums: np.ndarray
     first: np.ndarray
     held: np.ndarray
-    solid: np.ndarray
 
     @classmethod
     def of(cls, component: Component, centred: np.ndarray, walls: Walls, band: slice) -> _Lines:
         """Of values at the centres (samples, *cells), those in a band."""
         axis, kinds = component.axis, component.ends[component.axis]
-        c, solid = _line(centred, axis)[..., band], _along(_solid(component), axis)[:, band]
+        c, wet = _line(centred, axis)[..., band], _along(component.open, axis)[:, band] > 0
         n, lines = c.shape[1], c.shape[2]
-        signs = np.where(np.arange(n + 1) % 2, -1.0, 1.0)
+        signs = np.where(np.arange(n + 1) % 2, -1.0, 1.0)[:, None]
         sums = np.zeros((len(c), n + 1, lines))
-        np.cumsum(-2 * signs[:n, None] * c, axis=1, out=sums[:, 1:])
+        np.multiply(c, -2 * signs[:n], out=sums[:, 1:])
+        np.cumsum(sums[:, 1:], axis=1, out=sums[:, 1:])
         held: np.ndarray = np.ones(lines, dtype=bool)
         if kinds[0] == "wall":
             first = np.broadcast_to(walls[axis, 0][axis][:, band], sums[:, 0].shape)
@@ -436,14 +436,14 @@ class _Lines:
         elif kinds[0] == "periodic" and n % 2:
             first = -0.5 * sums[:, n]
         else:
-            held = np.asarray(solid.any(0))
-            at = np.broadcast_to(solid.argmax(0), sums[:, 0].shape)
+            held = np.asarray(~wet.all(0))
+            at = np.broadcast_to(wet.argmin(0), sums[:, 0].shape)
             first = -np.take_along_axis(sums, at[:, None], 1)[:, 0]
-        return cls(component, signs, sums, first, held, solid)
+        return cls(component, signs * wet, sums, first, held)
 
     def from_first(self, first: np.ndarray) -> np.ndarray:
         """The faces, zero in an obstacle."""
-        return np.where(self.solid, 0.0, self.signs[:, None] * (first[:, None] + self.sums))
+        return np.asarray(self.signs * (first[:, None] + self.sums))
 
 
 def _without_outflow(own: _Lines, other: _Lines) -> np.ndarray:
@@ -454,6 +454,7 @@ def _without_outflow(own: _Lines, other: _Lines) -> np.ndarray:
     gain = -(h / k) * np.diff(passing, axis=1).swapaxes(1, 2)
     opening = _along(own.component.open, axis)
     told = (opening[1:] == 1) & (opening[:-1] == 1) & other.held[:, None]
-    each = (own.signs[1:, None] * gain - own.sums[:, 1:] - own.sums[:, :-1]) / 2
+    signs = np.where(np.arange(gain.shape[1]) % 2, 1.0, -1.0)[:, None]
+    each = (signs * gain - own.sums[:, 1:] - own.sums[:, :-1]) / 2
     mean = (each * told).sum(1) / np.maximum(told.sum(0), 1)
     return np.where(own.held, own.first, mean)

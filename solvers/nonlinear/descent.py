@@ -27,6 +27,7 @@ import torch
 
 from sciml.core.algebra.maps import LinearMap, LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid
@@ -39,7 +40,7 @@ from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
 from sciml.solvers.linear.amg import AMG
 from sciml.solvers.linear.diagnosis import unbalanced
-from sciml.solvers.linear.direct import Direct, small
+from sciml.solvers.linear.direct import Direct, affordable, small
 from sciml.solvers.linear.iteration import LinearSolver, dot, norm, spread, verified
 from sciml.solvers.linear.krylov import CG, GMRES
 from sciml.solvers.linear.multigrid import Multigrid
@@ -251,9 +252,12 @@ def _start(system: NonlinearSystem, initial: torch.Tensor | None) -> torch.Tenso
     if system.guess is None:
         return zero
     A, b = system.guess.A.detach(), system.guess.b.detach()
-    assert isinstance(A, Stencil)
     # A rough answer will do.
-    solver: LinearSolver = Direct() if small(A) else CG(preconditioner=Multigrid(), rtol=1e-3)
+    solver: LinearSolver = CG(preconditioner=coarsened(A), rtol=1e-3)
+    if small(A) or (isinstance(A, PatternMatrix) and not A.definite and affordable(A)):
+        solver = Direct()
+    elif not A.definite:
+        solver = GMRES(preconditioner=coarsened(A), rtol=1e-3)
     found = solver.iterate(A, solver.setup(A), b.expand(shape).contiguous(), None, None).x
     return found if bool(torch.isfinite(found).all()) else zero
 

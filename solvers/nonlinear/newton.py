@@ -83,7 +83,7 @@ class Newton(NonlinearSolver):
     ) -> tuple[Course, str]:
         """Some steps of Picard's method where they help, then Newton's."""
         inner, before = Correction(system, self), None
-        if self.picard and system.guess is not None and system.potential is None:
+        if self.picard and system.freezes and system.potential is None:
             before = frozen(system, u, self.rtol, self.picard, progress)
             u = before.u
         last = descend(

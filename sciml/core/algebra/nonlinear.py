@@ -46,9 +46,10 @@ class NonlinearSystem:
     value on the whole grid, ``restrict`` the unknowns of a value. ``remarks(u, t)``: one-line notes
     on the scheme at a state, such as where it is upwind. ``outside()``: the ranges of the tables
     that were looked up outside these so far. ``guess``: a linear problem on the same
-    unknowns whose solution is a better start than zero, or None. ``fields``: their names; of
+    unknowns whose solution is a better start than zero, or None. ``freezes``: whether ``diffusion``
+    is K as it is at u, with which Picard's iteration goes. ``fields``: their names; of
     several, the last batch dimension runs over them, but where the system is ``joint``: then one
-    vector holds the unknowns of all, ``groups`` (n,) the number of each one's field, or -1 where
+    vector holds the unknowns of all, ``groups`` (n,) the number of each one's equation, or -1 where
     nothing stands before its u'. ``measure``: as of a ``LinearSystem``.
     """
 
@@ -72,6 +73,7 @@ class NonlinearSystem:
     remarks: Callable[[torch.Tensor, float], tuple[str, ...]] = lambda u, t: ()
     outside: Callable[[], tuple[str, ...]] = lambda: ()
     guess: LinearSystem | None = None
+    freezes: bool = False
     fields: tuple[str, ...] = ("u",)
     joint: bool = False
     groups: torch.Tensor | None = None

@@ -98,6 +98,7 @@ accompanies: Dispatch[dict[str, torch.Tensor]] = Dispatch("accompanied")
 # (problem, parameters): the StrongForm.
 states_at_points: Dispatch[Any] = Dispatch("solved")
 # (problem, on): how quantities of an answer are measured, a Prepare; what they share is made once.
+# At points also (problem, on, function), of a trained function.
 measures: Dispatch[Any] = Dispatch("asked for quantities")
 # (problem, on, value): the energy that the body stores, shape batch.
 stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
@@ -105,5 +106,5 @@ stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
 derives: Dispatch[Any] = Dispatch("differentiated")
 # As measures, of forces alone, where they are not among them.
 forces: Dispatch[Any] = Dispatch("asked for forces")
-# (problem, on, value, points): the value at points between the place's own.
-samples: Dispatch[torch.Tensor] = Dispatch("sampled")
+# (problem, on, points): the value at points between the place's own, a function of it and its time.
+samples: Dispatch[Any] = Dispatch("sampled")

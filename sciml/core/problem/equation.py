@@ -33,6 +33,7 @@ __all__ = [
     "Equation",
     "FieldFile",
     "Helmholtz",
+    "Hyperelasticity",
     "Kind",
     "Matrix",
     "NavierStokes",
@@ -141,6 +142,10 @@ class PDE(ABC):
     def conditioned(self) -> tuple[str, ...]:
         """For what a side may state conditions of their own; nothing where one holds for all."""
         return ()
+
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """By what it is called the fields that are the components of one vector."""
+        return {}
 
     @abstractmethod
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
@@ -314,6 +319,12 @@ class System(PDE):
         """Every equation."""
         return tuple(self.equations)
 
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """Those of its equations."""
+        return {
+            k: v for part in self.equations.values() for k, v in part.vectors(dimension).items()
+        }
+
     @property
     def forms(self) -> Mapping[str, Equation]:
         """The equations where all are scalar; raises InputError for a flow or a solid."""
@@ -349,6 +360,10 @@ class NavierStokes(PDE):
         """No: the flow carries itself."""
         return False
 
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The velocity."""
+        return {"velocity": COMPONENTS[:dimension]}
+
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """The velocity and p; of a flow that starts from its vorticity, that."""
         if "vorticity" in initial:
@@ -373,6 +388,10 @@ class Stokes(PDE):
         """Whether viscosity and force name no field."""
         state = frozenset(state_names((*COMPONENTS, "p")))
         return not free_names((self.viscosity, self.force), parameters) & state
+
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The velocity."""
+        return {"velocity": COMPONENTS[:dimension]}
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """The velocity and p."""
@@ -431,24 +450,68 @@ class Elasticity(PDE):
     ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
     (stress) from long bodies (strain). ``thermal_strain``: alpha (T - T0), the strain that heating
     would give a free body, alike in all directions: sigma = C : (sym(grad u) - thermal_strain 1).
-    ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions. ``density``
-    (kg/m^3), which modes of vibration ask for, may differ by region too.
+    ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions. ``density`` (kg/m^3),
+    which modes of vibration and motions in time ask for, may differ by region too.
     """
 
     young: Coefficient
     poisson_ratio: Coefficient = 0.3
     force: Vector | None = None
     plane: Literal["strain", "stress"] = "strain"
-    density: Coefficient = 1.0
     thermal_strain: Coefficient = 0.0
+    density: Coefficient = 1.0
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
     always_linear: ClassVar[bool] = True
     element: ClassVar[Literal["P1", "P2"]] = "P2"
 
+    @property
+    def of_second_order_in_time(self) -> bool:
+        """Yes."""
+        return True
+
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Yes: deformations are small."""
         return True
+
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The displacement."""
+        return {"displacement": COMPONENTS[:dimension]}
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The displacement's components."""
+        return COMPONENTS[:dimension]
+
+
+@dataclass(frozen=True)
+class Hyperelasticity(PDE):
+    """Large deformations of a compressible neo-Hookean solid on a mesh: -div P(grad u) = force.
+
+    ``young`` and ``poisson_ratio`` are those of small deformations. Coordinates, ``force`` and the
+    tractions of ``neumann`` are per volume and area of the body at rest. In 2-D the body is long
+    (plane strain). ``density`` stands before u_tt of a problem in time.
+    """
+
+    young: Coefficient
+    poisson_ratio: Coefficient = 0.3
+    force: Vector | None = None
+    density: Coefficient = 1.0
+    kind: Literal["neo_hookean"] = "neo_hookean"
+    title: ClassVar[str] = "neo_hookean"
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
+
+    @property
+    def of_second_order_in_time(self) -> bool:
+        """Yes."""
+        return True
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """No: the body's shape changes."""
+        return False
+
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The displacement."""
+        return {"displacement": COMPONENTS[:dimension]}
 
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """The displacement's components."""
@@ -456,6 +519,6 @@ class Elasticity(PDE):
 
 
 # What a system may be made of.
-Part = Equation | NavierStokes | Stokes | Elasticity
-AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity
+Part = Equation | NavierStokes | Stokes | Elasticity | Hyperelasticity
+AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity | Hyperelasticity
 KINDS: tuple[str, ...] = tuple(get_args(Kind))

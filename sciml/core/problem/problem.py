@@ -318,9 +318,10 @@ class Problem:
         for key, datum in given.items():
             parts = datum if isinstance(datum, (list, tuple)) else (datum,)
             if any(part is not None and not _is_zero(part) for part in parts):
+                instead = f"leave it out (--set {key}=)" if key in sources else f"--set {key}=0"
                 raise InputError(
                     "modes are what is left where nothing drives the solution: this must be 0; "
-                    f"--set {key}=0 or leave it out",
+                    + instead,
                     key,
                 )
 

@@ -87,7 +87,7 @@ class Eigenmodes:
 
 def rows_of(joined: torch.Tensor) -> torch.Tensor:
     """How long the row is that each of n entries stands in, from bool (*batch, n - 1)."""
-    flat = joined.reshape(-1, joined.shape[-1])
+    flat = joined.reshape(math.prod(joined.shape[:-1]), joined.shape[-1])
     lengths = torch.ones(len(flat), flat.shape[-1] + 1, dtype=torch.int64)
     for row, links in zip(lengths, flat.tolist(), strict=True):
         start = 0

@@ -45,6 +45,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import read_mesh_group, write_mesh_group, write_vtu
 from sciml.core.run.certificate import Certificate
 from sciml.core.run.derived import Derived
+from sciml.core.run.eigenmodes import Eigenmodes
 from sciml.core.run.labels import Label, named, unit_of
 from sciml.core.run.serialise import dump
 from sciml.core.run.status import Status
@@ -52,7 +53,7 @@ from sciml.core.run.status import Status
 if TYPE_CHECKING:
     from sciml.core.run.solution import Solution
 
-FORMAT = "sciml solution 1"
+FORMAT, MODES = "sciml solution 1", "sciml modes 1"
 UNSEALED = "written without a hash by an earlier version, so that damage to it would not be seen"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 VTU_POINTS = 1_000_000
@@ -89,6 +90,72 @@ def save_solution(
     elif solution.on is not None:
         paths.append(_save_series(solution, directory))
     return tuple(paths)
+
+
+def save_modes(modes: Eigenmodes, directory: str | Path) -> tuple[Path, ...]:
+    """Write ``modes.h5`` and a file for ParaView, which holds a batch's first sample."""
+    directory, on = Path(directory), modes.on
+    path = directory / "modes.h5"
+    check_room(path, 2 * modes.fields.numel() * modes.fields.element_size())
+    with atomic_write(path) as temporary:
+        with h5py.File(temporary, "w", userblock_size=BLOCK) as file:
+            file.attrs.update(format=MODES, oscillates=modes.oscillates, seconds=modes.seconds)
+            for name in _PARTS:
+                file[name] = _array(getattr(modes, name))
+            file["fields"].attrs["names"] = list(modes.names)
+            file["statuses"] = [status.name for status in modes.statuses]
+            file["notes"] = np.array(modes.notes, dtype=h5py.string_dtype())
+            _write_place(file, file["fields"], on)
+        seal(temporary)
+    return path, _modes_for_paraview(modes, directory / "modes")
+
+
+_PARTS = (*("values", "fields", "residuals", "bounds", "multiplicities", "counted", "iterations"),)
+
+
+def load_modes(path: str | Path) -> Eigenmodes:
+    """The modes in ``modes.h5``, or in a folder that holds it.
+
+    Raises InputError for a missing, damaged or foreign file.
+    """
+    path = Path(path)
+    path = path / "modes.h5" if path.is_dir() else path
+    with _opened(path, MODES) as (file, notes):
+        fields = file["fields"]
+        place = _read_place(file, fields, tuple(fields.shape))
+        assert isinstance(place, (Grid, Mesh))
+        parts: dict[str, Any] = {name: _tensor(file[name]) for name in _PARTS}
+        return Eigenmodes(
+            **parts,
+            statuses=tuple(Status[name.decode()] for name in file["statuses"][()]),
+            on=place,
+            names=tuple(str(name) for name in fields.attrs["names"]),
+            oscillates=bool(file.attrs["oscillates"]),
+            notes=(*(note.decode() for note in file["notes"][()]), *notes),
+            seconds=float(file.attrs["seconds"]),
+        )
+
+
+def _modes_for_paraview(modes: Eigenmodes, stem: Path) -> Path:
+    """``mode_1`` and so on; those of a body as vectors."""
+    on, lead = modes.on, modes.values.ndim - 1
+    first = _array(modes.fields[(0,) * lead])
+    arrays = {f"mode_{k + 1}": field for k, field in enumerate(first)}
+    if isinstance(on, Mesh):
+        missing = 3 - len(modes.names)
+        if len(modes.names) > 1:
+            arrays = {k: np.pad(v, ((0, missing), (0, 0))) for k, v in arrays.items()}
+        with atomic_write(stem.with_suffix(".vtu")) as temporary:
+            write_vtu(temporary, on, arrays, {})
+            seal_xml(temporary)
+        return stem.with_suffix(".vtu")
+    small = int(np.prod(on.shape)) <= VTU_POINTS
+    path = stem.with_suffix(".vtu" if small else ".vti")
+    with atomic_write(path) as temporary:
+        (_write_vtu if small else _write_vti)(temporary, on, arrays)
+        if small:
+            seal_xml(temporary)
+    return path
 
 
 def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Tensor]) -> Path:
@@ -162,18 +229,8 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         file["residual"] = _array(solution.residual)
         file["statuses"] = [status.name for status in solution.statuses]
         file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
-        if isinstance(solution.on, Mesh):
-            write_mesh_group(file.create_group("mesh"), solution.on)
-        elif isinstance(solution.on, Points):
-            box = solution.on.box
-            file["u"].attrs.update(
-                points=solution.on.count, seed=solution.on.seed, lower=box.lower, upper=box.upper
-            )
-        elif solution.on is not None:
-            box = solution.on.box
-            file["u"].attrs.update(
-                centring=solution.on.centring, lower=box.lower, upper=box.upper, axes="x,y,z"
-            )
+        if solution.on is not None:
+            _write_place(file, file["u"], solution.on)
         stats = file.create_group("stats")
         stats["iterations"] = _array(solution.stats.iterations)
         stats["residuals"] = _array(solution.stats.residuals)
@@ -197,6 +254,34 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
                     )
 
 
+def _write_place(file: h5py.File, values: h5py.Dataset, on: Grid | Mesh | Points) -> None:
+    """Where values live: attributes of theirs, or a group beside them."""
+    if isinstance(on, Mesh):
+        write_mesh_group(file.create_group("mesh"), on)
+        return
+    box = on.box
+    if isinstance(on, Points):
+        values.attrs.update(points=on.count, seed=on.seed, lower=box.lower, upper=box.upper)
+    else:
+        values.attrs.update(centring=on.centring, lower=box.lower, upper=box.upper, axes="x,y,z")
+
+
+def _read_place(
+    file: h5py.File, values: h5py.Dataset, shape: tuple[int, ...]
+) -> Grid | Mesh | Points | None:
+    """What was written so, for values of this shape."""
+    grid: Grid | Mesh | Points | None = None
+    if "mesh" in file:
+        grid = read_mesh_group(file["mesh"])
+    if "points" in values.attrs:
+        grid = Points(int(values.attrs["points"]), int(values.attrs["seed"]), _box(values))
+    if "centring" in values.attrs:
+        box = _box(values)
+        last = shape[-len(box.lower) :]
+        grid = Grid(last, str(values.attrs["centring"]), box)  # type: ignore[arg-type]
+    return grid
+
+
 def read_solution(path: str | Path) -> dict[str, Any]:
     """What ``load_solution`` makes a Solution of, by the names of its parts.
 
@@ -206,16 +291,7 @@ def read_solution(path: str | Path) -> dict[str, Any]:
         u, stats = file["u"], file["stats"]
         value = torch.from_numpy(u[()])
         residual = _tensor(file["residual"])
-        grid: Grid | Mesh | Points | None = None
-        if "mesh" in file:
-            grid = read_mesh_group(file["mesh"])
-        if "points" in u.attrs:
-            box = _box(u)
-            grid = Points(int(u.attrs["points"]), int(u.attrs["seed"]), box)
-        if "centring" in u.attrs:
-            box = _box(u)
-            shape = tuple(value.shape[-len(box.lower) :])
-            grid = Grid(shape, str(u.attrs["centring"]), box)  # type: ignore[arg-type]
+        grid = _read_place(file, u, tuple(value.shape))
         statistics = {
             "iterations": _tensor(stats["iterations"]),
             "residuals": _tensor(stats["residuals"]),
@@ -293,12 +369,13 @@ def load_fields(path: str | Path) -> dict[str, torch.Tensor]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[tuple[h5py.File, tuple[str, ...]]]:
-    """A solution's file, its hash checked, and what is to be noted of it."""
+def _opened(path: str | Path, format_: str = FORMAT) -> Iterator[tuple[h5py.File, tuple[str, ...]]]:
+    """A file of solutions or modes, its hash checked, and what is to be noted of it."""
     path = Path(path)
     path = path / "solution.h5" if path.is_dir() else path
     if not path.is_file():
-        raise InputError(f"no solution at {path}: give a run's directory or its solution.h5")
+        what = "solution" if format_ == FORMAT else "modes"
+        raise InputError(f"no {what} at {path}: give a run's directory or its {what}.h5")
     sealed = is_sealed(path)
     with open(path, "rb") as raw:
         # An earlier version's begins as HDF5 does, so that a damaged seal is not taken for none.
@@ -307,9 +384,10 @@ def _opened(path: str | Path) -> Iterator[tuple[h5py.File, tuple[str, ...]]]:
     notes = () if sealed else (f"{path.name} was {UNSEALED}",)
     try:
         with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
+            if file.attrs.get("format") != format_:
+                what = "solution" if format_ == FORMAT else "modes"
                 raise InputError(
-                    f"{path} is an HDF5 file but holds no solution written by this package"
+                    f"{path} is an HDF5 file but holds no {what} written by this package"
                 )
             refuse_links(file, str(path))
             yield file, notes
@@ -396,14 +474,19 @@ def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.nda
 def _mesh_arrays(
     solution: Solution, mesh: Mesh, fields: Mapping[str, torch.Tensor]
 ) -> dict[str, np.ndarray]:
-    """Arrays by name; a displacement is a vector of three components, as ParaView wants it."""
-    count = len(solution.fields)
-    values = _array(solution.value).reshape(-1, *((count,) if count > 1 else ()), *mesh.shape)
-    if count > 1:
-        values = np.pad(values, ((0, 0), (0, 3 - count), (0, 0)))
-    labels, own = solution.labels, "displacement"
-    own = named(labels, "u") if count == 1 else named(labels, own, *solution.fields)
-    found = {own: values}
+    """Arrays by name; vectors have three components, as ParaView wants them."""
+    names, labels, found = solution.fields, solution.labels, {}
+    values = _array(solution.value).reshape(-1, len(names), *mesh.shape)
+    vectors = {} if solution.problem is None else solution.problem.equation.vectors(mesh.dimension)
+    for what, components in vectors.items():
+        if set(components) <= set(names):
+            rows = values[:, [names.index(name) for name in components]]
+            padded = np.pad(rows, ((0, 0), (0, 3 - len(components)), (0, 0)))
+            found[named(labels, what, *components)] = padded
+    in_vectors = {name for components in vectors.values() for name in components}
+    for k, name in enumerate(names):
+        if name not in in_vectors:
+            found[named(labels, name)] = values[:, k]
     found |= {named(labels, k): _array(v).reshape(-1, v.shape[-1]) for k, v in fields.items()}
     arrays: dict[str, np.ndarray] = {}
     for name, samples in found.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ import torch
 from sciml.core.algebra.maps import free_mean
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures, samples
-from sciml.core.problem.grid import Grid
+from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.interpolation import interpolate
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.quadrature import relative_error
@@ -24,7 +25,6 @@ from sciml.core.run.series import over_time
 from sciml.core.run.status import Status
 
 if TYPE_CHECKING:
-    from sciml.core.problem.grid import Points
     from sciml.core.problem.problem import Problem
     from sciml.core.run.certificate import Certificate
 
@@ -153,18 +153,23 @@ class Solution:
     def sample(self, points: torch.Tensor) -> torch.Tensor:
         """The value at ``points`` (n, d): (*batch, [frames], [fields], n).
 
-        Interpolated linearly on a grid, beside an obstacle from the values outside it alone; the
-        finite element function itself on a mesh.
+        Interpolated linearly on a grid, beside an obstacle from the values outside it alone, beside
+        a side to what is given there; the finite element function itself on a mesh, a trained
+        function itself too.
         """
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
         if isinstance(self.on, Mesh):
             return sample(self.on, self.value, points)
+        if self.function is not None:
+            return self._of_frames(partial(_of_function, self.function, points))
         if not isinstance(self.on, Grid):
             raise ValueError("scattered values are not interpolated; call solution.function")
-        if self.problem is not None and self.problem.obstacle is not None:
-            look = samples.look_up(self.problem.equation, Grid)
-            return look(self.problem, self.on, self.value, points)
+        problem = self.problem
+        if problem is not None and samples.knows(problem.equation, Grid):
+            return self._of_frames(
+                samples.look_up(problem.equation, Grid)(problem, self.on, points)
+            )
         return interpolate(self.value, tuple(points.T), self.on.axes())
 
     def quantity(self, quantity: Quantity | None = None, **stated: Any) -> Measurement:
@@ -228,13 +233,35 @@ class Solution:
         save_solution(whole, directory)
 
 
+def _of_function(
+    function: Callable[[torch.Tensor], torch.Tensor],
+    points: torch.Tensor,
+    value: torch.Tensor,
+    t: float | None,
+) -> torch.Tensor:
+    """A trained function at points (n, d): ([fields], n)."""
+    x = points if t is None else torch.cat([points, torch.full_like(points[:, :1], t)], -1)
+    found = function(x).detach()
+    return found.T if found.shape[1] > 1 else found[:, 0]
+
+
 def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Measurement:
     """What a quantity of an answer comes to; errors carry ``key``."""
     problem, on = solution.problem, solution.on
     assert problem is not None and on is not None
     check_time(problem, quantity, key)
-    look = measures.look_up(problem.equation, type(on))(problem, on)(quantity, key)
-    return measured_by(look, solution, quantity)
+    if by_function(solution, quantity):
+        prepare = measures.look_up(problem.equation, Points)(problem, on, solution.function)
+    else:
+        prepare = measures.look_up(problem.equation, type(on))(problem, on)
+    return measured_by(prepare(quantity, key), solution, quantity)
+
+
+def by_function(solution: Solution, quantity: Quantity) -> bool:
+    """Whether a quantity is one of the trained function, not of its values on a grid."""
+    if solution.function is None or quantity.flux is not None or quantity.force is not None:
+        return False
+    return quantity.at is not None or isinstance(solution.on, Points)
 
 
 def measured_by(look: Measure, solution: Solution, quantity: Quantity) -> Measurement:

@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 import torch
 
 from sciml.core.problem.dispatch import derives
-from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
+from sciml.core.problem.equation import (
+    Elasticity,
+    Equation,
+    Hyperelasticity,
+    NavierStokes,
+    Stokes,
+    System,
+)
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
@@ -35,6 +42,7 @@ Reduce = Callable[[torch.Tensor], torch.Tensor]
 
 @derives(Equation, Mesh)
 @derives(System, Mesh)
+@derives(Hyperelasticity, Mesh)
 def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
     """The gradients of all fields and their fluxes -F, which are -K grad u."""
     made, axes = Galerkin(problem, mesh), AXES[: mesh.dimension]

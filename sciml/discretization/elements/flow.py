@@ -5,7 +5,7 @@
 
 the convective term left out for Stokes' equations. Where nu varies, grad u is grad u + grad u^T.
 The natural condition is nu du/dn - p n = g: with ``neumann: 0`` an outlet that Poiseuille's flow
-leaves as it came; a pressure P there is ``neumann: ["-P*nx", "-P*ny"]``. Where every side gives the
+leaves as it came; a pressure P there is ``neumann: {normal: -P}``. Where every side gives the
 velocity p is that of zero mean. The pair is stable, of third order in u and second in p (Boffi,
 Brezzi and Fortin 2013, chapter 8).
 """
@@ -25,7 +25,6 @@ from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.reader import free_names, state_names
-from sciml.discretization.elements.boundary import Side
 from sciml.discretization.elements.general import (
     Balance,
     Law,
@@ -33,6 +32,7 @@ from sciml.discretization.elements.general import (
     Stated,
     balances,
     is_zero,
+    of_vector,
     parts_of_system,
 )
 from sciml.discretization.elements.scalar import memory_on_mesh
@@ -126,31 +126,6 @@ class ContinuityLaw(Law):
         return (zero,) * len(self.axes), sum(slopes[1:], slopes[0])
 
 
-def of_component(number: int, d: int, name: str) -> Any:
-    """What sides say of component ``number`` of a velocity in d dimensions.
-
-    ``name``: what its equation is called in a system.
-    """
-
-    def stated(side: Side) -> Stated:
-        condition, key = side.own(name)
-        if condition.kind not in ("dirichlet", "neumann"):
-            raise InputError(
-                "a flow takes dirichlet: [u, v], a wall or an inlet, or neumann: 0, an outlet",
-                key,
-            )
-        given = condition.dirichlet if condition.neumann is None else condition.neumann
-        entries = (0.0,) * d if is_zero(given) else given
-        if not isinstance(entries, (list, tuple)) or len(entries) != d:
-            raise InputError(f"needs a list of {d} components, one per axis", key)
-        own, place = entries[number], f"{key}.{number}"
-        if condition.dirichlet is None:
-            return Stated(g=own, key=place)
-        return Stated(key=place) if own is None else Stated(value=own, key=place)
-
-    return stated
-
-
 @balances(NavierStokes, Mesh)
 @balances(Stokes, Mesh)
 def balances_of_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
@@ -195,7 +170,8 @@ def _in_system(
         law = MomentumLaw(
             i, axes, equation.viscosity, force[i], carried, known, key, problem.parameters
         )
-        rows.append(Balance(COMPONENTS[i], law, of_component(i, d, name), rate, key=key))
+        sides = of_vector(i, d, name, "a flow")
+        rows.append(Balance(COMPONENTS[i], law, sides, rate, key=key, pushes=1.0))
     conditions = problem.boundary_of(name).values()
     floating = all(c.dirichlet is not None and not _leaves_open(c.dirichlet) for c in conditions)
     continuity = ContinuityLaw(axes)

@@ -22,7 +22,14 @@ import torch
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import measures
-from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
+from sciml.core.problem.equation import (
+    Elasticity,
+    Equation,
+    Hyperelasticity,
+    NavierStokes,
+    Stokes,
+    System,
+)
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.problem import Problem
@@ -63,22 +70,18 @@ _KEY = "problem.equation"
 
 @measures(Equation, Mesh)
 @measures(System, Mesh)
-def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
-    """How quantities are measured; raises InputError for one that means nothing here."""
-    return partial(_of_scalar, problem, mesh, Shared(problem, mesh))
-
-
 @measures(NavierStokes, Mesh)
 @measures(Stokes, Mesh)
-def measures_of_flow(problem: Problem, mesh: Mesh) -> Prepare:
-    """The same of a flow, which pushes what it passes."""
-    return partial(_of_flow, problem, mesh, Shared(problem, mesh))
+@measures(Hyperelasticity, Mesh)
+def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
+    """How quantities are measured; raises InputError for one that means nothing here."""
+    return partial(_of_form, problem, mesh, Shared(problem, mesh))
 
 
 @measures(Elasticity, Mesh)
 def measures_of_solid(problem: Problem, mesh: Mesh) -> Prepare:
     """The same of an elastic body, which has stresses and forces."""
-    return partial(_of_solid, problem, mesh)
+    return partial(_of_solid, problem, mesh, Shared(problem, mesh))
 
 
 class Shared:
@@ -93,37 +96,39 @@ class Shared:
         return Galerkin(self.problem, self.mesh)
 
 
-def _of_scalar(
-    problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str
-) -> Measure:
+def _of_form(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str) -> Measure:
     if quantity.force is not None:
-        raise InputError("a force is of an elastic body; write flux: u", f"{key}.force")
+        return _pushed(shared, quantity.force, quantity.on or "", key)
     if quantity.flux is None:
         return _pointwise(problem, mesh, quantity, key, ())
     made = shared.form
-    if quantity.flux not in made.names:
+    carried = [b.name for b in made.balances if not b.pushes and not b.floating]
+    if quantity.flux not in carried:
+        known = f"there is {', '.join(carried)}" if carried else "there is none"
         raise InputError(
-            f"there is no field '{quantity.flux}'; there is {', '.join(made.names)}", f"{key}.flux"
+            f"there is no field '{quantity.flux}' that flows; {known}; what a flow carries through "
+            "a side is {integral: u*nx + v*ny, on: side}",
+            f"{key}.flux",
         )
     facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
     leaving = leaves(made, quantity.on or "", quantity.flux, _stabilised(problem, mesh))
     return lambda value, t: Measurement(leaving(value, made.instant(t)))
 
 
-def _of_flow(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str) -> Measure:
-    if quantity.flux is not None:
-        raise InputError(
-            "what a flow carries through a side is {integral: u*nx + v*ny, on: side}", f"{key}.flux"
-        )
-    if quantity.force is None:
-        return _pointwise(problem, mesh, quantity, key, ())
-    if len(quantity.force) != mesh.dimension:
-        raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
-    facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+def _pushed(shared: Shared, direction: tuple[float, ...], on: str, key: str) -> Measure:
+    """A direction times the force: of a flow on a part, on a solid at a part."""
     made = shared.form
+    pushing = [b for b in made.balances if b.pushes]
+    if not pushing:
+        raise InputError(
+            "a force is of a flow, or of a solid; of other fields write flux: u", f"{key}.force"
+        )
+    if len(direction) != len(pushing):
+        raise InputError(f"a direction here has {len(pushing)} components", f"{key}.force")
+    facets_of(made.problem, made.data, on, f"{key}.on")
     parts = [
-        (share, leaves(made, quantity.on or "", name))
-        for share, name in zip(quantity.force, made.names, strict=False)
+        (share * balance.pushes, leaves(made, on, balance.name))
+        for share, balance in zip(direction, pushing, strict=True)
     ]
 
     def pushed(value: torch.Tensor, t: float | None) -> Measurement:
@@ -181,13 +186,17 @@ def _known(found: torch.Tensor | None) -> torch.Tensor:
     return found
 
 
-def _of_solid(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Measure:
+def _of_solid(
+    problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str
+) -> Measure:
     if quantity.flux is not None:
         raise InputError("of an elastic body write force: [1, 0], a direction", f"{key}.flux")
     if quantity.force is not None:
         if len(quantity.force) != mesh.dimension:
             raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
         facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+        if problem.time is not None:
+            return _pushed(shared, quantity.force, quantity.on or "", key)
         return lambda value, t: _force(problem, mesh, quantity, value)
     return _pointwise(problem, mesh, quantity, key, STRESSES)
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from numbers import Real
 from typing import Any
@@ -45,7 +45,7 @@ from sciml.core.problem.quadrature import (
     slopes,
     whole,
 )
-from sciml.core.problem.reader import free_names, state_names
+from sciml.core.problem.reader import Normal, free_names, state_names
 from sciml.core.run.differentiate import attach
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
@@ -75,16 +75,23 @@ parts_of_system: Dispatch[tuple[Balance, ...]] = Dispatch("coupled with others")
 class Point:
     """Where F and s are evaluated: the quadrature points of all elements, at one time and state.
 
-    ``state``: fields and slopes by name, (*batch, k, Q).
+    ``state``: fields and slopes by name, (*batch, k, Q). ``parameters``: the problem's. ``known``:
+    by their keys the coefficients that name none of these, as far as they were read before.
     """
 
     part: Quadrature
     data: MeshData
     state: Mapping[str, torch.Tensor]
+    parameters: Mapping[str, Any]
+    known: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def read(self, coefficient: Coefficient, key: str) -> torch.Tensor:
         """A coefficient there, (*batch, k, Q) or broadcastable."""
-        return evaluate(coefficient, self.part, self.data, key, state=self.state)
+        if free_names(coefficient, self.parameters) & self.state.keys():
+            return evaluate(coefficient, self.part, self.data, key, state=self.state)
+        if key not in self.known:
+            self.known[key] = evaluate(coefficient, self.part, self.data, key)
+        return self.known[key]
 
 
 class Law(ABC):
@@ -142,7 +149,8 @@ class Balance:
 
     ``stated(side)``: what a side says of it. ``degree``: of its polynomials, None for the mesh's.
     ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
-    ``floating``: whether nothing holds its level, which is then that of zero mean.
+    ``floating``: whether nothing holds its level, which is then that of zero mean. ``pushes``: what
+    -int n . F is times this, a component of a force: 1 of a flow on a part, -1 on a solid at one.
     """
 
     name: str
@@ -154,6 +162,7 @@ class Balance:
     key: str = _KEY
     energy: Callable[[Point], torch.Tensor] | None = None
     floating: bool = False
+    pushes: float = 0.0
 
 
 # --- What equations say ---------------------------------------------------------------------------
@@ -307,15 +316,17 @@ class EnergyLaw(Law):
 
     def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """F and s at the points."""
-        own = (self.name, *(f"{self.name}{axis}" for axis in self.axes))
+        slots = (self.name, *(f"{self.name}{axis}" for axis in self.axes))
+        own = tuple(name for name in slots if name in point.state)
 
         def total(*values: torch.Tensor) -> torch.Tensor:
             state = {**point.state, **dict(zip(own, values, strict=True))}
-            return self.value(Point(point.part, point.data, state)).expand(values[0].shape).sum()
+            return self.value(replace(point, state=state)).expand(values[0].shape).sum()
 
         values = tuple(point.state[name] for name in own)
-        found = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
-        return tuple(found[1:]), -found[0]
+        slopes = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
+        found, zero = dict(zip(own, slopes, strict=True)), torch.zeros(1, 1, dtype=torch.float64)
+        return tuple(found.get(name, zero) for name in slots[1:]), -found.get(self.name, zero)
 
 
 def is_zero(coefficient: Any) -> bool:
@@ -344,6 +355,48 @@ def of_scalar(name: str) -> Callable[[Side], Stated]:
         return Stated(alpha=robin.alpha, g=robin.g, key=key, robin=condition.robin is not None)
 
     return stated
+
+
+def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Stated]:
+    """What sides say of component ``number`` of a velocity or a displacement in d dimensions.
+
+    ``name``: what its equation is called in a system; ``what`` it is of, for messages.
+    """
+
+    def stated(side: Side) -> Stated:
+        condition, key = side.own(name)
+        if condition.robin is not None:
+            alpha = condition.robin.alpha
+            if isinstance(alpha, Normal):
+                raise InputError(f"the springs of {what} are one for each axis here", key)
+            alpha = alpha[number] if isinstance(alpha, (list, tuple)) else alpha
+            g = _component(condition.robin.g, number, d, f"{key}.g")
+            return Stated(alpha=alpha, g=g, key=key, robin=True)
+        if condition.kind not in ("dirichlet", "neumann"):
+            raise InputError(
+                f"the sides of {what} take dirichlet: [...], with null for what is free, "
+                "neumann: [...], or robin",
+                key,
+            )
+        given = condition.dirichlet if condition.neumann is None else condition.neumann
+        own, place = _component(given, number, d, key), f"{key}.{number}"
+        if condition.dirichlet is None:
+            return Stated(g=own, key=place)
+        return Stated(key=place) if own is None else Stated(value=own, key=place)
+
+    return stated
+
+
+def _component(given: Any, number: int, d: int, key: str) -> Any:
+    """A component of what is given as 0, a list, or along the normal alone."""
+    if isinstance(given, Normal):
+        if not isinstance(given.normal, (str, Real)):
+            raise InputError("what is along the normal is a number or a text here", key)
+        return f"({given.normal})*n{AXES[number]}"
+    entries = (0.0,) * d if is_zero(given) else given
+    if not isinstance(entries, (list, tuple)) or len(entries) != d:
+        raise InputError(f"needs a list of {d} components, one per axis", key)
+    return entries[number]
 
 
 def balance_of(
@@ -501,6 +554,7 @@ class Galerkin:
                 "every node lies on a dirichlet boundary: refine the mesh", "problem.boundary"
             )
         self._known: AtTime[torch.Tensor] = AtTime()
+        self._read: AtTime[dict[str, torch.Tensor]] = AtTime()
         self._load: AtTime[torch.Tensor] = AtTime()
         self._matrix: AtTime[PatternMatrix] = AtTime()
         self._forever: dict[str, Any] = {}
@@ -676,10 +730,19 @@ class Galerkin:
                         found[f"{name}{axis}"] = slope[..., a, :, :]
         return {name: found[name] for name in self.used}
 
+    def _point(self, part: Quadrature, state: Mapping[str, torch.Tensor], t: float) -> Point:
+        """Slopes along axes that the mesh has not are zero: presets name them all."""
+        zero = torch.zeros(1, 1, dtype=torch.float64)
+        beyond = {f"{name}{axis}": zero for name in self.names for axis in AXES[len(self.axes) :]}
+        known = self._read.get(t, dict) if part is self.cells else {}
+        return Point(
+            part, self.data.at_time(t), {**beyond, **state}, self.problem.parameters, known
+        )
+
     def _laws(
         self, state: Mapping[str, torch.Tensor], t: float
     ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
-        point = Point(self.cells, self.data.at_time(t), state)
+        point = self._point(self.cells, state, t)
         return [balance.law.at(point) for balance in self.balances]
 
     def instant(self, t: float | None) -> float:
@@ -688,7 +751,7 @@ class Galerkin:
 
     def fluxes(self, part: Quadrature, full: torch.Tensor, t: float) -> dict[str, torch.Tensor]:
         """-F of every field at points of elements, (*batch, d, k, Q)."""
-        point = Point(part, self.data.at_time(t), self._state(full, part))
+        point = self._point(part, self._state(full, part), t)
         shape = part.points[0].shape
         found = {}
         for balance in self.balances:
@@ -701,17 +764,19 @@ class Galerkin:
     def rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         """What the weak form leaves where fields are given, (*batch, nodes n), zero elsewhere.
 
-        In time with d u_t, u_t being what the free nodes' own balance makes it.
+        In time with d u_t or m u_tt, which are what the free nodes' own balance makes them.
         """
         left = self.whole(full, t)
         if self.problem.time is None:
             return left
-        entries, inertia = self._masses
-        if entries is None or inertia is not None:
+        damped, inertia = self._masses
+        if damped is not None and inertia is not None:
             raise InputError(
-                "what passes where u is given is not known of an equation of second order in time"
+                "what passes where u is given is not known of an equation with both m and d"
             )
-        mass, rates = self._matrix_of(entries, True, True), self._rates(t, 1)
+        entries, order = (damped, 1) if inertia is None else (inertia, 2)
+        assert entries is not None
+        mass, rates = self._matrix_of(entries, True, True), self._rates(t, order)
         held = self._product(entries, rates)
         right = -(left + held)[..., self.free]
         moving = attach(
@@ -911,7 +976,14 @@ class Galerkin:
         return self._jacobian(x, t)
 
     def _jacobian(self, x: torch.Tensor, t: float) -> PatternMatrix:
-        full = self.lift(x, t)
+        return self._tagged(*self._entries_of(self.lift(x, t), t))
+
+    def _entries_of(
+        self, full: torch.Tensor, t: float
+    ) -> tuple[
+        torch.Tensor, Mapping[tuple[int, int, int, int], torch.Tensor], list[torch.Tensor], bool
+    ]:
+        """The Jacobian over all nodes: its entries, the derivatives in it, if sides hold it."""
         slopes = self._derivatives(full, t)
         found = self._local(slopes)
         of_sides = self._of_sides(full, t)
@@ -925,7 +997,7 @@ class Galerkin:
             )
             values = values + scatter(entries, place, values.shape[-1])
             held |= i == j and bool((slope > 0).any())
-        return self._tagged(values, slopes, [s for *_, s in of_sides], held)
+        return values, slopes, [s for *_, s in of_sides], held
 
     def _tagged(
         self,
@@ -1081,7 +1153,7 @@ class Galerkin:
     def potential(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """The energy, where the only field has one."""
         full = self.lift(x, t)
-        point = Point(self.cells, self.data.at_time(t), self._state(full))
+        point = self._point(self.cells, self._state(full), t)
         energy = self.balances[0].energy
         assert energy is not None
         total = (energy(point) * self.cells.measure).sum((-2, -1))
@@ -1150,6 +1222,19 @@ class Galerkin:
             rows.append(self.restrict(row).contiguous())
         return tuple(rows)
 
+    def _guess(self) -> LinearSystem | None:
+        """The problem linearised about zero, given values aside, which may be far from it."""
+        if self.affine or self.problem.time is not None:
+            return None
+        rest = torch.zeros(self.embedding.shape, dtype=torch.float64)
+        values = self._entries_of(rest, self.start)[0]
+        known = self.known(self.start)
+        b = -(self.whole(rest, self.start) + self._product(values, known))[..., self.free]
+        if not bool(torch.isfinite(values).all()) or not bool(torch.isfinite(b).all()):
+            return None
+        A = self._matrix_of(values, False, False)
+        return LinearSystem(A, b, self.mesh, lambda x: self.lift(x, self.start), self.restrict)
+
     def system(self) -> NonlinearSystem:
         """As solvers take it."""
         first, zero = self._first(), torch.zeros(self.count, dtype=torch.float64)
@@ -1159,8 +1244,10 @@ class Galerkin:
         lead += [v.shape[:-1] for v in first]
         lead += [m.batch for m in masses if m is not None]
         alone = len(self.names) == 1
+        # The components of one vector are judged together: one of them may be at rest.
+        keys = [b.key for b in self.balances]
         moving = np.array(
-            [-1 if is_zero(b.d) and is_zero(b.m) else j for j, b in enumerate(self.balances)]
+            [-1 if is_zero(b.d) and is_zero(b.m) else keys.index(b.key) for b in self.balances]
         )
         numbers = np.tile(moving, self.mesh.shape[0])[~self.fixed_mask]
 
@@ -1179,6 +1266,7 @@ class Galerkin:
             potential=self.potential if alone and self.balances[0].energy is not None else None,
             affine=self.affine,
             steady=self.steady,
+            guess=self._guess(),
             symmetric=False,
             notes=tuple(self.data.notes),
             remarks=self.remarks,

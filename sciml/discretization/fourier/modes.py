@@ -63,7 +63,8 @@ class Fourier:
 
     def forward(self, value: torch.Tensor) -> torch.Tensor:
         """Values to coefficients, normalised by the number of points."""
-        found: torch.Tensor = torch.fft.rfftn(value, dim=self._axes, norm="forward")
+        # Of a value that is expanded MKL says "inconsistent configuration" up to torch 2.7.
+        found: torch.Tensor = torch.fft.rfftn(value.contiguous(), dim=self._axes, norm="forward")
         return found
 
     def backward(self, coefficients: torch.Tensor) -> torch.Tensor:

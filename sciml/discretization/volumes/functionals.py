@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache, partial
+from itertools import product
 from math import prod
 from numbers import Real
 from typing import Any
@@ -29,7 +30,7 @@ from sciml.core.problem.dispatch import forces, measures, samples, semidiscretis
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import AXES, SIDES, Box, Grid
-from sciml.core.problem.interpolation import between, interpolate, weighed
+from sciml.core.problem.interpolation import between, weighed
 from sciml.core.problem.problem import Condition, FieldFile, Obstacle, Problem, Time
 from sciml.core.problem.reader import (
     NORMAL,
@@ -47,10 +48,11 @@ from sciml.discretization.volumes.boundary import (
     End,
     flux_of_state,
     insulated,
+    outward,
     state_residual,
     with_end,
 )
-from sciml.discretization.volumes.coefficients import Data, call, data
+from sciml.discretization.volumes.coefficients import Data, call, data, evaluate
 from sciml.discretization.volumes.fluxes import scheme_of
 from sciml.discretization.volumes.layout import Layout, at_end, layout, lie_along
 from sciml.discretization.volumes.nonlinear import semidiscretize, spread
@@ -337,7 +339,12 @@ class Part:
             axis, end = self.side
             shape[axis] = 1
             for name, v in known.items():
-                if v.ndim >= d and v.shape[axis - d] > 1:
+                given = _given_on(self.place, name, axis, end) if lay.cells else None
+                if given is not None:
+                    there = lay.points({axis: lay.axes[axis].edges[[0, -1]][end : end + 1]})
+                    here = outward(self.place.at_time(t), axis, end)
+                    known[name] = evaluate(given[0], there, here, given[1])
+                elif v.ndim >= d and v.shape[axis - d] > 1:
                     known[name] = _on_side(v, axis, end, lay)
             for k, name in enumerate(NORMAL[:d]):
                 known[name] = torch.tensor((1.0 if end else -1.0) if k == axis else 0.0)
@@ -500,9 +507,12 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         size = call(phi, place.layout.points(), place.info).abs().max()
         if bool((call(phi, where, place.info) < -_ON_RIM * size).any()):
             raise InputError("the point lies inside the obstacle", f"{key}.at")
-    near = _near(point, place)
-    if read.names <= {*place.fields} and quantity.what in (None, *read.names) and near.hole is None:
-        return _weighed_field(place, near, next(iter(read.names)))
+    plain = read.names <= {*place.fields} and quantity.what in (None, *read.names)
+    near = _near(point, place) if not plain or place.hole is not None else None
+    if plain and (near is None or near.hole is None):
+        look = _sampled(place, torch.tensor([point], dtype=torch.float64), next(iter(read.names)))
+        return lambda value, t: Measurement(look(value, t)[..., 0])
+    assert near is not None
     points = tuple(
         lie_along(line.positions[index], axis, place.dimension)
         for axis, (line, index) in enumerate(zip(place.layout.axes, near.index, strict=True))
@@ -513,28 +523,6 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         found = read.at(points, known_at(read, place, value, t, near))
         values = found.expand(torch.broadcast_shapes(found.shape, shape))
         return Measurement(weighed(values, near.low, near.share)[..., 0])
-
-    return measured
-
-
-def _weighed_field(place: Place, near: Near, name: str) -> Measure:
-    """A field between the points of a grid: a product with a few weights."""
-    d, lay = place.dimension, place.layout
-    ends = [
-        torch.stack([index[low], index[low + 1]]).flatten() + line.start
-        for index, low, line in zip(near.index, near.low, lay.axes, strict=True)
-    ]
-    index: Any = tuple(torch.meshgrid(*ends, indexing="ij"))
-    factors = [torch.cat([1 - share, share]) for share in near.share]
-    weights = torch.as_tensor(
-        prod(lie_along(factor, axis, d) for axis, factor in enumerate(factors))
-    ).flatten()
-    index = (..., *(place.flatten() for place in index))
-    k = place.fields.index(name) if len(place.fields) > 1 else None
-
-    def measured(value: torch.Tensor, t: float | None) -> Measurement:
-        own = value if k is None else value.select(-d - 1, k)
-        return Measurement(own[index] @ weights.to(value.dtype))
 
     return measured
 
@@ -583,19 +571,6 @@ def _near(point: tuple[float, ...], place: Place) -> Near:
     return near if hole is None or not hole.any() else replace(near, hole=hole)
 
 
-def at_points(values: torch.Tensor, points: tuple[torch.Tensor, ...], lay: Layout) -> torch.Tensor:
-    """Values at the layout's points, interpolated linearly; across a periodic side to the first."""
-    d = lay.dimension
-    for axis in range(d):
-        if lay.periodic[axis]:
-            first = values.narrow(axis - d, 0, 1)
-            values = torch.cat([values, first], axis - d)
-            if lay.cells:
-                last = values.narrow(axis - d, values.shape[axis - d] - 2, 1)
-                values = torch.cat([last, values], axis - d)
-    return interpolate(values, points, [_ticks(axis, lay)[0] for axis in range(d)])
-
-
 def _ticks(axis: int, lay: Layout) -> tuple[torch.Tensor, int]:
     """The places of an axis between which values are interpolated, and how many are put before.
 
@@ -609,18 +584,105 @@ def _ticks(axis: int, lay: Layout) -> tuple[torch.Tensor, int]:
     return (torch.cat([here[:1] - line.spacing, here]), 1) if lay.cells else (here, 0)
 
 
+# A value (*batch, [fields], *grid) and its time to values at some points, (*batch, n).
+Look = Callable[[torch.Tensor, float | None], torch.Tensor]
+
+
 @samples(Equation, Grid)
 @samples(System, Grid)
 @samples(NavierStokes, Grid)
 @samples(Helmholtz, Grid)
-def sample_on_grid(
-    problem: Problem, on: Grid, value: torch.Tensor, points: torch.Tensor
-) -> torch.Tensor:
-    """Values (*lead, *grid) at points (n, d), carried on into an obstacle: (*lead, n)."""
+def sample_on_grid(problem: Problem, on: Grid, points: torch.Tensor) -> Look:
+    """How values at points (n, d) are found, (*batch, [fields], n)."""
     place = place_of(problem, on)
-    own = place.layout.to_unknowns(value)
-    own = own if place.hole is None else carried_on(own, place.hole, place.dimension)
-    return at_points(own, tuple(points.T), place.layout)
+    looks = [_sampled(place, points, name) for name in place.fields]
+    if len(looks) == 1:
+        return looks[0]
+    return lambda value, t: torch.stack([look(value, t) for look in looks], -2)
+
+
+def _sampled(place: Place, points: torch.Tensor, name: str) -> Look:
+    """A field at points (n, d): linearly between the grid's, carried on into an obstacle.
+
+    Between the last cells and a side on which it is given, between their values and that.
+    """
+    d, lay, hole = place.dimension, place.layout, place.hole
+    moved, factor, walls = _beside_walls(place, points, name)
+    index: list[torch.Tensor] = []
+    weights = factor[:, None]
+    for axis in range(d):
+        ticks, shift = _ticks(axis, lay)
+        low, share = between(moved[:, axis], ticks)
+        pair = torch.stack([low, low + 1], -1) - shift
+        if lay.periodic[axis]:
+            pair = pair % lay.shape[axis]
+        old = weights.shape[1]
+        index = [i.repeat_interleave(2, 1) for i in index] + [pair.repeat(1, old)]
+        both = torch.stack([1 - share, share], -1)
+        weights = weights.repeat_interleave(2, 1) * both.repeat(1, old)
+    places: Any = (..., *index)
+    beside = hole is not None and bool(hole[places].any())
+    k = place.fields.index(name) if len(place.fields) > 1 else None
+
+    def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        own = lay.to_unknowns(value if k is None else value.select(-d - 1, k))
+        if hole is not None and beside:
+            own = carried_on(own, hole, d)
+        found = (own[places] * weights.to(own.dtype)).sum(-1)
+        for wall in walls:
+            found = found + wall(t)
+        return found
+
+    return look
+
+
+def _beside_walls(
+    place: Place, points: torch.Tensor, name: str
+) -> tuple[torch.Tensor, torch.Tensor, list[Callable[[float | None], torch.Tensor]]]:
+    """Points (n, d) moved to the last cells' centres, the share of those, and what sides add."""
+    moved, factor = points.to(torch.float64).clone(), torch.ones(len(points), dtype=torch.float64)
+    lay, walls = place.layout, list[Callable[[float | None], torch.Tensor]]()
+    for axis, end in product(range(place.dimension), (0, 1)):
+        given = _given_on(place, name, axis, end)
+        if not lay.cells or given is None:
+            continue
+        bound, line = (lay.grid.box.lower, lay.grid.box.upper)[end][axis], lay.axes[axis]
+        share = ((moved[:, axis] - bound).abs() / (line.spacing / 2)).clamp(max=1.0)
+        if bool((share < 1).any()):
+            there = moved.clone()
+            there[:, axis] = bound
+            walls.append(partial(_on_wall, place, given, there, (1 - share) * factor, (axis, end)))
+            centre = line.positions[-1 if end else 0]
+            moved[:, axis] = torch.where(share < 1, centre, moved[:, axis])
+            factor = factor * share
+    return moved, factor, walls
+
+
+def _given_on(place: Place, name: str, axis: int, end: int) -> tuple[Any, str] | None:
+    """What a field is on a side, and the key of that; None where it is not given by a formula."""
+    if name not in place.fields:
+        return None
+    side = SIDES[axis][end]
+    condition, key = place.problem.boundary[side], f"problem.boundary.{side}"
+    if condition.by_field is not None:
+        condition, key = condition.by_field[name], f"{key}.{name}"
+    given = condition.dirichlet
+    if isinstance(given, (list, tuple)):
+        k = place.fields.index(name)
+        given, key = given[k] if k < len(given) else None, f"{key}.dirichlet.{k}"
+    return None if given is None or has_arrays(given) else (given, key)
+
+
+def _on_wall(
+    place: Place,
+    given: tuple[Any, str],
+    points: torch.Tensor,
+    share: torch.Tensor,
+    side: End,
+    t: float | None,
+) -> torch.Tensor:
+    value = evaluate(given[0], tuple(points.T), outward(place.at_time(t), *side), given[1])
+    return torch.where(share > 0, value, 0.0) * share
 
 
 # --- What leaves through a side -------------------------------------------------------------------

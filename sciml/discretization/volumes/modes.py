@@ -81,7 +81,12 @@ def modes_on_grid(problem: Problem, on: Grid, *, device: torch.device) -> Pencil
 
 def weight_of(problem: Problem) -> str:
     """``m``, ``d`` or "" for what stands before lambda u; InputError for what has no modes."""
-    form = problem.form
+    form = problem.equation_as(Equation)
+    if form.flux is not None:
+        raise InputError(
+            "modes are those of the coefficient form: write K and c in place of flux and source",
+            f"{_KEY}.flux",
+        )
     problem.check_unforced({f"{_KEY}.f": form.f})
     if form.b is not None and any(not _zero(entry) for entry in form.b):
         raise InputError(

@@ -415,6 +415,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         notes=tuple(info.notes),
         remarks=lambda u, t: fluxes.remarks(levelled(u), t),
         guess=guess(problem, info) if any(fluxes.state_K) else None,
+        freezes=any(fluxes.state_K),
         measure=_free(problem, lay, fluxes.volume, free and not floating),
     )
 

@@ -1,0 +1,220 @@
+"""Solids beyond one steady linear system: in time, heated by a field, and deformed far.
+
+    density u_tt - div sigma = force                                       (Elasticity)
+    sigma = lambda tr(e) 1 + 2 mu e,    e = (grad u + grad u^T) / 2 - thermal_strain 1,
+
+    density u_tt - div P = force,    F = 1 + grad u,    J = det F            (Hyperelasticity)
+    P = mu (F - F^-T) + lambda ln(J) F^-T,
+
+the compressible neo-Hookean solid of the energy mu/2 (tr F^T F - 3) - mu ln J + lambda/2 (ln J)^2
+(Bonet and Wood 2008, 6.4.3), in the coordinates of the body at rest; P is the first Piola-Kirchhoff
+stress, and tractions are forces per area at rest. Both are presets of the general form. A steady
+linear solid by itself is one linear system: :mod:`sciml.discretization.elements.elasticity`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from sciml.core.errors import InputError
+from sciml.core.problem.dispatch import estimates_memory, semidiscretises
+from sciml.core.problem.equation import COMPONENTS, Elasticity, Hyperelasticity
+from sciml.core.problem.grid import AXES
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.problem import Coefficient, Problem
+from sciml.core.problem.reader import free_names, state_names
+from sciml.discretization.elements.general import (
+    Balance,
+    Law,
+    Point,
+    balances,
+    of_vector,
+    parts_of_system,
+    semidiscretize_on_mesh,
+)
+from sciml.discretization.elements.scalar import memory_on_mesh
+
+_KEY = "problem.equation"
+Solid = Elasticity | Hyperelasticity
+
+
+@dataclass(frozen=True)
+class SolidLaw(Law):
+    """F the row ``component`` of a stress, s the same of the force; a leaf gives the stress."""
+
+    component: int
+    axes: tuple[str, ...]
+    equation: Any
+    known: frozenset[str]
+    key: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def _force(self) -> tuple[Coefficient, str]:
+        force = self.equation.force
+        given = 0.0 if force is None else force[self.component]
+        return given, f"{self.key}.force.{self.component}"
+
+    @property
+    def _moduli(self) -> list[tuple[Coefficient, str]]:
+        names = ("young", "poisson_ratio")
+        return [(getattr(self.equation, name), f"{self.key}.{name}") for name in names]
+
+    @property
+    def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
+        """All that is read, with keys."""
+        return [*self._moduli, self._force]
+
+    @property
+    def flux_names(self) -> frozenset[str]:
+        """Which fields and slopes F changes with."""
+        slopes = {f"{u}{a}" for u in COMPONENTS[: len(self.axes)] for a in self.axes}
+        return frozenset(slopes) | self._named(*(c for c, _ in self.coefficients[:-1]))
+
+    @property
+    def source_names(self) -> frozenset[str]:
+        """Which fields and slopes s changes with."""
+        return self._named(self._force[0])
+
+    def _named(self, *coefficients: Coefficient) -> frozenset[str]:
+        return free_names(coefficients, self.parameters) & self.known
+
+    def _lame(self, point: Point) -> tuple[torch.Tensor, torch.Tensor]:
+        E, nu = (point.read(value, key) for value, key in self._moduli)
+        if not bool((E > 0).all()) or not bool(((nu > -1) & (nu < 0.5)).all()):
+            raise InputError(
+                "young must be positive, and poisson_ratio between -1 and 0.5, both excluded",
+                f"{self.key}.young",
+            )
+        return E * nu / ((1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
+
+    def _gradient(self, point: Point) -> list[list[torch.Tensor]]:
+        return [[point.state[f"{u}{a}"] for a in self.axes] for u in COMPONENTS[: len(self.axes)]]
+
+    def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """F and s at the points."""
+        return self._row(point), point.read(*self._force)
+
+    @abstractmethod
+    def _row(self, point: Point) -> tuple[torch.Tensor, ...]:
+        """The row of the stress."""
+
+
+@dataclass(frozen=True)
+class HookeLaw(SolidLaw):
+    """sigma = lambda tr(e) 1 + 2 mu e."""
+
+    @property
+    def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
+        """All that is read, with keys."""
+        heat = (self.equation.thermal_strain, f"{self.key}.thermal_strain")
+        return [*self._moduli, heat, self._force]
+
+    @property
+    def affine(self) -> bool:
+        """Whether no coefficient names a field."""
+        return not self._named(*(c for c, _ in self.coefficients))
+
+    def _row(self, point: Point) -> tuple[torch.Tensor, ...]:
+        first, second = self._lame(point)
+        heat = point.read(*self.coefficients[2])
+        thin = self.equation.plane == "stress" and len(self.axes) == 2
+        bulk = 2 * second + (2 if thin else 3) * first
+        if thin:
+            first = 2 * first * second / (first + 2 * second)
+            bulk = 2 * second + 2 * first
+        slope, i = self._gradient(point), self.component
+        trace = sum((slope[k][k] for k in range(1, len(self.axes))), slope[0][0])
+        row = [second * (slope[i][a] + slope[a][i]) for a in range(len(self.axes))]
+        row[i] = row[i] + first * trace - bulk * heat
+        return tuple(row)
+
+
+@dataclass(frozen=True)
+class NeoHookeLaw(SolidLaw):
+    """P = mu (F - F^-T) + lambda ln(J) F^-T."""
+
+    @property
+    def affine(self) -> bool:
+        """No."""
+        return False
+
+    def _row(self, point: Point) -> tuple[torch.Tensor, ...]:
+        first, second = self._lame(point)
+        F, i = self._gradient(point), self.component
+        for k in range(len(self.axes)):
+            F[k][k] = 1 + F[k][k]
+        cofactor, J = _cofactors(F)
+        # Beyond J = 0 there is no answer: the line search is told by a number that is none.
+        volume = torch.log(J)
+        return tuple(
+            second * (F[i][a] - cofactor[i][a] / J) + first * volume * cofactor[i][a] / J
+            for a in range(len(self.axes))
+        )
+
+
+def _cofactors(F: list[list[torch.Tensor]]) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
+    """det F F^-T and det F of 2 x 2 or 3 x 3 matrices by entries."""
+    if len(F) == 2:
+        (a, b), (c, d) = F
+        return [[d, -c], [-b, a]], a * d - b * c
+    rows = []
+    for i in range(3):
+        p, q = F[(i + 1) % 3], F[(i + 2) % 3]
+        rows.append([p[(j + 1) % 3] * q[(j + 2) % 3] - p[(j + 2) % 3] * q[(j + 1) % 3]
+                     for j in range(3)])  # fmt: skip
+    return rows, sum((F[0][j] * rows[0][j] for j in (1, 2)), F[0][0] * rows[0][0])
+
+
+@balances(Elasticity, Mesh)
+@balances(Hyperelasticity, Mesh)
+def balances_of_solid(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
+    """One for every component of the displacement."""
+    equation = problem.equation
+    assert isinstance(equation, (Elasticity, Hyperelasticity))
+    return _in_system(problem, mesh, equation, "", equation.fields(mesh.dimension), _KEY)
+
+
+@parts_of_system(Elasticity, Mesh)
+@parts_of_system(Hyperelasticity, Mesh)
+def _in_system(
+    problem: Problem, mesh: Mesh, equation: Solid, name: str, fields: Sequence[str], key: str
+) -> tuple[Balance, ...]:
+    d = mesh.dimension
+    if d == 1:
+        raise InputError("a solid needs a mesh in 2 or 3 dimensions", "mesh")
+    if mesh.axisymmetric:
+        raise InputError(
+            "on an axisymmetric mesh only steady linear solids are solved", "mesh.axisymmetric"
+        )
+    if equation.force is not None and len(equation.force) != d:
+        raise InputError(f"needs a list of {d} components, one per axis", f"{key}.force")
+    axes = AXES[:d]
+    known = frozenset(state_names(fields, axes))
+    law = HookeLaw if isinstance(equation, Elasticity) else NeoHookeLaw
+    density = 0.0 if problem.time is None else equation.density
+    return tuple(
+        Balance(
+            COMPONENTS[i],
+            law(i, axes, equation, known, key, problem.parameters),
+            of_vector(i, d, name, "a solid"),
+            m=density,
+            key=key,
+            pushes=-1.0,
+        )
+        for i in range(d)
+    )
+
+
+semidiscretises(Elasticity, Mesh)(semidiscretize_on_mesh)
+semidiscretises(Hyperelasticity, Mesh)(semidiscretize_on_mesh)
+
+
+@estimates_memory(Hyperelasticity, Mesh)
+def _memory(problem: Problem, mesh: Mesh, itemsize: int) -> int:
+    return memory_on_mesh(mesh, mesh.dimension)
