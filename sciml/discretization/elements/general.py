@@ -345,6 +345,8 @@ def of_scalar(name: str) -> Callable[[Side], Stated]:
             raise InputError("a scalar equation needs one value, not a list", key)
         if condition.dirichlet is not None:
             return Stated(value=condition.dirichlet, key=key)
+        if condition.kind == "periodic":
+            return Stated(g=0.0, key=key)
         if condition.kind not in ("neumann", "robin"):
             raise InputError(
                 f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
@@ -469,7 +471,7 @@ def semidiscretize_on_mesh(
     Several fields are one vector (``joint``), node by node. Raises InputError for data that make
     no well-posed system.
     """
-    return Galerkin(problem, mesh).system()
+    return _unperiodic(Galerkin(problem, mesh)).system()
 
 
 @discretises(Stokes, Mesh)
@@ -477,7 +479,7 @@ def linear_on_mesh(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
     """``A x = b`` of a steady problem whose balances are affine in their fields."""
-    made = Galerkin(problem, mesh)
+    made = _unperiodic(Galerkin(problem, mesh))
     assert made.affine
     zero = torch.zeros(made.count, dtype=torch.float64)
     A, b = made.linearise(zero, 0.0), -made.residual(zero, 0.0)
@@ -492,6 +494,18 @@ def linear_on_mesh(
         fields=made.names,
     )
     return placed(system, dtype, device)
+
+
+def _unperiodic(made: Galerkin) -> Galerkin:
+    """The same; InputError where a side is periodic."""
+    for side in made.sides:
+        if side.condition.kind == "periodic":
+            raise InputError(
+                "periodic sides of a mesh are for steady linear equations of one field and for "
+                "elastic bodies",
+                side.place,
+            )
+    return made
 
 
 class Galerkin:

@@ -13,6 +13,7 @@ M is bounded by its diagonal from below as its elements' matrices are (Wathen 19
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse
@@ -121,7 +122,7 @@ def _mass(
             indptr, columns, entries, symmetric=True, definite=True, block=1, nullspace=False
         )
 
-    zeros = Fixed(fixed.mask, torch.zeros(len(fixed.mask), dtype=torch.float64))
+    zeros = replace(fixed, values=torch.zeros(len(fixed.mask), dtype=torch.float64))
     return eliminate(whole, zeros, build)[0], _share(local.detach())
 
 
