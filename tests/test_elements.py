@@ -617,3 +617,98 @@ def test_a_named_point_is_a_well(tmp_path: Path) -> None:
     again = load_solution(tmp_path / "s.h5").on
     assert isinstance(again, Mesh)
     np.testing.assert_array_equal(again.supports["well"], found.supports["well"])
+
+
+# Values that are not free of one another.
+
+
+def test_periodic_sides_carry_a_wave_round() -> None:
+    truth = "sin(2*pi*x + 1)*y*(1 - y)"
+
+    def exact(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.sin(2 * math.pi * x + 1) * y * (1 - y)
+
+    errors = []
+    for n in (6, 12):
+        mesh = blocks(n, 2, "Q2")
+        round_, zero = Condition(periodic=True), Condition(dirichlet=0.0)
+        boundary = {"left": round_, "right": round_, "bottom": zero, "top": zero}
+        f = "4*pi**2*sin(2*pi*x + 1)*y*(1 - y) + 2*sin(2*pi*x + 1)"
+        problem = Problem(None, Equation(f=f), boundary, exact=truth)
+        solution = sciml.solve(problem, on=mesh)
+        assert solution.converged
+        errors.append(float(relative_error(mesh, solution.value, exact)))
+    assert observed(errors) == pytest.approx(3.0, abs=0.15)
+    at = {side: mesh.nodes[:, 0] == end for side, end in (("left", 0.0), ("right", 1.0))}
+    ends = [np.sort(solution.value.numpy()[mask]) for mask in at.values()]
+    np.testing.assert_array_equal(*ends)
+    prepared = measures_on_mesh(problem, mesh)
+    left, right, low, high = (
+        float(prepared(Quantity(flux="u", on=side), "q")(solution.value, None).value)
+        for side in ("left", "right", "bottom", "top")
+    )
+    # -u_x over the left side is 2 pi cos(1) / 6 there, outwards against x.
+    assert left == pytest.approx(2 * math.pi * math.cos(1) / 6, rel=0.03)
+    assert right == pytest.approx(-left, rel=0.05)
+    assert left + right + low + high == pytest.approx(0.0, abs=1e-4)
+    with pytest.raises(InputError, match="no other periodic side is 'left' moved by one vector"):
+        sciml.solve(replace(problem, exact=None, boundary={**boundary, "right": zero}), on=mesh)
+
+
+def test_a_torus_has_a_solution_up_to_a_constant() -> None:
+    mesh = blocks(8, 2, "Q2")
+    boundary = dict.fromkeys(mesh.boundaries, Condition(periodic=True))
+    problem = Problem(None, Equation(f="8*pi**2*cos(2*pi*x)*cos(2*pi*y)"), boundary)
+    solution = sciml.solve(problem, on=mesh)
+    assert solution.converged
+
+    def exact(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.cos(2 * math.pi * x) * torch.cos(2 * math.pi * y)
+
+    assert float(relative_error(mesh, solution.value, exact)) < 0.01
+    part = whole(mesh, 4)
+    assert float((part.measure * part.at_points(solution.value)).sum()) == pytest.approx(
+        0, abs=1e-8
+    )
+
+
+def test_a_periodic_body_shears_evenly() -> None:
+    mesh = blocks(3, 2, "Q2")
+    boundary = dict.fromkeys(("left", "right"), Condition(periodic=True))
+    boundary |= {"bottom": Condition(dirichlet=0.0), "top": Condition(neumann=(0.6, 0.0))}
+    problem = Problem(None, Elasticity(3.0, 0.25), boundary)
+    value = sciml.solve(problem, on=mesh).value
+    shear = 3.0 / 2.5
+    assert torch.allclose(value[0], 0.6 / shear * torch.from_numpy(mesh.nodes[:, 1]), atol=1e-8)
+    assert torch.allclose(value[1], torch.zeros(()).double(), atol=1e-8)
+    with pytest.raises(InputError, match="stop 1 of its 2 rigid motions"):
+        sciml.solve(
+            replace(problem, boundary={**boundary, "bottom": Condition(dirichlet=(None, 0.0))}),
+            on=mesh,
+        )
+
+
+@pytest.mark.parametrize("d", [2, 3])
+def test_a_block_between_inclined_walls_slides(d: int) -> None:
+    # Pressed between smooth walls at right angles, turned as a whole.
+    E, nu, p = 5.0, 0.3, 0.1
+    square = blocks(2, d, "Q2")
+    turn = np.linalg.qr(np.random.default_rng(3).normal(size=(d, d)))[0]
+    turn *= np.sign(np.linalg.det(turn))
+    mesh = replace(square, points=square.points @ turn.T)
+    walls = ("left", "bottom", "back")[:d]
+    free = dict.fromkeys(mesh.boundaries, Condition(neumann=0.0))
+    boundary = free | dict.fromkeys(walls, Condition(dirichlet=Normal(0.0)))
+    boundary["left"] = Condition(dirichlet=Normal("0.02 + 0*x"))
+    boundary["right"] = Condition(neumann=Normal(-p))
+    problem = Problem(None, Elasticity(E, nu), boundary)
+    solution = sciml.solve(problem, on=mesh)
+    rates = (-(1 - nu**2) / E, nu * (1 + nu) / E) if d == 2 else (-1 / E, nu / E, nu / E)
+    local = torch.from_numpy(square.nodes) * p * torch.tensor(rates, dtype=torch.float64)
+    local[:, 0] -= 0.02
+    wanted = torch.from_numpy(turn) @ local.T
+    assert torch.allclose(solution.value, wanted, atol=1e-7)
+    prepared = measures_of_solid(problem, mesh)
+    way = tuple(map(float, turn[:, 0]))
+    push = prepared(Quantity(force=way, on="left"), "q")(solution.value, None)
+    assert float(push.value) == pytest.approx(p, rel=1e-6)

@@ -492,9 +492,9 @@ def bad_problems() -> list[tuple[Problem, Mesh, str, str]]:
             "problem.boundary",
         ),
         (
-            replace(good, boundary=everywhere(mesh, Condition(periodic=True))),
+            replace(good, boundary=everywhere(mesh, Condition(absorbing=True))),
             mesh,
-            "periodic is not for meshes",
+            "absorbing is not for meshes",
             "problem.boundary.left",
         ),
         (replace(good, domain=Box((0.0, 0.0), (1.0, 1.0))), mesh, "no domain", "problem.domain"),

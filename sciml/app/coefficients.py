@@ -235,6 +235,8 @@ def energy(value: Any, scope: Scope) -> str:
 def displacement(value: Any, scope: Scope) -> Any:
     """A Dirichlet value, which may name the normal; null in a list leaves a component free."""
     scope = replace(scope, normal=True, no_state=DIRICHLET_OF_STATE)
+    if isinstance(value, Mapping) and "normal" in value:
+        return _normal(value, scalar, scope)
     if not isinstance(value, (list, tuple)):
         return scalar(value, scope)
     return tuple(
@@ -615,7 +617,9 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Hyperelasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
     (Hyperelasticity, "force"): _FORCE,
     (Elasticity, "force"): _FORCE,
-    (Condition, "dirichlet"): _type("Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL]}),
+    (Condition, "dirichlet"): _type(
+        "Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL, _NORMAL]}
+    ),
     (Condition, "neumann"): _SIDES,
     (MeshFile, "file"): _type("MeshPath", mesh_path, {"type": "string"}),
     (Condition, "where"): _type("Where", part_of_side, {"type": "string"}),

@@ -43,7 +43,8 @@ class Robin:
 class Condition:
     """What holds on one side; exactly one of the six is given.
 
-    ``dirichlet``: u = value, a list for a velocity or a displacement. ``neumann``: n . K grad u =
+    ``dirichlet``: u = value, a list for a velocity or a displacement, or of a wall along which an
+    elastic body slides :class:`Normal`, ``{normal: 0}``. ``neumann``: n . K grad u =
     value, n outward; of an elastic body a list, the traction, or :class:`Normal`, so that
     ``{normal: -p}`` is a pressure p. ``robin``: see :class:`Robin`. ``periodic``: on both sides of
     a pair. ``absorbing``: waves leave, for the Helmholtz equation. ``by_field``: of a system one
@@ -53,7 +54,7 @@ class Condition:
     rest.
     """
 
-    dirichlet: Coefficient | Vector | None = None
+    dirichlet: Coefficient | Vector | Normal | None = None
     neumann: Coefficient | Vector | Normal | None = None
     robin: Robin | None = None
     periodic: bool = False

@@ -5,12 +5,15 @@ A Dirichlet value is taken at the nodes. With free nodes F and fixed ones D, of 
     A_FF x = b_F - A_FD g,
 
 which keeps A symmetric. A node on two Dirichlet boundaries takes the value of the one named first.
+Values that are not free of one another, those of periodic sides and of walls along which a body may
+slide, are u = T x, and A becomes T^T A T.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -74,10 +77,8 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     found = []
     for name, condition in problem.boundary.items():
         key = f"problem.boundary.{name}"
-        if condition.kind in ("periodic", "absorbing"):
-            raise InputError(
-                f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
-            )
+        if condition.kind == "absorbing":
+            raise InputError("absorbing is not for meshes; give dirichlet, neumann or robin", key)
         if name in mesh.supports:
             facets = on_support(mesh, name, 2 * mesh.degree + 1)
             place = at_nodes(mesh, np.unique(facets.nodes.numpy()))
@@ -287,11 +288,141 @@ def scatter(local: torch.Tensor, places: torch.Tensor, size: int) -> torch.Tenso
 
 
 @dataclass(frozen=True)
+class Ties:
+    """u = T x: ``matrix`` is T, (n, n), whose columns are orthogonal, those that are gone empty."""
+
+    matrix: scipy.sparse.csr_matrix
+
+    @cached_property
+    def gone(self) -> np.ndarray:
+        """Which x there are not, (n,) bool."""
+        found: np.ndarray = self.matrix.getnnz(axis=0) == 0
+        return found
+
+    @cached_property
+    def _entries(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        coo = self.matrix.tocoo()
+        rows, columns = (torch.from_numpy(i.astype(np.int64)) for i in (coo.row, coo.col))
+        return rows, columns, torch.from_numpy(coo.data.astype(np.float64))
+
+    def lift(self, x: torch.Tensor) -> torch.Tensor:
+        """T x, (*batch, n)."""
+        rows, columns, weights = (t.to(x.device) for t in self._entries)
+        return scatter(x[..., columns] * weights.to(x.dtype), rows, len(self.gone))
+
+    def gather(self, b: torch.Tensor) -> torch.Tensor:
+        """T^T b, (*batch, n)."""
+        rows, columns, weights = (t.to(b.device) for t in self._entries)
+        return scatter(b[..., rows] * weights.to(b.dtype), columns, len(self.gone))
+
+    def drop(self, u: torch.Tensor) -> torch.Tensor:
+        """The x of u, in the mean where several values are one."""
+        _, columns, weights = self._entries
+        size = scatter(weights.square(), columns, len(self.gone)).to(u)
+        return self.gather(u) / torch.where(size > 0, size, 1.0)
+
+    def fold(self, whole: Whole) -> Whole:
+        """T^T A T and T^T b."""
+        entries, places = whole.ids.tocoo(), self.matrix
+        counts = np.diff(places.indptr)
+
+        def spread(
+            numbers: np.ndarray, of: np.ndarray
+        ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            """Of entries in the rows ``of`` of T: which they are, columns, and weights."""
+            many = counts[of]
+            which = np.repeat(numbers, many)
+            within = np.arange(len(which)) - np.repeat(np.cumsum(many) - many, many)
+            at = np.repeat(places.indptr[of], many) + within
+            return which, places.indices[at], places.data[at]
+
+        first, a, left = spread(np.arange(len(entries.row)), entries.row)
+        second, b, right = spread(np.arange(len(first)), entries.col[first])
+        rows, columns = a[second], b
+        weights = torch.from_numpy(left[second] * right)
+        n = len(self.gone)
+        ids = scipy.sparse.coo_matrix(
+            (np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(n, n)
+        ).tocsr()
+        ids.sort_indices()
+        ids.data = np.arange(ids.nnz, dtype=np.int64)
+        index = torch.from_numpy(np.asarray(ids[rows, columns]).ravel().astype(np.int64))
+        source = torch.from_numpy(entries.data[first[second]].astype(np.int64))
+        values = scatter(whole.values[..., source] * weights, index, ids.nnz)
+        return Whole(ids, values, self.gather(whole.b))
+
+
+def owners(boundary: list[Side], mesh: Mesh) -> np.ndarray | None:
+    """For every node the one whose value it has; None where no side is periodic.
+
+    Periodic sides are paired by the vector that takes the nodes of one to those of the other.
+    Raises InputError where there is none.
+    """
+    from scipy.sparse.csgraph import connected_components
+    from scipy.spatial import cKDTree
+
+    left = [side for side in boundary if side.condition.kind == "periodic"]
+    if not left:
+        return None
+    size, pairs = float(np.ptp(mesh.nodes, axis=0).max()), []
+    while left:
+        own = left.pop(0)
+        here = own.nodes.nodes[:, 0].numpy()
+        for other in left:
+            there = other.nodes.nodes[:, 0].numpy()
+            if len(there) != len(here):
+                continue
+            shift = mesh.nodes[there].mean(axis=0) - mesh.nodes[here].mean(axis=0)
+            gap, match = cKDTree(mesh.nodes[there]).query(mesh.nodes[here] + shift)
+            if gap.max() <= 1e-6 * size and len(np.unique(match)) == len(match):
+                pairs.append(np.stack([here, there[match]]))
+                left.remove(other)
+                break
+        else:
+            raise InputError(
+                f"periodic: no other periodic side is '{own.name}' moved by one vector, node by "
+                "node; mesh the two alike (Periodic Curve in Gmsh)",
+                f"{own.place}.periodic",
+            )
+    rows, columns = np.concatenate(pairs, axis=1)
+    n = len(mesh.nodes)
+    links = scipy.sparse.coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, columns)), (n, n))
+    labels = connected_components(links, directed=False)[1]
+    first = np.full(labels.max() + 1, n)
+    np.minimum.at(first, labels, np.arange(n))
+    found: np.ndarray = first[labels]
+    return found
+
+
+def owned(mask: np.ndarray, values: torch.Tensor, owner: np.ndarray) -> Fixed:
+    """What is known of values of which ``owner`` (n,) names the one that each of them is."""
+    n = len(owner)
+    known = np.flatnonzero(mask)[::-1]
+    source = np.arange(n)
+    # The first of those that are known gives its value to all.
+    source[owner[known]] = known
+    held = np.zeros(n, dtype=bool)
+    held[owner[known]] = True
+    ties = Ties(scipy.sparse.csr_matrix((np.ones(n), (np.arange(n), owner)), shape=(n, n)))
+    given = torch.where(torch.from_numpy(held), values[..., torch.from_numpy(source)], 0.0)
+    return Fixed(held | ties.gone, given, ties)
+
+
+@dataclass(frozen=True)
 class Fixed:
-    """Degrees of freedom whose value is known: a mask (n,) and the values (*batch, n)."""
+    """Degrees of freedom whose value is known: a mask (n,) and the values (*batch, n).
+
+    With ``ties`` these are those of x, and what there is not of it counts as known, 0.
+    """
 
     mask: np.ndarray
     values: torch.Tensor
+    ties: Ties | None = None
+
+    @property
+    def held(self) -> np.ndarray:
+        """Those that a condition gives, (n,) bool."""
+        return self.mask if self.ties is None else self.mask & ~self.ties.gone
 
     @property
     def free(self) -> torch.Tensor:
@@ -313,6 +444,7 @@ class Embedding:
         index = self.fixed.free.to(x.device)
         full = values.expand(*batch, -1).clone()
         full = full.index_copy(-1, index, x.expand(*batch, len(index)))
+        full = full if self.fixed.ties is None else self.fixed.ties.lift(full)
         if len(self.shape) == 1:
             return full
         return torch.unflatten(full, -1, self.shape[::-1]).mT.contiguous()
@@ -320,6 +452,7 @@ class Embedding:
     def restrict(self, value: torch.Tensor) -> torch.Tensor:
         """Values (*batch, *shape) to the unknowns."""
         flat = value if len(self.shape) == 1 else value.mT.flatten(-2)
+        flat = flat if self.fixed.ties is None else self.fixed.ties.drop(flat)
         return flat[..., self.fixed.free.to(value.device)]
 
 
@@ -341,6 +474,7 @@ def eliminate(
     build: Callable[[np.ndarray, np.ndarray, torch.Tensor], PatternMatrix],
 ) -> tuple[PatternMatrix, torch.Tensor]:
     """A_FF, made by ``build(indptr, columns, values)``, and b_F - A_FD g."""
+    whole = whole if fixed.ties is None else fixed.ties.fold(whole)
     if fixed.mask.all():
         raise InputError(
             "every node lies on a dirichlet boundary: refine the mesh", "problem.boundary"
@@ -381,16 +515,22 @@ def system_of(
     )
 
 
-def parts_of(mesh: Mesh) -> np.ndarray:
-    """For every node, the number of the connected part of the mesh that it belongs to."""
+def parts_of(mesh: Mesh, owner: np.ndarray | None = None) -> np.ndarray:
+    """For every node, the number of the connected part of the mesh that it belongs to.
+
+    ``owner``: for every node one that is connected with it.
+    """
     # Most of what loads this module has no mesh.
     from scipy.sparse.csgraph import connected_components
 
     nodes = mesh.cell_nodes
     rows = np.repeat(nodes[:, 0], nodes.shape[1] - 1)
+    columns = nodes[:, 1:].ravel()
+    if owner is not None:
+        rows = np.concatenate([rows, np.arange(len(owner))])
+        columns = np.concatenate([columns, owner])
     links = scipy.sparse.coo_matrix(
-        (np.ones(len(rows), dtype=np.int8), (rows, nodes[:, 1:].ravel())),
-        shape=(mesh.shape[0],) * 2,
+        (np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(mesh.shape[0],) * 2
     )
     labels: np.ndarray = connected_components(links, directed=False)[1]
     return labels

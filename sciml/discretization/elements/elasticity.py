@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.linalg
 import scipy.sparse
 import torch
 
@@ -48,8 +49,11 @@ from sciml.discretization.elements.boundary import (
     Fixed,
     Pattern,
     Side,
+    Ties,
     Whole,
     eliminate,
+    owned,
+    owners,
     parts_of,
     pattern,
     scatter,
@@ -64,6 +68,7 @@ _KEY = "problem.equation"
 # Components of symmetric tensors, in VTK's order.
 PAIRS = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
 STRESSES = (*(f"s{pair}" for pair in PAIRS), "mises")
+_PARALLEL = 1e-6  # of a normal, what lies outside the span of others, to be one more
 _LOCKING = 9.0  # lambda / mu at a Poisson's ratio of 0.45
 TensorAt = Callable[[Problem, Quadrature, MeshData, torch.Tensor], torch.Tensor]
 
@@ -106,6 +111,9 @@ class Assembly:
     def eliminated(self, b: torch.Tensor) -> tuple[PatternMatrix, torch.Tensor]:
         """The matrix on the free unknowns, and what is left of b (*batch, nodes d) there."""
         block = self.data.mesh.dimension if _in_blocks(self.fixed.mask, self.data) else 1
+        motions = self.motions
+        if self.fixed.ties is not None:
+            motions = self.fixed.ties.drop(torch.from_numpy(motions.T.copy())).numpy().T
         return eliminate(
             Whole(self.ids, self.values, b),
             self.fixed,
@@ -115,7 +123,7 @@ class Assembly:
                 entries,
                 symmetric=True,
                 definite=self.definite,
-                near_nullspace=self.motions[~self.fixed.mask],
+                near_nullspace=motions[~self.fixed.mask],
                 block=block,
             ),
         )
@@ -135,9 +143,9 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
     for side in boundary:
-        if side.condition.kind not in ("dirichlet", "neumann", "robin"):
+        if side.condition.kind not in ("dirichlet", "neumann", "robin", "periodic"):
             raise InputError(
-                "an elastic body's boundary takes dirichlet, neumann or robin",
+                "an elastic body's boundary takes dirichlet, neumann, robin or periodic",
                 f"problem.boundary.{side.name}",
             )
     data.notes.extend(straightened(mesh))
@@ -373,7 +381,7 @@ def _loads(
     force = equation.force if equation.force is not None else (0.0,) * d
     parts = [(cells, at_points(force, cells, data, f"{_KEY}.force"))]
     for side in boundary:
-        if side.condition.kind != "dirichlet":
+        if side.condition.kind in ("neumann", "robin"):
             parts.append((side.facets, traction(side, data)))
     total = torch.zeros(d, count, dtype=torch.float64)
     for part, given in parts:
@@ -458,7 +466,7 @@ def _fixed(boundary: list[Side], data: MeshData) -> Fixed:
     values = torch.zeros(count * d, dtype=torch.float64)
     for side in boundary:
         given = side.condition.dirichlet
-        if given is None:
+        if given is None or isinstance(given, Normal):
             continue
         entries = (0.0,) * d if isinstance(given, (int, float)) and given == 0 else given
         for a, entry in enumerate(_components(entries, d, side.key)):
@@ -474,7 +482,78 @@ def _fixed(boundary: list[Side], data: MeshData) -> Fixed:
     if data.mesh.axisymmetric:
         # What lies on the axis has nowhere to go but along it.
         mask[d * np.flatnonzero(_on_axis(data.mesh))] = True
-    return Fixed(mask, values)
+    fixed, owner = Fixed(mask, values), owners(boundary, data.mesh)
+    if owner is not None:
+        fixed = owned(mask, values, (owner[:, None] * d + np.arange(d)).ravel())
+    walls = [side for side in boundary if isinstance(side.condition.dirichlet, Normal)]
+    if not walls:
+        return fixed
+    if owner is not None:
+        raise InputError(
+            "a body with periodic sides takes no dirichlet: {normal: ...}; give components",
+            walls[0].key,
+        )
+    return _sliding(walls, fixed, data)
+
+
+def _sliding(walls: list[Side], fixed: Fixed, data: MeshData) -> Fixed:
+    """``fixed``, and the displacement along the normal of ``walls``, in axes turned at their nodes.
+
+    At a node of several walls, or of a wall and components that are given, all of these hold as far
+    as they are independent: with the normals N = Q R and u = Q y, R^T y is what is given.
+    """
+    d, n = data.mesh.dimension, len(fixed.mask)
+    given = [fixed.values]
+    wanted: dict[int, list[tuple[np.ndarray, int]]] = {}
+    start = n
+    for side in walls:
+        condition = side.condition.dirichlet
+        assert isinstance(condition, Normal)
+        if not side.nodes.normal:
+            raise InputError("the outward normal is known on the outer boundary only", side.key)
+        g = evaluate(condition.normal, side.nodes, data, f"{side.key}.normal")[..., 0]
+        nodes = side.nodes.nodes[:, 0].numpy()
+        given.append(g.expand(*g.shape[:-1], len(nodes)))
+        normals = torch.cat(list(side.nodes.normal.values()), -1).numpy()
+        for k, (node, normal) in enumerate(zip(nodes.tolist(), normals, strict=True)):
+            wanted.setdefault(node, []).append((normal, start + k))
+        start += len(nodes)
+    batch = torch.broadcast_shapes(*(g.shape[:-1] for g in given))
+    source = torch.cat([g.expand(*batch, g.shape[-1]) for g in given], -1)
+    turn = scipy.sparse.identity(n, format="lil")
+    mask, rows = fixed.mask.copy(), []
+    for node, normals_at in wanted.items():
+        own = range(node * d, node * d + d)
+        held = [(np.eye(d)[a], dof) for a, dof in enumerate(own) if fixed.mask[dof]]
+        basis: list[np.ndarray] = []
+        sources = []
+        for normal, number in [*held, *normals_at]:
+            rest = normal - sum((normal @ q) * q for q in basis)
+            size = np.linalg.norm(rest)
+            if size > _PARALLEL:
+                basis.append(rest / size)
+                sources.append((normal, number))
+        full = np.linalg.qr(np.column_stack([*basis, np.eye(d)]))[0][:, :d]
+        full[:, : len(basis)] = np.column_stack(basis)
+        R = full[:, : len(basis)].T @ np.column_stack([normal for normal, _ in sources])
+        share = np.linalg.inv(R.T)
+        turn[node * d : node * d + d, node * d : node * d + d] = full
+        mask[list(own)] = np.arange(d) < len(basis)
+        rows += [
+            (dof, number, share[k, j])
+            for k, dof in enumerate(own[: len(basis)])
+            for j, (_, number) in enumerate(sources)
+        ]
+    turned = np.concatenate([np.arange(node * d, node * d + d) for node in wanted])
+    kept = source[..., :n].clone()
+    kept[..., torch.from_numpy(turned)] = 0.0
+    places, numbers, shares = (np.array(column) for column in zip(*rows, strict=True))
+    added = scatter(
+        source[..., torch.from_numpy(numbers)] * torch.from_numpy(shares),
+        torch.from_numpy(places),
+        n,
+    )
+    return Fixed(mask, kept + added, Ties(turn.tocsr()))
 
 
 def _on_axis(mesh: Mesh) -> np.ndarray:
@@ -495,19 +574,28 @@ def _check_held(
     motions: np.ndarray,
 ) -> None:
     """Raise InputError where a part of the mesh can move as a rigid body."""
-    d, part = mesh.dimension, parts_of(mesh)
-    rows, owners = [motions[fixed.mask]], [np.repeat(part, d)[fixed.mask]]
+    d, ties, owner = mesh.dimension, fixed.ties, None
+    own = motions
+    if ties is not None:
+        own = ties.drop(torch.from_numpy(motions.T.copy())).numpy().T
+        # Only motions that the ties admit are motions: a periodic body does not turn.
+        broken = motions - ties.lift(torch.from_numpy(own.T.copy())).numpy().T
+        admitted = scipy.linalg.null_space(broken, rcond=1e-9)
+        motions, own = motions @ admitted, own @ admitted
+        owner = ties.matrix.indices[ties.matrix.indptr[:-1:d]] // d
+    part = parts_of(mesh, owner)
+    rows, owners_ = [own[fixed.held]], [np.repeat(part, d)[fixed.held]]
     by_node = torch.from_numpy(motions.reshape(len(part), d, -1))
     for facets, alpha in springs:
         size = alpha.detach().abs().flatten(0, -5).amax(0) if alpha.ndim > 4 else alpha.detach()
         moved = torch.einsum("qi,kiam->kqam", facets.tables.values, by_node[facets.nodes])
         pull = (size / size.abs().max().clamp(min=torch.finfo(torch.float64).tiny)) @ moved
         rows.append(pull.flatten(0, 2).numpy())
-        owners.append(np.repeat(part[facets.nodes[:, 0].numpy()], pull[0].shape[:2].numel()))
-    stopped, owner = np.concatenate(rows), np.concatenate(owners)
+        owners_.append(np.repeat(part[facets.nodes[:, 0].numpy()], pull[0].shape[:2].numel()))
+    stopped, of_part = np.concatenate(rows), np.concatenate(owners_)
     for number in range(part.max() + 1):
-        own = stopped[owner == number]
-        rank = np.linalg.matrix_rank(own, tol=1e-9) if len(own) else 0
+        those = stopped[of_part == number]
+        rank = np.linalg.matrix_rank(those, tol=1e-9) if those.size else 0
         if rank < motions.shape[1]:
             raise InputError(
                 f"the body is free to move: the dirichlet conditions stop {rank} of its "

@@ -41,7 +41,15 @@ from sciml.core.problem.quadrature import (
     slopes,
     whole,
 )
-from sciml.core.problem.reader import NO_TIME, NORMAL, Compiled, Context, compile, state_names
+from sciml.core.problem.reader import (
+    NO_TIME,
+    NORMAL,
+    Compiled,
+    Context,
+    Normal,
+    compile,
+    state_names,
+)
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
@@ -155,7 +163,11 @@ def leaves(
     ``added``: what was solved beside the weak form.
     """
     own = next(side for side in made.sides if side.name == on)
-    given = [side for side in made.sides if made.stated[name, side.name].value is not None]
+    given = [
+        side
+        for side in made.sides
+        if side.condition.kind == "periodic" or made.stated[name, side.name].value is not None
+    ]
     if own not in given:
         return lambda value, t: _known(made.passed(own, name, value, t))
     share, j, n = _share(own, given, made.mesh), made.names.index(name), len(made.names)
@@ -421,7 +433,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
     tractions = {
         side.name: traction(side, data, value)
         for side in parts
-        if side.condition.kind != "dirichlet"
+        if side.condition.kind in ("neumann", "robin")
     }
     if own.name in tractions:
         total = (tractions[own.name] * own.facets.measure[..., None]).sum((-3, -2))
@@ -429,8 +441,7 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
     cells = whole(mesh, 2 * mesh.degree)
     sigma = stress_at(problem, cells, data, value)
     body = at_points(equation.force or (0.0,) * d, cells, data, f"{_KEY}.force")
-    total = torch.zeros((), dtype=torch.float64)
-    share = _share(own, [side for side in parts if side.name not in tractions], mesh)
+    rows = []
     for a in range(d):
         local = _tested(cells, sigma[..., a, :d]) - load(cells, body[..., a])
         if a == 0 and cells.around is not None:
@@ -440,5 +451,30 @@ def _force(problem: Problem, mesh: Mesh, quantity: Quantity, value: torch.Tensor
             if side.name in tractions:
                 pull = load(side.facets, tractions[side.name][..., a])
                 left = left - scatter(pull, side.facets.nodes, mesh.shape[0])
-        total = total + direction[a] * (left * share).sum(-1)
-    return Measurement(total)
+        rows.append(left)
+    given = [side for side in parts if side.name not in tractions]
+    carried = _carried(own, given, mesh) @ torch.stack(rows, -1)[..., None]
+    return Measurement((carried[..., 0] @ direction).sum(-1))
+
+
+def _carried(own: Side, given: list[Side], mesh: Mesh) -> torch.Tensor:
+    """What one of the sides that hold a body carries of the force at every node, (nodes, d, d).
+
+    With the projections P_s on the directions in which the sides hold it and their shares w_s of
+    the node, w P (sum_s w_s P_s)^+: what only one side can carry is its own.
+    """
+    d, total, mine = mesh.dimension, torch.zeros(()), torch.zeros(())
+    for side in given:
+        nodes, value = side.nodes.nodes[:, 0], side.condition.dirichlet
+        if isinstance(value, Normal):
+            normal = torch.cat(list(side.nodes.normal.values()), -1)
+            holds = normal[:, :, None] * normal[:, None, :]
+        else:
+            free = value if isinstance(value, (list, tuple)) else (0.0,) * d
+            held = torch.tensor([entry is not None for entry in free], dtype=torch.float64)
+            holds = torch.diag(held).expand(len(nodes), d, d)
+        weighted = _share(side, given, mesh)[nodes][:, None, None] * holds
+        part = torch.zeros(mesh.shape[0], d, d, dtype=torch.float64).index_add(0, nodes, weighted)
+        total, mine = total + part, part if side is own else mine
+    found: torch.Tensor = mine @ torch.linalg.pinv(total, hermitian=True)
+    return found

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import scipy.sparse
@@ -134,7 +135,7 @@ def _mass(
             indptr, columns, entries, symmetric=True, definite=True, block=1, nullspace=False
         )
 
-    zeros = Fixed(fixed.mask, torch.zeros(len(fixed.mask), dtype=torch.float64))
+    zeros = replace(fixed, values=torch.zeros(len(fixed.mask), dtype=torch.float64))
     return eliminate(whole, zeros, build)[0], _share(local.detach())
 
 

@@ -54,6 +54,8 @@ from sciml.discretization.elements.boundary import (
     Side,
     Whole,
     eliminate,
+    owned,
+    owners,
     parts_of,
     pattern,
     scatter,
@@ -340,7 +342,8 @@ def fixed_values(boundary: list[Side], data: MeshData) -> Fixed:
         new = ~mask[nodes.numpy()]
         values = assigned(values, nodes[new], g.expand(*g.shape[:-1], len(nodes))[..., new])
         mask[nodes.numpy()] = True
-    return Fixed(mask, values)
+    owner = owners(boundary, data.mesh)
+    return Fixed(mask, values) if owner is None else owned(mask, values, owner)
 
 
 def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
@@ -355,8 +358,9 @@ def _is_singular(mesh: Mesh, fixed: Fixed, parted: bool) -> bool:
 
     ``parted``: every part may be free by itself.
     """
-    part = parts_of(mesh)
-    free = np.setdiff1d(part, part[fixed.mask])
+    owner = None if fixed.ties is None else fixed.ties.matrix.indices
+    part = parts_of(mesh, owner)
+    free = np.setdiff1d(part, part[fixed.held])
     if len(free) and part.max() > 0 and not parted:
         first = mesh.nodes[np.flatnonzero(part == free[0])[0]]
         raise InputError(
