@@ -35,6 +35,7 @@ from sciml.solvers.eigen.lobpcg import LOBPCG
 from sciml.solvers.eigen.modes import eigenmodes
 
 FIXED, FREE = Condition(dirichlet=0), Condition(neumann=0)
+RING = Condition(periodic=True)
 SIDES = ("left", "right", "bottom", "top")
 
 
@@ -88,6 +89,7 @@ CASES = {
     "P1": (on_mesh(Equation(K="1 + x", c=1.0), left=FIXED), rectangle(25, "P1")),
     "P2": (on_mesh(Equation(d="1 + x")), rectangle(13, "P2")),
     "P2, fed": (on_mesh(Equation(), left=Condition(robin=Robin(-3.0))), rectangle(13, "P2")),
+    "ring": (on_mesh(STEEL, left=RING, right=RING), rectangle(9, "P2")),
     "springs": (on_mesh(STEEL, bottom=Condition(robin=Robin((0.0, 5.0)))), rectangle(9, "P2")),
     "pushed": (on_mesh(STEEL, bottom=Condition(robin=Robin(-5.0))), rectangle(9, "P2")),
     "free body": (on_mesh(STEEL), rectangle(9, "P2")),
@@ -135,7 +137,7 @@ def test_multiplicities_are_those_of_the_dense_problem(found: Any) -> None:
     scale = np.abs(truth[:7]).max()
     copies = (np.abs(truth[:7, None] - truth) < 1e-9 * scale).sum(1)
     assert ours.multiplicities.tolist() == copies.tolist()
-    zeros = {"free": 1, "periodic": 1, "hole": 1, "P2": 1, "springs": 1, "free body": 3,
+    zeros = {"free": 1, "periodic": 1, "hole": 1, "P2": 1, "ring": 2, "springs": 1, "free body": 3,
              "rollers": 1}  # fmt: skip
     assert int((ours.values == 0).sum()) == zeros.get(name, 0)
 
