@@ -31,15 +31,7 @@ from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import Compiled, Context, Unknown, compile
 from sciml.core.run.derived import Derivation
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
-from sciml.core.run.quantities import (
-    Line,
-    Measure,
-    Measurement,
-    Output,
-    Prepare,
-    Quantity,
-    is_constant,
-)
+from sciml.core.run.quantities import Line, Measure, Measurement, Output, Prepare, Quantity
 from sciml.core.run.series import over_time
 from sciml.core.run.solution import Solution, by_function, check_time, measured_by
 from sciml.discretization.elements.elasticity import STRESSES
@@ -617,8 +609,7 @@ def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
             return f"cannot be told{why}"
         low, high = float(known.amin()), float(known.amax())
         last = values[..., -1].flatten().tolist()
-        still = is_constant(low, high)
-        ranged = " all the time" if still else f", from {low:.6g} to {high:.6g}{unit} over time"
+        ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
         return f"{_listed(last, unit, why)}{ranged}"
     if values.ndim:
         return _listed(values.flatten().tolist(), unit, why)
