@@ -28,7 +28,7 @@ from sciml.core.problem.expression import CONSTANTS, FUNCTIONS
 from sciml.core.problem.grid import Grid, Points, axis_names
 from sciml.core.problem.mesh import Mesh, inside
 from sciml.core.problem.place import discrete
-from sciml.core.problem.reader import Compiled, Context, Unknown, compile
+from sciml.core.problem.reader import Compiled, Context, Unknown, compile, state_names
 from sciml.core.run.derived import Derivation
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
 from sciml.core.run.quantities import Line, Measure, Measurement, Output, Prepare, Quantity
@@ -152,7 +152,8 @@ def _check_names(spec: Spec) -> None:
     fields, axes = _fields(spec), axis_names(len(spec.on.coordinates()))
     taken = dict.fromkeys(CONSTANTS, "of a constant") | dict.fromkeys(FUNCTIONS, "of a function")
     taken |= dict.fromkeys(spec.problem.parameters, "of a parameter")
-    taken |= dict.fromkeys((*axes, "t"), "of a coordinate") | dict.fromkeys(fields, "of a field")
+    taken |= dict.fromkeys((*axes, "t"), "of a coordinate")
+    taken |= dict.fromkeys(state_names(fields, axes), "of a field or of its slope")
     asked = spec.output
     named = {"quantities": asked.quantities, "probes": asked.probes, "lines": asked.lines}
     for kind, entries in named.items():
