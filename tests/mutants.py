@@ -40,6 +40,18 @@ class Fault:
 FAULTS = (
     # What is stated, and what is judged
     Fault(
+        "a mean over time is what trapezoids make of it",
+        "    return whole - (h**3 * both).sum(-1) / 6\n",
+        "    return whole\n",
+        "test_a_mean_over_time_is_exact_for_cubics_and_its_error_falls_with_the_fourth_power",
+    ),
+    Fault(
+        "beside a wall the last cells count in full",
+        "            factor = factor * share\n",
+        "            factor = factor * torch.ones_like(share)\n",
+        "test_a_flow_tends_to_what_its_walls_give",
+    ),
+    Fault(
         "an exact solution passes whatever is left",
         "if gap.share >= _REFUSED + gap.allowed:",
         "if gap.share >= 10 + gap.allowed:",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -87,18 +88,21 @@ CASES = {
     "P1": (on_mesh(Equation(K="1 + x", c=1.0), left=FIXED), rectangle(25, "P1")),
     "P2": (on_mesh(Equation(d="1 + x")), rectangle(13, "P2")),
     "P2, fed": (on_mesh(Equation(), left=Condition(robin=Robin(-3.0))), rectangle(13, "P2")),
+    "springs": (on_mesh(STEEL, bottom=Condition(robin=Robin((0.0, 5.0)))), rectangle(9, "P2")),
+    "pushed": (on_mesh(STEEL, bottom=Condition(robin=Robin(-5.0))), rectangle(9, "P2")),
     "free body": (on_mesh(STEEL), rectangle(9, "P2")),
     "rollers": (on_mesh(STEEL, left=Condition(dirichlet=(0, None))), rectangle(9, "P2")),
 }
 
 
-def dense(problem: Problem, on: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All eigenvalues by LAPACK, of the unknowns that have mass, and M."""
-    posed = pencil(problem, on)
+@cache
+def dense(name: str) -> np.ndarray:
+    """All eigenvalues of a case by LAPACK, of the unknowns that have mass."""
+    posed = pencil(*CASES[name])
     A, M = (m.to_scipy() for m in (posed.A, posed.M))
     has = M.diagonal() > 0
     A, M = (m[has][:, has].toarray() for m in (A, M))
-    return scipy.linalg.eigh(A, M, eigvals_only=True), M
+    return scipy.linalg.eigh(A, M, eigvals_only=True)
 
 
 @pytest.fixture(params=CASES, scope="module")
@@ -107,7 +111,7 @@ def found(request: pytest.FixtureRequest) -> Any:
     problem, on = CASES[request.param]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(modes, "_DENSE", 50)
-        return request.param, eigenmodes(problem, on, 7), dense(problem, on)[0]
+        return request.param, eigenmodes(problem, on, 7), dense(request.param)
 
 
 def test_bounds_contain_the_discrete_eigenvalues(found: Any) -> None:
@@ -131,7 +135,8 @@ def test_multiplicities_are_those_of_the_dense_problem(found: Any) -> None:
     scale = np.abs(truth[:7]).max()
     copies = (np.abs(truth[:7, None] - truth) < 1e-9 * scale).sum(1)
     assert ours.multiplicities.tolist() == copies.tolist()
-    zeros = {"free": 1, "periodic": 1, "hole": 1, "P2": 1, "free body": 3, "rollers": 1}
+    zeros = {"free": 1, "periodic": 1, "hole": 1, "P2": 1, "springs": 1, "free body": 3,
+             "rollers": 1}  # fmt: skip
     assert int((ours.values == 0).sum()) == zeros.get(name, 0)
 
 
@@ -180,6 +185,40 @@ def test_mass_is_bounded_by_its_diagonal(element: str) -> None:
     assert 0 < posed.share <= least < 4 * posed.share
 
 
+def quadrilaterals(n: int) -> Mesh:
+    """The unit square in Q2."""
+    mesh = skfem.MeshQuad.init_tensor(*(np.linspace(0, 1, n + 1),) * 2)
+    rim = mesh.facets[:, mesh.boundary_facets()].T
+    return Mesh(mesh.p.T.copy(), mesh.t.T.copy(), {}, {"rim": rim}, "Q2")
+
+
+def disk(level: int) -> Mesh:
+    """The unit disk in curved P2."""
+    mesh = skfem.MeshTri.init_circle(level)
+    points, rim = mesh.p.T.copy(), mesh.facets[:, mesh.boundary_facets()].T
+    straight = Mesh(points, mesh.t.T.copy(), {}, {"rim": rim}, "P2")
+    middles = straight.nodes[len(points) :].copy()
+    round_ = straight.facet_nodes(straight.facets["rim"])[:, 2] - len(points)
+    middles[round_] /= np.linalg.norm(middles[round_], axis=1)[:, None]
+    return Mesh(points, mesh.t.T.copy(), {}, {"rim": rim}, "P2", middles)
+
+
+# Squares of the zeros of J_0, J_1 and J_2.
+DISK = np.array([5.783185962946783, 14.681970642123895, 14.681970642123895, 26.374616427163392])
+
+
+@pytest.mark.parametrize("shape", ["quadrilaterals", "disk"])
+def test_orders_on_quadrilaterals_and_curved_elements(shape: str) -> None:
+    place, sizes, exact = {
+        "quadrilaterals": (quadrilaterals, (8, 16), SQUARE),
+        "disk": (disk, (3, 4), DISK),
+    }[shape]
+    problem = Problem(None, Equation(), {"rim": FIXED})
+    levels = [eigenmodes(problem, place(n), len(exact)).values for n in sizes]
+    assert np.abs(orders(levels, exact) - 4).max() < 0.1
+    assert eigenmodes(problem, place(sizes[0]), 4).groups.tolist() == [1, 2, 2, 1]
+
+
 SQUARE = math.pi**2 * np.sort([a * a + b * b for a in range(1, 6) for b in range(1, 6)])[:6]
 
 
@@ -208,13 +247,14 @@ def test_orders_on_grids(centring: Any) -> None:
 def test_a_squares_vibration_that_is_exact() -> None:
     """Lame's: u = (cos kx sin ky, -sin kx cos ky), k = pi, has no divergence and no traction.
 
-    omega^2 = 2 k^2 mu / density, of order 4 with P2.
+    omega^2 = 2 k^2 mu / density, of order 4.
     """
     body = Elasticity(2.6, 0.3, density=2.0)
     exact = 2 * math.pi**2 * 1.0 / 2.0
     errors = []
-    for n in (12, 24):
-        ours = eigenmodes(on_mesh(body), rectangle(n, "P2"), 7)
+    problem = Problem(None, body, {"rim": FREE})
+    for n in (7, 14):
+        ours = eigenmodes(problem, quadrilaterals(n), 7)
         assert ours.frequencies is not None and ours.values[:3].tolist() == [0, 0, 0]
         errors.append(float((ours.values / exact - 1).abs().min()))
     assert abs(math.log2(errors[0] / errors[1]) - 4) < 0.1
@@ -226,7 +266,7 @@ def test_iterations_do_not_grow_with_the_mesh() -> None:
     on_grids = [int(eigenmodes(box(), Grid((n, n)), 6).iterations) for n in (33, 97)]
     assert max(on_grids) <= 16 and on_grids[-1] <= on_grids[0] + 3
     problem = on_mesh(Equation(), FIXED)
-    on_meshes = [int(eigenmodes(problem, rectangle(n, "P1"), 6).iterations) for n in (40, 80)]
+    on_meshes = [int(eigenmodes(problem, rectangle(n, "P1"), 6).iterations) for n in (30, 60)]
     assert on_meshes[1] <= 1.5 * on_meshes[0]
 
 
@@ -248,7 +288,7 @@ def test_a_missed_eigenvalue_is_found_by_the_count(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(modes._Search, "random", without)
     ours = eigenmodes(problem, on, 5, LOBPCG(rtol=1e-4))
     assert bool(ours.counted)
-    assert float(ours.values[0]) == pytest.approx(dense(problem, on)[0][0], rel=1e-6)
+    assert float(ours.values[0]) == pytest.approx(dense("fixed")[0], rel=1e-6)
 
 
 def test_without_a_count_the_bounds_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +300,7 @@ def test_without_a_count_the_bounds_say_so(monkeypatch: pytest.MonkeyPatch) -> N
 def test_inertia_is_what_lapack_counts() -> None:
     for name in ("varied", "hole", "P2, fed", "rollers"):
         problem, on = CASES[name]
-        posed, (truth, _) = pencil(problem, on), dense(problem, on)
+        posed, truth = pencil(problem, on), dense(name)
         A, M = posed.A.to_scipy(), posed.M.to_scipy()
         for k in (3, 12, 40):
             rho = (truth[k] + truth[k + 1]) / 2
@@ -352,6 +392,9 @@ def test_a_body_refuses_a_load() -> None:
     loaded = on_mesh(Elasticity(1.0, force=(0.0, -1.0)))
     with pytest.raises(InputError, match="must be 0"):
         eigenmodes(loaded, rectangle(2, "P2"), 2)
+    hot = on_mesh(Elasticity(1.0, thermal_strain=1e-3))
+    with pytest.raises(InputError, match=r"must be 0; leave it out.*thermal_strain="):
+        eigenmodes(hot, rectangle(2, "P2"), 2)
     with pytest.raises(InputError, match="density"):
         eigenmodes(on_mesh(Elasticity(1.0, density="x - 1")), rectangle(2, "P2"), 2)
 

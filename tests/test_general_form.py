@@ -191,6 +191,24 @@ def test_given_values_that_move_keep_the_order_in_time(given: object) -> None:
     assert errors[1] < 2e-6 and orders(errors)[0] > 3
 
 
+@pytest.mark.parametrize("solver", [SDIRK(rtol=1e-4), BDF(rtol=1e-4)])
+def test_what_stands_before_u_t_may_depend_on_u(solver: object) -> None:
+    """(1 + u) u_t = Lap u + s of exp(-t) x y, which is in the space of P2."""
+    u = "exp(-t)*x*y"
+    problem = Problem(
+        None,
+        Equation(d="1 + u", f=f"-(1 + {u})*{u}"),
+        everywhere(Condition(dirichlet=u)),
+        time=Time(0.5),
+        initial="x*y",
+    )
+    mesh = square(2, "P2")
+    solution = sciml.solve(problem, solver, on=mesh)
+    assert error(mesh, solution.value[-1], lambda x, y: math.exp(-0.5) * x * y) < 2e-4
+    with pytest.raises(InputError, match="use sdirk or bdf"):
+        sciml.solve(problem, IMEX(), on=mesh)
+
+
 def test_waves_on_a_mesh_return() -> None:
     mesh = square(8, "P2")
     problem = Problem(
@@ -400,8 +418,8 @@ def bad_problems() -> list[tuple[Problem, str, str | None]]:
             f"{key}.K",
         ),
         (
-            replace(good, equation=Equation(d="u"), time=Time(1.0), initial=0.0),
-            "coordinates only",
+            replace(good, equation=Equation(d="ux"), time=Time(1.0), initial=0.0),
+            "coordinates and the fields",
             f"{key}.d",
         ),
         (replace(flow, boundary=held), "", None),

@@ -20,7 +20,7 @@ from sciml.solvers import BDF, ETDRK4, IMEX, SDIRK, Projection, RungeKutta
 LINE = Grid((17,))
 HELD = {"all": Condition(dirichlet=0.0)}
 PERIODIC = {"all": Condition(periodic=True)}
-METHODS = [SDIRK(), BDF(), IMEX(), RungeKutta()]
+METHODS = [SDIRK(rtol=1e-4), BDF(), IMEX(rtol=1e-4), RungeKutta(rtol=1e-4)]
 
 
 def stored(f: Any, insulated: bool = True, **time: Any) -> Problem:

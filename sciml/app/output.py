@@ -30,19 +30,11 @@ from sciml.core.problem.expression import CONSTANTS, FUNCTIONS
 from sciml.core.problem.grid import Grid, Points, axis_names
 from sciml.core.problem.mesh import Mesh, inside
 from sciml.core.problem.place import discrete
-from sciml.core.problem.reader import Compiled, Context, Unknown, compile
+from sciml.core.problem.reader import Compiled, Context, Unknown, compile, state_names
 from sciml.core.run.derived import Derivation
 from sciml.core.run.frames import fingerprint, lineage_of
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
-from sciml.core.run.quantities import (
-    Line,
-    Measure,
-    Measurement,
-    Output,
-    Prepare,
-    Quantity,
-    is_constant,
-)
+from sciml.core.run.quantities import Line, Measure, Measurement, Output, Prepare, Quantity
 from sciml.core.run.series import over_time
 from sciml.core.run.solution import Solution, by_function, check_time, measured_by
 from sciml.discretization.elements.elasticity import STRESSES
@@ -164,7 +156,8 @@ def _check_names(spec: Spec) -> None:
     fields, axes = _fields(spec), axis_names(len(spec.on.coordinates()))
     taken = dict.fromkeys(CONSTANTS, "of a constant") | dict.fromkeys(FUNCTIONS, "of a function")
     taken |= dict.fromkeys(spec.problem.parameters, "of a parameter")
-    taken |= dict.fromkeys((*axes, "t"), "of a coordinate") | dict.fromkeys(fields, "of a field")
+    taken |= dict.fromkeys((*axes, "t"), "of a coordinate")
+    taken |= dict.fromkeys(state_names(fields, axes), "of a field or of its slope")
     asked = spec.output
     named = {"quantities": asked.quantities, "probes": asked.probes, "lines": asked.lines}
     for kind, entries in named.items():
@@ -652,8 +645,7 @@ def _shown(found: Mapping[str, Any], in_time: bool, unit: str) -> str:
             return f"cannot be told{why}"
         low, high = float(known.amin()), float(known.amax())
         last = values[..., -1].flatten().tolist()
-        still = is_constant(low, high)
-        ranged = " all the time" if still else f", from {low:.6g} to {high:.6g}{unit} over time"
+        ranged = f", from {low:.6g} to {high:.6g}{unit} over time"
         return f"{_listed(last, unit, why)}{ranged}"
     if values.ndim:
         return _listed(values.flatten().tolist(), unit, why)

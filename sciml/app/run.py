@@ -410,7 +410,14 @@ def draw_figures(
     for name in solution.kept:
         caption = _CAPTIONS.get(name, name.replace("_", " ").capitalize())
         plots[caption] = (f"{name}.png", partial(derived.plot_derived, solution, name))
+    figures, notes = dict[str, Path](), list[str]()
     for name, line in ({} if wanted is None else wanted.lines).items():
+        if isinstance(solution.on, Points) and solution.function is None:
+            notes.append(
+                f"line {name} is not drawn: between scattered points only the trained function "
+                "tells, in the run that trains it"
+            )
+            continue
         along = partial(derived.plot_along, solution, *output.along(solution, line))
         plots[f"Along {called(solution.labels, name)}"] = (f"line-{name}.png", along)
     if wanted is not None and wanted.animation:
@@ -427,7 +434,6 @@ def draw_figures(
     if solution.trained is not None and len(solution.trained.form.data.axes) > 1:
         points = partial(plot_points, solution.trained)
         plots[_POINTS] = (f"{RESIDUAL}.png", partial(_written, points, solution.labels))
-    figures, notes = {}, []
     for caption, (name, draw) in plots.items():
         path = directory / name
         note = drawn(path, draw)

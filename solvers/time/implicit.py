@@ -246,7 +246,7 @@ class StageSolver:
         dimension, D, r = len(self.system.shape), self.shift(tau), self.right(tau, base)
         U = guess
         force = residual(U, t)
-        G = times(D, U) + force - r
+        G = self._gap(tau, D, base, r, U, t) + force
         size = norm(G, dimension)
         scale = torch.maximum(self._scale(tau, base, r, force), size)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
@@ -255,10 +255,10 @@ class StageSolver:
         for _ in range(_ITERATIONS):
             if bool((size <= self.tolerance).all()) or not bool(torch.isfinite(size).all()):
                 break
-            matrix = self._ready(tau, D, U, t)
+            matrix = self._ready(tau, D, base, U, t)
             going = spread(size > self.tolerance, dimension)
             trial = U - going * self._correction(matrix, G, size)
-            G_trial = times(D, trial) + residual(trial, t) - r
+            G_trial = self._gap(tau, D, base, r, trial, t) + residual(trial, t)
             size_trial = torch.where(alive, norm(G_trial, dimension) / scale, 0.0)
             fell = bool((size_trial <= torch.clamp(_CONTRACTION * size, self.tolerance)).all())
             useless = fresh and not fell
@@ -270,6 +270,21 @@ class StageSolver:
                 self._J, self._matrix, fresh = None, None, True
         return StageResult(U, size, size <= self.accepted)
 
+    def _gap(
+        self,
+        tau: float,
+        D: Inertia,
+        base: torch.Tensor,
+        r: torch.Tensor,
+        U: torch.Tensor,
+        t: float,
+    ) -> torch.Tensor:
+        """D U - r."""
+        storage = self.system.storage
+        if storage is None:
+            return times(D, U) - r
+        return storage.apply(U, (U - base[0]) / tau, t)
+
     def _scale(
         self, tau: float, base: torch.Tensor, r: torch.Tensor, force: torch.Tensor
     ) -> torch.Tensor:
@@ -280,10 +295,19 @@ class StageSolver:
         pushed = times(inertia, base[1]) / tau
         return torch.maximum(norm(pushed, dimension), norm(force, dimension))
 
-    def _ready(self, tau: float, D: Inertia, U: torch.Tensor, t: float) -> _Matrix:
+    def _ready(
+        self, tau: float, D: Inertia, base: torch.Tensor, U: torch.Tensor, t: float
+    ) -> _Matrix:
+        storage = self.system.storage
+        if storage is not None and (self._J is None or self._matrix is None):
+            D = _scaled(storage.matrix(U, t), 1 / tau)
         if self._J is None:
             self._J = _jacobian(self.system, U, t)
             self._matrix = None
+            if storage is not None:
+                slope = storage.slope(U, (U - base[0]) / tau, t)
+                assert isinstance(self._J, PatternMatrix) and isinstance(slope, PatternMatrix)
+                self._J = self._J.plus(slope)
         if self._matrix is None or self._matrix.tau != tau:
             A = _shifted(self._J, D)
             solver, prepared = _prepare(A)
@@ -568,6 +592,10 @@ class IMEX(Integrator):
 
     def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
         """The method for a system; raises InputError for one of second order."""
+        if system.storage is not None:
+            raise InputError(
+                "imex needs d that does not depend on the solution; use sdirk or bdf", "solver.kind"
+            )
         if system.inertia is not None:
             raise InputError(
                 "imex is for equations of first order in time; use sdirk or runge_kutta",

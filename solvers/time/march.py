@@ -92,6 +92,9 @@ def first_state(system: NonlinearSystem) -> torch.Tensor:
 def rate(system: NonlinearSystem, y: torch.Tensor, t: float) -> torch.Tensor:
     """y' at time t."""
     force = system.residual(y[0], t)
+    if system.storage is not None:
+        still = system.storage.apply(y[0], torch.zeros_like(y[0]), t)
+        return -divided(force + still, system.storage.matrix(y[0], t))[None]
     if system.groups is not None and bool((system.groups < 0).any()):
         return _constrained(system, y[0], t, force)[None]
     if system.inertia is None:
@@ -570,6 +573,8 @@ def _pieces(length: float, step: float) -> int:
 def wants_gradient(system: NonlinearSystem, start: float) -> bool:
     """Whether a gradient may be asked for: something in the system has a graph."""
     if not torch.is_grad_enabled():
+        return False
+    if system.storage is not None:
         return False
     y = first_state(system)
     given = [y, system.residual(y[0], start), system.lift(y[0], start)]

@@ -31,13 +31,27 @@ def times(mass: Inertia, u: torch.Tensor) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
+class Storage:
+    """What stands before u' where it depends on u, as a heat capacity does: M(u) u'.
+
+    ``matrix(u, t)``: M. ``apply(u, rate, t)``: M(u) u', with what given values that move add.
+    ``slope(u, rate, t)``: its derivative by u.
+    """
+
+    matrix: Callable[[torch.Tensor, float], LinearMap]
+    apply: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+    slope: Callable[[torch.Tensor, torch.Tensor, float], LinearMap]
+
+
+@dataclass(frozen=True)
 class NonlinearSystem:
     """``inertia u'' + mass u' + F(u, t) = 0`` on the unknowns of a grid or a mesh, float64.
 
     ``residual(u, t)``: F for u of shape (*batch, *shape), differentiable in torch. ``linearise(u,
     t)``: dF/du there, a Stencil on grids. ``diffusion(u, t)``: a symmetric definite map near it,
     the linearised diffusion, for multigrid. ``mass``, ``inertia``: what stands before u' and u'',
-    of a shape that broadcasts to (*batch, *shape), or a symmetric matrix, or None. ``first``: u,
+    of a shape that broadcasts to (*batch, *shape), or a symmetric matrix, or None. ``storage``: the
+    first of these where it depends on u; ``mass`` is then that at the start. ``first``: u,
     and u' where there is inertia, at ``start``. ``potential(u, t)``: the energy per sample whose
     gradient F is, or None. ``level``: where F does not change with the mean of u, which is held at
     zero, the weights of that mean, ``shape``; F itself sums to zero, and dF/du is ``linearise`` on
@@ -64,6 +78,7 @@ class NonlinearSystem:
     first: tuple[torch.Tensor, ...] = ()
     mass: Inertia | None = None
     inertia: Inertia | None = None
+    storage: Storage | None = None
     potential: Residual | None = None
     level: torch.Tensor | None = None
     affine: bool = False

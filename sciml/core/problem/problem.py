@@ -311,10 +311,9 @@ class Problem:
             )
         given = dict(sources)
         for key, condition in self.conditions:
-            if condition.robin is not None:
-                given[f"{key}.g"] = condition.robin.g
-            elif not (condition.periodic or condition.absorbing):
-                given |= dict((place, datum) for datum, place in data_of(condition, key))
+            data = {place: datum for datum, place in data_of(condition, key)}
+            # What stands before u drives nothing.
+            given |= {k: datum for k, datum in data.items() if not k.startswith(f"{key}.alpha")}
         for key, datum in given.items():
             parts = datum if isinstance(datum, (list, tuple)) else (datum,)
             if any(part is not None and not _is_zero(part) for part in parts):

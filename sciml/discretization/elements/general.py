@@ -27,7 +27,7 @@ import scipy.sparse.linalg
 import torch
 
 from sciml.core.algebra.maps import LinearSystem
-from sciml.core.algebra.nonlinear import NonlinearSystem
+from sciml.core.algebra.nonlinear import NonlinearSystem, Storage
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.condition import flux_condition
@@ -533,9 +533,11 @@ class Galerkin:
         self.cells = whole(mesh, 2 * mesh.degree + (not affine))
         self.tables = tuple(_tables(self.cells.tables, mesh, b.degree) for b in self.balances)
         # The names in F and s, in an order that does not depend on hashing.
+        of_d = [free_names(b.d, problem.parameters) & frozenset(self.names) for b in self.balances]
         used = frozenset().union(
-            *(b.law.flux_names | b.law.source_names for b in self.balances),
+            *(b.law.flux_names | b.law.source_names for b in self.balances), *of_d
         )
+        self.stores = any(of_d)
         self.used = tuple(n for n in state_names(self.names, self.axes) if n in used)
         self.of_state = tuple(
             (side, balance, stated)
@@ -591,8 +593,15 @@ class Galerkin:
                         f"{name} out",
                         key,
                     )
-                if free_names(value, self.problem.parameters) & {"t", *state_names(self.names)}:
-                    raise InputError(f"{name} may depend on the coordinates only", key)
+                named = free_names(value, self.problem.parameters)
+                allowed = frozenset(self.names) if name == "d" else frozenset()
+                if named & ({"t", *state_names(self.names)} - allowed):
+                    raise InputError(
+                        f"{name} may depend on the coordinates and the fields"
+                        if allowed
+                        else f"{name} may depend on the coordinates only",
+                        key,
+                    )
 
     def _natural(self) -> list[tuple[Side, Balance, Stated]]:
         """What holds on sides where a field is not given."""
@@ -775,6 +784,8 @@ class Galerkin:
         left = self.whole(full, t)
         if self.problem.time is None:
             return left
+        if self.stores:
+            raise InputError("what passes where u is given is not known where d depends on u")
         damped, inertia = self._masses
         if damped is not None and inertia is not None:
             raise InputError(
@@ -880,7 +891,8 @@ class Galerkin:
     @cached_property
     def _moved(self) -> tuple[torch.Tensor | None, torch.Tensor | None] | None:
         """Entries of mass and inertia, where given values change in time."""
-        return self._masses if self.problem.time is not None and self._moving_values else None
+        moving = self.problem.time is not None and self._moving_values and not self.stores
+        return self._masses if moving else None
 
     def _moved_by(self, t: float) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float64)
@@ -949,13 +961,20 @@ class Galerkin:
         """Entries of the matrices of d and m, None where there are none."""
         return self._mass_of("d"), self._mass_of("m")
 
-    def _mass_of(self, name: str) -> torch.Tensor | None:
-        n, found = len(self.balances), {}
+    def _mass_of(self, name: str, full: torch.Tensor | None = None) -> torch.Tensor | None:
+        """Of d or m, at the state ``full`` where they depend on it, by default the first."""
+        n, found, state = len(self.balances), {}, None
+        if self.stores and name == "d":
+            start = self._first()[0] if self.problem.time is not None else None
+            full = self.lift(start, self.start) if full is None and start is not None else full
+            state = None if full is None else self._state(full)
         for j, balance in enumerate(self.balances):
-            value = getattr(balance, name)
+            value, key = getattr(balance, name), f"{balance.key}.{name}"
             if is_zero(value):
                 continue
-            d = evaluate(value, self.cells, self.data, f"{balance.key}.{name}", positive=True)
+            d = evaluate(value, self.cells, self.data, key, positive=True, state=state)
+            if state is not None and not bool((d > 0).all()):
+                raise InputError(f"{name} must be positive everywhere, at every state", key)
             tables = self.tables[j]
             found[j, j] = _paired(self.cells, tables.values, tables.values, d)
         if not found or self.problem.time is None:
@@ -971,6 +990,52 @@ class Galerkin:
         columns = [rows[i, j].expand(*batch, size) if (i, j) in rows else zero
                    for i in range(n) for j in range(n)]  # fmt: skip
         return torch.stack(columns, -1).flatten(-2)
+
+    def _storage(self) -> Storage | None:
+        """M(u) u' where d depends on a field."""
+        if not self.stores or self.problem.time is None:
+            return None
+
+        def rates(rate: torch.Tensor, t: float) -> torch.Tensor:
+            given = self._rates(t, 1) if self._moving_values else torch.zeros_like(self.known(t))
+            lead = torch.broadcast_shapes(given.shape[:-1], rate.shape[:-1])
+            full = given.expand(*lead, -1).clone()
+            return full.index_copy(-1, self.free, rate.expand(*lead, -1))
+
+        def entries(x: torch.Tensor, t: float) -> torch.Tensor:
+            found = self._mass_of("d", self.lift(x, t))
+            assert found is not None
+            return found
+
+        def apply(x: torch.Tensor, rate: torch.Tensor, t: float) -> torch.Tensor:
+            return self._product(entries(x, t), rates(rate, t))[..., self.free]
+
+        def slope(x: torch.Tensor, rate: torch.Tensor, t: float) -> PatternMatrix:
+            return self._matrix_of(self._storage_slope(x, rates(rate, t), t), False, False)
+
+        return Storage(lambda x, t: self._matrix_of(entries(x, t), True, True), apply, slope)
+
+    def _storage_slope(self, x: torch.Tensor, rates: torch.Tensor, t: float) -> torch.Tensor:
+        """Entries of the derivative of M(u) u' by u, of rates (*batch, nodes n)."""
+        n, state = len(self.balances), self._state(self.lift(x, t))
+        moving, found = rates.unflatten(-1, (-1, n)), {}
+        for i, balance in enumerate(self.balances):
+            if is_zero(balance.d):
+                continue
+            speed = self.cells.at_points(moving[..., i])
+            for j, name in enumerate(self.names):
+                if name in free_names(balance.d, self.problem.parameters):
+                    key = f"{balance.key}.d"
+
+                    def d(value: torch.Tensor, name: str = name, of: Any = balance.d,
+                          key: str = key) -> torch.Tensor:  # fmt: skip
+                        here = {**state, name: value}
+                        return evaluate(of, self.cells, self.data, key, state=here)
+
+                    along = torch.func.jvp(d, (state[name],), (torch.ones_like(state[name]),))[1]
+                    test, trial = self.tables[i].values, self.tables[j].values
+                    found[i, j] = _paired(self.cells, test, trial, along * speed)
+        return self._scattered(found, n)
 
     def linearise(self, x: torch.Tensor, t: float) -> PatternMatrix:
         """dF/dx."""
@@ -1269,6 +1334,7 @@ class Galerkin:
             first=first,
             mass=masses[0],
             inertia=masses[1],
+            storage=self._storage(),
             potential=self.potential if alone and self.balances[0].energy is not None else None,
             affine=self.affine,
             steady=self.steady,

@@ -13,6 +13,7 @@ M is bounded by its diagonal from below as its elements' matrices are (Wathen 19
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -26,19 +27,21 @@ from sciml.core.problem.dispatch import poses_modes
 from sciml.core.problem.equation import Elasticity, Equation
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, mass, on_facets
+from sciml.core.problem.quadrature import Quadrature, mass
 from sciml.discretization.elements import elasticity, scalar
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
     Pattern,
+    Side,
     Whole,
     eliminate,
     parts_of,
     pattern,
     scatter,
+    sides,
 )
-from sciml.discretization.elements.data import evaluate
+from sciml.discretization.elements.data import MeshData, evaluate
 from sciml.discretization.volumes.modes import weight_of, without_mass
 
 _KEY = "problem.equation"
@@ -59,7 +62,10 @@ def modes_on_mesh(problem: Problem, mesh: Mesh, *, device: torch.device) -> Penc
     M, share = _mass(cells, w, parts.places, parts.fixed, 1)
     K = scalar.conductivity(problem.form.K, cells, data)
     c = evaluate(problem.form.c, cells, data, f"{_KEY}.c")
-    floor = min(0.0, float((c / w).detach().min())) - _inflow(problem, parts, w)
+    robin = [side for side in sides(problem, data) if side.condition.robin is not None]
+    pushing = [(side, _alpha(side, data)) for side in robin]
+    floor = min(0.0, float((c / w).detach().min()))
+    floor -= _inflow(mesh, cells, pushing, float(w.detach().min()))
     stiff = _mean(cells, K.detach().diagonal(dim1=-2, dim2=-1).mean(-1))
     part = torch.from_numpy(parts_of(mesh))
     constants = torch.stack([(part == k).double() for k in range(int(part.max()) + 1)])
@@ -82,7 +88,8 @@ def modes_on_mesh(problem: Problem, mesh: Mesh, *, device: torch.device) -> Penc
 def modes_of_body(problem: Problem, mesh: Mesh, *, device: torch.device) -> Pencil:
     """The same of vibrations, with the rigid motions of every part as what A may annihilate."""
     equation, d = problem.equation_as(Elasticity), mesh.dimension
-    problem.check_unforced({f"{_KEY}.force": equation.force})
+    loads = {f"{_KEY}.{name}": getattr(equation, name) for name in ("force", "thermal_strain")}
+    problem.check_unforced(loads)
     parts = elasticity.assembled(problem, mesh)
     A, _ = parts.eliminated(torch.zeros(mesh.shape[0] * d, dtype=torch.float64))
     cells, data = parts.cells, parts.data
@@ -90,6 +97,8 @@ def modes_of_body(problem: Problem, mesh: Mesh, *, device: torch.device) -> Penc
     M, share = _mass(cells, density, pattern(mesh), parts.fixed, d)
     _, shear = elasticity.lame(equation, cells, data)
     stiff = _mean(cells, shear.detach()) / _mean(cells, density.detach())
+    springs = [side for side in parts.boundary if side.condition.robin is not None]
+    pushing = zip(springs, (alpha for _, alpha in parts.springs), strict=True)
     part = np.repeat(parts_of(mesh), d)
     motions = [np.where(part[:, None] == k, parts.motions, 0.0) for k in range(part.max() + 1)]
     free = np.concatenate(motions, axis=1)[~parts.fixed.mask]
@@ -99,13 +108,17 @@ def modes_of_body(problem: Problem, mesh: Mesh, *, device: torch.device) -> Penc
         candidates=_some(torch.from_numpy(np.ascontiguousarray(free.T))).to(device),
         share=share,
         scale=_SOFT * stiff * _lowest(mesh),
-        floor=0.0,
+        floor=-_inflow(mesh, cells, pushing, float(density.detach().min())),
         on=mesh,
         lift=Embedding(parts.fixed, (d, mesh.shape[0])).lift,
         notes=tuple(data.notes),
         fields=equation.fields(d),
         oscillates=True,
     )
+
+
+def _alpha(side: Side, data: MeshData) -> torch.Tensor:
+    return evaluate(flux_condition(side.condition).alpha, side.facets, data, f"{side.key}.alpha")
 
 
 def _mass(
@@ -173,22 +186,21 @@ def _some(candidates: torch.Tensor) -> torch.Tensor:
     return candidates[candidates.abs().flatten(1).amax(1) > 0]
 
 
-def _inflow(problem: Problem, parts: scalar.Assembly, w: torch.Tensor) -> float:
-    """What negative alpha may take off the eigenvalues.
+def _inflow(
+    mesh: Mesh, cells: Quadrature, pushing: Iterable[tuple[Side, torch.Tensor]], least: float
+) -> float:
+    """What alpha below zero may take off the eigenvalues, of sides with their alpha.
 
     On an element and its facet, |v|_F^2 <= (p + 1)(p + d) / d |F| / |K| |v|_K^2 for polynomials of
-    degree p (Warburton and Hesthaven 2003).
+    degree p (Warburton and Hesthaven 2003). ``least``: of the weight.
     """
-    mesh, worst = parts.data.mesh, 0.0
-    p, d = mesh.degree, mesh.dimension
-    volume = parts.cells.measure.sum(-1)
-    for name, condition in problem.boundary.items():
-        if condition.robin is None:
+    p, d, worst = mesh.degree, mesh.dimension, 0.0
+    volume = cells.measure.sum(-1)
+    for side, alpha in pushing:
+        push = float((-alpha.detach()).max())
+        if push <= 0 or not len(side.numbers):
             continue
-        part = on_facets(mesh, mesh.facets[name], 2 * p + 1)
-        key = f"problem.boundary.{name}.robin.alpha"
-        alpha = evaluate(flux_condition(condition).alpha, part, parts.data, key).detach()
-        owners = torch.from_numpy(mesh.topology.f2t[0, mesh.facets[name]].astype(np.int64))
-        ratio = float((part.measure.sum(-1) / volume[owners]).max())
-        worst = max(worst, float((-alpha).max()) * ratio * (p + 1) * (p + d) / d)
-    return worst / float(w.detach().min())
+        owners = torch.from_numpy(mesh.topology.f2t[0, side.numbers].astype(np.int64))
+        ratio = float((side.facets.measure.sum(-1) / volume[owners]).max())
+        worst = max(worst, push * ratio * (p + 1) * (p + d) / d)
+    return worst / least

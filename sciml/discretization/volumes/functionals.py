@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import product
 from math import prod
 from numbers import Real
@@ -115,8 +115,8 @@ def _prepared(place: Callable[[], Place], quantity: Quantity, key: str) -> Measu
 class Place:
     """A grid with all its points as unknowns: the layout of the problem whose sides are insulated.
 
-    ``hole``: bool on the layout's points, or None. ``open``: the share of each control volume that
-    an obstacle leaves, or 1. ``cut``: what it does to the problem's own equation.
+    ``hole``: bool on the layout's points, or None. ``cut``: what an obstacle does to the problem's
+    own equation.
     """
 
     problem: Problem
@@ -125,8 +125,17 @@ class Place:
     info: Data
     fields: tuple[str, ...]
     hole: torch.Tensor | None
-    open: torch.Tensor | float
     cut: obstacle.Cut | None
+
+    @cached_property
+    def open(self) -> torch.Tensor:
+        """The share of each control volume that an obstacle leaves, or 1."""
+        if self.problem.obstacle is None:
+            return torch.ones(())
+        rim = replace(self.problem.obstacle, boundary=Condition(neumann=0.0))
+        cut = obstacle.cut(replace(self.natural, obstacle=rim), self.layout, self.info)
+        assert cut is not None and cut.volumes is not None
+        return torch.as_tensor(cut.volumes)
 
     @property
     def dimension(self) -> int:
@@ -171,15 +180,9 @@ def place_of(problem: Problem, on: Grid) -> Place:
     lay = layout(natural, grid, torch.float64, cpu)
     info = data(natural, lay, torch.float64, cpu)
     fields = problem.equation.fields(len(grid.shape), tuple(problem.first))
-    hole, share, own = None, torch.ones(()), None
-    if problem.obstacle is not None:
-        rim = replace(problem.obstacle, boundary=Condition(neumann=0.0))
-        cut = obstacle.cut(replace(natural, obstacle=rim), lay, info)
-        assert cut is not None and cut.volumes is not None
-        own = obstacle.cut(natural, lay, info)
-        assert own is not None
-        hole, share = lay.to_unknowns(own.unused), cut.volumes
-    return Place(problem, natural, lay, info, fields, hole, share, own)
+    cut = obstacle.cut(natural, lay, info)
+    hole = None if cut is None else lay.to_unknowns(cut.unused)
+    return Place(problem, natural, lay, info, fields, hole, cut)
 
 
 def carried_on(value: torch.Tensor, hole: torch.Tensor, d: int) -> torch.Tensor:
@@ -450,7 +453,7 @@ def _part(place: Place, quantity: Quantity, key: str) -> Part:
         hole = None if hole is None else at_end(hole, axis, lay.dimension, end)
     else:
         points = lay.points()
-    share = torch.ones(()) if side is not None else torch.as_tensor(place.open)
+    share = torch.ones(()) if side is not None else place.open
     inside = None if hole is None else ~hole
     if quantity.region is not None:
         of_region, within = _region(quantity.region, place, f"{key}.region")
