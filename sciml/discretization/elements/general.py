@@ -378,6 +378,12 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
                 "neumann: [...], or robin",
                 key,
             )
+        if isinstance(condition.dirichlet, Normal):
+            raise InputError(
+                "a wall along which a body slides is for steady linear elastic bodies; of a wall "
+                "along an axis give a list, null for what is free",
+                key,
+            )
         given = condition.dirichlet if condition.neumann is None else condition.neumann
         own, place = _component(given, number, d, key), f"{key}.{number}"
         if condition.dirichlet is None:
