@@ -13,7 +13,7 @@ tested along the stream, is added in every element (SUPG, Brooks and Hughes 1982
 h the element's length along the stream over the polynomials' degree; the exact solution still
 solves the equations, so that the order stays, and of P1 on a line the nodes are exact where the
 coefficients are constant. Beside a layer that is thinner than an element and that the stream meets
-at an angle some overshoot is left, up to a fifth of the jump.
+at an angle some overshoot is left, a tenth to a fifth of the jump on triangles and more on others.
 """
 
 from __future__ import annotations
@@ -273,7 +273,7 @@ def streamline(
             Doubt(f"{said}: above 1 the solution may oscillate; refine the mesh, or scheme: supg")
             if mesh.scheme == "galerkin"
             else f"{said}: advection is stabilised by SUPG; beside a layer thinner than an element "
-            "up to a fifth of its jump may be overshoot, elsewhere there is none"
+            "a fifth of its jump and more may be overshoot; refine there"
         )
     if mesh.scheme == "galerkin" or (mesh.scheme is None and peclet <= 1):
         return None
