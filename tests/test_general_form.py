@@ -473,3 +473,16 @@ def test_where_a_law_is_not_elliptic_is_said() -> None:
     solution = sciml.solve(problem, Newton(), on=square(2))
     doubts = [n for n in solution.notes if isinstance(n, Doubt)]
     assert any("not elliptic" in n for n in doubts)
+
+
+def test_advection_that_dominates_is_said() -> None:
+    problem = Problem(
+        None,
+        Equation(d=1.0, K=1e-3, b=(1.0, 0.5)),
+        everywhere(Condition(dirichlet=0.0)),
+        time=Time(0.01),
+        initial="x*y*(1 - x)*(1 - y)",
+    )
+    solution = sciml.solve(problem, SDIRK(rtol=1e-2), on=square(2))
+    doubts = [n for n in solution.notes if isinstance(n, Doubt)]
+    assert any("Peclet number" in n and "nothing is stabilised" in n for n in doubts)

@@ -65,6 +65,7 @@ from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.coefficients import describe
 
 _KEY = "problem.equation"
+_TINY = 1e-300  # so that no diffusion beside advection is no error
 # (problem, mesh): one Balance for each scalar field.
 balances: Dispatch[tuple[Balance, ...]] = Dispatch("solved in its general form")
 # (problem, mesh, equation, name, fields, key): the same of one of several equations of a system.
@@ -1237,14 +1238,26 @@ class Galerkin:
         return total
 
     def remarks(self, x: torch.Tensor, t: float) -> tuple[str, ...]:
-        """Where the equation is not elliptic at a state."""
-        if self.affine:
-            return ()
-        derived, found = self._derivatives(self.lift(x, t), t), []
+        """Where the equation is not elliptic at a state, and where advection dominates."""
+        derived, found = self._derivatives(self.lift(x, t), t), list[str]()
+        d = self.mesh.dimension
         for i, balance in enumerate(self.balances):
             own = {(0, a, 0, b): v for (p, a, q, b), v in derived.items() if p == q == i}
             if any(a and b for _, a, _, b in own):
-                least = torch.linalg.eigvalsh(_slope_matrix(own, self.mesh.dimension)).amin(-1)
+                least = torch.linalg.eigvalsh(_slope_matrix(own, d)).amin(-1)
+                carried = [derived.get((i, 0, i, b)) for b in range(1, d + 1)]
+                if not balance.pushes and any(v is not None for v in carried):
+                    speed = torch.linalg.vector_norm(_vector(carried), dim=-1)
+                    size = self.cells.scale ** (1 / d)
+                    peclet = float((size * speed / (2 * least.clamp(min=_TINY))).max())
+                    if peclet > 1:
+                        found.append(
+                            Doubt(
+                                f"{balance.name}: the mesh Peclet number h |b| / 2K reaches "
+                                f"{peclet:.3g}, and nothing is stabilised here: above 1 the "
+                                "solution may oscillate; refine the mesh"
+                            )
+                        )
                 if bool((least < 0).any()):
                     place = describe(least, least < 0, self.cells.points, "the least")
                     found.append(
