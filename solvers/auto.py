@@ -209,7 +209,8 @@ def _for_system(problem: Problem) -> tuple[str, str]:
 @chooses(Hyperelasticity, Mesh)
 def _on_mesh(problem: Problem) -> tuple[str, str]:
     if problem.time is None:
-        return "Newton", "the equation is nonlinear"
+        coupled = len(problem.unknowns) > 1 and bool(problem.equation.conditioned)
+        return "Newton", "the fields are coupled" if coupled else "the equation is nonlinear"
     return "SDIRK", "the mass matrix of elements is not diagonal, so that every method is implicit"
 
 

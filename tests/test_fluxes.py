@@ -541,7 +541,7 @@ def test_normals_point_out_of_a_mesh(d):
         points = [torch.from_numpy(p) for p in mesh.nodes.T]
         exact = sum(s * p for s, p in zip(slope, points, strict=True))
         torch.testing.assert_close(solution.value, exact, rtol=0, atol=1e-7)
-    with pytest.raises(InputError, match="time are not solved on meshes"):
+    with pytest.raises(InputError, match="this problem has no time"):
         solve(Problem(None, Equation(), {**sides, "right": Condition(neumann="t")}), on=mesh)
     with pytest.raises(InputError, match="outward normal is known in"):
         solve(Problem(None, Equation(f="nx"), sides), on=mesh)

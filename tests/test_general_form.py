@@ -423,6 +423,7 @@ def bad_problems() -> list[tuple[Problem, str, str | None]]:
             f"{key}.d",
         ),
         (replace(flow, boundary=held), "", None),
+        (replace(flow, equation=NavierStokes(-1.0)), "must be positive", f"{key}.viscosity"),
         (
             replace(flow, boundary=everywhere(Condition(dirichlet=(0.0,)))),
             "list of 2",
@@ -486,3 +487,45 @@ def test_advection_that_dominates_is_said() -> None:
     solution = sciml.solve(problem, SDIRK(rtol=1e-2), on=square(2))
     doubts = [n for n in solution.notes if isinstance(n, Doubt)]
     assert any("Peclet number" in n and "nothing is stabilised" in n for n in doubts)
+
+
+def test_fields_without_a_rate_begin_with_what_follows() -> None:
+    """A chemical potential from its own equation, a pressure from the constraint that it keeps."""
+    separation = System(
+        {
+            "c": Equation(d=1.0, flux=("wx", "wy")),
+            "w": Equation(flux=("e*e*cx", "e*e*cy"), source="w - c**3 + c"),
+        }
+    )
+    problem = Problem(
+        None,
+        separation,
+        everywhere(Condition(neumann=0.0)),
+        parameters={"e": 0.1},
+        time=Time(0.02, frames=3),
+        initial={"c": "0.1*cos(pi*x)"},
+    )
+    mesh = square(8, "P2")
+    solution = sciml.solve(problem, SDIRK(rtol=1e-3), on=mesh)
+    c = 0.1 * torch.cos(pi * mesh.coordinates()[0])
+    w = c**3 - c + 0.01 * pi**2 * c
+    assert float((solution.value[0, 1] - w).abs().max()) < 0.02 * float(w.abs().max())
+    prepared = measures.look_up(separation, Mesh)(problem, mesh)
+    energy = prepared(Quantity(integral="(c**2 - 1)**2/4 + e*e/2*(cx**2 + cy**2)"), "q")
+    amount = prepared(Quantity(integral="c"), "q")
+    falls = [float(energy(value, 0.0).value) for value in solution.value]
+    assert falls[0] > falls[1] > falls[2]
+    kept = [float(amount(value, 0.0).value) for value in solution.value]
+    assert kept == pytest.approx([kept[0]] * 3, abs=1e-8)
+
+    flow = Problem(
+        None,
+        Stokes(force=("0", "1 + x")),
+        everywhere(Condition(dirichlet=0.0)),
+        time=Time(0.01),
+        initial=0,
+    )
+    first = sciml.solve(flow, SDIRK(rtol=1e-3), on=square(4, "P2")).value[0]
+    assert float(first[:2].abs().max()) == 0
+    # div(force - grad p) = 0 at once: the part of the force that is a gradient is p's alone.
+    assert float(first[2].max()) > 0.4

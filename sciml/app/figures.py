@@ -676,7 +676,11 @@ def plot_frames(
 
 def _plot_frames_on_mesh(solution: Solution, mesh: Mesh, times: torch.Tensor, title: str) -> Figure:
     """A few frames of every field of a solution's first sample."""
+    # All fields of an instant are drawn, or none.
+    most = max(2, SAMPLES // len(solution.fields))
     chosen = chosen_instants(len(times))
+    if len(chosen) > most:
+        chosen = np.unique(np.linspace(0, len(times) - 1, most).round().astype(int))
     values = torch.from_numpy(frames_and_fields(solution)[chosen])
     values = values if len(solution.fields) > 1 else values[:, 0]
     called = [f"$t = {float(times[k]):.3g}$" for k in chosen]
@@ -837,7 +841,7 @@ def _draw_mesh_panels(
     figure.set_size_inches(width + 0.9, width / columns * aspect * lines + 0.9)
     options: dict[str, Any] = {"projection": "3d"} if mesh.dimension == 3 else {}
     panels = np.atleast_1d(figure.subplots(lines, columns, subplot_kw=options)).ravel()
-    norms, images = [normalise(v[None]) for v in rows] if several else scales(rows), []
+    norms, images = _by_field(rows, labels) if several else scales(rows), []
     for index, (axes, values) in enumerate(zip(panels, rows, strict=False)):
         draw = draw_triangles if mesh.dimension == 2 else draw_surface
         images.append(draw(axes, values, mesh, norms[index]))
@@ -851,6 +855,13 @@ def _draw_mesh_panels(
         colour_bars(figure, images, list(panels[: len(rows)]), norms, labels[0])
     for axes in panels[len(rows) :]:
         axes.set_axis_off()
+
+
+def _by_field(rows: np.ndarray, labels: list[str]) -> list[Any]:
+    """A scale for every field, over all of its panels."""
+    every = np.array(labels)
+    own = {name: scales(rows[every == name]) for name in dict.fromkeys(labels)}
+    return [own[name].pop(0) for name in labels]
 
 
 def triangles(mesh: Mesh) -> np.ndarray:

@@ -133,9 +133,7 @@ def replaced(folder: Path, spec: Any) -> str | None:
         return None
     more = len(changed) - _TOLD
     tail = f"; {more} more" if more > 0 else ""
-    return (
-        f"'{folder}' held another run, which this one replaces: {'; '.join(changed[:_TOLD])}{tail}"
-    )
+    return f"'{folder}' held a run with another spec: {'; '.join(changed[:_TOLD])}{tail}"
 
 
 _TOLD = 3  # differences are said

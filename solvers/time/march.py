@@ -39,6 +39,8 @@ from math import ceil, isfinite
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
 import torch
 from torch.utils.checkpoint import checkpoint
 
@@ -111,25 +113,104 @@ _AHEAD = 1e-7  # of the time, over which a constraint is seen to move
 def _constrained(
     system: NonlinearSystem, u: torch.Tensor, t: float, force: torch.Tensor
 ) -> torch.Tensor:
-    """u' where some unknowns have no rate of their own, but keep a constraint; zero for these.
+    """u' where some unknowns have no rate of their own; zero for these.
 
-    Of M u' + F = 0 and G(u, t) = 0 it is that of M k + F_p q = -F and G_u k + G_p q = -G_t
-    (Hairer and Wanner 1996, VII.1).
+    Of M u' + F(u, p) = 0 and 0 = G(u, t), which does not name p, it is that of M k + F_p q = -F and
+    G_u k = -G_t (Hairer and Wanner 1996, VII.1). What else has no rate follows from u.
     """
+    step = _AHEAD * max(abs(t), 1.0)
+    ahead = (system.residual(u, t + step) - force) / step
+    found = torch.zeros(torch.broadcast_shapes(u.shape, force.shape), dtype=torch.float64)
+    for sample in _samples(system, u, t, (force, ahead)):
+        moving = sample.moving
+        k = sample.projected(-sample.values[0], -sample.values[1])[: len(moving)]
+        found.reshape(-1, found.shape[-1])[sample.number, moving] = torch.from_numpy(k)
+    return found
+
+
+@torch.no_grad()
+def consistent(system: NonlinearSystem, t: float) -> NonlinearSystem:
+    """The system, beginning with what follows from u for the unknowns that have no rate.
+
+    What its own equation gives, as a chemical potential's, by Newton's method; what keeps a
+    constraint, as a pressure does, from the rate that keeps it.
+    """
+    if system.groups is None or system.inertia is not None or bool((system.groups >= 0).all()):
+        return system
+    u = first_state(system)[0].clone()
+    flat = u.reshape(-1, u.shape[-1])
+    for _ in range(_CONSISTENT):
+        moved = 0.0
+        for sample in _samples(system, u, t, (system.residual(u, t),)):
+            own = sample.given
+            if len(own):
+                change = sample.solved(own, -sample.values[0])
+                flat[sample.number, own] += torch.from_numpy(change)
+                moved = max(moved, float(np.abs(change).max()))
+        if moved <= 1e-12 * float(flat.abs().max()):
+            break
+    step = _AHEAD * max(abs(t), 1.0)
+    force = system.residual(u, t)
+    ahead = (system.residual(u, t + step) - force) / step
+    for sample in _samples(system, u, t, (force, ahead)):
+        held = sample.constraints
+        if len(held):
+            q = sample.projected(-sample.values[0], -sample.values[1])[len(sample.moving) :]
+            flat[sample.number, held] += torch.from_numpy(q)
+    if not bool(torch.isfinite(flat).all()):
+        return system
+    return replace(system, first=(u, *system.first[1:]))
+
+
+_CONSISTENT = 20  # steps of Newton's method at the start
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One sample's matrices at a state: dF/du, M, and vectors (n,).
+
+    ``moving``: the unknowns with a rate; ``given``: those that their own equation gives;
+    ``constraints``: those whose equation does not name them, nor the others of their kind.
+    """
+
+    number: int
+    A: scipy.sparse.csr_matrix
+    M: scipy.sparse.csr_matrix
+    values: tuple[np.ndarray, ...]
+    moving: np.ndarray
+    given: np.ndarray
+    constraints: np.ndarray
+
+    def solved(self, rows: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Of these rows alone."""
+        found: np.ndarray = scipy.sparse.linalg.spsolve(self.A[rows][:, rows].tocsc(), right[rows])
+        return np.atleast_1d(found)
+
+    def projected(self, force: np.ndarray, constraint: np.ndarray) -> np.ndarray:
+        """(k, q) of M k + F_p q = force and G_u k = constraint."""
+        m, h = self.moving, self.constraints
+        mass, zero = self.M[m][:, m], scipy.sparse.csr_matrix((len(h), len(h)))
+        whole = scipy.sparse.bmat([[mass, self.A[m][:, h]], [self.A[h][:, m], zero]])
+        right = np.concatenate([force[m], constraint[h]])
+        found: np.ndarray = scipy.sparse.linalg.spsolve(whole.tocsc(), right)
+        return found
+
+
+def _samples(
+    system: NonlinearSystem, u: torch.Tensor, t: float, vectors: tuple[torch.Tensor, ...]
+) -> Iterator[_Sample]:
     J, M = system.linearise(u, t).detach(), system.mass
     assert isinstance(J, PatternMatrix) and isinstance(M, PatternMatrix)
-    assert system.groups is not None and system.inertia is None
-    moving = (system.groups >= 0).numpy()
-    rows = np.repeat(np.arange(J.size), np.diff(J.indptr))
-    own = torch.from_numpy(moving[rows] & moving[J.columns])
-    values = torch.where(own, M.values.detach(), J.values)
-    mixed = PatternMatrix(J.indptr, J.columns, values, symmetric=False, definite=False)
-    step = _AHEAD * max(abs(t), 1.0)
-    right = torch.where(
-        torch.from_numpy(moving), -force, -(system.residual(u, t + step) - force) / step
-    )
-    found = Direct().setup(mixed).apply(right.detach())
-    return torch.where(torch.from_numpy(moving), found, 0.0)
+    assert system.groups is not None
+    n, matrices, masses = u.shape[-1], J.matrices(), M.detach().matrices()
+    still = np.flatnonzero((system.groups < 0).numpy())
+    moving = np.flatnonzero((system.groups >= 0).numpy())
+    rows = [v.detach().expand(u.shape).reshape(-1, n).numpy() for v in vectors]
+    for number in range(rows[0].shape[0]):
+        A, own = matrices[number % len(matrices)], masses[number % len(masses)]
+        named = np.asarray(abs(A[still][:, still]).sum(axis=1)).ravel() > 0
+        given, held = still[named], still[~named]
+        yield _Sample(number, A, own, tuple(r[number] for r in rows), moving, given, held)
 
 
 def divided(force: torch.Tensor, mass: Inertia) -> torch.Tensor:
@@ -759,6 +840,7 @@ class Integrator(ABC):
         mark = state.fingerprint if initial is None else fingerprint(state.fingerprint, initial)
         start = time.perf_counter()
         with torch.no_grad():
+            system = consistent(system, state.times[0])
             scheme = self.scheme(system, state.times[0])
             begun = Lineage(state.lineage, system.restrict) if initial is None else None
             kept = Frames(state.times, frames, mark, begun)

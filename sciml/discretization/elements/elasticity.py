@@ -598,7 +598,7 @@ def _check_held(
         rank = np.linalg.matrix_rank(those, tol=1e-9) if those.size else 0
         if rank < motions.shape[1]:
             raise InputError(
-                f"the body is free to move: the dirichlet conditions stop {rank} of its "
+                f"the body is free to move: dirichlet conditions and springs stop {rank} of its "
                 f"{motions.shape[1]} rigid motions"
                 + (f" (separate part {number + 1} of the mesh)" if part.max() else ""),
                 "problem.boundary",

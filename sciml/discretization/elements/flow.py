@@ -93,6 +93,8 @@ class MomentumLaw(Law):
         """F and s at the points."""
         own, state = self._velocity[self.component], point.state
         nu = point.read(self.viscosity, f"{self.key}.viscosity")
+        if not bool((nu > 0).all()):
+            raise InputError("viscosity must be positive everywhere", f"{self.key}.viscosity")
         flux = [nu * state[f"{own}{axis}"] for axis in self.axes]
         if self._symmetric:
             axis = self.axes[self.component]

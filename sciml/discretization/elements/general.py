@@ -785,9 +785,9 @@ class Galerkin:
         left = self.whole(full, t)
         if self.problem.time is None:
             return left
-        if self.stores:
-            raise InputError("what passes where u is given is not known where d depends on u")
         damped, inertia = self._masses
+        if self.stores:
+            damped = self._mass_of("d", full)
         if damped is not None and inertia is not None:
             raise InputError(
                 "what passes where u is given is not known of an equation with both m and d"
@@ -1280,15 +1280,19 @@ class Galerkin:
             raise InputError(
                 "the equation has no time derivative: give d (before u_t) or m (before u_tt)", _KEY
             )
-        for name in problem.first:
+        for name in () if is_zero(problem.initial) else problem.first:
             if name not in known:
                 raise InputError(
                     f"the equation has no initial '{name}'{did_you_mean(name, known)}",
                     f"problem.initial.{name}",
                 )
         missing = [b.name for b in self.balances if b.name in known and b.name not in problem.first]
-        if missing:
-            raise InputError(f"give {', '.join(missing)} at the start", "problem.initial")
+        at_rest = is_zero(problem.initial)
+        if missing and not at_rest:
+            stated = ", ".join(f"{b.name}: ..." for b in self.balances if b.name in known)
+            raise InputError(
+                f"give {', '.join(missing)} at the start: initial: {{{stated}}}", "problem.initial"
+            )
         everywhere = at_nodes(self.mesh, np.arange(self.mesh.shape[0]))
         data = self.data.at_time(self.start)
         for order in range(orders):
