@@ -46,6 +46,7 @@ from sciml.solvers.linear.krylov import CG, GMRES
 from sciml.solvers.linear.multigrid import Multigrid
 
 _HALVINGS = 6
+_FAR = 1e6  # by how much a guess's residual exceeds that of zero where it is none
 
 
 @dataclass(frozen=True)
@@ -258,8 +259,16 @@ def _start(system: NonlinearSystem, initial: torch.Tensor | None) -> torch.Tenso
         solver = Direct()
     elif not A.definite:
         solver = GMRES(preconditioner=coarsened(A), rtol=1e-3)
-    found = solver.iterate(A, solver.setup(A), b.expand(shape).contiguous(), None, None).x
-    return found if bool(torch.isfinite(found).all()) else zero
+    try:
+        found = solver.iterate(A, solver.setup(A), b.expand(shape).contiguous(), None, None).x
+    except InputError:  # of what nothing holds as long as it is linear
+        return zero
+    if not bool(torch.isfinite(found).all()):
+        return zero
+    d = len(system.shape)
+    beside, here = (norm(system.residual(u, 0.0), d) for u in (zero, found))
+    far = ~torch.isfinite(here) | (here > _FAR * beside)
+    return torch.where(spread(far, d), zero, found)
 
 
 def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> torch.Tensor:
