@@ -351,7 +351,7 @@ def test_labels_stand_in_every_file_and_table_of_a_run(tmp_path: Path):
         "quantities.csv": "t (s),top (degree C),heat loss (W)",
     }
     facts = output.facts(record.read(out, record.RUN))
-    assert facts["heat loss"].startswith("-2 W all the time") and "1 degree C" in facts["top"]
+    assert facts["heat loss"].startswith("-2 W, from") and "1 degree C" in facts["top"]
     frame = meshio.read(out / "frames" / "0001.vtu")
     assert {"temperature (degree C)", "flux"} == set(frame.point_data)
     with Image.open(out / "animation.gif") as picture:

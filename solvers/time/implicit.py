@@ -124,6 +124,7 @@ class StageSolver:
         self.note = ""
         self._J = None if linear is None else linear.detach()
         self._matrix: _Matrix | None = None
+        self._shift: tuple[float, Inertia] | None = None
 
     def forget(self) -> None:
         """Drop a Jacobian that belongs to states of the past, so that a run can start here."""
@@ -132,6 +133,11 @@ class StageSolver:
 
     def shift(self, tau: float) -> Inertia:
         """D of the stage equation."""
+        if torch.is_grad_enabled() or self._shift is None or self._shift[0] != tau:
+            self._shift = (tau, self._shifted_by(tau))
+        return self._shift[1]
+
+    def _shifted_by(self, tau: float) -> Inertia:
         mass, inertia = self.system.mass, self.system.inertia
         if inertia is None:
             assert mass is not None

@@ -39,6 +39,7 @@ class PatternMatrix(LinearMap):
         self.near_nullspace, self.block = near_nullspace, block
         self._plain = self.device.type == "cpu" and not values.requires_grad
         self._samples = self._matrices() if self._plain else []
+        self._sizes: torch.Tensor | None = None
 
     def apply(self, u: torch.Tensor) -> torch.Tensor:
         """``A u``; u (*batch, n)."""
@@ -63,7 +64,9 @@ class PatternMatrix(LinearMap):
     def row_sizes(self) -> torch.Tensor:
         """The diagonal where definite, else the row sums of |A|; (*batch, n)."""
         if self.symmetric and self.definite:
-            return self.diagonal().detach().abs()
+            if self._sizes is None:
+                self._sizes = self.diagonal().detach().abs()
+            return self._sizes
         return self.magnitude(torch.ones(self.shape, dtype=self.dtype, device=self.device))
 
     def diagonal(self) -> torch.Tensor:
