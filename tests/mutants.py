@@ -262,6 +262,25 @@ FAULTS = (
         "position = (point - ticks[0]) / (ticks[-1] - ticks[0]) * (len(ticks) - 2)",
         "test_a_field_on_another_grid_is_interpolated_and_noted",
     ),
+    # The general form on meshes
+    Fault(
+        "F by a field's value differentiated the wrong way round",
+        "parts.append(_carried(self.cells, trial.values, test.slopes, _vector(column)).mT)",
+        "parts.append(_carried(self.cells, trial.values, test.slopes, _vector(column)))",
+        "test_the_jacobian_is_that_of_the_residual",
+    ),
+    Fault(
+        "given values that move without their rate",
+        "return b if self._moved is None else b - self._moved_by(t)",
+        "return b",
+        "test_given_values_that_move_keep_the_order_in_time",
+    ),
+    Fault(
+        "a flow that carries itself backwards",
+        'source = source - state[u] * state[f"{own}{axis}"]',
+        'source = source + state[u] * state[f"{own}{axis}"]',
+        "test_kovasznay_by_taylor_and_hood",
+    ),
     # Time, data, networks
     Fault(
         "stage of a second-order system with the wrong power of its step",
