@@ -143,6 +143,10 @@ class PDE(ABC):
         """For what a side may state conditions of their own; nothing where one holds for all."""
         return ()
 
+    def called(self, name: str, dimension: int) -> tuple[str, ...]:
+        """Its fields where a system calls it ``name``; of a flow and a solid they are their own."""
+        return self.fields(dimension)
+
     def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
         """By what it is called the fields that are the components of one vector."""
         return {}
@@ -240,6 +244,10 @@ class Equation(PDE):
             if entry.name != "kind"
         )
 
+    def called(self, name: str, dimension: int) -> tuple[str, ...]:
+        """As the system calls it."""
+        return (name,)
+
     def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
         """u alone."""
         return ("u",)
@@ -311,7 +319,7 @@ class System(PDE):
         """As the equations are called; of a flow and a solid their own."""
         found: list[str] = []
         for name, part in self.equations.items():
-            found += (name,) if isinstance(part, Equation) else part.fields(dimension)
+            found += part.called(name, dimension)
         return tuple(found)
 
     @property
@@ -327,15 +335,16 @@ class System(PDE):
 
     @property
     def forms(self) -> Mapping[str, Equation]:
-        """The equations where all are scalar; raises InputError for a flow or a solid."""
+        """The equations where all are of the coefficient form; raises InputError for others."""
         found = {}
         for name, part in self.equations.items():
-            if not isinstance(part, Equation):
+            form = part.coefficient_form
+            if form is None:
                 raise InputError(
-                    f"a system with '{part.kind}' is solved on a mesh",
+                    "a system with a flux of its own, a flow or a solid is solved on a mesh",
                     f"problem.equation.equations.{name}",
                 )
-            found[name] = part
+            found[name] = form
         return found
 
 

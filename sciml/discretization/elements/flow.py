@@ -129,20 +129,42 @@ class ContinuityLaw(Law):
 
 
 @balances(NavierStokes, Mesh)
-@balances(Stokes, Mesh)
 def balances_of_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
     """One for every component of the velocity, and the continuity of p."""
-    equation = problem.equation
-    assert isinstance(equation, (NavierStokes, Stokes))
-    return _in_system(problem, mesh, equation, "", equation.fields(mesh.dimension), _KEY)
+    flow = problem.equation_as(NavierStokes)
+    return _navier_stokes(problem, mesh, flow, "", flow.fields(mesh.dimension), _KEY)
+
+
+@balances(Stokes, Mesh)
+def balances_of_creeping_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
+    """The same without what the flow carries."""
+    flow = problem.equation_as(Stokes)
+    return _stokes(problem, mesh, flow, "", flow.fields(mesh.dimension), _KEY)
 
 
 @parts_of_system(NavierStokes, Mesh)
+def _navier_stokes(
+    problem: Problem, mesh: Mesh, flow: NavierStokes, name: str, fields: Sequence[str], key: str
+) -> tuple[Balance, ...]:
+    if "vorticity" in problem.first:
+        raise InputError("on a mesh a flow starts from {u: ..., v: ...}", "problem.initial")
+    if not is_zero(flow.vorticity_source):
+        raise InputError("on a mesh give force, not its curl", f"{key}.vorticity_source")
+    return _balances(problem, mesh, flow, True, name, fields, key)
+
+
 @parts_of_system(Stokes, Mesh)
-def _in_system(
+def _stokes(
+    problem: Problem, mesh: Mesh, flow: Stokes, name: str, fields: Sequence[str], key: str
+) -> tuple[Balance, ...]:
+    return _balances(problem, mesh, flow, False, name, fields, key)
+
+
+def _balances(
     problem: Problem,
     mesh: Mesh,
-    equation: NavierStokes | Stokes,
+    flow: NavierStokes | Stokes,
+    carried: bool,
     name: str,
     fields: Sequence[str],
     key: str,
@@ -156,12 +178,7 @@ def _in_system(
         raise InputError(
             "Taylor and Hood's pair has velocities of degree 2: write element: P2", "mesh.element"
         )
-    carried = isinstance(equation, NavierStokes)
-    if "vorticity" in problem.first:
-        raise InputError("on a mesh a flow starts from {u: ..., v: ...}", "problem.initial")
-    if isinstance(equation, NavierStokes) and not is_zero(equation.vorticity_source):
-        raise InputError("on a mesh give force, not its curl", f"{key}.vorticity_source")
-    force = (0.0,) * d if equation.force is None else tuple(equation.force)
+    force = (0.0,) * d if flow.force is None else tuple(flow.force)
     if len(force) != d:
         raise InputError(f"needs a list of {d} components, one per axis", f"{key}.force")
     axes = AXES[:d]
@@ -170,7 +187,7 @@ def _in_system(
     rows = []
     for i in range(d):
         law = MomentumLaw(
-            i, axes, equation.viscosity, force[i], carried, known, key, problem.parameters
+            i, axes, flow.viscosity, force[i], carried, known, key, problem.parameters
         )
         sides = of_vector(i, d, name, "a flow")
         rows.append(Balance(COMPONENTS[i], law, sides, rate, key=key, pushes=1.0))

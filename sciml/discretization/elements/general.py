@@ -456,11 +456,15 @@ def _of_several(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
     names = system.fields(d)
     for name, part in system.equations.items():
         key = f"{_KEY}.equations.{name}"
-        if isinstance(part, Equation):
-            found.append(balance_of(part, name, names, d, key, problem.parameters))
-        else:
-            found += parts_of_system.look_up(part, Mesh)(problem, mesh, part, name, names, key)
+        found += parts_of_system.look_up(part, Mesh)(problem, mesh, part, name, names, key)
     return tuple(found)
+
+
+@parts_of_system(Equation, Mesh)
+def _scalar_in_system(
+    problem: Problem, mesh: Mesh, form: Equation, name: str, fields: Sequence[str], key: str
+) -> tuple[Balance, ...]:
+    return (balance_of(form, name, fields, mesh.dimension, key, problem.parameters),)
 
 
 # --- The assembly ---------------------------------------------------------------------------------

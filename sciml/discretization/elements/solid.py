@@ -40,7 +40,6 @@ from sciml.discretization.elements.general import (
 from sciml.discretization.elements.scalar import memory_on_mesh
 
 _KEY = "problem.equation"
-Solid = Elasticity | Hyperelasticity
 
 
 @dataclass(frozen=True)
@@ -172,18 +171,41 @@ def _cofactors(F: list[list[torch.Tensor]]) -> tuple[list[list[torch.Tensor]], t
 
 
 @balances(Elasticity, Mesh)
-@balances(Hyperelasticity, Mesh)
 def balances_of_solid(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
     """One for every component of the displacement."""
-    equation = problem.equation
-    assert isinstance(equation, (Elasticity, Hyperelasticity))
-    return _in_system(problem, mesh, equation, "", equation.fields(mesh.dimension), _KEY)
+    solid = problem.equation_as(Elasticity)
+    return _hooke(problem, mesh, solid, "", solid.fields(mesh.dimension), _KEY)
+
+
+@balances(Hyperelasticity, Mesh)
+def balances_of_rubber(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
+    """The same of large deformations."""
+    solid = problem.equation_as(Hyperelasticity)
+    return _neo_hooke(problem, mesh, solid, "", solid.fields(mesh.dimension), _KEY)
 
 
 @parts_of_system(Elasticity, Mesh)
+def _hooke(
+    problem: Problem, mesh: Mesh, solid: Elasticity, name: str, fields: Sequence[str], key: str
+) -> tuple[Balance, ...]:
+    return _balances(problem, mesh, solid, HookeLaw, name, fields, key)
+
+
 @parts_of_system(Hyperelasticity, Mesh)
-def _in_system(
-    problem: Problem, mesh: Mesh, equation: Solid, name: str, fields: Sequence[str], key: str
+def _neo_hooke(
+    problem: Problem, mesh: Mesh, solid: Hyperelasticity, name: str, fields: Sequence[str], key: str
+) -> tuple[Balance, ...]:
+    return _balances(problem, mesh, solid, NeoHookeLaw, name, fields, key)
+
+
+def _balances(
+    problem: Problem,
+    mesh: Mesh,
+    solid: Elasticity | Hyperelasticity,
+    law: type[SolidLaw],
+    name: str,
+    fields: Sequence[str],
+    key: str,
 ) -> tuple[Balance, ...]:
     d = mesh.dimension
     if d == 1:
@@ -192,16 +214,15 @@ def _in_system(
         raise InputError(
             "on an axisymmetric mesh only steady linear solids are solved", "mesh.axisymmetric"
         )
-    if equation.force is not None and len(equation.force) != d:
+    if solid.force is not None and len(solid.force) != d:
         raise InputError(f"needs a list of {d} components, one per axis", f"{key}.force")
     axes = AXES[:d]
     known = frozenset(state_names(fields, axes))
-    law = HookeLaw if isinstance(equation, Elasticity) else NeoHookeLaw
-    density = 0.0 if problem.time is None else equation.density
+    density = 0.0 if problem.time is None else solid.density
     return tuple(
         Balance(
             COMPONENTS[i],
-            law(i, axes, equation, known, key, problem.parameters),
+            law(i, axes, solid, known, key, problem.parameters),
             of_vector(i, d, name, "a solid"),
             m=density,
             key=key,
