@@ -217,7 +217,7 @@ def test_a_run_that_replaces_another_says_what_differs(tmp_path: Path) -> None:
     record.write(tmp_path, recorded(answer(spec(BAR), Setting())))
     assert record.replaced(tmp_path, spec(BAR)) is None
     other = record.replaced(tmp_path, spec(BAR, "problem.parameters.k=3"))
-    assert other is not None and other.endswith("replaces: problem.parameters.k was 2.0, now 3.0")
+    assert other is not None and other.endswith("spec: problem.parameters.k was 2.0, now 3.0")
 
 
 def test_what_is_measured_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
