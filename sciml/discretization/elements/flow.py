@@ -33,11 +33,8 @@ from sciml.discretization.elements.general import (
     balances,
     is_zero,
     of_vector,
-    parts_of_system,
 )
 from sciml.discretization.elements.scalar import memory_on_mesh
-
-_KEY = "problem.equation"
 
 
 @dataclass(frozen=True)
@@ -129,20 +126,6 @@ class ContinuityLaw(Law):
 
 
 @balances(NavierStokes, Mesh)
-def balances_of_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
-    """One for every component of the velocity, and the continuity of p."""
-    flow = problem.equation_as(NavierStokes)
-    return _navier_stokes(problem, mesh, flow, "", flow.fields(mesh.dimension), _KEY)
-
-
-@balances(Stokes, Mesh)
-def balances_of_creeping_flow(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
-    """The same without what the flow carries."""
-    flow = problem.equation_as(Stokes)
-    return _stokes(problem, mesh, flow, "", flow.fields(mesh.dimension), _KEY)
-
-
-@parts_of_system(NavierStokes, Mesh)
 def _navier_stokes(
     problem: Problem, mesh: Mesh, flow: NavierStokes, name: str, fields: Sequence[str], key: str
 ) -> tuple[Balance, ...]:
@@ -153,7 +136,7 @@ def _navier_stokes(
     return _balances(problem, mesh, flow, True, name, fields, key)
 
 
-@parts_of_system(Stokes, Mesh)
+@balances(Stokes, Mesh)
 def _stokes(
     problem: Problem, mesh: Mesh, flow: Stokes, name: str, fields: Sequence[str], key: str
 ) -> tuple[Balance, ...]:

@@ -66,10 +66,9 @@ from sciml.discretization.volumes.coefficients import describe
 
 _KEY = "problem.equation"
 _TINY = 1e-300  # so that no diffusion beside advection is no error
-# (problem, mesh): one Balance for each scalar field.
+# (problem, mesh, equation, name, fields, key): one Balance for each scalar field of an equation,
+# the problem's own or one that its system calls ``name``; ``fields``: all those of the problem.
 balances: Dispatch[tuple[Balance, ...]] = Dispatch("solved in its general form")
-# (problem, mesh, equation, name, fields, key): the same of one of several equations of a system.
-parts_of_system: Dispatch[tuple[Balance, ...]] = Dispatch("coupled with others")
 
 
 @dataclass(frozen=True)
@@ -443,28 +442,22 @@ def balance_of(
 
 
 @balances(Equation, Mesh)
-def _of_one(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
-    form = problem.equation_as(Equation)
-    return (balance_of(form, "u", ("u",), mesh.dimension, _KEY, problem.parameters),)
-
-
-@balances(System, Mesh)
-def _of_several(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
-    """Those of every equation by itself, whose coefficients may name the fields of all."""
-    found: list[Balance] = []
-    system, d = problem.equation_as(System), mesh.dimension
-    names = system.fields(d)
-    for name, part in system.equations.items():
-        key = f"{_KEY}.equations.{name}"
-        found += parts_of_system.look_up(part, Mesh)(problem, mesh, part, name, names, key)
-    return tuple(found)
-
-
-@parts_of_system(Equation, Mesh)
-def _scalar_in_system(
+def _of_scalar_field(
     problem: Problem, mesh: Mesh, form: Equation, name: str, fields: Sequence[str], key: str
 ) -> tuple[Balance, ...]:
     return (balance_of(form, name, fields, mesh.dimension, key, problem.parameters),)
+
+
+@balances(System, Mesh)
+def _of_several(
+    problem: Problem, mesh: Mesh, system: System, name: str, fields: Sequence[str], key: str
+) -> tuple[Balance, ...]:
+    """Those of every equation by itself, whose coefficients may name the fields of all."""
+    found: list[Balance] = []
+    for own, part in system.equations.items():
+        look = balances.look_up(part, Mesh)
+        found += look(problem, mesh, part, own, fields, f"{key}.equations.{own}")
+    return tuple(found)
 
 
 # --- The assembly ---------------------------------------------------------------------------------
@@ -524,7 +517,10 @@ class Galerkin:
 
     def __init__(self, problem: Problem, mesh: Mesh) -> None:
         self.problem, self.mesh = problem, mesh
-        self.balances = balances.look_up(problem.equation, Mesh)(problem, mesh)
+        equation = problem.equation
+        fields = equation.fields(mesh.dimension, problem.first)
+        look = balances.look_up(equation, Mesh)
+        self.balances = look(problem, mesh, equation, fields[0], fields, _KEY)
         self.names = tuple(b.name for b in self.balances)
         self.axes = AXES[: mesh.dimension]
         self.data = mesh_data(problem, mesh)

@@ -34,12 +34,9 @@ from sciml.discretization.elements.general import (
     Point,
     balances,
     of_vector,
-    parts_of_system,
     semidiscretize_on_mesh,
 )
 from sciml.discretization.elements.scalar import memory_on_mesh
-
-_KEY = "problem.equation"
 
 
 @dataclass(frozen=True)
@@ -171,27 +168,13 @@ def _cofactors(F: list[list[torch.Tensor]]) -> tuple[list[list[torch.Tensor]], t
 
 
 @balances(Elasticity, Mesh)
-def balances_of_solid(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
-    """One for every component of the displacement."""
-    solid = problem.equation_as(Elasticity)
-    return _hooke(problem, mesh, solid, "", solid.fields(mesh.dimension), _KEY)
-
-
-@balances(Hyperelasticity, Mesh)
-def balances_of_rubber(problem: Problem, mesh: Mesh) -> tuple[Balance, ...]:
-    """The same of large deformations."""
-    solid = problem.equation_as(Hyperelasticity)
-    return _neo_hooke(problem, mesh, solid, "", solid.fields(mesh.dimension), _KEY)
-
-
-@parts_of_system(Elasticity, Mesh)
 def _hooke(
     problem: Problem, mesh: Mesh, solid: Elasticity, name: str, fields: Sequence[str], key: str
 ) -> tuple[Balance, ...]:
     return _balances(problem, mesh, solid, HookeLaw, name, fields, key)
 
 
-@parts_of_system(Hyperelasticity, Mesh)
+@balances(Hyperelasticity, Mesh)
 def _neo_hooke(
     problem: Problem, mesh: Mesh, solid: Hyperelasticity, name: str, fields: Sequence[str], key: str
 ) -> tuple[Balance, ...]:
