@@ -64,7 +64,7 @@ def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
         return Derivation(components, nodal, mean, vector=len(axes) > 1)
 
     fluxes = {f"{name}_flux" if several else "flux": flux(name) for name in made.names}
-    return {"gradient": _gradient(problem, mesh), **fluxes}
+    return {"gradient": _gradient(problem, mesh), **fluxes, **_contact(problem, mesh)}
 
 
 @derives(NavierStokes, Mesh)
@@ -115,6 +115,7 @@ def derive_solid(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
         "stress": tensor(stress_at, "s"),
         "principal_stress": principal(stress_at, "s"),
         "mises": _of_tensor(problem, mesh, stress_at, ("mises",), equivalent, usual=True),
+        **_contact(problem, mesh),
     }
 
 
@@ -138,6 +139,23 @@ def _of_tensor(
         lambda value, t: reduce(mean_tensor(tensor_at, problem, mesh, value)),
         usual=usual,
     )
+
+
+def _contact(problem: Problem, mesh: Mesh) -> dict[str, Derivation]:
+    """What obstacles push with per volume, and what pressure acts where a body touches."""
+    if not problem.bounded:
+        return {}
+    made, cells = Galerkin(problem, mesh), whole(mesh, 2 * mesh.degree)
+
+    def derivation(name: str) -> Derivation:
+        return Derivation(
+            (name,),
+            lambda value, t: made.pressures(value)[name],
+            lambda value, t: cells.mean(cells.at_points(made.pressures(value)[name])),
+            usual=True,
+        )
+
+    return {name: derivation(name) for name in made.pushing}
 
 
 def _gradient(problem: Problem, mesh: Mesh) -> Derivation:

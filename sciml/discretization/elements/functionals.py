@@ -100,7 +100,7 @@ def _of_form(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, k
     if quantity.force is not None:
         return _pushed(shared, quantity.force, quantity.on or "", key)
     if quantity.flux is None:
-        return _pointwise(problem, mesh, quantity, key, ())
+        return _pointwise(problem, mesh, quantity, key, (), shared)
     made = shared.form
     carried = [b.name for b in made.balances if not b.pushes and not b.floating]
     if quantity.flux not in carried:
@@ -198,13 +198,21 @@ def _of_solid(
         if problem.time is not None:
             return _pushed(shared, quantity.force, quantity.on or "", key)
         return lambda value, t: _force(problem, mesh, quantity, value)
-    return _pointwise(problem, mesh, quantity, key, STRESSES)
+    return _pointwise(problem, mesh, quantity, key, STRESSES, shared)
 
 
 def _pointwise(
-    problem: Problem, mesh: Mesh, quantity: Quantity, key: str, others: tuple[str, ...]
+    problem: Problem,
+    mesh: Mesh,
+    quantity: Quantity,
+    key: str,
+    others: tuple[str, ...],
+    shared: Shared,
 ) -> Measure:
-    """Of an expression, which may name ``others`` too."""
+    """Of an expression, which may name ``others`` too, and what obstacles push with."""
+    made = shared.form if problem.bounded else None
+    if made is not None:
+        others = (*others, *made.pushing)
     name = "of" if quantity.at is not None else quantity.kind
     fields = problem.equation.fields(mesh.dimension, problem.first)
     what = fields[0] if quantity.what is None else quantity.what
@@ -285,7 +293,8 @@ def _values(
 ) -> dict[str, torch.Tensor]:
     """What an expression may name, at a part's points, (*batch, k, Q)."""
     inside = part.inverse is not None
-    data, found = mesh_data(problem, mesh), {}
+    data, found = mesh_data(problem, mesh), _pushing(problem, mesh, value)
+    found = {name: part.at_points(nodal) for name, nodal in found.items()}
     for name, nodal in _fields(problem, mesh, value).items():
         found[name] = part.at_points(nodal)
         wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
@@ -308,6 +317,11 @@ def _values(
     return {n: v for n, v in {**found, **part.normal}.items() if n in read.names}
 
 
+def _pushing(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
+    """What obstacles and contact push with, at the nodes."""
+    return Galerkin(problem, mesh).pressures(value) if problem.bounded else {}
+
+
 def _instant(t: float | None) -> dict[str, torch.Tensor]:
     return {} if t is None else {"t": torch.tensor(t, dtype=torch.float64)}
 
@@ -325,7 +339,7 @@ def _at_nodes(
     read: Compiled, problem: Problem, mesh: Mesh, value: torch.Tensor, t: float | None
 ) -> dict[str, torch.Tensor]:
     """The same at the nodes, (*batch, nodes)."""
-    data, found = mesh_data(problem, mesh), {}
+    data, found = mesh_data(problem, mesh), _pushing(problem, mesh, value)
     for name, nodal in _fields(problem, mesh, value).items():
         found[name] = nodal
         wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
@@ -466,7 +480,7 @@ def _carried(own: Side, given: list[Side], mesh: Mesh) -> torch.Tensor:
     d, total, mine = mesh.dimension, torch.zeros(()), torch.zeros(())
     for side in given:
         nodes, value = side.nodes.nodes[:, 0], side.condition.dirichlet
-        if isinstance(value, Normal):
+        if isinstance(value, Normal) or side.condition.contact is not None:
             normal = torch.cat(list(side.nodes.normal.values()), -1)
             holds = normal[:, :, None] * normal[:, None, :]
         else:
