@@ -5,5 +5,6 @@ from __future__ import annotations
 from sciml.solvers.time.etdrk4 import ETDRK4
 from sciml.solvers.time.explicit import RungeKutta, Verlet
 from sciml.solvers.time.implicit import BDF, IMEX, SDIRK
+from sciml.solvers.time.newmark import Newmark
 
-__all__ = ["BDF", "ETDRK4", "IMEX", "SDIRK", "RungeKutta", "Verlet"]
+__all__ = ["BDF", "ETDRK4", "IMEX", "SDIRK", "Newmark", "RungeKutta", "Verlet"]

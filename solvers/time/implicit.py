@@ -196,17 +196,18 @@ class StageSolver:
         mass, inertia, force = self.system.mass, self.system.inertia, residual(U, t)
         if inertia is None:
             assert mass is not None
-            return U[None], _valued(found[1], -divided(force, mass)[None])
+            return U[None], valued(found[1], -divided(force, mass)[None])
         leading = inertia
         if mass is not None:
-            force, leading = force + times(mass, base[1]), self._damped(inertia, mass, tau)
+            force, leading = force + times(mass, base[1]), self.damped(inertia, mass, tau)
         pull = -divided(force, leading)
         velocity = base[1] + tau * pull
         stage, slope = torch.stack([U, velocity]), torch.stack([velocity, pull])
-        return _valued(found[0], stage), _valued(found[1], slope)
+        return valued(found[0], stage), valued(found[1], slope)
 
     @staticmethod
-    def _damped(inertia: Inertia, mass: Inertia, tau: float) -> Inertia:
+    def damped(inertia: Inertia, mass: Inertia, tau: float) -> Inertia:
+        """inertia + tau mass."""
         if isinstance(inertia, PatternMatrix) and isinstance(mass, PatternMatrix):
             return inertia.plus(mass, tau)
         assert isinstance(inertia, torch.Tensor) and isinstance(mass, torch.Tensor)
@@ -492,7 +493,7 @@ def recovered(U: torch.Tensor, base: torch.Tensor, tau: float) -> tuple[torch.Te
     return torch.stack([U, velocity]), torch.stack([velocity, (velocity - base[1]) / tau])
 
 
-def _valued(value: torch.Tensor, graph: torch.Tensor) -> torch.Tensor:
+def valued(value: torch.Tensor, graph: torch.Tensor) -> torch.Tensor:
     """The numbers of ``value`` with the gradient of ``graph``."""
     return value + (graph - graph.detach())
 
