@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from sciml.discretization import discretize as discretize
     from sciml.discretization.elements.elasticity import stress as stress
     from sciml.discretization.elements.elasticity import von_mises as von_mises
+    from sciml.solvers.eigen.buckling import buckling as buckling
     from sciml.solvers.eigen.modes import eigenmodes as eigenmodes
     from sciml.solvers.linear.certify import certify as certify
     from sciml.solvers.linear.interop import as_petsc as as_petsc

@@ -44,6 +44,7 @@ from sciml.core.run.eigenmodes import Eigenmodes
 from sciml.core.run.files import save_modes
 from sciml.core.run.labels import unit_of
 from sciml.core.run.status import Doubt
+from sciml.solvers.eigen.buckling import buckling
 from sciml.solvers.eigen.lobpcg import LOBPCG
 from sciml.solvers.eigen.modes import eigenmodes
 
@@ -67,7 +68,7 @@ def find(
         check_labels(spec)
         place = discrete(spec.on) if on is None else on
         with torch.device(chosen.device):
-            return eigenmodes(
+            return (buckling if wanted.buckling else eigenmodes)(
                 spec.problem,
                 place,
                 wanted.count if count is None else count,
@@ -89,7 +90,8 @@ def describe(spec: Spec, count: int | None = None) -> str:
     wanted = (Modes() if spec.modes is None else spec.modes).count if count is None else count
     title = " ".join(spec.problem.name.split()) or Path(spec.path).stem
     kind = spec.problem.equation.kind
-    return f"{title}: {wanted} modes of {kind} on {extent(discrete(spec.on))}"
+    what = "factors of buckling" if spec.modes is not None and spec.modes.buckling else "modes"
+    return f"{title}: {wanted} {what} of {kind} on {extent(discrete(spec.on))}"
 
 
 def numbers(found: Eigenmodes) -> torch.Tensor:
@@ -142,9 +144,18 @@ def table(summary: Mapping[str, Any]) -> list[list[str]]:
     frequency = [f"frequency ({unit})" if unit else "frequency"] if oscillates else []
     published = (summary["spec"].get("modes") or {}).get("published") or []
     batch = isinstance(summary["values"][0], list)
+    factors = (summary["spec"].get("modes") or {}).get("buckling")
     head = [
         *(["sample"] if batch else []),
-        *("mode", "eigenvalue", *frequency, "at least", "at most", "residual", "multiplicity"),
+        *(
+            "mode",
+            "load factor" if factors else "eigenvalue",
+            *frequency,
+            "at least",
+            "at most",
+            "residual",
+            "multiplicity",
+        ),
         *(["published"] if published else []),
     ]
     rows = []

@@ -63,12 +63,14 @@ class Modes:
     """What ``sciml modes`` finds: the ``count`` lowest, to ``rtol`` of their eigenvalues.
 
     ``published``: in the order of the modes what others report, null where nobody does: frequencies
-    where the table has frequencies, else eigenvalues.
+    where the table has frequencies, else eigenvalues. ``buckling``: of an elastic body the factors
+    of its load under which it buckles, in place of its vibrations.
     """
 
     count: int = 6
     rtol: float = 1e-8
     published: tuple[float | None, ...] = ()
+    buckling: bool = False
 
     def __post_init__(self) -> None:
         if self.count < 1:

@@ -77,14 +77,19 @@ def eigenmodes(
     options = LOBPCG() if method is None else method
     device = torch.get_default_device()
     with torch.device("cpu"):  # where what has no device of its own is made
-        modes = _modes(pencil(problem, on, device=device), count, options, progress)
+        modes = modes_of(pencil(problem, on, device=device), count, options, progress)
+    return succeeded(modes, problem, throw)
+
+
+def succeeded(modes: Eigenmodes, problem: Problem, throw: bool) -> Eigenmodes:
+    """The modes as those of a problem; SolveError where they are not found and ``throw``."""
     if throw and not modes.status.success:
         worst = float((modes.residuals / modes.values.abs().clamp(min=1e-300)).max())
         raise SolveError(f"{modes.status} (worst relative residual {worst:.2e})")
     return replace(modes, problem=problem)
 
 
-def _modes(
+def modes_of(
     posed: Pencil,
     count: int,
     options: LOBPCG,

@@ -91,6 +91,9 @@ semidiscretises: Dispatch[NonlinearSystem] = Dispatch(
 )
 # (problem, on, *, device): A u = lambda M u.
 poses_modes: Dispatch[Pencil] = Dispatch("solved for modes")
+# (problem, on, value, *, device): G u = nu K u, K the stiffness and G what the stresses of a value,
+# the answer to the problem, add to it.
+poses_buckling: Dispatch[Pencil] = Dispatch("asked for buckling")
 # (problem, on, itemsize): bytes at the peak of the discretisation.
 estimates_memory: Dispatch[int] = Dispatch("measured")
 # (problem, on, value): named arrays on the place that are written beside an answer.

@@ -8,6 +8,13 @@ The element space lies in that of the differential equation, so that where integ
 discrete eigenvalues are no smaller than its own (Strang and Fix 1973, chapter 6).
 
 M is bounded by its diagonal from below as its elements' matrices are (Wathen 1987).
+
+Of a body with the stresses sigma_0 the stiffness against small displacements more is K + G,
+
+    u . G v = int sigma_0 : (grad u^T grad v),
+
+G linear in sigma_0: under lambda times the load it is singular where K u = -lambda G u (Zienkiewicz
+and Taylor 2000, volume 2, 11.7).
 """
 
 from __future__ import annotations
@@ -22,12 +29,13 @@ import torch
 
 from sciml.core.algebra.pencil import Pencil
 from sciml.core.algebra.sparse import PatternMatrix
+from sciml.core.errors import InputError
 from sciml.core.problem.condition import flux_condition
-from sciml.core.problem.dispatch import poses_modes
+from sciml.core.problem.dispatch import poses_buckling, poses_modes
 from sciml.core.problem.equation import Elasticity, Equation
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import Quadrature, mass
+from sciml.core.problem.quadrature import Quadrature, mass, stiffness
 from sciml.discretization.elements import elasticity, scalar
 from sciml.discretization.elements.boundary import (
     Embedding,
@@ -117,6 +125,36 @@ def modes_of_body(problem: Problem, mesh: Mesh, *, device: torch.device) -> Penc
     )
 
 
+@poses_buckling(Elasticity, Mesh)
+def buckling_of_body(
+    problem: Problem, mesh: Mesh, value: torch.Tensor, *, device: torch.device
+) -> Pencil:
+    """G u = nu K u for the displacements ``value`` (*batch, d, nodes) under the loads.
+
+    ``share``, ``scale`` and ``floor`` are no more than signs: who solves it has to find them.
+    """
+    if mesh.axisymmetric:
+        raise InputError("a body of revolution is not asked for buckling", "mesh.axisymmetric")
+    d, parts = mesh.dimension, elasticity.assembled(problem, mesh)
+    fixed = replace(parts.fixed, values=torch.zeros(len(parts.fixed.mask), dtype=torch.float64))
+    K, _ = replace(parts, fixed=fixed).eliminated(torch.zeros(len(fixed.mask)).double())
+    sigma = elasticity.stress_at(problem, parts.cells, parts.data, value)[..., :d, :d]
+    local = stiffness(parts.cells, sigma)
+    G = _alike(local, parts.cells, pattern(mesh), fixed, d, definite=False)
+    return Pencil(
+        G.like(G.values.to(device)),
+        K.like(K.values.to(device)),
+        candidates=torch.zeros(0, len(fixed.free), dtype=torch.float64, device=device),
+        share=1.0,
+        scale=0.0,
+        floor=0.0,
+        on=mesh,
+        lift=Embedding(fixed, (d, mesh.shape[0])).lift,
+        notes=tuple(parts.data.notes),
+        fields=problem.equation.fields(d),
+    )
+
+
 def _alpha(side: Side, data: MeshData) -> torch.Tensor:
     return evaluate(flux_condition(side.condition).alpha, side.facets, data, f"{side.key}.alpha")
 
@@ -126,17 +164,29 @@ def _mass(
 ) -> tuple[PatternMatrix, float]:
     """M on the free unknowns, (node, component), and how much of its diagonal it is at least."""
     local = mass(cells, w)
+    return _alike(local, cells, places, fixed, components, definite=True), _share(local.detach())
+
+
+def _alike(
+    local: torch.Tensor,
+    cells: Quadrature,
+    places: Pattern,
+    fixed: Fixed,
+    components: int,
+    definite: bool,
+) -> PatternMatrix:
+    """Of scalar local matrices (*batch, k, N, N) the same for each component, on the free ones."""
     values = scatter(local, places.entries(cells.nodes), places.ids.nnz)
     ids = _apart(places.ids, components)
     whole = Whole(ids, values, torch.zeros(ids.shape[0], dtype=torch.float64))
 
     def build(indptr: np.ndarray, columns: np.ndarray, entries: torch.Tensor) -> PatternMatrix:
         return PatternMatrix(
-            indptr, columns, entries, symmetric=True, definite=True, block=1, nullspace=False
+            indptr, columns, entries, symmetric=True, definite=definite, block=1, nullspace=False
         )
 
     zeros = replace(fixed, values=torch.zeros(len(fixed.mask), dtype=torch.float64))
-    return eliminate(whole, zeros, build)[0], _share(local.detach())
+    return eliminate(whole, zeros, build)[0]
 
 
 def _apart(ids: scipy.sparse.csr_matrix, components: int) -> scipy.sparse.csr_matrix:
