@@ -87,7 +87,8 @@ def with_stiffness(problem: Problem, on: Any, solution: Solution) -> Solution:
         )
         return replace(solution, notes=(*solution.notes, note))
     energy, finer = stores.look_up(problem.equation, Mesh), replace(on, element="P2")
-    better = Direct().run(Direct().init(problem, finer))
+    solver: Any = Auto() if problem.bounded else Direct()
+    better = solver.run(solver.init(problem, finer))
     own = float(energy(problem, on, solution.value))
     other = float(energy(problem, finer, better.value))
     if not better.status.success or not own > 0 or not other > 0:

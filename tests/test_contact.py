@@ -21,6 +21,9 @@ from sciml.core.problem.problem import Problem
 from sciml.core.run.quantities import Quantity
 from sciml.core.run.solution import Solution
 from sciml.discretization import discretize, semidiscretize
+from sciml.solvers.resolution import with_stiffness
+
+WALL = Condition(dirichlet=0.0)
 
 # A string over a parabola: psi = 1/2 - 4 (x - 1/2)^2, u = 0 at both ends, touching where its
 # tangent through the end leaves: x_0^2 = 1/8.
@@ -200,7 +203,42 @@ def test_a_minimal_surface_over_an_obstacle_and_a_batch() -> None:
     assert float(single[12, 12]) == pytest.approx(0.6)
 
 
-WALL = Condition(dirichlet=0.0)
+@pytest.mark.parametrize("centring", ["node", "cell"])
+def test_what_obstacles_push_with_on_a_grid_balances_what_leaves(centring: str) -> None:
+    problem = Problem(
+        Box((0.0, 0.0), (1.0, 1.0)),
+        Equation(f="40*sin(2*pi*x)", lower=-0.2, upper="0.3*x"),
+        {"all": WALL, "top": Condition(neumann=0.5)},
+    )
+    grid = Grid((16, 12), centring=centring)  # type: ignore[arg-type]
+    solution = sciml.solve(problem, on=grid)
+    contact = derives.look_up(problem.equation, Grid)(problem, grid)["contact"]
+    pushed = contact.value(solution.value, None)
+    spacing = [1 / 15, 1 / 11] if centring == "node" else [1 / 16, 1 / 12]
+    weights = [
+        torch.full((n,), h, dtype=torch.float64) for n, h in zip((16, 12), spacing, strict=True)
+    ]
+    x = (torch.arange(16, dtype=torch.float64) + 0.5) / 16
+    if centring == "node":
+        x = torch.linspace(0, 1, 16, dtype=torch.float64)
+        for along in weights:
+            along[[0, -1]] /= 2
+    source = torch.sin(2 * math.pi * x)
+    area = weights[0][:, None] * weights[1]
+    prepared = measures.look_up(problem.equation, Grid)(problem, grid)
+    out = sum(
+        float(prepared(Quantity(flux="u", on=side), "q")(solution.value, None).value)
+        for side in problem.boundary
+    )
+    total = float((area * (pushed + 40 * source[:, None])).sum())
+    assert float(pushed.max()) > 1 and float(pushed.min()) < -1
+    assert total == pytest.approx(out, abs=1e-9)
+
+
+def test_a_solid_of_bilinear_elements_is_compared_with_quadratic_ones() -> None:
+    problem, mesh = block(0.04, Condition(dirichlet=(None, -0.1))), square(2)
+    told = with_stiffness(problem, mesh, sciml.solve(problem, on=mesh)).notes[-1]
+    assert float(told.split()[2]) < 1e-9
 
 
 @pytest.mark.parametrize(

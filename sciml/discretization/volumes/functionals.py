@@ -27,7 +27,7 @@ import torch
 from sciml.core.algebra.nonlinear import NonlinearSystem, times
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import forces, measures, samples, semidiscretises
-from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
+from sciml.core.problem.equation import BOUNDS, Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import AXES, SIDES, Box, Grid
 from sciml.core.problem.interpolation import between, weighed
@@ -801,7 +801,8 @@ def _by_condition(
 def _of_cells(place: Place, axis: int, end: int) -> Measure:
     """The flux between the last cells and a side: F without the side less F with it."""
     problem, grid, cpu = place.problem, place.layout.grid, torch.device("cpu")
-    still = replace(problem.form, kind="general", b=None, c=0.0, f=0.0, m=0.0, d=1.0)
+    bare: dict[str, Any] = dict.fromkeys(BOUNDS)
+    still = replace(problem.form, kind="general", b=None, c=0.0, f=0.0, m=0.0, d=1.0, **bare)
     span = problem.time or Time(1.0)
     with_side = replace(problem, equation=still, time=span, initial=0.0)
     closed = insulated(with_side, [(axis, end)])
@@ -968,8 +969,9 @@ def _balance(place: Place) -> Rest:
         return lambda u, t: A.apply(spread(u, A)) - b
     grid = replace(grid, scheme=scheme_of(place.problem, grid))
     if steady:
-        # It is given a time, in which nothing need balance.
-        form = replace(problem.form, kind="general", d=1.0)
+        # It is given a time, in which nothing need balance, and no obstacle may push.
+        bare: dict[str, Any] = dict.fromkeys(BOUNDS)
+        form = replace(problem.form, kind="general", d=1.0, **bare)
         problem = replace(problem, equation=form, time=Time(1.0), initial=0.0)
     system = semidiscretize(problem, grid, dtype=torch.float64, device=torch.device("cpu"))
     if steady:
