@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,6 +185,23 @@ def test_a_gradient_goes_through_what_touches() -> None:
             moved[k] += sign * step
             ends.append(float(height(*moved)))
         assert float(given[k].grad) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
+
+
+def test_what_no_side_holds_lies_on_its_obstacle() -> None:
+    """Sides without a level, and an equation that is not stiff at all where it is flat."""
+    sides = everywhere(Condition(neumann=0.0))
+    pressed = Problem(Box((0.0, 0.0), (1.0, 1.0)), Equation(f=-1.0, lower="0.1*x"), sides)
+    value = sciml.solve(pressed, on=Grid((9, 9))).value
+    assert bool((value >= 0.1 * torch.linspace(0, 1, 9)[:, None] - 1e-12).all())
+    meshed = replace(pressed, domain=None)
+    again = sciml.solve(meshed, on=square(8))
+    pushed = quantity(meshed, square(8), again, Quantity(integral="contact"))
+    assert pushed == pytest.approx(1.0, abs=1e-10)
+    flat = Equation(kind="p_laplace", f=-8.0, lower=-0.1)
+    walls = everywhere(WALL)
+    found = sciml.solve(replace(pressed, equation=flat, boundary=walls, parameters={"p": 4.0}),
+                        on=Grid((13, 13)))  # fmt: skip
+    assert found.status.success and float(found.value.min()) == pytest.approx(-0.1)
 
 
 def test_a_minimal_surface_over_an_obstacle_and_a_batch() -> None:

@@ -27,9 +27,21 @@ from sciml.core.errors import InputError
 
 
 def between(free: NonlinearSystem, lower: torch.Tensor, upper: torch.Tensor) -> NonlinearSystem:
-    """The steady system ``free`` with its unknowns between bounds (*batch, *shape): Phi(u) = 0."""
+    """The steady system ``free`` with its unknowns between bounds (*batch, *shape): Phi(u) = 0.
+
+    Raises InputError where F does not change with the level of u, which bounds would hold.
+    """
+    if free.level is not None:
+        raise InputError(
+            "nothing but an obstacle holds the level of u, on which K depends: give a dirichlet or "
+            "robin condition",
+            "problem.boundary",
+        )
     start = torch.zeros(free.shape, dtype=torch.float64).clamp(lower.detach(), upper.detach())
     diagonal = free.linearise(start, 0.0).detach().diagonal().abs()
+    if free.guess is not None:
+        # Where K vanishes with the slopes nothing is stiff at the start.
+        diagonal = torch.maximum(diagonal, free.guess.A.detach().diagonal().abs())
     usable = torch.isfinite(diagonal) & (diagonal > 0)
     c = torch.where(usable, diagonal, torch.ones_like(diagonal))
     held = Inequality(free, lower, upper, c)
@@ -57,6 +69,7 @@ def between(free: NonlinearSystem, lower: torch.Tensor, upper: torch.Tensor) -> 
         symmetric=False,
         freezes=False,
         guess=None,
+        measure=None,
         inequality=held,
     )
 

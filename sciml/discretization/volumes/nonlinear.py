@@ -150,7 +150,7 @@ def _semilinear(problem: Problem, info: Data) -> NonlinearSystem:
     ends, rimmed = ends_of_state(problem, info), rim_of_state(problem)
     pointwise = bool(dropped or ends or rimmed)
     linear = insulated(replace(problem, equation=replace(form, **dropped, **bare)), ends)
-    affine = Affine(linear, info, balanced=not pointwise)
+    affine = Affine(linear, info, balanced=not (pointwise or form.bounded))
     plain = affine
     if form.b is not None or not (isinstance(form.c, Real) and form.c == 0):
         stripped = replace(form, c=0.0, f=0.0, b=None, **bare)
