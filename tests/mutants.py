@@ -306,6 +306,25 @@ FAULTS = (
         "groups = outputs",
         "test_each_group_of_channels_is_normalised_by_itself",
     ),
+    # What touches, swings and buckles
+    Fault(
+        "what touches is pulled, not pushed",
+        "    ahead = u.detach() - F.detach() / held.weights\n",
+        "    ahead = u.detach() + F.detach() / held.weights\n",
+        "test_a_membrane_between_two_obstacles_meets_the_conditions_of_complementarity",
+    ),
+    Fault(
+        "gamma of Newmark's method dissipates",
+        "        self.gamma, self.beta = 0.5 - shift, (1 - shift) ** 2 / 4\n",
+        "        self.gamma, self.beta = 0.51 - shift, (1 - shift) ** 2 / 4\n",
+        "test_the_energy_of_an_elastic_body_is_kept_to_rounding_or_dissipated",
+    ),
+    Fault(
+        "stresses stiffen twice",
+        "    local = stiffness(parts.cells, sigma)\n",
+        "    local = 2 * stiffness(parts.cells, sigma)\n",
+        "test_a_column_buckles_under_eulers_load",
+    ),
 )
 
 

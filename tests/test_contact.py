@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_general_form import everywhere, square
+from test_general_form import error, everywhere, orders, square
 
 import sciml
 from sciml import InputError
@@ -62,6 +62,37 @@ def test_a_string_over_a_parabola_is_of_second_order_in_few_steps() -> None:
     assert rates.mean() > 1.8
     # Sixteen times the points: without springs at first it would be sixteen times the steps.
     assert max(taken) <= 13
+
+
+def test_a_membrane_leaves_a_ball_at_the_published_radius_with_order_two() -> None:
+    """u = -A ln(r/2) beyond r = a (Bueler 2021, chapter 12); a quarter of it, r = 4 |x|."""
+    a = 0.6979651482233
+    A = a**2 / math.sqrt(1 - a**2)
+
+    def exact(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        r = 4 * (x**2 + y**2).sqrt().clamp(min=1e-12)
+        return torch.where(r < a, (1 - r**2).abs().sqrt(), -A * torch.log(r / 2))
+
+    far, near = Condition(dirichlet="-A*log(2*sqrt(x**2 + y**2))"), Condition(neumann=0.0)
+    ball = "where(x**2 + y**2 < 0.05, sqrt(abs(1 - 16*(x**2 + y**2))), -1)"
+    problem = Problem(
+        None,
+        Equation(lower=ball),
+        {"left": near, "bottom": near, "right": far, "top": far},
+        parameters={"A": A},
+    )
+    errors = []
+    for n in (12, 24, 48):
+        mesh = square(n)
+        solution = sciml.solve(problem, on=mesh)
+        errors.append(error(mesh, solution.value, exact))
+        assert steps(solution) <= 8
+        touched = quantity(
+            problem, mesh, solution, Quantity(integral="where(contact > 1e-9, 1, 0)")
+        )
+    assert sum(orders(errors)) / 2 == pytest.approx(2, abs=0.15)
+    # Elements that have a node in contact lie up to one beyond it.
+    assert 0 < math.sqrt(4 * touched / math.pi) - a / 4 < 2 / 48
 
 
 @pytest.mark.parametrize("element", ["P1", "P2"])
