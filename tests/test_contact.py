@@ -284,6 +284,8 @@ def test_what_obstacles_push_with_on_a_grid_balances_what_leaves(centring: str) 
     total = float((area * (pushed + 40 * source[:, None])).sum())
     assert float(pushed.max()) > 1 and float(pushed.min()) < -1
     assert total == pytest.approx(out, abs=1e-9)
+    found = prepared(Quantity(integral="contact"), "q")(solution.value, None).value
+    assert float(found) == pytest.approx(float((area * pushed).sum()), abs=1e-10)
 
 
 def test_a_solid_of_bilinear_elements_is_compared_with_quadratic_ones() -> None:
@@ -328,5 +330,7 @@ def test_who_does_not_know_of_obstacles_refuses_them() -> None:
         sciml.solve(Problem(box, Equation(f=1.0), everywhere(WALL)), ActiveSet(), on=Grid((9, 9)))
     with pytest.raises(InputError, match="steady"):
         Problem(box, Equation(d=1.0, lower=0.0), everywhere(WALL), time=Time(1.0), initial=0.0)
+    with pytest.raises(InputError, match="cannot be called 'contact'"):
+        replace(problem, parameters={"contact": 1.0})
     with pytest.raises(InputError, match="nothing holds"):
         sciml.solve(block(0.1, Condition(neumann=(0.0, 1.0))), on=square(3, "P2"))

@@ -184,6 +184,11 @@ class Problem:
                 "neumann or robin",
                 touching[0],
             )
+        if self.bounded and "contact" in self.parameters:
+            raise InputError(
+                "a parameter cannot be called 'contact' here: that is what an obstacle pushes with",
+                "problem.parameters.contact",
+            )
         if self.bounded and self.time is not None:
             raise InputError(
                 "obstacles and contact are for steady problems: leave time and initial out",

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from sciml.core.problem.dispatch import derives, semidiscretises
+from sciml.core.problem.dispatch import derives
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.grid import AXES, Grid
 from sciml.core.problem.problem import Problem
@@ -38,9 +38,10 @@ from sciml.discretization.volumes.functionals import (
     jumps,
     known_at,
     place_of,
+    pushed,
     read_on,
 )
-from sciml.discretization.volumes.layout import at_end, layout
+from sciml.discretization.volumes.layout import at_end
 
 _KEY = "problem.equation"
 # A value (*batch, [fields], *grid) and its time to one component at the layout's points.
@@ -54,7 +55,10 @@ def derive_on_grid(problem: Problem, on: Grid) -> Mapping[str, Derivation]:
     found = _slopes_and_fluxes(problem, on, ("u",), K)
     if not problem.bounded:
         return found
-    pushing = replace(_derivation(problem, on, {"contact": _pushed}), usual=True)
+    pushing = replace(
+        _derivation(problem, on, {"contact": lambda place, value, t: pushed(place, value)}),
+        usual=True,
+    )
     return {**found, "contact": pushing}
 
 
@@ -143,19 +147,6 @@ def _on_grid(found: torch.Tensor, place: Place) -> torch.Tensor:
         if wraps and not lay.cells:
             found = torch.cat([found, at_end(found, k, d, 0)], k - d)
     return found if place.cut is None else torch.where(place.cut.unused, torch.nan, found)
-
-
-def _pushed(place: Place, value: torch.Tensor, t: float | None) -> torch.Tensor:
-    """F per volume of an equation between obstacles, zero where u is given."""
-    problem, grid = place.problem, place.layout.grid
-    lower = semidiscretises.look_up(problem.equation, Grid)
-    system = lower(problem, grid, dtype=torch.float64, device=torch.device("cpu"))
-    assert system.inequality is not None
-    free = system.inequality.free
-    F, own = free.residual(free.restrict(value), 0.0), layout(problem, grid, torch.float64, "cpu")
-    whole = F.new_zeros(*F.shape[: F.ndim - own.dimension], *grid.shape)
-    own.to_unknowns(whole).copy_(F / own.measure())
-    return place.layout.to_unknowns(whole)
 
 
 def _slope_of(field: str, axis: int) -> Component:

@@ -242,7 +242,10 @@ def read_on(
         problem.time is not None,
         state_names(place.fields, axes if slopes is None else slopes),
         tuple(parameters),
-        NORMAL[: place.dimension] if normal else (),
+        (
+            *(NORMAL[: place.dimension] if normal else ()),
+            *(("contact",) if problem.bounded else ()),
+        ),
         tuple(tables.items()),
         tuple(refused.items()),
     )
@@ -265,10 +268,26 @@ def known_at(
         else:
             h = place.layout.axes[axis].spacing
             found[name] = torch.gradient(known[field], spacing=h, dim=axis - d, edge_order=2)[0]
+    if "contact" in read.names:
+        whole = pushed(place, value)
+        found["contact"] = whole if near is None else near.of(whole)
     for name, p in info.parameters.items():
         if name in read.names:
             found[name] = p.reshape(*p.shape, *(1,) * d) if p.ndim else p
     return {**found, **{n: v for n, v in info.variables.items() if n in read.names}}
+
+
+def pushed(place: Place, value: torch.Tensor) -> torch.Tensor:
+    """What obstacles push with per volume, at the layout's points; zero where u is given."""
+    problem, grid = place.problem, place.layout.grid
+    lower = semidiscretises.look_up(problem.equation, Grid)
+    system = lower(problem, grid, dtype=torch.float64, device=torch.device("cpu"))
+    assert system.inequality is not None
+    free = system.inequality.free
+    F, own = free.residual(free.restrict(value), 0.0), layout(problem, grid, torch.float64, "cpu")
+    whole = F.new_zeros(*F.shape[: F.ndim - own.dimension], *grid.shape)
+    own.to_unknowns(whole).copy_(F / own.measure())
+    return place.layout.to_unknowns(whole)
 
 
 def jumps(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
