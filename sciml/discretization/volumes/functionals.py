@@ -355,7 +355,7 @@ class Part:
             known = {name: self._listed(v, shape) for name, v in known.items()}
             shape = [len(self.index)]
         found = read.at(self.points, known)
-        return found.expand(torch.broadcast_shapes(found.shape, tuple(shape)))
+        return found.expand(np.broadcast_shapes(found.shape, tuple(shape)))
 
     def _listed(self, v: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         d = len(shape)
@@ -524,7 +524,7 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         found = read.at(points, known_at(read, place, value, t, near))
-        values = found.expand(torch.broadcast_shapes(found.shape, shape))
+        values = found.expand(np.broadcast_shapes(found.shape, shape))
         return Measurement(weighed(values, near.low, near.share)[..., 0])
 
     return measured
@@ -626,12 +626,18 @@ def _sampled(place: Place, points: torch.Tensor, name: str) -> Look:
     places: Any = (..., *index)
     beside = hole is not None and bool(hole[places].any())
     k = place.fields.index(name) if len(place.fields) > 1 else None
+    shape, starts = lay.grid.shape, [axis.start for axis in lay.axes]
+    flat = torch.from_numpy(
+        np.ravel_multi_index([i.numpy() + n for i, n in zip(index, starts, strict=True)], shape)
+    )
 
     def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        own = lay.to_unknowns(value if k is None else value.select(-d - 1, k))
+        own = value if k is None else value.select(-d - 1, k)
         if hole is not None and beside:
-            own = carried_on(own, hole, d)
-        found = (own[places] * weights.to(own.dtype)).sum(-1)
+            own = carried_on(lay.to_unknowns(own), hole, d)[places]
+        else:
+            own = own.flatten(-d)[..., flat]
+        found = (own * weights.to(own.dtype)).sum(-1)
         for wall in walls:
             found = found + wall(t)
         return found
