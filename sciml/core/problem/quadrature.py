@@ -52,11 +52,10 @@ class Quadrature:
     """k elements, facets or nodes of a mesh, with where and how to integrate over them.
 
     ``nodes`` (k, N) int64; ``scale`` (k, Q): |det J|; ``inverse`` (k, Q, d, d): J^-1, of elements
-    only; ``points``: x, y, z of the quadrature points, (k, Q) each. ``members`` (k,): the numbers of
-    elements that are not all those of the mesh. ``normal``: of facets the unit
+    only; ``points``: x, y, z of the quadrature points, (k, Q) each. ``normal``: of facets the unit
     normal out of the mesh, (k, Q) each, by its names nx, ny, nz. Where J is the same at all points
     Q is 1 in ``scale``, ``inverse`` and ``normal``. ``around`` (k, Q): 2 pi r of an axisymmetric
-    mesh.
+    mesh. ``members`` (k,): the numbers of elements that are not all those of the mesh.
     """
 
     tables: Tables
