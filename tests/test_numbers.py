@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 import skfem
 import torch
+from typer.testing import CliRunner
 
 from sciml import (
     Box,
@@ -25,12 +28,16 @@ from sciml import (
     System,
     Time,
 )
+from sciml.app import meshes
+from sciml.app.cli import app
+from sciml.app.converge import Trend
 from sciml.core.problem.equation import Hyperelasticity
 from sciml.core.problem.mesh import located, sample
 from sciml.discretization.elements import recovery
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SQUARE = Box((0.0, 0.0), (1.0, 2.0))
 
 
@@ -206,3 +213,50 @@ def test_the_stream_function_on_a_mesh_is_exact_where_it_can_be() -> None:
     moved = answered(flow, mesh, (value + direction).detach()).derived("stream_function").value
     change = ((moved - psi.detach()) * weights).sum()
     assert float((slope * direction).sum()) == pytest.approx(float(change))
+
+
+@pytest.mark.parametrize(
+    ("values", "order", "why"),
+    [
+        ((1.16, 1.04, 1.01), 2.0, ""),
+        ((1.0, 1.0, 1.0), None, "all levels agree"),
+        ((1.0, 1.1, 1.1), None, "the two finer levels agree"),
+        ((1.0, 1.0, 1.1), None, "only the finest level differs"),
+        ((1.0, 1.2, 1.1), None, "change sign"),
+        ((1.0, 1.1, 1.3), None, "do not fall"),
+        ((1.0, float("nan"), 1.3), None, "cannot be told"),
+    ],
+)
+def test_where_there_is_no_order_it_says_why(values: Any, order: Any, why: str) -> None:
+    trend = Trend("q", values)
+    assert trend.order == (None if order is None else pytest.approx(order))
+    assert (why in trend.why) and bool(trend.why) == bool(why)
+
+
+def test_converge_leaves_a_table_and_a_picture(tmp_path: Path) -> None:
+    text = """
+problem:
+  domain: {kind: box, lower: [0, 0], upper: [1, 1]}
+  equation: {kind: poisson, f: 1}
+  boundary: {all: {dirichlet: 0}}
+grid: {shape: [5, 5]}
+output: {quantities: {middle: {at: [0.5, 0.5]}, out: {flux: u, on: left}, no: {min: u, on: top}}}
+"""
+    path = tmp_path / "square.yaml"
+    path.write_text(text)
+    done = CliRunner().invoke(app, ["converge", str(path), "--out", str(tmp_path / "found")])
+    assert done.exit_code == 0 and "out has no order: all levels agree" in done.output
+    kept = json.loads((tmp_path / "found" / "converge.json").read_text())["quantities"]
+    rows = list(csv.reader((tmp_path / "found" / "converge.csv").open()))
+    assert rows[0][1] == "5 x 5 nodes" and float(rows[1][4]) == kept["middle"]["order"] > 1.8
+    assert kept["out"]["order"] is None and "agree" in kept["out"]["why"]
+    assert (tmp_path / "found" / "converge.png").stat().st_size > 5000
+
+
+def test_info_lists_what_a_mesh_is_made_of() -> None:
+    mesh = mesh_of(halves=True)
+    rows = {row[0]: row for row in meshes.groups(mesh)[1:]}
+    assert rows["left"][1:] == ["region", "16 triangles", "area 0.5", "0 to 0.5", "0 to 1"]
+    assert rows["boundary"][1:4] == ["boundary", "16 facets", "length 4"]
+    told = CliRunner().invoke(app, ["info", str(CONFIGS / "meshes" / "plate.msh")])
+    assert told.exit_code == 0 and "42 facets" in told.output and "hole" in told.output
