@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -205,7 +206,7 @@ def _solve(
         return spec.solver.run(begun, initial=initial, progress=progress), None
     if setting.dtype != "float64":
         raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
-    with torch.device(setting.device):
+    with _default(setting.device):
         state = spec.solver.init(spec.problem, spec.on)
         if progress is not None:
             progress.follow(state)
@@ -222,6 +223,12 @@ def _solve(
             if steps is not None:
                 steps.close()
     return solution, steps
+
+
+def _default(device: str) -> AbstractContextManager[Any]:
+    """That new tensors are on a device; nothing where they are, since torch asks at every call."""
+    wanted = torch.device(device)
+    return nullcontext() if torch.get_default_device() == wanted else wanted
 
 
 def _told(solution: Solution, spec: Spec) -> Solution:

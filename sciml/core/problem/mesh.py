@@ -543,29 +543,34 @@ def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tenso
 
     Raises InputError for a point outside the mesh.
     """
-    import skfem
     import torch
 
-    where = np.atleast_2d(np.asarray(points, dtype=np.float64))
-    outside = InputError("a point to sample at lies outside the mesh")
     values = value.cpu() if value.is_complex() else value.cpu().double()
+    owners, shares = located(mesh, points)
+    nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
+    sampled: torch.Tensor = (values[..., nodes] * torch.from_numpy(shares)).sum(-1)
+    return sampled
+
+
+def located(mesh: Mesh, points: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The elements (n,) that hold ``points`` (n, d), and their basis functions there (n, N).
+
+    Raises InputError for a point outside the mesh.
+    """
+    where = np.atleast_2d(np.asarray(points, dtype=np.float64))
     if not mesh.affine:
         owners, X = _inside(mesh, where)
-        if (owners < 0).any():
-            raise outside
-        shares = torch.from_numpy(basis_at(reference(mesh), X.T)[0].copy())
-        nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
-        sampled: torch.Tensor = (values[..., nodes] * shares).sum(-1)
-        return sampled
-    where, known = _moved_inside(mesh, where)
+        known = owners >= 0
+    else:
+        where, known = _moved_inside(mesh, where)
     if not known.all():
-        raise outside
-    probes = skfem.Basis(mesh.topology, reference(mesh)).probes(where.T)
-    entries = probes.tocoo()
-    row, column = (torch.from_numpy(v.astype(np.int64)) for v in (entries.row, entries.col))
-    parts = values[..., column] * torch.from_numpy(entries.data)
-    found = parts.new_zeros(*value.shape[:-1], len(where))
-    return found.index_add(-1, row, parts)
+        raise InputError("a point to sample at lies outside the mesh")
+    if mesh.affine:
+        owners = np.asarray(mesh.topology.element_finder()(*where.T))
+        J = edge_vectors(mesh.points, mesh.cells[owners])
+        gap = where - mesh.points[mesh.cells[owners, 0]]
+        X = np.linalg.solve(J, gap[..., None])[..., 0]
+    return owners, basis_at(reference(mesh), X.T)[0].copy()
 
 
 def inside(mesh: Mesh, points: torch.Tensor) -> torch.Tensor:

@@ -55,7 +55,7 @@ class Quadrature:
     only; ``points``: x, y, z of the quadrature points, (k, Q) each. ``normal``: of facets the unit
     normal out of the mesh, (k, Q) each, by its names nx, ny, nz. Where J is the same at all points
     Q is 1 in ``scale``, ``inverse`` and ``normal``. ``around`` (k, Q): 2 pi r of an axisymmetric
-    mesh.
+    mesh. ``members`` (k,): the numbers of elements that are not all those of the mesh.
     """
 
     tables: Tables
@@ -65,6 +65,7 @@ class Quadrature:
     inverse: torch.Tensor | None = None
     normal: Mapping[str, torch.Tensor] = field(default_factory=dict)
     around: torch.Tensor | None = None
+    members: torch.Tensor | None = None
 
     @property
     def density(self) -> torch.Tensor:
@@ -86,6 +87,7 @@ class Quadrature:
             None if self.inverse is None else self.inverse[index],
             {name: n[index] for name, n in self.normal.items()},
             None if self.around is None else self.around[index],
+            index if self.members is None else self.members[index],
         )
 
     def mean(self, inner: torch.Tensor) -> torch.Tensor:

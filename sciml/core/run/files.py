@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import meshio
@@ -163,7 +163,7 @@ def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Te
     assert solution.on is not None
     if isinstance(solution.on, Mesh):
         with atomic_write(stem.with_suffix(".vtu")) as temporary:
-            inner = _derived_arrays(solution, inner=True)
+            inner = _derived_arrays(solution, "inner") | _derived_arrays(solution, "peaks")
             write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields), inner)
             seal_xml(temporary)
         return stem.with_suffix(".vtu")
@@ -187,7 +187,7 @@ def _save_series(solution: Solution, directory: Path) -> Path:
     assert solution.times is not None
     axis, entries = solution.residual.ndim, []
     for k, instant in enumerate(solution.times.tolist()):
-        kept = {n: replace(d, value=d.value.select(axis, k)) for n, d in solution.kept.items()}
+        kept = {n: _at_frame(derived, axis, k) for n, derived in solution.kept.items()}
         frame = replace(solution, value=solution.value.select(axis, k), times=None, kept=kept)
         path = _save_paraview(frame, directory / "frames" / f"{k:04d}", {})
         entries.append(f'<DataSet timestep="{instant!r}" file="frames/{path.name}"/>')
@@ -199,6 +199,13 @@ def _save_series(solution: Solution, directory: Path) -> Path:
         + "\n</Collection>\n</VTKFile>\n",
     )
     return index
+
+
+def _at_frame(derived: Derived, axis: int, k: int) -> Derived:
+    inner, peaks = (
+        None if v is None else v.select(axis, k) for v in (derived.inner, derived.peaks)
+    )
+    return replace(derived, value=derived.value.select(axis, k), inner=inner, peaks=peaks)
 
 
 def _size(solution: Solution, fields: Mapping[str, torch.Tensor]) -> int:
@@ -243,7 +250,11 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         for name, values in fields.items():
             file[f"fields/{name}"] = _array(values)
         for name, field in solution.kept.items():
-            for key, part in ((name, field.value), (f"{name}_elements", field.inner)):
+            for key, part in (
+                (name, field.value),
+                (f"{name}_elements", field.inner),
+                (f"{name}_peaks", field.peaks),
+            ):
                 if part is not None:
                     file[f"derived/{key}"] = _array(part)
                     file[f"derived/{key}"].attrs.update(
@@ -320,14 +331,18 @@ def read_solution(path: str | Path) -> dict[str, Any]:
 def _read_derived(group: h5py.Group) -> dict[str, Derived]:
     found = {}
     for name, values in group.items():
-        if name.removesuffix("_elements") in group and name.endswith("_elements"):
+        if any(name.endswith(e) and name.removesuffix(e) in group for e in ("_elements", "_peaks")):
             continue
-        inner = group.get(f"{name}_elements")
+        inner, peaks = (
+            None if part is None else _tensor(part)
+            for part in (group.get(f"{name}_elements"), group.get(f"{name}_peaks"))
+        )
         found[name] = Derived(
             _tensor(values),
             tuple(str(component) for component in values.attrs["components"]),
-            None if inner is None else _tensor(inner),
+            inner,
             bool(values.attrs["vector"]),
+            peaks,
         )
     return found
 
@@ -440,16 +455,21 @@ def _real(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.ndarray]:
+_OF_ELEMENTS = {"inner": " (elements)", "peaks": " (peaks in elements, not recovered)"}
+
+
+def _derived_arrays(
+    solution: Solution, which: Literal["value", "inner", "peaks"] = "value"
+) -> dict[str, np.ndarray]:
     """Derived fields, vectors as (3, *tail), others by their components' names (*tail).
 
-    ``inner``: of elements instead, under names that say so.
+    ``which``: of elements instead, under names that say so.
     """
     assert solution.on is not None
     lead = solution.residual.ndim
     parts: dict[str, torch.Tensor] = {}
     for name, field in solution.kept.items():
-        values = field.inner if inner else field.value
+        values = getattr(field, which)
         if values is None:
             continue
         each = values.unbind(lead) if len(field.components) > 1 else (values,)
@@ -462,7 +482,7 @@ def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.nda
             parts |= dict(zip(heads, each, strict=True))
     arrays: dict[str, np.ndarray] = {}
     for name, values in _real(parts).items():
-        head = f"{name} (elements)" if inner else name
+        head = name + _OF_ELEMENTS.get(which, "")
         if lead == 0:
             arrays[head] = _array(values)
         else:

@@ -150,8 +150,12 @@ class Solution:
         size, count = truth.abs().square().sum(dims).sqrt(), known.sum(dims)
         return gap.abs().square().sum(dims).sqrt() / torch.where(size > 0, size, count.sqrt())
 
-    def sample(self, points: torch.Tensor) -> torch.Tensor:
+    def sample(self, points: torch.Tensor, of: Any = None, key: str = "of") -> torch.Tensor:
         """The value at ``points`` (n, d): (*batch, [frames], [fields], n).
+
+        ``of``: an expression of coordinates, fields, slopes and what is derived from them, in place
+        of all fields: (*batch, [frames], n); errors carry ``key``. What jumps between elements is
+        recovered.
 
         Interpolated linearly on a grid, beside an obstacle from the values outside it alone, beside
         a side to what is given there; the finite element function itself on a mesh, a trained
@@ -159,6 +163,11 @@ class Solution:
         """
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
+        if of is not None:
+            if self.problem is None:
+                raise InputError("an expression needs the problem: solve(problem, on=grid)", key)
+            look = samples.look_up(self.problem.equation, type(self.on))
+            return self._of_frames(look(self.problem, self.on, points, of, key))
         if isinstance(self.on, Mesh):
             return sample(self.on, self.value, points)
         if self.function is not None:
@@ -168,7 +177,7 @@ class Solution:
         problem = self.problem
         if problem is not None and samples.knows(problem.equation, Grid):
             return self._of_frames(
-                samples.look_up(problem.equation, Grid)(problem, self.on, points)
+                samples.look_up(problem.equation, Grid)(problem, self.on, points, None, "")
             )
         return interpolate(self.value, tuple(points.T), self.on.axes())
 
@@ -199,8 +208,10 @@ class Solution:
             known = {*found, *self.kept}
             raise InputError(f"there is no derived field '{name}'{did_you_mean(name, known)}")
         how = found[name]
-        inner = None if how.inner is None else self._of_frames(how.inner)
-        return Derived(self._of_frames(how.value), how.components, inner, how.vector)
+        inner, peaks = (
+            None if of is None else self._of_frames(of) for of in (how.inner, how.peaks)
+        )
+        return Derived(self._of_frames(how.value), how.components, inner, how.vector, peaks)
 
     def _of_frames(self, derive: Derive) -> torch.Tensor:
         whole, axis = self.value.cpu(), self.residual.ndim

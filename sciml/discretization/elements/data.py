@@ -167,7 +167,7 @@ def _array(
     if values.shape[-1] == nodes and centring != "cell":
         return part.at_points(values.to(torch.float64))
     if values.shape[-1] == cells and centring != "node" and part.inverse is not None:
-        return values[..., None]
+        return (values if part.members is None else values[..., part.members])[..., None]
     raise InputError(
         f"the values have shape {list(values.shape)}; they must end in the {nodes} nodes"
         + (f" or the {cells} elements" if part.inverse is not None else "")
@@ -206,37 +206,33 @@ def _by_region(
             else _overlap({name: known[name] for name in coefficient.regions}, len(times)),
             f"{key}.regions",
         )
+    places = {name: _places(part, known[name]) for name in coefficient.regions}
     values = [
         _plain(
             entry,
-            _subset(part, known[name]),
+            part.of(places[name]),
             data,
             f"{key}.regions.{name}",
-            _members(state, known[name]),
+            None if state is None else {n: v[..., places[name], :] for n, v in state.items()},
         )
         for name, entry in coefficient.regions.items()
     ]
     batch = torch.broadcast_shapes(*(v.shape[:-2] for v in values))
     columns = max(v.shape[-1] for v in values)
-    out = torch.zeros(*batch, len(times), columns, dtype=torch.float64)
+    out = torch.zeros(*batch, len(part.nodes), columns, dtype=torch.float64)
     for name, value in zip(coefficient.regions, values, strict=True):
-        index = torch.from_numpy(np.asarray(known[name], dtype=np.int64))
+        index = places[name]
         shaped = value.to(torch.float64).expand(*batch, len(index), columns)
         out = out.index_copy(-2, index, shaped)
     return out
 
 
-def _members(
-    state: Mapping[str, torch.Tensor] | None, members: np.ndarray
-) -> Mapping[str, torch.Tensor] | None:
-    if state is None:
-        return None
-    index = torch.from_numpy(np.asarray(members, dtype=np.int64))
-    return {name: v[..., index, :] for name, v in state.items()}
-
-
-def _subset(part: Quadrature, members: np.ndarray) -> Quadrature:
-    return part.of(torch.from_numpy(np.asarray(members, dtype=np.int64)))
+def _places(part: Quadrature, members: np.ndarray) -> torch.Tensor:
+    """Which of a part's elements are among those numbered."""
+    wanted = torch.from_numpy(np.asarray(members, dtype=np.int64))
+    if part.members is None:
+        return wanted
+    return torch.isin(part.members, wanted).nonzero()[:, 0]
 
 
 def _guess(name: str, known: Mapping[str, Any]) -> str:

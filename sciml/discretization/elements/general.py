@@ -765,17 +765,16 @@ class Galerkin:
         """The time itself, or the start."""
         return self.start if t is None else t
 
-    def fluxes(self, part: Quadrature, full: torch.Tensor, t: float) -> dict[str, torch.Tensor]:
-        """-F of every field at points of elements, (*batch, d, k, Q)."""
-        point = self._point(part, self._state(full, part), t)
-        shape = part.points[0].shape
-        found = {}
-        for balance in self.balances:
-            flux = [
-                -f.expand(torch.broadcast_shapes(f.shape, shape)) for f in balance.law.at(point)[0]
-            ]
-            found[balance.name] = torch.stack(list(torch.broadcast_tensors(*flux)), -3)
-        return found
+    def point(self, part: Quadrature, full: torch.Tensor, t: float) -> Point:
+        """Points of elements with the fields and slopes there that the laws name."""
+        return self._point(part, self._state(full, part), t)
+
+    def flux(self, name: str, part: Quadrature, full: torch.Tensor, t: float) -> torch.Tensor:
+        """-F of a field at points of elements, (*batch, d, k, Q)."""
+        point, shape = self.point(part, full, t), part.points[0].shape
+        found = self.balances[self.names.index(name)].law.at(point)[0]
+        flux = [-f.expand(np.broadcast_shapes(f.shape, shape)) for f in found]
+        return torch.stack(list(torch.broadcast_tensors(*flux)), -3)
 
     def rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         """What the weak form leaves where fields are given, (*batch, nodes n), zero elsewhere.

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from sciml.core.errors import InputError
@@ -427,8 +428,8 @@ def padded(u: torch.Tensor, sides: SideData, lay: Layout) -> torch.Tensor:
 
 def joined(parts: Sequence[torch.Tensor], axis: int, d: int) -> torch.Tensor:
     """The parts one after the other along an axis, all other sizes broadcast."""
-    lead = torch.broadcast_shapes(*(p.shape[:-d] for p in parts))
-    sizes = torch.broadcast_shapes(
+    lead = np.broadcast_shapes(*(p.shape[:-d] for p in parts))
+    sizes = np.broadcast_shapes(
         *(tuple(1 if k == axis else n for k, n in enumerate(p.shape[-d:])) for p in parts)
     )
     whole = [
