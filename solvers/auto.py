@@ -184,6 +184,8 @@ class AutoState:
 
 def choose_for(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str, str]:
     """The name in ``sciml.solvers`` for a nonlinear problem or one in time, and why."""
+    if problem.bounded:
+        return "ActiveSet", "the answer lies between bounds"
     return chooses.look_up(problem.equation, type(on))(problem)
 
 

@@ -193,6 +193,11 @@ def side_data(value: Any, scope: Scope) -> Any:
     return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
 
 
+def gap(value: Any, scope: Scope) -> Any:
+    """The way to what a side may touch, which may depend on the outward normal."""
+    return scalar(value, replace(scope, normal=True))
+
+
 def _normal(value: Mapping[str, Any], read: Callable[[Any, Scope], Any], scope: Scope) -> Normal:
     """The component along the normal, ``{normal: value}``."""
     _check_keys(value, ("normal",))
@@ -592,6 +597,7 @@ _NORMAL = {
     "additionalProperties": False,
 }
 _SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST, _NORMAL]})
+_GAP = _type("Gap", gap, _SCALAR)
 _ASKED = _type("Asked", asked, {"anyOf": _NUMBER_OR_TEXT})
 _FORCE = _type("Force", vector, _LIST)
 _VECTOR = _type("Vector", vector, _LIST)
@@ -602,7 +608,7 @@ _BY_NAME = {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST]
 # The fields whose annotation in core, Any, admits Python objects that YAML cannot write.
 FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Equation, name): _NONLINEAR for name in ("c", "f", "m", "d", "source")},
-    **{(Equation, name): Scalar for name in ("dispersion", "biharmonic")},
+    **{(Equation, name): Scalar for name in ("dispersion", "biharmonic", "lower", "upper")},
     (Equation, "energy"): _type("Energy", energy, {"type": "string"}),
     (Equation, "K"): _type("Tensor", tensor, {"anyOf": [_SCALAR, _LIST, _MATRIX]}),
     **{(Equation, name): _VECTOR for name in ("b", "flux")},
@@ -621,6 +627,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
         "Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL, _NORMAL]}
     ),
     (Condition, "neumann"): _SIDES,
+    (Condition, "contact"): _GAP,
     (MeshFile, "file"): _type("MeshPath", mesh_path, {"type": "string"}),
     (Condition, "where"): _type("Where", part_of_side, {"type": "string"}),
     (Robin, "alpha"): _SIDES,

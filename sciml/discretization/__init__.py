@@ -56,6 +56,7 @@ def discretize(
     InputError for coefficients, data or sizes that make no well-posed system.
     """
     problem.check_conditions()
+    problem.check_unbounded()
     lower = discretises.look_up(problem.equation, type(on))
     system = lower(problem, on, dtype=dtype, device=torch.device(device))
     return replace(system, problem=problem)
@@ -87,5 +88,6 @@ def pencil(problem: Problem, on: Grid | Mesh, *, device: torch.device | str = "c
     symmetric, or with a source or boundary data.
     """
     discrete(on)
+    problem.check_unbounded()
     pose = poses_modes.look_up(problem.equation, type(on))
     return pose(problem, on, device=torch.device(device))

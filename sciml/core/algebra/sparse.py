@@ -45,19 +45,19 @@ class PatternMatrix(LinearMap):
         """``A u``; u (*batch, n)."""
         if self._plain and not u.requires_grad:
             return self._loop([m.__matmul__ for m in self._samples], u)
-        rows, columns = self._indices()
+        rows, columns = self.places()
         return self._gather(u, rows, columns)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
         """``A^T u``; u (*batch, n)."""
         if self._plain and not u.requires_grad:
             return self._loop([m.T.__matmul__ for m in self._samples], u)
-        rows, columns = self._indices()
+        rows, columns = self.places()
         return self._gather(u, columns, rows)
 
     def magnitude(self, u: torch.Tensor) -> torch.Tensor:
         """``|A| |u|``; u (*batch, n)."""
-        rows, columns = self._indices()
+        rows, columns = self.places()
         terms = self.values.detach().abs() * u.detach().abs()[..., columns]
         return terms.new_zeros(*terms.shape[:-1], self.size).index_add(-1, rows, terms)
 
@@ -71,7 +71,7 @@ class PatternMatrix(LinearMap):
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal, shape (*batch, n)."""
-        rows, columns = self._indices()
+        rows, columns = self.places()
         on = rows == columns
         diagonal = self.values.new_zeros(*self.batch, *self.shape)
         return diagonal.index_add(-1, rows[on], self.values[..., on])
@@ -158,7 +158,8 @@ class PatternMatrix(LinearMap):
         shape = (self.size, self.size)
         return [scipy.sparse.csr_matrix((v, self.columns, self.indptr), shape) for v in flat]
 
-    def _indices(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row and the column of every entry, (nnz,) int64 each."""
         rows = np.repeat(np.arange(self.size), np.diff(self.indptr))
         pair = (torch.from_numpy(np.asarray(i, dtype=np.int64)) for i in (rows, self.columns))
         first, second = (i.to(self.device) for i in pair)

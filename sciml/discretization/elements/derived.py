@@ -118,7 +118,24 @@ def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
             return streams().of(value[..., place, :], value[..., place + 1, :])
 
         found["stream_function"] = Derivation(("stream_function",), stream_function)
-    return found
+    return found | _contact(problem, mesh)
+
+
+def _contact(problem: Problem, mesh: Mesh) -> dict[str, Derivation]:
+    """What obstacles push with per volume, and what pressure acts where a body touches."""
+    if not problem.bounded:
+        return {}
+    made, cells = Galerkin(problem, mesh), whole(mesh, 2 * mesh.degree)
+
+    def derivation(name: str) -> Derivation:
+        return Derivation(
+            (name,),
+            lambda value, t: made.pressures(value)[name],
+            lambda value, t: cells.mean(cells.at_points(made.pressures(value)[name])),
+            usual=True,
+        )
+
+    return {name: derivation(name) for name in made.pushing}
 
 
 def _derivation(problem: Problem, mesh: Mesh, own: Inside) -> Derivation:

@@ -115,7 +115,14 @@ class Shared:
         taken = {*AXES, "t", *self.data.parameters, *self.data.tables}
         taken |= {*CONSTANTS, *state_names(self.fields, AXES)}
         names = (name for inside in self.insides for name in inside.components)
-        return tuple(dict.fromkeys(name for name in names if name not in taken))
+        return tuple(
+            dict.fromkeys(name for name in (*names, *self.pushing) if name not in taken)
+        )
+
+    @cached_property
+    def pushing(self) -> tuple[str, ...]:
+        """The names of what obstacles and contact push with."""
+        return tuple(self.form.pushing) if self.problem.bounded else ()
 
     def known(
         self,
@@ -137,6 +144,8 @@ class Shared:
             for name, nodal in zip(self.fields, parts, strict=True)
             if name in read.names
         }
+        if not read.names.isdisjoint(self.pushing):
+            found |= {name: of_field(v) for name, v in self.form.pressures(value).items()}
         for inside in self.insides:
             if not read.names.isdisjoint(inside.components):
                 own = inside.among(read.names)
@@ -527,7 +536,7 @@ def _carried(own: Side, given: list[Side], mesh: Mesh) -> torch.Tensor:
     d, total, mine = mesh.dimension, torch.zeros(()), torch.zeros(())
     for side in given:
         nodes, value = side.nodes.nodes[:, 0], side.condition.dirichlet
-        if isinstance(value, Normal):
+        if isinstance(value, Normal) or side.condition.contact is not None:
             normal = torch.cat(list(side.nodes.normal.values()), -1)
             holds = normal[:, :, None] * normal[:, None, :]
         else:

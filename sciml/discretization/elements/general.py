@@ -59,6 +59,7 @@ from sciml.discretization.elements.boundary import (
     sides,
     straightened,
 )
+from sciml.discretization.elements.contact import bounded, pressures
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.scalar import conductivity, placed
 from sciml.discretization.volumes.affine import AtTime
@@ -151,6 +152,7 @@ class Balance:
     ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
     ``floating``: whether nothing holds its level, which is then that of zero mean. ``pushes``: what
     -int n . F is times this, a component of a force: 1 of a flow on a part, -1 on a solid at one.
+    ``lower``, ``upper``: obstacles.
     """
 
     name: str
@@ -163,6 +165,8 @@ class Balance:
     energy: Callable[[Point], torch.Tensor] | None = None
     floating: bool = False
     pushes: float = 0.0
+    lower: Coefficient | None = None
+    upper: Coefficient | None = None
 
 
 # --- What equations say ---------------------------------------------------------------------------
@@ -365,6 +369,8 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
 
     def stated(side: Side) -> Stated:
         condition, key = side.own(name)
+        if condition.contact is not None:
+            return Stated(g=0.0, key=key)
         if condition.robin is not None:
             alpha = condition.robin.alpha
             if isinstance(alpha, Normal):
@@ -438,7 +444,17 @@ def balance_of(
         law = GivenLaw(tuple(form.flux), form.source, key, known, parameters)
     else:
         law = CoefficientLaw(name, axes, form, key, known, parameters)
-    return Balance(name, law, of_scalar(name), form.d, form.m, key=key, energy=energy)
+    return Balance(
+        name,
+        law,
+        of_scalar(name),
+        form.d,
+        form.m,
+        key=key,
+        energy=energy,
+        lower=form.lower,
+        upper=form.upper,
+    )
 
 
 @balances(Equation, Mesh)
@@ -475,7 +491,19 @@ def semidiscretize_on_mesh(
     Several fields are one vector (``joint``), node by node. Raises InputError for data that make
     no well-posed system.
     """
-    return _unperiodic(Galerkin(problem, mesh)).system()
+    made = _unperiodic(Galerkin(problem, mesh))
+    if not problem.bounded:
+        return made.system()
+    return bounded(
+        made.system(),
+        mesh,
+        made.data,
+        fields=len(made.balances),
+        given=made.obstacles,
+        sides=made.touching,
+        fixed=made.fixed_mask,
+        known=made.known(made.start),
+    )
 
 
 @discretises(Stokes, Mesh)
@@ -612,6 +640,40 @@ class Galerkin:
             for balance in self.balances
             if (stated := self.stated[balance.name, side.name]).value is None
         ]
+
+    # What bounds the fields.
+
+    @property
+    def obstacles(self) -> dict[int, tuple[Mapping[str, Coefficient | None], str]]:
+        """By the field's number its bounds and the key of its equation, where it has any."""
+        return {
+            j: ({"lower": b.lower, "upper": b.upper}, b.key)
+            for j, b in enumerate(self.balances)
+            if b.lower is not None or b.upper is not None
+        }
+
+    @property
+    def touching(self) -> list[Side]:
+        """The sides that may touch something."""
+        return [side for side in self.sides if side.condition.kind == "contact"]
+
+    @property
+    def pushing(self) -> tuple[str, ...]:
+        """What obstacles and contact push with is called."""
+        several = len(self.names) > 1
+        found = [f"{self.names[j]}_contact" if several else "contact" for j in self.obstacles]
+        return (*found, *(("contact",) if self.touching else ()))
+
+    def pressures(self, full: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What obstacles and contact push with at a value: (*batch, nodes) by name."""
+        return pressures(
+            self.mesh,
+            self.rest(full, self.start),
+            fields=self.names,
+            given=tuple(self.obstacles),
+            sides=self.touching,
+            fixed=self.fixed_mask,
+        )
 
     # Nodes and unknowns: number (node i, field j) is i n + j.
 

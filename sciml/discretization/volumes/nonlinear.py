@@ -9,6 +9,7 @@ with the A and b of the linear discretisation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sciml.core.algebra.inequality import between
 from sciml.core.algebra.maps import LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets
@@ -42,6 +44,7 @@ from sciml.discretization.volumes.coefficients import (
     SLOPES,
     STATE,
     Data,
+    check_order,
     data,
     depends_on,
     evaluate,
@@ -81,8 +84,39 @@ def semidiscretize(
         system = flux_system(problem, info)
     else:
         system = _semilinear(problem, info)
+    system = replace(system, outside=lambda: tuple(sorted(info.left)))
+    return _between_obstacles(problem, info, system) if problem.bounded else system
 
-    return replace(system, outside=lambda: tuple(sorted(info.left)))
+
+def _between_obstacles(problem: Problem, info: Data, system: NonlinearSystem) -> NonlinearSystem:
+    """``lower`` <= u <= ``upper`` at the unknowns; InputError where they or given values cross."""
+    if problem.obstacle is not None:
+        raise InputError(
+            "a hole and bounds of the solution do not go together on a grid; take a mesh",
+            "problem.obstacle",
+        )
+    lay, found = info.layout, []
+    whole = lay.grid.shape
+    for name, none in (("lower", -torch.inf), ("upper", torch.inf)):
+        given = getattr(problem.form, name)
+        key = f"{_KEY}.{name}"
+        if given is None:
+            found.append(torch.full(whole, none, dtype=info.dtype, device=info.device))
+            continue
+        if depends_on(given, info, key):
+            raise InputError(f"{name} may depend on the coordinates only", key)
+        value = evaluate(given, info.own, info, key)
+        found.append(value.expand(*value.shape[: -lay.dimension], *whole))
+    lower, upper = torch.broadcast_tensors(*found)
+    check_order(lower, upper, info.own, f"{_KEY}.lower")
+    numbers = torch.arange(math.prod(whole)).reshape(whole)
+    given = torch.ones(math.prod(whole), dtype=torch.bool)
+    given[lay.to_unknowns(numbers).flatten()] = False
+    u = system.lift(torch.zeros(system.shape, dtype=info.dtype), 0.0)
+    u = torch.where(given.reshape(whole), u, torch.nan)
+    check_order(lower, u, info.own, f"{_KEY}.lower", "the value given on the boundary")
+    check_order(u, upper, info.own, "problem.boundary")
+    return between(system, lay.to_unknowns(lower), lay.to_unknowns(upper))
 
 
 def _quasilinear(problem: Problem, info: Data) -> bool:
