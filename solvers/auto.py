@@ -59,7 +59,7 @@ from sciml.solvers.linear.iteration import LinearSolver, check_options, linear_s
 from sciml.solvers.linear.krylov import CG, GMRES, MINRES
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.relaxation import Jacobi
-from sciml.solvers.linear.saddle import SaddlePoint, blocked
+from sciml.solvers.linear.saddle import blocked
 from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:

@@ -75,8 +75,8 @@ def affordable(A: LinearMap) -> bool:
     return A.size <= 300_000 and not A.batch and in_the_plane(A)
 
 
-# Unknowns of a saddle point up to which a factorisation is quicker than blocks with multigrid: in the
-# plane, and in space.
+# Unknowns of a saddle point up to which a factorisation is quicker than blocks with multigrid, in
+# the plane and in space.
 _SADDLE = (20_000, 3_000)
 
 

@@ -3,21 +3,21 @@
     A = [F  B^T],      M = [F'  B^T]^-1    or, of a symmetric A,    [F'  0 ]^-1
         [B  0  ]           [0   -S']                                [0   S']
 
-(Silvester and Wathen 1994; Elman, Silvester and Wathen 2014, chapters 4 and 9). F' is one V cycle for
-each field by itself. With Q the multiplier's mass matrix of density 1 / viscosity, L = B T^-1 B^T, T
-the diagonal of the velocity's mass, and N = -int p w . grad q of the speed w,
+(Silvester and Wathen 1994; Elman, Silvester and Wathen 2014, chapters 4 and 9). F' is one V cycle
+for each field by itself. With Q the multiplier's mass matrix of density 1 / viscosity,
+L = B T^-1 B^T, T the diagonal of the velocity's mass, and N = -int p w . grad q of the speed w,
 
     S'^-1 = Q^-1 + L^-1 (sigma + N Q^-1),
 
 sigma what stands before the velocity itself: a resistance, or 1 / (step) in time. Without w and
-sigma this is the mass matrix alone, exact up to a factor that does not depend on the mesh; with sigma
-the preconditioner of Cahouet and Chabard (1988); with w that of pressure convection and diffusion
-(Kay, Loghin and Wathen 2002), N with the condition of Elman and Tuminaro (2009) where the flow comes
-in. Q^-1 is three symmetric Gauss-Seidel sweeps, L^-1 a V cycle.
+sigma this is the mass matrix alone, exact up to a factor that does not depend on the mesh; with
+sigma the preconditioner of Cahouet and Chabard (1988); with w that of pressure convection and
+diffusion (Kay, Loghin and Wathen 2002), N with the condition of Elman and Tuminaro (2009) where the
+flow comes in. Q^-1 is three symmetric Gauss-Seidel sweeps, L^-1 a V cycle.
 
 Where every side gives the velocity one function of the multiplier is no unknown. Q^-1 is then the
-inverse on all functions, between the maps that take constants out: what it is near is the inverse of
-S without that row, and no eigenvalue strays from the others.
+inverse on all functions, between the maps that take constants out: what it is near is the inverse
+of S without that row, and no eigenvalue strays from the others.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class SaddlePoint:
         saddle = A.saddle
         if saddle is None or A.batch:
             raise InputError(
-                "saddle_point needs one matrix whose blocks are known, of a flow on a mesh; use amg "
-                "or direct",
+                "saddle_point needs one matrix whose blocks are known, of a flow on a mesh; use "
+                "amg or direct",
                 "solver.preconditioner",
             )
         diagonal = A.symmetric if self.form is None else self.form == "diagonal"

@@ -172,7 +172,7 @@ class Correction:
         return self._by(solver, OnZeroMean(here.J, self.system.level), right)
 
     def _of_saddle(self, here: Iterate, right: torch.Tensor, eta: float) -> torch.Tensor:
-        """By blocks; by a factorisation where these fail, as convection on a coarse mesh lets them."""
+        """By blocks; by a factorisation where these fail, as beside strong convection."""
         solver = replace(blocked(eta), max_iterations=_INNER)
         result = solver.iterate(here.J, solver.setup(here.J), right, None, None)
         self.inner += int(result.iterations.max())
