@@ -10,6 +10,7 @@ import scipy.sparse
 import torch
 
 from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.saddle import Saddle
 from sciml.core.errors import InputError
 
 
@@ -17,7 +18,8 @@ class PatternMatrix(LinearMap):
     """Compressed rows: ``indptr`` (n + 1,), ``columns`` (nnz,), ``values`` (*batch, nnz).
 
     ``near_nullspace``: (n, k) vectors that the matrix makes small, such as rigid motions, for
-    algebraic multigrid; ``block``: unknowns per node, where they stand together.
+    algebraic multigrid; ``block``: unknowns per node, where they stand together. ``coarse``,
+    ``saddle``: see :class:`LinearMap`.
     """
 
     def __init__(
@@ -31,12 +33,15 @@ class PatternMatrix(LinearMap):
         nullspace: bool = False,
         near_nullspace: np.ndarray | None = None,
         block: int = 1,
+        coarse: scipy.sparse.csr_matrix | None = None,
+        saddle: Saddle | None = None,
     ) -> None:
         self.indptr, self.columns, self.values = indptr, columns, values
         self.shape, self.batch = (len(indptr) - 1,), tuple(values.shape[:-1])
         self.dtype, self.device = values.dtype, values.device
         self.symmetric, self.definite, self.nullspace = symmetric, definite, nullspace
         self.near_nullspace, self.block = near_nullspace, block
+        self.coarse, self.saddle = coarse, saddle
         self._plain = self.device.type == "cpu" and not values.requires_grad
         self._samples = self._matrices() if self._plain else []
         self._sizes: torch.Tensor | None = None
@@ -104,6 +109,8 @@ class PatternMatrix(LinearMap):
             definite=False,
             nullspace=False,
             block=self.block,
+            coarse=self.coarse,
+            saddle=None if self.saddle is None else self.saddle.transpose(),
         )
 
     def plus(self, other: PatternMatrix, share: float = 1.0) -> PatternMatrix:
@@ -116,6 +123,10 @@ class PatternMatrix(LinearMap):
             definite=other.definite and (self.definite or self.nullspace),
             near_nullspace=self.near_nullspace,
             block=self.block,
+            coarse=self.coarse,
+            saddle=None
+            if self.saddle is None
+            else self.saddle.with_mass(lambda: share * other.diagonal().detach().numpy()),
         )
 
     def scaled(self, share: float) -> PatternMatrix:
@@ -129,6 +140,8 @@ class PatternMatrix(LinearMap):
             nullspace=self.nullspace,
             near_nullspace=self.near_nullspace,
             block=self.block,
+            coarse=self.coarse,
+            saddle=self.saddle,
         )
 
     def detach(self) -> PatternMatrix:
@@ -146,6 +159,8 @@ class PatternMatrix(LinearMap):
             nullspace=self.nullspace,
             near_nullspace=self.near_nullspace,
             block=self.block,
+            coarse=self.coarse,
+            saddle=self.saddle,
         )
 
     @property
