@@ -22,6 +22,7 @@ import torch
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import NO_WAVES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem
 from sciml.core.problem.quadrature import (
@@ -67,8 +68,11 @@ class Side:
         return given, f"{self.place}.{field}.{given.kind}"
 
 
-def sides(problem: Problem, data: MeshData) -> list[Side]:
-    """One per named part; InputError for names that do not match the mesh's, or that overlap."""
+def sides(problem: Problem, data: MeshData, open_too: bool = False) -> list[Side]:
+    """One per named part; InputError for names that do not match the mesh's, or that overlap.
+
+    ``open_too``: whether waves may leave through some.
+    """
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
     numbers = _parts_of_sides(problem, data)
@@ -77,8 +81,8 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     found = []
     for name, condition in problem.boundary.items():
         key = f"problem.boundary.{name}"
-        if condition.kind == "absorbing":
-            raise InputError("absorbing is not for meshes; give dirichlet, neumann or robin", key)
+        if condition.kind == "absorbing" and not open_too:
+            raise InputError(f"{NO_WAVES}; give dirichlet, neumann or robin", key)
         if name in mesh.supports:
             facets = on_support(mesh, name, 2 * mesh.degree + 1)
             place = at_nodes(mesh, np.unique(facets.nodes.numpy()))

@@ -100,7 +100,7 @@ def _of_form(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, k
     if quantity.force is not None:
         return _pushed(shared, quantity.force, quantity.on or "", key)
     if quantity.flux is None:
-        return _pointwise(problem, mesh, quantity, key, ())
+        return pointwise(problem, mesh, quantity, key, ())
     made = shared.form
     carried = [b.name for b in made.balances if not b.pushes and not b.floating]
     if quantity.flux not in carried:
@@ -198,10 +198,10 @@ def _of_solid(
         if problem.time is not None:
             return _pushed(shared, quantity.force, quantity.on or "", key)
         return lambda value, t: _force(problem, mesh, quantity, value)
-    return _pointwise(problem, mesh, quantity, key, STRESSES)
+    return pointwise(problem, mesh, quantity, key, STRESSES)
 
 
-def _pointwise(
+def pointwise(
     problem: Problem, mesh: Mesh, quantity: Quantity, key: str, others: tuple[str, ...]
 ) -> Measure:
     """Of an expression, which may name ``others`` too."""
@@ -215,6 +215,11 @@ def _pointwise(
         return _at(problem, mesh, quantity, read, key)
     part = _part(problem, mesh, quantity, key)
     if quantity.kind in ("max", "min"):
+        if problem.equation.complex and what in fields:
+            raise InputError(
+                f"{what} is complex and has no {quantity.kind}; write abs({what})",
+                f"{key}.{quantity.kind}",
+            )
         return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value, t)
 
     def integrated(value: torch.Tensor, t: float | None) -> Measurement:
