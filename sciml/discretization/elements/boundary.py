@@ -33,6 +33,7 @@ from sciml.core.problem.quadrature import (
     on_support,
     whole,
 )
+from sciml.core.problem.reader import Regions
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.data import MeshData, evaluate
 
@@ -102,6 +103,27 @@ def sides(problem: Problem, data: MeshData, open_too: bool = False) -> list[Side
     bare = len(np.setdiff1d(outer, np.concatenate([*numbers.values(), []])))
     if bare:
         data.notes.append(f"{bare} boundary facets have no name: neumann 0 holds there")
+    return found
+
+
+def beside(coefficient: Any, side: Side, data: MeshData, key: str) -> torch.Tensor:
+    """A coefficient of the elements at the facets of a side, by their regions where it has some."""
+    if isinstance(coefficient, (list, tuple)):
+        raise InputError(
+            "waves leave through a side where K is one number; give robin there instead", key
+        )
+    if not isinstance(coefficient, Regions):
+        return evaluate(coefficient, side.facets, data, key)
+    mesh, part = data.mesh, side.facets
+    owner = mesh.topology.f2t[0, side.numbers]
+    found = torch.ones(part.points[0].shape, dtype=torch.float64)
+    for name, entry in coefficient.regions.items():
+        index = torch.from_numpy(np.flatnonzero(np.isin(owner, mesh.subdomains[name])))
+        if len(index):
+            own = evaluate(entry, part.of(index), data, f"{key}.regions.{name}")
+            shape = torch.broadcast_shapes(own.shape, (len(index), found.shape[-1]))
+            found = found.expand(*shape[:-2], *found.shape[-2:])
+            found = found.index_copy(-2, index, own.expand(shape))
     return found
 
 

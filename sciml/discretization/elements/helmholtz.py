@@ -4,9 +4,9 @@
         = int f v + int_neumann g v + int_robin g v        for all v that vanish where u is given
 
 (Ihlenburg 1998, "Finite Element Analysis of Acoustic Scattering"), waves as exp(-i omega t): beta 1
-on a side lets them out, to first order (Engquist and Majda 1977), any other is an admittance. k may be complex, its imaginary
-part positive where waves are damped; a layer in which it grows slowly is one that they enter. Waves
-of degree p on elements of size h are too short: their phase is off by
+on a side lets them out, to first order (Engquist and Majda 1977), any other is an admittance. k may
+be complex, its imaginary part positive where waves are damped; a layer in which it grows slowly is
+one that they enter and do not leave. Waves of degree p on elements of size h are too short: their phase is off by
 
     k (p! / (2 p)!)^2 (k h)^(2 p) / (2 (2 p + 1))
 
@@ -31,7 +31,6 @@ from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, load, mass, slopes, stiffness, whole
-from sciml.core.problem.reader import Regions
 from sciml.core.run.derived import Derivation
 from sciml.core.run.quantities import Measure, Prepare, Quantity
 from sciml.core.run.status import Doubt
@@ -40,6 +39,7 @@ from sciml.discretization.elements.boundary import (
     Embedding,
     Side,
     Whole,
+    beside,
     eliminate,
     pattern,
     scatter,
@@ -136,8 +136,8 @@ def _checked(problem: Problem) -> Helmholtz:
         )
     if equation.sponge is not None:
         raise InputError(
-            "a sponge lies along the sides of a grid's box; on a mesh let the wavenumber's imaginary "
-            "part grow towards the absorbing side, such as k*sqrt(1 + i*s**2)",
+            "a sponge lies along the sides of a grid's box; on a mesh let the wavenumber's "
+            "imaginary part grow towards the absorbing side, such as k*(1 + i*s**2)",
             f"{_KEY}.sponge",
         )
     return equation
@@ -153,7 +153,7 @@ def _on_side(
             raise InputError("waves leave through a side, not within the mesh", side.place)
         equation = problem.equation_as(Helmholtz)
         K, k = (
-            _beside(getattr(equation, name), side, data, f"{_KEY}.{name}")
+            beside(getattr(equation, name), side, data, f"{_KEY}.{name}")
             for name in ("K", "wavenumber")
         )
         share = 1.0 if condition.absorbing is True else condition.absorbing
@@ -169,27 +169,6 @@ def _on_side(
         return evaluate(coefficient, side.facets, data, key).to(torch.complex128)
 
     return flux_data(condition, side.key, read)
-
-
-def _beside(coefficient: Any, side: Side, data: MeshData, key: str) -> torch.Tensor:
-    """A coefficient of the elements at the facets of a side, by their regions where it has some."""
-    if isinstance(coefficient, (list, tuple)):
-        raise InputError(
-            "waves leave through a side where K is one number; give robin there instead", key
-        )
-    if not isinstance(coefficient, Regions):
-        return evaluate(coefficient, side.facets, data, key)
-    mesh, part = data.mesh, side.facets
-    owner = mesh.topology.f2t[0, side.numbers]
-    found = torch.ones(part.points[0].shape, dtype=torch.float64)
-    for name, entry in coefficient.regions.items():
-        index = torch.from_numpy(np.flatnonzero(np.isin(owner, mesh.subdomains[name])))
-        if len(index):
-            own = evaluate(entry, part.of(index), data, f"{key}.regions.{name}")
-            shape = torch.broadcast_shapes(own.shape, (len(index), found.shape[-1]))
-            found = found.expand(*shape[:-2], *found.shape[-2:])
-            found = found.index_copy(-2, index, own.expand(shape))
-    return found
 
 
 def _loaded(part: Quadrature, f: torch.Tensor) -> torch.Tensor:
