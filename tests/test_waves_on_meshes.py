@@ -19,8 +19,9 @@ from sciml.core.errors import InputError
 from sciml.core.problem.equation import Helmholtz, Sponge
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem, Robin, Time
-from sciml.core.problem.quadrature import relative_error
+from sciml.core.problem.quadrature import relative_error, slopes, whole
 from sciml.core.problem.reader import Regions
+from sciml.solvers import SDIRK
 
 K = 3.0
 ALONG = (0.6, 0.8)
@@ -185,3 +186,83 @@ def test_refusals_are_one_line(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         sciml.solve(problem, on=mesh)
     assert "\n" not in str(caught.value)
+
+
+# In time.
+
+PULSE = "exp(-60*(x - 0.5)**2)"
+MOVING = {"u": PULSE, "ut": f"120*(x - 0.5)*{PULSE}"}  # to the right, at speed 1
+
+
+def line(count: int, **parts: np.ndarray) -> Mesh:
+    ticks, cells = np.linspace(0, 1, count + 1), np.arange(count)
+    ends = {"left": np.array([[0]]), "right": np.array([[count]])}
+    return Mesh(ticks[:, None], np.stack([cells, cells + 1], -1), parts, ends, "P2")
+
+
+def in_time(on: Any, share: Any, end: float, **more: Any) -> torch.Tensor:
+    walls = {"left": Condition(absorbing=True), "right": Condition(absorbing=share)}
+    if isinstance(on, Mesh) and on.dimension == 2:
+        walls |= {"bottom": Condition(neumann=0.0), "top": Condition(neumann=0.0)}
+    domain = sciml.Box((0.0,), (1.0,)) if isinstance(on, sciml.Grid) else None
+    equation = sciml.Equation(**{"m": 1.0, **more})
+    problem = Problem(domain, equation, walls, time=Time(end), initial=MOVING)
+    found = sciml.solve(problem, SDIRK(rtol=1e-3) if isinstance(on, Mesh) else None, on=on)
+    assert found.converged
+    last: torch.Tensor = found.value[-1]
+    return last
+
+
+def strip() -> Mesh:
+    made = skfem.MeshTri.init_tensor(np.linspace(0, 1, 33), np.linspace(0, 0.05, 2))
+    x, y = made.p[:, made.facets].mean(1)
+    near = {"left": x < 1e-9, "right": x > 1 - 1e-9, "bottom": y < 1e-9, "top": y > 0.05 - 1e-9}
+    sides = {name: made.facets[:, there].T for name, there in near.items()}
+    return Mesh(made.p.T.copy(), made.t.T.copy(), {}, sides, "P2")
+
+
+@pytest.mark.parametrize("place", ["grid", "line", "plane"])
+def test_a_pulse_leaves_and_an_admittance_sends_its_share_back(place: str) -> None:
+    """In one dimension exact: of a pulse of 1 an end of beta 1/2 sends back 1/3, of beta 1 none."""
+    on: Any = {"grid": sciml.Grid((201,)), "line": line(32), "plane": strip()}[place]
+    x = np.linspace(0, 1, 201) if place == "grid" else on.nodes[:, 0]
+    for share, back in ((True, 0.0), (0.5, 1 / 3)):
+        exact = back * np.exp(-60 * (x - 0.5) ** 2)
+        assert np.abs(in_time(on, share, 1.0).numpy() - exact).max() < 0.01, share
+
+
+def test_the_medium_beside_a_side_says_what_leaves() -> None:
+    """m = 4 beyond x = 0.85, sqrt(m K) = 2 there: nothing is left once both waves have gone."""
+    mesh = line(40, a=np.arange(34), b=np.arange(34, 40))
+    assert float(in_time(mesh, True, 1.5, m=Regions({"a": 1.0, "b": 4.0})).abs().max()) < 0.01
+
+
+def test_energy_only_falls_where_waves_leave_at_a_slant() -> None:
+    """Of int (u_t^2 + |grad u|^2)/2, which stays where the sides are closed: -int beta u_t^2."""
+    mesh = box(6, "P2")
+    bump, left = "exp(-20*((x - 0.4)**2 + (y - 0.6)**2))", {}
+    for name, side in (("open", Condition(absorbing=True)), ("shut", Condition(neumann=0.0))):
+        sides, time = dict.fromkeys(mesh.boundaries, side), Time(2.0, frames=9)
+        problem = Problem(None, sciml.Equation(m=1.0), sides, time=time, initial=bump)
+        u = sciml.solve(problem, SDIRK(rtol=1e-3), on=mesh).value
+        part = whole(mesh, 4)
+        left[name] = (part.measure * slopes(part, u).square().sum(-3)).sum((-2, -1))
+    assert float(left["open"][-1]) < 0.02 * float(left["open"][0])
+    assert float(left["shut"][-1]) > 0.1 * float(left["shut"][0])
+
+
+@pytest.mark.parametrize(
+    ("equation", "message"),
+    [
+        (sciml.Equation(d=1.0), "absorbing is for waves"),
+        (sciml.Equation(m=1.0, K="1 + u"), "absorbing is for waves"),
+    ],
+)
+@pytest.mark.parametrize("place", ["grid", "mesh"])
+def test_only_linear_waves_leave(equation: sciml.Equation, message: str, place: str) -> None:
+    on: Any = box(4) if place == "mesh" else sciml.Grid((9, 9))
+    domain = None if place == "mesh" else sciml.Box((0.0, 0.0), (1.0, 1.0))
+    sides = {name: Condition(absorbing=True) for name in ("left", "right", "bottom", "top")}
+    problem = Problem(domain, equation, sides, time=Time(1.0), initial=0.0)
+    with pytest.raises(InputError, match=message):
+        sciml.solve(problem, on=on)

@@ -6,7 +6,8 @@
 (Ihlenburg 1998, "Finite Element Analysis of Acoustic Scattering"), waves as exp(-i omega t): beta 1
 on a side lets them out, to first order (Engquist and Majda 1977), any other is an admittance. k may
 be complex, its imaginary part positive where waves are damped; a layer in which it grows slowly is
-one that they enter and do not leave. Waves of degree p on elements of size h are too short: their phase is off by
+one that they enter and do not leave. Waves of degree p on elements of size h are too short: their
+phase is off by
 
     k (p! / (2 p)!)^2 (k h)^(2 p) / (2 (2 p + 1))
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sciml.core.algebra.maps import LinearSystem, free_mean
+from sciml.core.algebra.maps import LinearMap, LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import IncompatibleData, InputError, did_you_mean
@@ -28,10 +28,12 @@ from sciml.discretization.volumes.assemble import Assembly, assemble, compatible
 from sciml.discretization.volumes.averages import over_volumes
 from sciml.discretization.volumes.boundary import (
     SideData,
+    admittances,
     ends_of_state,
     insulated,
     names_of_rim,
     names_of_sides,
+    open_ends,
     padded,
     rim_of_state,
     side_data,
@@ -74,6 +76,13 @@ def semidiscretize(
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
     _check_data(problem, info)
+    ends = open_ends(problem, lay)
+    damped = None
+    waves = not (isinstance(problem.form.m, Real) and problem.form.m == 0)
+    waves = waves and not depends_on(problem.form.K, info, f"{_KEY}.K")
+    if ends and waves and problem.time is not None:
+        damped = admittances(problem, ends, info)
+        problem = insulated(problem, ends)
     if problem.form.energy is not None:
         system = energy_system(problem, info)
     elif _quasilinear(problem, info):
@@ -81,6 +90,9 @@ def semidiscretize(
     else:
         system = _semilinear(problem, info)
 
+    if damped is not None:
+        assert not isinstance(system.mass, LinearMap)
+        system = replace(system, mass=damped if system.mass is None else system.mass + damped)
     return replace(system, outside=lambda: tuple(sorted(info.left)))
 
 
