@@ -33,9 +33,9 @@ from sciml.app.cli import app
 from sciml.app.converge import Trend
 from sciml.core.problem.equation import Hyperelasticity
 from sciml.core.problem.mesh import located, sample
-from sciml.discretization.elements import recovery
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
+from sciml.discretization.elements import recovery
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SQUARE = Box((0.0, 0.0), (1.0, 2.0))

@@ -34,6 +34,7 @@ from sciml.core.problem.grid import AXES, Box, axis_names
 from sciml.core.problem.mesh_file import MeshFile, check_suffix
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
 from sciml.core.problem.reader import (
+    IMAGINARY,
     NO_NORMAL,
     NORMAL,
     Context,
@@ -68,6 +69,7 @@ class Scope:
 
     ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
     known. ``meshed``: the dimension is the mesh's, known only once that is read.
+    ``complex``: whether the solution is, and the imaginary unit known.
     ``random``: distributions are admitted, as in a family. ``tables``: those among the parameters.
     ``normal``: whether the outward normal is known. ``no_state``: why the solution is not, where it
     is not.
@@ -80,6 +82,7 @@ class Scope:
     timed: bool = False
     meshed: bool = False
     random: bool = False
+    complex: bool = False
     tables: tuple[tuple[str, Table], ...] = ()
     normal: bool = False
     no_state: str = _DATA_ONLY
@@ -97,7 +100,7 @@ class Scope:
             axes,
             self.timed,
             self.solution if of_solution else (),
-            tuple(name for name in self.parameters if name not in tables),
+            (*(n for n in self.parameters if n not in tables), *(IMAGINARY,) * self.complex),
             NORMAL[: self.dimension] if self.normal else (),
             tables=self.tables,
             refused=tuple(refused.items()),
@@ -202,6 +205,11 @@ def _normal(value: Mapping[str, Any], read: Callable[[Any, Scope], Any], scope: 
     """The component along the normal, ``{normal: value}``."""
     _check_keys(value, ("normal",))
     return Normal(_at(".normal", read, value["normal"], scope))
+
+
+def share_of_waves(value: Any, scope: Scope) -> Any:
+    """True, or which share of a wave's own admittance an absorbing side has."""
+    return value if isinstance(value, bool) else scalar(value, scope)
 
 
 def part_of_side(value: Any, scope: Scope) -> str:
@@ -628,6 +636,9 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     ),
     (Condition, "neumann"): _SIDES,
     (Condition, "contact"): _GAP,
+    (Condition, "absorbing"): _type(
+        "Absorbing", share_of_waves, {"anyOf": [{"type": "boolean"}, _SCALAR]}
+    ),
     (MeshFile, "file"): _type("MeshPath", mesh_path, {"type": "string"}),
     (Condition, "where"): _type("Where", part_of_side, {"type": "string"}),
     (Robin, "alpha"): _SIDES,

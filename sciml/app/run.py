@@ -49,6 +49,7 @@ _ROUNDED = (
     "exact one's by 1e-4 and more on fine grids; use float64 where that matters"
 )
 FRAMES = "frames.h5"
+MESH = "mesh.msh"  # of a geometry, for Gmsh
 REPORT = "report.html"
 RESIDUAL, CONVERGENCE = "residual", "convergence"
 _CAPTIONS = {
@@ -362,6 +363,9 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
     solution = result.solution
     try:
         paths = list(save_solution(solution, folder, result.fields))
+        if result.spec.geometry is not None:
+            result.spec.geometry.write(folder / MESH)
+            paths.append(folder / MESH)
         hidden = result.spec.problem.obstacle is not None
         keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now

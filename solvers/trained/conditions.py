@@ -345,7 +345,7 @@ def _start(form: StrongForm) -> PointResidual:
 def _condition(form: StrongForm, condition: Condition, side: str, axis: int) -> PointResidual:
     key = f"problem.boundary.{side}"
     if condition.kind == "absorbing":
-        raise InputError("absorbing sides are for the Helmholtz equation on grids", key)
+        raise InputError("absorbing sides are for grids and meshes", key)
     if condition.kind == "dirichlet":
         value, known = _dirichlet(form, side), _constrained(form, [side])
         return lambda points, jet: (jet.value - value(points))[:, known]

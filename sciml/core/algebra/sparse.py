@@ -51,14 +51,16 @@ class PatternMatrix(LinearMap):
         if self._plain and not u.requires_grad:
             return self._loop([m.__matmul__ for m in self._samples], u)
         rows, columns = self.places()
-        return self._gather(u, rows, columns)
+        return self._gather(u, rows, columns, self.values)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``A^T u``; u (*batch, n)."""
+        """``A^T u``, the conjugate transpose where A is complex; u (*batch, n)."""
         if self._plain and not u.requires_grad:
-            return self._loop([m.T.__matmul__ for m in self._samples], u)
+            conjugate = self.dtype.is_complex
+            turned = [(m.conj() if conjugate else m).T for m in self._samples]
+            return self._loop([m.__matmul__ for m in turned], u)
         rows, columns = self.places()
-        return self._gather(u, columns, rows)
+        return self._gather(u, columns, rows, self.values.conj())
 
     def magnitude(self, u: torch.Tensor) -> torch.Tensor:
         """``|A| |u|``; u (*batch, n)."""
@@ -180,8 +182,10 @@ class PatternMatrix(LinearMap):
         first, second = (i.to(self.device) for i in pair)
         return first, second
 
-    def _gather(self, u: torch.Tensor, to: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        terms = self.values * u[..., source]
+    def _gather(
+        self, u: torch.Tensor, to: torch.Tensor, source: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        terms = values * u[..., source]
         return terms.new_zeros(*terms.shape[:-1], self.size).index_add(-1, to, terms)
 
     def _loop(self, products: list[scipy.sparse.csr_matrix], u: torch.Tensor) -> torch.Tensor:

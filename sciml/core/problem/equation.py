@@ -559,3 +559,4 @@ class Hyperelasticity(PDE):
 Part = Equation | NavierStokes | Stokes | Elasticity | Hyperelasticity
 AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity | Hyperelasticity
 KINDS: tuple[str, ...] = tuple(get_args(Kind))
+COMPLEX_KINDS = frozenset(part.kind for part in get_args(AnyEquation) if part.complex)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # The outward normal of a side, and what to say of names where they are not known.
 NORMAL = ("nx", "ny", "nz")
+IMAGINARY = "i"  # the imaginary unit, in texts of an equation whose solution is complex
 NO_NORMAL = "the outward normal is known in the data of a side or a rim only"
 NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 _COORDINATES = ("x", "y", "z")

@@ -29,6 +29,7 @@ from sciml.core.problem.equation import (
     COMPONENTS,
     Elasticity,
     Equation,
+    Helmholtz,
     Hyperelasticity,
     NavierStokes,
     Stokes,
@@ -101,6 +102,7 @@ def insides(problem: Problem, mesh: Mesh) -> Mapping[str, Inside]:
 
 
 @derives(Equation, Mesh)
+@derives(Helmholtz, Mesh)
 @derives(System, Mesh)
 @derives(NavierStokes, Mesh)
 @derives(Stokes, Mesh)

@@ -25,6 +25,7 @@ from sciml.core.problem.dispatch import measures, samples
 from sciml.core.problem.equation import (
     Elasticity,
     Equation,
+    Helmholtz,
     Hyperelasticity,
     NavierStokes,
     Stokes,
@@ -115,9 +116,7 @@ class Shared:
         taken = {*AXES, "t", *self.data.parameters, *self.data.tables}
         taken |= {*CONSTANTS, *state_names(self.fields, AXES)}
         names = (name for inside in self.insides for name in inside.components)
-        return tuple(
-            dict.fromkeys(name for name in (*names, *self.pushing) if name not in taken)
-        )
+        return tuple(dict.fromkeys(name for name in (*names, *self.pushing) if name not in taken))
 
     @cached_property
     def pushing(self) -> tuple[str, ...]:
@@ -165,7 +164,7 @@ def _of_form(shared: Shared, quantity: Quantity, key: str) -> Measure:
     if quantity.force is not None:
         return _pushed(shared, quantity.force, quantity.on or "", key)
     if quantity.flux is None:
-        return _pointwise(shared, quantity, key)
+        return pointwise(shared, quantity, key)
     made = shared.form
     carried = [b.name for b in made.balances if not b.pushes and not b.floating]
     if quantity.flux not in carried:
@@ -262,10 +261,10 @@ def _of_solid(shared: Shared, quantity: Quantity, key: str) -> Measure:
         if problem.time is not None:
             return _pushed(shared, quantity.force, quantity.on or "", key)
         return lambda value, t: _force(problem, mesh, quantity, value)
-    return _pointwise(shared, quantity, key)
+    return pointwise(shared, quantity, key)
 
 
-def _pointwise(shared: Shared, quantity: Quantity, key: str) -> Measure:
+def pointwise(shared: Shared, quantity: Quantity, key: str) -> Measure:
     """Of an expression."""
     name = "of" if quantity.at is not None else quantity.kind
     what = shared.fields[0] if quantity.what is None else quantity.what
@@ -274,6 +273,11 @@ def _pointwise(shared: Shared, quantity: Quantity, key: str) -> Measure:
         return _at(shared, quantity, read, key)
     part = _part(shared, quantity, key)
     if quantity.kind in ("max", "min"):
+        if shared.problem.equation.complex and what in shared.fields:
+            raise InputError(
+                f"{what} is complex and has no {quantity.kind}; write abs({what})",
+                f"{key}.{quantity.kind}",
+            )
         if quantity.raw:
             return lambda value, t: _raw(quantity.kind, shared, part, read, value, t)
         return lambda value, t: _extremum(quantity.kind, shared, part, read, value, t)
@@ -448,6 +452,7 @@ def _looking(shared: Shared, read: Compiled, points: torch.Tensor) -> Look:
 
 
 @samples(Equation, Mesh)
+@samples(Helmholtz, Mesh)
 @samples(System, Mesh)
 @samples(NavierStokes, Mesh)
 @samples(Stokes, Mesh)

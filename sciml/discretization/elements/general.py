@@ -31,7 +31,7 @@ from sciml.core.algebra.nonlinear import NonlinearSystem, Storage
 from sciml.core.algebra.saddle import Saddle, Schur
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.condition import flux_condition
+from sciml.core.problem.condition import NO_WAVES, flux_condition
 from sciml.core.problem.dispatch import Dispatch, discretises, semidiscretises
 from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
@@ -42,6 +42,7 @@ from sciml.core.problem.quadrature import (
     Tables,
     at_nodes,
     load,
+    mass,
     pulled_back,
     slopes,
     whole,
@@ -54,6 +55,7 @@ from sciml.discretization.elements.boundary import (
     Fixed,
     Pattern,
     Side,
+    beside,
     parts_of,
     pattern,
     scatter,
@@ -127,13 +129,17 @@ class Law(ABC):
 
 @dataclass(frozen=True)
 class Stated:
-    """What a side says of one field: its value, or alpha u + n . F = g; with keys."""
+    """What a side says of one field: its value, or alpha u + n . F = g; with keys.
+
+    ``absorbing``: beta where it is n . F = -beta sqrt(m K) u_t.
+    """
 
     value: Coefficient | None = None
     alpha: Coefficient = 0.0
     g: Coefficient = 0.0
     key: str = ""
     robin: bool = False
+    absorbing: Coefficient | bool = False
 
     @property
     def alpha_key(self) -> str:
@@ -340,8 +346,8 @@ def is_zero(coefficient: Any) -> bool:
     return isinstance(coefficient, Real) and coefficient == 0
 
 
-def of_scalar(name: str) -> Callable[[Side], Stated]:
-    """What sides say of a scalar field."""
+def of_scalar(name: str, waves: bool = False) -> Callable[[Side], Stated]:
+    """What sides say of a scalar field, of ``waves`` too that they let them out."""
 
     def stated(side: Side) -> Stated:
         condition, key = side.own(name)
@@ -353,6 +359,12 @@ def of_scalar(name: str) -> Callable[[Side], Stated]:
             return Stated(value=condition.dirichlet, key=key)
         if condition.kind == "periodic":
             return Stated(g=0.0, key=key)
+        if condition.kind == "absorbing" and not waves:
+            raise InputError(f"{NO_WAVES}; give dirichlet, neumann or robin", key)
+        if condition.kind == "absorbing":
+            if not side.facets.normal:
+                raise InputError("waves leave through a side, not within the mesh", key)
+            return Stated(g=0.0, key=key, absorbing=condition.absorbing)
         if condition.kind not in ("neumann", "robin"):
             raise InputError(
                 f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
@@ -446,10 +458,12 @@ def balance_of(
         law = GivenLaw(tuple(form.flux), form.source, key, known, parameters)
     else:
         law = CoefficientLaw(name, axes, form, key, known, parameters)
+    linear = isinstance(law, CoefficientLaw) and not law.quasilinear
+    waves = linear and not is_zero(form.m)
     return Balance(
         name,
         law,
-        of_scalar(name),
+        of_scalar(name, waves),
         form.d,
         form.m,
         key=key,
@@ -555,7 +569,7 @@ class Galerkin:
         self.names = tuple(b.name for b in self.balances)
         self.axes = AXES[: mesh.dimension]
         self.data = mesh_data(problem, mesh)
-        self.sides = sides(problem, self.data)
+        self.sides = sides(problem, self.data, open_too=True)
         self.data.notes.extend(straightened(mesh))
         self.stated = {
             (b.name, side.name): b.stated(side) for b in self.balances for side in self.sides
@@ -1065,9 +1079,32 @@ class Galerkin:
                 raise InputError(f"{name} must be positive everywhere, at every state", key)
             tables = self.tables[j]
             found[j, j] = _paired(self.cells, tables.values, tables.values, d)
-        if not found or self.problem.time is None:
+        if self.problem.time is None:
             return None
-        return self._scattered(found, n)
+        total = self._scattered(found, n) if found else None
+        for j, side, a in self._admittances() if name == "d" else ():
+            size, places = self.places.ids.nnz, self.places.entries(side.facets.nodes)
+            own = scatter(mass(side.facets, a), places, size)
+            rows = torch.zeros(*own.shape[:-1], size, n * n, dtype=torch.float64)
+            rows[..., j * n + j] = own
+            total = rows.flatten(-2) if total is None else total + rows.flatten(-2)
+        return total
+
+    def _admittances(self) -> list[tuple[int, Side, torch.Tensor]]:
+        """By field and side beta sqrt(m K), where waves leave."""
+        found = []
+        for side, balance, stated in self._natural():
+            if stated.absorbing is False:
+                continue
+            assert isinstance(balance.law, CoefficientLaw)
+            m = beside(balance.m, side, self.data, f"{balance.key}.m")
+            K = beside(balance.law.form.K, side, self.data, f"{balance.key}.K")
+            share = 1.0 if stated.absorbing is True else stated.absorbing
+            beta = evaluate(share, side.facets, self.data, stated.key)
+            if bool((beta < 0).any()):
+                raise InputError("a side that absorbs less than nothing sends waves in", stated.key)
+            found.append((self.names.index(balance.name), side, beta * (m * K).sqrt()))
+        return found
 
     def _scattered(self, found: Mapping[tuple[int, int], torch.Tensor], n: int) -> torch.Tensor:
         """Local matrices by block (i, j), summed into the entries of all blocks."""

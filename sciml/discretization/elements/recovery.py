@@ -52,6 +52,8 @@ def at_nodes(mesh: Mesh, values: torch.Tensor, material: np.ndarray) -> torch.Te
 
     ``material``: a number for every element, between which values jump.
     """
+    if values.is_complex():
+        return torch.complex(*(at_nodes(mesh, v, material) for v in (values.real, values.imag)))
     if material.max(initial=0) == 0:
         return _recovered(mesh, values, np.ones(len(mesh.cells), dtype=bool))[0]
     total, count = torch.zeros(()), torch.zeros(())

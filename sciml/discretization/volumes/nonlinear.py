@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from sciml.core.algebra.inequality import between
-from sciml.core.algebra.maps import LinearSystem, free_mean
+from sciml.core.algebra.maps import LinearMap, LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import IncompatibleData, InputError, did_you_mean
@@ -31,10 +31,12 @@ from sciml.discretization.volumes.assemble import Assembly, assemble, compatible
 from sciml.discretization.volumes.averages import over_volumes
 from sciml.discretization.volumes.boundary import (
     SideData,
+    admittances,
     ends_of_state,
     insulated,
     names_of_rim,
     names_of_sides,
+    open_ends,
     padded,
     rim_of_state,
     side_data,
@@ -78,12 +80,22 @@ def semidiscretize(
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
     _check_data(problem, info)
+    ends = open_ends(problem, lay)
+    damped = None
+    waves = not (isinstance(problem.form.m, Real) and problem.form.m == 0)
+    waves = waves and not depends_on(problem.form.K, info, f"{_KEY}.K")
+    if ends and waves and problem.time is not None:
+        damped = admittances(problem, ends, info)
+        problem = insulated(problem, ends)
     if problem.form.energy is not None:
         system = energy_system(problem, info)
     elif _quasilinear(problem, info):
         system = flux_system(problem, info)
     else:
         system = _semilinear(problem, info)
+    if damped is not None:
+        assert not isinstance(system.mass, LinearMap)
+        system = replace(system, mass=damped if system.mass is None else system.mass + damped)
     system = replace(system, outside=lambda: tuple(sorted(info.left)))
     return _between_obstacles(problem, info, system) if problem.bounded else system
 
