@@ -375,7 +375,9 @@ def _at(problem: Problem, mesh: Mesh, quantity: Quantity, read: Compiled, key: s
     point = torch.tensor([quantity.at], dtype=torch.float64)
     if point.shape[1] != mesh.dimension:
         raise InputError(
-            f"a point here has {mesh.dimension} coordinates; got {point.shape[1]}", f"{key}.at"
+            f"the mesh lies in {mesh.dimension} dimensions, and this point has {point.shape[1]} "
+            "coordinates",
+            f"{key}.at",
         )
     try:
         sample(mesh, torch.zeros(mesh.shape, dtype=torch.float64), point)
