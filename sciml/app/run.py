@@ -36,6 +36,7 @@ from sciml.core.run.quantities import Output
 from sciml.core.run.solution import Solution, load_solution, sample_names
 from sciml.core.run.status import Doubt
 from sciml.discretization import discretize, memory_estimate
+from sciml.discretization.elements.boundary import check_sides
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
 from sciml.solvers.exact import check_exact
 from sciml.solvers.resolution import resolved, with_space, with_stiffness
@@ -123,16 +124,14 @@ def answer(
     (*batch, [fields], *grid).
     """
     try:
-        asked = output.check(spec)
+        asked, told = check(spec)
         _check_begun(spec, None if frames is None else frames.parent)
-        told = check_exact(spec.problem, spec.on)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     torch.manual_seed(setting.seed)
     np.random.seed(setting.seed)  # PyAMG draws its test vectors from it
     start = time.perf_counter()
-    gridded = not (isinstance(spec.on, Points) or getattr(spec.solver, "reads_problem", False))
-    system = lower(spec, setting) if spec.problem.linear and gridded else None
+    system = reduced(spec, setting)
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
         solution, steps = _solve(asked, setting, system, progress, frames, initial)
@@ -165,6 +164,16 @@ def answer(
     return Answer(spec, setting, solution, error, fields, unknowns, defect, seconds, numbers)
 
 
+def check(spec: Spec) -> tuple[output.Asked, tuple[str, ...]]:
+    """What is asked for, and what is to be said of the exact solution; nothing is assembled.
+
+    Raises InputError, with its key; of a mesh on which the problem is not posed before all else.
+    """
+    if isinstance(spec.on, Mesh):
+        check_sides(spec.problem, spec.on)
+    return output.check(spec), check_exact(spec.problem, spec.on)
+
+
 def _check_begun(spec: Spec, folder: Path | None) -> None:
     """Raise InputError for a start from a run on another box, or from one to be written over."""
     for value in spec.problem.first.values():
@@ -192,6 +201,22 @@ def _found(spec: Spec, solution: Solution) -> Spec:
     return replace(spec, problem=replace(spec.problem, parameters=known))
 
 
+def reduced(spec: Spec, setting: Setting) -> LinearSystem | None:
+    """The linear system that the spec's solver answers; None where it is given the problem."""
+    gridded = not (isinstance(spec.on, Points) or getattr(spec.solver, "reads_problem", False))
+    return lower(spec, setting) if spec.problem.linear and gridded else None
+
+
+def begin(spec: Spec, setting: Setting, system: LinearSystem | None) -> Any:
+    """The state with which the spec's solver starts; raises InputError where it cannot."""
+    if system is not None:
+        return spec.solver.init(system)
+    if setting.dtype != "float64":
+        raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
+    with _default(setting.device):
+        return spec.solver.init(spec.problem, spec.on)
+
+
 def _solve(
     asked: output.Asked,
     setting: Setting,
@@ -202,13 +227,10 @@ def _solve(
 ) -> tuple[Solution, output.Steps | None]:
     """The answer, and what was asked for at every step."""
     spec = asked.spec
+    state = begin(spec, setting, system)
     if system is not None:
-        begun = spec.solver.init(system)
-        return spec.solver.run(begun, initial=initial, progress=progress), None
-    if setting.dtype != "float64":
-        raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
+        return spec.solver.run(state, initial=initial, progress=progress), None
     with _default(setting.device):
-        state = spec.solver.init(spec.problem, spec.on)
         if progress is not None:
             progress.follow(state)
         more: dict[str, Any] = {"initial": initial}

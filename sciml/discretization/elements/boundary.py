@@ -36,7 +36,7 @@ from sciml.core.problem.quadrature import (
 )
 from sciml.core.problem.reader import Regions
 from sciml.core.run.status import Doubt
-from sciml.discretization.elements.data import MeshData, evaluate
+from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,24 @@ def beside(coefficient: Any, side: Side, data: MeshData, key: str) -> torch.Tens
             found = found.expand(*shape[:-2], *found.shape[-2:])
             found = found.index_copy(-2, index, own.expand(shape))
     return found
+
+
+def check_sides(problem: Problem, mesh: Mesh) -> None:
+    """Raise InputError where the conditions are not those of this mesh, by name or dimension."""
+    numbers = _parts_of_sides(problem, mesh_data(problem, mesh))
+    _check_names(problem.boundary, mesh, numbers, mesh.topology.boundary_facets())
+    directed = problem.equation.vectors(mesh.dimension)
+    for name, condition in problem.boundary.items() if directed else ():
+        parts = {"": condition} if condition.by_field is None else condition.by_field
+        for field, own in parts.items():
+            key = ".".join(filter(None, ("problem.boundary", name, field, own.kind)))
+            for given in (own.dirichlet, own.neumann):
+                if isinstance(given, (list, tuple)) and len(given) != mesh.dimension:
+                    raise InputError(
+                        f"the mesh lies in {mesh.dimension} dimensions, and this list has "
+                        f"{len(given)} entries, which should be one per axis",
+                        key,
+                    )
 
 
 def facets_of(problem: Problem, data: MeshData, name: str, key: str) -> np.ndarray:

@@ -412,7 +412,10 @@ def _mean_normal(
 def _at(shared: Shared, quantity: Quantity, read: Compiled, key: str) -> Measure:
     point, d = torch.tensor([quantity.at], dtype=torch.float64), shared.mesh.dimension
     if point.shape[1] != d:
-        raise InputError(f"a point here has {d} coordinates; got {point.shape[1]}", f"{key}.at")
+        raise InputError(
+            f"the mesh lies in {d} dimensions, and this point has {point.shape[1]} coordinates",
+            f"{key}.at",
+        )
     try:
         look = _looking(shared, read, point)
     except InputError:

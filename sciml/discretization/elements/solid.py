@@ -28,6 +28,7 @@ from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.reader import free_names, state_names
+from sciml.discretization.elements.elasticity import check_plane
 from sciml.discretization.elements.general import (
     Balance,
     Law,
@@ -240,6 +241,7 @@ def _cofactors(F: list[list[torch.Tensor]]) -> tuple[list[list[torch.Tensor]], t
 def _hooke(
     problem: Problem, mesh: Mesh, solid: Elasticity, name: str, fields: Sequence[str], key: str
 ) -> tuple[Balance, ...]:
+    check_plane(solid, mesh, key)
     return _balances(problem, mesh, solid, HookeLaw, name, fields, key)
 
 
