@@ -359,7 +359,8 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
         keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
-        summary["hashes"] = record.hashes(folder, paths[0].name)
+        kept = [path.name for path in paths if path.name in ("solution.h5", FUNCTION)]
+        summary["hashes"] = record.hashes(folder, *kept)
         record.write(folder, summary)
         if result.measured is not None:
             by_step = output.watched(result.spec, kept=True)

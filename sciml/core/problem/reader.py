@@ -13,10 +13,11 @@ place, ``*args`` all that are left of these; an argument with a default need not
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from numbers import Real
 from pathlib import Path
@@ -65,7 +66,7 @@ class RunField:
     run: str
     field: str
     rate: bool = False
-    function: Callable[..., torch.Tensor] | None = field(
+    function: Callable[..., torch.Tensor] | None = dataclasses.field(
         default=None, repr=False, compare=False, metadata={"yaml": False}
     )
 
