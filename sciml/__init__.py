@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from sciml.solvers.linear.safeguard import check_preconditioner as check_preconditioner
     from sciml.solvers.solve import init as init
     from sciml.solvers.solve import solve as solve
+    from sciml.solvers.trained.load import load_function as load_function
 
 __version__ = "0.1.0"
 

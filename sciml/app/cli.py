@@ -329,15 +329,39 @@ def report(
 def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory or solution.h5.")],
     out: Annotated[Path | None, typer.Option(help="Directory for the figures.")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Nodes an axis, such as 200,200: a trained function is drawn there."),
+    ] = None,
 ) -> None:
     """Draw the figures of a run again."""
+    from sciml.app.console import whole_numbers
     from sciml.app.run import redraw
 
-    figures, notes = redraw(run, None if out is None else as_folder(out))
+    shape = None if grid is None else whole_numbers("--grid", grid)
+    figures, notes = redraw(run, None if out is None else as_folder(out), shape)
     for path in figures.values():
         typer.echo(path)
     for note in notes:
         typer.echo(note)
+
+
+@command("sciml sample runs/darcy points.csv --out values.csv")
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
+    points: Annotated[
+        Path,
+        typer.Argument(metavar="POINTS", help="A CSV file; its first line names x, y, z and t."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV file; RUN/sampled.csv by default.")
+    ] = None,
+) -> None:
+    """Write the values of a run's answer at points; a trained function is evaluated itself."""
+    from sciml.app.sample import sampled, write
+
+    home = run if run.is_dir() else run.parent
+    typer.echo(write(sampled(run, points), out or home / "sampled.csv"))
 
 
 @command("sciml info runs/darcy")

@@ -24,12 +24,12 @@ from sciml.app.yaml import parse_yaml
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import FieldFile
 from sciml.core.run.certificate import Certificate
-from sciml.core.run.files import box_of, load_fields, save_solution
+from sciml.core.run.files import FUNCTION, box_of, load_fields, save_solution
 from sciml.core.run.frames import keep_state
 from sciml.core.run.labels import Labels, called
 from sciml.core.run.quantities import Output
@@ -392,7 +392,8 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
         keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
-        summary["hashes"] = record.hashes(folder, paths[0].name)
+        kept = [path.name for path in paths if path.name in ("solution.h5", FUNCTION)]
+        summary["hashes"] = record.hashes(folder, *kept)
         record.write(folder, summary)
         if result.measured is not None:
             by_step = output.watched(result.spec, kept=True)
@@ -487,15 +488,50 @@ def _written(draw: Callable[[], Figure], labels: Labels, path: Path) -> None:
 
 
 def read_solution(run: Path) -> Solution:
-    """The solution in a run's folder, which its record vouches for, or in a file."""
+    """The solution in a run's folder, which its record vouches for, or in a file.
+
+    With its trained function, where the run kept one.
+    """
     if run.is_dir() and (run / record.FILE).is_file():
         record.check(run, record.read(run, record.RUN))
-    return load_solution(run)
+    solution = load_solution(run)
+    if not (run / FUNCTION).is_file():
+        return solution
+    from sciml.solvers.trained.load import load_function
+
+    return replace(solution, function=load_function(run))
 
 
-def redraw(run: Path, out: Path | None) -> tuple[dict[str, Path], list[str]]:
-    """Draw the figures of a run's folder, or of a file, again; see :func:`draw_figures`."""
+def regridded(solution: Solution, shape: tuple[int, ...]) -> Solution:
+    """The same on a grid of so many nodes an axis; of what lives on the old one the values alone.
+
+    A trained function is evaluated there, other values are interpolated. Raises InputError for an
+    answer on a mesh, and for another number of axes.
+    """
+    on = solution.on
+    if on is None or isinstance(on, Mesh):
+        raise InputError("--grid is for runs on a box; a mesh is drawn by its own elements")
+    if len(shape) != on.box.dimension or on.box.dimension > len(AXES):
+        raise InputError(
+            f"--grid {','.join(map(str, shape))}: this run has {on.box.dimension} axes"
+            + ("" if on.box.dimension <= len(AXES) else ", and a grid at most three")
+        )
+    grid = Grid(shape).bind(on.box)
+    points = torch.stack([axis.flatten() for axis in grid.coordinates()], -1)
+    value = solution.sample(points).unflatten(-1, shape)
+    return replace(solution, value=value, on=grid, kept={}, measure=None, certificate=None)
+
+
+def redraw(
+    run: Path, out: Path | None, shape: tuple[int, ...] | None = None
+) -> tuple[dict[str, Path], list[str]]:
+    """Draw the figures of a run's folder, or of a file, again; see :func:`draw_figures`.
+
+    ``shape``: on a grid of so many nodes an axis.
+    """
     solution, fields = read_solution(run), load_fields(run)
+    if shape is not None:
+        solution, fields = regridded(solution, shape), {}
     home, title, wanted, notes = run if run.is_dir() else run.parent, "", None, []
     if (home / record.FILE).is_file():
         title = record.read(home, record.RUN)["title"]

@@ -10,13 +10,15 @@ and ``statuses`` per sample; groups ``stats`` and, where there are bounds of the
 ``certificate``; group ``fields`` for what was plotted beside u, such as K; group ``derived`` for
 what follows from u, such as stresses, with ``components``, and of elements under ``NAME_elements``;
 group ``mesh`` in place of the grid. Frames go to ParaView as ``solution.pvd``, an index of the
-files in ``frames/``. There arrays have the names and units of their labels.
+files in ``frames/``. There arrays have the names and units of their labels. A trained function is
+kept beside it in ``function.safetensors``.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from sciml.core.run.solution import Solution
 
 FORMAT, MODES = "sciml solution 1", "sciml modes 1"
+FUNCTION = "function.safetensors"
 UNSEALED = "written without a hash by an earlier version, so that damage to it would not be seen"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 VTU_POINTS = 1_000_000
@@ -83,6 +86,7 @@ def save_solution(
     with atomic_write(paths[0]) as temporary:
         _write_h5(temporary, solution, fields)
         seal(temporary)
+    paths += _save_function(solution, directory)
     if isinstance(solution.on, Points) and solution.on.box.dimension > 3:
         return tuple(paths)  # ParaView's points have three coordinates
     if solution.on is not None and solution.times is None:
@@ -90,6 +94,21 @@ def save_solution(
     elif solution.on is not None:
         paths.append(_save_series(solution, directory))
     return tuple(paths)
+
+
+def _save_function(solution: Solution, directory: Path) -> list[Path]:
+    """The trained function, where there is one; that of a run before it goes.
+
+    A network of somebody's own may have no form on disk: that is a warning.
+    """
+    if solution.function is None:
+        (directory / FUNCTION).unlink(missing_ok=True)
+        return []
+    try:
+        return [solution.function.save(directory)]
+    except InputError as error:
+        warnings.warn(error.message, stacklevel=4)
+        return []
 
 
 def save_modes(modes: Eigenmodes, directory: str | Path) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -27,6 +27,16 @@ from sciml.core.run.status import Status
 if TYPE_CHECKING:
     from sciml.core.problem.problem import Problem
     from sciml.core.run.certificate import Certificate
+
+
+class Function(Protocol):
+    """A trained function, from points (n, D), time last, to values (n, fields)."""
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """The values, with a graph where the points have one."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep it in a folder; raises InputError where it cannot be."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +68,11 @@ class Solution:
     flattened in row-major order.
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
-    ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields). ``parameters``: those of the problem that were unknown, as found;
-    ``standard_errors``: of these, by name, where they are known. ``outside``: the ranges of tables
-    that were looked up outside these on the way. ``trained``:
-    the objective that the function was trained by, which holds its residual and its points.
+    ``function``: the answer itself where it is a trained function, an ``nn.Module`` from points
+    (n, D), time last, to (n, fields). ``parameters``: those of the problem that were unknown, as
+    found; ``standard_errors``: of these, by name, where they are known. ``outside``: the ranges of
+    tables that were looked up outside these on the way. ``trained``: the objective
+    that the function was trained by, which holds its residual and its points.
     ``problem``: what it solves, where the verb was given one.
     ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
     a frame, ([fields], *grid), over which the value's integral is zero; zero for other fields.
@@ -80,7 +90,7 @@ class Solution:
     times: torch.Tensor | None = None
     fields: tuple[str, ...] = ("u",)
     certificate: Certificate | None = None
-    function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
+    function: Function | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
     standard_errors: Mapping[str, float] = field(default_factory=dict)
     trained: Any = field(default=None, repr=False, compare=False)
@@ -233,7 +243,8 @@ class Solution:
     def save(self, directory: str) -> None:
         """Write ``solution.h5`` and a file that ParaView opens into ``directory``.
 
-        Derived fields that are kept go along; see :meth:`with_derived`.
+        A trained function goes along, for ``sciml.load_function``, and so do derived fields that
+        are kept; see :meth:`with_derived`.
         """
         from sciml.core.run.files import save_solution
 
