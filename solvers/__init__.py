@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from sciml.solvers.linear.relaxation import SOR as SOR
     from sciml.solvers.linear.relaxation import SSOR as SSOR
     from sciml.solvers.linear.relaxation import Jacobi as Jacobi
+    from sciml.solvers.linear.saddle import SaddlePoint as SaddlePoint
     from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian as ShiftedLaplacian
     from sciml.solvers.nonlinear.active_set import ActiveSet as ActiveSet
     from sciml.solvers.nonlinear.descent import Continuation as Continuation

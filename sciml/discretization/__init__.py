@@ -24,6 +24,7 @@ from sciml.core.problem.problem import Problem
 from sciml.discretization.elements import derived as _derived_on_meshes  # noqa: F401
 from sciml.discretization.elements import elasticity, flow, general, scalar, solid  # noqa: F401
 from sciml.discretization.elements import functionals as _on_meshes  # noqa: F401
+from sciml.discretization.elements import helmholtz as _waves_on_meshes  # noqa: F401
 from sciml.discretization.elements import modes as _modes_on_meshes  # noqa: F401
 from sciml.discretization.points import functionals as _at_points  # noqa: F401
 from sciml.discretization.volumes import (  # noqa: F401

@@ -24,6 +24,7 @@ T = TypeVar("T")
 DIRICHLET_OF_STATE = (
     "a Dirichlet value may not depend on the solution; neumann and robin data may depend on it"
 )
+NO_WAVES = "absorbing is for waves: the Helmholtz equation, and what has u_tt and is linear"
 BESIDE_ENERGY = "beside an energy the data of a side may not depend on the solution"
 
 
@@ -47,7 +48,9 @@ class Condition:
     elastic body slides :class:`Normal`, ``{normal: 0}``. ``neumann``: n . K grad u =
     value, n outward; of an elastic body a list, the traction, or :class:`Normal`, so that
     ``{normal: -p}`` is a pressure p. ``robin``: see :class:`Robin`. ``periodic``: on both sides of
-    a pair. ``absorbing``: waves leave, for the Helmholtz equation. ``contact``: the gap, along the
+    a pair. ``absorbing``: waves leave, of the Helmholtz equation and of a linear one with u_tt;
+    in the place of true a share of a wave's own admittance, of which (1 - share)/(1 + share) comes
+    back of a wave that meets the side at a right angle. ``contact``: the gap, along the
     outward normal, between an elastic body and a rigid one that it may touch and slide along, but
     not enter (Signorini's condition): u . n <= gap, and the traction is a pressure, zero where they
     do not touch. ``by_field``: of a system one
@@ -61,7 +64,7 @@ class Condition:
     neumann: Coefficient | Vector | Normal | None = None
     robin: Robin | None = None
     periodic: bool = False
-    absorbing: bool = False
+    absorbing: bool | Coefficient = False
     contact: Coefficient | None = None
     by_field: Mapping[str, Condition] | None = field(default=None, metadata={"yaml": False})
     where: str | None = None
@@ -90,7 +93,7 @@ class Condition:
             return "neumann"
         if self.robin is not None:
             return "robin"
-        return "absorbing" if self.absorbing else "periodic"
+        return "periodic" if self.absorbing is False else "absorbing"
 
 
 def data_of(condition: Condition, key: str) -> Iterator[tuple[Any, str]]:

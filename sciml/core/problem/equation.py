@@ -183,7 +183,9 @@ class Equation(PDE):
     that u stays above and below, of x and the parameters; of steady problems.
     """
 
-    K: Coefficient | Vector | Matrix = 1.0
+    K: Coefficient | Vector | Matrix = field(
+        default=1.0, metadata={"replaced_by": ("energy", "flux")}
+    )
     b: Vector | None = None
     c: Coefficient = 0.0
     f: Coefficient = 0.0
@@ -277,7 +279,9 @@ class Equation(PDE):
         for entry in fields(self):
             if entry.name in ("kind", *BOUNDS, *beside):
                 continue
-            if not _equals(getattr(self, entry.name), entry.default):
+            value = getattr(self, entry.name)
+            # A 0 adds nothing; what is given as the default 1 would be ignored.
+            if value is not entry.default and not (_equals(value, entry.default) and value == 0):
                 raise InputError(
                     f"{what} stands in place of the coefficients; leave {entry.name} out, "
                     f"or write it into {into}",
@@ -559,3 +563,4 @@ class Hyperelasticity(PDE):
 Part = Equation | NavierStokes | Stokes | Elasticity | Hyperelasticity
 AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity | Hyperelasticity
 KINDS: tuple[str, ...] = tuple(get_args(Kind))
+COMPLEX_KINDS = frozenset(part.kind for part in get_args(AnyEquation) if part.complex)

@@ -29,7 +29,7 @@ from sciml.core.problem.equation import (
     Vector,
 )
 from sciml.core.problem.grid import Box
-from sciml.core.problem.reader import Unknown
+from sciml.core.problem.reader import RunField, Unknown
 
 __all__ = [
     "Coefficient",
@@ -212,7 +212,9 @@ class Problem:
     def _check_start(self) -> None:
         """A saved run keeps no u_t, without which an equation of second order does not go on."""
         saved = [
-            v for v in self.first.values() if isinstance(v, FieldFile) and v.saved_field is not None
+            v
+            for v in self.first.values()
+            if isinstance(v, RunField) or (isinstance(v, FieldFile) and v.saved_field is not None)
         ]
         if self.equation.of_second_order_in_time and saved and "ut" not in self.first:
             raise InputError(

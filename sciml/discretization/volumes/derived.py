@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from sciml.core.problem.dispatch import derives
+from sciml.core.problem.dispatch import derives, semidiscretises
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
 from sciml.core.problem.grid import AXES, Grid
 from sciml.core.problem.problem import Problem
@@ -38,10 +38,9 @@ from sciml.discretization.volumes.functionals import (
     jumps,
     known_at,
     place_of,
-    pushed,
     read_on,
 )
-from sciml.discretization.volumes.layout import at_end
+from sciml.discretization.volumes.layout import at_end, layout
 
 _KEY = "problem.equation"
 # A value (*batch, [fields], *grid) and its time to one component at the layout's points.
@@ -56,7 +55,7 @@ def derive_on_grid(problem: Problem, on: Grid) -> Mapping[str, Derivation]:
     if not problem.bounded:
         return found
     pushing = replace(
-        _derivation(problem, on, {"contact": lambda place, value, t: pushed(place, value)}),
+        _derivation(problem, on, {"contact": _pushed}),
         usual=True,
     )
     return {**found, "contact": pushing}
@@ -147,6 +146,19 @@ def _on_grid(found: torch.Tensor, place: Place) -> torch.Tensor:
         if wraps and not lay.cells:
             found = torch.cat([found, at_end(found, k, d, 0)], k - d)
     return found if place.cut is None else torch.where(place.cut.unused, torch.nan, found)
+
+
+def _pushed(place: Place, value: torch.Tensor, t: float | None) -> torch.Tensor:
+    """What obstacles push with per volume, at the layout's points; zero where u is given."""
+    problem, grid = place.problem, place.layout.grid
+    lower = semidiscretises.look_up(problem.equation, Grid)
+    system = lower(problem, grid, dtype=torch.float64, device=torch.device("cpu"))
+    assert system.inequality is not None
+    free = system.inequality.free
+    F, own = free.residual(free.restrict(value), 0.0), layout(problem, grid, torch.float64, "cpu")
+    whole = F.new_zeros(*F.shape[: F.ndim - own.dimension], *grid.shape)
+    own.to_unknowns(whole).copy_(F / own.measure())
+    return place.layout.to_unknowns(whole)
 
 
 def _slope_of(field: str, axis: int) -> Component:
