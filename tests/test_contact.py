@@ -49,7 +49,7 @@ def steps(solution: Solution) -> int:
 
 def test_a_string_over_a_parabola_is_of_second_order_in_few_steps() -> None:
     errors, taken = [], []
-    for n in (33, 129, 513):
+    for n in (33, 513):
         problem = Problem(
             Box((0.0,), (1.0,)), Equation(lower=PSI), {"all": Condition(dirichlet=0.0)}
         )
@@ -58,8 +58,7 @@ def test_a_string_over_a_parabola_is_of_second_order_in_few_steps() -> None:
         gap = solution.value.numpy() - on_string(np.linspace(0, 1, n))
         errors.append(float(np.sqrt((gap**2).mean())))
         taken.append(steps(solution))
-    rates = np.log2(np.array(errors[:-1]) / errors[1:]) / 2
-    assert rates.mean() > 1.8
+    assert math.log2(errors[0] / errors[1]) / 4 > 1.8
     # Sixteen times the points: without springs at first it would be sixteen times the steps.
     assert max(taken) <= 13
 
@@ -82,7 +81,7 @@ def test_a_membrane_leaves_a_ball_at_the_published_radius_with_order_two() -> No
         parameters={"A": A},
     )
     errors = []
-    for n in (12, 24, 48):
+    for n in (24, 48):
         mesh = square(n)
         solution = sciml.solve(problem, on=mesh)
         errors.append(error(mesh, solution.value, exact))
@@ -90,7 +89,7 @@ def test_a_membrane_leaves_a_ball_at_the_published_radius_with_order_two() -> No
         touched = quantity(
             problem, mesh, solution, Quantity(integral="where(contact > 1e-9, 1, 0)")
         )
-    assert sum(orders(errors)) / 2 == pytest.approx(2, abs=0.15)
+    assert orders(errors)[0] == pytest.approx(2, abs=0.1)
     # Elements that have a node in contact lie up to one beyond it.
     assert 0 < math.sqrt(4 * touched / math.pi) - a / 4 < 2 / 48
 
