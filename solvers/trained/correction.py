@@ -42,6 +42,8 @@ def far_from_singular(problem: Problem) -> bool:
         return False
     plain = form.b is None and form.dispersion == form.biharmonic == 0
     kinds = {side.kind for side in problem.boundary.values()}
+    if problem.obstacle is not None:
+        kinds.add(problem.obstacle.boundary.kind)
     return plain and "dirichlet" in kinds and "robin" not in kinds
 
 

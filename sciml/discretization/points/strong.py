@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations_with_replacement
 from numbers import Real
 from typing import Any
@@ -31,6 +32,7 @@ from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import NORMAL, state_names
 from sciml.discretization.points.jet import Jet, Pairs
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
+from sciml.discretization.points.region import Hole, hole_of
 
 _KEY = "problem.equation"
 
@@ -52,6 +54,11 @@ class StrongForm:
     def problem(self) -> Problem:
         """The problem that was stated."""
         return self.data.problem
+
+    @cached_property
+    def hole(self) -> Hole | None:
+        """What an obstacle takes of the box."""
+        return hole_of(self.data)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -170,10 +177,8 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
 
     ``parameters`` take the place of the problem's own (tensors where they are to be found). Raises
     InputError for derivatives above the second, coefficients without derivatives where these are
-    needed, obstacles, batches, and equations of another form.
+    needed, batches, and equations of another form.
     """
-    if problem.obstacle is not None:
-        raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
     problem.check_conditions()
     for side, condition in problem.boundary.items():
         if condition.by_field is not None:
