@@ -360,7 +360,7 @@ def extent(form: StrongForm) -> tuple[Tensor, Tensor]:
 def second_order(form: StrongForm) -> bool:
     """Whether the equation has u_tt."""
     return form.problem.time is not None and any(
-        i == form.problem.box.dimension for i, _ in form.pairs
+        axes[0] == form.problem.box.dimension for axes in form.pairs
     )
 
 
