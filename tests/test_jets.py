@@ -19,7 +19,7 @@ from sciml.core.problem.grid import Points
 from sciml.discretization.points.jet import closed, coordinates, jet_of
 from sciml.discretization.points.strong import strong_form
 from sciml.solvers import ETDRK4
-from sciml.solvers.trained import PINN, Gaussians, GaussNewton, RandomFeatures
+from sciml.solvers.trained import PINN, Gaussians, RandomFeatures
 from sciml.solvers.trained.correction import _functions
 
 FOURTH = closed([(0, 0, 0, 0), (0, 0, 1, 1), (1, 1, 1, 2)])
@@ -111,10 +111,10 @@ def test_a_plate_is_found() -> None:
     """Lap^2 u + u = f on a torus."""
     f = "26*sin(x)*cos(2*y)"
     plate = Problem(SQUARE, Equation(K=0.0, biharmonic=1.0, c=1.0, f=f), around(SQUARE))
-    solver = RandomFeatures(count=250, bandwidths=(1.0,))
+    solver = RandomFeatures(count=150, bandwidths=(1.0,), rtol=1e-4)
     solution = sciml.solve(plate, solver, on=Grid((9, 9), "cell"), throw=False)
     error = float(solution.error(lambda x, y: x.sin() * (2 * y).cos()))
-    assert solution.converged and error < 1e-6
+    assert solution.converged and error < 1e-3
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,9 @@ def test_waves_agree_with_the_exponential_integrator(
     problem = Problem(RING, equation, around(RING), time=Time(end, frames=3), initial=start)
     on = Grid((64,), "cell")
     wanted = sciml.solve(problem, ETDRK4(), on=on)
-    solver = RandomFeatures(count=250, bandwidths=((4.0, 3.0),))
+    solver = RandomFeatures(count=200, bandwidths=((4.0, 3.0),))
     found = sciml.solve(problem, solver, on=on, throw=False)
     assert float((found.value - wanted.value).abs().max()) < 2e-3
-    going = PINN(width=8, depth=1, points=60, optimiser=GaussNewton(iterations=3))
-    losses = sciml.solve(problem, going, on=on, throw=False).stats.residuals
-    assert float(losses[-1]) < float(losses[0])
 
 
 @pytest.mark.parametrize(
