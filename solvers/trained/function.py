@@ -211,7 +211,12 @@ class Inside:
 
     def __call__(self, points: Tensor) -> Tensor:
         """Its values."""
-        box = self.function.data.problem.box
+        axes, box = self.function.axes, self.function.data.problem.box
+        if points.shape[1] != len(axes):
+            raise InputError(
+                f"the trained function is of {', '.join(axes)}: it cannot stand in a problem of "
+                "another dimension"
+            )
         for k, (low, high) in enumerate(zip(box.lower, box.upper, strict=True)):
             slack, column = _OUTSIDE * (high - low), points[:, k].detach()
             if bool(((column < low - slack) | (column > high + slack)).any()):
@@ -244,9 +249,10 @@ def read_function(folder: str | Path, problem: Problem | None = None) -> Trained
 def read_stored(path: Path) -> StoredWeights:
     """A function's file, its hash checked; raises InputError where there is none."""
     if not path.is_file():
+        home = path.parent if path.name == FUNCTION else path
         raise InputError(
-            f"'{path.parent}' holds no trained function: there is no {path.name}; a run of a "
-            "solver such as pinn leaves one, and so does solution.save"
+            f"'{home}' holds no trained function: a run of a solver such as pinn leaves one in its "
+            "folder, and so does solution.save"
         )
     return read_file(path, _KIND)
 
