@@ -340,6 +340,9 @@ class TestElsewhere:
         conducting = replace(POISSON, equation=Equation(K=lambda x, y: 2 + u(x, y)))
         state = SMALL.init(conducting, Points(9))
         assert torch.isfinite(state.objective.pointwise(within(function))).all()
+        line = replace(HEAT, equation=Equation(d=1.0), initial=u)
+        with pytest.raises(InputError, match="of another dimension"):
+            sciml.solve(line, on=Grid((9,)))
         with pytest.raises(InputError, match="is known for x from 0 to 1; asked at"):
             sciml.solve(replace(other, domain=Box((0.0, 0.0), (2.0, 2.0))), CG(), on=Grid((9, 9)))
 

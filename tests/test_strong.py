@@ -56,6 +56,30 @@ def test_parameters_are_not_rounded_on_the_way_to_the_points() -> None:
     assert form.data("k", "problem.equation.K", x).tolist() in ([0.1] * 3, 0.1)
 
 
+def test_a_flow_begins_with_a_velocity_in_space_too() -> None:
+    box = Box((-1.0,) * 3, (1.0,) * 3)
+    still = dict.fromkeys(box.sides, Condition((0.0, 0.0, 0.0)))
+
+    def begun(initial: Any) -> Problem:
+        return Problem(box, NavierStokes(viscosity=1.0), still, time=Time(1.0), initial=initial)
+
+    problem = begun({"velocity": ["x", "y", "-2*z"]})
+    assert problem == begun({"u": "x", "v": "y", "w": "-2*z"})
+    start = next(p for p in pieces(strong_form(problem), False, True) if p.name == "start")
+    x = start.place(torch.rand(5, 3, dtype=torch.float64))
+    values = torch.stack([x[:, 0], x[:, 1], -2 * x[:, 2], x[:, 0]], -1)
+    jet = Jet(torch.cat([values[None], torch.zeros(4, 5, 4).double()]), 4, ())
+    assert start.residual(x, jet).abs().max() == 0
+    for wrong, told in (
+        ({"velocity": ["x", "y"]}, r"velocity is \[u, v, w\]; got 2 values"),
+        ({"velocity": "x"}, r"velocity is a list, \[u, v, w\]"),
+        ({"velocity": ["x", "y", "z"], "u": "x"}, "holds u too"),
+        ({"speed": ["x"]}, "'speed' has no components; velocity has"),
+    ):
+        with pytest.raises(InputError, match=told):
+            begun(wrong)
+
+
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_products_and_functions_of_jets_are_those_of_the_functions(dimension: int) -> None:
     x, pairs = cloud(7, *[(-1.0, 1.0)] * dimension), every_pair(dimension)

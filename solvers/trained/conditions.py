@@ -28,9 +28,12 @@ from sciml.core.problem.problem import Unknown
 from sciml.core.problem.reader import free_names
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.pointwise import Pointwise
-from sciml.discretization.points.strong import StrongForm
+from sciml.discretization.points.region import Hole
+from sciml.discretization.points.strong import StrongForm, sum_of
 
 _AGREEMENT = 1e-6
+OBSTACLE = "obstacle"  # the piece of its rim
+_RIM = "problem.obstacle.boundary.dirichlet"
 PointResidual = Callable[[Tensor, Jet], Tensor]
 
 
@@ -41,7 +44,8 @@ class Piece:
     On a side both are equal along its axis. ``residual(points, jet)`` gives (N, E). ``twins``: a
     shift (D,) from each point to one that it is compared with; the jet then holds all the points,
     then all the twins. ``flux``: it is a condition on n . K grad u rather than on u.
-    ``fixed``: the points (N, D) themselves, where there is no choice (observations).
+    ``fixed``: the points (N, D) themselves, where there is no choice (observations). ``hole``: what
+    the part is without, or where it is the ``rim``, what it bounds.
     """
 
     name: str
@@ -51,6 +55,8 @@ class Piece:
     twins: Tensor | None = None
     flux: bool = False
     fixed: Tensor | None = None
+    hole: Hole | None = None
+    rim: bool = False
 
     @property
     def free(self) -> int:
@@ -61,6 +67,15 @@ class Piece:
         """Points (N, D) of the part for points (N, free) of the unit cube."""
         if self.fixed is not None:
             return self.fixed
+        points = self._in_box(cube)
+        if self.hole is None:
+            return points
+        return (self.hole.rim if self.rim else self.hole.cleared)(points, self._drawn)
+
+    def _drawn(self, count: int, generator: torch.Generator) -> Tensor:
+        return self._in_box(torch.rand(count, self.free, dtype=torch.float64, generator=generator))
+
+    def _in_box(self, cube: Tensor) -> Tensor:
         points = self.lower.expand(len(cube), -1).clone()
         axes = self.upper > self.lower
         points[:, axes] = (self.lower + 0.0)[axes] + cube * (self.upper - self.lower)[axes]
@@ -94,7 +109,7 @@ class Stated:
 class BuiltIn:
     """u = G + phi N of D coordinates and F fields; ``given``: G where it is no interpolation.
 
-    ``moving``: G depends on parameters that are to be found.
+    ``moving``: G depends on parameters that are to be found. ``rim``: that of an obstacle.
     """
 
     dimension: int
@@ -102,6 +117,7 @@ class BuiltIn:
     constraints: tuple[Constraint, ...]
     given: Stated | None = None
     moving: bool = False
+    rim: Rim | None = None
 
     def carried(self, points: Tensor, pairs: Pairs) -> Jet:
         """The jet of G as the unknowns are now, with a graph by them where one is wanted."""
@@ -115,10 +131,8 @@ class BuiltIn:
         """phi, (N, F)."""
         total = x.new_ones(x.shape[0], self.fields)
         for c in self.constraints:
-            s = ((x[:, c.axis] - c.low) / (c.high - c.low))[:, None]
-            factor = {"low": s**c.order, "high": 1 - s, "both": 4 * s * (1 - s)}[c.ends]
-            total = total * torch.where(c.known.to(x.device), factor, 1.0)
-        return total
+            total = total * c.distance(x)
+        return total if self.rim is None else total * self.rim.distance(x)
 
     def extension(self, x: Tensor) -> Tensor:
         """G, (N, F)."""
@@ -128,6 +142,19 @@ class BuiltIn:
 
     def _interpolated(self, x: Tensor, count: int) -> Tensor:
         """The Boolean sum of the first ``count`` constraints, (N, F)."""
+        found = self._of_sides(x, count)
+        if self.rim is None or count != self.rim.after:
+            return found
+        walls = x.new_ones(x.shape[0], self.fields)
+        for c in self.constraints[:count]:
+            walls = walls * c.distance(x)
+        # One on the rim, zero on the sides that are known.
+        share = walls / (walls + self.rim.distance(x))
+        gap = self.rim.data(x) - found
+        return found + share * torch.where(self.rim.known.to(x.device), gap, 0.0)
+
+    def _of_sides(self, x: Tensor, count: int) -> Tensor:
+        """The last of ``count`` constraints added to those before."""
         if count == 0:
             return x.new_zeros(x.shape[0], self.fields)
         c, total = self.constraints[count - 1], self._interpolated(x, count - 1)
@@ -187,6 +214,29 @@ class Constraint:
     order: int = 1
     slope: Stated | None = None
 
+    def distance(self, x: Tensor) -> Tensor:
+        """What vanishes where the values are known, and is one of fields that are free, (N, F)."""
+        s = ((x[:, self.axis] - self.low) / (self.high - self.low))[:, None]
+        factor = {"low": s**self.order, "high": 1 - s, "both": 4 * s * (1 - s)}[self.ends]
+        return torch.where(self.known.to(x.device), factor, 1.0)
+
+
+@dataclass(frozen=True)
+class Rim:
+    """Known values on an obstacle's rim; ``known``: bool (F,), for which fields.
+
+    ``after``: how many constraints come before it, which are those of the sides.
+    """
+
+    hole: Hole
+    known: Tensor
+    data: Stated
+    after: int
+
+    def distance(self, x: Tensor) -> Tensor:
+        """As that of a side, (N, F)."""
+        return torch.where(self.known.to(x.device), self.hole.distance(x)[:, None], 1.0)
+
 
 def built_in(form: StrongForm) -> BuiltIn | None:
     """What can be built in: Dirichlet sides and the start; None where there is nothing."""
@@ -200,6 +250,7 @@ def built_in(form: StrongForm) -> BuiltIn | None:
         known = _constrained(form, ends)
         which = "both" if len(ends) == 2 else ("low" if ends[0] == low else "high")
         found.append(Constraint(axis, float(lower[axis]), float(upper[axis]), which, known, data))
+    rim = _rim(form, len(found))
     if problem.time is not None:
         axis, second = problem.box.dimension, second_order(form)
         found.append(
@@ -208,14 +259,32 @@ def built_in(form: StrongForm) -> BuiltIn | None:
                 (_initial(form, ""),), 2 if second else 1, _initial(form, "t") if second else None,
             )
         )  # fmt: skip
-    if not found:
+    if not found and rim is None:
         return None
-    return BuiltIn(len(lower), len(form.fields), tuple(found), moving=_moves(form))
+    return BuiltIn(len(lower), len(form.fields), tuple(found), moving=_moves(form), rim=rim)
+
+
+def _rim(form: StrongForm, after: int) -> Rim | None:
+    """An obstacle's rim with Dirichlet data."""
+    obstacle, hole = form.problem.obstacle, form.hole
+    if obstacle is None or hole is None or obstacle.boundary.kind != "dirichlet":
+        return None
+    values = _values(form, obstacle.boundary.dirichlet, _RIM)
+    known = torch.tensor([value is not None for value in values])
+    return Rim(hole, known, Stated(form.data, tuple(values), (_RIM,) * len(values)), after)
+
+
+def beside_rim(form: StrongForm) -> Stated | None:
+    """The data of an obstacle's rim wherever they are asked for, where they are values of u."""
+    rim = _rim(form, 0)
+    return None if rim is None else rim.data
 
 
 def _moves(form: StrongForm) -> bool:
     """Whether data that are built in name a parameter that is to be found."""
-    sides = form.problem.boundary.values()
+    obstacle = form.problem.obstacle
+    rim = () if obstacle is None else (obstacle.boundary,)
+    sides = (*form.problem.boundary.values(), *rim)
     data = [c.dirichlet for c in sides] + list(form.problem.first.values())
     used = frozenset().union(*(free_names(value) for value in data))
     return any(isinstance(form.problem.parameters.get(name), Unknown) for name in used)
@@ -240,7 +309,8 @@ def disagreement(form: StrongForm, base: BuiltIn, count: int = 64) -> str | None
 def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece, ...]:
     """The equation, and every condition that is not built in."""
     problem, (lower, upper) = form.problem, extent(form)
-    found = [Piece("equation", lower, upper, form.residual)]
+    hole = form.hole
+    found = [Piece("equation", lower, upper, form.residual, hole=hole)]
     for axis, (low, high) in enumerate(_pairs(problem.box.sides)):
         if problem.boundary[low].kind == "periodic":
             if not periodic_built_in:
@@ -251,14 +321,32 @@ def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece
             if condition.kind == "dirichlet" and hard:
                 continue
             a, b = _pinned(lower, upper, axis, float(at[axis]))
-            residual = _condition(form, condition, side, axis)
+            residual = _condition(form, condition, side)
             flux = condition.kind != "dirichlet"
-            found.append(Piece(side, a, b, residual, flux=flux))
+            found.append(Piece(side, a, b, residual, flux=flux, hole=hole))
+    if problem.obstacle is not None and not (
+        hard and problem.obstacle.boundary.kind == "dirichlet"
+    ):
+        found.append(_rim_piece(form, problem.obstacle.boundary))
     if problem.time is not None and not hard:
         axis = problem.box.dimension
         a, b = _pinned(lower, upper, axis, float(lower[axis]))
-        found.append(Piece("start", a, b, _start(form)))
+        found.append(Piece("start", a, b, _start(form), hole=hole))
     return tuple(found)
+
+
+def _rim_piece(form: StrongForm, condition: Condition) -> Piece:
+    """The condition on an obstacle's rim, where the normal is another at every point."""
+    hole, (lower, upper) = form.hole, extent(form)
+    assert hole is not None
+    if condition.kind == "dirichlet":
+        data = _rim(form, 0)
+        assert data is not None
+        given, known = data.data, data.known
+        return Piece(OBSTACLE, lower, upper, lambda x, jet: (jet.value - given(x))[:, known],
+                     hole=hole, rim=True)  # fmt: skip
+    residual = _flux_condition(form, condition, "problem.obstacle.boundary", hole.normal)
+    return Piece(OBSTACLE, lower, upper, residual, flux=True, hole=hole, rim=True)
 
 
 def extent(form: StrongForm) -> tuple[Tensor, Tensor]:
@@ -272,7 +360,7 @@ def extent(form: StrongForm) -> tuple[Tensor, Tensor]:
 def second_order(form: StrongForm) -> bool:
     """Whether the equation has u_tt."""
     return form.problem.time is not None and any(
-        i == form.problem.box.dimension for i, _ in form.pairs
+        axes[0] == form.problem.box.dimension for axes in form.pairs
     )
 
 
@@ -354,18 +442,30 @@ def _start(form: StrongForm) -> PointResidual:
     return residual
 
 
-def _condition(form: StrongForm, condition: Condition, side: str, axis: int) -> PointResidual:
+def _condition(form: StrongForm, condition: Condition, side: str) -> PointResidual:
     key = f"problem.boundary.{side}"
     if condition.kind == "absorbing":
         raise InputError("absorbing sides are for grids and meshes", key)
     if condition.kind == "dirichlet":
         value, known = _dirichlet(form, side), _constrained(form, [side])
         return lambda points, jet: (jet.value - value(points))[:, known]
+    normal = outward(form, side)
+    return _flux_condition(form, condition, key, lambda points: normal)
+
+
+def _flux_condition(
+    form: StrongForm,
+    condition: Condition,
+    key: str,
+    facing: Callable[[Tensor], Sequence[float | Tensor]],
+) -> PointResidual:
+    """n . K grad u + alpha u - g, n = ``facing`` of the points: a number or (N,) per axis."""
     if form.flow is not None:
         raise InputError("a flow's sides take dirichlet alone here", f"{key}.{condition.kind}")
-    normal = outward(form, side)
 
     def residual(points: Tensor, jet: Jet) -> Tensor:
+        normal = facing(points)
+
         def read(given: Any, where: str) -> Tensor:
             columns = [
                 form.data(value, where, points, jet.value, normal=normal).expand(len(points))
@@ -374,7 +474,13 @@ def _condition(form: StrongForm, condition: Condition, side: str, axis: int) -> 
             return torch.stack(columns, -1)
 
         alpha, g = flux_data(condition, f"{key}.{condition.kind}", read)
-        return normal[axis] * form.flux(points, jet)[axis] - g + alpha * jet.value
+        flux = form.flux(points, jet)
+        across = [
+            (n[:, None] if isinstance(n, Tensor) else n) * q
+            for n, q in zip(normal, flux, strict=True)
+            if isinstance(n, Tensor) or n
+        ]
+        return sum_of(across) - g + alpha * jet.value
 
     return residual
 

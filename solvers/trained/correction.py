@@ -42,6 +42,8 @@ def far_from_singular(problem: Problem) -> bool:
         return False
     plain = form.b is None and form.dispersion == form.biharmonic == 0
     kinds = {side.kind for side in problem.boundary.values()}
+    if problem.obstacle is not None:
+        kinds.add(problem.obstacle.boundary.kind)
     return plain and "dirichlet" in kinds and "robin" not in kinds
 
 
@@ -136,7 +138,7 @@ def _basis(objective: Objective, points: Tensor, pairs: Pairs, each: int) -> Ten
 
     D = len(rings)
     wanted = [[0] * D, *([int(j == i) for j in range(D)] for i in range(D))]
-    wanted += [[(j == a) + (j == b) for j in range(D)] for a, b in pairs]
+    wanted += [[axes.count(j) for j in range(D)] for axes in pairs]
     plain = torch.stack([product(orders) for orders in wanted])
     if objective.ansatz.built_in is None:
         return plain[..., None].expand(*plain.shape, len(form.fields))
@@ -149,17 +151,23 @@ def _basis(objective: Objective, points: Tensor, pairs: Pairs, each: int) -> Ten
     return torch.stack(fields, -1)
 
 
-def _functions(s: Tensor, count: int, ring: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Values, slopes and second derivatives on [-1, 1], (N, count) each."""
+def _functions(s: Tensor, count: int, ring: bool) -> tuple[Tensor, ...]:
+    """Values, slopes and derivatives to the fourth on [-1, 1], (N, count) each."""
     if ring:
-        k = torch.div(torch.arange(count) + 1, 2, rounding_mode="floor") * torch.pi
-        turned = (torch.arange(count) % 2) * (torch.pi / 2)
+        number = torch.arange(count, dtype=s.dtype)
+        k = torch.div(number + 1, 2, rounding_mode="floor") * torch.pi
+        turned = (number % 2) * (torch.pi / 2)
         angle = s[:, None] * k - turned  # cosines, and sines as turned cosines
-        return angle.cos(), -k * angle.sin(), -k.square() * angle.cos()
-    P, dP, ddP = [torch.ones_like(s), s], [torch.zeros_like(s), torch.ones_like(s)], []
-    ddP = [torch.zeros_like(s), torch.zeros_like(s)]
+        c, d = angle.cos(), angle.sin()
+        return c, -k * d, -k.square() * c, k**3 * d, k**4 * c
+    P = [torch.ones_like(s), s]
     for n in range(2, count):
         P.append(((2 * n - 1) * s * P[n - 1] - (n - 1) * P[n - 2]) / n)
-        dP.append(dP[n - 2] + (2 * n - 1) * P[n - 1])
-        ddP.append(ddP[n - 2] + (2 * n - 1) * dP[n - 1])
-    return torch.stack(P, -1), torch.stack(dP, -1), torch.stack(ddP, -1)
+    found = [P]
+    for order in range(1, 5):
+        lower = found[-1]
+        own = [torch.zeros_like(s), torch.full_like(s, float(order == 1))]
+        for n in range(2, count):
+            own.append(own[n - 2] + (2 * n - 1) * lower[n - 1])
+        found.append(own)
+    return tuple(torch.stack(rows[:count], -1) for rows in found)

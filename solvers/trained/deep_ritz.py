@@ -432,6 +432,11 @@ class DeepRitz(TrainedSolver):
             raise InputError(
                 "an energy knows nothing of observations; use pinn", "problem.observations"
             )
+        if problem.obstacle is not None:
+            raise InputError(
+                "an energy is integrated over a box here; with an obstacle use pinn",
+                "problem.obstacle",
+            )
         objective = objective_of(problem, self._network, True, {})
         EnergyObjective(objective)
         return objective

@@ -19,6 +19,7 @@ import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import nan
 from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.grid import Box
-from sciml.core.problem.problem import Condition, Problem, Time
+from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
 from sciml.core.problem.reader import FieldFile, RunField, is_array, load
 from sciml.core.problem.table import Table, curve
 from sciml.core.run.files import FUNCTION
@@ -43,7 +44,8 @@ from sciml.core.run.weights import (
 )
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.pointwise import Pointwise
-from sciml.solvers.trained.conditions import BuiltIn, Constraint, Stated
+from sciml.discretization.points.region import hole_of
+from sciml.solvers.trained.conditions import BuiltIn, Constraint, Rim, Stated
 from sciml.solvers.trained.level import Level
 from sciml.solvers.trained.networks import rebuilt
 from sciml.solvers.trained.objective import Ansatz, Objective
@@ -85,6 +87,7 @@ class TrainedFunction(nn.Module):
         super().__init__()
         self.ansatz, self.data = ansatz, data
         self.fields, self.axes = data.fields, data.axes
+        self.hole = hole_of(data)  # where it has no value: NaN
         self.parameters_found = dict(found or {})
         self.networks = nn.ModuleList(_module(part.network) for part in _parts(ansatz))
         self.functions = nn.ModuleList(dict.fromkeys(_functions(ansatz)))
@@ -121,7 +124,9 @@ class TrainedFunction(nn.Module):
                 f"points are (N, {len(self.axes)}), a column for each of "
                 f"{', '.join(self.axes)}; got the shape {list(points.shape)}"
             )
-        return self.level(points) if len(self.quadrature) else self.ansatz(points)
+        value = self.level(points) if len(self.quadrature) else self.ansatz(points)
+        hole = self.hole
+        return value if hole is None else torch.where(hole.outside(points)[:, None], value, nan)
 
     @property
     def level(self) -> Level:
@@ -185,6 +190,7 @@ class TrainedFunction(nn.Module):
             "upper": problem.box.upper,
             "time": None if span is None else [span.start, span.end],
             "periodic": problem.periodic,
+            "obstacle": None if problem.obstacle is None else problem.obstacle.inside,
             "parameters": {
                 name: writer.table(p) if isinstance(p, Table) else float(data.parameters[name])
                 for name, p in problem.parameters.items()
@@ -205,7 +211,12 @@ class Inside:
 
     def __call__(self, points: Tensor) -> Tensor:
         """Its values."""
-        box = self.function.data.problem.box
+        axes, box = self.function.axes, self.function.data.problem.box
+        if points.shape[1] != len(axes):
+            raise InputError(
+                f"the trained function is of {', '.join(axes)}: it cannot stand in a problem of "
+                "another dimension"
+            )
         for k, (low, high) in enumerate(zip(box.lower, box.upper, strict=True)):
             slack, column = _OUTSIDE * (high - low), points[:, k].detach()
             if bool(((column < low - slack) | (column > high + slack)).any()):
@@ -214,6 +225,8 @@ class Inside:
                     f"asked at {float(column.min()):g} to {float(column.max()):g}"
                 )
         found: Tensor = self.function(points)
+        if bool(found.isnan().any()):
+            raise InputError("the trained function is not known inside its obstacle")
         return found
 
 
@@ -236,9 +249,10 @@ def read_function(folder: str | Path, problem: Problem | None = None) -> Trained
 def read_stored(path: Path) -> StoredWeights:
     """A function's file, its hash checked; raises InputError where there is none."""
     if not path.is_file():
+        home = path.parent if path.name == FUNCTION else path
         raise InputError(
-            f"'{path.parent}' holds no trained function: there is no {path.name}; a run of a "
-            "solver such as pinn leaves one, and so does solution.save"
+            f"'{home}' holds no trained function: a run of a solver such as pinn leaves one in its "
+            "folder, and so does solution.save"
         )
     return read_file(path, _KIND)
 
@@ -274,7 +288,8 @@ def _read(
     }
     tables = {name: _Reader.table(p) for name, p in given.items() if isinstance(p, Mapping)}
     span = None if stated["time"] is None else Time(stated["time"][1], stated["time"][0])
-    data = _stand_in(box, span, stated["periodic"], tuple(stated["fields"]), numbers, tables, given)
+    place = (box, span, stated["periodic"], stated["obstacle"])
+    data = _stand_in(*place, tuple(stated["fields"]), numbers, tables, given)
     functions = []
     for k, each in enumerate(stated["functions"]):
         head = f"functions.{k}."
@@ -325,6 +340,8 @@ def _data_of(ansatz: Ansatz) -> list[Stated]:
             found += [*constraint.data, *(() if constraint.slope is None else (constraint.slope,))]
         if part.built_in.given is not None:
             found.append(part.built_in.given)
+        if part.built_in.rim is not None:
+            found.append(part.built_in.rim.data)
     return found
 
 
@@ -362,15 +379,16 @@ def _setting(
 ) -> Pointwise:
     """What data at points are read against: no more of the problem than they need."""
     tables = {n: _inlined(p) for n, p in problem.parameters.items() if isinstance(p, Table)}
-    return _stand_in(
-        problem.box, problem.time, problem.periodic, fields, parameters, tables, problem.parameters
-    )
+    inside = None if problem.obstacle is None else problem.obstacle.inside
+    place = (problem.box, problem.time, problem.periodic, inside)
+    return _stand_in(*place, fields, parameters, tables, problem.parameters)
 
 
 def _stand_in(
     box: Box,
     time: Time | None,
     periodic: Sequence[bool],
+    inside: str | None,
     fields: tuple[str, ...],
     parameters: Mapping[str, Tensor],
     tables: Mapping[str, Table],
@@ -383,6 +401,7 @@ def _stand_in(
     problem = Problem(
         box, Equation(d=0.0 if time is None else 1.0), sides, parameters=stated, time=time,
         initial=None if time is None else 0.0,
+        obstacle=None if inside is None else Obstacle(inside, wall),
     )  # fmt: skip
     return Pointwise(problem, fields, dict(parameters))
 
@@ -416,7 +435,11 @@ class _Adopted:
             for c in given.constraints
         )
         carried = None if given.given is None else self.stated(given.given)
-        return replace(given, constraints=constraints, given=carried, moving=False)
+        rim = given.rim
+        if rim is not None:
+            hole = replace(rim.hole, data=self.data)
+            rim = replace(rim, hole=hole, data=self.stated(rim.data))
+        return replace(given, constraints=constraints, given=carried, moving=False, rim=rim)
 
     def stated(self, given: Stated) -> Stated:
         values = tuple(map(self.value, given.values, given.keys))
@@ -470,6 +493,10 @@ class _Writer:
                 for c in given.constraints
             ],
             "given": None if given.given is None else self.stated(given.given),
+            "rim": None if given.rim is None else {
+                "known": given.rim.known.tolist(), "data": self.stated(given.rim.data),
+                "after": given.rim.after,
+            },
         }  # fmt: skip
 
     def stated(self, given: Stated) -> dict[str, Any]:
@@ -529,7 +556,12 @@ class _Reader:
             for c in given["constraints"]
         )  # fmt: skip
         carried = None if given["given"] is None else self.stated(given["given"], "", parts)
-        return BuiltIn(len(self.data.axes), len(self.data.fields), constraints, carried)
+        rim, hole, at = None, hole_of(self.data), given["rim"]
+        if at is not None and hole is not None:
+            data = self.stated(at["data"], "", parts)
+            rim = Rim(hole, torch.tensor(at["known"]), data, int(at["after"]))
+        count = len(self.data.axes), len(self.data.fields)
+        return BuiltIn(*count, constraints, carried, rim=rim)
 
     def stated(self, given: Mapping[str, Any], suffix: str, parts: list[Ansatz]) -> Stated:
         keys = tuple(map(str, given["keys"]))
@@ -576,7 +608,11 @@ class _Reader:
                 f"{key} was a Python function, which no file holds: give the problem too, "
                 "load_function(folder, problem)"
             )
-        if key == "problem.initial":
+        obstacle = self.problem.obstacle
+        if key.startswith("problem.obstacle"):
+            found = None if obstacle is None else obstacle.boundary.dirichlet
+            found = found[k] if isinstance(found, (list, tuple)) else found
+        elif key == "problem.initial":
             found = self.problem.first.get(self.data.fields[k] + suffix)
         else:
             side = key.split(".")[2]

@@ -194,6 +194,8 @@ class Projector:
     def __init__(self, state: NonlinearState, M: Stencil, options: NetworkProjection) -> None:
         if state.system.batch:
             raise InputError("one problem at a time is projected", "solver.projection")
+        if state.problem.obstacle is not None:
+            raise InputError("projections are on boxes without obstacles", "problem.obstacle")
         self.M, self.options, self.system = M, options, state.system
 
         def network(form: StrongForm) -> Perceptron:

@@ -193,7 +193,7 @@ class GaussianBank(nn.Module):
         return torch.cat([torch.stack(part, -1).flatten(1) for part in _blocks(means, shape)], 1)
 
     def _turned(
-        self, L: Tensor, sz: Tensor, v: Tensor, z: Tensor, curvature: dict[tuple[int, int], Tensor]
+        self, L: Tensor, sz: Tensor, v: Tensor, z: Tensor, curvature: dict[tuple[int, ...], Tensor]
     ) -> list[Tensor]:
         """tr(2 M dP) / g by the sharpness of every axis, then by the entries of T."""
         d = len(z)
@@ -511,7 +511,12 @@ class Gaussians(Collocation):
         objective.ansatz = Ansatz(network, objective.ansatz.built_in)
 
     def ansatz(self, form: StrongForm) -> GaussianNetwork:
-        """The first Gaussians; InputError for widths that are none."""
+        """The first Gaussians; InputError for widths that are none, and derivatives too high."""
+        if any(len(axes) > 2 for axes in form.pairs):
+            raise InputError(
+                "Gaussians have derivatives to the second here; use pinn or random_features",
+                "solver.kind",
+            )
         lower, upper = extent(form)
         fields = len(form.fields)
         channels = self.channels if self.hidden else fields

@@ -92,6 +92,10 @@ class Level:
             cube = sobol(_SCATTERED, d, torch.Generator().manual_seed(0))
             weights = torch.full((len(cube),), 1 / len(cube), dtype=torch.float64)
         points = lower[:d] + cube * (upper - lower)[:d]
+        hole = objective.form.hole
+        if hole is not None:
+            weights = torch.where(hole.outside(points), weights, 0.0)
+            weights = weights / weights.sum()
         return cls(objective.ansatz, free_constants(objective), points, weights, timed)
 
     def __call__(self, points: Tensor) -> Tensor:

@@ -180,18 +180,30 @@ def scaling_of(options: Mapping[str, Any]) -> InputScaling:
 
 def _circle(angle: Jet) -> list[Tensor]:
     c, s = angle.value.cos(), angle.value.sin()
-    return [angle.through(c, -s, -c).data, angle.through(s, c, -s).data]
+    return [
+        angle.through(c, -s, -c, s, c).data,
+        angle.through(s, c, -s, -c, s).data,
+    ]
 
 
 def _tanh(jet: Jet) -> Jet:
-    t = jet.value.tanh()
+    return jet.through(*tanh_derivatives(jet.value, jet.order))
+
+
+def tanh_derivatives(x: Tensor, order: int) -> tuple[Tensor, ...]:
+    """tanh and its derivatives, two or, where the ``order`` is above, four."""
+    t = x.tanh()
     slope = 1 - t * t
-    return jet.through(t, slope, -2 * t * slope)
+    bend = -2 * t * slope
+    if order < 3:
+        return t, slope, bend
+    square = t * t
+    return t, slope, bend, slope * (6 * square - 2), 4 * bend * (3 * square - 2)
 
 
 def _sin(jet: Jet) -> Jet:
     s, c = jet.value.sin(), jet.value.cos()
-    return jet.through(s, c, -s)
+    return jet.through(s, c, -s, -c, s)
 
 
 ACTIVATIONS: dict[str, Callable[[Jet], Jet]] = {"tanh": _tanh, "sin": _sin}

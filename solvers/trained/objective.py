@@ -36,6 +36,7 @@ from sciml.discretization.points.jet import Jet, Pairs
 from sciml.discretization.points.pointwise import numeric_parameters
 from sciml.discretization.points.strong import StrongForm, strong_form
 from sciml.solvers.trained.conditions import (
+    OBSTACLE,
     BuiltIn,
     Piece,
     Stated,
@@ -443,7 +444,7 @@ def objective_of(
         parts = (*parts, observed.piece())
     known = [piece.name for piece in parts]
     for name in weights:
-        if name not in known and name not in (*problem.box.sides, "start"):
+        if name not in known and name not in (*problem.box.sides, OBSTACLE, "start"):
             raise InputError(
                 f"no condition is called '{name}'{did_you_mean(name, known)}",
                 f"solver.weights.{name}",

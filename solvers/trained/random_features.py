@@ -40,6 +40,7 @@ from sciml.solvers.trained.networks import (
     Tape,
     rebuilds,
     scaling_of,
+    tanh_derivatives,
 )
 from sciml.solvers.trained.objective import Ansatz, Objective
 from sciml.solvers.trained.solver import Collocation, at_least
@@ -191,9 +192,9 @@ class RandomNetwork(nn.Module):
         """
         jet: Jet = self.embedding(points, pairs)
         data, d = jet.data @ self.waves.T, 1 + jet.dimension
-        value, slope, bend = _SCALARS[self.activation](data[0] + self.shifts)
-        if data.requires_grad:
-            return jet.like(data).through(value, slope, bend)
+        value, slope, bend, *more = _SCALARS[self.activation](data[0] + self.shifts, jet.order)
+        if data.requires_grad or more:
+            return jet.like(data).through(value, slope, bend, *more)
         for k, (i, j) in enumerate(pairs):
             data[d + k].mul_(slope).addcmul_(bend * data[1 + i], data[1 + j])
         data[1:d].mul_(slope)
@@ -205,21 +206,15 @@ class RandomNetwork(nn.Module):
         return [self.last]
 
 
-def _sin(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    s = z.sin()
-    return s, z.cos(), -s
+def _sin(z: Tensor, order: int) -> tuple[Tensor, ...]:
+    s, c = z.sin(), z.cos()
+    return (s, c, -s) if order < 3 else (s, c, -s, -c, s)
 
 
-def _tanh(z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    s = z.tanh()
-    slope = 1 - s * s
-    return s, slope, -2 * s * slope
-
-
-# s, s' and s''.
-_SCALARS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {
+# s, s' and s'', and the next two where the order is above.
+_SCALARS: dict[str, Callable[[Tensor, int], tuple[Tensor, ...]]] = {
     "sin": _sin,
-    "tanh": _tanh,
+    "tanh": tanh_derivatives,
 }
 
 

@@ -82,7 +82,9 @@ def _data(form: StrongForm, extension: Mapping[str, float | str] | None) -> Iter
     """Everything that the answer depends on."""
     for equation in (form.flow,) if form.flow is not None else form.equations:
         yield from (getattr(equation, f.name) for f in fields(equation) if f.name != "kind")
-    for condition in form.problem.boundary.values():
+    obstacle = form.problem.obstacle
+    rim = () if obstacle is None else (obstacle.boundary,)
+    for condition in (*form.problem.boundary.values(), *rim):
         yield from (condition.dirichlet, condition.neumann)
         if condition.robin is not None:
             yield from (condition.robin.alpha, condition.robin.g)

@@ -32,7 +32,7 @@ from sciml.solvers.linear.krylov import CG, FCG, GMRES, MINRES, BiCGStab
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.nonlinear.descent import at
 from sciml.solvers.nonlinear.newton import Newton
-from sciml.solvers.trained.conditions import Piece
+from sciml.solvers.trained.conditions import Piece, beside_rim
 from sciml.solvers.trained.correction import estimated_error, far_from_singular
 from sciml.solvers.trained.function import TrainedFunction
 from sciml.solvers.trained.identification import Identification, identify
@@ -185,6 +185,13 @@ def answered(
         *looked_up_outside(outside),
         said,
     ]
+    checked = value
+    if function.hole is not None:
+        filled, inside = beside_rim(objective.form), value.isnan()
+        if filled is not None:  # as on a grid
+            checked = value = torch.where(inside, values(filled, problem, on), value)
+        else:
+            checked = torch.where(inside, values(level.value, problem, on), value)
     solution = Solution(
         value=value,
         residual=residual,
@@ -211,8 +218,9 @@ def answered(
     )
     polish = solver.polish
     if polish is not None:
-        solution = _polished(solution, problem, on, polish)
-    return _on_grid(solution, problem, on)
+        return _on_grid(_polished(replace(solution, value=checked), problem, on, polish),
+                        problem, on)  # fmt: skip
+    return replace(_on_grid(replace(solution, value=checked), problem, on), value=value)
 
 
 def _polished(solution: Solution, problem: Problem, on: Grid | Points, polish: Polish) -> Solution:

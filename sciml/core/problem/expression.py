@@ -20,7 +20,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, lru_cache, reduce
+from functools import cache, lru_cache, partial, reduce
 from typing import TYPE_CHECKING, Any, Union
 
 from sciml.core.errors import InputError, did_you_mean
@@ -196,17 +196,20 @@ def names_in(text: str) -> frozenset[str]:
     )
 
 
-def level_set(expression: Expression) -> Expression:
+def level_set(expression: Expression, smooth: bool = False) -> Expression:
     """A real-valued expression that is negative where the mask ``expression`` holds.
 
-    Raises InputError unless it is made of ``<``, ``<=``, ``>``, ``>=`` joined by and, or, not.
+    ``smooth``: differentiable but where several of its parts are zero, by Rvachev's functions
+    a + b +- sqrt(a^2 + b^2), which have the signs of max and min. Raises InputError unless it is
+    made of ``<``, ``<=``, ``>``, ``>=`` joined by and, or, not.
     """
     if not expression.is_mask:
         raise InputError(
             f"'{_short(expression.text)}' is a number, not a condition; "
             "write a comparison such as x**2 + y**2 < 0.04"
         )
-    return Expression(expression.text, expression.names, _signed(expression.root, expression.text))
+    signed = _signed(expression.root, expression.text, smooth)
+    return Expression(expression.text, expression.names, signed)
 
 
 def _scan(line: str) -> None:
@@ -419,7 +422,7 @@ def _looked_up(node: Node) -> tuple[Curve, ...]:
     return tuple(curve for argument in arguments for curve in _looked_up(argument))
 
 
-def _signed(node: Node, text: str) -> Node:
+def _signed(node: Node, text: str, smooth: bool) -> Node:
     if isinstance(node, Call):
         match node.function:
             case "<" | "<=":
@@ -427,13 +430,21 @@ def _signed(node: Node, text: str) -> Node:
             case ">" | ">=":
                 return Call("-", node.arguments[::-1])
             case "and" | "or":
-                parts = tuple(_signed(part, text) for part in node.arguments)
+                parts = tuple(_signed(part, text, smooth) for part in node.arguments)
+                if smooth:
+                    return reduce(partial(_joined, "+" if node.function == "and" else "-"), parts)
                 return Call("max" if node.function == "and" else "min", parts)
             case "not":
-                return Call("neg", (_signed(node.arguments[0], text),))
+                return Call("neg", (_signed(node.arguments[0], text, smooth),))
     raise InputError(
         f"'{_short(text)}' has no inside; make it of <, <=, >, >= joined by and, or, not"
     )
+
+
+def _joined(sign: str, a: Node, b: Node) -> Node:
+    """a + b +- sqrt(a^2 + b^2)."""
+    squares = Call("+", (Call("*", (a, a)), Call("*", (b, b))))
+    return Call(sign, (Call("+", (a, b)), Call("sqrt", (squares,))))
 
 
 Value = Union["torch.Tensor", float]

@@ -19,6 +19,7 @@ from sciml.core.problem.condition import (
     names_state,
 )
 from sciml.core.problem.equation import (
+    COMPONENTS,
     PDE,
     AnyEquation,
     Coefficient,
@@ -157,6 +158,8 @@ class Problem:
                     )
             object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
             _check_sides(self.domain, self.boundary)
+        if isinstance(self.initial, Mapping):
+            object.__setattr__(self, "initial", self._by_component(self.initial))
         unknown = [name for name, p in self.parameters.items() if isinstance(p, Unknown)]
         if unknown and self.observations is None:
             raise InputError(
@@ -222,6 +225,32 @@ class Problem:
                 "on: give ut: too, or the run itself a longer end",
                 "problem.initial",
             )
+
+    def _by_component(self, initial: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Initial data, those of a vector such as ``velocity: [...]`` one for each component."""
+        found = dict(initial)
+        for name, values in initial.items():
+            listed = isinstance(values, (list, tuple))
+            size = len(values) if listed else len(COMPONENTS)
+            size = size if self.domain is None else self.domain.dimension
+            known = self.equation.vectors(min(size, len(COMPONENTS)))
+            key = f"problem.initial.{name}"
+            if not listed and name not in known:
+                continue
+            if not listed:
+                raise InputError(f"{name} is a list, [{', '.join(known[name])}]", key)
+            if name not in known:
+                told = f"; {', '.join(known)} has" if known else ""
+                raise InputError(f"'{name}' has no components{told}", key)
+            if len(values) != len(known[name]):
+                told = ", ".join(known[name])
+                raise InputError(f"{name} is [{told}]; got {len(values)} values", key)
+            twice = [part for part in known[name] if part in initial]
+            if twice:
+                raise InputError(f"{name} holds {twice[0]} too; give one of them", key)
+            del found[name]
+            found |= zip(known[name], values, strict=True)
+        return found
 
     @property
     def box(self) -> Box:

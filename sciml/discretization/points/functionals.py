@@ -31,6 +31,8 @@ from sciml.core.problem.reader import (
     state_names,
 )
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
+from sciml.discretization.points.pointwise import Pointwise
+from sciml.discretization.points.region import hole_of
 
 _BLOCKS = 8
 _COUNT = 4096  # points on a side of a grid's box
@@ -122,9 +124,15 @@ def _part(
         if not all(a <= x <= b for a, x, b in zip(box.lower, quantity.at, box.upper, strict=True)):
             told = ", ".join(f"{x:g}" for x in quantity.at)
             raise InputError(f"({told}) lies outside the domain", f"{key}.at")
-        return _Part(torch.tensor([quantity.at], dtype=torch.float64), 0.0)
+        place = torch.tensor([quantity.at], dtype=torch.float64)
+        hole = hole_of(Pointwise(problem, (), numbers))
+        if hole is not None and not bool(hole.outside(place)):
+            told = ", ".join(f"{x:g}" for x in quantity.at)
+            raise InputError(f"({told}) lies in the obstacle", f"{key}.at")
+        return _Part(place, 0.0)
     cloud = on if isinstance(on, Points) else Points(_COUNT, domain=box)
     points = torch.stack(cloud.bind(box).coordinates(), -1)
+    hole = hole_of(Pointwise(problem, (), numbers))
     if quantity.on is not None:
         if quantity.on not in box.sides:
             tail = did_you_mean(quantity.on, box.sides)
@@ -132,8 +140,14 @@ def _part(
         axis, end = divmod(box.sides.index(quantity.on), 2)
         points[:, axis] = (box.lower, box.upper)[end][axis]
         area = math.prod(length for k, length in enumerate(lengths) if k != axis)
+        if hole is not None:
+            bare = hole.outside(points)
+            points, area = points[bare], area * float(bare.double().mean())
         return _Part(points, area, normal=(axis, 1.0 if end else -1.0))
     volume, own = math.prod(lengths), torch.arange(len(points))
+    if hole is not None:
+        own = own[hole.outside(points)]
+        volume *= len(own) / len(points)
     if quantity.region is not None:
         try:
             phi = expression(quantity.region, context)
@@ -144,10 +158,11 @@ def _part(
             raise InputError(error.message, f"{key}.region") from None
         named = dict(zip(box.axes, points.T, strict=True)) | numbers
         inside = signed(**{name: v for name, v in named.items() if name in signed.names}) <= 0
-        own = own[inside.expand(len(points))]
+        there, before = inside.expand(len(points))[own], len(own)
+        own = own[there]
         if not len(own):
             raise InputError(f"no point lies in '{quantity.region}'", f"{key}.region")
-        volume *= len(own) / len(points)
+        volume *= len(own) / before
     return _Part(points[own], volume, own)
 
 

@@ -115,18 +115,21 @@ class Pointwise:
         points: Tensor,
         values: Tensor | None = None,
         slopes: Tensor | None = None,
-        normal: Sequence[float] | None = None,
+        normal: Sequence[float | Tensor] | None = None,
     ) -> Tensor:
         """The coefficient at the points, (N,) or a scalar tensor; differentiable.
 
         ``values`` (N, F) and ``slopes`` (D, N, F) are those of the solution, ``normal`` is that of
-        the side on which all points lie. Raises InputError for a kind that is none of the known
-        ones.
+        the side on which all points lie, or of the rim at each (N,). Raises InputError for a kind
+        that is none of the known ones.
         """
         context = self.context(values is not None, normal is not None)
         read = compile(coefficient, context, key, self.files)
         known = self._known(read.names, points, values, slopes)
-        known |= {n: points.new_tensor(v) for n, v in zip(NORMAL, normal or (), strict=False)}
+        known |= {
+            n: torch.as_tensor(v, dtype=points.dtype, device=points.device)
+            for n, v in zip(NORMAL, normal or (), strict=False)
+        }
         places = points.unbind(1)[: self.problem.box.dimension]
         value = read.at(places, known, self._interpolated)
         if value.ndim > 1 or value.is_complex():

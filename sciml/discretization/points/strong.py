@@ -1,6 +1,6 @@
 """The equation at a point: what is left of it when a differentiable function is put in.
 
-    m u_tt + d u_t - div(q) + b . grad u + c u - f,        q = K grad u,
+    m u_tt + d u_t - div(q) + b . grad u + c u + beta u_xxx + gamma Lap^2 u - f,    q = K grad u,
 
 with the divergence by the chain rule, the coefficients depending on x, t, u and p = grad u:
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations_with_replacement
 from numbers import Real
 from typing import Any
@@ -29,8 +30,9 @@ from sciml.core.problem.equation import Equation, NavierStokes, System
 from sciml.core.problem.grid import Points
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import NORMAL, state_names
-from sciml.discretization.points.jet import Jet, Pairs
+from sciml.discretization.points.jet import Jet, Pairs, closed
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
+from sciml.discretization.points.region import Hole, hole_of
 
 _KEY = "problem.equation"
 
@@ -52,6 +54,11 @@ class StrongForm:
     def problem(self) -> Problem:
         """The problem that was stated."""
         return self.data.problem
+
+    @cached_property
+    def hole(self) -> Hole | None:
+        """What an obstacle takes of the box."""
+        return hole_of(self.data)
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -106,6 +113,11 @@ class StrongForm:
         for i, coefficient in enumerate(equation.b or ()):
             b = self.data(coefficient, f"{key}.b[{i}]", points, u, slopes)
             terms.append(b * slopes[i, :, k])
+        if not _zero(equation.dispersion):
+            terms.append(at("dispersion") * jet.derivative(0, 0, 0)[:, k])
+        if not _zero(equation.biharmonic):
+            squared = [jet.derivative(i, i, j, j)[:, k] for i in range(d) for j in range(d)]
+            terms += [at("biharmonic") * part for part in squared]
         if not _zero(equation.c):
             terms.append(at("c") * u[:, k])
         if not _zero(equation.f):
@@ -169,11 +181,9 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
     """The equations of a problem on a box, at points.
 
     ``parameters`` take the place of the problem's own (tensors where they are to be found). Raises
-    InputError for derivatives above the second, coefficients without derivatives where these are
-    needed, obstacles, batches, and equations of another form.
+    InputError for derivatives above the second but between periodic sides, coefficients without
+    derivatives where these are needed, batches, and equations of another form.
     """
-    if problem.obstacle is not None:
-        raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
     problem.check_conditions()
     problem.check_unbounded()
     for side, condition in problem.boundary.items():
@@ -208,11 +218,11 @@ def _forms(
 ) -> StrongForm:
     names, forms = tuple(equations), tuple(equations.values())
     data = Pointwise(problem, names, parameters)
-    wanted: set[tuple[int, int]] = set()
+    wanted: set[tuple[int, ...]] = set()
     for name, form in equations.items():
         wanted |= _second_derivatives(data, form, _path(forms, name), problem.box.dimension)
     check_time(problem, equations)
-    return StrongForm(data, tuple(sorted(wanted)), forms)
+    return StrongForm(data, closed(wanted), forms)
 
 
 def check_time(problem: Problem, equations: Mapping[str, Equation]) -> None:
@@ -247,14 +257,21 @@ def _flow(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
 
 def _second_derivatives(
     data: Pointwise, equation: Equation, key: str, dimension: int
-) -> set[tuple[int, int]]:
+) -> set[tuple[int, ...]]:
+    wanted: set[tuple[int, ...]] = set() if _zero(equation.m) else {(dimension, dimension)}
     for name in ("dispersion", "biharmonic"):
-        if not _zero(getattr(equation, name)):
+        if not _zero(getattr(equation, name)) and not all(data.problem.periodic):
             raise InputError(
-                "derivatives above the second are not formed at points; use etdrk4",
+                "derivatives above the second need more than one condition a side: at points "
+                "all sides are periodic then",
                 f"{key}.{name}",
             )
-    wanted = set() if _zero(equation.m) else {(dimension, dimension)}
+    if not _zero(equation.dispersion):
+        if dimension > 1:
+            raise InputError("u_xxx is for one dimension", f"{key}.dispersion")
+        wanted.add((0, 0, 0))
+    if not _zero(equation.biharmonic):
+        wanted |= {(i, i, j, j) for i in range(dimension) for j in range(i, dimension)}
     if equation.energy is not None:
         data.smooth(equation.energy, f"{key}.energy")
         return wanted | set(combinations_with_replacement(range(dimension), 2))
