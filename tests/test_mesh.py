@@ -495,7 +495,7 @@ def bad_problems() -> list[tuple[Problem, Mesh, str, str]]:
         (
             replace(good, boundary=everywhere(mesh, Condition(absorbing=True))),
             mesh,
-            "absorbing is not for meshes",
+            "absorbing is for waves",
             "problem.boundary.left",
         ),
         (replace(good, domain=Box((0.0, 0.0), (1.0, 1.0))), mesh, "no domain", "problem.domain"),

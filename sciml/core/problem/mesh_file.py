@@ -773,6 +773,8 @@ _QUADRILATERALS = KINDS[2].files
 def _alike(content: _Content) -> tuple[_Content, tuple[str, ...]]:
     """Elements of several kinds, or of none that is solved on, as triangles or tetrahedra."""
     d = max((_KINDS[k][0] for k, data in content.blocks if len(data) and k in _KINDS), default=0)
+    if d < 2:
+        return content, ()
     highest = {
         (k.plural if (k := _kind_named(name)) is not None else _PRISMS[name])
         for name, data in content.blocks
