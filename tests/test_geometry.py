@@ -173,6 +173,18 @@ def test_the_mesh_of_a_geometry_is_written_beside_the_run(
     assert float(result.solution.value.max()) == pytest.approx(0.25, rel=0.01)
 
 
+def test_a_ferrite_tube_shields_as_it_should() -> None:
+    """A_z around a tube of radii 0.7 and 1: inside 4 mu/((mu + 1)^2 - (a/b)^2 (mu - 1)^2)."""
+    needs_gmsh()
+    spec = yaml.safe_load((CONFIGS / "reference" / "ferrite-ring.yaml").read_text())
+    result = answer(read_spec(parse_yaml(yaml.safe_dump(spec), "spec.yaml")), Setting())
+    assert result.measured is not None
+    mu, ratio = 100.0, 0.49
+    exact = 4 * mu / ((mu + 1) ** 2 - ratio * (mu - 1) ** 2)
+    shielded = float(result.measured.quantities["shielded"].value)
+    assert shielded == pytest.approx(exact, rel=2e-3)
+
+
 SPEC = "problem: {equation: {kind: poisson}, boundary: {a: {dirichlet: 0}}}\ngeometry:\n  size: 1\n"
 
 
