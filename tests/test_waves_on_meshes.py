@@ -253,11 +253,9 @@ def test_energy_only_falls_where_waves_leave_at_a_slant() -> None:
 
 def test_a_particle_in_a_box_swings_and_its_norm_stays() -> None:
     """i psi_t = -psi_xx/2 as a + i b: <x> = 1/2 - 16/(9 pi^2) cos(3 pi^2 t/2), |psi| stays 1."""
-    parts = {
-        "a": sciml.Equation(d=1.0, flux=("-bx/2",)),
-        "b": sciml.Equation(d=1.0, flux=("ax/2",)),
-    }
-    mesh, wall = line(12), Condition(dirichlet=0.0)
+    fluxes = {"a": ("-bx/2",), "b": ("ax/2",)}
+    parts = {name: sciml.Equation(d=1.0, flux=flux) for name, flux in fluxes.items()}
+    mesh, wall = line(8), Condition(dirichlet=0.0)
     problem = Problem(
         None,
         sciml.System(parts),
@@ -265,13 +263,13 @@ def test_a_particle_in_a_box_swings_and_its_norm_stays() -> None:
         time=Time(2 / (3 * math.pi)),
         initial={"a": "sin(pi*x) + sin(2*pi*x)", "b": 0.0},
     )
-    found = sciml.solve(problem, SDIRK(rtol=1e-5), on=mesh).value[-1]
+    found = sciml.solve(problem, SDIRK(rtol=1e-4), on=mesh).value[-1]
     part, x = whole(mesh, 6), mesh.coordinates()[0]
     density = part.at_points(found).square().sum(0)
     norm = float((part.measure * density).sum())
     place = float((part.measure * density * part.at_points(x)).sum())
-    assert norm == pytest.approx(1, abs=2e-4)
-    assert place == pytest.approx(0.5 + 16 / (9 * math.pi**2), abs=2e-4)
+    assert norm == pytest.approx(1, abs=1e-3)
+    assert place == pytest.approx(0.5 + 16 / (9 * math.pi**2), abs=1e-3)
 
 
 @pytest.mark.parametrize(
