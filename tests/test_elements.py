@@ -774,3 +774,37 @@ def test_several_kinds_of_elements_become_simplices_that_fit(
     x, y = found.on.nodes[:, 0], found.on.nodes[:, 1]  # type: ignore[union-attr]
     np.testing.assert_allclose(found.value, 1 + x - 2 * y, atol=1e-9)
     assert any("all became" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kind", ["triangle6", "quad9", "tetra10"])
+def test_curved_elements_of_a_file_may_be_numbered_either_way(kind: str, tmp_path: Path) -> None:
+    """Their middles go with the corners that they stand between."""
+    rows = {
+        "triangle6": ([(0, 0), (1, 0), (0, 1)], ((0, 1), (1, 2), (0, 2)), (0, 2, 1)),
+        "quad9": (
+            [(0, 0), (1, 0), (1, 1), (0, 1)],
+            ((0, 1), (1, 2), (2, 3), (0, 3), (0, 1, 2, 3)),
+            (0, 3, 2, 1),
+        ),
+        "tetra10": (
+            [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)],
+            ((0, 1), (1, 2), (0, 2), (0, 3), (1, 3), (2, 3)),
+            (0, 2, 1, 3),
+        ),
+    }
+    corners, middles, order = rows[kind]
+    corner = np.array(corners, float)
+    bend = [0.1 * np.sin(1 + np.arange(corner.shape[1]) + k) for k in range(len(middles))]
+    points = [*corner, *(corner[list(m)].mean(0) + b for m, b in zip(middles, bend, strict=True))]
+    sets = [frozenset(m) for m in middles]
+    turned = [*order, *(len(corner) + sets.index(frozenset(order[c] for c in m)) for m in middles)]
+    flat = np.zeros((len(points), 3))
+    flat[:, : corner.shape[1]] = points
+    found = []
+    for name, row in (("a", list(range(len(points)))), ("b", turned)):
+        meshio.write(tmp_path / f"{name}.vtu", meshio.Mesh(flat, [(kind, [row])]))
+        found.append(whole(read_mesh(tmp_path / f"{name}.vtu", "P2"), 6))
+    assert float(found[0].measure.sum()) == pytest.approx(float(found[1].measure.sum()))
+    for axis in range(corner.shape[1]):
+        moments = [float((part.measure * part.points[axis]).sum()) for part in found]
+        assert moments[0] == pytest.approx(moments[1])

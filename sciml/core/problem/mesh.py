@@ -710,11 +710,16 @@ def _oriented(points: np.ndarray, cells: np.ndarray, kind: Kind) -> np.ndarray:
         )
     inverted = volume < 0
     if inverted.any():
-        turned = {4: (0, 3, 2, 1), 8: (4, 5, 6, 7, 0, 1, 2, 3)}
-        order = (1, 0, *range(2, kind.corners)) if kind.simplex else turned[kind.corners]
         cells = cells.copy()
-        cells[inverted] = cells[inverted][:, order]
+        cells[inverted] = cells[inverted][:, turned_round(kind)]
     return cells
+
+
+def turned_round(kind: Kind) -> tuple[int, ...]:
+    """The corners of an element in the order in which it is turned the other way round."""
+    if kind.simplex:
+        return (1, 0, *range(2, kind.corners))
+    return {4: (0, 3, 2, 1), 8: (4, 5, 6, 7, 0, 1, 2, 3)}[kind.corners]
 
 
 def joined(

@@ -37,7 +37,7 @@ import numpy as np
 from sciml.core.disk import as_attribute, check_xml, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import KINDS, Kind
-from sciml.core.problem.mesh import MIDWAY, Element, Mesh, Scheme, joined, vtk_order
+from sciml.core.problem.mesh import MIDWAY, Element, Mesh, Scheme, joined, turned_round, vtk_order
 
 if TYPE_CHECKING:
     import h5py
@@ -231,8 +231,14 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
     if notes and element in ("Q1", "Q2"):
         element = "P1" if element == "Q1" else "P2"
     mesh = Mesh(flat, cells, subdomains, boundaries, element, supports=supports, notes=notes)
+    # Where an element was turned round its middles stand between other corners.
+    round_ = turned_round(kind)
+    sets = [frozenset(middle) for middle in kind.middles]
+    order = [sets.index(frozenset(round_[c] for c in middle)) for middle in kind.middles]
+    turned = (mesh.cells != cells).any(axis=1)
+    numbers[turned] = numbers[turned][:, order]
     places = np.where(numbers[..., None] < 0, np.nan, points[numbers][..., :d])
-    return mesh.curved(places) if _bent(points, whole[kept], places, kind) else mesh
+    return mesh.curved(places) if _bent(mesh, places) else mesh
 
 
 def check_suffix(path: Path, key: str | None = None) -> None:
@@ -879,11 +885,10 @@ def _children(
     return np.stack(rows, axis=1)
 
 
-def _bent(points: np.ndarray, cells: np.ndarray, places: np.ndarray, kind: Kind) -> bool:
+def _bent(mesh: Mesh, places: np.ndarray) -> bool:
     """Whether any of the second order's nodes does not lie midway between its corners."""
-    d = places.shape[2]
-    for column, corners in enumerate(kind.middles):
-        ends = points[cells[:, corners], :d]
+    for column, corners in enumerate(mesh.kind.middles):
+        ends = mesh.points[mesh.cells[:, corners]]
         gap = np.abs(places[:, column] - ends.mean(axis=1)).max(axis=1)
         if (gap > MIDWAY * np.ptp(ends, axis=1).max(axis=1)).any():
             return True
