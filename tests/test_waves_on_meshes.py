@@ -171,6 +171,7 @@ def test_the_notes_say_how_many_nodes_a_wave_has() -> None:
         ({"equation": Helmholtz(K, sponge=Sponge(0.1))}, "a sponge lies along"),
         ({"equation": Helmholtz("i*6")}, "must be positive"),
         ({"equation": Helmholtz("6 - i")}, "waves would grow"),
+        ({"share": -0.5}, "less than nothing"),
         ({"equation": Helmholtz(K, K="1 + i")}, "K must be real"),
         ({"equation": Helmholtz(-1.0)}, "must be positive"),
         ({"time": Time(1.0), "initial": 0.0}, "only such equations are solved in time"),
@@ -181,7 +182,8 @@ def test_the_notes_say_how_many_nodes_a_wave_has() -> None:
 def test_refusals_are_one_line(changes: dict[str, Any], message: str) -> None:
     mesh = box(3)
     given = {"equation": Helmholtz(K), "parameters": {}, "time": None, **changes}
-    boundary = {name: Condition(absorbing=True) for name in mesh.boundaries}
+    share = given.pop("share", True)
+    boundary = {name: Condition(absorbing=share) for name in mesh.boundaries}
     problem = Problem(None, given.pop("equation"), boundary, **given)
     with pytest.raises(InputError, match=message) as caught:
         sciml.solve(problem, on=mesh)
