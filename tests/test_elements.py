@@ -743,8 +743,14 @@ MIXED = {
             ("tetra", [[4, 5, 10, 11]]),
         ],
         1 + 0.5 + 0.5 / 3 + 0.5 / 6,
+        20,
     ),
-    "plane": (PLANE, [("quad", [[0, 1, 2, 3]]), ("triangle", [[1, 4, 2], [4, 5, 2]])], 2.0 - 0.05),
+    "plane": (
+        PLANE,
+        [("quad", [[0, 1, 2, 3]]), ("triangle", [[1, 4, 2], [4, 5, 2]])],
+        2.0 - 0.05,
+        6,
+    ),
 }
 
 
@@ -754,7 +760,7 @@ def test_several_kinds_of_elements_become_simplices_that_fit(
     name: str, turn: int, tmp_path: Path
 ) -> None:
     """In any numbering: the volume, no facet inside, and a linear function exact."""
-    points, blocks, volume = MIXED[name]
+    points, blocks, volume, facets = MIXED[name]
     order = np.random.default_rng(turn).permutation(len(points))
     place = np.argsort(order)
     cells = [(kind, place[np.array(rows)]) for kind, rows in blocks]
@@ -763,6 +769,7 @@ def test_several_kinds_of_elements_become_simplices_that_fit(
     assert mesh.kind.simplex and any("all became" in note for note in mesh.notes)
     assert float(whole(mesh, 2).measure.sum()) == pytest.approx(volume)
     outward = on_facets(mesh, mesh.topology.boundary_facets(), 2)
+    assert len(outward.nodes) == facets
     # Of a closed surface the normals sum to zero and x . n to d times the volume.
     for n in outward.normal.values():
         assert float((n * outward.measure).sum()) == pytest.approx(0, abs=1e-12)
