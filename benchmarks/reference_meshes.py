@@ -67,7 +67,7 @@ def sheet_pile() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     return points, cells, {**facets, "gap": left[below], "pile": left[~below]}
 
 
-def strip() -> None:
+def laminated_strip() -> None:
     """Half of a laminated strip of 50 x 1, plies of 0 and 90 degrees, its support and its load."""
     plies = np.array([0, 1, 2, 3, 5, 7, 8, 9, 10]) / 10
     mesh = skfem.MeshTri.init_tensor(np.linspace(0, 25, 101), np.sort([*plies, 0.4, 0.6]))
@@ -94,7 +94,7 @@ def strip() -> None:
         rows.append(f"2 2 {tag} {tag} {a + 1} {b + 1} {c + 1}")
     lines += ["$EndNodes", "$Elements", str(len(rows))]
     lines += [f"{k + 1} {row}" for k, row in enumerate(rows)]
-    (HOME / "strip.msh").write_text("\n".join([*lines, "$EndElements", ""]))
+    (HOME / "laminated-strip.msh").write_text("\n".join([*lines, "$EndElements", ""]))
 
 
 def channel() -> None:
@@ -165,7 +165,7 @@ def main() -> None:
     write("bar", *mapped(10, 1, lambda x, y: (0.1 * x, 0.01 * y), {}))
     write("l-shape", *l_shape())
     write("sheet-pile", *sheet_pile())
-    strip()
+    laminated_strip()
     if importlib.util.find_spec("gmsh"):
         channel()
 
