@@ -67,6 +67,36 @@ def sheet_pile() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     return points, cells, {**facets, "gap": left[below], "pile": left[~below]}
 
 
+def laminated_strip() -> None:
+    """Half of a laminated strip of 50 x 1, plies of 0 and 90 degrees, its support and its load."""
+    plies = np.array([0, 1, 2, 3, 5, 7, 8, 9, 10]) / 10
+    mesh = skfem.MeshTri.init_tensor(np.linspace(0, 25, 101), np.sort([*plies, 0.4, 0.6]))
+    along = np.digitize(mesh.p[1, mesh.t].mean(0), [0.1, 0.2, 0.3, 0.7, 0.8, 0.9]) % 2 == 0
+    x, y = mesh.p
+    middle = mesh.facets[:, abs(mesh.p[0, mesh.facets].mean(0) - 25) < 1e-9].T
+    rim = mesh.facets[:, mesh.boundary_facets()].T
+    rim = rim[abs(x[rim].mean(1) - 25) > 1e-9]
+    tags = {"zero": 1, "ninety": 2, "middle": 3, "free": 4, "support": 5, "load": 6}
+    spots = {
+        "support": np.flatnonzero((x == 10) & (y == 0)),
+        "load": np.flatnonzero((x == 25) & (y == 1)),
+    }
+    lines = ["$MeshFormat", "2.2 0 8", "$EndMeshFormat", "$PhysicalNames", str(len(tags))]
+    dims = {"zero": 2, "ninety": 2, "middle": 1, "free": 1, "support": 0, "load": 0}
+    lines += [f'{dims[name]} {tag} "{name}"' for name, tag in tags.items()]
+    lines += ["$EndPhysicalNames", "$Nodes", str(len(x))]
+    lines += [f"{k + 1} {a:.12g} {b:.12g} 0" for k, (a, b) in enumerate(mesh.p.T)]
+    rows = [f"15 2 {tags[n]} {tags[n]} {int(k[0]) + 1}" for n, k in spots.items()]
+    for name, facets in (("middle", middle), ("free", rim)):
+        rows += [f"1 2 {tags[name]} {tags[name]} {a + 1} {b + 1}" for a, b in facets]
+    for ply, (a, b, c) in zip(along, mesh.t.T, strict=True):
+        tag = tags["zero" if ply else "ninety"]
+        rows.append(f"2 2 {tag} {tag} {a + 1} {b + 1} {c + 1}")
+    lines += ["$EndNodes", "$Elements", str(len(rows))]
+    lines += [f"{k + 1} {row}" for k, row in enumerate(rows)]
+    (HOME / "laminated-strip.msh").write_text("\n".join([*lines, "$EndElements", ""]))
+
+
 def channel() -> None:
     """2.2 x 0.41 with a cylinder at (0.2, 0.2), triangles of second order that follow its rim."""
     import gmsh
@@ -135,6 +165,7 @@ def main() -> None:
     write("bar", *mapped(10, 1, lambda x, y: (0.1 * x, 0.01 * y), {}))
     write("l-shape", *l_shape())
     write("sheet-pile", *sheet_pile())
+    laminated_strip()
     if importlib.util.find_spec("gmsh"):
         channel()
 

@@ -726,3 +726,92 @@ def test_only_linear_bodies_slide_along_walls() -> None:
     sides = dict.fromkeys(mesh.boundaries, Condition(periodic=True))
     with pytest.raises(InputError, match="periodic sides of a mesh are for steady linear"):
         sciml.solve(Problem(None, Equation(c="u**2"), sides), on=mesh)
+
+
+# Several kinds in one file.
+
+CUBE = [(x, y, z) for z in (0, 1) for x, y in ((0, 0), (1, 0), (1, 1), (0, 1))]
+PLANE = [(0, 0, 0), (1, 0, 0), (1.2, 1, 0), (0, 1, 0), (2, 0.1, 0), (2, 1, 0)]
+MIXED = {
+    # A hexahedron with a prism at its right, a pyramid above it and a tetrahedron at that.
+    "space": (
+        [*CUBE, (2, 0, 0), (2, 0, 1), (0.5, 0.5, 1.5), (0.5, -0.5, 1.5)],
+        [
+            ("hexahedron", [list(range(8))]),
+            ("wedge", [[1, 8, 2, 5, 9, 6]]),
+            ("pyramid", [[4, 5, 6, 7, 10]]),
+            ("tetra", [[4, 5, 10, 11]]),
+        ],
+        1 + 0.5 + 0.5 / 3 + 0.5 / 6,
+        20,
+    ),
+    "plane": (
+        PLANE,
+        [("quad", [[0, 1, 2, 3]]), ("triangle", [[1, 4, 2], [4, 5, 2]])],
+        2.0 - 0.05,
+        6,
+    ),
+}
+
+
+@pytest.mark.parametrize("turn", range(4))
+@pytest.mark.parametrize("name", MIXED)
+def test_several_kinds_of_elements_become_simplices_that_fit(
+    name: str, turn: int, tmp_path: Path
+) -> None:
+    """In any numbering: the volume, no facet inside, and a linear function exact."""
+    points, blocks, volume, facets = MIXED[name]
+    order = np.random.default_rng(turn).permutation(len(points))
+    place = np.argsort(order)
+    cells = [(kind, place[np.array(rows)]) for kind, rows in blocks]
+    meshio.write(tmp_path / "m.vtu", meshio.Mesh(np.array(points, float)[order], cells))
+    mesh = read_mesh(tmp_path / "m.vtu", "P2")
+    assert mesh.kind.simplex and any("all became" in note for note in mesh.notes)
+    assert float(whole(mesh, 2).measure.sum()) == pytest.approx(volume)
+    outward = on_facets(mesh, mesh.topology.boundary_facets(), 2)
+    assert len(outward.nodes) == facets
+    # Of a closed surface the normals sum to zero and x . n to d times the volume.
+    for n in outward.normal.values():
+        assert float((n * outward.measure).sum()) == pytest.approx(0, abs=1e-12)
+    flux = sum(x * n for x, n in zip(outward.points, outward.normal.values(), strict=True))
+    assert float((flux * outward.measure).sum()) == pytest.approx(mesh.dimension * volume)
+    linear = "1 + x - 2*y"
+    problem = Problem(None, Equation(), {"boundary": Condition(dirichlet=linear)})
+    found = sciml.solve(problem, on=refined(mesh))
+    x, y = found.on.nodes[:, 0], found.on.nodes[:, 1]  # type: ignore[union-attr]
+    np.testing.assert_allclose(found.value, 1 + x - 2 * y, atol=1e-9)
+    assert any("all became" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("kind", ["triangle6", "quad9", "tetra10"])
+def test_curved_elements_of_a_file_may_be_numbered_either_way(kind: str, tmp_path: Path) -> None:
+    """Their middles go with the corners that they stand between."""
+    rows = {
+        "triangle6": ([(0, 0), (1, 0), (0, 1)], ((0, 1), (1, 2), (0, 2)), (0, 2, 1)),
+        "quad9": (
+            [(0, 0), (1, 0), (1, 1), (0, 1)],
+            ((0, 1), (1, 2), (2, 3), (0, 3), (0, 1, 2, 3)),
+            (0, 3, 2, 1),
+        ),
+        "tetra10": (
+            [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)],
+            ((0, 1), (1, 2), (0, 2), (0, 3), (1, 3), (2, 3)),
+            (0, 2, 1, 3),
+        ),
+    }
+    corners, middles, order = rows[kind]
+    corner = np.array(corners, float)
+    bend = [0.1 * np.sin(1 + np.arange(corner.shape[1]) + k) for k in range(len(middles))]
+    points = [*corner, *(corner[list(m)].mean(0) + b for m, b in zip(middles, bend, strict=True))]
+    sets = [frozenset(m) for m in middles]
+    turned = [*order, *(len(corner) + sets.index(frozenset(order[c] for c in m)) for m in middles)]
+    flat = np.zeros((len(points), 3))
+    flat[:, : corner.shape[1]] = points
+    found = []
+    for name, row in (("a", list(range(len(points)))), ("b", turned)):
+        meshio.write(tmp_path / f"{name}.vtu", meshio.Mesh(flat, [(kind, [row])]))
+        found.append(whole(read_mesh(tmp_path / f"{name}.vtu", "P2"), 6))
+    assert float(found[0].measure.sum()) == pytest.approx(float(found[1].measure.sum()))
+    for axis in range(corner.shape[1]):
+        moments = [float((part.measure * part.points[axis]).sum()) for part in found]
+        assert moments[0] == pytest.approx(moments[1])

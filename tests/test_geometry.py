@@ -58,6 +58,36 @@ def test_a_geometry_gives_the_same_mesh_every_time() -> None:
     np.testing.assert_array_equal(first.cells, second.cells)
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e-3, 1e7])
+def test_the_unit_of_length_does_not_matter(unit: float) -> None:
+    needs_gmsh()
+    meshes = []
+    for u in (1.0, unit):
+        shapes = {
+            "disc": Primitive(circle=(0, 0, u)),
+            "bore": Primitive(circle=(0.1 * u, 0, 0.4 * u), size=0.1 * u),
+        }
+        regions, points = {"a": "disc - bore"}, {"p": (0.7 * u, 0.0)}
+        made = Geometry(0.4 * u, shapes=shapes, regions=regions, points=points, element="P2").mesh()
+        assert set(made.boundaries) == {"disc", "bore"}
+        np.testing.assert_allclose(made.nodes[made.supports["p"]] / u, [[[0.7, 0]]], atol=1e-9)
+        meshes.append(measure(made) / u**2)
+    assert meshes[0] == pytest.approx(math.pi * 0.84, rel=1e-4)
+    assert meshes[1] == pytest.approx(math.pi * 0.84, rel=1e-4)
+
+
+def test_corners_of_a_polygon_in_either_sense() -> None:
+    """Turned round, the elements of its curved sides keep their middles."""
+    needs_gmsh()
+    sides = (Arc((0, 0), through=(1, -0.3)), Arc((2, 0), through=(1, 0.3)))
+    r = (1 + 0.3**2) / 0.6
+    half = math.asin(1 / r)
+    lens = 2 * (half * r * r - 1 * (r - 0.3))
+    for polygon in (sides, sides[::-1]):
+        mesh = Geometry(0.2, shapes={"lens": Primitive(polygon=polygon)}, element="P2").mesh()
+        assert measure(mesh) == pytest.approx(lens, rel=1e-5)
+
+
 REGIONS = [
     ({"a": "disc * square"}, math.pi / 4, {"disc", "square", "square_left", "square_bottom"}),
     ({"a": "disc + square"}, 9 + 0.75 * math.pi, {"disc", "square"}),
@@ -171,6 +201,18 @@ def test_the_mesh_of_a_geometry_is_written_beside_the_run(
     assert isinstance(result.solution.on, Mesh)
     np.testing.assert_array_equal(again.nodes, result.solution.on.nodes)
     assert float(result.solution.value.max()) == pytest.approx(0.25, rel=0.01)
+
+
+def test_a_ferrite_tube_shields_as_it_should() -> None:
+    """A_z around a tube of radii 0.7 and 1: inside 4 mu/((mu + 1)^2 - (a/b)^2 (mu - 1)^2)."""
+    needs_gmsh()
+    spec = yaml.safe_load((CONFIGS / "reference" / "ferrite-ring.yaml").read_text())
+    result = answer(read_spec(parse_yaml(yaml.safe_dump(spec), "spec.yaml")), Setting())
+    assert result.measured is not None
+    mu, ratio = 100.0, 0.49
+    exact = 4 * mu / ((mu + 1) ** 2 - ratio * (mu - 1) ** 2)
+    shielded = float(result.measured.quantities["shielded"].value)
+    assert shielded == pytest.approx(exact, rel=2e-3)
 
 
 SPEC = "problem: {equation: {kind: poisson}, boundary: {a: {dirichlet: 0}}}\ngeometry:\n  size: 1\n"

@@ -171,6 +171,7 @@ def test_the_notes_say_how_many_nodes_a_wave_has() -> None:
         ({"equation": Helmholtz(K, sponge=Sponge(0.1))}, "a sponge lies along"),
         ({"equation": Helmholtz("i*6")}, "must be positive"),
         ({"equation": Helmholtz("6 - i")}, "waves would grow"),
+        ({"share": -0.5}, "less than nothing"),
         ({"equation": Helmholtz(K, K="1 + i")}, "K must be real"),
         ({"equation": Helmholtz(-1.0)}, "must be positive"),
         ({"time": Time(1.0), "initial": 0.0}, "only such equations are solved in time"),
@@ -181,7 +182,8 @@ def test_the_notes_say_how_many_nodes_a_wave_has() -> None:
 def test_refusals_are_one_line(changes: dict[str, Any], message: str) -> None:
     mesh = box(3)
     given = {"equation": Helmholtz(K), "parameters": {}, "time": None, **changes}
-    boundary = {name: Condition(absorbing=True) for name in mesh.boundaries}
+    share = given.pop("share", True)
+    boundary = {name: Condition(absorbing=share) for name in mesh.boundaries}
     problem = Problem(None, given.pop("equation"), boundary, **given)
     with pytest.raises(InputError, match=message) as caught:
         sciml.solve(problem, on=mesh)
@@ -249,6 +251,27 @@ def test_energy_only_falls_where_waves_leave_at_a_slant() -> None:
         left[name] = (part.measure * slopes(part, u).square().sum(-3)).sum((-2, -1))
     assert float(left["open"][-1]) < 0.02 * float(left["open"][0])
     assert float(left["shut"][-1]) > 0.1 * float(left["shut"][0])
+
+
+def test_a_particle_in_a_box_swings_and_its_norm_stays() -> None:
+    """i psi_t = -psi_xx/2 as a + i b: <x> = 1/2 - 16/(9 pi^2) cos(3 pi^2 t/2), |psi| stays 1."""
+    fluxes = {"a": ("-bx/2",), "b": ("ax/2",)}
+    parts = {name: sciml.Equation(d=1.0, flux=flux) for name, flux in fluxes.items()}
+    mesh, wall = line(8), Condition(dirichlet=0.0)
+    problem = Problem(
+        None,
+        sciml.System(parts),
+        {"left": wall, "right": wall},
+        time=Time(2 / (3 * math.pi)),
+        initial={"a": "sin(pi*x) + sin(2*pi*x)", "b": 0.0},
+    )
+    found = sciml.solve(problem, SDIRK(rtol=1e-4), on=mesh).value[-1]
+    part, x = whole(mesh, 6), mesh.coordinates()[0]
+    density = part.at_points(found).square().sum(0)
+    norm = float((part.measure * density).sum())
+    place = float((part.measure * density * part.at_points(x)).sum())
+    assert norm == pytest.approx(1, abs=1e-3)
+    assert place == pytest.approx(0.5 + 16 / (9 * math.pi**2), abs=1e-3)
 
 
 @pytest.mark.parametrize(

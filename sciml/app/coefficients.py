@@ -339,6 +339,22 @@ def vector(value: Any, scope: Scope) -> tuple[Any, ...]:
     return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
 
 
+def strains(value: Any, scope: Scope) -> Any:
+    """One value that may depend on the solution, or one for each axis of the material."""
+    if not isinstance(value, (list, tuple)):
+        return of_solution(value, scope)
+    return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
+
+
+def frame(value: Any, scope: Scope) -> Any:
+    """Directions of axes, each a list of components."""
+    if not isinstance(value, (list, tuple)):
+        raise InputError(
+            f"expected directions, such as [[1, 0, 0], [0, 1, 0]]; got {describe(value)}"
+        )
+    return tuple(_at(f".{i}", scalar_or_vector, row, scope) for i, row in enumerate(value))
+
+
 def tensor(value: Any, scope: Scope) -> Any:
     """A scalar, a list of d (diagonal) or d lists of d (full symmetric tensor)."""
     if not isinstance(value, (list, tuple)):
@@ -660,8 +676,14 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (NavierStokes, "vorticity_source"): Scalar,
     (NavierStokes, "force"): _FORCE,
     **{(Helmholtz, name): Scalar for name in ("wavenumber", "f", "K")},
-    **{(Elasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
-    (Elasticity, "thermal_strain"): _NONLINEAR,
+    **{
+        (Elasticity, name): _type("Moduli", scalar_or_vector, {"anyOf": [_SCALAR, _LIST]})
+        for name in ("young", "poisson_ratio")
+    },
+    (Elasticity, "thermal_strain"): _type("Strains", strains, {"anyOf": [_SCALAR, _LIST]}),
+    **{(Elasticity, name): Scalar for name in ("density", "angle")},
+    (Elasticity, "shear"): _type("Shear", scalar_or_vector, _LIST),
+    (Elasticity, "frame"): _type("Frame", frame, _MATRIX),
     **{(Hyperelasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
     (Hyperelasticity, "force"): _FORCE,
     (Elasticity, "force"): _FORCE,

@@ -260,6 +260,8 @@ def _solid(sheet: _Sheet, equation: Plain) -> None:
     sheet.equations.append(_line([f"{stress}<mo>=</mo><mi>C</mi><mo>:</mo>{half}{strain}"]))
     sheet.define("E", equation["young"])
     sheet.define("nu", equation.get("poisson_ratio", 0.3))
+    if equation.get("shear") is not None:
+        sheet.define("G", equation["shear"])
     sheet.definitions.append(f"<p>plane {escape(str(equation.get('plane', 'strain')))} in 2-D</p>")
 
 

@@ -33,7 +33,7 @@ from sciml.app.report import (
     setting,
     verdict,
 )
-from sciml.app.run import REPORT, Setting, extent
+from sciml.app.run import MESH, REPORT, Setting, extent
 from sciml.app.spec import Modes, Spec
 from sciml.core.algebra.pencil import Pencil
 from sciml.core.disk import atomic_write, write_text
@@ -251,6 +251,9 @@ def write(
         paths = [*save_modes(found, folder)]
         summary["hashes"] = record.hashes(folder, paths[0].name)
         record.write(folder, summary)
+        if spec.geometry is not None:
+            spec.geometry.write(folder / MESH)
+            paths.append(folder / MESH)
         paths.append(_write_table(folder / TABLE, found))
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None

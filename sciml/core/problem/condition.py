@@ -25,6 +25,7 @@ DIRICHLET_OF_STATE = (
     "a Dirichlet value may not depend on the solution; neumann and robin data may depend on it"
 )
 NO_WAVES = "absorbing is for waves: the Helmholtz equation, and what has u_tt and is linear"
+SENDS_WAVES = "a side that absorbs less than nothing would send waves in"
 BESIDE_ENERGY = "beside an energy the data of a side may not depend on the solution"
 
 

@@ -492,19 +492,68 @@ class Elasticity(PDE):
     ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions, ``contact`` the gap
     to a rigid body without friction. ``density`` (kg/m^3),
     which modes of vibration and motions in time ask for, may differ by region too.
+
+    A solid is orthotropic where ``young`` is [E1, E2, E3]: then ``poisson_ratio`` is [nu12, nu13,
+    nu23], nu_ij = -e_jj/e_ii under a pull along i, ``shear`` [G12, G13, G23], and
+    ``thermal_strain`` may be one for each axis. Of ``plane: stress`` [E1, E2], [nu12] and [G12] are
+    enough. ``angle``: degrees from x to axis 1, counterclockwise, axis 3 along z; or ``frame``: the
+    directions of axis 1 and, in space, of axis 2.
     """
 
-    young: Coefficient
-    poisson_ratio: Coefficient = 0.3
+    young: Coefficient | Vector
+    poisson_ratio: Coefficient | Vector = 0.3
     force: Vector | None = None
     plane: Literal["strain", "stress"] = "strain"
-    thermal_strain: Coefficient = 0.0
+    thermal_strain: Coefficient | Vector = 0.0
     density: Coefficient = 1.0
+    shear: Vector | None = None
+    angle: Coefficient = 0.0
+    frame: tuple[Vector, ...] | None = None
     kind: Literal["elasticity"] = "elasticity"
     title: ClassVar[str] = "elasticity"
     always_linear: ClassVar[bool] = True
     element: ClassVar[Literal["P1", "P2"]] = "P2"
     touches: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        key = "problem.equation"
+        if not self.orthotropic:
+            for name in ("poisson_ratio", "shear", "thermal_strain", "frame"):
+                if isinstance(getattr(self, name), (list, tuple)):
+                    raise InputError(
+                        f"{name} is a list where young is one too, [E1, E2, E3]", f"{key}.{name}"
+                    )
+            if not _equals(self.angle, 0.0):
+                raise InputError(
+                    "a solid alike in all directions has no angle; give young: [E1, E2, E3]",
+                    f"{key}.angle",
+                )
+            return
+        count = len(self.young)
+        if count not in (2, 3):
+            raise InputError("young is one number, [E1, E2, E3] or [E1, E2]", f"{key}.young")
+        for name, told in (("poisson_ratio", "[nu12, nu13, nu23]"), ("shear", "[G12, G13, G23]")):
+            value = getattr(self, name)
+            wanted = 3 if count == 3 else 1
+            if not isinstance(value, (list, tuple)) or len(value) != wanted:
+                raise InputError(
+                    f"beside young of {count} axes {name} is "
+                    f"{told if count == 3 else told.split(',')[0] + ']'}",
+                    f"{key}.{name}",
+                )
+        heat = self.thermal_strain
+        if isinstance(heat, (list, tuple)) and len(heat) != count:
+            raise InputError(
+                f"thermal_strain is one number or {count}, one for each axis of the material",
+                f"{key}.thermal_strain",
+            )
+        if self.frame is not None and not _equals(self.angle, 0.0):
+            raise InputError("give angle or frame, not both", f"{key}.frame")
+
+    @property
+    def orthotropic(self) -> bool:
+        """Whether its axes differ."""
+        return isinstance(self.young, (list, tuple))
 
     @property
     def of_second_order_in_time(self) -> bool:

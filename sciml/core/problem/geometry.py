@@ -40,6 +40,9 @@ _GROWTH = 0.3
 _PER_TURN = 12
 # How far off a side, by its primitive's size, a node of it may lie by rounding.
 _NEAR = 1e-6
+# OpenCASCADE's tolerance is 1e-7, whatever is drawn: geometries of other sizes than these are drawn
+# in a unit of their own.
+_DRAWN = (0.1, 1e4)
 # An arc is looked at as so many chords where only the distance from its inside matters.
 _CHORDS = 24
 
@@ -321,7 +324,7 @@ class Geometry:
             try:
                 mesh = read_mesh(path, self.element or suited)
             except InputError as error:
-                raise InputError(error.message, "geometry") from None
+                raise InputError(f"{error.message}; give a smaller size", "geometry") from None
         for name in self.points:
             if name not in mesh.supports:
                 raise InputError("this point lies outside the domain", f"geometry.points.{name}")
@@ -353,7 +356,7 @@ class Geometry:
             "General.Terminal": 0.0,
             "General.NumThreads": 1.0,
             "Geometry.OCCParallel": 0.0,
-            "Mesh.MeshSizeMax": self.size,
+            "Mesh.MeshSizeMax": 1.0,
             "Mesh.MeshSizeFromCurvature": float(_PER_TURN),
             "Mesh.RecombineAll": recombined,
             "Mesh.SubdivisionAlgorithm": recombined,
@@ -367,7 +370,14 @@ class Geometry:
             for name, value in options.items():
                 gmsh.option.setNumber(name, value)
             gmsh.model.add("sciml")
-            return self._made(gmsh)
+            unit = self._unit
+            drawn = self if unit == 1.0 else _divided(self, unit)
+            gmsh.option.setNumber("Mesh.MeshSizeMax", drawn.size)
+            drawn._mesh_it(gmsh)
+            if unit != 1.0:
+                rows = [unit, 0, 0, 0, 0, unit, 0, 0, 0, 0, unit, 0]
+                gmsh.model.mesh.affineTransform(rows)
+            return _written(gmsh)
         except Exception as error:
             if isinstance(error, InputError):
                 raise
@@ -423,7 +433,15 @@ class Geometry:
         first, *rest = parts
         return {first: " - ".join([first, *rest])}
 
-    def _made(self, gmsh: Any) -> bytes:
+    @property
+    def _unit(self) -> float:
+        """In which it is drawn, a power of 2 so that nothing is rounded."""
+        extent = max(_extent(primitive) for primitive, _ in self._parts().values())
+        if _DRAWN[0] <= extent <= _DRAWN[1]:
+            return 1.0
+        return float(2.0 ** round(math.log2(extent)))
+
+    def _mesh_it(self, gmsh: Any) -> None:
         d, parts = self.dimension, self._parts()
         primitives = {name: primitive for name, (primitive, _) in parts.items()}
         pieces: list[tuple[int, int]] = []
@@ -453,13 +471,6 @@ class Geometry:
             gmsh.model.addPhysicalGroup(d - 1, sorted(tags), name=name)
         for name, inner in zip(self.points, children[len(pieces) :], strict=True):
             gmsh.model.addPhysicalGroup(0, [tag for _, tag in inner], name=name)
-        handle, path = tempfile.mkstemp(suffix=".msh")
-        os.close(handle)
-        try:
-            gmsh.write(path)
-            return Path(path).read_bytes()
-        finally:
-            Path(path).unlink()
 
     def _set_sizes(self, gmsh: Any, primitives: Sequence[Primitive]) -> None:
         wanted = [(_outside(p), p.size) for p in primitives if p.size is not None]
@@ -479,6 +490,30 @@ def _round(numbers: Sequence[float], size: float | None = None) -> Primitive:
         return Primitive(circle=values, size=size)
     x, y, z, r = values
     return Primitive(sphere=(x, y, z, r), size=size)
+
+
+def _written(gmsh: Any) -> bytes:
+    """The mesh of the current model, as a file."""
+    handle, path = tempfile.mkstemp(suffix=".msh")
+    os.close(handle)
+    try:
+        gmsh.write(path)
+        return Path(path).read_bytes()
+    finally:
+        Path(path).unlink()
+
+
+def _divided(value: Any, unit: float) -> Any:
+    """All lengths in it over the unit."""
+    if isinstance(value, (Geometry, Primitive, Hole, Arc, Cylinder)):
+        changed = {f.name: _divided(getattr(value, f.name), unit) for f in fields(value)}
+        return type(value)(**changed)
+    if isinstance(value, Mapping):
+        return {name: _divided(entry, unit) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        return tuple(_divided(entry, unit) for entry in value)
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value / unit if number else value
 
 
 def _numbers(value: Any) -> Iterator[float]:

@@ -54,7 +54,8 @@ class Mesh:
     half section of a body of revolution, x the distance from its axis and y the place along it; all
     integrals are of the whole revolution. ``scheme``: of advection, ``galerkin`` or ``supg``, by
     default the latter where an element's Peclet number exceeds 1. ``supports``: by name the
-    vertices (k, 1) of single points, or (k, 2) of edges in space. Elements numbered clockwise are
+    vertices (k, 1) of single points, or (k, 2) of edges in space. ``notes``: remarks on how it came
+    to be, which go with every answer. Elements numbered clockwise are
     turned round. Raises InputError for flat, folded or repeated elements, for facets with more than
     two elements or two on the same side, and for facets that are no element's.
     """
@@ -68,6 +69,7 @@ class Mesh:
     axisymmetric: bool = False
     scheme: Scheme | None = None
     supports: Mapping[str, np.ndarray] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         points = np.ascontiguousarray(self.points, dtype=np.float64)
@@ -713,11 +715,16 @@ def _oriented(points: np.ndarray, cells: np.ndarray, kind: Kind) -> np.ndarray:
         )
     inverted = volume < 0
     if inverted.any():
-        turned = {4: (0, 3, 2, 1), 8: (4, 5, 6, 7, 0, 1, 2, 3)}
-        order = (1, 0, *range(2, kind.corners)) if kind.simplex else turned[kind.corners]
         cells = cells.copy()
-        cells[inverted] = cells[inverted][:, order]
+        cells[inverted] = cells[inverted][:, turned_round(kind)]
     return cells
+
+
+def turned_round(kind: Kind) -> tuple[int, ...]:
+    """The corners of an element in the order in which it is turned the other way round."""
+    if kind.simplex:
+        return (1, 0, *range(2, kind.corners))
+    return {4: (0, 3, 2, 1), 8: (4, 5, 6, 7, 0, 1, 2, 3)}[kind.corners]
 
 
 def joined(
@@ -753,7 +760,7 @@ def joined(
 
 
 def seams(mesh: Mesh) -> tuple[str, ...]:
-    """Remarks on parts that do not touch and on points that lie twice."""
+    """Its own remarks, and those on parts that do not touch and on points that lie twice."""
     import scipy.sparse
     from scipy.spatial import cKDTree
 
@@ -766,7 +773,7 @@ def seams(mesh: Mesh) -> tuple[str, ...]:
     rim = np.unique(mesh.topology.facets[:, mesh.topology.boundary_facets()])
     size = float(np.ptp(mesh.points, axis=0).max())
     twice = len(cKDTree(mesh.points[rim]).query_pairs(1e-9 * size, output_type="ndarray"))
-    notes = []
+    notes = list(mesh.notes)
     if parts > 1:
         notes.append(f"the mesh has {parts} parts that share no point: nothing passes between them")
     if twice:

@@ -11,8 +11,11 @@ several:
   the array ``part`` is 3 are ``part_3``; 0 means none. Gmsh's groups that meshio wrote there are
   ``tag_7``.
 
-Points that no element uses are left out. Cells of the second order give their corners, and where
-they are curved the places of their other nodes too.
+Where elements of several kinds stand in one file, or prisms and pyramids, all become triangles or
+tetrahedra: a quadrilateral is cut along its shorter diagonal; in space each facet along that of its
+first vertex, and each element into what its first vertex sees (Dompierre et al. 1999), so that
+neighbours fit. Points that no element uses are left out. Cells of the second order give their
+corners, and where they are curved the places of their other nodes too.
 A solution's mesh is a group of its HDF5 file, and VTK's unstructured grid for ParaView.
 A file that names data elsewhere is refused where they lie outside its folder.
 """
@@ -34,7 +37,7 @@ import numpy as np
 from sciml.core.disk import as_attribute, check_xml, refuse_links
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import KINDS, Kind
-from sciml.core.problem.mesh import MIDWAY, Element, Mesh, Scheme, joined, vtk_order
+from sciml.core.problem.mesh import MIDWAY, Element, Mesh, Scheme, joined, turned_round, vtk_order
 
 if TYPE_CHECKING:
     import h5py
@@ -54,7 +57,7 @@ SUFFIXES = (
     ".su2",
 )
 # Cells by meshio's name: dimension and number of corners. Vertices are read and left alone.
-_KINDS = {"vertex": (0, 1)} | {
+_KINDS = {"vertex": (0, 1), "wedge": (3, 6), "pyramid": (3, 5)} | {
     name: (kind.dimension, kind.corners) for kind in KINDS for name in kind.files
 }
 # Of the second order without the nodes inside their facets and themselves.
@@ -162,6 +165,8 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
     if not path.is_file():
         raise InputError(f"mesh file not found: {path}", "mesh.file")
     content = _guarded(_read_gmsh if _is_gmsh(path) else _read_meshio, path)
+    _check_numbers(content.points, content.blocks, path)
+    content, notes = _alike(content)
     blocks = content.blocks
     unknown = sorted({kind for kind, data in blocks if kind not in _KINDS and len(data)})
     if unknown:
@@ -178,8 +183,7 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
     if d == 0:
         raise InputError(f"{path.name} has no elements", "mesh.file")
     points = content.points
-    _check_numbers(points, blocks, path)
-    kind = _one_kind(blocks, d, path)
+    kind = _one_kind(blocks, d)
     dimensions = [_KINDS[kind][0] if kind in _KINDS else -1 for kind, _ in blocks]
     corners = [data[:, : _KINDS.get(kind, (0, 0))[1]] for kind, data in blocks]
     whole = np.concatenate([c for c, n in zip(corners, dimensions, strict=True) if n == d])
@@ -224,9 +228,17 @@ def read_mesh(path: str | Path, element: Element | None = None, merge: float | N
     if merge is not None:
         flat, cells, named = joined(flat, cells, {**boundaries, **supports}, merge)
         boundaries, supports = ({k: named[k] for k in kind} for kind in (boundaries, supports))
-    mesh = Mesh(flat, cells, subdomains, boundaries, element, supports=supports)
+    if notes and element in ("Q1", "Q2"):
+        element = "P1" if element == "Q1" else "P2"
+    mesh = Mesh(flat, cells, subdomains, boundaries, element, supports=supports, notes=notes)
+    # Where an element was turned round its middles stand between other corners.
+    round_ = turned_round(kind)
+    sets = [frozenset(middle) for middle in kind.middles]
+    order = [sets.index(frozenset(round_[c] for c in middle)) for middle in kind.middles]
+    turned = (mesh.cells != cells).any(axis=1)
+    numbers[turned] = numbers[turned][:, order]
     places = np.where(numbers[..., None] < 0, np.nan, points[numbers][..., :d])
-    return mesh.curved(places) if _bent(points, whole[kept], places, kind) else mesh
+    return mesh.curved(places) if _bent(mesh, places) else mesh
 
 
 def check_suffix(path: Path, key: str | None = None) -> None:
@@ -749,25 +761,134 @@ def _check_numbers(points: np.ndarray, blocks: list[tuple[str, np.ndarray]], pat
             )
 
 
-def _one_kind(blocks: list[tuple[str, np.ndarray]], d: int, path: Path) -> Kind:
-    """Of which kind the elements in ``d`` dimensions are; InputError for several."""
+def _one_kind(blocks: list[tuple[str, np.ndarray]], d: int) -> Kind:
+    """Of which kind the elements in ``d`` dimensions are, of which there is one."""
     found = [k for k in KINDS if any(name in k.files and len(data) for name, data in blocks)]
-    highest = [kind for kind in found if kind.dimension == d]
-    if len(highest) > 1:
-        listed = " and ".join(kind.plural for kind in highest)
-        raise InputError(
-            f"{path.name} has {listed}: a mesh has elements of one kind; in Gmsh recombine all "
-            "(Mesh.RecombineAll = 1, Mesh.SubdivisionAlgorithm) or none",
-            "mesh.file",
-        )
-    return highest[0]
+    return next(kind for kind in found if kind.dimension == d)
 
 
-def _bent(points: np.ndarray, cells: np.ndarray, places: np.ndarray, kind: Kind) -> bool:
+# By meshio's name the facets of what is divided, by corners in VTK's order.
+_FACETS = {name: kind.outward for kind in KINDS if kind.dimension == 3 for name in kind.files} | {
+    "wedge": ((0, 1, 2), (3, 4, 5), (0, 1, 4, 3), (1, 2, 5, 4), (2, 0, 3, 5)),
+    "pyramid": ((0, 1, 2, 3), (0, 1, 4), (1, 2, 4), (2, 3, 4), (3, 0, 4)),
+}
+_PRISMS = {"wedge": "prisms", "pyramid": "pyramids"}
+_QUADRILATERALS = KINDS[2].files
+
+
+def _alike(content: _Content) -> tuple[_Content, tuple[str, ...]]:
+    """Elements of several kinds, or of none that is solved on, as triangles or tetrahedra."""
+    d = max((_KINDS[k][0] for k, data in content.blocks if len(data) and k in _KINDS), default=0)
+    if d < 2:
+        return content, ()
+    highest = {
+        (k.plural if (k := _kind_named(name)) is not None else _PRISMS[name])
+        for name, data in content.blocks
+        if len(data) and name in _KINDS and _KINDS[name][0] == d
+    }
+    if len(highest) < 2 and not highest & {*_PRISMS.values()}:
+        return content, ()
+    blocks: list[tuple[str, np.ndarray]] = []
+    times: list[int] = []
+    for name, data in content.blocks:
+        n = _KINDS.get(name, (0, 0))[0]
+        kind = _kind_named(name)
+        if not len(data) or n < 2 or (kind is not None and kind.simplex):
+            blocks.append((name, data))
+            times.append(1)
+            continue
+        rows = _halved(content.points, data, d) if n == 2 else _coned(name, data)
+        made = KINDS[1] if n == 2 else KINDS[3]
+        middles = rows.shape[2] > made.corners
+        blocks.append((made.files[middles], rows.reshape(-1, rows.shape[2])))
+        times.append(rows.shape[1])
+    groups = {
+        name: [
+            (np.asarray(m)[:, None] * k + np.arange(k)).ravel()
+            for m, k in zip(members, times, strict=True)
+        ]
+        for name, members in content.groups.items()
+    }
+    made = KINDS[1] if d == 2 else KINDS[3]
+    note = (
+        f"the file has {' and '.join(sorted(highest))}: a mesh has elements of one kind, so that "
+        f"all became {made.plural}"
+    )
+    return _Content(content.points, blocks, groups), (note,)
+
+
+def _kind_named(name: str) -> Kind | None:
+    return next((kind for kind in KINDS if name in kind.files), None)
+
+
+def _halved(points: np.ndarray, data: np.ndarray, d: int) -> np.ndarray:
+    """Two triangles of every quadrilateral, (k, 2, nodes).
+
+    In the plane by its shorter diagonal; in space by that of its first vertex, as its elements are.
+    """
+    corners = data[:, :4]
+    if d == 2:
+        across = points[corners[:, [2, 3]]] - points[corners[:, [0, 1]]]
+        first = np.linalg.norm(across[:, 0], axis=1) <= np.linalg.norm(across[:, 1], axis=1)
+    else:
+        first = corners.argmin(axis=1) % 2 == 0
+    patterns = {True: ((0, 1, 2), (0, 2, 3)), False: ((1, 2, 3), (1, 3, 0))}
+    name = _QUADRILATERALS[data.shape[1] > 4]
+    both = [_children(name, data, patterns[way], KINDS[1]) for way in (True, False)]
+    return np.where(first[:, None, None], *both)
+
+
+def _coned(name: str, data: np.ndarray) -> np.ndarray:
+    """The tetrahedra of every element between its first vertex and the facets without it."""
+    facets, count = _FACETS[name], _KINDS[name][1]
+    corners = data[:, :count]
+    first = corners.argmin(axis=1)
+    found: np.ndarray | None = None
+    for apex in range(count):
+        own = np.flatnonzero(first == apex)
+        if not len(own):
+            continue
+        pieces = []
+        for facet in (f for f in facets if apex not in f):
+            if len(facet) == 3:
+                pieces.append(_children(name, data[own], ((*facet, apex),), KINDS[3]))
+                continue
+            a, b, c, e = facet
+            first_way = ((a, b, c, apex), (a, c, e, apex))
+            other_way = ((b, c, e, apex), (b, e, a, apex))
+            ways = [_children(name, data[own], w, KINDS[3]) for w in (first_way, other_way)]
+            even = corners[own][:, list(facet)].argmin(axis=1) % 2 == 0
+            pieces.append(np.where(even[:, None, None], *ways))
+        rows = np.concatenate(pieces, axis=1)
+        found = np.empty((len(data), *rows.shape[1:]), dtype=np.int64) if found is None else found
+        found[own] = rows
+    assert found is not None
+    return found
+
+
+def _children(
+    name: str, data: np.ndarray, patterns: tuple[tuple[int, ...], ...], kind: Kind
+) -> np.ndarray:
+    """Children between these corners, (k, children, nodes); -1 where a middle is not known."""
+    corners = [data[:, pattern] for pattern in patterns]
+    parent = _kind_named(name)
+    if parent is None or data.shape[1] == parent.corners:
+        return np.stack(corners, axis=1)
+    places = {frozenset(m): parent.corners + n for n, m in enumerate(parent.middles)}
+    rows = []
+    for pattern in patterns:
+        row = [data[:, place] for place in pattern]
+        for middle in kind.middles:
+            place = places.get(frozenset(pattern[c] for c in middle))
+            row.append(np.full(len(data), -1) if place is None else data[:, place])
+        rows.append(np.stack(row, axis=1))
+    return np.stack(rows, axis=1)
+
+
+def _bent(mesh: Mesh, places: np.ndarray) -> bool:
     """Whether any of the second order's nodes does not lie midway between its corners."""
-    d = places.shape[2]
-    for column, corners in enumerate(kind.middles):
-        ends = points[cells[:, corners], :d]
+    for column, corners in enumerate(mesh.kind.middles):
+        ends = mesh.points[mesh.cells[:, corners]]
         gap = np.abs(places[:, column] - ends.mean(axis=1)).max(axis=1)
         if (gap > MIDWAY * np.ptp(ends, axis=1).max(axis=1)).any():
             return True
@@ -869,6 +990,8 @@ def write_mesh_group(group: h5py.Group, mesh: Mesh) -> None:
         group.attrs["axisymmetric"] = True
     if mesh.scheme is not None:
         group.attrs["scheme"] = mesh.scheme
+    if mesh.notes:
+        group.attrs["notes"] = list(mesh.notes)
     kinds = {
         "subdomains": mesh.subdomains,
         "boundaries": mesh.boundaries,
@@ -896,11 +1019,14 @@ def read_mesh_group(group: h5py.Group) -> Mesh:
     return Mesh(
         group["points"][()],
         group["cells"][()],
-        **named,
+        named["subdomains"],
+        named["boundaries"],
+        supports=named.get("supports", {}),
         element=group.attrs["element"],
         middles=middles,
         axisymmetric=bool(group.attrs.get("axisymmetric", False)),
         scheme=group.attrs.get("scheme"),
+        notes=tuple(str(note) for note in group.attrs.get("notes", ())),
     )
 
 

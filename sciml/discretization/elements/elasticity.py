@@ -43,7 +43,7 @@ from sciml.core.problem.quadrature import (
 )
 from sciml.core.problem.reader import Normal
 from sciml.core.run.status import Doubt
-from sciml.discretization.elements import recovery
+from sciml.discretization.elements import orthotropic, recovery
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
@@ -145,6 +145,10 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     if d == 1:
         raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")
     check_plane(equation, mesh, _KEY)
+    if mesh.axisymmetric and equation.orthotropic:
+        raise InputError(
+            "an axisymmetric body is alike in all directions here: give one young", f"{_KEY}.young"
+        )
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
     for side in boundary:
@@ -155,14 +159,17 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
             )
     data.notes.extend(straightened(mesh))
     cells = whole(mesh, 2 * mesh.degree)
-    first, second = lame(equation, cells, data)
-    if mesh.degree == 1:
-        data.notes.append(_stiff(mesh, first, second))
+    if equation.orthotropic:
+        C = orthotropic.reduced(equation, stiffness_at(equation, cells, data), d)
+        local = orthotropic.local_stiffness(cells, C)
+        data.notes.extend([_stiff(mesh)] if mesh.degree == 1 else [])
+    else:
+        first, second = lame(equation, cells, data)
+        local = _local(cells, first, second)
+        data.notes.extend([_stiff(mesh, first / second)] if mesh.degree == 1 else [])
     places = pattern(mesh)
     ids = _block_pattern(places, d)
-    values = scatter(
-        _local(cells, first, second), _block_entries(places, cells, d), places.ids.nnz * d * d
-    )
+    values = scatter(local, _block_entries(places, cells, d), places.ids.nnz * d * d)
     fixed, definite = _fixed(boundary, data), True
     springs = [(s.facets, _springs(s, data)) for s in boundary if s.condition.robin is not None]
     for part, alpha in springs:
@@ -173,12 +180,12 @@ def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     return Assembly(data, boundary, cells, ids, values, fixed, motions, springs, definite)
 
 
-def _stiff(mesh: Mesh, first: torch.Tensor, second: torch.Tensor) -> str:
-    """What to say of P1 for these lambda and mu; of a spec it is measured."""
+def _stiff(mesh: Mesh, bulky: torch.Tensor | None = None) -> str:
+    """What to say of P1 for these lambda / mu; of a spec it is measured."""
     one, two = mesh.kind.elements
     said = f"{one} is too stiff in bending, by a third of the deflection with two elements across"
     instead = f"element: {two}, the default for elasticity, is not"
-    if float((first / second).max()) > _LOCKING:
+    if bulky is not None and float(bulky.max()) > _LOCKING:
         return Doubt(f"{said}, and it locks as Poisson's ratio nears 0.5; {instead}")
     return f"{said}; {instead}"
 
@@ -202,6 +209,40 @@ def lame(
     return E * nu / ((1 - nu**2) if thin else (1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
 
 
+def stiffness_at(equation: Elasticity, part: Quadrature, data: MeshData) -> torch.Tensor:
+    """C of an orthotropic solid at the quadrature points, (*batch, k, Q, 3, 3, 3, 3)."""
+    return orthotropic.stiffness(equation, _reads(part, data), _KEY, data.mesh.dimension)
+
+
+def _reads(part: Quadrature, data: MeshData) -> orthotropic.Read:
+    return lambda coefficient, key: evaluate(coefficient, part, data, key)
+
+
+def shear_modulus(equation: Elasticity, part: Quadrature, data: MeshData) -> torch.Tensor:
+    """mu, of an orthotropic solid the least of its shear moduli, (*batch, k, Q)."""
+    if equation.shear is None:
+        return lame(equation, part, data)[1]
+    read = _reads(part, data)
+    moduli = [read(G, f"{_KEY}.shear.{n}") for n, G in enumerate(equation.shear)]
+    return torch.stack(list(torch.broadcast_tensors(*moduli))).amin(0)
+
+
+def _orthotropic_stress(
+    equation: Elasticity, part: Quadrature, data: MeshData, value: torch.Tensor
+) -> torch.Tensor:
+    """C : (eps - thermal strain), (*batch, k, Q, 3, 3)."""
+    d, C = data.mesh.dimension, stiffness_at(equation, part, data)
+    free = orthotropic.free_strain(equation, _reads(part, data), _KEY, d)
+    elastic = _plane_strain(part, value) - free[..., :d, :d]
+    if d == 2 and equation.plane == "stress":
+        inner = orthotropic.contracted(orthotropic.in_plane(C, True), elastic)
+        return torch.nn.functional.pad(inner, (0, 1, 0, 1))
+    elastic = torch.nn.functional.pad(elastic, (0, 3 - d, 0, 3 - d))
+    if d == 2:
+        elastic[..., 2, 2] = elastic[..., 2, 2] - free[..., 2, 2]
+    return orthotropic.contracted(C, elastic)
+
+
 def stress_at(
     problem: Problem, part: Quadrature, data: MeshData, value: torch.Tensor
 ) -> torch.Tensor:
@@ -211,6 +252,8 @@ def stress_at(
     sigma_yy); in plane stress it is 0.
     """
     equation, d = problem.equation_as(Elasticity), data.mesh.dimension
+    if equation.orthotropic:
+        return _orthotropic_stress(equation, part, data, value)
     first, second = lame(equation, part, data)
     strain = _plane_strain(part, value)
     trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -238,9 +281,8 @@ def strain_energy(problem: Problem, mesh: Mesh, value: torch.Tensor) -> torch.Te
     """int sigma : (eps - thermal strain) / 2 of displacements (*batch, d, nodes)."""
     part, data = whole(mesh, 2 * mesh.degree), mesh_data(problem, mesh)
     sigma, strain = (at(problem, part, data, value) for at in (stress_at, strain_at))
-    given = problem.equation_as(Elasticity).thermal_strain
-    free = evaluate(given, part, data, f"{_KEY}.thermal_strain")
-    strain = strain - free[..., None, None] * torch.eye(3, dtype=torch.float64)
+    equation = problem.equation_as(Elasticity)
+    strain = strain - orthotropic.free_strain(equation, _reads(part, data), _KEY, mesh.dimension)
     return (part.measure * (sigma * strain).sum((-2, -1)) / 2).sum((-2, -1))
 
 
@@ -258,7 +300,12 @@ def strain_at(
     whole_strain = torch.nn.functional.pad(strain, (0, 1, 0, 1))
     if part.around is not None:
         whole_strain[..., 2, 2] = _hoop_strain(part, value)
-    if equation.plane == "stress":
+    if equation.plane == "stress" and equation.orthotropic:
+        C = stiffness_at(equation, part, data)
+        free = orthotropic.free_strain(equation, _reads(part, data), _KEY, 2)
+        across = (C[..., 2, 2, :2, :2] * (strain - free[..., :2, :2])).sum((-2, -1))
+        whole_strain[..., 2, 2] = free[..., 2, 2] - across / C[..., 2, 2, 2, 2]
+    elif equation.plane == "stress":
         first, second = lame(equation, part, data)
         trace = strain.diagonal(dim1=-2, dim2=-1).sum(-1)
         free = evaluate(equation.thermal_strain, part, data, f"{_KEY}.thermal_strain")
@@ -392,6 +439,8 @@ def _loads(
     for part, given in parts:
         rows = [scatter(load(part, given[..., a]), part.nodes, count) for a in range(d)]
         total = total + torch.stack(rows, dim=-2)
+    if equation.orthotropic:
+        return (total + _orthotropic_heat(equation, cells, data)).mT.flatten(-2)
     heated = _thermal_stress(equation, cells, data)
     if heated is not None:
         weighted = heated * cells.measure
@@ -401,6 +450,22 @@ def _loads(
             local = local + torch.stack([ring, torch.zeros_like(ring)], dim=-3)
         total = total + scatter(local, cells.nodes, count)
     return total.mT.flatten(-2)
+
+
+def _orthotropic_heat(equation: Elasticity, cells: Quadrature, data: MeshData) -> torch.Tensor:
+    """int (C : thermal strain) : grad v, (*batch, d, nodes)."""
+    mesh, d = data.mesh, data.mesh.dimension
+    if isinstance(equation.thermal_strain, (int, float)) and equation.thermal_strain == 0:
+        return torch.zeros(d, mesh.shape[0], dtype=torch.float64)
+    free = orthotropic.free_strain(equation, _reads(cells, data), _KEY, d)
+    C = stiffness_at(equation, cells, data)
+    if d == 2 and equation.plane == "stress":
+        stress = orthotropic.contracted(orthotropic.in_plane(C, True), free[..., :2, :2])
+    else:
+        stress = orthotropic.contracted(C, free)[..., :d, :d]
+    weighted = stress * cells.measure[..., None, None]
+    local = torch.einsum("...kqab,kqib->...aki", weighted, slope_of(cells))
+    return scatter(local, cells.nodes, mesh.shape[0])
 
 
 def at_points(given: Any, part: Quadrature, data: MeshData, key: str) -> torch.Tensor:

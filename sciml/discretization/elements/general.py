@@ -31,7 +31,7 @@ from sciml.core.algebra.nonlinear import NonlinearSystem, Storage
 from sciml.core.algebra.saddle import Saddle, Schur
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.condition import NO_WAVES, flux_condition
+from sciml.core.problem.condition import NO_WAVES, SENDS_WAVES, flux_condition
 from sciml.core.problem.dispatch import Dispatch, discretises, semidiscretises
 from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
@@ -1102,7 +1102,7 @@ class Galerkin:
             share = 1.0 if stated.absorbing is True else stated.absorbing
             beta = evaluate(share, side.facets, self.data, stated.key)
             if bool((beta < 0).any()):
-                raise InputError("a side that absorbs less than nothing sends waves in", stated.key)
+                raise InputError(SENDS_WAVES, stated.key)
             found.append((self.names.index(balance.name), side, beta * (m * K).sqrt()))
         return found
 

@@ -26,7 +26,7 @@ import torch
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
-from sciml.core.problem.condition import flux_data
+from sciml.core.problem.condition import SENDS_WAVES, flux_data
 from sciml.core.problem.dispatch import discretises, estimates_memory, measures
 from sciml.core.problem.equation import Helmholtz
 from sciml.core.problem.grid import AXES
@@ -160,6 +160,8 @@ def _on_side(
         )
         share = 1.0 if condition.absorbing is True else condition.absorbing
         beta = evaluate(share, side.facets, data, side.key)
+        if bool((beta.real < 0).any()):
+            raise InputError(SENDS_WAVES, side.key)
         alpha = -1j * k * K.sqrt() * beta
         return alpha, torch.zeros_like(alpha)
     if condition.kind not in ("neumann", "robin"):

@@ -103,7 +103,7 @@ def modes_of_body(problem: Problem, mesh: Mesh, *, device: torch.device) -> Penc
     cells, data = parts.cells, parts.data
     density = evaluate(equation.density, cells, data, f"{_KEY}.density", positive=True)
     M, share = _mass(cells, density, pattern(mesh), parts.fixed, d)
-    _, shear = elasticity.lame(equation, cells, data)
+    shear = elasticity.shear_modulus(equation, cells, data)
     stiff = _mean(cells, shear.detach()) / _mean(cells, density.detach())
     springs = [side for side in parts.boundary if side.condition.robin is not None]
     pushing = zip(springs, (alpha for _, alpha in parts.springs), strict=True)

@@ -29,6 +29,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.reader import free_names, state_names
 from sciml.discretization.elements.elasticity import check_plane
+from sciml.discretization.elements import orthotropic
 from sciml.discretization.elements.general import (
     Balance,
     Law,
@@ -118,14 +119,35 @@ class HookeLaw(SolidLaw):
     def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
         """All that is read, with keys."""
         heat = (self.equation.thermal_strain, f"{self.key}.thermal_strain")
-        return [*self._moduli, heat, self._force]
+        more = [(getattr(self.equation, n), f"{self.key}.{n}") for n in ("shear", "angle", "frame")]
+        return [*self._moduli, heat, *more, self._force]
 
     @property
     def affine(self) -> bool:
         """Whether no coefficient names a field."""
         return not self._named(*(c for c, _ in self.coefficients))
 
+    def _orthotropic(self, point: Point) -> tuple[torch.Tensor, ...]:
+        d, i, slope = len(self.axes), self.component, self._gradient(point)
+        C = orthotropic.stiffness(self.equation, point.read, self.key, d)
+        free = orthotropic.free_strain(self.equation, point.read, self.key, d)
+        thin = self.equation.plane == "stress" and d == 2
+        own = orthotropic.in_plane(C, True) if thin else C
+        row = []
+        for a in range(d):
+            terms = [
+                own[..., i, a, b, c] * ((slope[b][c] + slope[c][b]) / 2 - free[..., b, c])
+                for b in range(d)
+                for c in range(d)
+            ]
+            if d == 2 and not thin:
+                terms.append(-own[..., i, a, 2, 2] * free[..., 2, 2])
+            row.append(sum(terms[1:], terms[0]))
+        return tuple(row)
+
     def _row(self, point: Point) -> tuple[torch.Tensor, ...]:
+        if self.equation.orthotropic:
+            return self._orthotropic(point)
         first, second = self._lame(point)
         heat = point.read(*self.coefficients[2])
         thin = self.equation.plane == "stress" and len(self.axes) == 2

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.problem.condition import NO_WAVES, Condition, flux_data, names_state
+from sciml.core.problem.condition import NO_WAVES, SENDS_WAVES, Condition, flux_data, names_state
 from sciml.core.problem.grid import SIDES
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import NORMAL
@@ -250,7 +250,7 @@ def admittances(problem: Problem, ends: Sequence[End], info: Data) -> torch.Tens
         points, here = inside(lay, axis, end), outward(info, axis, end)
         beta = evaluate(share, points, here, key)
         if bool((beta < 0).any()):
-            raise InputError("a side that absorbs less than nothing sends waves in", key)
+            raise InputError(SENDS_WAVES, key)
         K = form.K[axis] if isinstance(form.K, (list, tuple)) else form.K
         K = K[axis] if isinstance(K, (list, tuple)) else K
         m, K = (

@@ -32,7 +32,7 @@ import torch
 from sciml.core.algebra.maps import LinearMap, LinearSystem
 from sciml.core.algebra.stencil import Stencil
 from sciml.core.errors import InputError
-from sciml.core.problem.condition import Condition, Robin, flux_data
+from sciml.core.problem.condition import SENDS_WAVES, Condition, Robin, flux_data
 from sciml.core.problem.dispatch import discretises, estimates_memory
 from sciml.core.problem.equation import Equation, FieldFile, Helmholtz, Sponge
 from sciml.core.problem.expression import parse
@@ -306,6 +306,8 @@ def _robin(
     k = evaluate(equation.wavenumber, points, info, f"{_KEY}.wavenumber")
     share = 1.0 if condition.absorbing is True else condition.absorbing
     beta = _complex(share, points, info, f"problem.boundary.{name}.absorbing")
+    if bool((beta.real < 0).any()):
+        raise InputError(SENDS_WAVES, f"problem.boundary.{name}.absorbing")
     return -1j * k * _conductivity(problem, points, info).sqrt() * beta, None
 
 
