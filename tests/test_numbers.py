@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import skfem
 import torch
+from matplotlib.collections import LineCollection, TriMesh
+from matplotlib.quiver import Quiver
+from PIL import Image
 from typer.testing import CliRunner
 
+import sciml
 from sciml import (
     Box,
     Condition,
@@ -31,11 +35,22 @@ from sciml import (
 from sciml.app import meshes
 from sciml.app.cli import app
 from sciml.app.converge import Trend
+from sciml.app.figures_derived import (
+    animate,
+    is_displacement,
+    is_flow,
+    plot_deformed,
+    plot_derived,
+    plot_modes,
+    plot_streamlines,
+)
+from sciml.app.surface import brightness, surface
 from sciml.core.problem.equation import Hyperelasticity
 from sciml.core.problem.mesh import located, sample
-from sciml.discretization.elements import recovery
+from sciml.core.run.labels import Label
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
+from sciml.discretization.elements import recovery
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 SQUARE = Box((0.0, 0.0), (1.0, 2.0))
@@ -260,3 +275,79 @@ def test_info_lists_what_a_mesh_is_made_of() -> None:
     assert rows["boundary"][1:4] == ["boundary", "16 facets", "length 4"]
     told = CliRunner().invoke(app, ["info", str(CONFIGS / "meshes" / "plate.msh")])
     assert told.exit_code == 0 and "42 facets" in told.output and "hole" in told.output
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_surface_is_turned_outwards_so_that_light_falls_on_it(cut: bool) -> None:
+    made = skfem.MeshTet.init_ball(1)
+    ball = Mesh(made.p.T.copy(), made.t.T.copy())
+    corners, _ = surface(ball, ball.nodes[:, 0], cut=cut)
+    sides = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    volume = (sides * corners.mean(axis=1)).sum() / 6  # the divergence theorem
+    exact = np.abs(np.linalg.det(made.p.T[made.t.T[:, 1:]] - made.p.T[made.t.T[:, :1]])).sum() / 6
+    assert volume == pytest.approx(exact / (2 if cut else 1), rel=1e-9)
+    lit, height = brightness(corners), corners.mean(axis=1)[:, 2]
+    assert lit[height > 0.8].mean() > lit[height < -0.8].mean() + 0.02 and lit.max() <= 1
+
+
+def test_flows_on_meshes_have_streamlines() -> None:
+    mesh = mesh_of()
+    flow = held(NavierStokes(viscosity=1.0), mesh)
+    x, y = mesh.coordinates()
+    value = torch.stack([x * (1 - x), 0 * y, y]).double()
+    solution = answered(flow, mesh, value, fields=("u", "v", "p"))
+    assert is_flow(solution) and not is_displacement(solution)
+    drawn = plot_streamlines(solution).axes[0].collections
+    assert any(isinstance(c, LineCollection) and len(c.get_segments()) > 5 for c in drawn)
+
+
+def test_frames_on_meshes_move_and_their_vectors_are_arrows_on_one_scale(tmp_path: Path) -> None:
+    mesh = mesh_of(element="P1")
+    heat = Problem(
+        None,
+        Equation(kind="heat", K=1.0),
+        {"boundary": Condition(dirichlet=0.0)},
+        time=Time(1.0, frames=2),
+        initial=0.0,
+    )
+    x, y = mesh.coordinates()
+    solution = answered(
+        heat, mesh, torch.stack([x, 2 * x + y]).double(), times=torch.tensor([0.0, 1.0])
+    )
+    animate(solution, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.n_frames == 2
+        first = np.asarray(picture.convert("RGB")).astype(int)
+        picture.seek(1)
+        assert np.abs(first - np.asarray(picture.convert("RGB")).astype(int)).max() > 50
+    figure = plot_derived(solution, "flux")
+    quivers = [c for axes in figure.axes for c in axes.collections if isinstance(c, Quiver)]
+    images = [c for axes in figure.axes for c in axes.collections if isinstance(c, TriMesh)]
+    assert len(quivers) == len(images) == 2 and len({id(i.norm) for i in images}) == 1
+
+
+def test_every_sample_of_a_batch_is_deformed_and_named() -> None:
+    mesh = mesh_of(element="P1")
+    x, y = mesh.coordinates()
+    solid = held(Elasticity(young="k", poisson_ratio=0.3), mesh, parameters={"k": [1.0, 2.0]})
+    batch = Solution(
+        torch.stack([torch.stack([0.1 * k * x, 0 * y]) for k in (1, 2)]).double(),
+        torch.zeros(2),
+        (Status.CONVERGED,) * 2,
+        Statistics(torch.zeros(2), torch.zeros(1, 2), 0, 0),
+        mesh,
+        problem=solid,
+        fields=("u", "v"),
+        labels={"k": Label("load", "N"), "x": Label(unit="m")},
+    )
+    panels = plot_deformed(batch.with_derived()).axes
+    assert [a.get_title() for a in panels[:2]] == ["load = 1 N", "load = 2 N"]
+    assert panels[0].get_xlabel() == "x (m)"
+
+
+def test_modes_have_axes_with_units() -> None:
+    membrane = Problem(SQUARE, Equation(kind="poisson"), {"all": Condition(dirichlet=0)})
+    modes = sciml.eigenmodes(membrane, on=Grid((9, 17)), count=2)
+    panels = plot_modes(modes, labels={"x": Label("width", "m"), "y": Label(unit="m")}).axes
+    named = {axes.get_xlabel() for axes in panels} | {axes.get_ylabel() for axes in panels}
+    assert {"width (m)", "y (m)"} <= named
