@@ -40,11 +40,11 @@ from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, pulled_back, slopes, stiffness, whole
 from sciml.core.run.derived import Derivation
 from sciml.core.run.differentiate import attach
-from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import scatter
 from sciml.discretization.elements.data import mesh_data
 from sciml.discretization.elements.elasticity import PAIRS, equivalent, strain_at, stress_at
 from sciml.discretization.elements.general import Galerkin, Point
+from sciml.discretization.elements.recovery import Recovery, materials
 from sciml.discretization.elements.solid import SolidLaw
 
 # Elements, a value (*batch, [fields], nodes) and its time to entries (*batch, c, k, Q).
@@ -122,15 +122,14 @@ def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
 
 
 def _derivation(problem: Problem, mesh: Mesh, own: Inside) -> Derivation:
-    material = cache(lambda: recovery.materials(mesh, problem.equation))
+    recover = cache(lambda: Recovery(mesh, materials(mesh, problem.equation)))
 
     def shaped(entries: torch.Tensor) -> torch.Tensor:
         found = own.reduced(entries, -2)
         return found if len(own.components) > 1 else found[..., 0, :]
 
     def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        inner = own.entries(recovery.superconvergent(mesh), value, t)
-        return shaped(recovery.at_nodes(mesh, inner, material()))
+        return shaped(recover().at_nodes(own.entries(recover().part, value, t)))
 
     def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
         cells = whole(mesh, 2 * mesh.degree)

@@ -51,12 +51,12 @@ from sciml.core.problem.reader import (
     state_names,
 )
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
-from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.derived import Inside, gradient, insides
 from sciml.discretization.elements.elasticity import at_points, stress_at, traction
 from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.recovery import Recovery, around, materials
 from sciml.discretization.elements.scalar import streamline
 
 _KEY = "problem.equation"
@@ -98,7 +98,12 @@ class Shared:
     @cached_property
     def material(self) -> np.ndarray:
         """Between which elements coefficients jump."""
-        return recovery.materials(self.mesh, self.problem.equation)
+        return materials(self.mesh, self.problem.equation)
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        """How what is known inside the elements comes to the nodes."""
+        return Recovery(self.mesh, self.material)
 
     @cached_property
     def insides(self) -> tuple[Inside, ...]:
@@ -337,9 +342,7 @@ def _values(
 
 def _nodal(shared: Shared, inside: Inside, value: torch.Tensor, t: float | None) -> torch.Tensor:
     """Its entries at the nodes, recovered, (*batch, c, nodes)."""
-    mesh = shared.mesh
-    found = inside.entries(recovery.superconvergent(mesh), value, t)
-    return recovery.at_nodes(mesh, found, shared.material)
+    return shared.recovery.at_nodes(inside.entries(shared.recovery.part, value, t))
 
 
 def _raw(
@@ -421,14 +424,14 @@ def _looking(shared: Shared, read: Compiled, points: torch.Tensor) -> Look:
     owners, basis = located(mesh, points)
     nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
     shares, x = torch.from_numpy(basis), tuple(points.T)
-    around = cache(lambda: recovery.around(mesh, owners, basis, shared.material))
+    near = cache(lambda: around(mesh, owners, basis, shared.material))
 
     def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
         known = shared.known(
             read,
             1,
             lambda nodal: (nodal[..., nodes] * shares).sum(-1),
-            lambda inside: around().of(inside.entries(around().part, value, t)),
+            lambda inside: near().of(inside.entries(near().part, value, t)),
             value,
             t,
         )
