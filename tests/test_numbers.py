@@ -32,7 +32,7 @@ from sciml import (
     System,
     Time,
 )
-from sciml.app import meshes
+from sciml.app import meshes, output
 from sciml.app.cli import app
 from sciml.app.converge import Trend
 from sciml.app.figures_derived import (
@@ -48,6 +48,7 @@ from sciml.app.surface import brightness, surface
 from sciml.core.problem.equation import Hyperelasticity
 from sciml.core.problem.mesh import located, sample
 from sciml.core.run.labels import Label
+from sciml.core.run.quantities import Line
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
 from sciml.discretization.elements import recovery
@@ -127,6 +128,8 @@ def test_what_is_derived_is_told_at_points_along_lines_and_at_its_largest_on_gri
     field = torch.as_tensor((lambda x, y: x * y)(*nodes.bind(SQUARE).coordinates()))
     flux = answered(heat, nodes, field).quantity(at=(0.5, 1.0), of="sqrt(qx**2 + qy**2)")
     assert float(flux) == pytest.approx(1.5 * np.hypot(1.0, 0.5), rel=1e-3)
+    with pytest.raises(InputError, match="'flux' at column 1: it has several components"):
+        answered(heat, nodes, field).quantity(max="flux")
     with pytest.raises(InputError, match="leave raw"):
         answered(heat, nodes, field).quantity(max="qx", raw=True)
 
@@ -154,9 +157,29 @@ def test_a_solid_in_a_system_has_the_stresses_of_one_by_itself() -> None:
         for a, b in ((first.value, second.value), (first.inner, second.inner)):
             assert a is not None and b is not None and torch.allclose(a, b, atol=1e-12)
     assert "mises" in two.with_derived().kept
-    for stated in ({"max": "mises"}, {"at": (0.3, 0.4), "of": "sxx"}, {"mean": "s1"}):
+    for stated in ({"max": "mises + syz"}, {"at": (0.3, 0.4), "of": "sxx"}, {"mean": "s1"}):
         assert float(one.quantity(**stated)) == pytest.approx(float(two.quantity(**stated)))
     assert float(two.quantity(at=(0.3, 0.4), of="Tqx")) == pytest.approx(-1.0)
+    with pytest.raises(InputError, match="write one of sxx, syy, szz, sxy"):
+        two.quantity(max="stress")
+
+
+def test_a_line_has_what_it_asks_for_and_no_more_points_than_a_table_holds() -> None:
+    with pytest.raises(InputError, match="from 2 to 100000 points"):
+        Line((0.0,), (1.0,), points=10**8)
+    with pytest.raises(InputError, match="asked for twice"):
+        Line((0.0,), (1.0,), of=("u", "u"))
+    mesh = mesh_of(element="P2")
+    x, y = mesh.coordinates()
+    solution = answered(
+        held(Elasticity(young=1.0, poisson_ratio=0.0), mesh),
+        mesh,
+        torch.stack([x**2 / 2, 0 * y]).double(),
+        fields=("u", "v"),
+    )
+    places, found = output.along(solution, Line((-0.5, 0.5), (1.0, 0.5), 4, ("sxx", "2*u")))
+    assert bool(found["sxx"][0].isnan()) and torch.allclose(found["sxx"][1:], places[1:, 0])
+    assert torch.allclose(found["2*u"][1:], places[1:, 0] ** 2)
 
 
 def test_cauchy_stress_of_a_stretched_neo_hookean_body() -> None:

@@ -89,9 +89,11 @@ class Inside:
 tells: Dispatch[Mapping[str, Inside]] = Dispatch("differentiated")
 
 
-def insides(problem: Problem, mesh: Mesh) -> Mapping[str, Inside]:
-    """By name what is known inside the elements of an answer."""
-    form = cache(lambda: Galerkin(problem, mesh))
+def insides(
+    problem: Problem, mesh: Mesh, form: Callable[[], Galerkin] | None = None
+) -> Mapping[str, Inside]:
+    """By name what is known inside the elements of an answer; ``form()``: its weak form."""
+    form = cache(lambda: Galerkin(problem, mesh)) if form is None else form
     look = tells.look_up(problem.equation, Mesh)
     fields = problem.equation.fields(mesh.dimension)
     return {

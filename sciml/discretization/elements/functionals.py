@@ -50,6 +50,7 @@ from sciml.core.problem.reader import (
     compile,
     state_names,
 )
+from sciml.core.run.derived import components
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
@@ -108,11 +109,21 @@ class Shared:
     @cached_property
     def insides(self) -> tuple[Inside, ...]:
         """What follows from the fields inside the elements, slopes of one field each first."""
-        found, d = dict(insides(self.problem, self.mesh)), self.mesh.dimension
+        found = dict(insides(self.problem, self.mesh, lambda: self.form))
+        d = self.mesh.dimension
         del found["gradient"]
         several = len(self.fields) > 1
         each = [gradient((name,), d, k if several else None) for k, name in enumerate(self.fields)]
+        if "stress" in found and d == 2:
+            found["across"] = Inside(("syz", "sxz"), _zeros)
         return (*each, *found.values())
+
+    @cached_property
+    def several(self) -> dict[str, str]:
+        """By the names of derived fields with components, which are no numbers, what to write."""
+        own = {*self.fields, *self.data.parameters, *self.data.tables}
+        found = insides(self.problem, self.mesh)
+        return components({k: how.components for k, how in found.items() if k not in own})
 
     @cached_property
     def derived(self) -> tuple[str, ...]:
@@ -154,6 +165,11 @@ class Shared:
         if t is not None:
             found["t"] = torch.tensor(t, dtype=torch.float64)
         return {name: v for name, v in found.items() if name in read.names}
+
+
+def _zeros(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+    """What a plane body has of stresses out of its plane."""
+    return value.new_zeros(2, *part.points[0].shape, dtype=torch.float64)
 
 
 def _of_form(shared: Shared, quantity: Quantity, key: str) -> Measure:
@@ -311,7 +327,7 @@ def _part(shared: Shared, quantity: Quantity, key: str) -> Quadrature:
 
 def _read(what: Any, shared: Shared, key: str, normal: bool = False) -> Compiled:
     data, axes = shared.data, AXES[: shared.mesh.dimension]
-    refused = {"t": NO_TIME}
+    refused = {"t": NO_TIME, **shared.several}
     if not normal:
         refused |= dict.fromkeys(NORMAL, "the outward normal is known on a boundary only")
     context = Context(

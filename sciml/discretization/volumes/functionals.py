@@ -41,7 +41,7 @@ from sciml.core.problem.reader import (
     read_parameters,
     state_names,
 )
-from sciml.core.run.derived import Derivation
+from sciml.core.run.derived import Derivation, components
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.volumes import obstacle
 from sciml.discretization.volumes.assemble import assemble, right
@@ -155,6 +155,15 @@ class Place:
                     found[name] = how, k if several else None
         return found
 
+    @cached_property
+    def several(self) -> Mapping[str, str]:
+        """By the names of derived fields with components, which are no numbers, what to write."""
+        if not derives.knows(self.problem.equation, Grid):
+            return {}
+        found = derives.look_up(self.problem.equation, Grid)(self.problem, self.layout.grid)
+        own = {*self.fields, *self.problem.parameters}
+        return components({k: how.components for k, how in found.items() if k not in own})
+
     @property
     def dimension(self) -> int:
         """Number of space dimensions."""
@@ -261,6 +270,8 @@ def read_on(
     refused = {} if normal else dict.fromkeys(NORMAL, "the outward normal is known on a side only")
     if problem.time is None:
         refused["t"] = "this problem has no time"
+    if derived:
+        refused |= place.several
     context = Context(
         axes,
         problem.time is not None,
@@ -476,7 +487,7 @@ def _part(place: Place, quantity: Quantity, key: str) -> Part:
     lay, hole, side = place.layout, place.hole, None
     widths = [line.widths for line in lay.axes]
     if quantity.on is not None:
-        if quantity.on == OBSTACLE:
+        if quantity.on == OBSTACLE and place.problem.obstacle is not None:
             raise InputError("of an obstacle's rim only the flux is measured", f"{key}.on")
         axis, end = side = side_of(place.problem, quantity.on, f"{key}.on")
         line = lay.axes[axis]
