@@ -27,6 +27,7 @@ from sciml import (
     InputError,
     Mesh,
     NavierStokes,
+    Obstacle,
     Problem,
     Regions,
     System,
@@ -132,6 +133,25 @@ def test_what_is_derived_is_told_at_points_along_lines_and_at_its_largest_on_gri
         answered(heat, nodes, field).quantity(max="flux")
     with pytest.raises(InputError, match="leave raw"):
         answered(heat, nodes, field).quantity(max="qx", raw=True)
+
+
+def test_slopes_at_points_near_a_rim_are_of_second_order() -> None:
+    inside = "(x - 0.5)**2 + (y - 0.5)**2 < 0.04"
+    problem = Problem(
+        Box((0.0, 0.0), (1.0, 1.0)),
+        Equation(kind="darcy", K=2.0, f=1.0),
+        {"all": Condition(dirichlet=0)},
+        obstacle=Obstacle(inside, Condition(dirichlet=0)),
+    )
+    errors = []
+    for n in (33, 65):
+        solution = sciml.solve(problem, on=Grid((n, n)))
+        slope, flux = (
+            float(solution.quantity(at=(0.5, 0.72), of=what)) for what in ("-2*uy", "qy")
+        )
+        assert slope == pytest.approx(flux)
+        errors.append(abs(slope + 0.17511))
+    assert errors[0] < 0.03 * 0.175 and errors[1] < 0.002 * 0.175
 
 
 def test_a_solid_in_a_system_has_the_stresses_of_one_by_itself() -> None:
@@ -245,6 +265,8 @@ def test_the_stream_function_on_a_mesh_is_exact_where_it_can_be() -> None:
     psi = answered(flow, mesh, value).derived("stream_function").value
     wanted = x * y + y**2
     assert torch.allclose(psi, wanted - wanted[0], atol=1e-12)
+    solution = answered(flow, mesh, value.detach())
+    assert float(solution.quantity(max="stream_function")) == pytest.approx(2.0)
     direction = torch.rand(value.shape, dtype=torch.float64)
     weights = torch.rand(psi.shape, dtype=torch.float64)
     (slope,) = torch.autograd.grad((psi * weights).sum(), value)

@@ -42,7 +42,13 @@ from sciml.core.run.derived import Derivation
 from sciml.core.run.differentiate import attach
 from sciml.discretization.elements.boundary import scatter
 from sciml.discretization.elements.data import mesh_data
-from sciml.discretization.elements.elasticity import PAIRS, equivalent, strain_at, stress_at
+from sciml.discretization.elements.elasticity import (
+    PAIRS,
+    TensorAt,
+    equivalent,
+    strain_at,
+    stress_at,
+)
 from sciml.discretization.elements.general import Galerkin, Point
 from sciml.discretization.elements.recovery import Recovery, materials
 from sciml.discretization.elements.solid import SolidLaw
@@ -207,25 +213,36 @@ def _of_flow(
 
 
 @tells(Elasticity, Mesh)
+def _of_elastic(
+    problem: Problem, mesh: Mesh, solid: Any, name: str, form: Callable[[], Galerkin]
+) -> Mapping[str, Inside]:
+    """Of a body by itself, which may be one of revolution, as it is assembled."""
+    if name:
+        return _of_solid(problem, mesh, solid, name, form)
+    data = mesh_data(problem, mesh)
+
+    def listed(tensor_at: TensorAt) -> Entries:
+        def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+            now = data if t is None else data.at_time(t)
+            return _entries(tensor_at(problem, part, now, value))
+
+        return entries
+
+    return _of_tensors(mesh, listed(stress_at), listed(strain_at))
+
+
 @tells(Hyperelasticity, Mesh)
 def _of_solid(
     problem: Problem, mesh: Mesh, solid: Any, name: str, form: Callable[[], Galerkin]
 ) -> Mapping[str, Inside]:
-    """Strain, stress, their principal values, von Mises' stress; of large deformations Cauchy's."""
-    if isinstance(problem.equation, Elasticity):
-        data = mesh_data(problem, mesh)
+    """By its law; of large deformations Cauchy's stress."""
+    stress = partial(_by_law, form, lambda law, point: law.stress(point))
+    strain = partial(_by_law, form, lambda law, point: law.strain(point))
+    return _of_tensors(mesh, stress, strain)
 
-        def listed(tensor_at: Any) -> Entries:
-            def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
-                now = data if t is None else data.at_time(t)
-                return _entries(tensor_at(problem, part, now, value))
 
-            return entries
-
-        stress, strain = listed(stress_at), listed(strain_at)
-    else:
-        stress = partial(_by_law, form, lambda law, point: law.stress(point))
-        strain = partial(_by_law, form, lambda law, point: law.strain(point))
+def _of_tensors(mesh: Mesh, stress: Entries, strain: Entries) -> Mapping[str, Inside]:
+    """Strain, stress, their principal values, von Mises' stress."""
     out = () if mesh.dimension == 3 else ("yz", "xz")
     pairs = {pair: place for pair, place in PAIRS.items() if pair not in out}
     names = {letter: tuple(f"{letter}{pair}" for pair in pairs) for letter in "es"}

@@ -13,7 +13,7 @@ parts it is divided as the integrals of phi_i over them are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -50,11 +50,11 @@ from sciml.core.problem.reader import (
     compile,
     state_names,
 )
-from sciml.core.run.derived import components
+from sciml.core.run.derived import Derivation, components
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.derived import Inside, gradient, insides
+from sciml.discretization.elements.derived import Inside, derive_on_mesh, gradient, insides
 from sciml.discretization.elements.elasticity import at_points, stress_at, traction
 from sciml.discretization.elements.general import Galerkin
 from sciml.discretization.elements.recovery import Recovery, around, materials
@@ -130,8 +130,15 @@ class Shared:
         """The names of its components, as far as they mean nothing else."""
         taken = {*AXES, "t", *self.data.parameters, *self.data.tables}
         taken |= {*CONSTANTS, *state_names(self.fields, AXES)}
-        names = (name for inside in self.insides for name in inside.components)
+        names = [name for inside in self.insides for name in inside.components]
+        names += self.nodal
         return tuple(dict.fromkeys(name for name in names if name not in taken))
+
+    @cached_property
+    def nodal(self) -> Mapping[str, Derivation]:
+        """What is derived at the nodes themselves, one number each."""
+        found = derive_on_mesh(self.problem, self.mesh)
+        return {name: how for name, how in found.items() if how.inner is None}
 
     def known(
         self,
@@ -158,6 +165,10 @@ class Shared:
                 own = inside.among(read.names)
                 parts = own.reduced(of_inside(own), -1 - tail).unbind(-1 - tail)
                 found |= dict(zip(own.components, parts, strict=True))
+        found |= {
+            name: of_field(self.nodal[name].value(value, t))
+            for name in read.names.intersection(self.nodal)
+        }
         found |= {
             name: p.reshape(*p.shape, *(1,) * tail) if p.ndim else p
             for name, p in self.data.parameters.items()

@@ -193,7 +193,8 @@ class Place:
     def slope(self, u: torch.Tensor, axis: int) -> torch.Tensor:
         """du/dx at every point (*batch, *shape), carried on into an obstacle."""
         line = self.layout.axes[axis]
-        found = from_faces(jumps(u, axis, self.layout) / line.spacing, axis, self.layout, self.hole)
+        wraps, d = self.layout.periodic[axis], self.dimension
+        found = from_faces(jumps(u, axis, self.layout) / line.spacing, axis, d, wraps, self.hole)
         return found if self.hole is None else carried_on(found, self.hole, self.dimension)
 
 
@@ -298,8 +299,9 @@ def known_at(
         if near is None:
             found[name] = place.slope(known[field], axis)
         else:
-            h = place.layout.axes[axis].spacing
-            found[name] = torch.gradient(known[field], spacing=h, dim=axis - d, edge_order=2)[0]
+            faces = known[field].diff(dim=axis - d) / place.layout.axes[axis].spacing
+            slope = from_faces(faces, axis, d, False, near.hole)
+            found[name] = slope if near.hole is None else carried_on(slope, near.hole, d)
     for name in read.names & place.derived.keys() if read.names - found.keys() else ():
         how, k = place.derived[name]
         whole = how.value(value, t)
@@ -322,21 +324,23 @@ def jumps(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
 
 
 def from_faces(
-    values: torch.Tensor, axis: int, lay: Layout, hole: torch.Tensor | None
+    values: torch.Tensor, axis: int, d: int, wraps: bool, hole: torch.Tensor | None
 ) -> torch.Tensor:
     """Values on the faces between neighbours to the points, of second order: (*batch, *shape).
 
-    ``values``: as :func:`jumps` has them. A point takes the mean of its two faces; at an end, or
-    beside a ``hole``, what the two next faces on the other side come to, where there are two.
+    ``values``: as :func:`jumps` has them, along an axis of ``d`` that ``wraps`` or not. A point
+    takes the mean of its two faces; at an end, or beside a ``hole``, what the two next faces on the
+    other side come to, where there are two.
     """
-    d, wraps, n = lay.dimension, lay.periodic[axis], lay.shape[axis]
-    dim, shape = axis - d, list(lay.shape)
+    dim = axis - d
+    n = values.shape[dim] + (0 if wraps else 1)
     if hole is None and wraps:
         return (values + torch.roll(values, 1, dim)) / 2
     if hole is None:
         first, second, before, last = (values.narrow(dim, k, 1) for k in (0, 1, n - 3, n - 2))
         inner = (values.narrow(dim, 0, n - 2) + values.narrow(dim, 1, n - 2)) / 2
         return torch.cat([1.5 * first - 0.5 * second, inner, 1.5 * last - 0.5 * before], dim)
+    shape = list(hole.shape)
     both = ~(hole | torch.roll(hole, -1, dim))
     known = both if wraps else both.narrow(dim, 0, n - 1)
     if wraps:
