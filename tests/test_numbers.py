@@ -200,6 +200,8 @@ def test_a_line_has_what_it_asks_for_and_no_more_points_than_a_table_holds() -> 
     places, found = output.along(solution, Line((-0.5, 0.5), (1.0, 0.5), 4, ("sxx", "2*u")))
     assert bool(found["sxx"][0].isnan()) and torch.allclose(found["sxx"][1:], places[1:, 0])
     assert torch.allclose(found["2*u"][1:], places[1:, 0] ** 2)
+    units = output.labelled_along({"stress": Label(unit="Pa")}, ("sxx", "2*u"))
+    assert units["sxx"] == Label("sxx", "Pa") and "2*u" not in units
 
 
 def test_cauchy_stress_of_a_stretched_neo_hookean_body() -> None:

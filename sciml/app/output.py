@@ -464,6 +464,12 @@ def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, to
     return places, dict(zip(solution.fields, parts, strict=True))
 
 
+def labelled_along(labels: Labels, what: Sequence[str]) -> Labels:
+    """The labels, with the units that components have from the derived fields they are of."""
+    units = {name: unit_of(labels, name, *_PART_OF.get(name, ())) for name in what}
+    return {**labels, **{n: Label(called(labels, n), unit) for n, unit in units.items() if unit}}
+
+
 def _between_nodes(
     solution: Solution, places: torch.Tensor, what: str | None = None
 ) -> torch.Tensor:

@@ -426,7 +426,8 @@ def draw_figures(
                 "tells, in the run that trains it"
             )
             continue
-        along = partial(derived.plot_along, solution, *output.along(solution, line))
+        told = replace(solution, labels=output.labelled_along(solution.labels, line.of))
+        along = partial(derived.plot_along, told, *output.along(solution, line))
         plots[f"Along {called(solution.labels, name)}"] = (f"line-{name}.png", along)
     if isinstance(solution.on, Mesh) and solution.on.dimension == 3 and not draws_by_pyvista():
         notes.append(
