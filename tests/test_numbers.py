@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 import skfem
 import torch
+from matplotlib.collections import LineCollection, TriMesh
+from matplotlib.quiver import Quiver
+from PIL import Image
 from typer.testing import CliRunner
 
+import sciml
 from sciml import (
     Box,
     Condition,
@@ -23,16 +27,29 @@ from sciml import (
     InputError,
     Mesh,
     NavierStokes,
+    Obstacle,
     Problem,
     Regions,
     System,
     Time,
 )
-from sciml.app import meshes
+from sciml.app import meshes, output
 from sciml.app.cli import app
 from sciml.app.converge import Trend
+from sciml.app.figures_derived import (
+    animate,
+    is_displacement,
+    is_flow,
+    plot_deformed,
+    plot_derived,
+    plot_modes,
+    plot_streamlines,
+)
+from sciml.app.surface import brightness, surface
 from sciml.core.problem.equation import Hyperelasticity
 from sciml.core.problem.mesh import located, sample
+from sciml.core.run.labels import Label
+from sciml.core.run.quantities import Line
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.status import Status
 from sciml.discretization.elements import recovery
@@ -112,8 +129,29 @@ def test_what_is_derived_is_told_at_points_along_lines_and_at_its_largest_on_gri
     field = torch.as_tensor((lambda x, y: x * y)(*nodes.bind(SQUARE).coordinates()))
     flux = answered(heat, nodes, field).quantity(at=(0.5, 1.0), of="sqrt(qx**2 + qy**2)")
     assert float(flux) == pytest.approx(1.5 * np.hypot(1.0, 0.5), rel=1e-3)
+    with pytest.raises(InputError, match="'flux' at column 1: it has several components"):
+        answered(heat, nodes, field).quantity(max="flux")
     with pytest.raises(InputError, match="leave raw"):
         answered(heat, nodes, field).quantity(max="qx", raw=True)
+
+
+def test_slopes_at_points_near_a_rim_are_of_second_order() -> None:
+    inside = "(x - 0.5)**2 + (y - 0.5)**2 < 0.04"
+    problem = Problem(
+        Box((0.0, 0.0), (1.0, 1.0)),
+        Equation(kind="darcy", K=2.0, f=1.0),
+        {"all": Condition(dirichlet=0)},
+        obstacle=Obstacle(inside, Condition(dirichlet=0)),
+    )
+    errors = []
+    for n in (33, 65):
+        solution = sciml.solve(problem, on=Grid((n, n)))
+        slope, flux = (
+            float(solution.quantity(at=(0.5, 0.72), of=what)) for what in ("-2*uy", "qy")
+        )
+        assert slope == pytest.approx(flux)
+        errors.append(abs(slope + 0.17511))
+    assert errors[0] < 0.03 * 0.175 and errors[1] < 0.002 * 0.175
 
 
 def test_a_solid_in_a_system_has_the_stresses_of_one_by_itself() -> None:
@@ -139,9 +177,31 @@ def test_a_solid_in_a_system_has_the_stresses_of_one_by_itself() -> None:
         for a, b in ((first.value, second.value), (first.inner, second.inner)):
             assert a is not None and b is not None and torch.allclose(a, b, atol=1e-12)
     assert "mises" in two.with_derived().kept
-    for stated in ({"max": "mises"}, {"at": (0.3, 0.4), "of": "sxx"}, {"mean": "s1"}):
+    for stated in ({"max": "mises + syz"}, {"at": (0.3, 0.4), "of": "sxx"}, {"mean": "s1"}):
         assert float(one.quantity(**stated)) == pytest.approx(float(two.quantity(**stated)))
     assert float(two.quantity(at=(0.3, 0.4), of="Tqx")) == pytest.approx(-1.0)
+    with pytest.raises(InputError, match="write one of sxx, syy, szz, sxy"):
+        two.quantity(max="stress")
+
+
+def test_a_line_has_what_it_asks_for_and_no_more_points_than_a_table_holds() -> None:
+    with pytest.raises(InputError, match="from 2 to 100000 points"):
+        Line((0.0,), (1.0,), points=10**8)
+    with pytest.raises(InputError, match="asked for twice"):
+        Line((0.0,), (1.0,), of=("u", "u"))
+    mesh = mesh_of(element="P2")
+    x, y = mesh.coordinates()
+    solution = answered(
+        held(Elasticity(young=1.0, poisson_ratio=0.0), mesh),
+        mesh,
+        torch.stack([x**2 / 2, 0 * y]).double(),
+        fields=("u", "v"),
+    )
+    places, found = output.along(solution, Line((-0.5, 0.5), (1.0, 0.5), 4, ("sxx", "2*u")))
+    assert bool(found["sxx"][0].isnan()) and torch.allclose(found["sxx"][1:], places[1:, 0])
+    assert torch.allclose(found["2*u"][1:], places[1:, 0] ** 2)
+    units = output.labelled_along({"stress": Label(unit="Pa")}, ("sxx", "2*u"))
+    assert units["sxx"] == Label("sxx", "Pa") and "2*u" not in units
 
 
 def test_cauchy_stress_of_a_stretched_neo_hookean_body() -> None:
@@ -207,6 +267,8 @@ def test_the_stream_function_on_a_mesh_is_exact_where_it_can_be() -> None:
     psi = answered(flow, mesh, value).derived("stream_function").value
     wanted = x * y + y**2
     assert torch.allclose(psi, wanted - wanted[0], atol=1e-12)
+    solution = answered(flow, mesh, value.detach())
+    assert float(solution.quantity(max="stream_function")) == pytest.approx(2.0)
     direction = torch.rand(value.shape, dtype=torch.float64)
     weights = torch.rand(psi.shape, dtype=torch.float64)
     (slope,) = torch.autograd.grad((psi * weights).sum(), value)
@@ -260,3 +322,79 @@ def test_info_lists_what_a_mesh_is_made_of() -> None:
     assert rows["boundary"][1:4] == ["boundary", "16 facets", "length 4"]
     told = CliRunner().invoke(app, ["info", str(CONFIGS / "meshes" / "plate.msh")])
     assert told.exit_code == 0 and "42 facets" in told.output and "hole" in told.output
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_surface_is_turned_outwards_so_that_light_falls_on_it(cut: bool) -> None:
+    made = skfem.MeshTet.init_ball(1)
+    ball = Mesh(made.p.T.copy(), made.t.T.copy())
+    corners, _ = surface(ball, ball.nodes[:, 0], cut=cut)
+    sides = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    volume = (sides * corners.mean(axis=1)).sum() / 6  # the divergence theorem
+    exact = np.abs(np.linalg.det(made.p.T[made.t.T[:, 1:]] - made.p.T[made.t.T[:, :1]])).sum() / 6
+    assert volume == pytest.approx(exact / (2 if cut else 1), rel=1e-9)
+    lit, height = brightness(corners), corners.mean(axis=1)[:, 2]
+    assert lit[height > 0.8].mean() > lit[height < -0.8].mean() + 0.02 and lit.max() <= 1
+
+
+def test_flows_on_meshes_have_streamlines() -> None:
+    mesh = mesh_of()
+    flow = held(NavierStokes(viscosity=1.0), mesh)
+    x, y = mesh.coordinates()
+    value = torch.stack([x * (1 - x), 0 * y, y]).double()
+    solution = answered(flow, mesh, value, fields=("u", "v", "p"))
+    assert is_flow(solution) and not is_displacement(solution)
+    drawn = plot_streamlines(solution).axes[0].collections
+    assert any(isinstance(c, LineCollection) and len(c.get_segments()) > 5 for c in drawn)
+
+
+def test_frames_on_meshes_move_and_their_vectors_are_arrows_on_one_scale(tmp_path: Path) -> None:
+    mesh = mesh_of(element="P1")
+    heat = Problem(
+        None,
+        Equation(kind="heat", K=1.0),
+        {"boundary": Condition(dirichlet=0.0)},
+        time=Time(1.0, frames=2),
+        initial=0.0,
+    )
+    x, y = mesh.coordinates()
+    solution = answered(
+        heat, mesh, torch.stack([x, 2 * x + y]).double(), times=torch.tensor([0.0, 1.0])
+    )
+    animate(solution, tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as picture:
+        assert picture.n_frames == 2
+        first = np.asarray(picture.convert("RGB")).astype(int)
+        picture.seek(1)
+        assert np.abs(first - np.asarray(picture.convert("RGB")).astype(int)).max() > 50
+    figure = plot_derived(solution, "flux")
+    quivers = [c for axes in figure.axes for c in axes.collections if isinstance(c, Quiver)]
+    images = [c for axes in figure.axes for c in axes.collections if isinstance(c, TriMesh)]
+    assert len(quivers) == len(images) == 2 and len({id(i.norm) for i in images}) == 1
+
+
+def test_every_sample_of_a_batch_is_deformed_and_named() -> None:
+    mesh = mesh_of(element="P1")
+    x, y = mesh.coordinates()
+    solid = held(Elasticity(young="k", poisson_ratio=0.3), mesh, parameters={"k": [1.0, 2.0]})
+    batch = Solution(
+        torch.stack([torch.stack([0.1 * k * x, 0 * y]) for k in (1, 2)]).double(),
+        torch.zeros(2),
+        (Status.CONVERGED,) * 2,
+        Statistics(torch.zeros(2), torch.zeros(1, 2), 0, 0),
+        mesh,
+        problem=solid,
+        fields=("u", "v"),
+        labels={"k": Label("load", "N"), "x": Label(unit="m")},
+    )
+    panels = plot_deformed(batch.with_derived()).axes
+    assert [a.get_title() for a in panels[:2]] == ["load = 1 N", "load = 2 N"]
+    assert panels[0].get_xlabel() == "x (m)"
+
+
+def test_modes_have_axes_with_units() -> None:
+    membrane = Problem(SQUARE, Equation(kind="poisson"), {"all": Condition(dirichlet=0)})
+    modes = sciml.eigenmodes(membrane, on=Grid((9, 17)), count=2)
+    panels = plot_modes(modes, labels={"x": Label("width", "m"), "y": Label(unit="m")}).axes
+    named = {axes.get_xlabel() for axes in panels} | {axes.get_ylabel() for axes in panels}
+    assert {"width (m)", "y (m)"} <= named

@@ -17,7 +17,9 @@ Everything goes through Figure objects; matplotlib's global state is left alone.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,7 +38,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.tri import Triangulation
 from torch import Tensor
 
-from sciml.app.surface import surface
+from sciml.app.surface import brightness, surface
 from sciml.core.disk import atomic_write
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import AXES, Grid, Points
@@ -532,7 +534,7 @@ def colour_bars(
 ) -> None:
     """One bar beside all panels, or one beside each where their scales differ."""
     if all(norm is norms[0] for norm in norms):
-        colour_bar(figure, images[0], panels, name)
+        colour_bar(figure, images[0], panels, name, images)
         return
     for image, axes in zip(images, panels, strict=False):
         colour_bar(figure, image, [axes], name if image is images[-1] else "")
@@ -556,16 +558,19 @@ def _levels(norm: Normalize, values: np.ndarray) -> np.ndarray:
     return levels
 
 
-def colour_bar(figure: Figure, image: Any, panels: list[Axes], name: str) -> None:
-    """A slim colour bar beside the panels."""
+def colour_bar(
+    figure: Figure, image: Any, panels: list[Axes], name: str, others: Sequence[Any] = ()
+) -> None:
+    """A slim colour bar beside the panels; ``others``: the images of all of them."""
     single = len(panels) == 1
-    known = np.ma.compressed(np.ma.masked_invalid(image.get_array()))
+    shown = [np.ma.masked_invalid(i.get_array()).compressed() for i in others or [image]]
+    known = np.concatenate(shown)
     below = bool(known.size) and known.min() < image.norm.vmin
     above = bool(known.size) and known.max() > image.norm.vmax
     extend = "both" if below and above else "min" if below else "max" if above else "neither"
     bar = figure.colorbar(
         image, ax=panels[0] if single else panels, fraction=0.05, pad=0.02, aspect=28,
-        extend=extend if single else "neither",
+        extend=extend if single or others else "neither",
     )  # fmt: skip
     short = len(name) <= 2
     bar.set_label(symbol(name), rotation=0 if short else 90, labelpad=10 if short else 5)
@@ -879,11 +884,11 @@ def _draw_mesh_panels(
     aspect = float(np.clip(extent[1] / extent[0], 0.3, 2.5)) if mesh.dimension == 2 else 0.85
     width = 5.6 if len(rows) == 1 else 3.9 * columns
     figure.set_size_inches(width + 0.9, width / columns * aspect * lines + 0.9)
-    options: dict[str, Any] = {"projection": "3d"} if mesh.dimension == 3 else {}
+    options: dict[str, Any] = solid_axes() if mesh.dimension == 3 else {}
     panels = np.atleast_1d(figure.subplots(lines, columns, subplot_kw=options)).ravel()
     norms, images = _by_field(rows, labels) if several else scales(rows), []
     for index, (axes, values) in enumerate(zip(panels, rows, strict=False)):
-        draw = draw_triangles if mesh.dimension == 2 else draw_surface
+        draw = draw_triangles if mesh.dimension == 2 else draw_solid
         images.append(draw(axes, values, mesh, norms[index]))
         axes.set_xlabel("$x$")
         axes.set_ylabel("$y$")
@@ -945,7 +950,28 @@ def draw_triangles(
     return image
 
 
-def draw_surface(
+@cache
+def draws_by_pyvista() -> bool:
+    """Whether solids are drawn by PyVista, an extra that needs OpenGL, off the screen too."""
+    if importlib.util.find_spec("pyvista") is None:
+        return False
+    try:
+        import pyvista
+
+        plotter = pyvista.Plotter(off_screen=True, window_size=[32, 32])
+        plotter.screenshot(return_img=True)
+        plotter.close()
+    except (ImportError, OSError, RuntimeError):
+        return False
+    return True
+
+
+def solid_axes() -> dict[str, Any]:
+    """What axes need to be for :func:`draw_solid`: matplotlib's in space, or a plain picture."""
+    return {} if draws_by_pyvista() else {"projection": "3d"}
+
+
+def draw_solid(
     axes: Any,
     values: np.ndarray,
     mesh: Mesh,
@@ -955,14 +981,60 @@ def draw_surface(
 ) -> Any:
     """The surface of the half beyond the middle y, so that the inside is seen, or of all.
 
-    ``points`` (nodes, 3): where the nodes are, by default the mesh's.
+    ``points`` (nodes, 3): where the nodes are, by default the mesh's. Gives what a colour bar is
+    made of.
     """
-    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
-
     places = mesh.nodes if points is None else points
     corners, shown = surface(mesh, values, places, cut)
     image = ScalarMappable(norm)
+    image.set_array(shown)
+    if draws_by_pyvista():
+        axes.imshow(_rendered(corners, shown, image))
+        axes.set_axis_off()
+        return image
+    _draw_surface(axes, corners, shown, image, places)
+    return image
+
+
+def _rendered(corners: np.ndarray, shown: np.ndarray, image: ScalarMappable) -> np.ndarray:
+    """A picture (height, width, 3) of triangles (T, 3, 3) with values (T, 3), by PyVista."""
+    import pyvista
+
+    sides = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.linalg.norm(sides, axis=1)
+    # Slivers, whose normals are rounding, would be seen as scratches.
+    corners, shown = (array[area > 1e-6 * area.max()] for array in (corners, shown))
+    count = len(corners)
+    faces = np.column_stack([np.full(count, 3), np.arange(3 * count).reshape(count, 3)])
+    body = pyvista.PolyData(corners.reshape(-1, 3), faces.ravel())
+    body["colour"] = np.asarray(255 * image.to_rgba(shown.ravel()), dtype=np.uint8)
+    body = body.clean(tolerance=1e-9).compute_normals(
+        cell_normals=False, split_vertices=True, consistent_normals=False
+    )
+    plotter = pyvista.Plotter(off_screen=True, window_size=[1100, 900])
+    plotter.set_background("white")
+    plotter.add_mesh(
+        body, scalars="colour", rgba=True, smooth_shading=True, specular=0.1, ambient=0.35,
+    )  # fmt: skip
+    plotter.show_bounds(
+        xtitle="x", ytitle="y", ztitle="z", color="black", font_size=24, bold=False,
+        n_xlabels=3, n_ylabels=3, n_zlabels=3, location="outer",
+    )  # fmt: skip
+    plotter.view_vector((0.7, -1.2, 0.75))
+    plotter.camera.zoom(1.15)
+    picture = np.asarray(plotter.screenshot(return_img=True))
+    plotter.close()
+    return picture
+
+
+def _draw_surface(
+    axes: Any, corners: np.ndarray, shown: np.ndarray, image: ScalarMappable, places: np.ndarray
+) -> None:
+    """The same by matplotlib, lit where it is round."""
+    from mpl_toolkits.mplot3d.art3d import Poly3DCollection
+
     colours = image.to_rgba(shown.mean(axis=1))
+    colours[:, :3] *= brightness(corners)[:, None]
     # Edges of the same colour close the gaps that are left between neighbours.
     polygons = Poly3DCollection(corners, facecolors=colours, edgecolors=colours, linewidths=0.3)
     polygons.set_rasterized(True)
@@ -974,8 +1046,6 @@ def draw_surface(
         axis.labelpad = 8
     axes.set_box_aspect(extents)
     axes.set_zlabel("$z$")
-    image.set_array(shown)
-    return image
 
 
 NODES = 201

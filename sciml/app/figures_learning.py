@@ -17,7 +17,15 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullFormatter, ScalarFormatter
 
-from sciml.app.figures import STYLE, draw_surface, draw_triangles, normalise, save, symbol
+from sciml.app.figures import (
+    STYLE,
+    draw_solid,
+    draw_triangles,
+    normalise,
+    save,
+    solid_axes,
+    symbol,
+)
 from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Mesh
 from sciml.datasets.loader import Shards
@@ -48,7 +56,7 @@ def plot_samples(folder: Path, file: str | Path | None = None) -> Figure:
     solid = mesh is not None and mesh.dimension == 3
     options: dict[str, Any] = {"sharex": True, "sharey": "row"}
     if solid:
-        options = {"subplot_kw": {"projection": "3d"}}
+        options = {"subplot_kw": solid_axes()}
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(2.1 * samples + 0.8, 2.1 * len(rows)), layout="constrained")
         panels = figure.subplots(len(rows), samples, squeeze=False, **options)
@@ -113,7 +121,7 @@ def _draw_thumbnails(
 
 def _draw_on_mesh(figure: Figure, panels: np.ndarray, mesh: Mesh, row: SampleRow) -> None:
     """Triangles, or half of a solid."""
-    draw = draw_triangles if mesh.dimension == 2 else draw_surface
+    draw = draw_triangles if mesh.dimension == 2 else draw_solid
     norm = normalise(row.values)
     for panel, values in zip(panels, row.values, strict=True):
         image = draw(panel, values.astype(np.float64), mesh, norm)

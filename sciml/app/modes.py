@@ -258,7 +258,9 @@ def write(
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None
     unit = unit_of(spec.labels, "frequency")
-    note = drawn(folder / FIGURE, lambda path: plot_modes(found, path, summary["title"], unit))
+    note = drawn(
+        folder / FIGURE, lambda path: plot_modes(found, path, summary["title"], unit, spec.labels)
+    )
     if note is not None:
         summary = {**summary, "notes": [*summary["notes"], note]}
         record.write(folder, summary)

@@ -26,11 +26,11 @@ from sciml.app.spec import Spec
 from sciml.core.disk import GrowingFile, atomic_write, vouched
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures
-from sciml.core.problem.expression import CONSTANTS, FUNCTIONS
-from sciml.core.problem.grid import Grid, Points, axis_names
+from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, names_in
+from sciml.core.problem.grid import AXES, Grid, Points, axis_names
 from sciml.core.problem.mesh import Mesh, inside
 from sciml.core.problem.place import discrete
-from sciml.core.problem.reader import Compiled, Context, Unknown, compile, state_names
+from sciml.core.problem.reader import NORMAL, Compiled, Context, Unknown, compile, state_names
 from sciml.core.run.derived import Derivation
 from sciml.core.run.frames import fingerprint, lineage_of
 from sciml.core.run.labels import Label, Labels, called, named, unit_of
@@ -464,6 +464,12 @@ def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, to
     return places, dict(zip(solution.fields, parts, strict=True))
 
 
+def labelled_along(labels: Labels, what: Sequence[str]) -> Labels:
+    """The labels, with the units that components have from the derived fields they are of."""
+    units = {name: unit_of(labels, name, *_PART_OF.get(name, ())) for name in what}
+    return {**labels, **{n: Label(called(labels, n), unit) for n, unit in units.items() if unit}}
+
+
 def _between_nodes(
     solution: Solution, places: torch.Tensor, what: str | None = None
 ) -> torch.Tensor:
@@ -623,6 +629,8 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
         given = {k: _plain(v) for k, v in stated[name].items() if v is not None}
         quantity = Quantity(**given)
         what = str(quantity)
+        if _is_recovered(quantity, record):
+            what += ", recovered at nodes"
         unit = unit_of(labels, name, *_field_of(quantity, record.get("fields", ("u",))))
         if quantity.published is not None:
             what += f"; published {quantity.published:g}"
@@ -641,6 +649,19 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
         place = ", ".join(f"{x:g}" for x in asked["probes"][name])
         lines[called(labels, name)] = f"{'; '.join(told)}  (at ({place}))"
     return lines
+
+
+def _is_recovered(quantity: Quantity, record: Mapping[str, Any]) -> bool:
+    """Whether it is told at points or on a side, of what jumps between the elements of a mesh."""
+    spec, kind, what = record["spec"], quantity.kind, quantity.what
+    on_mesh = any(spec.get(place) for place in ("mesh", "geometry"))
+    inside = kind in ("integral", "mean") and quantity.on is None
+    if not on_mesh or inside or quantity.raw or not isinstance(what, str):
+        return False
+    if kind in ("flux", "force", "formula"):
+        return False
+    known = {*record.get("fields", ()), *AXES, "t", *NORMAL, *CONSTANTS, *FUNCTIONS}
+    return bool(names_in(what) - known - {*(spec["problem"].get("parameters") or ())})
 
 
 def _plain(value: Any) -> Any:

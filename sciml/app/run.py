@@ -426,6 +426,7 @@ def draw_figures(
     """
     from sciml.app import figures_derived as derived
     from sciml.app.figures import (
+        draws_by_pyvista,
         names_of_samples,
         plot_convergence,
         plot_field,
@@ -452,8 +453,14 @@ def draw_figures(
                 "tells, in the run that trains it"
             )
             continue
-        along = partial(derived.plot_along, solution, *output.along(solution, line))
+        told = replace(solution, labels=output.labelled_along(solution.labels, line.of))
+        along = partial(derived.plot_along, told, *output.along(solution, line))
         plots[f"Along {called(solution.labels, name)}"] = (f"line-{name}.png", along)
+    if isinstance(solution.on, Mesh) and solution.on.dimension == 3 and not draws_by_pyvista():
+        notes.append(
+            "solids are drawn by matplotlib; PyVista draws them smoother, where it is installed: "
+            "pip install 'sciml-pde[pyvista]'"
+        )
     if wanted is not None and wanted.animation:
         plots["All frames"] = ("animation.gif", partial(derived.animate, solution))
     plots["Convergence"] = (f"{CONVERGENCE}.png", lambda path: plot_convergence(solution, path))

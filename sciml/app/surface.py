@@ -24,7 +24,7 @@ _PARTS = ((0, 3, 5), (3, 1, 4), (5, 4, 2), (3, 4, 5))
 def surface(
     mesh: Mesh, values: np.ndarray, points: np.ndarray | None = None, cut: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Corners (T, 3, 3) of the surface's triangles, and the values there (T, 3).
+    """Corners (T, 3, 3) of the surface's triangles, turned outwards, and the values there (T, 3).
 
     ``values``: of nodes, or of elements, which fill them. ``points`` (nodes, 3): where the nodes
     are, by default the mesh's. ``cut``: whether the half in front of the middle y is taken away.
@@ -40,20 +40,60 @@ def surface(
     else:
         owners = np.tile(mesh.topology.f2t[0, facets], len(nodes) // len(facets))
         shown = np.repeat(values[owners, None], 3, axis=1)
-    corners = places[nodes]
+    corners, own = places[nodes], mesh.topology.f2t[0, facets]
+    inner = places[mesh.cells[np.tile(own, len(nodes) // len(facets))]].mean(axis=1)
+    corners, shown = _turned(corners, shown, corners.mean(axis=1) - inner)
     if cut:
         height = (places[:, 1].min() + places[:, 1].max()) / 2
         within = mesh.kind.simplices
         solid = np.concatenate([mesh.cells[:, part] for part in within])
         filled = np.repeat(np.tile(values[: len(mesh.cells)], len(within))[:, None], 4, axis=1)
         inside = values[solid] if nodal else filled
-        halves = [_clipped(corners, shown, height), _section(places[solid], inside, height)]
+        section = _section(places[solid], inside, height)
+        ahead = np.broadcast_to([0.0, -1.0, 0.0], (len(section[0]), 3))
+        halves = [_clipped(corners, shown, height), _turned(*section, ahead)]
         corners, shown = _joined(halves)
     for _ in range(_HALVINGS):
         if len(corners) >= _SMALL:
             break
         corners, shown = _halved(corners), _halved(shown)
     return corners, shown
+
+
+# The light comes from above, over the left shoulder of who looks along (1, 1.6, -0.9).
+_LIGHT = np.array([-0.7, -0.4, 0.6]) / np.sqrt(1.01)
+_DARK = 0.72  # what is turned away from it keeps of its colour
+_SHARP = 0.8  # the cosine of the angle from which on an edge is seen
+
+
+def _turned(
+    corners: np.ndarray, values: np.ndarray, ahead: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, numbered so that their normals point ``ahead`` (T, 3)."""
+    sides = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    back = (sides * ahead).sum(axis=1) < 0
+    corners, values = corners.copy(), values.copy()
+    corners[back], values[back] = corners[back][:, ::-1], values[back][:, ::-1]
+    return corners, values
+
+
+def brightness(corners: np.ndarray) -> np.ndarray:
+    """How bright triangles (T, 3, 3) are, (T,), lit by normals that are smooth but at edges."""
+    sides = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    length = np.linalg.norm(sides, axis=1, keepdims=True)
+    own = sides / np.where(length > 0, length, 1.0)
+    size = max(float(np.ptp(corners.reshape(-1, 3), axis=0).max()), 1e-300)
+    places = np.round(corners.reshape(-1, 3) / size, 7)
+    vertex = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1, 3)
+    total = np.zeros((vertex.max() + 1, 3))
+    np.add.at(total, vertex.ravel(), np.repeat(own * length, 3, axis=0))
+    smooth = total[vertex].sum(axis=1)
+    norm = np.linalg.norm(smooth, axis=1, keepdims=True)
+    smooth = smooth / np.where(norm > 0, norm, 1.0)
+    sharp = (smooth * own).sum(axis=1) < _SHARP
+    normal = np.where(sharp[:, None], own, smooth)
+    lit: np.ndarray = _DARK + (1 - _DARK) * np.clip(normal @ _LIGHT, 0.0, 1.0)
+    return lit
 
 
 def _clipped(

@@ -6,7 +6,7 @@ Which there are, and how they are found, an equation's discretisation says by ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -47,3 +47,12 @@ class Derivation:
     vector: bool = False
     usual: bool = False
     peaks: Derive | None = None
+
+
+def components(fields: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """By the names of fields with several components, which are no numbers, what to write."""
+    return {
+        name: f"it has several components; write one of {', '.join(own)}"
+        for name, own in fields.items()
+        if len(own) > 1
+    }

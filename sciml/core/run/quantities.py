@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 _KINDS = ("integral", "mean", "max", "min", "flux", "force", "at", "formula")
+_MOST_POINTS = 100_000  # of a line: its table is a text with a row for each
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,10 @@ class Line:
     def __post_init__(self) -> None:
         if len(self.start) != len(self.end) or self.start == self.end:
             raise InputError("a line needs two different ends of as many coordinates each")
-        if self.points < 2:
-            raise InputError(f"a line needs at least 2 points; got {self.points}", ".points")
+        if not 2 <= self.points <= _MOST_POINTS:
+            raise InputError(
+                f"a line has from 2 to {_MOST_POINTS} points; got {self.points}", ".points"
+            )
         twice = next((what for what in self.of if self.of.count(what) > 1), None)
         if twice is not None:
             raise InputError(f"'{twice}' is asked for twice", ".of")

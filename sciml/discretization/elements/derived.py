@@ -41,11 +41,17 @@ from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, pulled_back, slopes, stiffness, whole
 from sciml.core.run.derived import Derivation
 from sciml.core.run.differentiate import attach
-from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import scatter
 from sciml.discretization.elements.data import mesh_data
-from sciml.discretization.elements.elasticity import PAIRS, equivalent, strain_at, stress_at
+from sciml.discretization.elements.elasticity import (
+    PAIRS,
+    TensorAt,
+    equivalent,
+    strain_at,
+    stress_at,
+)
 from sciml.discretization.elements.general import Galerkin, Point
+from sciml.discretization.elements.recovery import Recovery, materials
 from sciml.discretization.elements.solid import SolidLaw
 
 # Elements, a value (*batch, [fields], nodes) and its time to entries (*batch, c, k, Q).
@@ -90,9 +96,11 @@ class Inside:
 tells: Dispatch[Mapping[str, Inside]] = Dispatch("differentiated")
 
 
-def insides(problem: Problem, mesh: Mesh) -> Mapping[str, Inside]:
-    """By name what is known inside the elements of an answer."""
-    form = cache(lambda: Galerkin(problem, mesh))
+def insides(
+    problem: Problem, mesh: Mesh, form: Callable[[], Galerkin] | None = None
+) -> Mapping[str, Inside]:
+    """By name what is known inside the elements of an answer; ``form()``: its weak form."""
+    form = cache(lambda: Galerkin(problem, mesh)) if form is None else form
     look = tells.look_up(problem.equation, Mesh)
     fields = problem.equation.fields(mesh.dimension)
     return {
@@ -141,15 +149,14 @@ def _contact(problem: Problem, mesh: Mesh) -> dict[str, Derivation]:
 
 
 def _derivation(problem: Problem, mesh: Mesh, own: Inside) -> Derivation:
-    material = cache(lambda: recovery.materials(mesh, problem.equation))
+    recover = cache(lambda: Recovery(mesh, materials(mesh, problem.equation)))
 
     def shaped(entries: torch.Tensor) -> torch.Tensor:
         found = own.reduced(entries, -2)
         return found if len(own.components) > 1 else found[..., 0, :]
 
     def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        inner = own.entries(recovery.superconvergent(mesh), value, t)
-        return shaped(recovery.at_nodes(mesh, inner, material()))
+        return shaped(recover().at_nodes(own.entries(recover().part, value, t)))
 
     def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
         cells = whole(mesh, 2 * mesh.degree)
@@ -225,25 +232,36 @@ def _of_flow(
 
 
 @tells(Elasticity, Mesh)
+def _of_elastic(
+    problem: Problem, mesh: Mesh, solid: Any, name: str, form: Callable[[], Galerkin]
+) -> Mapping[str, Inside]:
+    """Of a body by itself, which may be one of revolution, as it is assembled."""
+    if name:
+        return _of_solid(problem, mesh, solid, name, form)
+    data = mesh_data(problem, mesh)
+
+    def listed(tensor_at: TensorAt) -> Entries:
+        def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+            now = data if t is None else data.at_time(t)
+            return _entries(tensor_at(problem, part, now, value))
+
+        return entries
+
+    return _of_tensors(mesh, listed(stress_at), listed(strain_at))
+
+
 @tells(Hyperelasticity, Mesh)
 def _of_solid(
     problem: Problem, mesh: Mesh, solid: Any, name: str, form: Callable[[], Galerkin]
 ) -> Mapping[str, Inside]:
-    """Strain, stress, their principal values, von Mises' stress; of large deformations Cauchy's."""
-    if isinstance(problem.equation, Elasticity):
-        data = mesh_data(problem, mesh)
+    """By its law; of large deformations Cauchy's stress."""
+    stress = partial(_by_law, form, lambda law, point: law.stress(point))
+    strain = partial(_by_law, form, lambda law, point: law.strain(point))
+    return _of_tensors(mesh, stress, strain)
 
-        def listed(tensor_at: Any) -> Entries:
-            def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
-                now = data if t is None else data.at_time(t)
-                return _entries(tensor_at(problem, part, now, value))
 
-            return entries
-
-        stress, strain = listed(stress_at), listed(strain_at)
-    else:
-        stress = partial(_by_law, form, lambda law, point: law.stress(point))
-        strain = partial(_by_law, form, lambda law, point: law.strain(point))
+def _of_tensors(mesh: Mesh, stress: Entries, strain: Entries) -> Mapping[str, Inside]:
+    """Strain, stress, their principal values, von Mises' stress."""
     out = () if mesh.dimension == 3 else ("yz", "xz")
     pairs = {pair: place for pair, place in PAIRS.items() if pair not in out}
     names = {letter: tuple(f"{letter}{pair}" for pair in pairs) for letter in "es"}

@@ -13,7 +13,7 @@ parts it is divided as the integrals of phi_i over them are.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -51,13 +51,14 @@ from sciml.core.problem.reader import (
     compile,
     state_names,
 )
+from sciml.core.run.derived import Derivation, components
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
-from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.derived import Inside, gradient, insides
+from sciml.discretization.elements.derived import Inside, derive_on_mesh, gradient, insides
 from sciml.discretization.elements.elasticity import at_points, stress_at, traction
 from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.recovery import Recovery, around, materials
 from sciml.discretization.elements.scalar import streamline
 
 _KEY = "problem.equation"
@@ -99,29 +100,46 @@ class Shared:
     @cached_property
     def material(self) -> np.ndarray:
         """Between which elements coefficients jump."""
-        return recovery.materials(self.mesh, self.problem.equation)
+        return materials(self.mesh, self.problem.equation)
+
+    @cached_property
+    def recovery(self) -> Recovery:
+        """How what is known inside the elements comes to the nodes."""
+        return Recovery(self.mesh, self.material)
 
     @cached_property
     def insides(self) -> tuple[Inside, ...]:
         """What follows from the fields inside the elements, slopes of one field each first."""
-        found, d = dict(insides(self.problem, self.mesh)), self.mesh.dimension
+        found = dict(insides(self.problem, self.mesh, lambda: self.form))
+        d = self.mesh.dimension
         del found["gradient"]
         several = len(self.fields) > 1
         each = [gradient((name,), d, k if several else None) for k, name in enumerate(self.fields)]
+        if "stress" in found and d == 2:
+            found["across"] = Inside(("syz", "sxz"), _zeros)
         return (*each, *found.values())
+
+    @cached_property
+    def several(self) -> dict[str, str]:
+        """By the names of derived fields with components, which are no numbers, what to write."""
+        own = {*self.fields, *self.data.parameters, *self.data.tables}
+        found = insides(self.problem, self.mesh)
+        return components({k: how.components for k, how in found.items() if k not in own})
 
     @cached_property
     def derived(self) -> tuple[str, ...]:
         """The names of its components, as far as they mean nothing else."""
         taken = {*AXES, "t", *self.data.parameters, *self.data.tables}
         taken |= {*CONSTANTS, *state_names(self.fields, AXES)}
-        names = (name for inside in self.insides for name in inside.components)
-        return tuple(dict.fromkeys(name for name in (*names, *self.pushing) if name not in taken))
+        names = [name for inside in self.insides for name in inside.components]
+        names += self.nodal
+        return tuple(dict.fromkeys(name for name in names if name not in taken))
 
     @cached_property
-    def pushing(self) -> tuple[str, ...]:
-        """The names of what obstacles and contact push with."""
-        return tuple(self.form.pushing) if self.problem.bounded else ()
+    def nodal(self) -> Mapping[str, Derivation]:
+        """What is derived at the nodes themselves, one number each."""
+        found = derive_on_mesh(self.problem, self.mesh)
+        return {name: how for name, how in found.items() if how.inner is None}
 
     def known(
         self,
@@ -143,13 +161,15 @@ class Shared:
             for name, nodal in zip(self.fields, parts, strict=True)
             if name in read.names
         }
-        if not read.names.isdisjoint(self.pushing):
-            found |= {name: of_field(v) for name, v in self.form.pressures(value).items()}
         for inside in self.insides:
             if not read.names.isdisjoint(inside.components):
                 own = inside.among(read.names)
                 parts = own.reduced(of_inside(own), -1 - tail).unbind(-1 - tail)
                 found |= dict(zip(own.components, parts, strict=True))
+        found |= {
+            name: of_field(self.nodal[name].value(value, t))
+            for name in read.names.intersection(self.nodal)
+        }
         found |= {
             name: p.reshape(*p.shape, *(1,) * tail) if p.ndim else p
             for name, p in self.data.parameters.items()
@@ -157,6 +177,11 @@ class Shared:
         if t is not None:
             found["t"] = torch.tensor(t, dtype=torch.float64)
         return {name: v for name, v in found.items() if name in read.names}
+
+
+def _zeros(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+    """What a plane body has of stresses out of its plane."""
+    return value.new_zeros(2, *part.points[0].shape, dtype=torch.float64)
 
 
 def _of_form(shared: Shared, quantity: Quantity, key: str) -> Measure:
@@ -319,7 +344,7 @@ def _part(shared: Shared, quantity: Quantity, key: str) -> Quadrature:
 
 def _read(what: Any, shared: Shared, key: str, normal: bool = False) -> Compiled:
     data, axes = shared.data, AXES[: shared.mesh.dimension]
-    refused = {"t": NO_TIME}
+    refused = {"t": NO_TIME, **shared.several}
     if not normal:
         refused |= dict.fromkeys(NORMAL, "the outward normal is known on a boundary only")
     context = Context(
@@ -350,9 +375,7 @@ def _values(
 
 def _nodal(shared: Shared, inside: Inside, value: torch.Tensor, t: float | None) -> torch.Tensor:
     """Its entries at the nodes, recovered, (*batch, c, nodes)."""
-    mesh = shared.mesh
-    found = inside.entries(recovery.superconvergent(mesh), value, t)
-    return recovery.at_nodes(mesh, found, shared.material)
+    return shared.recovery.at_nodes(inside.entries(shared.recovery.part, value, t))
 
 
 def _raw(
@@ -437,14 +460,14 @@ def _looking(shared: Shared, read: Compiled, points: torch.Tensor) -> Look:
     owners, basis = located(mesh, points)
     nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
     shares, x = torch.from_numpy(basis), tuple(points.T)
-    around = cache(lambda: recovery.around(mesh, owners, basis, shared.material))
+    near = cache(lambda: around(mesh, owners, basis, shared.material))
 
     def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
         known = shared.known(
             read,
             1,
             lambda nodal: (nodal[..., nodes] * shares).sum(-1),
-            lambda inside: around().of(inside.entries(around().part, value, t)),
+            lambda inside: near().of(inside.entries(near().part, value, t)),
             value,
             t,
         )

@@ -19,7 +19,7 @@ import torch
 
 from sciml.core.problem.equation import PDE
 from sciml.core.problem.mesh import Mesh
-from sciml.core.problem.quadrature import Quadrature, slopes, whole
+from sciml.core.problem.quadrature import Quadrature, whole
 from sciml.core.problem.reader import Regions
 
 _RIDGE = 1e-12
@@ -42,25 +42,43 @@ def materials(mesh: Mesh, equation: PDE) -> np.ndarray:
     return numbers
 
 
-def nodal_slopes(mesh: Mesh, nodal: torch.Tensor, material: np.ndarray) -> torch.Tensor:
-    """The gradient at the nodes: (*lead, d, nodes), of values (*lead, nodes)."""
-    return at_nodes(mesh, slopes(superconvergent(mesh), nodal), material)
+class Recovery:
+    """How values inside the elements come to the nodes, prepared for a mesh.
+
+    ``material``: a number for every element, between which values jump. ``part``: the elements with
+    the points at which values are wanted.
+    """
+
+    def __init__(self, mesh: Mesh, material: np.ndarray) -> None:
+        self.mesh, self.part = mesh, superconvergent(mesh)
+        self._fits = [
+            (_fit(mesh, material == number), _touched(mesh, material == number))
+            for number in range(int(material.max(initial=0)) + 1)
+        ]
+
+    def at_nodes(self, values: torch.Tensor) -> torch.Tensor:
+        """``values`` (*lead, m, Q) at the points of ``part`` to (*lead, nodes)."""
+        if values.is_complex():
+            return torch.complex(self.at_nodes(values.real), self.at_nodes(values.imag))
+        if len(self._fits) == 1:
+            return _recovered(self.mesh, values, self._fits[0][0])
+        total, count = torch.zeros(()), torch.zeros(())
+        for fit, known in self._fits:
+            found = _recovered(self.mesh, values, fit)
+            total, count = total + torch.where(known, found, 0.0), count + known
+        return total / count
 
 
 def at_nodes(mesh: Mesh, values: torch.Tensor, material: np.ndarray) -> torch.Tensor:
-    """``values`` (*lead, m, Q) at :func:`superconvergent` points to (*lead, nodes).
+    """``values`` (*lead, m, Q) at :func:`superconvergent` points to (*lead, nodes)."""
+    return Recovery(mesh, material).at_nodes(values)
 
-    ``material``: a number for every element, between which values jump.
-    """
-    if values.is_complex():
-        return torch.complex(*(at_nodes(mesh, v, material) for v in (values.real, values.imag)))
-    if material.max(initial=0) == 0:
-        return _recovered(mesh, values, np.ones(len(mesh.cells), dtype=bool))[0]
-    total, count = torch.zeros(()), torch.zeros(())
-    for number in range(material.max() + 1):
-        found, known = _recovered(mesh, values, material == number)
-        total, count = total + torch.where(known, found, 0.0), count + known
-    return total / count
+
+def _touched(mesh: Mesh, own: np.ndarray) -> torch.Tensor:
+    """The nodes of elements ``own`` (m,), a bool for each."""
+    here = torch.zeros(mesh.shape, dtype=torch.bool)
+    here[torch.from_numpy(np.unique(mesh.cell_nodes[own]).astype(np.int64))] = True
+    return here
 
 
 @dataclass(frozen=True)
@@ -144,7 +162,7 @@ class _Fit:
 
     ``patches``: for each the points, flattened, to whose values they are fitted, in their order
     ``rows`` (e,) of the vertices; ``terms`` (e, k) the monomials there, of offsets in units of
-    ``size`` (n,); ``normal`` (n, k, k); ``touched``: the vertices that have points.
+    ``size`` (n,); ``normal`` (n, k, k).
     """
 
     patches: scipy.sparse.csr_matrix
@@ -152,7 +170,6 @@ class _Fit:
     terms: np.ndarray
     size: np.ndarray
     normal: np.ndarray
-    touched: np.ndarray
 
 
 def _fit(mesh: Mesh, own: np.ndarray, vertices: np.ndarray | None = None) -> _Fit:
@@ -176,7 +193,7 @@ def _fit(mesh: Mesh, own: np.ndarray, vertices: np.ndarray | None = None) -> _Fi
     most = normal.diagonal(dim1=-2, dim2=-1).amax(-1)
     scale = torch.where(torch.from_numpy(touched), most, 1 / _RIDGE)
     normal = normal + _RIDGE * scale[:, None, None] * torch.eye(k, dtype=torch.float64)
-    return _Fit(patches, rows, terms, size, normal.numpy(), touched)
+    return _Fit(patches, rows, terms, size, normal.numpy())
 
 
 def _powers(offset: np.ndarray, basis: np.ndarray) -> np.ndarray:
@@ -184,13 +201,10 @@ def _powers(offset: np.ndarray, basis: np.ndarray) -> np.ndarray:
     return np.stack([np.prod(offset**power, axis=-1) for power in basis], -1)
 
 
-def _recovered(
-    mesh: Mesh, values: torch.Tensor, own: np.ndarray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values at the nodes of the elements ``own`` (m,), from these alone; and which they are."""
-    fit, basis = _fit(mesh, own), _monomials(mesh)
+def _recovered(mesh: Mesh, values: torch.Tensor, fit: _Fit) -> torch.Tensor:
+    """Values at the nodes by polynomials about all vertices; zero or so where these have none."""
+    basis, flat = _monomials(mesh), values.double().flatten(-2)
     terms, index = torch.from_numpy(fit.terms), torch.from_numpy(fit.rows)
-    flat = values.double().flatten(-2)
     given = flat[..., torch.from_numpy(fit.patches.indices.astype(np.int64))]
     k, n = len(basis), len(mesh.points)
     right = torch.zeros(*flat.shape[:-1], n, k, dtype=torch.float64)
@@ -198,7 +212,7 @@ def _recovered(
     fitted = torch.linalg.solve(torch.from_numpy(fit.normal), right[..., None])[..., 0]
     vertices: torch.Tensor = fitted[..., 0]
     if mesh.degree == 1:
-        return vertices, torch.from_numpy(fit.touched)
+        return vertices
     nodal, start = [vertices], n
     for parents in mesh.parents:
         places = mesh.nodes[start : start + len(parents)]
@@ -210,9 +224,7 @@ def _recovered(
             middles = middles + (of_end * there).sum(-1)
         nodal.append(middles / parents.shape[1])
         start += len(parents)
-    here = torch.zeros(mesh.shape, dtype=torch.bool)
-    here[torch.from_numpy(np.unique(mesh.cell_nodes[own]).astype(np.int64))] = True
-    return torch.cat(nodal, -1), here
+    return torch.cat(nodal, -1)
 
 
 def _monomials(mesh: Mesh) -> np.ndarray:

@@ -28,8 +28,8 @@ from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.reader import free_names, state_names
-from sciml.discretization.elements.elasticity import check_plane
 from sciml.discretization.elements import orthotropic
+from sciml.discretization.elements.elasticity import check_plane
 from sciml.discretization.elements.general import (
     Balance,
     Law,

@@ -213,7 +213,8 @@ def _through_faces(
     across = links(K, at_points, axis, info, key, cut) / torch.as_tensor(lay.measure(without=axis))
     if across.shape[dim] > 1:
         across = across.narrow(dim, 1, n if lay.periodic[axis] else n - 1)
-    return from_faces(across * jumps(u, axis, lay), axis, lay, place.hole)
+    wraps = lay.periodic[axis]
+    return from_faces(across * jumps(u, axis, lay), axis, lay.dimension, wraps, place.hole)
 
 
 # --- The stream function --------------------------------------------------------------------------

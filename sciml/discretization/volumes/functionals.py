@@ -41,7 +41,7 @@ from sciml.core.problem.reader import (
     read_parameters,
     state_names,
 )
-from sciml.core.run.derived import Derivation
+from sciml.core.run.derived import Derivation, components
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.volumes import obstacle
 from sciml.discretization.volumes.assemble import assemble, right
@@ -155,6 +155,15 @@ class Place:
                     found[name] = how, k if several else None
         return found
 
+    @cached_property
+    def several(self) -> Mapping[str, str]:
+        """By the names of derived fields with components, which are no numbers, what to write."""
+        if not derives.knows(self.problem.equation, Grid):
+            return {}
+        found = derives.look_up(self.problem.equation, Grid)(self.problem, self.layout.grid)
+        own = {*self.fields, *self.problem.parameters}
+        return components({k: how.components for k, how in found.items() if k not in own})
+
     @property
     def dimension(self) -> int:
         """Number of space dimensions."""
@@ -184,7 +193,8 @@ class Place:
     def slope(self, u: torch.Tensor, axis: int) -> torch.Tensor:
         """du/dx at every point (*batch, *shape), carried on into an obstacle."""
         line = self.layout.axes[axis]
-        found = from_faces(jumps(u, axis, self.layout) / line.spacing, axis, self.layout, self.hole)
+        wraps, d = self.layout.periodic[axis], self.dimension
+        found = from_faces(jumps(u, axis, self.layout) / line.spacing, axis, d, wraps, self.hole)
         return found if self.hole is None else carried_on(found, self.hole, self.dimension)
 
 
@@ -261,6 +271,8 @@ def read_on(
     refused = {} if normal else dict.fromkeys(NORMAL, "the outward normal is known on a side only")
     if problem.time is None:
         refused["t"] = "this problem has no time"
+    if derived:
+        refused |= place.several
     context = Context(
         axes,
         problem.time is not None,
@@ -287,8 +299,9 @@ def known_at(
         if near is None:
             found[name] = place.slope(known[field], axis)
         else:
-            h = place.layout.axes[axis].spacing
-            found[name] = torch.gradient(known[field], spacing=h, dim=axis - d, edge_order=2)[0]
+            faces = known[field].diff(dim=axis - d) / place.layout.axes[axis].spacing
+            slope = from_faces(faces, axis, d, False, near.hole)
+            found[name] = slope if near.hole is None else carried_on(slope, near.hole, d)
     for name in read.names & place.derived.keys() if read.names - found.keys() else ():
         how, k = place.derived[name]
         whole = how.value(value, t)
@@ -311,21 +324,23 @@ def jumps(u: torch.Tensor, axis: int, lay: Layout) -> torch.Tensor:
 
 
 def from_faces(
-    values: torch.Tensor, axis: int, lay: Layout, hole: torch.Tensor | None
+    values: torch.Tensor, axis: int, d: int, wraps: bool, hole: torch.Tensor | None
 ) -> torch.Tensor:
     """Values on the faces between neighbours to the points, of second order: (*batch, *shape).
 
-    ``values``: as :func:`jumps` has them. A point takes the mean of its two faces; at an end, or
-    beside a ``hole``, what the two next faces on the other side come to, where there are two.
+    ``values``: as :func:`jumps` has them, along an axis of ``d`` that ``wraps`` or not. A point
+    takes the mean of its two faces; at an end, or beside a ``hole``, what the two next faces on the
+    other side come to, where there are two.
     """
-    d, wraps, n = lay.dimension, lay.periodic[axis], lay.shape[axis]
-    dim, shape = axis - d, list(lay.shape)
+    dim = axis - d
+    n = values.shape[dim] + (0 if wraps else 1)
     if hole is None and wraps:
         return (values + torch.roll(values, 1, dim)) / 2
     if hole is None:
         first, second, before, last = (values.narrow(dim, k, 1) for k in (0, 1, n - 3, n - 2))
         inner = (values.narrow(dim, 0, n - 2) + values.narrow(dim, 1, n - 2)) / 2
         return torch.cat([1.5 * first - 0.5 * second, inner, 1.5 * last - 0.5 * before], dim)
+    shape = list(hole.shape)
     both = ~(hole | torch.roll(hole, -1, dim))
     known = both if wraps else both.narrow(dim, 0, n - 1)
     if wraps:
@@ -476,7 +491,7 @@ def _part(place: Place, quantity: Quantity, key: str) -> Part:
     lay, hole, side = place.layout, place.hole, None
     widths = [line.widths for line in lay.axes]
     if quantity.on is not None:
-        if quantity.on == OBSTACLE:
+        if quantity.on == OBSTACLE and place.problem.obstacle is not None:
             raise InputError("of an obstacle's rim only the flux is measured", f"{key}.on")
         axis, end = side = side_of(place.problem, quantity.on, f"{key}.on")
         line = lay.axes[axis]
