@@ -106,8 +106,13 @@ def channel() -> None:
 
 
 def backward_step() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """A channel 1 high and 15 long behind a step of half its height."""
-    points, cells, facets = mapped(90, 10, lambda x, y: (15 * x, y - 0.5), {"right": "outlet"})
+    """A channel 1 high and 15 long behind a step of half its height, finer at its corner."""
+
+    def behind(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        across = 2 * y - 1
+        return 8 * x**1.3 + 7 * x**4, np.sign(across) * abs(across) ** 1.3 / 2
+
+    points, cells, facets = mapped(120, 20, behind, {"right": "outlet"})
     above = points[facets["left"]][:, :, 1].mean(1) > 0
     left = facets.pop("left")
     walls = np.concatenate([facets.pop("top"), left[~above]])
