@@ -1,4 +1,4 @@
-"""The pages of equations: what they state is the reference case that they name, in both languages."""
+"""Pages of equations: what they state is the reference case that they name, in both languages."""
 
 from __future__ import annotations
 

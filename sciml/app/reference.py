@@ -27,8 +27,8 @@ from sciml.core.problem.place import discrete
 
 HEAD = ("case", "quantity", "ours", "extrapolated", "published", "difference", "order", "seconds")
 # Of straight elements a finer mesh of the same polygon tends to the polygon's own answer; vortices
-# have to be resolved before they are shed at all; solids, flows and mixtures take long where elements
-# are halved twice.
+# have to be resolved before they are shed at all; solids, flows and mixtures take long where
+# elements are halved twice.
 _ONCE = (
     "cahn-hilliard",
     "dfg-2d2",
