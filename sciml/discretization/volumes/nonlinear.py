@@ -376,13 +376,16 @@ def _beside_obstacle(problem: Problem, info: Data) -> NonlinearSystem:
 
     def residual(u: torch.Tensor, t: float) -> torch.Tensor:
         at, here = frozen(u, t)
-        parts = assemble(at, here)
-        return parts.A.apply(spread(u, parts.A)) - right(at, parts, here)
+        made = assemble(at, here, hole=parts.hole)
+        return made.A.apply(spread(u, made.A)) - right(at, made, here)
 
     def linearise(u: torch.Tensor, t: float) -> Stencil:
         u = u.expand(*torch.broadcast_shapes(batch, u.shape[:-d]), *lay.shape)
         planes = box_jacobian(lambda v: residual(v, t), u, lay.periodic)
         return Stencil(planes, box_offsets(d), periodic=lay.periodic)
+
+    def diffusion(u: torch.Tensor, t: float) -> Stencil:
+        return assemble(*frozen(u, t, bare=True), hole=parts.hole).A
 
     sides: AtTime[SideData] = AtTime()
     start, zero = _start(problem), torch.zeros(lay.shape, dtype=info.dtype, device=info.device)
@@ -404,7 +407,7 @@ def _beside_obstacle(problem: Problem, info: Data) -> NonlinearSystem:
     return NonlinearSystem(
         residual=residual,
         linearise=linearise,
-        diffusion=lambda u, t: assemble(*frozen(u, t, bare=True)).A,
+        diffusion=diffusion,
         shape=lay.shape,
         batch=batch,
         on=lay.grid,
