@@ -1,8 +1,8 @@
-"""The meshes of ``configs/reference``: mappings of a square, and by Gmsh a channel.
+"""The meshes of ``configs/reference``: mappings of a square, and what Gmsh makes.
 
     python benchmarks/reference_meshes.py
 
-The channel needs ``pip install 'sciml-pde[gmsh]'``; without it its file stays as it is.
+The channel and the disks need ``pip install 'sciml-pde[gmsh]'``; without it their files stay.
 """
 
 from __future__ import annotations
@@ -135,6 +135,74 @@ def channel() -> None:
     gmsh.finalize()
 
 
+def backward_step() -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """A channel 1 high and 15 long behind a step of half its height, finer at its corner."""
+
+    def behind(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        across = 2 * y - 1
+        return 8 * x**1.3 + 7 * x**4, np.sign(across) * abs(across) ** 1.3 / 2
+
+    points, cells, facets = mapped(120, 20, behind, {"right": "outlet"})
+    above = points[facets["left"]][:, :, 1].mean(1) > 0
+    left = facets.pop("left")
+    walls = np.concatenate([facets.pop("top"), left[~above]])
+    return points, cells, {**facets, "inlet": left[above], "walls": walls}
+
+
+def round_inclusion(name: str, side: float, radius: float, size: float, quarter: bool) -> None:
+    """A disk in a square, triangles of second order; of ``quarter`` the part x, y > 0 alone."""
+    import gmsh
+
+    gmsh.initialize()
+    gmsh.option.setNumber("General.Terminal", 0)
+    build = gmsh.model.occ
+    low = 0.0 if quarter else -side / 2
+    length = side / 2 if quarter else side
+    square = build.addRectangle(low, low, 0, length, length)
+    disk = build.addDisk(0, 0, 0, radius, radius)
+    if quarter:
+        corner = build.addRectangle(0, 0, 0, radius, radius)
+        [(_, disk)], _ = build.intersect([(2, disk)], [(2, corner)])
+    build.fragment([(2, square)], [(2, disk)])
+    build.synchronize()
+    named: dict[str, list[int]] = {"left": [], "right": [], "bottom": [], "top": [], "rim": []}
+    ends = (
+        ("left", 0, low),
+        ("right", 0, low + length),
+        ("bottom", 1, low),
+        ("top", 1, low + length),
+    )
+    for _, curve in gmsh.model.getEntities(1):
+        place = build.getCenterOfMass(1, curve)
+        on = [end for end, axis, at in ends if abs(place[axis] - at) < 1e-6]
+        named[on[0] if on else "rim"].append(curve)
+    for part, curves in named.items():
+        gmsh.model.addPhysicalGroup(1, curves, name=part)
+    for _, area in gmsh.model.getEntities(2):
+        inside = gmsh.model.getBoundingBox(2, area)[3] < radius + 1e-3
+        gmsh.model.addPhysicalGroup(2, [area], name="disk" if inside else "matrix")
+    if not quarter:
+        for (a, b), axis in ((("left", "right"), 0), (("bottom", "top"), 1)):
+            shift = np.eye(4)
+            shift[axis, 3] = side
+            gmsh.model.mesh.setPeriodic(1, named[b], named[a], shift.ravel().tolist())
+    near = gmsh.model.mesh.field.add("Distance")
+    gmsh.model.mesh.field.setNumbers(near, "CurvesList", named["rim"])
+    gmsh.model.mesh.field.setNumber(near, "Sampling", 200)
+    graded = gmsh.model.mesh.field.add("Threshold")
+    sizes = {"SizeMin": size * radius, "SizeMax": side / 10, "DistMin": 0.1 * radius}
+    for option, value in {"InField": near, **sizes, "DistMax": side / 2}.items():
+        gmsh.model.mesh.field.setNumber(graded, option, value)
+    gmsh.model.mesh.field.setAsBackgroundMesh(graded)
+    for source in ("ExtendFromBoundary", "FromPoints", "FromCurvature"):
+        gmsh.option.setNumber(f"Mesh.MeshSize{source}", 0)
+    gmsh.option.setNumber("Mesh.MshFileVersion", 2.2)
+    gmsh.model.mesh.generate(2)
+    gmsh.model.mesh.setOrder(2)
+    gmsh.write(str(HOME / f"{name}.msh"))
+    gmsh.finalize()
+
+
 def main() -> None:
     """Write all of them."""
     quarter = np.pi / 2
@@ -166,8 +234,13 @@ def main() -> None:
     write("l-shape", *l_shape())
     write("sheet-pile", *sheet_pile())
     laminated_strip()
+    write("unit-square", *mapped(16, 16, lambda x, y: (x, y), {}))
+    write("strip", *mapped(50, 1, lambda x, y: (x, 0.02 * y), {}))
+    write("step", *backward_step())
     if importlib.util.find_spec("gmsh"):
         channel()
+        round_inclusion("hot-spot", 20, 1, 0.12, quarter=True)
+        round_inclusion("cell", 1, float(np.sqrt(0.5 / np.pi)), 0.15, quarter=False)
 
 
 if __name__ == "__main__":

@@ -147,6 +147,16 @@ def test_the_jacobian_is_that_of_the_residual(element: str) -> None:
     torch.testing.assert_close(J, dense, rtol=1e-11, atol=1e-12 * float(dense.abs().max()))
 
 
+def test_what_conducts_nothing_at_zero_begins_with_what_is_harmonic() -> None:
+    """div(u grad u) = 0: u^2 is harmonic."""
+    sides = everywhere(Condition(dirichlet="sqrt(1 + x + x*y)"))
+    for law in (Equation(flux=("u*ux", "u*uy")), Equation(K="u")):
+        mesh = square(3, "P2")
+        solution = sciml.solve(Problem(None, law, sides), on=mesh)
+        assert solution.status.success
+        assert error(mesh, solution.value, lambda x, y: torch.sqrt(1 + x + x * y)) < 1e-4
+
+
 def test_an_energy_is_minimised() -> None:
     """Scherk's minimal surface, log(cos y / cos x), and the p-Laplacian's r^(p/(p-1))."""
     mesh = square(12, "P2")

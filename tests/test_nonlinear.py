@@ -18,7 +18,7 @@ from sciml.core.run.status import Status
 from sciml.discretization import discretize, semidiscretize
 from sciml.discretization.fields import values_on
 from sciml.discretization.volumes.jacobian import box_jacobian
-from sciml.solvers import CG, GMRES, PINN, Auto, DeepRitz, Direct, Newton, Picard
+from sciml.solvers import CG, GMRES, PINN, SDIRK, Auto, DeepRitz, Direct, Newton, Picard
 from sciml.solvers.nonlinear.descent import Continuation
 from sciml.solvers.solve import solve
 
@@ -587,10 +587,54 @@ def test_the_answer_is_differentiable_in_a_source():
     assert float((slope * way).sum()) == pytest.approx(float(rise), rel=1e-6)
 
 
+HOLE = "(x - 0.4)**2 + (y - 0.5)**2 < 0.05"
+
+
+@pytest.mark.parametrize(
+    ("rim", "centring"),
+    [
+        (Condition(dirichlet=1.0), "node"),
+        (Condition(neumann=2.0), "cell"),
+        (Condition(robin=Robin(3.0, 1.0)), "node"),
+    ],
+)
+def test_conductivities_of_the_solution_beside_an_obstacle(rim, centring):
+    """The answer is that of the linear problem with the conductivity that it has."""
+    sides = all_sides(box(2), Condition(dirichlet="x + y**2"))
+    grid = Grid((13, 13), centring)
+
+    def posed(**law):
+        return Problem(box(2), Equation(f=5.0, **law), sides, Obstacle(HOLE, rim))
+
+    found = solve(posed(K="1 + u**2", b=("u", 0.0), c="u"), Newton(rtol=1e-12), on=grid).value
+    u = found.nan_to_num(0.0)
+    linear = posed(K=1 + u**2, b=(u, 0.0), c=u)
+    again = solve(linear, Direct(), on=grid).value
+    torch.testing.assert_close(found, again, rtol=1e-8, atol=1e-10, equal_nan=True)
+
+
+def test_nothing_is_lost_round_an_obstacle_while_the_conductivity_changes():
+    closed, start = Condition(neumann=0.0), "1 + cos(pi*x)*y"
+    problem = Problem(box(2), Equation(d=1.0, K="1 + u"), all_sides(box(2), closed),
+                      Obstacle(HOLE, closed), time=Time(0.05), initial=start)  # fmt: skip
+    grid = Grid((9, 9), "cell")
+    system = semidiscretize(problem, grid)
+    found = solve(problem, SDIRK(rtol=1e-3), on=grid)
+    kept = [(system.mass * system.restrict(value.nan_to_num(0.0))).sum() for value in found.value]
+    torch.testing.assert_close(kept[0], kept[-1], rtol=1e-6, atol=0.0)
+
+
 TIMED = {"time": Time(1.0), "initial": 0.0}
 BAD = {
-    "obstacle": (lambda: Problem(box(2), Equation(K="1 + u"), all_sides(box(2), ZERO),
-                                 Obstacle("x > 0.5", ZERO)), "node", "obstacles need K"),
+    "slopes beside an obstacle": (lambda: Problem(box(2), Equation(K="1 + ux**2"),
+                                  all_sides(box(2), ZERO), Obstacle("x > 0.5", ZERO)), "node",
+                                  "on u, not on its slopes"),
+    "sides beside an obstacle": (lambda: Problem(box(2), Equation(K="1 + u"), all_sides(box(2),
+                                 Condition(neumann="u")), Obstacle("x > 0.5", ZERO)), "node",
+                                 "may not depend on it too"),
+    "no level beside an obstacle": (lambda: Problem(box(2), Equation(K="1 + u"), all_sides(box(2),
+                                    Condition(neumann=0.0)), Obstacle("x > 0.5",
+                                    Condition(neumann=0.0))), "node", "hold its level"),
     "tensor": (lambda: stated([D] * 4, K=(("1 + u", 0.1), (0.1, 1.0))), "node",
                "scalar or diagonal"),
     "energy on cells": (lambda: stated([D] * 4, energy="ux**2"), "cell", "needs a node grid"),

@@ -41,6 +41,7 @@ from sciml.solvers.time.march import Integrator
 LEVELS = 3
 FILE = "converge"
 _ROUNDED = 1e-9  # of the largest value: solvers stop near there
+ERROR = "relative L2 error"  # against a spec's exact solution
 HEAD = ("quantity", "coarse", "finer", "finest", "order", "extrapolated", "error", "published")
 
 
@@ -130,33 +131,38 @@ def converge(
     """
     if spec.modes is not None and (spec.output is None or not spec.output.quantities):
         return _of_modes(spec, setting, told)
-    if spec.output is None or not spec.output.quantities:
+    stated = {} if spec.output is None else spec.output.quantities
+    if not stated and spec.problem.exact is None:
         raise InputError(
             explain(InputError("give output: {quantities: ...}, the numbers to follow"), spec)
         )
-    found: dict[str, list[float]] = {name: [] for name in spec.output.quantities}
-    seconds = []
+    found: dict[str, list[float]] = {name: [] for name in stated}
+    errors, seconds = list[float](), list[float]()
     for level, on in enumerate(levels(spec)):
         told(f"on {extent(on)}")
         result = answer(placed_on(refined_in_time(spec, level), on), setting)
         if not result.solution.status.success:
             raise SolveError(f"on {extent(on)}: {result.solution.status}")
-        assert result.measured is not None
-        for name, m in result.measured.quantities.items():
-            value = last(m, result.solution)
-            if value.numel() != 1:
-                raise InputError("converge is of one problem; this spec is a batch")
+        if len(result.solution.statuses) > 1:
+            raise InputError("converge is of one problem; this spec is a batch")
+        for name in stated:
+            assert result.measured is not None
+            value = last(result.measured.quantities[name], result.solution)
             if torch.as_tensor(value).is_complex():
                 raise InputError(
                     f"'{name}' is complex: an order is of a number, such as its abs, real or imag",
                     f"output.quantities.{name}",
                 )
             found[name].append(float(torch.as_tensor(value).detach()))
+        if result.error is not None:
+            errors.append(float(result.error.detach()))
         seconds.append(sum(result.seconds.values()))
     trends = [
-        Trend(heads(spec)[name], tuple(values), spec.output.quantities[name].published)
+        Trend(heads(spec)[name], tuple(values), stated[name].published)
         for name, values in found.items()
     ]
+    if errors:
+        trends.append(Trend(ERROR, tuple(errors), 0.0))
     return trends, seconds
 
 

@@ -262,7 +262,7 @@ def _scope(source: Source, *, random: bool) -> Scope:
     parameters = tuple(names) if isinstance(names, dict) else ()
     solution: tuple[str, ...] = SOLUTION
     if isinstance(equation, dict):
-        solution = _unknown_fields(equation, dimension)
+        solution = tuple(n for n in _unknown_fields(equation, dimension) if n not in parameters)
     timed = stated.get("time") is not None
     folder, meshed = Path(source.name).parent, not {"grid", "points"} & source.data.keys()
     tables = tables_of(names, folder)
@@ -270,10 +270,13 @@ def _scope(source: Source, *, random: bool) -> Scope:
     return Scope(folder, dimension, parameters, solution, timed, meshed, random, complex_, tables)
 
 
+_FLOWS = ("stokes", "navier_stokes")  # whose force may name every component
+
+
 def _unknown_fields(equation: dict[str, Any], dimension: int) -> tuple[str, ...]:
     """The names of the fields that the equation is for, and of their derivatives."""
     system = equation.get("equations")
-    fields: tuple[str, ...] = ("u",)
+    fields = _fields_of("u", equation) if equation.get("kind") in _FLOWS else ("u",)
     if isinstance(system, dict):
         fields = tuple(f for name, part in system.items() for f in _fields_of(str(name), part))
     axes = AXES if dimension <= len(AXES) else axis_names(dimension)

@@ -120,7 +120,8 @@ class StageSolver:
         linear: Jacobian | None = None,
     ) -> None:
         self.system, self.tolerance, self.accepted = system, tolerance, accepted
-        self.fixed = linear is not None or (system.affine and system.steady)
+        unchanging = system.affine and system.steady and system.storage is None
+        self.fixed = linear is not None or unchanging
         self.setups = self.solves = 0
         self.note = ""
         self._J = None if linear is None else linear.detach()
@@ -307,8 +308,11 @@ class StageSolver:
         self, tau: float, D: Inertia, base: torch.Tensor, U: torch.Tensor, t: float
     ) -> _Matrix:
         storage = self.system.storage
-        if storage is not None and (self._J is None or self._matrix is None):
-            D = _scaled(storage.matrix(U, t), 1 / tau)
+        if storage is not None:
+            if self._matrix is not None and self._matrix.tau != tau:
+                self._J = self._matrix = None  # both have the storage's slope over the old tau
+            if self._J is None or self._matrix is None:
+                D = _scaled(storage.matrix(U, t), 1 / tau)
         if self._J is None:
             self._J = _jacobian(self.system, U, t)
             self._matrix = None

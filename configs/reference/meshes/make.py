@@ -161,8 +161,37 @@ def roller() -> None:
     write("roller", (n, n), lambda i, j: np.stack([graded(i, n, 2.5), graded(j, n, 2.5)], 1), parts)
 
 
+def ring() -> None:
+    """A quarter of a tube between the radii 1 and 2."""
+    n = (6, 6)
+
+    def place(i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        r, turn = 1 + i / (2 * n[0]), j / (2 * n[1]) * np.pi / 2
+        return np.stack([r * np.cos(turn), r * np.sin(turn)], 1)
+
+    parts = {
+        "inner": Part((0, slice(0, n[1]))),
+        "outer": Part((2 * n[0], slice(0, n[1]))),
+        "y0": Part((slice(0, n[0]), 0)),
+        "x0": Part((slice(0, n[0]), 2 * n[1])),
+    }
+    write("ring", n, place, parts)
+
+
+def cube() -> None:
+    """The unit cube."""
+    whole, names = (slice(0, 2),) * 3, ("left", "right", "bottom", "top", "back", "front")
+    parts = {
+        name: Part((*whole[: k // 2], 4 * (k % 2), *whole[k // 2 + 1 :]))
+        for k, name in enumerate(names)
+    }
+    write("cube", (2, 2, 2), lambda i, j, k: np.stack([i, j, k], 1) / 4, parts)
+
+
 if __name__ == "__main__":
     axisymmetric()
+    cube()
+    ring()
     le10()
     le11()
     roller()

@@ -1499,9 +1499,17 @@ class Galerkin:
         if self.affine or self.problem.time is not None:
             return None
         rest = torch.zeros(self.embedding.shape, dtype=torch.float64)
-        values, slopes, _, _ = self._entries_of(rest, self.start)
-        known = self.known(self.start)
-        b = -(self.whole(rest, self.start) + self._product(values, known))[..., self.free]
+        values, slopes, *_ = self._entries_of(rest, self.start)
+        known, pushed = self.known(self.start), self.whole(rest, self.start)
+        if len(self.names) == 1 and not _positive(slopes, self.mesh.dimension):
+            # What conducts nothing at zero, as u grad u, begins with what is harmonic instead.
+            if not self.fixed_mask.any():
+                return None
+            one = torch.ones(1, 1, dtype=torch.float64)
+            along = range(1, self.mesh.dimension + 1)
+            values = self._scattered(self._local({(0, a, 0, a): one for a in along}), 1)
+            pushed = torch.zeros_like(pushed)
+        b = -(pushed + self._product(values, known))[..., self.free]
         if not bool(torch.isfinite(values).all()) or not bool(torch.isfinite(b).all()):
             return None
         A = self._matrix_of(values, False, False, saddle=self._saddle(slopes))

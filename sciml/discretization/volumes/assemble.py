@@ -121,14 +121,16 @@ class Assembly:
         return replace(self, terms=terms)
 
 
-def assemble(problem: Problem, info: Data, joined: bool | None = None) -> Assembly:
+def assemble(
+    problem: Problem, info: Data, joined: bool | None = None, hole: Cut | None = None
+) -> Assembly:
     """The operator of a problem at the time of ``info``.
 
     ``joined``: whether the holes of a singular one stay linked to the fluid, as they do in what is
-    steady, for which alone that matters.
+    steady, for which alone that matters. ``hole``: that of the obstacle, where it is known.
     """
     lay = info.layout
-    hole = obstacle.cut(problem, lay, info)
+    hole = obstacle.cut(problem, lay, info) if hole is None else hole
     c = over_volumes(problem.form.c, info, f"{_KEY}.c", hole)
     volume = lay.measure()
     if hole is not None and hole.volumes is not None:

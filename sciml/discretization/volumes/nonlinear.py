@@ -89,8 +89,10 @@ def semidiscretize(
         problem = insulated(problem, ends)
     if problem.form.energy is not None:
         system = energy_system(problem, info)
-    elif _quasilinear(problem, info):
+    elif _quasilinear(problem, info) and problem.obstacle is None:
         system = flux_system(problem, info)
+    elif _quasilinear(problem, info):
+        system = _beside_obstacle(problem, info)
     else:
         system = _semilinear(problem, info)
     if damped is not None:
@@ -376,14 +378,102 @@ def initial(
     return tuple(states)
 
 
+def _beside_obstacle(problem: Problem, info: Data) -> NonlinearSystem:
+    """A(u) u = b(u): the linear scheme with its cut cells, of the coefficients as they are at u."""
+    form, lay, d = problem.form, info.layout, info.layout.dimension
+    found = {
+        n: depends_on(getattr(form, n) or (), info, f"{_KEY}.{n}") for n in ("K", "b", "c", "f")
+    }
+    if any(names & set(SLOPES) for names in found.values()):
+        raise InputError(
+            "beside an obstacle the coefficients may depend on u, not on its slopes; use a mesh",
+            "problem.obstacle",
+        )
+    if isinstance(form.K, Real) and form.K == 0:
+        raise InputError("obstacles need K > 0", "problem.obstacle")
+    if ends_of_state(problem, info) or rim_of_state(problem):
+        raise InputError(
+            "beside an obstacle, with K or b of the solution, the sides may not depend on it too; "
+            "use a mesh",
+            "problem.boundary",
+        )
+
+    def frozen(u: torch.Tensor, t: float, bare: bool = False) -> tuple[Problem, Data]:
+        here = replace(info if problem.time is None else info.at_time(t), notes=[])
+        state = here.with_state(Embedding(lay, known(t), None).lift(u))
+
+        def read(value: Any, key: str) -> Any:
+            if isinstance(value, (list, tuple)):
+                return tuple(read(v, f"{key}.{k}") for k, v in enumerate(value))
+            if "u" not in depends_on(value, info, key):
+                return value
+            return evaluate(value, info.own, state, key).expand(*u.shape[:-d], *lay.grid.shape)
+
+        values = {
+            name: read(getattr(form, name), f"{_KEY}.{name}") for name in ("K", "b", "c", "f")
+        }
+        values |= {"b": None, "c": 0.0, "f": 0.0} if bare else {}
+        equation = replace(form, **values, m=0.0, d=0.0, kind="general")
+        return replace(problem, equation=equation), here
+
+    def known(t: float) -> tuple[tuple[int, int, torch.Tensor], ...]:
+        return sides.get(
+            t, lambda: side_data(problem, info.at_time(t) if problem.time else info)
+        ).known
+
+    def residual(u: torch.Tensor, t: float) -> torch.Tensor:
+        at, here = frozen(u, t)
+        made = assemble(at, here, hole=parts.hole)
+        return made.A.apply(spread(u, made.A)) - right(at, made, here)
+
+    def linearise(u: torch.Tensor, t: float) -> Stencil:
+        u = u.expand(*torch.broadcast_shapes(batch, u.shape[:-d]), *lay.shape)
+        planes = box_jacobian(lambda v: residual(v, t), u, lay.periodic)
+        return Stencil(planes, box_offsets(d), periodic=lay.periodic)
+
+    def diffusion(u: torch.Tensor, t: float) -> Stencil:
+        return assemble(*frozen(u, t, bare=True), hole=parts.hole).A
+
+    sides: AtTime[SideData] = AtTime()
+    start, zero = _start(problem), torch.zeros(lay.shape, dtype=info.dtype, device=info.device)
+    at, here = frozen(zero, start)
+    parts = assemble(at, here)
+    if parts.A.nullspace and problem.time is None:
+        raise InputError(
+            "with K or b of the solution beside an obstacle something must hold its level: give a "
+            "dirichlet or robin side",
+            "problem.boundary",
+        )
+    load = right(at, parts, here)
+    first = initial(problem, info, parts.hole, load / parts.A.diagonal())
+    mass, inertia = masses(problem, info, parts.volume, parts.hole)
+    batch = batch_of(
+        info, load.shape, parts.A.batch + lay.shape, *(v.shape for v in first), mass, inertia
+    )
+    every = frozenset().union(*found.values()) | names_of_sides(problem, info).data
+    return NonlinearSystem(
+        residual=residual,
+        linearise=linearise,
+        diffusion=diffusion,
+        shape=lay.shape,
+        batch=batch,
+        on=lay.grid,
+        lift=lambda u, t: Embedding(lay, known(t), parts.embedding.hole).lift(u),
+        restrict=parts.embedding.restrict,
+        first=first,
+        mass=mass,
+        inertia=inertia,
+        affine=False,
+        steady="t" not in every | names_of_sides(problem, info).alpha,
+        notes=tuple(info.notes),
+        guess=guess(problem, info),
+        freezes=True,
+    )
+
+
 def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
     """K, b may depend on u and its slopes, c and f on the slopes too."""
     form = problem.form
-    if problem.obstacle is not None:
-        raise InputError(
-            "obstacles need K and b that do not depend on the solution, and K > 0",
-            "problem.obstacle",
-        )
     if is_matrix(form.K):
         raise InputError(
             "a full tensor K may not depend on the solution; use a scalar or diagonal K",
