@@ -662,7 +662,7 @@ class Galerkin:
                 continue
             g = evaluate(stated.value, side.nodes, data, stated.key)[..., 0]
             if order:
-                g = self._slope_in_time(side, stated, t, g.shape, order)
+                g = self._slope_in_time(side, stated, t, g, order)
             index = side.nodes.nodes[:, 0]
             g = g.expand(*g.shape[:-1], len(index))[..., new]
             where = index[new] * n + j
@@ -673,10 +673,10 @@ class Galerkin:
         return total
 
     def _slope_in_time(
-        self, side: Side, stated: Stated, t: float, shape: torch.Size, order: int
+        self, side: Side, stated: Stated, t: float, g: torch.Tensor, order: int
     ) -> torch.Tensor:
         """Of a given value at the nodes of a side, each with a time of its own."""
-        if torch.is_grad_enabled():
+        if g.requires_grad:
             derive: Callable[[torch.Tensor], torch.Tensor] = lambda t: evaluate(  # noqa: E731
                 stated.value, side.nodes, self.data.at_time(t), stated.key
             )[..., 0]
@@ -684,7 +684,8 @@ class Galerkin:
                 derive = _derivative(derive)
             return derive(torch.tensor(t, dtype=torch.float64))
         with _local_graph():
-            times = torch.full((*shape, 1), t, dtype=torch.float64, requires_grad=True)
+            times = torch.full((*g.shape, 1), t, dtype=torch.float64, requires_grad=True)
+            shape = g.shape
             g = evaluate(stated.value, side.nodes, self.data.at_time(times), stated.key)
             for k in range(order):
                 if not g.requires_grad:
