@@ -28,7 +28,16 @@ from sciml.core.problem.place import discrete
 HEAD = ("case", "quantity", "ours", "extrapolated", "published", "difference", "order", "seconds")
 # Of straight elements a finer mesh of the same polygon tends to the polygon's own answer; vortices
 # have to be resolved before they are shed at all; solids take long where elements are halved twice.
-_ONCE = ("nafems-le1", "nafems-le10", "kirsch", "dfg-2d2", "lame-block")
+_ONCE = (
+    "nafems-le1",
+    "nafems-le10",
+    "kirsch",
+    "dfg-2d1-elements",
+    "dfg-2d2",
+    "dfg-2d2-elements",
+    "dfg-2d3-elements",
+    "lame-block",
+)
 
 
 def cases() -> list[Path]:

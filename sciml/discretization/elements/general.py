@@ -585,7 +585,8 @@ class Galerkin:
         self._load: AtTime[torch.Tensor] = AtTime()
         self._pulled: AtTime[torch.Tensor] = AtTime()
         self._matrix: AtTime[PatternMatrix] = AtTime()
-        self._forever: dict[str, Any] = {}
+        self._left: tuple[torch.Tensor, float, torch.Tensor] | None = None
+        self._built: tuple[torch.Tensor, PatternMatrix] | None = None
 
     # What depends on time.
 
@@ -821,8 +822,17 @@ class Galerkin:
     def rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         """What the weak form leaves where fields are given, (*batch, nodes n), zero elsewhere.
 
-        In time with d u_t or m u_tt, which are what the free nodes' own balance makes them.
+        In time with d u_t or m u_tt, which are what the free nodes' own balance makes them. Several
+        quantities ask for the same.
         """
+        if torch.is_grad_enabled() or full.requires_grad:
+            return self._rest(full, t)
+        last = self._left
+        if last is None or last[1] != t or not torch.equal(last[0], full):
+            last = self._left = (full, t, self._rest(full, t))
+        return last[2]
+
+    def _rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         left = self.whole(full, t)
         if self.problem.time is None:
             return left
@@ -977,15 +987,12 @@ class Galerkin:
 
     def _product(self, values: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
         """The matrix of entries (*batch, entries) over all nodes times (*batch, nodes n)."""
-        ids = self._blocks
-        whole = PatternMatrix(
-            ids.indptr,
-            ids.indices,
-            values[..., torch.from_numpy(ids.data)],
-            symmetric=False,
-            definite=False,
-        )
-        return whole.apply(full)
+        if self._built is None or self._built[0] is not values:
+            ids = self._blocks
+            entries = values[..., torch.from_numpy(ids.data)]
+            made = PatternMatrix(ids.indptr, ids.indices, entries, symmetric=False, definite=False)
+            self._built = (values, made)
+        return self._built[1].apply(full)
 
     def _matrix_of(
         self,
