@@ -34,7 +34,6 @@ _ONCE = (
     "kirsch",
     "dfg-2d1-elements",
     "dfg-2d2",
-    "dfg-2d2-elements",
     "dfg-2d3-elements",
     "lame-block",
 )
