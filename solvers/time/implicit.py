@@ -77,6 +77,7 @@ from sciml.solvers.time.tableaux import ARK3, ARK4, Tableau
 _ITERATIONS = 20
 _REFINEMENTS, _ADJOINT = 40, 1e-10
 _CONTRACTION = 0.2  # a rate above which Newton's matrix is taken anew
+_KEPT = 0.5  # the same of a factorisation, which costs as much as many steps with it
 _SMALL = 2000  # unknowns up to which a factorisation is kept
 _FACTORISED = 20_000  # the same on a mesh, where it serves many steps
 # dF/du as a matrix to which something can be added.
@@ -224,7 +225,8 @@ class StageSolver:
         products are exact. Raises SolveError where the refinement does not converge.
         """
         with torch.enable_grad():
-            pullback = torch.func.vjp(lambda u: residual(u, t), U)[1]
+            state = U.detach().requires_grad_()
+            force = residual(state, t)
         D = self.shift(tau)
         D = D.detach() if isinstance(D, (torch.Tensor, PatternMatrix)) else D
         J = self._J if self.fixed and self._J is not None else _jacobian(self.system, U, t)
@@ -238,7 +240,8 @@ class StageSolver:
             else:
                 inner = replace(solver, rtol=1e-4)  # type: ignore[type-var]
                 x = x + inner.iterate(A, prepared, r, None, None).x
-            r = gradient - times(D, x) - pullback(x)[0]
+            (pulled,) = torch.autograd.grad(force, state, x, retain_graph=True)
+            r = gradient - times(D, x) - pulled
             if float(r.norm()) <= _ADJOINT * float(gradient.norm()):
                 return x
         raise SolveError("the adjoint of an implicit stage did not converge; take smaller steps")
@@ -269,7 +272,12 @@ class StageSolver:
             trial = U - going * self._correction(matrix, G, size)
             G_trial = self._gap(tau, D, base, r, trial, t) + residual(trial, t)
             size_trial = torch.where(alive, norm(G_trial, dimension) / scale, 0.0)
-            fell = bool((size_trial <= torch.clamp(_CONTRACTION * size, self.tolerance)).all())
+            kept = (
+                _KEPT
+                if isinstance(matrix.solver, Direct) and U.shape[-1] > _SMALL
+                else _CONTRACTION
+            )
+            fell = bool((size_trial <= torch.clamp(kept * size, self.tolerance)).all())
             useless = fresh and not fell
             if bool(size_trial.max() <= size.max()):
                 U, G, size, fresh = trial, G_trial, size_trial, self.fixed
@@ -557,7 +565,12 @@ class BackwardDifferences(Scheme):
         tau = h * (1 + w) / share
         base = ((1 + w) ** 2 / share) * y - (w**2 / share) * before
         found = self.stages.solve(
-            tau, base, t + h, predicted(base, tau, derivative), alive, self.system.residual
+            tau,
+            base,
+            t + h,
+            _ahead(y, before, earlier, (h, last, last_but_one)),
+            alive,
+            self.system.residual,
         )
         new, slope = self.stages.finish(tau, base, t + h, found.value, self.system.residual)
         third = _third_difference((new, y, before, earlier), (h, last, last_but_one))
@@ -571,6 +584,16 @@ class BackwardDifferences(Scheme):
     def remark(self) -> str:
         """Set-ups and solves."""
         return stage_remark(self.stages)
+
+
+def _ahead(
+    y: torch.Tensor, before: torch.Tensor, earlier: torch.Tensor, gaps: tuple[float, float, float]
+) -> torch.Tensor:
+    """The parabola through the last three states, at the end of the step."""
+    h, last, last_but_one = gaps
+    slope = (y[0] - before[0]) / last
+    curve = (slope - (before[0] - earlier[0]) / last_but_one) / (last + last_but_one)
+    return y[0] + h * (slope + (h + last) * curve)
 
 
 def _third_difference(

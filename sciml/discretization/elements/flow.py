@@ -8,6 +8,9 @@ The natural condition is nu du/dn - p n = g: with ``neumann: 0`` an outlet that 
 leaves as it came; a pressure P there is ``neumann: {normal: -P}``. Where every side gives the
 velocity p is that of zero mean. The pair is stable, of third order in u and second in p (Boffi,
 Brezzi and Fortin 2013, chapter 8).
+
+On an axisymmetric mesh u is the velocity along the radius r = x, v that along the axis, both the
+same all round: int (nu u / r - p) v_r / r and int q u / r are added. On the axis give u = 0.
 """
 
 from __future__ import annotations
@@ -49,6 +52,11 @@ class MomentumLaw(Law):
     known: frozenset[str]
     key: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    around: bool = False
+
+    @property
+    def _turns(self) -> bool:
+        return self.around and self.component == 0
 
     @property
     def _velocity(self) -> tuple[str, ...]:
@@ -78,7 +86,8 @@ class MomentumLaw(Law):
         """Which fields and slopes s changes with."""
         own, found = self._velocity[self.component], free_names(self.force, self.parameters)
         carried = {*self._velocity, *(f"{own}{a}" for a in self.axes)} if self.carried else set()
-        return (found & self.known) | carried
+        turned = {own, "p"} | (free_names(self.viscosity, self.parameters) & self.known)
+        return (found & self.known) | carried | (turned if self._turns else set())
 
     @property
     def affine(self) -> bool:
@@ -101,6 +110,10 @@ class MomentumLaw(Law):
         if self.carried:
             for u, axis in zip(self._velocity, self.axes, strict=True):
                 source = source - state[u] * state[f"{own}{axis}"]
+        if self._turns:
+            r = point.part.points[0]
+            hoop = (2 if self._symmetric else 1) * nu * state[own] / r
+            source = source + (state["p"] - hoop) / r
         return tuple(flux), source
 
 
@@ -109,19 +122,23 @@ class ContinuityLaw(Law):
     """F = 0, s = div u: minus its weak form makes the whole symmetric."""
 
     axes: tuple[str, ...]
+    around: bool = False
     coefficients: Sequence[tuple[Coefficient, str]] = ()
     flux_names: frozenset[str] = frozenset()
     affine: bool = True
 
     @property
     def source_names(self) -> frozenset[str]:
-        """The slopes along their own axes."""
-        return frozenset(f"{u}{a}" for u, a in zip(COMPONENTS, self.axes, strict=False))
+        """The slopes along their own axes, and what goes round."""
+        slopes = frozenset(f"{u}{a}" for u, a in zip(COMPONENTS, self.axes, strict=False))
+        return slopes | {COMPONENTS[0]} if self.around else slopes
 
     def at(self, point: Point) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
         """F and s at the points."""
         zero = torch.zeros(1, 1, dtype=torch.float64)
         slopes = [point.state[f"{u}{a}"] for u, a in zip(COMPONENTS, self.axes, strict=False)]
+        if self.around:
+            slopes.append(point.state[COMPONENTS[0]] / point.part.points[0])
         return (zero,) * len(self.axes), sum(slopes[1:], slopes[0])
 
 
@@ -155,8 +172,6 @@ def _balances(
     d = mesh.dimension
     if d == 1:
         raise InputError("a flow needs a mesh in 2 or 3 dimensions", "mesh")
-    if mesh.axisymmetric:
-        raise InputError("a flow is not solved on an axisymmetric mesh", "mesh.axisymmetric")
     if mesh.degree == 1:
         raise InputError(
             "Taylor and Hood's pair has velocities of degree 2: write element: P2", "mesh.element"
@@ -170,13 +185,21 @@ def _balances(
     rows = []
     for i in range(d):
         law = MomentumLaw(
-            i, axes, flow.viscosity, force[i], carried, known, key, problem.parameters
+            i,
+            axes,
+            flow.viscosity,
+            force[i],
+            carried,
+            known,
+            key,
+            problem.parameters,
+            mesh.axisymmetric,
         )
         sides = of_vector(i, d, name, "a flow")
         rows.append(Balance(COMPONENTS[i], law, sides, rate, key=key, pushes=1.0))
     conditions = problem.boundary_of(name).values()
     floating = all(c.dirichlet is not None and not _leaves_open(c.dirichlet) for c in conditions)
-    continuity = ContinuityLaw(axes)
+    continuity = ContinuityLaw(axes, mesh.axisymmetric)
     pressure = Balance(
         "p", continuity, lambda side: Stated(key=side.key), degree=1, key=key, floating=floating
     )

@@ -214,10 +214,15 @@ def _pushed(shared: Shared, direction: tuple[float, ...], on: str, key: str) -> 
         )
     if len(direction) != len(pushing):
         raise InputError(f"a direction here has {len(pushing)} components", f"{key}.force")
+    if made.mesh.axisymmetric and direction[0] != 0:
+        raise InputError(
+            "what pushes a body of revolution is along the axis: force: [0, 1]", f"{key}.force"
+        )
     facets_of(made.problem, made.data, on, f"{key}.on")
     parts = [
         (share * balance.pushes, leaves(made, on, balance.name))
         for share, balance in zip(direction, pushing, strict=True)
+        if share
     ]
 
     def pushed(value: torch.Tensor, t: float | None) -> Measurement:

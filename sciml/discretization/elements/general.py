@@ -15,7 +15,8 @@ of degree 1 on a mesh of P2 has the three basis functions of the vertices, and z
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from numbers import Real
@@ -82,6 +83,7 @@ class Point:
 
     ``state``: fields and slopes by name, (*batch, k, Q). ``parameters``: the problem's. ``known``:
     by their keys the coefficients that name none of these, as far as they were read before.
+    ``traced``: whether the state is differentiated by a graph that ends with it.
     """
 
     part: Quadrature
@@ -89,6 +91,7 @@ class Point:
     state: Mapping[str, torch.Tensor]
     parameters: Mapping[str, Any]
     known: dict[str, torch.Tensor] = field(default_factory=dict)
+    traced: bool = False
 
     def read(self, coefficient: Coefficient, key: str) -> torch.Tensor:
         """A coefficient there, (*batch, k, Q) or broadcastable."""
@@ -336,7 +339,19 @@ class EnergyLaw(Law):
             return self.value(replace(point, state=state)).expand(values[0].shape).sum()
 
         values = tuple(point.state[name] for name in own)
-        slopes = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
+        slopes: Sequence[torch.Tensor]
+        if point.traced:
+            slopes = torch.autograd.grad(
+                total(*values), values, create_graph=True, allow_unused=True, materialize_grads=True
+            )
+        elif torch.is_grad_enabled():
+            slopes = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
+        else:
+            with _local_graph():
+                given = [v.detach().requires_grad_() for v in values]
+                slopes = torch.autograd.grad(
+                    total(*given), given, allow_unused=True, materialize_grads=True
+                )
         found, zero = dict(zip(own, slopes, strict=True)), torch.zeros(1, 1, dtype=torch.float64)
         return tuple(found.get(name, zero) for name in slots[1:]), -found.get(self.name, zero)
 
@@ -610,8 +625,10 @@ class Galerkin:
         self._known: AtTime[torch.Tensor] = AtTime()
         self._read: AtTime[dict[str, torch.Tensor]] = AtTime()
         self._load: AtTime[torch.Tensor] = AtTime()
+        self._pulled: AtTime[torch.Tensor] = AtTime()
         self._matrix: AtTime[PatternMatrix] = AtTime()
-        self._forever: dict[str, Any] = {}
+        self._left: tuple[torch.Tensor, float, torch.Tensor] | None = None
+        self._built: tuple[torch.Tensor, PatternMatrix] | None = None
 
     # What depends on time.
 
@@ -713,12 +730,16 @@ class Galerkin:
                 mask[0, j] = True
         return mask.ravel(), found
 
-    def _values_at(self, t: torch.Tensor | float) -> torch.Tensor:
-        """The given values, (*batch, nodes n); zero elsewhere."""
+    def _values_at(self, t: float, order: int = 0) -> torch.Tensor:
+        """The given values, (*batch, nodes n), or a derivative of these by t; zero elsewhere."""
         n, total = len(self.balances), torch.zeros(len(self.fixed_mask), dtype=torch.float64)
         data = self.data.at_time(t)
         for side, j, stated, new in self._fixed_sides:
+            if order and not self._timed([stated.value]):
+                continue
             g = evaluate(stated.value, side.nodes, data, stated.key)[..., 0]
+            if order:
+                g = self._slope_in_time(side, stated, t, g, order)
             index = side.nodes.nodes[:, 0]
             g = g.expand(*g.shape[:-1], len(index))[..., new]
             where = index[new] * n + j
@@ -727,6 +748,27 @@ class Galerkin:
                 -1, where, g.expand(*batch, len(where)).to(torch.float64)
             )
         return total
+
+    def _slope_in_time(
+        self, side: Side, stated: Stated, t: float, g: torch.Tensor, order: int
+    ) -> torch.Tensor:
+        """Of a given value at the nodes of a side, each with a time of its own."""
+        if g.requires_grad:
+            derive: Callable[[torch.Tensor], torch.Tensor] = lambda t: evaluate(  # noqa: E731
+                stated.value, side.nodes, self.data.at_time(t), stated.key
+            )[..., 0]
+            for _ in range(order):
+                derive = _derivative(derive)
+            return derive(torch.tensor(t, dtype=torch.float64))
+        with _local_graph():
+            times = torch.full((*g.shape, 1), t, dtype=torch.float64, requires_grad=True)
+            shape = g.shape
+            g = evaluate(stated.value, side.nodes, self.data.at_time(times), stated.key)
+            for k in range(order):
+                if not g.requires_grad:
+                    return torch.zeros(shape, dtype=torch.float64)
+                (g,) = torch.autograd.grad(g.sum(), times, create_graph=k + 1 < order)
+        return g[..., 0].detach()
 
     @cached_property
     def _moving_values(self) -> bool:
@@ -742,10 +784,7 @@ class Galerkin:
         """The derivative of that order of the given values, by t."""
         given = [s.value for _, _, s, _ in self._fixed_sides]
         if all(isinstance(v, (str, Real)) for v in given):
-            derive: Callable[[Any], torch.Tensor] = self._values_at
-            for _ in range(order):
-                derive = _derivative(derive)
-            return derive(torch.tensor(t, dtype=torch.float64))
+            return self._values_at(t, order)
         # A function need not be torch's: its graph may end in the middle, unseen.
         assert self.problem.time is not None
         step = (1e-5, 1e-4)[order - 1] * (self.problem.time.end - self.problem.time.start)
@@ -858,8 +897,17 @@ class Galerkin:
     def rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         """What the weak form leaves where fields are given, (*batch, nodes n), zero elsewhere.
 
-        In time with d u_t or m u_tt, which are what the free nodes' own balance makes them.
+        In time with d u_t or m u_tt, which are what the free nodes' own balance makes them. Several
+        quantities ask for the same.
         """
+        if torch.is_grad_enabled() or full.requires_grad:
+            return self._rest(full, t)
+        last = self._left
+        if last is None or last[1] != t or not torch.equal(last[0], full):
+            last = self._left = (full, t, self._rest(full, t))
+        return last[2]
+
+    def _rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         left = self.whole(full, t)
         if self.problem.time is None:
             return left
@@ -974,12 +1022,17 @@ class Galerkin:
         return self._masses if moving else None
 
     def _moved_by(self, t: float) -> torch.Tensor:
-        total = torch.zeros((), dtype=torch.float64)
-        assert self._moved is not None
-        for entries, order in zip(self._moved, (1, 2), strict=True):
-            if entries is not None:
-                total = total + self._product(entries, self._rates(t, order))[..., self.free]
-        return total
+        moved = self._moved
+        assert moved is not None
+
+        def made() -> torch.Tensor:
+            total = torch.zeros((), dtype=torch.float64)
+            for entries, order in zip(moved, (1, 2), strict=True):
+                if entries is not None:
+                    total = total + self._product(entries, self._rates(t, order))[..., self.free]
+            return total
+
+        return self._pulled.get(t, made)
 
     # Matrices.
 
@@ -1009,15 +1062,12 @@ class Galerkin:
 
     def _product(self, values: torch.Tensor, full: torch.Tensor) -> torch.Tensor:
         """The matrix of entries (*batch, entries) over all nodes times (*batch, nodes n)."""
-        ids = self._blocks
-        whole = PatternMatrix(
-            ids.indptr,
-            ids.indices,
-            values[..., torch.from_numpy(ids.data)],
-            symmetric=False,
-            definite=False,
-        )
-        return whole.apply(full)
+        if self._built is None or self._built[0] is not values:
+            ids = self._blocks
+            entries = values[..., torch.from_numpy(ids.data)]
+            made = PatternMatrix(ids.indptr, ids.indices, entries, symmetric=False, definite=False)
+            self._built = (values, made)
+        return self._built[1].apply(full)
 
     def _matrix_of(
         self,
@@ -1157,7 +1207,8 @@ class Galerkin:
                         here = {**state, name: value}
                         return evaluate(of, self.cells, self.data, key, state=here)
 
-                    along = torch.func.jvp(d, (state[name],), (torch.ones_like(state[name]),))[1]
+                    ((along,),) = pointwise(lambda v: [d(v)], (state[name],), [[True]])
+                    assert along is not None
                     test, trial = self.tables[i].values, self.tables[j].values
                     found[i, j] = _paired(self.cells, test, trial, along * speed)
         return self._scattered(found, n)
@@ -1311,40 +1362,35 @@ class Galerkin:
         """
         state = self._state(full)
         names, values = tuple(state), tuple(state.values())
-        wanted = {
-            name: [
-                (i, a)
-                for i, balance in enumerate(self.balances)
-                for a in range(len(self.axes) + 1)
-                if name in (balance.law.flux_names if a else balance.law.source_names)
-            ]
-            for name in names
-        }
         slots = {
             f"{name}{axis}": (j, b)
             for j, name in enumerate(self.names)
             for b, axis in enumerate(("", *self.axes))
         }
 
+        point = self._point(self.cells, state, t)
+
         def outputs(*given: torch.Tensor) -> list[torch.Tensor]:
+            mine = {**point.state, **dict(zip(names, given, strict=True))}
+            traced = any(v.is_leaf and v.requires_grad for v in given)
+            here = replace(point, state=mine, traced=traced)
             found = []
-            for flux, source in self._laws(dict(zip(names, given, strict=True)), t):
+            for balance in self.balances:
+                flux, source = balance.law.at(here)
                 found += [-source, *flux]
             return found
 
         derived: dict[tuple[int, int, int, int], torch.Tensor] = {}
         width = len(self.axes) + 1
-        for k, name in enumerate(names):
-            if not wanted[name]:
-                continue
-            tangents = tuple(
-                torch.ones_like(v) if q == k else torch.zeros_like(v) for q, v in enumerate(values)
-            )
-            along = torch.func.jvp(outputs, values, tangents)[1]
-            for i, a in wanted[name]:
-                slope = along[i * width + a]
-                j, b = slots[name]
-                derived[i, a, j, b] = slope.expand(torch.broadcast_shapes(slope.shape, (1, 1)))
+        wanted = [
+            [name in (b.law.flux_names if a else b.law.source_names) for name in names]
+            for b in self.balances
+            for a in range(width)
+        ]
+        for k, row in enumerate(pointwise(outputs, values, wanted)):
+            for name, slope in zip(names, row, strict=True):
+                if slope is not None:
+                    derived[(*divmod(k, width), *slots[name])] = slope
         return derived
 
     def _local(
@@ -1395,13 +1441,8 @@ class Galerkin:
 
             values = tuple(state.values())
             used = free_names((stated.alpha, stated.g), self.problem.parameters) | {balance.name}
-            for j, name in enumerate(self.names):
-                if name in used:
-                    tangents = tuple(
-                        torch.ones_like(v) if q == j else torch.zeros_like(v)
-                        for q, v in enumerate(values)
-                    )
-                    found.append((side, i, j, torch.func.jvp(gap, values, tangents)[1]))
+            (row,) = pointwise(lambda *v: [gap(*v)], values, [[n in used for n in self.names]])
+            found += [(side, i, j, slope) for j, slope in enumerate(row) if slope is not None]
         return found
 
     # All of it.
@@ -1421,6 +1462,7 @@ class Galerkin:
             total = total + ((alpha * u * u / 2 - g * u) * side.facets.measure).sum((-2, -1))
         return total
 
+    @torch.no_grad()
     def remarks(self, x: torch.Tensor, t: float) -> tuple[str, ...]:
         """Where the equation is not elliptic at a state, and where advection dominates."""
         derived, found = self._derivatives(self.lift(x, t), t), list[str]()
@@ -1556,6 +1598,74 @@ class Galerkin:
             joint=not alone,
             groups=None if alone else torch.from_numpy(numbers),
         )
+
+
+def pointwise(
+    function: Callable[..., list[torch.Tensor]],
+    values: Sequence[torch.Tensor],
+    wanted: Sequence[Sequence[bool]],
+) -> list[list[torch.Tensor | None]]:
+    """Of every output of a function of each point alone the derivatives by ``values`` there.
+
+    Backwards, one sweep an output, all points at once; forwards, one for each value, where a graph
+    is kept. ``wanted``: by output and value; None for the rest. Values (*batch, k, Q); the
+    derivatives have the batch of what is read as well.
+    """
+    if torch.is_grad_enabled():
+        known = (*values, *function(*values))
+        if any(v.requires_grad for v in known):
+            return _forwards(function, tuple(values), wanted)
+    rows: list[list[torch.Tensor | None]] = []
+    with _local_graph():
+        given = [v.detach().requires_grad_() for v in values]
+        found = function(*given)
+        shape = torch.broadcast_shapes(*(v.shape for v in given))
+        if any(out.shape[:-2] not in ((), shape[:-2]) for out in found):
+            # A sum over what is read would add up the derivatives of samples.
+            shape = torch.broadcast_shapes(shape, *(out.shape for out in found))
+            given = [v.detach().expand(shape).clone().requires_grad_() for v in values]
+            found = function(*given)
+        for out, needs in zip(found, wanted, strict=True):
+            row: list[torch.Tensor | None] = [None] * len(given)
+            asked = [k for k, need in enumerate(needs) if need]
+            slopes: Sequence[torch.Tensor | None] = [None] * len(asked)
+            if asked and out.requires_grad:
+                own = [given[k] for k in asked]
+                slopes = torch.autograd.grad(out.sum(), own, retain_graph=True, allow_unused=True)
+            for k, slope in zip(asked, slopes, strict=True):
+                row[k] = torch.zeros(1, 1, dtype=torch.float64) if slope is None else slope
+            rows.append(row)
+    return rows
+
+
+def _forwards(
+    function: Callable[..., list[torch.Tensor]],
+    values: tuple[torch.Tensor, ...],
+    wanted: Sequence[Sequence[bool]],
+) -> list[list[torch.Tensor | None]]:
+    rows: list[list[torch.Tensor | None]] = [[None] * len(values) for _ in wanted]
+    for k in range(len(values)):
+        if not any(needs[k] for needs in wanted):
+            continue
+        tangents = tuple(
+            torch.ones_like(v) if q == k else torch.zeros_like(v) for q, v in enumerate(values)
+        )
+        along = torch.func.jvp(function, values, tangents)[1]
+        for row, needs, slope in zip(rows, wanted, along, strict=True):
+            if needs[k]:
+                row[k] = slope.expand(torch.broadcast_shapes(slope.shape, (1, 1)))
+    return rows
+
+
+@contextmanager
+def _local_graph() -> Iterator[None]:
+    """A graph that is used up within, whatever keeps those around it, as a checkpoint does.
+
+    Forwards torch multiplies what is constant by way of its compiler, which takes seconds to load.
+    """
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+    with torch.enable_grad(), hooks:
+        yield
 
 
 def _tables(tables: Tables, mesh: Mesh, degree: int | None) -> Tables:
