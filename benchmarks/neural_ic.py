@@ -26,7 +26,7 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem, SparseMatrix
 from sciml.core.problem.equation import Equation
-from sciml.core.problem.mesh import Geometry, Hole
+from sciml.core.problem.geometry import Geometry, Hole
 from sciml.core.problem.problem import Condition, Problem
 from sciml.discretization import discretize
 from sciml.solvers import AMG, CG, ILU, SSOR, BiCGStab, IncompleteCholesky, Jacobi, NeuralIC

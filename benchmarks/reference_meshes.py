@@ -2,7 +2,7 @@
 
     python benchmarks/reference_meshes.py
 
-The channel needs ``pip install sciml-pde[gmsh]``; without it its file stays as it is.
+The channel needs ``pip install 'sciml-pde[gmsh]'``; without it its file stays as it is.
 """
 
 from __future__ import annotations

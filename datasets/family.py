@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.geometry import Geometry
 from sciml.core.problem.grid import Grid
-from sciml.core.problem.mesh import Geometry, Mesh
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.place import check_place, discrete, placed
 from sciml.core.problem.problem import Problem

@@ -28,9 +28,12 @@ if TYPE_CHECKING:
     from sciml.core.problem.equation import NavierStokes as NavierStokes
     from sciml.core.problem.equation import Sponge as Sponge
     from sciml.core.problem.equation import System as System
+    from sciml.core.problem.geometry import Arc as Arc
+    from sciml.core.problem.geometry import Cylinder as Cylinder
+    from sciml.core.problem.geometry import Geometry as Geometry
+    from sciml.core.problem.geometry import Primitive as Primitive
     from sciml.core.problem.grid import Box as Box
     from sciml.core.problem.grid import Grid as Grid
-    from sciml.core.problem.mesh import Geometry as Geometry
     from sciml.core.problem.mesh import Mesh as Mesh
     from sciml.core.problem.mesh_file import read_mesh as read_mesh
     from sciml.core.problem.problem import Condition as Condition
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
     from sciml.solvers.linear.safeguard import check_preconditioner as check_preconditioner
     from sciml.solvers.solve import init as init
     from sciml.solvers.solve import solve as solve
+    from sciml.solvers.trained.load import load_function as load_function
 
 __version__ = "0.1.0"
 

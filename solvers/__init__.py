@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     from sciml.solvers.linear.relaxation import SOR as SOR
     from sciml.solvers.linear.relaxation import SSOR as SSOR
     from sciml.solvers.linear.relaxation import Jacobi as Jacobi
+    from sciml.solvers.linear.saddle import SaddlePoint as SaddlePoint
     from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian as ShiftedLaplacian
+    from sciml.solvers.nonlinear.active_set import ActiveSet as ActiveSet
     from sciml.solvers.nonlinear.descent import Continuation as Continuation
     from sciml.solvers.nonlinear.newton import Newton as Newton
     from sciml.solvers.nonlinear.newton import Picard as Picard

@@ -44,7 +44,14 @@ from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Observe, Progress, Solver
 from sciml.core.run.status import Status
 from sciml.solvers.linear.amg import AMG
-from sciml.solvers.linear.direct import ELIMINATED, SMALL, Direct, affordable, in_the_plane
+from sciml.solvers.linear.direct import (
+    ELIMINATED,
+    SMALL,
+    Direct,
+    affordable,
+    in_the_plane,
+    quickest,
+)
 from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
 from sciml.solvers.linear.incomplete import ILU, IncompleteCholesky
 from sciml.solvers.linear.inverse import matrices
@@ -52,6 +59,7 @@ from sciml.solvers.linear.iteration import LinearSolver, check_options, linear_s
 from sciml.solvers.linear.krylov import CG, GMRES, MINRES
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.relaxation import Jacobi
+from sciml.solvers.linear.saddle import blocked
 from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian
 
 if TYPE_CHECKING:
@@ -184,6 +192,8 @@ class AutoState:
 
 def choose_for(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str, str]:
     """The name in ``sciml.solvers`` for a nonlinear problem or one in time, and why."""
+    if problem.bounded:
+        return "ActiveSet", "the answer lies between bounds"
     return chooses.look_up(problem.equation, type(on))(problem)
 
 
@@ -249,6 +259,10 @@ def choose(A: LinearMap, rtol: float) -> tuple[LinearSolver, str]:
     if A.dtype.is_complex:
         return _choose_complex(A, rtol)
     described = _description(A)
+    if A.saddle is not None and not A.batch:
+        if quickest(A):
+            return Direct(rtol=rtol), _note("direct", "the saddle point is small")
+        return blocked(rtol), _note("gmres with saddle_point", "the matrix is a saddle point")
     if A.symmetric and not A.definite:
         return MINRES(rtol=rtol), _note("minres", f"{described} is symmetric but not definite")
     known = A.near_nullspace is not None and A.kernel is None

@@ -147,6 +147,8 @@ def _known(problem: Problem, on: Grid | Mesh | Points | None) -> list[_Gap | _Un
     """The gaps of a single problem, none where its data cannot be evaluated."""
     if problem.equation.coefficient_form is None:
         return [_Unseen("the problem", f"'{problem.equation.kind}' has no coefficient form")]
+    if problem.bounded:
+        return [_Unseen("the problem", "an inequality leaves what an obstacle pushes with")]
     why = _hidden(problem.exact, _sought(problem))
     if why:
         return [_Unseen("the problem", why)]

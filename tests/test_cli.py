@@ -256,6 +256,46 @@ def test_validate_checks_without_solving(spec: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["spec.yaml"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ["solver={kind: sdirk}"],
+        ["solver={kind: newton}"],
+        ["solver={kind: fast_poisson}"],
+        ["problem.equation={kind: convection_diffusion, b: [1, 0]}", "solver={kind: cg}"],
+        ["problem.equation={kind: helmholtz, wavenumber: 5}", "solver={kind: multigrid}"],
+        ["problem.equation={kind: poisson}", "modes={count: 5000}"],
+    ],
+)
+def test_validate_refuses_what_solve_and_modes_refuse_and_in_their_words(
+    spec: Path, tmp_path: Path, changes: list[str]
+) -> None:
+    options = [part for change in changes for part in ("--set", change)]
+    command = "modes" if changes[-1].startswith("modes") else "solve"
+    told = sciml_run("validate", spec, *options)
+    refused = sciml_run(command, spec, *options, "--out", tmp_path / "out")
+    assert told.exit_code == refused.exit_code == 2
+    assert told.output.splitlines()[-1] == refused.output.splitlines()[-1]
+
+
+def test_a_mesh_of_another_problem_is_said_before_quantities(tmp_path: Path) -> None:
+    block = Path(__file__).parents[1] / "configs" / "reference" / "meshes" / "block.msh"
+    asked, path = {"quantities": {"middle": {"at": [0.5, 0.5]}}}, tmp_path / "flat.yaml"
+    plate = {"kind": "elasticity", "young": 1}
+    scalar, far = {"kind": "poisson", "f": 1}, "the mesh lies in 3 dimensions, and this"
+    for equation, boundary, said in (
+        (scalar, {"left": {"dirichlet": 0}}, "the mesh has no boundary 'left'"),
+        (plate, {"surface": {"dirichlet": [0, 0]}}, f"{far} list has 2"),
+        (scalar, {"surface": {"dirichlet": 0}}, f"{far} point has 2"),
+    ):
+        problem = {"equation": equation, "boundary": boundary}
+        spec = {"problem": problem, "mesh": {"file": str(block)}, "output": asked}
+        path.write_text(json.dumps(spec))
+        for command in ("validate", "solve"):
+            result = sciml_run(command, path)
+            assert result.exit_code == 2 and said in result.output
+
+
 def test_schema_is_json_that_names_every_solver() -> None:
     result = sciml_run("schema")
     schema = json.loads(result.stdout)

@@ -18,8 +18,9 @@ from sciml.app.surface import surface
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import FACETS
 from sciml.core.problem.equation import Elasticity, Equation, Hyperelasticity, Stokes
+from sciml.core.problem.geometry import Geometry
 from sciml.core.problem.grid import SIDES, Box
-from sciml.core.problem.mesh import Geometry, Mesh, mesh_of, refined, sample, vtk_order
+from sciml.core.problem.mesh import Mesh, mesh_of, refined, sample, vtk_order
 from sciml.core.problem.mesh_file import read_mesh
 from sciml.core.problem.problem import Condition, Problem, Robin
 from sciml.core.problem.quadrature import on_facets, relative_error, slopes, whole

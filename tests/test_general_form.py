@@ -15,11 +15,12 @@ import sciml
 from sciml import InputError
 from sciml.core.problem.condition import Condition, Robin
 from sciml.core.problem.dispatch import measures
-from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
+from sciml.core.problem.equation import Elasticity, Equation, NavierStokes, Stokes, System
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem, Time
 from sciml.core.problem.quadrature import relative_error
 from sciml.core.run.quantities import Quantity
+from sciml.core.run.serialise import dump
 from sciml.core.run.status import Doubt
 from sciml.discretization import semidiscretize
 from sciml.solvers import BDF, IMEX, SDIRK, Newton, Verlet
@@ -49,6 +50,12 @@ def square(n: int, element: str = "P1", graded: bool = False) -> Mesh:
         points = 0.35 * (1 - np.cos(pi * points)) + 0.3 * points
     named = {name: facets[there] for name, there in sides.items()}
     return Mesh(points, cells, boundaries=named, element=element)  # type: ignore[arg-type]
+
+
+CUBE = (
+    np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1.0]]),
+    np.array([[0, 1, 2, 3]]),
+)
 
 
 def everywhere(condition: Condition) -> dict[str, Condition]:
@@ -207,6 +214,40 @@ def test_what_stands_before_u_t_may_depend_on_u(solver: object) -> None:
     assert error(mesh, solution.value[-1], lambda x, y: math.exp(-0.5) * x * y) < 2e-4
     with pytest.raises(InputError, match="use sdirk or bdf"):
         sciml.solve(problem, IMEX(), on=mesh)
+
+
+def stored(
+    u: str, ut: str, ux: str, uy: str, laplacian: str, start: str, end: float = 1.0
+) -> Problem:
+    """(1 + u) u_t = div((1 + u) grad u) + s, the flux given on two sides, on one beside u."""
+    along = {"right": f"(1 + {u})*({ux})", "left": f"-(1 + {u})*({ux})"}
+    sides = {name: Condition(neumann=flux) for name, flux in along.items()}
+    sides["bottom"] = Condition(robin=Robin(2.0, f"2*{u} - (1 + {u})*({uy})"))
+    sides["top"] = Condition(dirichlet=u)
+    source = f"(1 + {u})*({ut}) - ({ux})**2 - ({uy})**2 - (1 + {u})*({laplacian})"
+    law = Equation(d="1 + u", flux=("(1 + u)*ux", "(1 + u)*uy"), source=source)
+    return Problem(None, law, sides, time=Time(end), initial=start)
+
+
+def test_given_fluxes_with_what_stands_before_u_t_keep_the_orders() -> None:
+    """In time with an exact solution in the space of P2, in space with one that is in none."""
+    u, errors = "(2 + sin(t) + x*cos(t) + y/2)", []
+    problem = stored(u, "cos(t) - x*sin(t)", "cos(t)", "0.5", "0", "2 + x + y/2")
+    for step in (1 / 8, 1 / 16):
+        found = sciml.solve(problem, BDF(rtol=1e-6, step=step), on=square(1, "P2"), throw=False)
+        errors.append(error(square(1, "P2"), found.last, lambda x, y: 2 + math.sin(1)
+                            + x * math.cos(1) + y / 2))  # fmt: skip
+    assert orders(errors)[0] == pytest.approx(2, abs=0.1)
+    wave, errors = "exp(-t)*sin(x + 2*y)", []
+    problem = stored(f"(2 + {wave})", f"-{wave}", "exp(-t)*cos(x + 2*y)",
+                     "2*exp(-t)*cos(x + 2*y)", f"-5*{wave}", "2 + sin(x + 2*y)", 0.25)  # fmt: skip
+    for n in (3, 6):
+        mesh = square(n)
+        found = sciml.solve(problem, SDIRK(rtol=1e-3, step=0.125), on=mesh)
+        errors.append(
+            error(mesh, found.last, lambda x, y: 2 + math.exp(-0.25) * torch.sin(x + 2 * y))
+        )
+    assert orders(errors)[0] == pytest.approx(2, abs=0.1)
 
 
 def test_waves_on_a_mesh_return() -> None:
@@ -449,6 +490,18 @@ def test_what_cannot_be_said() -> None:
         Equation(source=1.0)
     with pytest.raises(InputError, match="leave K out"):
         Equation(flux=("ux", "uy"), K=2.0)
+    for given in (1, 1.0, "1"):
+        with pytest.raises(InputError, match="leave K out"):
+            Equation(flux=("ux", "uy"), K=given)
+        with pytest.raises(InputError, match="leave K out"):
+            Equation(energy="0.5*ux**2", K=given)
+    for law in (Equation(flux=["ux", "uy"], c=0, f=0.0), Equation(energy="0.5*ux**2 - u")):
+        assert Equation(**dump(law)) == law == replace(law, d=0.0)
+    plate, cube = Elasticity(1.0, plane="stress"), Mesh(*CUBE)
+    for body in (plate, System({"solid": plate})):
+        with pytest.raises(InputError, match="3 dimensions is whole"):
+            problem = Problem(None, body, {})
+            sciml.solve(problem, Newton(), on=cube)
     with pytest.raises(InputError, match="two fields of the system are called 'u'"):
         System({"u": Equation(), "flow": Stokes()})
     flow = Problem(None, NavierStokes(1.0), everywhere(Condition(dirichlet=0.0)))

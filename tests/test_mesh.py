@@ -29,8 +29,9 @@ from sciml.app.yaml import parse_yaml
 from sciml.core.algebra.maps import SparseMatrix
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import Elasticity, Equation, Regions
+from sciml.core.problem.geometry import Geometry, Hole
 from sciml.core.problem.grid import SIDES, Box
-from sciml.core.problem.mesh import Geometry, Hole, Mesh, edge_vectors
+from sciml.core.problem.mesh import Mesh, edge_vectors
 from sciml.core.problem.mesh_file import read_mesh
 from sciml.core.problem.problem import Condition, Problem, Robin, Time
 from sciml.core.problem.quadrature import relative_error
@@ -852,7 +853,7 @@ def test_bad_geometries(options: dict[str, Any], message: str) -> None:
 
 def test_gmsh_missing_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "gmsh", None)
-    with pytest.raises(InputError, match=r"pip install sciml-pde\[gmsh\]"):
+    with pytest.raises(InputError, match=r"pip install 'sciml-pde\[gmsh\]'"):
         Geometry(0.2, lower=(0.0, 0.0), upper=(2.0, 1.0)).mesh()
 
 

@@ -46,6 +46,16 @@ def smooth(x: Tensor) -> Tensor:
     return torch.stack([phase.sin(), (x.square().sum(1)).exp() * 0.3], -1)
 
 
+def test_parameters_are_not_rounded_on_the_way_to_the_points() -> None:
+    """As float32, 0.1 is off by 1.5e-8, and every answer beside it."""
+    box = Box((0.0,), (1.0,))
+    sides = {"left": Condition(dirichlet=0.0), "right": Condition(dirichlet=0.0)}
+    problem = Problem(box, Equation(K="k"), sides, parameters={"k": 0.1})
+    form = strong_form(problem)
+    x = torch.rand(3, 1, dtype=torch.float64)
+    assert form.data("k", "problem.equation.K", x).tolist() in ([0.1] * 3, 0.1)
+
+
 @pytest.mark.parametrize("dimension", [1, 2, 3])
 def test_products_and_functions_of_jets_are_those_of_the_functions(dimension: int) -> None:
     x, pairs = cloud(7, *[(-1.0, 1.0)] * dimension), every_pair(dimension)

@@ -181,19 +181,32 @@ def validate(
 
 @command("sciml converge configs/reference/nafems-t4.yaml")
 def converge(
-    spec: SpecFile, set_: Overrides = None, device: Device = "cpu", dtype: Dtype = "float64"
+    spec: SpecFile,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="A folder for the table, as CSV and JSON, and its picture.")
+    ] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float64",
 ) -> None:
     """Follow a spec's quantities over three grids or meshes: order, limit, estimated error."""
     from sciml.app.console import progress_line
-    from sciml.app.converge import HEAD, converge, refinement, rows
+    from sciml.app.converge import HEAD, converge, refinement, rows, write
     from sciml.app.read import load_spec
     from sciml.app.run import Setting, describe
 
     problem = load_spec(spec, set_ or ())
+    directory = None if out is None else as_folder(out)
     typer.echo(describe(problem))
-    trends, _ = converge(problem, Setting(device, dtype), progress_line)
+    trends, seconds = converge(problem, Setting(device, dtype), progress_line)
     typer.echo(f"  {refinement(problem)}")
     typer.echo(aligned([HEAD, *rows(trends)]))
+    for trend in trends:
+        if trend.why:
+            typer.echo(f"  {trend.name} has no order: {trend.why}")
+    if directory is not None:
+        for path in write(trends, problem, seconds, directory):
+            typer.echo(path)
 
 
 @command("sciml sweep configs/reference/laminate.yaml --over k=1:1000:log")
@@ -316,25 +329,54 @@ def report(
 def plot(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory or solution.h5.")],
     out: Annotated[Path | None, typer.Option(help="Directory for the figures.")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Nodes an axis, such as 200,200: a trained function is drawn there."),
+    ] = None,
 ) -> None:
     """Draw the figures of a run again."""
+    from sciml.app.console import whole_numbers
     from sciml.app.run import redraw
 
-    figures, notes = redraw(run, None if out is None else as_folder(out))
+    shape = None if grid is None else whole_numbers("--grid", grid)
+    figures, notes = redraw(run, None if out is None else as_folder(out), shape)
     for path in figures.values():
         typer.echo(path)
     for note in notes:
         typer.echo(note)
 
 
+@command("sciml sample runs/darcy points.csv --out values.csv")
+def sample(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")],
+    points: Annotated[
+        Path,
+        typer.Argument(metavar="POINTS", help="A CSV file; its first line names x, y, z and t."),
+    ],
+    out: Annotated[
+        Path | None, typer.Option(help="The CSV file; RUN/sampled.csv by default.")
+    ] = None,
+) -> None:
+    """Write the values of a run's answer at points; a trained function is evaluated itself."""
+    from sciml.app.sample import sampled, write
+
+    home = run if run.is_dir() else run.parent
+    typer.echo(write(sampled(run, points), out or home / "sampled.csv"))
+
+
 @command("sciml info runs/darcy")
 def info(
     what: Annotated[
-        Path, typer.Argument(metavar="WHAT", help="A run, solution.h5, a spec or a dataset.")
+        Path,
+        typer.Argument(metavar="WHAT", help="A run, solution.h5, a spec, a mesh or a dataset."),
     ],
 ) -> None:
-    """Summarise a run, a solution file, a spec or a dataset, and draw a few of its samples."""
+    """Summarise a run, a solution file, a spec, a mesh or a dataset.
+
+    Of a mesh, or a spec on one, its regions and boundaries are listed, with counts and sizes.
+    """
     from sciml.app import record
+    from sciml.core.problem.mesh_file import SUFFIXES
     from sciml.core.run import weights
     from sciml.operators import checkpoint
 
@@ -345,6 +387,7 @@ def info(
 
         stated = load(what)
         typer.echo(describe(stated, what))
+        _print_mesh(getattr(stated, "on", None))
         typer.echo(json.dumps(dump(stated), indent=2))
     elif (what / "manifest.json").is_file():
         from sciml.app.generate import summarise
@@ -354,13 +397,27 @@ def info(
         _print_record(record.read(what, *record.FOLDERS))
     elif (what / weights.FILE).is_file() or (what / checkpoint.OLDER).is_file():
         record.read(what, record.OPERATOR)  # tells that its record is missing
+    elif what.is_file() and what.suffix.lower() in set(SUFFIXES) - {".h5"}:
+        from sciml.core.problem.mesh_file import MeshFile
+
+        _print_mesh(MeshFile(str(what)).mesh())
     elif what.is_file() and what.suffix != ".h5":
         raise InputError(
             f"'{what}' is none of what info reads: a run's directory, its solution.h5, a spec "
-            "(.yaml), a dataset, a trained network"
+            "(.yaml), a mesh, a dataset, a trained network"
         )
     else:
         _print_solution(what)
+
+
+def _print_mesh(on: Any) -> None:
+    """The parts of a mesh; nothing of other places."""
+    from sciml.app import meshes
+    from sciml.core.problem.mesh import Mesh
+
+    if isinstance(on, Mesh):
+        print_facts(meshes.facts(on))
+        typer.echo(aligned(meshes.groups(on)))
 
 
 def _print_record(found: Mapping[str, Any]) -> None:

@@ -34,12 +34,14 @@ from sciml.core.problem.grid import AXES, Box, axis_names
 from sciml.core.problem.mesh_file import MeshFile, check_suffix
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Robin, Time
 from sciml.core.problem.reader import (
+    IMAGINARY,
     NO_NORMAL,
     NORMAL,
     Context,
     FieldFile,
     Normal,
     Regions,
+    RunField,
     Unknown,
     compile,
     state_names,
@@ -68,6 +70,7 @@ class Scope:
 
     ``solution``: the names of the unknown fields and their derivatives. ``timed``: whether t is
     known. ``meshed``: the dimension is the mesh's, known only once that is read.
+    ``complex``: whether the solution is, and the imaginary unit known.
     ``random``: distributions are admitted, as in a family. ``tables``: those among the parameters.
     ``normal``: whether the outward normal is known. ``no_state``: why the solution is not, where it
     is not.
@@ -80,6 +83,7 @@ class Scope:
     timed: bool = False
     meshed: bool = False
     random: bool = False
+    complex: bool = False
     tables: tuple[tuple[str, Table], ...] = ()
     normal: bool = False
     no_state: str = _DATA_ONLY
@@ -97,7 +101,7 @@ class Scope:
             axes,
             self.timed,
             self.solution if of_solution else (),
-            tuple(name for name in self.parameters if name not in tables),
+            (*(n for n in self.parameters if n not in tables), *(IMAGINARY,) * self.complex),
             NORMAL[: self.dimension] if self.normal else (),
             tables=self.tables,
             refused=tuple(refused.items()),
@@ -145,7 +149,7 @@ def numbers(value: Any, scope: Scope) -> tuple[float, ...]:
 
 def scalar(
     value: Any, scope: Scope, of_solution: bool = False
-) -> float | str | FieldFile | Table | Regions | Distribution:
+) -> float | str | FieldFile | RunField | Table | Regions | Distribution:
     """A coefficient with one value per point; ``of_solution``: it may depend on u and its slope."""
     if isinstance(value, str):
         if scope.expression(value, of_solution).is_mask:
@@ -160,6 +164,8 @@ def scalar(
             table = _table(value, scope.folder)
             _at(".of", compile, table, scope.context(of_solution), "")
             return table
+        if "run" in value:
+            return _field_of_run(value, scope)
         return _regions(value, scope) if "regions" in value else _field_file(value, scope)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(
@@ -171,7 +177,7 @@ def scalar(
 
 def of_solution(
     value: Any, scope: Scope
-) -> float | str | FieldFile | Table | Regions | Distribution:
+) -> float | str | FieldFile | RunField | Table | Regions | Distribution:
     """A coefficient that may depend on the solution."""
     return scalar(value, scope, of_solution=True)
 
@@ -193,10 +199,20 @@ def side_data(value: Any, scope: Scope) -> Any:
     return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
 
 
+def gap(value: Any, scope: Scope) -> Any:
+    """The way to what a side may touch, which may depend on the outward normal."""
+    return scalar(value, replace(scope, normal=True))
+
+
 def _normal(value: Mapping[str, Any], read: Callable[[Any, Scope], Any], scope: Scope) -> Normal:
     """The component along the normal, ``{normal: value}``."""
     _check_keys(value, ("normal",))
     return Normal(_at(".normal", read, value["normal"], scope))
+
+
+def share_of_waves(value: Any, scope: Scope) -> Any:
+    """True, or which share of a wave's own admittance an absorbing side has."""
+    return value if isinstance(value, bool) else scalar(value, scope)
 
 
 def part_of_side(value: Any, scope: Scope) -> str:
@@ -456,17 +472,44 @@ def _field_file(value: Mapping[str, Any], scope: Scope) -> FieldFile:
 
 
 def _of_run(value: Mapping[str, Any], scope: Scope) -> Any:
-    """The last frame of a run: its field, or several by name."""
-    _check_keys(value, ("run",))
-    name = value["run"]
-    if not isinstance(name, str) or not name or "\0" in name:
-        raise InputError(f"expected the folder of a run; got {describe(name)}", ".run")
-    folder = scope.folder / name
-    found = _at(".run", fields_of_run, folder if folder.is_dir() else Path(name))
+    """A run's field as it was at the end, or several by name."""
+    found = _fields_of(value, scope)
+    if "field" in value:
+        return _chosen(value, found)
     # The pressure of a flow follows from its velocities.
     flow = tuple(found) == ("u", "v", "p") and "p" not in scope.solution
     wanted = {field: file for field, file in found.items() if not (flow and field == "p")}
     return wanted if len(wanted) > 1 else next(iter(wanted.values()))
+
+
+def _field_of_run(value: Mapping[str, Any], scope: Scope) -> FieldFile | RunField:
+    """One field of a run as it was at the end."""
+    return _chosen(value, _fields_of(value, scope))
+
+
+def _fields_of(value: Mapping[str, Any], scope: Scope) -> dict[str, FieldFile | RunField]:
+    _check_keys(value, ("run", "field", "rate"))
+    name = value["run"]
+    if not isinstance(name, str) or not name or "\0" in name:
+        raise InputError(f"expected the folder of a run; got {describe(name)}", ".run")
+    folder = scope.folder / name
+    return _at(".run", fields_of_run, folder if folder.is_dir() else Path(name))
+
+
+def _chosen(
+    value: Mapping[str, Any], found: Mapping[str, FieldFile | RunField]
+) -> FieldFile | RunField:
+    name, rate = value.get("field"), value.get("rate", False)
+    known = [field for field, of in found.items() if not (isinstance(of, RunField) and of.rate)]
+    if name is None and len(known) > 1:
+        raise InputError(f"say which field: of the run's {', '.join(known)}", ".run")
+    name = known[0] if name is None else name
+    if name not in known:
+        raise InputError(f"the run has no field {describe(name)}; it has {', '.join(known)}",
+                         ".field")  # fmt: skip
+    if rate is not False and f"{name}t" not in found:
+        raise InputError("the run keeps no rate of this field; leave rate out", ".rate")
+    return found[f"{name}t" if rate else name]
 
 
 def _table(value: Mapping[str, Any], folder: Path) -> Table:
@@ -520,8 +563,12 @@ _FIELD = {
 }
 _RUN = {
     "type": "object",
-    "description": "The last frame of a run, by its folder.",
-    "properties": {"run": {"type": "string"}},
+    "description": "A field of a run, by its folder, in time its last frame.",
+    "properties": {
+        "run": {"type": "string"},
+        "field": {"type": "string"},
+        "rate": {"type": "boolean", "description": "Its derivative by t, if that was built in."},
+    },
     "required": ["run"],
     "additionalProperties": False,
 }
@@ -552,7 +599,7 @@ _REGIONS = {
     "required": ["regions"],
     "additionalProperties": False,
 }
-_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _TABLE, _REGIONS]}
+_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _RUN, _TABLE, _REGIONS]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
 _OR_NULL = {**_LIST, "items": {"anyOf": [_SCALAR, {"type": "null"}]}}
 _MATRIX = {"type": "array", "items": _LIST, "minItems": 1, "maxItems": 3}
@@ -592,6 +639,7 @@ _NORMAL = {
     "additionalProperties": False,
 }
 _SIDES = _type("SideValues", side_data, {"anyOf": [_SCALAR, _LIST, _NORMAL]})
+_GAP = _type("Gap", gap, _SCALAR)
 _ASKED = _type("Asked", asked, {"anyOf": _NUMBER_OR_TEXT})
 _FORCE = _type("Force", vector, _LIST)
 _VECTOR = _type("Vector", vector, _LIST)
@@ -602,7 +650,7 @@ _BY_NAME = {"type": "object", "additionalProperties": {"anyOf": [_SCALAR, _LIST]
 # The fields whose annotation in core, Any, admits Python objects that YAML cannot write.
 FIELD_TYPES: dict[tuple[type, str], Any] = {
     **{(Equation, name): _NONLINEAR for name in ("c", "f", "m", "d", "source")},
-    **{(Equation, name): Scalar for name in ("dispersion", "biharmonic")},
+    **{(Equation, name): Scalar for name in ("dispersion", "biharmonic", "lower", "upper")},
     (Equation, "energy"): _type("Energy", energy, {"type": "string"}),
     (Equation, "K"): _type("Tensor", tensor, {"anyOf": [_SCALAR, _LIST, _MATRIX]}),
     **{(Equation, name): _VECTOR for name in ("b", "flux")},
@@ -621,6 +669,10 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
         "Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL, _NORMAL]}
     ),
     (Condition, "neumann"): _SIDES,
+    (Condition, "contact"): _GAP,
+    (Condition, "absorbing"): _type(
+        "Absorbing", share_of_waves, {"anyOf": [{"type": "boolean"}, _SCALAR]}
+    ),
     (MeshFile, "file"): _type("MeshPath", mesh_path, {"type": "string"}),
     (Condition, "where"): _type("Where", part_of_side, {"type": "string"}),
     (Robin, "alpha"): _SIDES,
@@ -637,7 +689,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
         "Probes", points, {"type": "object", "additionalProperties": _CONSTANTS}
     ),
     (Problem, "exact"): _type("Exact", exact, {"anyOf": _NUMBER_OR_TEXT}),
-    (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _RUN, _BY_NAME]}),
+    (Problem, "initial"): _type("Initial", by_name, {"anyOf": [_SCALAR, _BY_NAME]}),
     (Problem, "observations"): _type("Observations", observations, _COLUMNS),
     (Problem, "noise"): _type("Noise", noise, {"anyOf": [_CONSTANT, _NOISE]}),
     (Problem, "parameters"): _type(

@@ -108,6 +108,14 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+def whole_numbers(option: str, text: str) -> tuple[int, ...]:
+    """Those of a text such as ``200,200``, 2 or more; raises InputError for another."""
+    parts = [part.strip() for part in text.strip("[]").split(",")]
+    if not all(part.isascii() and part.isdigit() and int(part[:9]) >= 2 for part in parts):
+        raise InputError(f"{option} takes numbers of 2 and more, such as 200,200; got '{text}'")
+    return tuple(map(int, parts))
+
+
 def as_folder(path: Path) -> Path:
     """Where results go; raises InputError where the name is taken by a file."""
     for place in (path, *path.parents):

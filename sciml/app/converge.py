@@ -13,9 +13,11 @@ spacing themselves.
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,8 +26,9 @@ from sciml import solvers
 from sciml.app.modes import find, numbers
 from sciml.app.output import heads, last
 from sciml.app.read import explain
-from sciml.app.run import Setting, answer, extent
+from sciml.app.run import Setting, answer, describe, extent
 from sciml.app.spec import Spec
+from sciml.core.disk import atomic_write, write_json
 from sciml.core.errors import InputError, SolveError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh, refined
@@ -36,6 +39,8 @@ from sciml.solvers.time.etdrk4 import ETDRK4
 from sciml.solvers.time.march import Integrator
 
 LEVELS = 3
+FILE = "converge"
+_ROUNDED = 1e-9  # of the largest value: solvers stop near there
 HEAD = ("quantity", "coarse", "finer", "finest", "order", "extrapolated", "error", "published")
 
 
@@ -51,13 +56,43 @@ class Trend:
     published: float | None = None
 
     @property
+    def _differences(self) -> tuple[float, float, float]:
+        """The two differences, and what is rounding beside them."""
+        first, second = self.values[0] - self.values[1], self.values[1] - self.values[2]
+        return first, second, _ROUNDED * max(abs(v) for v in self.values)
+
+    @property
     def order(self) -> float | None:
         """The observed order."""
-        first, second = self.values[0] - self.values[1], self.values[1] - self.values[2]
-        noise = 1e-9 * max(abs(v) for v in self.values)
+        first, second, noise = self._differences
         if not abs(second) > noise or not first / second > 1:
             return None
         return math.log2(first / second)
+
+    @property
+    def why(self) -> str:
+        """The reason where there is no order, or ""."""
+        first, second, noise = self._differences
+        if self.order is not None:
+            return ""
+        if not all(map(math.isfinite, self.values)):
+            return "it cannot be told on every level"
+        if abs(second) <= noise:
+            told = "all levels" if abs(first) <= noise else "the two finer levels"
+            return f"{told} agree but for rounding: nothing is left to be refined away"
+        if abs(first) <= noise:
+            return (
+                f"only the finest level differs, by {abs(second):.2g}: the first two are too coarse"
+            )
+        if first * second < 0:
+            return (
+                f"its differences change sign, {-first:+.2g} then {-second:+.2g}: it is not yet "
+                "where errors fall like a power of the spacing"
+            )
+        return (
+            f"its differences do not fall, {-first:+.2g} then {-second:+.2g}: it has no limit, as "
+            "the stress at a sharp corner, or the first level is too coarse"
+        )
 
     @property
     def extrapolated(self) -> float | None:
@@ -111,6 +146,11 @@ def converge(
             value = last(m, result.solution)
             if value.numel() != 1:
                 raise InputError("converge is of one problem; this spec is a batch")
+            if torch.as_tensor(value).is_complex():
+                raise InputError(
+                    f"'{name}' is complex: an order is of a number, such as its abs, real or imag",
+                    f"output.quantities.{name}",
+                )
             found[name].append(float(torch.as_tensor(value).detach()))
         seconds.append(sum(result.seconds.values()))
     trends = [
@@ -194,6 +234,56 @@ def placed_on(spec: Spec, on: Grid | Mesh) -> Spec:
     moved = replace(spec)
     moved.__dict__["on"] = on
     return moved
+
+
+def write(
+    trends: Sequence[Trend], spec: Spec, seconds: Sequence[float], folder: Path
+) -> list[Path]:
+    """``converge.csv``, ``converge.json`` and ``converge.png``; the paths.
+
+    The picture has for every quantity the error against the spacing, where there is no order the
+    differences between the levels.
+    """
+    from sciml.app.figures import plot_errors
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table, data, picture = (folder / f"{FILE}.{tail}" for tail in ("csv", "json", "png"))
+    told = [extent(on) for on in levels(spec)]
+    with atomic_write(table) as temporary, open(temporary, "w", newline="") as file:
+        lines = csv.writer(file)
+        lines.writerow([HEAD[0], *told, *HEAD[4:], "why no order"])
+        for t in trends:
+            lines.writerow(
+                [t.name, *t.values, t.order, t.extrapolated, t.error, t.published, t.why]
+            )
+    quantities = {
+        t.name: {
+            "values": [_finite(v) for v in t.values],
+            "order": t.order,
+            "why": t.why,
+            "extrapolated": t.extrapolated,
+            "error": _finite(t.error),
+            "published": t.published,
+        }
+        for t in trends
+    }
+    write_json(
+        data,
+        {
+            "format": "sciml converge 1",
+            "description": describe(spec),
+            "levels": told,
+            "refinement": refinement(spec),
+            "seconds": list(seconds),
+            "quantities": quantities,
+        },
+    )
+    plot_errors({t.name: (t.values, t.extrapolated, t.order) for t in trends}, picture)
+    return [table, data, picture]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def rows(trends: Sequence[Trend]) -> list[list[str]]:

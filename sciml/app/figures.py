@@ -78,6 +78,9 @@ STYLE: dict[Any, Any] = {
 }
 
 
+_MARKERS = "osD^v<>pX"
+
+
 class Picture(Figure):
     """A figure that a notebook shows by itself, whether or not pyplot was imported."""
 
@@ -274,6 +277,43 @@ def plot_curves(
             if log:
                 axes.set_xscale("log")
         rows[-1].set_xlabel(name)
+        save(figure, file)
+    return figure
+
+
+def plot_errors(
+    trends: Mapping[str, tuple[Sequence[float], float | None, float | None]],
+    file: str | Path | None = None,
+) -> Figure:
+    """Values on levels that halve the spacing, their limit and order, by name: the errors.
+
+    Relative to the finest value; without a limit the differences from level to level, dashed.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Picture(figsize=(6.4, 4.4), layout="constrained")
+        axes = figure.subplots()
+        for number, (name, (values, limit, order)) in enumerate(trends.items()):
+            size = abs(values[-1]) or 1.0
+            spacing = 0.5 ** np.arange(len(values))
+            if limit is None:
+                gaps, style, told = np.abs(np.diff(values)), "--", "no order"
+                spacing = spacing[:-1]
+            else:
+                gaps, style, told = np.abs(np.asarray(values) - limit), "-", f"order {order:.2f}"
+            # What is rounding would be the whole of the scale.
+            gaps = np.where(gaps > 1e-12 * size, gaps / size, np.nan)
+            axes.loglog(
+                spacing, gaps, style, marker=_MARKERS[number % len(_MARKERS)], ms=4, lw=1.3,
+                label=f"{shown(name)}: {told}",
+            )  # fmt: skip
+        axes.set_xlabel("spacing, of the first level's")
+        axes.set_ylabel("error, of the finest value (dashed: difference)")
+        ticks = [1, 1 / 2, 1 / 4]
+        axes.set_xticks(ticks, ["1", "1/2", "1/4"])
+        axes.minorticks_off()
+        axes.grid(True, which="major", color="0.88", lw=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(fontsize=9)
         save(figure, file)
     return figure
 

@@ -278,6 +278,11 @@ def _data(problem: Plain) -> Iterator[tuple[str, str]]:
     if problem.get("obstacle"):
         yield "without", math(mathml(problem["obstacle"]["inside"]))
         yield "on its rim", _condition(problem["obstacle"]["boundary"], fields)
+    parts = problem["equation"].get("equations") or {"u": problem["equation"]}
+    for unknown, part in parts.items():
+        for bound, sign in (("lower", "≥"), ("upper", "≤")):
+            if part.get(bound) is not None:
+                yield "obstacle", math(f"{name(unknown)}<mo>{sign}</mo>{_whole(part[bound])}")
     if time:
         start = number(time.get("start", 0.0))
         yield "time", math(f"{start}<mo>≤</mo><mi>t</mi><mo>≤</mo>{number(time['end'])}")
@@ -389,6 +394,8 @@ def _of_field(condition: Plain, field: _Written) -> str:
         else:
             first = f"{'' if alpha == 1 else mathml(alpha, product=True)}{u}"
         return math(f"{first}<mo>+</mo>{flux}<mo>=</mo>{_vector(robin.get('g', 0.0))}")
+    if condition.get("contact") is not None:
+        return math(f"{_along(u)}<mo>≤</mo>{_whole(condition['contact'])}") + ", pressed or free"
     return "waves leave" if condition.get("absorbing") else "periodic"
 
 

@@ -35,6 +35,7 @@ from sciml.app.report import (
 )
 from sciml.app.run import REPORT, Setting, extent
 from sciml.app.spec import Modes, Spec
+from sciml.core.algebra.pencil import Pencil
 from sciml.core.disk import atomic_write, write_text
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
@@ -44,8 +45,9 @@ from sciml.core.run.eigenmodes import Eigenmodes
 from sciml.core.run.files import save_modes
 from sciml.core.run.labels import unit_of
 from sciml.core.run.status import Doubt
+from sciml.discretization import pencil
 from sciml.solvers.eigen.lobpcg import LOBPCG
-from sciml.solvers.eigen.modes import eigenmodes
+from sciml.solvers.eigen.modes import eigenmodes, most_modes
 
 TABLE, FIGURE = "modes.csv", "modes.png"
 _CERTAIN = "no eigenvalue below the last bound is missed: they were counted"
@@ -61,8 +63,7 @@ def find(
 ) -> Eigenmodes:
     """The modes of a spec, on another place where one is given; InputErrors name file and line."""
     wanted = Modes() if spec.modes is None else spec.modes
-    if chosen.dtype != "float64":
-        raise InputError("--dtype float32 is for steady linear problems; modes need float64")
+    _check(chosen)
     try:
         check_labels(spec)
         place = discrete(spec.on) if on is None else on
@@ -76,12 +77,32 @@ def find(
                 progress=progress,
             )
     except InputError as fault:
-        if fault.key != "count":
-            raise InputError(explain(fault, spec)) from None
-        if count is not None:
-            raise InputError(f"--count: {fault.message}") from None
-        placed = InputError(fault.message, "modes.count")
-        raise InputError(explain(placed, spec)) from None
+        raise _placed(fault, spec, count) from None
+
+
+def checked(spec: Spec, chosen: Setting) -> tuple[Pencil, int]:
+    """What ``find`` starts from, and its unknowns; refuses what that would refuse."""
+    assert spec.modes is not None
+    _check(chosen)
+    try:
+        check_labels(spec)
+        posed = pencil(spec.problem, discrete(spec.on))
+        return posed, most_modes(next(posed.samples()), spec.modes.count)
+    except InputError as fault:
+        raise _placed(fault, spec) from None
+
+
+def _check(chosen: Setting) -> None:
+    if chosen.dtype != "float64":
+        raise InputError("--dtype float32 is for steady linear problems; modes need float64")
+
+
+def _placed(fault: InputError, spec: Spec, count: int | None = None) -> InputError:
+    if fault.key != "count":
+        return InputError(explain(fault, spec))
+    if count is not None:
+        return InputError(f"--count: {fault.message}")
+    return InputError(explain(InputError(fault.message, "modes.count"), spec))
 
 
 def describe(spec: Spec, count: int | None = None) -> str:

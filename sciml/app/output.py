@@ -41,6 +41,12 @@ from sciml.discretization.elements.elasticity import STRESSES
 
 QUANTITIES, PROBES, LINE = "quantities.csv", "probes.csv", "line-{}.csv"
 _SHOWN = 6  # values of a batch are printed, more as their range
+# Of which derived field a component is, whose unit it has.
+_PART_OF = {
+    **dict.fromkeys(("qx", "qy", "qz"), ("flux",)),
+    **dict.fromkeys(STRESSES, ("stress",)),
+    **dict.fromkeys(("s1", "s2", "s3"), ("principal_stress", "stress")),
+}
 _SAME = 1e-9  # of the time passed: instants that differ by less, by rounding, are the same
 
 
@@ -145,6 +151,12 @@ def check(spec: Spec) -> Asked:
             key = f"output.lines.{name}.{end}"
             try:
                 guess.look(on, Quantity(at=point), key)
+            except InputError as error:
+                raise InputError(error.message, key) from None
+        for k, what in enumerate(line.of):
+            key = f"output.lines.{name}.of.{k}"
+            try:
+                guess.look(on, Quantity(at=line.start, of=what), key)
             except InputError as error:
                 raise InputError(error.message, key) from None
     return asked
@@ -444,18 +456,22 @@ def along(solution: Solution, line: Line) -> tuple[torch.Tensor, Mapping[str, to
     """The points of a line (n, d), and the fields there (*batch, [frames], n) by name."""
     start, end = (torch.tensor(p, dtype=torch.float64) for p in (line.start, line.end))
     places = start + torch.linspace(0, 1, line.points, dtype=torch.float64)[:, None] * (end - start)
+    if line.of:
+        return places, {what: _between_nodes(solution, places, what) for what in line.of}
     values = _between_nodes(solution, places)
     several = len(solution.fields) > 1
     parts = values.unbind(-2) if several else (values,)
     return places, dict(zip(solution.fields, parts, strict=True))
 
 
-def _between_nodes(solution: Solution, places: torch.Tensor) -> torch.Tensor:
-    """The fields at places, NaN where there is no answer."""
+def _between_nodes(
+    solution: Solution, places: torch.Tensor, what: str | None = None
+) -> torch.Tensor:
+    """The fields, or an expression, at places, NaN where there is no answer."""
     if not isinstance(solution.on, Mesh):
-        return solution.sample(places)
+        return solution.sample(places, what)
     there = inside(solution.on, places)
-    some = solution.sample(places[there])
+    some = solution.sample(places[there], what)
     values = some.new_full((*some.shape[:-1], len(places)), math.nan)
     values[..., there] = some
     return values
@@ -536,7 +552,7 @@ def _field_of(quantity: Quantity, fields: Sequence[str]) -> tuple[str, ...]:
     what = fields[0] if quantity.what is None else quantity.what
     if not isinstance(what, str):
         return ()
-    return (what, "stress") if what in STRESSES else (what,)
+    return (what, *_PART_OF.get(what, ()))
 
 
 def _table(path: Path, columns: Mapping[str, torch.Tensor], solution: Solution) -> Path:
@@ -572,12 +588,13 @@ def _line_table(
     batch = tuple(solution.residual.shape)
     times = None if solution.times is None else solution.times.tolist()
     frames = () if times is None else (len(times),)
-    named_by = partial(named, solution.labels)
+    labels = solution.labels
+    named_by = partial(named, labels)
     head = [
         *(["sample"] if batch else []),
         *([named_by("t")] if times else []),
         *map(named_by, axis_names(places.shape[1])),
-        *map(named_by, fields),
+        *(named_by(what, *_PART_OF.get(what, ())) for what in fields),
     ]
     rows = []
     for index in product(*(range(n) for n in (*batch, *frames, len(places)))):

@@ -251,6 +251,7 @@ def explain(error: InputError, source: Spec | Source | None = None) -> str:
 def _scope(source: Source, *, random: bool) -> Scope:
     """What the coefficients need to know before anything is checked: axes, names, time."""
     from sciml.app.coefficients import SOLUTION, Scope, tables_of
+    from sciml.core.problem.equation import COMPLEX_KINDS
 
     problem = source.data.get("problem")
     stated: dict[str, Any] = problem if isinstance(problem, dict) else {}
@@ -265,7 +266,8 @@ def _scope(source: Source, *, random: bool) -> Scope:
     timed = stated.get("time") is not None
     folder, meshed = Path(source.name).parent, not {"grid", "points"} & source.data.keys()
     tables = tables_of(names, folder)
-    return Scope(folder, dimension, parameters, solution, timed, meshed, random, tables)
+    complex_ = isinstance(equation, dict) and equation.get("kind") in COMPLEX_KINDS
+    return Scope(folder, dimension, parameters, solution, timed, meshed, random, complex_, tables)
 
 
 def _unknown_fields(equation: dict[str, Any], dimension: int) -> tuple[str, ...]:

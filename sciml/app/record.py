@@ -23,8 +23,8 @@ import sciml
 from sciml.core.disk import digest, read_record, write_record
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import Grid
-from sciml.core.problem.reader import FieldFile
-from sciml.core.run.files import read_solution
+from sciml.core.problem.reader import FieldFile, RunField
+from sciml.core.run.files import FUNCTION, read_solution
 from sciml.core.run.serialise import differences, dump
 
 FILE = "run.json"
@@ -159,20 +159,38 @@ def check(folder: Path, record: Mapping[str, Any]) -> None:
             raise InputError(f"'{path}' was damaged or changed since it was written")
 
 
-def fields_of_run(folder: Path) -> dict[str, FieldFile]:
-    """The fields of a run on a grid by name, to begin another from their last frame.
+def fields_of_run(folder: Path) -> dict[str, FieldFile | RunField]:
+    """The fields of a run by name, in time as they were at the end, to begin or feed another.
 
-    Raises InputError for a run that failed, or is none.
+    Of a trained function itself, with the rates where it has them built in, else of values on a
+    grid. Raises InputError for a run that failed, or is none.
     """
     summary = read(folder, RUN)
     check(folder, summary)
     if any(name != "converged" for name in summary["statuses"]):
         raise InputError(f"the run in '{folder}' failed: {summary['advice']}")
+    if (folder / FUNCTION).is_file():
+        return _of_function(folder)
     path = folder / "solution.h5"
     on, fields = (read_solution(path)[name] for name in ("on", "fields"))
     if not isinstance(on, Grid):
         raise InputError(f"the run in '{folder}' is not one on a grid")
     return {name: FieldFile(str(path), "u", on.centring, name) for name in fields}
+
+
+def _of_function(folder: Path) -> dict[str, FieldFile | RunField]:
+    from sciml.solvers.trained.load import load_function
+
+    function, home = load_function(folder), str(folder)
+    found: dict[str, FieldFile | RunField] = {
+        name: RunField(home, name, False, function.field(name)) for name in function.fields
+    }
+    if function.has_rates:
+        found |= {
+            f"{name}t": RunField(home, name, True, function.field(name, rate=True))
+            for name in function.fields
+        }
+    return found
 
 
 def versions() -> dict[str, str]:
@@ -208,6 +226,7 @@ _FILES = {
         "scheme",
     },
     "table": {"table", "of", "column", "outside"},
+    "run": {"run", "field", "rate"},
 }
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,18 +24,19 @@ from sciml.app.yaml import parse_yaml
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import FieldFile
 from sciml.core.run.certificate import Certificate
-from sciml.core.run.files import box_of, load_fields, save_solution
+from sciml.core.run.files import FUNCTION, box_of, load_fields, save_solution
 from sciml.core.run.frames import keep_state
 from sciml.core.run.labels import Labels, called
 from sciml.core.run.quantities import Output
 from sciml.core.run.solution import Solution, load_solution, sample_names
 from sciml.core.run.status import Doubt
 from sciml.discretization import discretize, memory_estimate
+from sciml.discretization.elements.boundary import check_sides
 from sciml.discretization.fields import beside, exact_on_mesh, hole_on, values_on
 from sciml.solvers.exact import check_exact
 from sciml.solvers.resolution import resolved, with_space, with_stiffness
@@ -48,6 +50,7 @@ _ROUNDED = (
     "exact one's by 1e-4 and more on fine grids; use float64 where that matters"
 )
 FRAMES = "frames.h5"
+MESH = "mesh.msh"  # of a geometry, for Gmsh
 REPORT = "report.html"
 RESIDUAL, CONVERGENCE = "residual", "convergence"
 _CAPTIONS = {
@@ -121,16 +124,14 @@ def answer(
     (*batch, [fields], *grid).
     """
     try:
-        asked = output.check(spec)
+        asked, told = check(spec)
         _check_begun(spec, None if frames is None else frames.parent)
-        told = check_exact(spec.problem, spec.on)
     except InputError as fault:
         raise InputError(explain(fault, spec)) from None
     torch.manual_seed(setting.seed)
     np.random.seed(setting.seed)  # PyAMG draws its test vectors from it
     start = time.perf_counter()
-    gridded = not (isinstance(spec.on, Points) or getattr(spec.solver, "reads_problem", False))
-    system = lower(spec, setting) if spec.problem.linear and gridded else None
+    system = reduced(spec, setting)
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
         solution, steps = _solve(asked, setting, system, progress, frames, initial)
@@ -163,6 +164,16 @@ def answer(
     return Answer(spec, setting, solution, error, fields, unknowns, defect, seconds, numbers)
 
 
+def check(spec: Spec) -> tuple[output.Asked, tuple[str, ...]]:
+    """What is asked for, and what is to be said of the exact solution; nothing is assembled.
+
+    Raises InputError, with its key; of a mesh on which the problem is not posed before all else.
+    """
+    if isinstance(spec.on, Mesh):
+        check_sides(spec.problem, spec.on)
+    return output.check(spec), check_exact(spec.problem, spec.on)
+
+
 def _check_begun(spec: Spec, folder: Path | None) -> None:
     """Raise InputError for a start from a run on another box, or from one to be written over."""
     for value in spec.problem.first.values():
@@ -190,6 +201,22 @@ def _found(spec: Spec, solution: Solution) -> Spec:
     return replace(spec, problem=replace(spec.problem, parameters=known))
 
 
+def reduced(spec: Spec, setting: Setting) -> LinearSystem | None:
+    """The linear system that the spec's solver answers; None where it is given the problem."""
+    gridded = not (isinstance(spec.on, Points) or getattr(spec.solver, "reads_problem", False))
+    return lower(spec, setting) if spec.problem.linear and gridded else None
+
+
+def begin(spec: Spec, setting: Setting, system: LinearSystem | None) -> Any:
+    """The state with which the spec's solver starts; raises InputError where it cannot."""
+    if system is not None:
+        return spec.solver.init(system)
+    if setting.dtype != "float64":
+        raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
+    with _default(setting.device):
+        return spec.solver.init(spec.problem, spec.on)
+
+
 def _solve(
     asked: output.Asked,
     setting: Setting,
@@ -200,13 +227,10 @@ def _solve(
 ) -> tuple[Solution, output.Steps | None]:
     """The answer, and what was asked for at every step."""
     spec = asked.spec
+    state = begin(spec, setting, system)
     if system is not None:
-        begun = spec.solver.init(system)
-        return spec.solver.run(begun, initial=initial, progress=progress), None
-    if setting.dtype != "float64":
-        raise InputError("--dtype float32 is for steady linear problems; this one needs float64")
-    with torch.device(setting.device):
-        state = spec.solver.init(spec.problem, spec.on)
+        return spec.solver.run(state, initial=initial, progress=progress), None
+    with _default(setting.device):
         if progress is not None:
             progress.follow(state)
         more: dict[str, Any] = {"initial": initial}
@@ -222,6 +246,12 @@ def _solve(
             if steps is not None:
                 steps.close()
     return solution, steps
+
+
+def _default(device: str) -> AbstractContextManager[Any]:
+    """That new tensors are on a device; nothing where they are, since torch asks at every call."""
+    wanted = torch.device(device)
+    return nullcontext() if torch.get_default_device() == wanted else wanted
 
 
 def _told(solution: Solution, spec: Spec) -> Solution:
@@ -355,11 +385,15 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
     solution = result.solution
     try:
         paths = list(save_solution(solution, folder, result.fields))
+        if result.spec.geometry is not None:
+            result.spec.geometry.write(folder / MESH)
+            paths.append(folder / MESH)
         hidden = result.spec.problem.obstacle is not None
         keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run
-        summary["hashes"] = record.hashes(folder, paths[0].name)
+        kept = [path.name for path in paths if path.name in ("solution.h5", FUNCTION)]
+        summary["hashes"] = record.hashes(folder, *kept)
         record.write(folder, summary)
         if result.measured is not None:
             by_step = output.watched(result.spec, kept=True)
@@ -454,15 +488,50 @@ def _written(draw: Callable[[], Figure], labels: Labels, path: Path) -> None:
 
 
 def read_solution(run: Path) -> Solution:
-    """The solution in a run's folder, which its record vouches for, or in a file."""
+    """The solution in a run's folder, which its record vouches for, or in a file.
+
+    With its trained function, where the run kept one.
+    """
     if run.is_dir() and (run / record.FILE).is_file():
         record.check(run, record.read(run, record.RUN))
-    return load_solution(run)
+    solution = load_solution(run)
+    if not (run / FUNCTION).is_file():
+        return solution
+    from sciml.solvers.trained.load import load_function
+
+    return replace(solution, function=load_function(run))
 
 
-def redraw(run: Path, out: Path | None) -> tuple[dict[str, Path], list[str]]:
-    """Draw the figures of a run's folder, or of a file, again; see :func:`draw_figures`."""
+def regridded(solution: Solution, shape: tuple[int, ...]) -> Solution:
+    """The same on a grid of so many nodes an axis; of what lives on the old one the values alone.
+
+    A trained function is evaluated there, other values are interpolated. Raises InputError for an
+    answer on a mesh, and for another number of axes.
+    """
+    on = solution.on
+    if on is None or isinstance(on, Mesh):
+        raise InputError("--grid is for runs on a box; a mesh is drawn by its own elements")
+    if len(shape) != on.box.dimension or on.box.dimension > len(AXES):
+        raise InputError(
+            f"--grid {','.join(map(str, shape))}: this run has {on.box.dimension} axes"
+            + ("" if on.box.dimension <= len(AXES) else ", and a grid at most three")
+        )
+    grid = Grid(shape).bind(on.box)
+    points = torch.stack([axis.flatten() for axis in grid.coordinates()], -1)
+    value = solution.sample(points).unflatten(-1, shape)
+    return replace(solution, value=value, on=grid, kept={}, measure=None, certificate=None)
+
+
+def redraw(
+    run: Path, out: Path | None, shape: tuple[int, ...] | None = None
+) -> tuple[dict[str, Path], list[str]]:
+    """Draw the figures of a run's folder, or of a file, again; see :func:`draw_figures`.
+
+    ``shape``: on a grid of so many nodes an axis.
+    """
     solution, fields = read_solution(run), load_fields(run)
+    if shape is not None:
+        solution, fields = regridded(solution, shape), {}
     home, title, wanted, notes = run if run.is_dir() else run.parent, "", None, []
     if (home / record.FILE).is_file():
         title = record.read(home, record.RUN)["title"]

@@ -10,8 +10,9 @@ from typing import Any
 
 from sciml.app.yaml import Source, SpecError, path_of
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.geometry import Geometry
 from sciml.core.problem.grid import Grid, Points
-from sciml.core.problem.mesh import Geometry, Mesh
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.place import check_place, placed
 from sciml.core.problem.problem import Problem

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sciml.app import output, read, run
+from sciml.app import read, run
 from sciml.app.run import Setting
 from sciml.app.spec import Spec
 from sciml.app.train import opened, rounds
 from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, PreconditionerSpec
 from sciml.app.yaml import Source, read_yaml
 from sciml.core.errors import InputError
-from sciml.core.problem.place import discrete
 from sciml.datasets.family import Family
 from sciml.datasets.store import read_manifest
-from sciml.discretization import pencil
-from sciml.solvers.exact import check_exact
 from sciml.training import Files
 
 AnySpec = Spec | Family | OperatorSpec | PreconditionerSpec
@@ -77,21 +74,20 @@ def _checked(stated: AnySpec, source: Source, setting: Setting) -> Checked:
 
 
 def _problem(spec: Spec, setting: Setting) -> Checked:
-    """The system's facts where there is one; else the solver is set up, which checks all data."""
+    """Facts of the linear system where there is one; the solver is set up as if to solve."""
     if spec.modes is not None:
-        return _modes(spec)
+        return _modes(spec, setting)
     try:
-        output.check(spec)
-        told = check_exact(spec.problem, spec.on)
+        _, told = run.check(spec)
     except InputError as error:
         raise InputError(read.explain(error, spec)) from None
-    if not spec.problem.linear or getattr(spec.solver, "reads_problem", False):
-        try:
-            spec.solver.init(spec.problem, spec.on)
-        except InputError as error:
-            raise InputError(read.explain(error, spec)) from None
+    system = run.reduced(spec, setting)
+    try:
+        run.begin(spec, setting, system)
+    except InputError as error:
+        raise InputError(read.explain(error, spec)) from None
+    if system is None:
         return told, {}
-    system = run.lower(spec, setting)
     tags = [name for name in ("symmetric", "definite", "nullspace") if getattr(system.A, name)]
     return (*system.notes, *told), {
         "unknowns": f"{system.A.size:,}",
@@ -100,13 +96,11 @@ def _problem(spec: Spec, setting: Setting) -> Checked:
     }
 
 
-def _modes(spec: Spec) -> Checked:
+def _modes(spec: Spec, setting: Setting) -> Checked:
     """Facts of the pencil whose eigenvalues are asked for."""
-    try:
-        posed = pencil(spec.problem, discrete(spec.on))
-    except InputError as error:
-        raise InputError(read.explain(error, spec)) from None
-    free = int((next(posed.samples()).M.detach().diagonal() > 0).sum())
+    from sciml.app.modes import checked
+
+    posed, free = checked(spec, setting)
     return posed.notes, {"unknowns": f"{free:,}", "operator": "symmetric, with a mass"}
 
 

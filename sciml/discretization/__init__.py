@@ -24,6 +24,7 @@ from sciml.core.problem.problem import Problem
 from sciml.discretization.elements import derived as _derived_on_meshes  # noqa: F401
 from sciml.discretization.elements import elasticity, flow, general, scalar, solid  # noqa: F401
 from sciml.discretization.elements import functionals as _on_meshes  # noqa: F401
+from sciml.discretization.elements import helmholtz as _waves_on_meshes  # noqa: F401
 from sciml.discretization.elements import modes as _modes_on_meshes  # noqa: F401
 from sciml.discretization.points import functionals as _at_points  # noqa: F401
 from sciml.discretization.volumes import (  # noqa: F401
@@ -56,6 +57,7 @@ def discretize(
     InputError for coefficients, data or sizes that make no well-posed system.
     """
     problem.check_conditions()
+    problem.check_unbounded()
     lower = discretises.look_up(problem.equation, type(on))
     system = lower(problem, on, dtype=dtype, device=torch.device(device))
     return replace(system, problem=problem)
@@ -87,5 +89,6 @@ def pencil(problem: Problem, on: Grid | Mesh, *, device: torch.device | str = "c
     symmetric, or with a source or boundary data.
     """
     discrete(on)
+    problem.check_unbounded()
     pose = poses_modes.look_up(problem.equation, type(on))
     return pose(problem, on, device=torch.device(device))

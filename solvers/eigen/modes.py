@@ -139,6 +139,18 @@ class _Found:
     notes: tuple[str, ...]
 
 
+def most_modes(posed: Pencil, count: int) -> int:
+    """How many modes there are of one sample; raises InputError where ``count`` is more."""
+    free = int((posed.M.detach().diagonal() > 0).sum())
+    if count > free:
+        raise InputError(
+            f"{count:,} modes are asked for, and {free:,} unknowns have no more than {free:,}: "
+            "lower count, or refine",
+            "count",
+        )
+    return free
+
+
 def _of_sample(
     posed: Pencil,
     count: int,
@@ -146,13 +158,7 @@ def _of_sample(
     progress: Callable[[int, float], None] | None,
 ) -> _Found:
     A, M = posed.A.detach(), posed.M.detach()
-    free = int((M.diagonal() > 0).sum())
-    if count > free:
-        raise InputError(
-            f"{count:,} modes are asked for, and {free:,} unknowns have no more than {free:,}: "
-            "lower count, or refine",
-            "count",
-        )
+    free = most_modes(posed, count)
     kernel = _kernel(posed.candidates, A, M)
     regular = A.definite and not A.nullspace and not len(kernel)
     scale = 0.0 if regular else posed.scale

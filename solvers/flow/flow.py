@@ -349,17 +349,20 @@ class StaggeredFlow:
 
     def value(self, flow: Flow) -> torch.Tensor:
         """u, v and p at the cells' centres, (*batch, 3, *cells); p is NaN where no fluid is."""
-        p = flow.p[:, 1:-1, 1:-1]
+        whole = np.empty((self.samples, 3, *self.grid.shape))
+        for k, w in enumerate((flow.u, flow.v)):
+            self.faces[k].centred(w, whole[:, k])
+        latest, p, dry = flow.p[:, 1:-1, 1:-1], whole[:, 2], self.pressure.dry
+        p[...] = latest
         if flow.lag:
             # From the middle of the last step to its end.
-            change = p - flow.p_before[:, 1:-1, 1:-1]
-            p = p + change * (flow.step / (2 * flow.lag))
-        wet = ~self.pressure.dry
+            p -= flow.p_before[:, 1:-1, 1:-1]
+            p *= flow.step / (2 * flow.lag)
+            p += latest
         if self.pressure.singular:
-            p = p - (p * wet).sum((1, 2), keepdims=True) / wet.sum()
-        fields = [self.faces[0].centred(flow.u), self.faces[1].centred(flow.v)]
-        stacked = np.stack([*fields, np.where(wet, p, np.nan)], axis=1)
-        return torch.from_numpy(stacked).reshape(*self.batch, 3, *self.grid.shape)
+            p -= (p * ~dry).sum((1, 2), keepdims=True) / (~dry).sum()
+        np.copyto(p, np.nan, where=dry)
+        return torch.from_numpy(whole).reshape(*self.batch, 3, *self.grid.shape)
 
     @property
     def measure(self) -> torch.Tensor | None:

@@ -113,9 +113,6 @@ class _State:
 
 # Places in a flattened array, and what the values there are multiplied with.
 _Weighted = tuple[np.ndarray, np.ndarray]
-# Of both components the lines of faces along their own axis that count.
-_Bands = tuple[slice, slice]
-_ALL = slice(None), slice(None)
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ class _Acting:
     shear: tuple[_Weighted, _Weighted]
     push: tuple[_Weighted, _Weighted]
     carried: tuple[_Carried, ...]
-    bands: _Bands
+    lines: tuple[_Lines, _Lines]
     side: End | None = None
     latest: list[tuple[torch.Tensor, float | None, np.ndarray]] = field(default_factory=list)
 
@@ -163,7 +160,7 @@ class _Acting:
         return self.latest[0][2]
 
     def _total(self, value: torch.Tensor, t: float | None) -> np.ndarray:
-        state = self.around.state(value, t, self.bands)
+        state = self.around.state(value, t, self.lines)
         flat = [w.reshape(len(w), -1) for w in state.faces]
         p = state.p.reshape(len(state.p), -1)
         found = np.zeros((len(p), 2))
@@ -188,12 +185,12 @@ class _Surroundings:
     faces: tuple[Component, Component]
     kept: dict[tuple[int, ...], _Given] = field(default_factory=dict)
 
-    def state(self, value: torch.Tensor, t: float | None, bands: _Bands) -> _State:
-        """What belongs to values (*batch, 3, *cells) at time t, on the lines of these bands."""
+    def state(self, value: torch.Tensor, t: float | None, lines: tuple[_Lines, _Lines]) -> _State:
+        """What belongs to values (*batch, 3, *cells) at time t, on these lines of faces."""
         batch = tuple(value.shape[:-3])
         flat = value.detach().to("cpu", torch.float64).reshape(-1, *value.shape[-3:]).numpy()
         given = self.kept.get(batch) or self._given(batch, 0.0 if t is None else t)
-        velocities = _velocities(self.faces, flat, given.walls, bands)
+        velocities = _velocities(self.faces, lines, flat, given.walls)
         p = np.zeros((len(flat), *(n + 2 for n in self.grid.shape)))
         p[:, 1:-1, 1:-1] = flat[:, 2]
         fill_pressure(p, self.faces[0].ends)
@@ -244,10 +241,13 @@ class _Surroundings:
             )
             push.append(_joined([self._pushed(k, end, beside[k][end]) for end in (0, 1)]))
             for axis in (0, 1):
-                carried += [self._carried(k, axis, end, beside[axis][end]) for end in (0, 1)]
+                ends = [self._carried(k, axis, end, beside[axis][end]) for end in (0, 1)]
+                places = np.concatenate([part.places for part in ends], axis=1)
+                factor = np.concatenate([part.factor for part in ends])
+                carried.append(_Carried(k, axis, places, factor))
         shear = _joined(parts[0]), _joined(parts[1])
-        bands = self._bands(shear, carried)
-        return _Acting(self, shear, (push[0], push[1]), tuple(carried), bands)
+        lines = self._lines(shear, carried)
+        return _Acting(self, shear, (push[0], push[1]), tuple(carried), lines)
 
     def on_side(self, axis: int, end: int) -> _Acting:
         """What acts on a wall."""
@@ -258,22 +258,34 @@ class _Surroundings:
         free, nothing = _counted(across) & last & ~touching, _joined([])
         of_wall = self._shear(1 - axis, axis, free)
         shear = (nothing, of_wall) if axis == 0 else (of_wall, nothing)
-        return _Acting(self, shear, (nothing, nothing), (), _ALL, (axis, end))
+        return _Acting(self, shear, (nothing, nothing), (), self._all_lines(), (axis, end))
 
-    def _bands(self, shear: tuple[_Weighted, _Weighted], carried: list[_Carried]) -> _Bands:
+    def _all_lines(self) -> tuple[_Lines, _Lines]:
+        u, v = (_Lines.of(c, slice(None), c.free.shape[c.axis] - 1) for c in self.faces)
+        return u, v
+
+    def _lines(
+        self, shear: tuple[_Weighted, _Weighted], carried: list[_Carried]
+    ) -> tuple[_Lines, _Lines]:
         """The lines that count; all where some are told by what the cells let out."""
+        if any("wall" not in component.ends[k] for k, component in enumerate(self.faces)):
+            return self._all_lines()
         found = []
         for k, component in enumerate(self.faces):
             index = [shear[k][0]]
             index += [part.places[:2].ravel() for part in carried if part.k == k]
             index += [part.places[2:].ravel() for part in carried if part.by == k]
-            lines = np.unravel_index(np.concatenate(index), _ghosted(component))[1 - k] - 1
+            places = np.unravel_index(np.concatenate(index), _ghosted(component))
+            along, across = places[k] - 1, places[1 - k] - 1
             # One more on both sides, from which ghost points are filled.
+            band = slice(0, 1)
+            if len(across):
+                band = slice(max(int(across.min()) - 1, 0), int(across.max()) + 2)
+            n = component.free.shape[k] - 1
+            from_low = component.ends[k][0] == "wall"
             found.append(
-                slice(max(int(lines.min(initial=1)) - 1, 0), int(lines.max(initial=0)) + 2)
+                _Lines.of(component, band, min(int(along.max(initial=0)) + 1, n) if from_low else n)
             )
-            if "wall" not in component.ends[k]:
-                return _ALL
         return found[0], found[1]
 
     def _shear(self, k: int, axis: int, there: np.ndarray) -> _Weighted:
@@ -387,18 +399,25 @@ def _near_free(free: np.ndarray, axis: int, end: int, component: Component) -> n
 
 
 def _velocities(
-    faces: tuple[Component, Component], centred: np.ndarray, walls: Walls, bands: _Bands
+    faces: tuple[Component, Component],
+    lines: tuple[_Lines, _Lines],
+    centred: np.ndarray,
+    walls: Walls,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Both velocities on their faces, ghost points filled, whose means are (samples, 2, *cells).
 
-    Zero on lines that are not in the ``bands``.
+    Zero where there are no ``lines``.
     """
-    lines = [_Lines.of(c, centred[:, k], walls, bands[k]) for k, c in enumerate(faces)]
+    sums = [own.sums(centred[:, k]) for k, own in enumerate(lines)]
+    firsts = [own.first(part, walls) for own, part in zip(lines, sums, strict=True)]
     found = []
     for k, (component, own) in enumerate(zip(faces, lines, strict=True)):
-        first = own.first if own.held.all() else _without_outflow(lines[k], lines[1 - k])
+        first = firsts[k]
+        if not own.all_held:
+            across = lines[1 - k].from_first(firsts[1 - k], sums[1 - k])
+            first = _without_outflow(own, lines[1 - k], first, sums[k], across)
         w = np.zeros((len(centred), *_ghosted(component)))
-        _line(w, k)[:, 1:-1, 1:-1][..., bands[k]] = own.from_first(first)
+        _line(w, k)[:, 1 : own.cells + 2, 1:-1][..., own.band] = own.from_first(first, sums[k])
         component.fill(w, walls)
         found.append(w)
     return found[0], found[1]
@@ -406,55 +425,76 @@ def _velocities(
 
 @dataclass(frozen=True)
 class _Lines:
-    """Lines of faces along a component's axis, that axis first: (samples, n + 1, lines).
+    """The lines of faces along a component's axis that are in a ``band``, that axis first.
 
-    Of the first value a of a line the others are ``signs`` (a + ``sums``), zero in an obstacle.
-    ``held``: the lines whose first is known.
+    As far as so many ``cells`` go. Of the first value a of a line the others are ``signs`` (a +
+    sums), zero in an obstacle; signs (cells + 1, lines). ``held`` (lines,): those whose first is
+    known.
     """
 
     component: Component
+    band: slice
+    cells: int
     signs: np.ndarray
-    sums: np.ndarray
-    first: np.ndarray
     held: np.ndarray
+    all_held: bool
 
     @classmethod
-    def of(cls, component: Component, centred: np.ndarray, walls: Walls, band: slice) -> _Lines:
-        """Of values at the centres (samples, *cells), those in a band."""
+    def of(cls, component: Component, band: slice, cells: int) -> _Lines:
+        """Those of a component in a band."""
         axis, kinds = component.axis, component.ends[component.axis]
-        c, wet = _line(centred, axis)[..., band], _along(component.open, axis)[:, band] > 0
-        n, lines = c.shape[1], c.shape[2]
-        signs = np.where(np.arange(n + 1) % 2, -1.0, 1.0)[:, None]
-        sums = np.zeros((len(c), n + 1, lines))
-        np.multiply(c, -2 * signs[:n], out=sums[:, 1:])
+        wet = _along(component.open, axis)[: cells + 1, band] > 0
+        known = "wall" in kinds or (kinds[0] == "periodic" and cells % 2 == 1)
+        held = np.ones(wet.shape[1], dtype=bool) if known else np.asarray(~wet.all(0))
+        signs = _alternating(cells + 1) * wet
+        return cls(component, band, cells, signs, held, bool(held.all()))
+
+    def sums(self, centred: np.ndarray) -> np.ndarray:
+        """From values at the centres (samples, *cells) what is added to the first of each line."""
+        c = _line(centred, self.component.axis)[:, : self.cells, self.band]
+        sums = np.zeros((len(c), self.cells + 1, c.shape[2]))
+        np.multiply(c, -2 * _alternating(self.cells), out=sums[:, 1:])
         np.cumsum(sums[:, 1:], axis=1, out=sums[:, 1:])
-        held: np.ndarray = np.ones(lines, dtype=bool)
+        return sums
+
+    def first(self, sums: np.ndarray, walls: Walls) -> np.ndarray:
+        """The first of each line, as far as it is held, (samples, lines)."""
+        axis, n = self.component.axis, self.cells
+        kinds = self.component.ends[axis]
         if kinds[0] == "wall":
-            first = np.broadcast_to(walls[axis, 0][axis][:, band], sums[:, 0].shape)
-        elif kinds[1] == "wall":
-            first = signs[n] * walls[axis, 1][axis][:, band] - sums[:, n]
-        elif kinds[0] == "periodic" and n % 2:
-            first = -0.5 * sums[:, n]
-        else:
-            held = np.asarray(~wet.all(0))
-            at = np.broadcast_to(wet.argmin(0), sums[:, 0].shape)
-            first = -np.take_along_axis(sums, at[:, None], 1)[:, 0]
-        return cls(component, signs * wet, sums, first, held)
+            return np.broadcast_to(walls[axis, 0][axis][:, self.band], sums[:, 0].shape)
+        if kinds[1] == "wall":
+            return np.asarray((-1) ** n * walls[axis, 1][axis][:, self.band] - sums[:, n])
+        if kinds[0] == "periodic" and n % 2:
+            return np.asarray(-0.5 * sums[:, n])
+        at = np.broadcast_to((self.signs != 0).argmin(0), sums[:, 0].shape)
+        return np.asarray(-np.take_along_axis(sums, at[:, None], 1)[:, 0])
 
-    def from_first(self, first: np.ndarray) -> np.ndarray:
+    def from_first(self, first: np.ndarray, sums: np.ndarray) -> np.ndarray:
         """The faces, zero in an obstacle."""
-        return np.asarray(self.signs * (first[:, None] + self.sums))
+        return np.asarray(self.signs * (first[:, None] + sums))
 
 
-def _without_outflow(own: _Lines, other: _Lines) -> np.ndarray:
-    """The first of each line, where it is not held that for which cells let nothing out."""
-    axis, across = own.component.axis, other.component.axis
-    h, k = own.component.spacing[axis], own.component.spacing[across]
-    passing = other.from_first(other.first) * _along(other.component.open, across)
+def _alternating(n: int) -> np.ndarray:
+    """1, -1, 1, ..., (n, 1)."""
+    return np.where(np.arange(n) % 2, -1.0, 1.0)[:, None]
+
+
+def _without_outflow(
+    own: _Lines, other: _Lines, first: np.ndarray, sums: np.ndarray, across: np.ndarray
+) -> np.ndarray:
+    """The first of each line, where it is not held that for which cells let nothing out.
+
+    ``across``: the faces of the other component.
+    """
+    axis, normal = own.component.axis, other.component.axis
+    h, k = own.component.spacing[axis], own.component.spacing[normal]
+    passing = across * _along(other.component.open, normal)
     gain = -(h / k) * np.diff(passing, axis=1).swapaxes(1, 2)
     opening = _along(own.component.open, axis)
     told = (opening[1:] == 1) & (opening[:-1] == 1) & other.held[:, None]
-    signs = np.where(np.arange(gain.shape[1]) % 2, 1.0, -1.0)[:, None]
-    each = (signs * gain - own.sums[:, 1:] - own.sums[:, :-1]) / 2
+    signs = -_alternating(gain.shape[1])
+    each = (signs * gain - sums[:, 1:] - sums[:, :-1]) / 2
     mean = (each * told).sum(1) / np.maximum(told.sum(0), 1)
-    return np.where(own.held, own.first, mean)
+    whole: np.ndarray = np.where(own.held, first, mean)
+    return whole

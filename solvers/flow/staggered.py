@@ -307,10 +307,11 @@ class Component:
         slope *= self.free / self.spacing[self.axis]
         return slope
 
-    def centred(self, w: np.ndarray) -> np.ndarray:
-        """The mean over the two faces of each cell; w with ghost points."""
-        inner = _first(w[:, 1:-1, 1:-1], self.axis)
-        return _first(0.5 * (inner[:, 1:] + inner[:, :-1]), self.axis)
+    def centred(self, w: np.ndarray, out: np.ndarray) -> None:
+        """Into ``out`` the mean over the two faces of each cell; w with ghost points."""
+        inner, mean = (_first(array, self.axis) for array in (w[:, 1:-1, 1:-1], out))
+        np.add(inner[:, 1:], inner[:, :-1], out=mean)
+        mean *= 0.5
 
     def spread(self, value: np.ndarray) -> np.ndarray:
         """Values at the centres (samples, *cells) on the faces between them, with ghost points."""
@@ -389,21 +390,22 @@ def _distances(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances to the next points along one axis, below and above, in units of the spacing."""
     shape = tuple(n + (k == axis) for k, n in enumerate(grid.shape))
-    pair = []
-    for end, step in ((0, 1), (1, -1)):
-        distance = np.ones(shape)
+    pair = np.ones((2, *shape))
+    for end in (0, 1):
         if along != axis and ends[along][end] == "wall":
-            _first(distance[None], along)[0, -1 if end else 0] = 0.5
-        if inside is not None and hole is not None:
+            _first(pair[end][None], along)[0, -1 if end else 0] = 0.5
+    if inside is not None and hole is not None:
+        beside = []
+        for end, step in ((0, 1), (1, -1)):
             there = np.roll(inside, step, axis=along)
             if ends[along][0] != "periodic":
                 _first(there[None], along)[0, -1 if end else 0] = False
-            index = np.nonzero(there & ~inside)
-            points = [p.expand(shape)[index] for p in places(grid, axis)]
-            way = torch.full_like(points[0], -step * grid.spacing[along])
-            share = meeting(hole.level, (points[0], points[1]), along, way)
-            distance[index] = np.maximum(share.numpy(), _LEAST_DISTANCE)
-        pair.append(distance)
+            beside.append(there & ~inside)
+        index = np.nonzero(np.stack(beside))
+        points = [p.expand(shape)[index[1:]] for p in places(grid, axis)]
+        way = torch.from_numpy(np.where(index[0] == 0, -1.0, 1.0) * grid.spacing[along])
+        share = meeting(hole.level, (points[0], points[1]), along, way)
+        pair[index] = np.maximum(share.numpy(), _LEAST_DISTANCE)
     return pair[0], pair[1]
 
 

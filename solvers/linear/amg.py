@@ -1,7 +1,9 @@
 """Algebraic multigrid by PyAMG: Ruge-Stuben (1987) or smoothed aggregation (Vanek et al. 1996).
 
 A hierarchy per sample is built from the matrix; one symmetric V cycle with symmetric Gauss-Seidel
-before and after each coarse correction is the preconditioner, and repeated it is the solver.
+before and after each coarse correction is the preconditioner, and repeated it is the solver. Where
+a map knows a subspace of lower degree, as elements of degree 2 have that of degree 1, the first
+coarse level is that (p-multigrid): an M-matrix where the first one is none.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ class AMG(StationaryMethod):
     """V cycles of PyAMG: on their own, or far better as ``CG(preconditioner=AMG())``.
 
     ``setup`` returns the cycle as a LinearMap. Hierarchies are built sample by sample. ``method``
-    None: smoothed aggregation where there is a near-nullspace, else Ruge-Stuben.
+    None: smoothed aggregation where there is a near-nullspace that Ruge and Stuben's interpolation
+    does not have, or no subspace of lower degree; else theirs.
     ``near_nullspace``: (n, k) vectors that A makes small, such as rigid motions in elasticity, for
     Python only; those that A brings along (finite elements) unless it is given. ``block``: unknowns
     per node, where they stand together.
@@ -81,6 +84,27 @@ class AMG(StationaryMethod):
         )
 
 
+def _vertices(down: scipy.sparse.csr_matrix) -> np.ndarray:
+    """For every function of the subspace the unknown that is its value at its own node."""
+    single = np.flatnonzero(np.diff(down.indptr) == 1)
+    own = single[np.isclose(down.data[down.indptr[single]], 1.0)]
+    found = np.zeros(down.shape[1], dtype=np.int64)
+    found[down.indices[down.indptr[own]]] = own
+    return found
+
+
+def _on_top(
+    hierarchy: Any, fine: scipy.sparse.csr_matrix, down: scipy.sparse.csr_matrix, smoother: Any
+) -> None:
+    """Put one more level on a hierarchy."""
+    import pyamg
+
+    level = pyamg.MultilevelSolver.Level()
+    level.A, level.P, level.R = fine, down, down.T.tocsr()
+    hierarchy.levels.insert(0, level)
+    pyamg.relaxation.smoothing.change_smoothers(hierarchy, smoother, smoother)
+
+
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
@@ -97,11 +121,19 @@ def _cycle(
     smoother = ("gauss_seidel", {"sweep": "symmetric"})
     options: dict[str, Any] = {"presmoother": smoother, "postsmoother": smoother}
     singular = singular_symmetric(A)
+    fine, down = matrix, A.coarse
+    if down is not None:
+        matrix = (down.T @ matrix @ down).tocsr()
+        if near_nullspace is not None:
+            kept = _vertices(down)
+            near_nullspace = near_nullspace[kept]
+            constant = near_nullspace.shape[1] == 1 and np.ptp(near_nullspace) == 0
+            near_nullspace = None if constant else near_nullspace
     if singular:
         # At its default cut-off pinv inverts the rounding left of the zero eigenvalue.
         cut = {"rtol": 1e-10, "atol": 1e-12 * float(abs(matrix).max())}
         options["coarse_solver"] = ("pinv", cut)
-    near = A.near_nullspace if near_nullspace is None else near_nullspace
+    near = near_nullspace
     try:
         if method == "ruge_stuben" or (method is None and near is None):
             hierarchy = pyamg.ruge_stuben_solver(matrix, **options)
@@ -109,9 +141,11 @@ def _cycle(
             options["symmetry"] = "symmetric" if A.symmetric else "nonsymmetric"
             blocked = matrix.tobsr((block, block)) if block > 1 else matrix
             hierarchy = pyamg.smoothed_aggregation_solver(blocked, B=near, **options)
+        if down is not None:
+            _on_top(hierarchy, fine, down, smoother)
         operator = hierarchy.aspreconditioner(cycle="V")
         # The coarsest matrix is inverted in the first cycle.
-        operator.matvec(np.zeros(len(matrix.indptr) - 1))
+        operator.matvec(np.zeros(len(fine.indptr) - 1))
     except (ArithmeticError, ValueError, IndexError, RuntimeError) as error:
         raise InputError(
             f"amg: no hierarchy can be built for this matrix ({_first_line(error)}); "

@@ -75,6 +75,19 @@ def affordable(A: LinearMap) -> bool:
     return A.size <= 300_000 and not A.batch and in_the_plane(A)
 
 
+# Unknowns of a saddle point up to which a factorisation is quicker than blocks with multigrid, in
+# the plane and in space.
+_SADDLE = (20_000, 3_000)
+
+
+def quickest(A: LinearMap) -> bool:
+    """Whether a factorisation is affordable, and no other method is known to be quicker."""
+    if A.saddle is None or A.batch:
+        return affordable(A)
+    plane, space = _SADDLE
+    return A.size <= space or (A.size <= plane and in_the_plane(A))
+
+
 # The exponent of the mean bandwidth above which a matrix is one of three dimensions: 0.45 to 0.59
 # were measured on grids and triangulations of the plane, 0.595 to 0.77 in space.
 _IN_SPACE = 0.593

@@ -40,10 +40,11 @@ from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
 from sciml.solvers.linear.amg import AMG
 from sciml.solvers.linear.diagnosis import unbalanced
-from sciml.solvers.linear.direct import Direct, affordable, small
+from sciml.solvers.linear.direct import Direct, quickest, small
 from sciml.solvers.linear.iteration import LinearSolver, dot, norm, spread, verified
 from sciml.solvers.linear.krylov import CG, GMRES
 from sciml.solvers.linear.multigrid import Multigrid
+from sciml.solvers.linear.saddle import SaddlePoint, blocked
 
 _HALVINGS = 6
 _FAR = 1e6  # by how much a guess's residual exceeds that of zero where it is none
@@ -255,8 +256,10 @@ def _start(system: NonlinearSystem, initial: torch.Tensor | None) -> torch.Tenso
     A, b = system.guess.A.detach(), system.guess.b.detach()
     # A rough answer will do.
     solver: LinearSolver = CG(preconditioner=coarsened(A), rtol=1e-3)
-    if small(A) or (isinstance(A, PatternMatrix) and not A.definite and affordable(A)):
+    if small(A) or (isinstance(A, PatternMatrix) and not A.definite and quickest(A)):
         solver = Direct()
+    elif A.saddle is not None:
+        solver = blocked(1e-3)
     elif not A.definite:
         solver = GMRES(preconditioner=coarsened(A), rtol=1e-3)
     try:
@@ -299,9 +302,11 @@ def inverse(P: LinearMap) -> LinearMap:
     return (Direct() if small(P) else coarsened(P)).setup(P)
 
 
-def coarsened(A: LinearMap) -> Multigrid | AMG:
+def coarsened(A: LinearMap) -> Multigrid | AMG | SaddlePoint:
     """The preconditioner of a map on a grid, or on a mesh."""
-    return Multigrid() if isinstance(A, Stencil) else AMG()
+    if isinstance(A, Stencil):
+        return Multigrid()
+    return AMG() if A.saddle is None else SaddlePoint("triangular")
 
 
 def counting(progress: Progress | None) -> Progress | None:
@@ -342,8 +347,9 @@ class Iterate:
 
     @cached_property
     def P(self) -> LinearMap:
-        """J where that is symmetric and definite, else the diffusion linearised at u."""
-        if self.system.symmetric and self.J.definite:
+        """J where that is symmetric and definite, or taken for it, else the diffusion at u."""
+        system = self.system
+        if system.diffusion == system.linearise or (system.symmetric and self.J.definite):
             return self.J
         return self.system.diffusion(self.u, 0.0).detach()
 

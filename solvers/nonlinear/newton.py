@@ -30,7 +30,7 @@ from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
-from sciml.solvers.linear.direct import Direct, affordable, small
+from sciml.solvers.linear.direct import Direct, affordable, quickest, small
 from sciml.solvers.linear.iteration import (
     LinearSolver,
     check_options,
@@ -39,6 +39,7 @@ from sciml.solvers.linear.iteration import (
     spread,
 )
 from sciml.solvers.linear.krylov import CG, GMRES, BiCGStab
+from sciml.solvers.linear.saddle import blocked
 from sciml.solvers.nonlinear.descent import (
     Continuation,
     Course,
@@ -146,6 +147,8 @@ class Correction:
                 return self._by(Direct(), here.J, right), none
             except InputError:
                 pass  # A singular Jacobian may still have a least-squares step.
+        if here.J.saddle is not None:
+            return self._of_saddle(here, right, eta), none
         M = inverse(here.P)
         if here.J.symmetric:
             step, curved = self._conjugate_gradients(here, right, eta, M)
@@ -167,6 +170,16 @@ class Correction:
         solver = replace(given or GMRES(max_iterations=_INNER), rtol=eta, preconditioner=M)
         assert self.system.level is not None
         return self._by(solver, OnZeroMean(here.J, self.system.level), right)
+
+    def _of_saddle(self, here: Iterate, right: torch.Tensor, eta: float) -> torch.Tensor:
+        """By blocks; by a factorisation where these fail, as beside strong convection."""
+        solver = replace(blocked(eta), max_iterations=_INNER)
+        result = solver.iterate(here.J, solver.setup(here.J), right, None, None)
+        self.inner += int(result.iterations.max())
+        self.name = "gmres with saddle_point"
+        if all(status.success for status in result.statuses) or not affordable(here.J):
+            return result.x
+        return self._by(Direct(), here.J, right)
 
     def _by(self, solver: LinearSolver, A: LinearMap, right: torch.Tensor) -> torch.Tensor:
         result = solver.iterate(A, solver.setup(A), right, None, None)
@@ -206,7 +219,7 @@ class Correction:
 
 def _eliminated(J: LinearMap) -> bool:
     """Of small systems, and on meshes of what is not definite, a factorisation is the best."""
-    return small(J) or (isinstance(J, PatternMatrix) and not J.definite and affordable(J))
+    return small(J) or (isinstance(J, PatternMatrix) and not J.definite and quickest(J))
 
 
 _FORCING = 0.01

@@ -54,11 +54,12 @@ from sciml.core.run.differentiate import attach
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.nonlinear import add_diagonal
 from sciml.solvers.linear.amg import AMG
-from sciml.solvers.linear.direct import Direct, affordable
+from sciml.solvers.linear.direct import Direct, quickest
 from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
 from sciml.solvers.linear.iteration import LinearSolver, norm, spread
 from sciml.solvers.linear.krylov import CG, GMRES
 from sciml.solvers.linear.multigrid import Multigrid
+from sciml.solvers.linear.saddle import blocked
 from sciml.solvers.time.march import (
     Integrator,
     Memory,
@@ -378,7 +379,9 @@ def _prepare(A: Jacobian) -> tuple[LinearSolver, Any]:
 
 def _choose(A: Jacobian) -> LinearSolver:
     if isinstance(A, PatternMatrix):
-        if not A.batch and (A.size <= _FACTORISED or (not A.definite and affordable(A))):
+        if A.saddle is not None and not A.batch:
+            return Direct() if quickest(A) else blocked(1e-8)
+        if not A.batch and (A.size <= _FACTORISED or (not A.definite and quickest(A))):
             return Direct()
         return CG(preconditioner=AMG()) if A.definite else GMRES(preconditioner=AMG())
     if A.dimension == 1 or (A.size <= _SMALL and not A.batch):

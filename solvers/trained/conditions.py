@@ -27,11 +27,10 @@ from sciml.core.problem.condition import Condition, flux_data
 from sciml.core.problem.problem import Unknown
 from sciml.core.problem.reader import free_names
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
+from sciml.discretization.points.pointwise import Pointwise
 from sciml.discretization.points.strong import StrongForm
 
 _AGREEMENT = 1e-6
-# (N, D) to (N, F): the value of every field, NaN for those that are free.
-Data = Callable[[Tensor], Tensor]
 PointResidual = Callable[[Tensor, Jet], Tensor]
 
 
@@ -69,6 +68,29 @@ class Piece:
 
 
 @dataclass(frozen=True)
+class Stated:
+    """Data as they are stated, one of each field: of points (N, D) their values (N, F).
+
+    None is for fields that are free: zero. ``keys``: where each stands. ``normal``: of the side.
+    """
+
+    data: Pointwise
+    values: tuple[Any, ...]
+    keys: tuple[str, ...]
+    normal: tuple[float, ...] | None = None
+
+    def __call__(self, points: Tensor) -> Tensor:
+        """(N, F); ``len`` would fix N in an exported program."""
+        columns = [
+            points.new_zeros(points.shape[0])
+            if value is None
+            else self.data(value, key, points, normal=self.normal).expand(points.shape[0])
+            for value, key in zip(self.values, self.keys, strict=True)
+        ]
+        return torch.stack(columns, -1)
+
+
+@dataclass(frozen=True)
 class BuiltIn:
     """u = G + phi N of D coordinates and F fields; ``given``: G where it is no interpolation.
 
@@ -78,7 +100,7 @@ class BuiltIn:
     dimension: int
     fields: int
     constraints: tuple[Constraint, ...]
-    given: Data | None = None
+    given: Stated | None = None
     moving: bool = False
 
     def carried(self, points: Tensor, pairs: Pairs) -> Jet:
@@ -91,11 +113,11 @@ class BuiltIn:
 
     def distance(self, x: Tensor) -> Tensor:
         """phi, (N, F)."""
-        total = x.new_ones(len(x), self.fields)
+        total = x.new_ones(x.shape[0], self.fields)
         for c in self.constraints:
             s = ((x[:, c.axis] - c.low) / (c.high - c.low))[:, None]
             factor = {"low": s**c.order, "high": 1 - s, "both": 4 * s * (1 - s)}[c.ends]
-            total = total * torch.where(c.known, factor, 1.0)
+            total = total * torch.where(c.known.to(x.device), factor, 1.0)
         return total
 
     def extension(self, x: Tensor) -> Tensor:
@@ -107,7 +129,7 @@ class BuiltIn:
     def _interpolated(self, x: Tensor, count: int) -> Tensor:
         """The Boolean sum of the first ``count`` constraints, (N, F)."""
         if count == 0:
-            return x.new_zeros(len(x), self.fields)
+            return x.new_zeros(x.shape[0], self.fields)
         c, total = self.constraints[count - 1], self._interpolated(x, count - 1)
         s = ((x[:, c.axis] - c.low) / (c.high - c.low))[:, None]
         shares = {"low": (torch.ones_like(s),), "high": (torch.ones_like(s),), "both": (1 - s, s)}
@@ -115,17 +137,22 @@ class BuiltIn:
         for share, place, data in zip(shares[c.ends], places, c.data, strict=True):
             at = _moved(x, c.axis, place)
             gap = data(at) - self._interpolated(at, count - 1)
-            total = total + share * torch.where(c.known, gap, 0.0)
+            total = total + share * torch.where(c.known.to(x.device), gap, 0.0)
         if c.slope is not None:
             at = _moved(x, c.axis, c.low)
             before = self._slope(at, c.axis, count)
             gap = c.slope(at) - before
             rise = (x[:, c.axis] - c.low)[:, None]
-            total = total + rise * torch.where(c.known, gap, 0.0)
+            total = total + rise * torch.where(c.known.to(x.device), gap, 0.0)
         return total
 
     def _slope(self, at: Tensor, axis: int, count: int) -> Tensor:
         """d/dx_axis of what is built in so far, the value of this constraint included."""
+        if torch.compiler.is_exporting():
+            raise InputError(
+                "where u_t is built in, G needs a derivative that torch.export does not trace; "
+                "train with hard: false to export it"
+            )
         tracked = torch.is_grad_enabled()
         with torch.enable_grad():
             at = at if at.requires_grad else at.detach().requires_grad_()
@@ -156,9 +183,9 @@ class Constraint:
     high: float
     ends: str
     known: Tensor
-    data: tuple[Data, ...]
+    data: tuple[Stated, ...]
     order: int = 1
-    slope: Data | None = None
+    slope: Stated | None = None
 
 
 def built_in(form: StrongForm) -> BuiltIn | None:
@@ -261,7 +288,7 @@ def _pinned(lower: Tensor, upper: Tensor, axis: int, value: float) -> tuple[Tens
 
 def _moved(x: Tensor, axis: int, value: float) -> Tensor:
     """x with one coordinate replaced, differentiable in the others."""
-    mask = torch.zeros(x.shape[1], dtype=x.dtype)
+    mask = x.new_zeros(x.shape[1])
     mask[axis] = 1.0
     return x * (1 - mask) + value * mask
 
@@ -286,25 +313,10 @@ def outward(form: StrongForm, side: str) -> tuple[float, ...]:
     return tuple(sign if k == axis else 0.0 for k in range(form.problem.box.dimension))
 
 
-def _evaluated(
-    form: StrongForm, values: Sequence[Any], key: str, normal: Sequence[float] | None = None
-) -> Data:
-    def at(points: Tensor) -> Tensor:
-        columns = [
-            torch.zeros(len(points), dtype=points.dtype)
-            if value is None
-            else form.data(value, key, points, normal=normal).expand(len(points))
-            for value in values
-        ]
-        return torch.stack(columns, -1)
-
-    return at
-
-
-def _dirichlet(form: StrongForm, side: str) -> Data:
+def _dirichlet(form: StrongForm, side: str) -> Stated:
     key = f"problem.boundary.{side}.dirichlet"
     values = _values(form, form.problem.boundary[side].dirichlet, key)
-    return _evaluated(form, values, key, outward(form, side))
+    return Stated(form.data, tuple(values), (key,) * len(values), outward(form, side))
 
 
 def _constrained(form: StrongForm, sides: Sequence[str]) -> Tensor:
@@ -319,13 +331,13 @@ def _started(form: StrongForm) -> Tensor:
     return torch.tensor([name in form.problem.first for name in form.fields])
 
 
-def _initial(form: StrongForm, suffix: str) -> Data:
+def _initial(form: StrongForm, suffix: str) -> Stated:
     """The initial values, or with the suffix "t" the initial rates (zero where not given)."""
     first = form.problem.first
     if not suffix and not _started(form).any():
         raise InputError(f"no initial data for {', '.join(form.fields)}", "problem.initial")
-    values = [first.get(name + suffix) for name in form.fields]
-    return _evaluated(form, values, "problem.initial")
+    values = tuple(first.get(name + suffix) for name in form.fields)
+    return Stated(form.data, values, ("problem.initial",) * len(values))
 
 
 def _start(form: StrongForm) -> PointResidual:
@@ -345,7 +357,7 @@ def _start(form: StrongForm) -> PointResidual:
 def _condition(form: StrongForm, condition: Condition, side: str, axis: int) -> PointResidual:
     key = f"problem.boundary.{side}"
     if condition.kind == "absorbing":
-        raise InputError("absorbing sides are for the Helmholtz equation on grids", key)
+        raise InputError("absorbing sides are for grids and meshes", key)
     if condition.kind == "dirichlet":
         value, known = _dirichlet(form, side), _constrained(form, [side])
         return lambda points, jet: (jet.value - value(points))[:, known]

@@ -454,6 +454,11 @@ class DeepRitz(TrainedSolver):
         note = f"energy {energy.value():.10g}"
         return objective, replace(_heights(result), notes=(*result.notes, note))
 
+    @property
+    def trainings(self) -> int:
+        """One: there is no time."""
+        return 1
+
     def _network(self, form: StrongForm) -> Perceptron:
         return perceptron(form, self.seed, self.width, self.depth, self.activation)
 

@@ -50,6 +50,7 @@ from sciml.solvers.nonlinear.descent import (
     descend,
     prepare,
 )
+from sciml.solvers.trained.function import TrainedFunction
 from sciml.solvers.trained.networks import Activation, Perceptron, Tape, derivatives, perceptron
 from sciml.solvers.trained.objective import Objective, objective_of
 
@@ -207,9 +208,9 @@ class Projector:
         self.mu: float | None = None
 
     @property
-    def function(self) -> Callable[[Tensor], Tensor]:
-        """The network."""
-        return self.objective.ansatz.value
+    def function(self) -> TrainedFunction:
+        """The network, as it is now."""
+        return TrainedFunction.of(self.objective)
 
     def nearest(self, v: Tensor) -> Tensor:
         """Its values after at most ``steps`` steps towards v, both (*shape)."""

@@ -36,7 +36,7 @@ zero: the answer is the same until the next step gives it a weight.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from itertools import product
 from typing import Any, Literal, cast
@@ -51,7 +51,7 @@ from sciml.discretization.points.strong import StrongForm
 from sciml.solvers.trained.choices import AnyOptimiser
 from sciml.solvers.trained.conditions import extent
 from sciml.solvers.trained.minimisation import Budget, OptimiserResult
-from sciml.solvers.trained.networks import ACTIVATIONS, Dense, Tape
+from sciml.solvers.trained.networks import ACTIVATIONS, Dense, Tape, rebuilds
 from sciml.solvers.trained.objective import Ansatz, Objective
 from sciml.solvers.trained.sampling import sobol
 from sciml.solvers.trained.solver import Collocation, at_least
@@ -102,13 +102,17 @@ class GaussianBank(nn.Module):
     for a place as for the logarithm of a width.
     """
 
+    unit: Tensor
+    channel: Tensor
+
     def __init__(self, shape: Shape, unit: Tensor, periods: tuple[float | None, ...]) -> None:
         super().__init__()
-        self.unit = unit
+        self.register_buffer("unit", unit)
         self.places = nn.Parameter(shape.means / unit)
         self.sharpness = nn.Parameter(shape.sharpness.clone())
         self.shear = None if shape.shear is None else nn.Parameter(shape.shear.clone())
-        self.channel, self.periods = shape.channel, periods
+        self.register_buffer("channel", shape.channel)
+        self.periods = periods
 
     @property
     def means(self) -> Tensor:
@@ -124,9 +128,10 @@ class GaussianBank(nn.Module):
     def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
         """The jet (C, N, G); its graph is the closed form of ``jacobian``.
 
-        Where the points have a graph, plain differentiation goes through to them instead.
+        Where the points have a graph, plain differentiation goes through to them instead; frozen
+        Gaussians need none.
         """
-        if points.requires_grad:
+        if points.requires_grad or not self.places.requires_grad:
             data = self.evaluate(points, pairs)
         else:
             data = _closed(self, points, pairs, *self.columns())
@@ -141,13 +146,15 @@ class GaussianBank(nn.Module):
     def evaluate(self, points: Tensor, pairs: Pairs) -> Tensor:
         """(C, N, G)."""
         _, P = self._factor()
+        if torch.compiler.is_exporting():
+            return self._jets(P, points, pairs)
         parts = [self._jets(P, points[rows], pairs) for rows in self._parts(len(points))]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def _jets(self, P: Tensor, points: Tensor, pairs: Pairs) -> Tensor:
         total = P.new_zeros(())
         for z in self._offsets(points):
-            q = _times(P, z)
+            q = _times(P, z, self.shear is None)
             g = (-0.5 * (z * q).sum(0)).exp()
             second = [(q[a] * q[b] - P[a, b]) * g for a, b in pairs]
             total = total + torch.stack([g, *(-q * g), *second])
@@ -165,7 +172,7 @@ class GaussianBank(nn.Module):
 
     def _rows(self, L: Tensor, P: Tensor, z: Tensor, pairs: Pairs, delta: Tensor) -> Tensor:
         d = len(z)
-        q = _times(P, z)
+        q = _times(P, z, self.shear is None)
         g = (-0.5 * (z * q).sum(0)).exp()
         s, v = delta[0] - (delta[1 : 1 + d] * q).sum(0), -delta[1 : 1 + d]
         curvature = dict(zip(pairs, delta[1 + d :], strict=True))
@@ -173,7 +180,7 @@ class GaussianBank(nn.Module):
             s = s + weight * (q[a] * q[b] - P[a, b])
             v[a] += weight * q[b]
             v[b] += weight * q[a]
-        Pv = _times(P, v)
+        Pv = _times(P, v, self.shear is None)
         means = [self.unit[a] * g * (s * q[a] - Pv[a]) for a in range(d)]
         if self.shear is None:
             own = [
@@ -225,7 +232,7 @@ class GaussianBank(nn.Module):
 
     def _offsets(self, points: Tensor) -> Iterator[Tensor]:
         """z of every copy that counts, (D, N, G) each."""
-        z = points.T[:, :, None] - self.means.T[:, None, :]
+        z = points.T[:, :, None] - (self.places * self.unit).T[:, None, :]
         for a, period in enumerate(self.periods):
             if period is not None:
                 z[a] -= period * (z[a] / period).round()
@@ -234,14 +241,14 @@ class GaussianBank(nn.Module):
             yield z + z.new_tensor(shift)[:, None, None]
 
 
-def _times(P: Tensor, z: Tensor) -> Tensor:
-    """P z, (D, N, G), leaving out the zeros of diagonal matrices."""
+def _times(P: Tensor, z: Tensor, diagonal: bool) -> Tensor:
+    """P z, (D, N, G), leaving out the zeros of ``diagonal`` matrices."""
     d = len(z)
     rows = []
     for a in range(d):
         row = P[a, a] * z[a]
         for b in range(d):
-            if b != a and bool(P[a, b].any()):
+            if b != a and not diagonal:
                 row = row + P[a, b] * z[b]
         rows.append(row)
     return torch.stack(rows)
@@ -275,11 +282,14 @@ _closed: Callable[..., Tensor] = _Closed.apply
 class Channels(nn.Module):
     """k weighted sums of Gaussians, each of its own: ``channel`` (G,) says which."""
 
+    channel: Tensor
+    members: Tensor
+
     def __init__(self, weights: Tensor, channel: Tensor, count: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(weights.clone())
-        self.channel = channel
-        self.members = nn.functional.one_hot(channel, count).to(weights)
+        self.register_buffer("channel", channel)
+        self.register_buffer("members", nn.functional.one_hot(channel, count).to(weights))
 
     def forward(self, jet: Jet, tape: Tape | None) -> Jet:
         """(C, N, G) to (C, N, k)."""
@@ -317,6 +327,10 @@ class GaussianNetwork(nn.Module):
         super().__init__()
         self.bank = GaussianBank(shape, unit, periods)
         self.channels = Channels(weights, shape.channel, channels)
+        self.options = {
+            "kind": "gaussians", "periods": periods, "channels": channels, "outputs": outputs,
+            "hidden": hidden,
+        }  # fmt: skip
         sizes = [(channels, hidden), (hidden, outputs)] if hidden else []
         self.mixing = nn.ModuleList(Dense(a, b).double() for a, b in sizes)
 
@@ -336,13 +350,29 @@ class GaussianNetwork(nn.Module):
         """The same network of other Gaussians; the layers after them are shared."""
         unit, periods = self.bank.unit, self.bank.periods
         found = GaussianNetwork(shape, weights, unit, periods, self.members, self.members, 0)
-        found.mixing = self.mixing
+        found.mixing, found.options = self.mixing, self.options
         return found
 
     @property
     def members(self) -> int:
         """Number of channels."""
         return int(self.channels.members.shape[1])
+
+
+@rebuilds("gaussians")
+def _gaussians(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> GaussianNetwork:
+    sheared = tensors.get("bank.shear")
+    shape = Shape(
+        torch.zeros_like(tensors["bank.places"]),
+        torch.zeros_like(tensors["bank.sharpness"]),
+        torch.zeros_like(tensors["bank.channel"]),
+        None if sheared is None else torch.zeros_like(sheared),
+    )
+    weights, unit = torch.zeros(len(shape.means)), torch.ones_like(tensors["bank.unit"])
+    return GaussianNetwork(
+        shape, weights, unit, tuple(options["periods"]), options["channels"], options["outputs"],
+        options["hidden"],
+    )  # fmt: skip
 
 
 _CANDIDATES = 20  # points per Gaussian
@@ -454,13 +484,14 @@ class Gaussians(Collocation):
 
     def minimise(self, objective: Objective, budget: Budget) -> OptimiserResult:
         """Stage by stage."""
-        # Those of a window before lie in its own time.
-        objective.ansatz = Ansatz(self.ansatz(objective.form), objective.ansatz.built_in)
+        if not objective.begun:  # those of a window before lie in its own time
+            objective.ansatz = Ansatz(self.ansatz(objective.form), objective.ansatz.built_in)
         inside = self.points or 3 * len(objective.theta)
         generator = torch.Generator().manual_seed(self.seed)
         per_piece = self.counts(objective, inside)
         objective.place(self.sampler.points(objective, per_piece, generator))
-        _start(objective, _OVERLAPS if self.width is None else (_OVERLAPS[0],))
+        if not objective.begun:
+            _start(objective, _OVERLAPS if self.width is None else (_OVERLAPS[0],))
         total = self.stages * self.optimiser.iterations
         minimisation = self.minimisation(objective, inside, generator, budget, total)
         numbers = [_count(objective)]

@@ -94,24 +94,33 @@ class Level:
         points = lower[:d] + cube * (upper - lower)[:d]
         return cls(objective.ansatz, free_constants(objective), points, weights, timed)
 
-    @torch.no_grad()
-    def value(self, points: Tensor) -> Tensor:
+    def __call__(self, points: Tensor) -> Tensor:
         """u at points (N, D), (N, F), of zero integral where a constant is free."""
-        found = self.ansatz.value(points)
-        if not bool(self.free.any()):
-            return found
+        found = self.ansatz(points)
         if not self.timed:
             return found - self._mean(self.points)
+        if points.requires_grad or torch.compiler.is_exporting():
+            # The mean has a slope in time, to be had at every point by itself.
+            shape = (points.shape[0], len(self.points))
+            t = points[:, -1, None, None].expand(*shape, 1)
+            there = torch.cat([self.points.expand(*shape, -1), t], -1).flatten(0, 1)
+            each = torch.einsum("m,nmf->nf", self.weights, self.ansatz(there).unflatten(0, shape))
+            return found - each @ self.free
         instants, which = points[:, -1].unique(return_inverse=True)
         means = [self._mean(self._at(t)) for t in instants]
         return found - torch.stack(means)[which] if means else found
+
+    @torch.no_grad()
+    def value(self, points: Tensor) -> Tensor:
+        """The same without a graph."""
+        return self(points) if bool(self.free.any()) else self.ansatz.value(points)
 
     def _at(self, t: Tensor) -> Tensor:
         return torch.cat([self.points, t.expand(len(self.points), 1)], -1)
 
     def _mean(self, points: Tensor) -> Tensor:
         """What is free of it, (F,)."""
-        return self.free @ (self.weights @ self.ansatz.value(points))
+        return self.free @ (self.weights @ self.ansatz(points))
 
     def measure(self, on: Grid | Points) -> Tensor | None:
         """The volumes of a place's points, ([F], *shape), zero of fields that are not free.

@@ -15,20 +15,44 @@ network mixes two encodings of the input into every layer (Wang, Teng, Perdikari
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from sciml.core.errors import InputError, did_you_mean
 from sciml.discretization.points.jet import Jet, Pairs, coordinates
 from sciml.discretization.points.strong import StrongForm
 from sciml.solvers.trained.conditions import extent
 
 Activation = Literal["tanh", "sin"]
 Tape = list[tuple[Any, Any, Tensor]]  # a block, its input, its output
+# From the options of a network and its tensors, of which the sizes alone count, to one like it.
+Rebuild = Callable[[Mapping[str, Any], Mapping[str, Tensor]], nn.Module]
+_REBUILT: dict[str, Rebuild] = {}
+
+
+def rebuilds(kind: str) -> Callable[[Rebuild], Rebuild]:
+    """Register what makes a network of this ``kind`` of what is on disk."""
+
+    def register(rebuild: Rebuild) -> Rebuild:
+        _REBUILT[kind] = rebuild
+        return rebuild
+
+    return register
+
+
+def rebuilt(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The network of these ``options``, float64, its weights still to be loaded.
+
+    Raises InputError for a kind that nothing was registered for.
+    """
+    kind = options.get("kind", "")
+    if kind not in _REBUILT:
+        raise InputError(f"the kind of network '{kind}' is unknown{did_you_mean(kind, _REBUILT)}")
+    return _REBUILT[kind](options, tensors).double()
 
 
 class JetLayer(Protocol):
@@ -92,18 +116,26 @@ class Dense(nn.Module):
         return torch.cat(parts, 1)
 
 
-@dataclass(frozen=True)
-class InputScaling:
+class InputScaling(nn.Module):
     """Inputs of a network: each axis on [-1, 1], or (cos, sin) of its angle where periodic.
 
     ``frequencies`` (D', m), if any, replace these by sines and cosines of random combinations
     (Tancik et al. 2020).
     """
 
-    lower: Tensor
-    upper: Tensor
-    periodic: tuple[bool, ...]
-    frequencies: Tensor | None = None
+    frequencies: Tensor | None
+
+    def __init__(
+        self,
+        lower: Iterable[float] | Tensor,
+        upper: Iterable[float] | Tensor,
+        periodic: Sequence[bool],
+        frequencies: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.lower, self.upper = (tuple(map(float, corner)) for corner in (lower, upper))
+        self.periodic = tuple(periodic)
+        self.register_buffer("frequencies", frequencies)
 
     @property
     def size(self) -> int:
@@ -111,12 +143,21 @@ class InputScaling:
         plain = sum(2 if p else 1 for p in self.periodic)
         return plain if self.frequencies is None else 2 * self.frequencies.shape[1]
 
-    def __call__(self, points: Tensor, pairs: Pairs) -> Jet:
+    @property
+    def options(self) -> dict[str, Any]:
+        """What :func:`scaling_of` makes it of, but for its tensors."""
+        features = 0 if self.frequencies is None else self.frequencies.shape[1]
+        return {
+            "lower": self.lower, "upper": self.upper, "periodic": self.periodic,
+            "features": features,
+        }  # fmt: skip
+
+    def forward(self, points: Tensor, pairs: Pairs) -> Jet:
         """(N, D) to the jet of the inputs."""
         jet = coordinates(points, pairs)
         parts = []
         for i, periodic in enumerate(self.periodic):
-            low, high = float(self.lower[i]), float(self.upper[i])
+            low, high = self.lower[i], self.upper[i]
             rate = (2 * math.pi if periodic else 2.0) / (high - low)
             axis = jet.data[..., i : i + 1] * rate
             axis[0] = (points[:, i : i + 1] - low) * rate - (0.0 if periodic else 1.0)
@@ -126,6 +167,15 @@ class InputScaling:
             return jet.like(data)
         waves = jet.like(data @ self.frequencies.to(data))
         return jet.like(torch.cat(_circle(waves), -1))
+
+
+def scaling_of(options: Mapping[str, Any]) -> InputScaling:
+    """That of these ``options``, its frequencies zero."""
+    lower, upper, periodic = options["lower"], options["upper"], options["periodic"]
+    if not options["features"]:
+        return InputScaling(lower, upper, periodic)
+    inputs = InputScaling(lower, upper, periodic).size
+    return InputScaling(lower, upper, periodic, torch.zeros(inputs, options["features"]))
 
 
 def _circle(angle: Jet) -> list[Tensor]:
@@ -161,6 +211,11 @@ class Perceptron(nn.Module):
         factorised: bool = False,
     ) -> None:
         super().__init__()
+        self.options = {
+            "kind": "perceptron", "embedding": embedding.options, "width": width, "depth": depth,
+            "outputs": outputs, "activation": activation, "modified": modified,
+            "factorised": factorised,
+        }  # fmt: skip
         self.embedding = embedding
         self.activation = ACTIVATIONS[activation]
         sizes = [embedding.size, *[width] * depth]
@@ -185,6 +240,12 @@ class Perceptron(nn.Module):
     def blocks(self) -> list[Dense]:
         """Every layer with parameters, each once."""
         return [*self.encoders, *self.hidden, self.last]
+
+
+@rebuilds("perceptron")
+def _perceptron(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Perceptron:
+    plain = {name: value for name, value in options.items() if name not in ("kind", "embedding")}
+    return Perceptron(scaling_of(options["embedding"]), **plain)
 
 
 def perceptron(

@@ -38,6 +38,7 @@ from sciml.discretization.points.strong import StrongForm, strong_form
 from sciml.solvers.trained.conditions import (
     BuiltIn,
     Piece,
+    Stated,
     built_in,
     disagreement,
     pieces,
@@ -88,13 +89,17 @@ class Ansatz:
         data = self.built_in.carried(points, pairs) if self.built_in.moving else known[0]
         return data + known[1] * found
 
-    @torch.no_grad()
-    def value(self, points: Tensor) -> Tensor:
-        """u at points (N, D), (N, F)."""
+    def __call__(self, points: Tensor) -> Tensor:
+        """u at points (N, D), (N, F), with a graph where one is wanted."""
         if self.built_in is None:
             return self.network(points, ()).value
         known, distance = self.built_in.extension(points), self.built_in.distance(points)
         return known + distance * self.network(points, ()).value
+
+    @torch.no_grad()
+    def value(self, points: Tensor) -> Tensor:
+        """The same without a graph."""
+        return self(points)
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,8 @@ class Objective:
     be found, one-element tensors (see ``trained.unknowns``); the mapping of parameters that the
     strong form reads is kept in step. ``observed``: what was read of the solution.
     ``density``: what a sampler has learned of where the residual is, for its next exchange.
-    ``notes``: remarks for the Solution.
+    ``notes``: remarks for the Solution. ``begun``: its function is not as it was drawn, but goes on
+    from one that was kept.
     """
 
     form: StrongForm
@@ -134,6 +140,7 @@ class Objective:
     batches: list[PlacedPiece] = field(default_factory=list)
     density: Any = None
     notes: Sequence[str] = ()
+    begun: bool = False
 
     def place(self, points: Sequence[Tensor]) -> None:
         """Take these points, one tensor (N, D) per piece."""
@@ -151,6 +158,20 @@ class Objective:
         """The unknown parameters as numbers."""
         stated = unknowns_of(self.form.problem)
         return {name: float(value_at(stated[name], s.detach())) for name, s in self.unknown.items()}
+
+    @torch.no_grad()
+    def restart(self, found: Mapping[str, float]) -> None:
+        """Put the unknown parameters at these values, as far as they are among them.
+
+        Raises InputError for one that does not keep its bounds.
+        """
+        stated = unknowns_of(self.form.problem)
+        for name, s in self.unknown.items():
+            if name in found:
+                try:
+                    s.fill_(coordinate_of(replace(stated[name], unknown=found[name])))
+                except InputError as error:
+                    raise InputError(error.message, f"problem.parameters.{name}") from None
 
     @property
     def columns(self) -> list[nn.Parameter]:
@@ -464,13 +485,11 @@ def _given(form: StrongForm, base: BuiltIn | None, extension: Mapping[str, float
     unknown = frozenset(unknowns_of(form.problem))
     named = any(unknown & free_names(value) for value in extension.values())
 
-    def carried(points: Tensor) -> Tensor:
-        columns = [
-            form.data(extension.get(name, 0.0), f"{key}.{name}", points).expand(len(points))
-            for name in form.fields
-        ]
-        return torch.stack(columns, -1)
-
+    carried = Stated(
+        form.data,
+        tuple(extension.get(name, 0.0) for name in form.fields),
+        tuple(f"{key}.{name}" for name in form.fields),
+    )
     found = replace(base, given=carried, moving=base.moving or named)
     missed = _disagreement(form, found)
     if missed is not None:

@@ -21,9 +21,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,14 @@ from sciml.discretization.points.jet import Jet, Pairs
 from sciml.discretization.points.strong import StrongForm
 from sciml.solvers.trained.conditions import extent
 from sciml.solvers.trained.minimisation import Budget, Minimisation, OptimiserResult
-from sciml.solvers.trained.networks import Activation, Dense, InputScaling, Tape
+from sciml.solvers.trained.networks import (
+    Activation,
+    Dense,
+    InputScaling,
+    Tape,
+    rebuilds,
+    scaling_of,
+)
 from sciml.solvers.trained.objective import Ansatz, Objective
 from sciml.solvers.trained.solver import Collocation, at_least
 from sciml.solvers.trained.verify import measure, scales_of
@@ -84,7 +91,15 @@ class RandomFeatures(Collocation):
         return random_network(form, 1, self.bandwidths[0], self.activation, self.seed)
 
     def minimise(self, objective: Objective, budget: Budget) -> OptimiserResult:
-        """Choose the bandwidth, then fit."""
+        """Choose the bandwidth, then fit; from a function that was kept, fit its features."""
+        if objective.begun:
+            count = len(objective.ansatz.network.blocks()[0].weight[0])
+            if count != self.count:
+                raise InputError(
+                    f"the function in '{self.start}' has {count} features; write count: {count}",
+                    "solver.start",
+                )
+            return self._fit(objective, None, count, budget)
         begun, left = time.perf_counter(), budget.seconds
         bandwidth, note = self._bandwidth(objective, left)
         if left is not None:
@@ -111,11 +126,12 @@ class RandomFeatures(Collocation):
         return best, f"bandwidth {_written(best)}; residuals with half the features {tried}"
 
     def _fit(
-        self, objective: Objective, bandwidth: Bandwidth, count: int, budget: Budget
+        self, objective: Objective, bandwidth: Bandwidth | None, count: int, budget: Budget
     ) -> OptimiserResult:
-        """The least residual on ``count`` features."""
-        network = random_network(objective.form, count, bandwidth, self.activation, self.seed)
-        objective.ansatz = Ansatz(network, objective.ansatz.built_in)
+        """The least residual on ``count`` features; None: on those that there are."""
+        if bandwidth is not None:
+            network = random_network(objective.form, count, bandwidth, self.activation, self.seed)
+            objective.ansatz = Ansatz(network, objective.ansatz.built_in)
         generator = torch.Generator().manual_seed(self.seed)
         objective.weights = _balanced(objective, generator)
         inside = _PER_FEATURE * (count + 1)
@@ -137,11 +153,14 @@ class RandomFeatures(Collocation):
         return newton(objective, minimisation, self.max_iterations)
 
 
-class RandomNetwork:
+class RandomNetwork(nn.Module):
     """``s(W z + b)`` with fixed W and b, and a last layer whose weights are the only ones found.
 
     ``waves`` (M, inputs), ``shifts`` (M,).
     """
+
+    waves: Tensor
+    shifts: Tensor
 
     def __init__(
         self,
@@ -151,19 +170,30 @@ class RandomNetwork:
         activation: Activation,
         last: Dense,
     ) -> None:
-        self.embedding, self.waves, self.shifts = embedding, waves, shifts
-        self.activation, self.last = activation, last
+        super().__init__()
+        self.options = {
+            "kind": "random_features", "embedding": embedding.options, "count": len(waves),
+            "outputs": len(last.bias), "activation": activation,
+        }  # fmt: skip
+        self.embedding, self.activation, self.last = embedding, activation, last
+        self.register_buffer("waves", waves)
+        self.register_buffer("shifts", shifts)
 
-    def __call__(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
+    def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
         """The jet of the outputs at the points (N, D)."""
         jet: Jet = self.last(self.features(points, pairs), tape)
         return jet
 
     def features(self, points: Tensor, pairs: Pairs) -> Jet:
-        """The jet of every feature, overwriting that of W z + b: the arrays are large."""
-        jet = self.embedding(points, pairs)
+        """The jet of every feature, overwriting that of W z + b: the arrays are large.
+
+        Not where the points have a graph.
+        """
+        jet: Jet = self.embedding(points, pairs)
         data, d = jet.data @ self.waves.T, 1 + jet.dimension
         value, slope, bend = _SCALARS[self.activation](data[0] + self.shifts)
+        if data.requires_grad:
+            return jet.like(data).through(value, slope, bend)
         for k, (i, j) in enumerate(pairs):
             data[d + k].mul_(slope).addcmul_(bend * data[1 + i], data[1 + j])
         data[1:d].mul_(slope)
@@ -191,6 +221,13 @@ _SCALARS: dict[str, Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]] = {
     "sin": _sin,
     "tanh": _tanh,
 }
+
+
+@rebuilds("random_features")
+def _random(options: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RandomNetwork:
+    embedding, count = scaling_of(options["embedding"]), options["count"]
+    waves, last = torch.zeros(count, embedding.size), Dense(count, options["outputs"])
+    return RandomNetwork(embedding, waves, torch.zeros(count), options["activation"], last)
 
 
 def random_network(

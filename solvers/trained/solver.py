@@ -28,6 +28,7 @@ from sciml.discretization import semidiscretize
 from sciml.discretization.points.strong import StrongForm
 from sciml.discretization.volumes.memory import check_memory
 from sciml.solvers.trained.choices import AnySampler
+from sciml.solvers.trained.function import begin
 from sciml.solvers.trained.level import free_constants
 from sciml.solvers.trained.minimisation import (
     Budget,
@@ -72,7 +73,8 @@ class TrainedSolver(ABC):
     ``rtol``: the relative residual at fresh points (see ``trained.verify``) that counts as
     converged. ``seconds``: wall time at which the training ends, whatever was reached. ``polish``:
     a solver that goes on from the answer on the grid, to its own tolerance. ``seed``: of the first
-    parameters and of the points.
+    parameters and of the points. ``start``: the folder of a run whose function the training goes
+    on from, of a network of the same layers.
     """
 
     points: int | None = None
@@ -81,6 +83,7 @@ class TrainedSolver(ABC):
     seconds: float | None = None
     polish: Polish | None = None
     seed: int = 0
+    start: str | None = None
     reads_problem: ClassVar[bool] = True  # itself, not its discretisation
 
     def __post_init__(self) -> None:
@@ -99,6 +102,18 @@ class TrainedSolver(ABC):
     @abstractmethod
     def pose(self, problem: Problem) -> Objective:
         """What is asked of the function, before it is trained."""
+
+    @property
+    @abstractmethod
+    def trainings(self) -> int:
+        """How many functions are trained one after the other, for windows of time."""
+
+    def posed(self, problem: Problem, window: int = 0) -> Objective:
+        """The same, its function that of the run ``start``; see ``function.begin``."""
+        objective = self.pose(problem)
+        if self.start is not None:
+            begin(objective, self.start, window, self.trainings)
+        return objective
 
     @abstractmethod
     def train(self, objective: Objective, budget: Budget) -> tuple[Objective, OptimiserResult]:
@@ -120,7 +135,7 @@ class TrainedSolver(ABC):
                 raise InputError(
                     f"{self.points} points are more than fit into memory", "solver.points"
                 ) from None
-        objective = self.pose(given)
+        objective = self.posed(given)
         _check_balance(given, objective)
         return TrainedState(given, objective, place, time.perf_counter() - begun)
 
@@ -140,7 +155,7 @@ class TrainedSolver(ABC):
         if b is not None or initial is not None:
             raise InputError("a function is trained from its own start; leave initial and b out")
         if state.trained:
-            vars(state.objective).update(vars(self.pose(state.problem)))
+            vars(state.objective).update(vars(self.posed(state.problem)))
         state.trained = True
         budget = Budget(self.seconds, progress, state.record)
         objective, result = self.train(state.objective, budget)
@@ -203,7 +218,12 @@ class Collocation(TrainedSolver):
                 share = max(budget.seconds - spent, 0.0) / left
             return self.minimise(part, budget.after(before, share))
 
-        return in_windows(objective, self.windows, self.pose, window, self.hard)
+        return in_windows(objective, self.windows, self.posed, window, self.hard)
+
+    @property
+    def trainings(self) -> int:
+        """The windows."""
+        return self.windows
 
     def minimisation(
         self,

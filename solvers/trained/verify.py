@@ -34,8 +34,9 @@ from sciml.solvers.nonlinear.descent import at
 from sciml.solvers.nonlinear.newton import Newton
 from sciml.solvers.trained.conditions import Piece
 from sciml.solvers.trained.correction import estimated_error, far_from_singular
+from sciml.solvers.trained.function import TrainedFunction
 from sciml.solvers.trained.identification import Identification, identify
-from sciml.solvers.trained.level import Level, free_constants
+from sciml.solvers.trained.level import free_constants
 from sciml.solvers.trained.minimisation import OptimiserResult
 from sciml.solvers.trained.objective import Objective
 from sciml.solvers.trained.observations import OBSERVED, Misfit, judge
@@ -142,8 +143,9 @@ def answered(
 ) -> Solution:
     """The Solution of a trained ansatz on a grid or at points."""
     problem = _known(objective)
-    level = Level.of(objective)
-    value = values(level.value, problem, on)
+    function = TrainedFunction.of(objective)
+    level = function.level
+    value = values(function, problem, on)
     relative = measure(objective)
     worst = largest(relative)
     residual = torch.tensor(worst, dtype=torch.float64)
@@ -200,7 +202,7 @@ def answered(
         if problem.time is None
         else torch.tensor(problem.time.instants, dtype=torch.float64),
         fields=objective.form.fields,
-        function=lambda points: level.value(torch.as_tensor(points, dtype=torch.float64)),
+        function=function,
         measure=level.measure(on),
         parameters=objective.found,
         standard_errors=known.errors,

@@ -35,6 +35,8 @@ class Glued:
 
     def __call__(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
         """The jet at points (N, D), that of the later window at a joint."""
+        if torch.compiler.is_exporting():
+            return self._exported(points, pairs)
         joints = points.new_tensor(self.joints)
         window = torch.bucketize(points[:, -1].contiguous(), joints, right=True)
         found: Tensor | None = None
@@ -49,17 +51,58 @@ class Glued:
             raise ValueError("a jet of no points")
         return Jet(found, points.shape[1], pairs)
 
+    def _exported(self, points: Tensor, pairs: Pairs) -> Jet:
+        """The value by every window at all points, and no slopes: a program has no other way."""
+        value = self.parts[0](points)
+        for joint, part in zip(self.joints, self.parts[1:], strict=True):
+            value = torch.where(points[:, -1:] >= joint, part(points), value)
+        none = value.new_full((points.shape[1] + len(pairs), *value.shape), torch.nan)
+        return Jet(torch.cat([value[None], none]), points.shape[1], pairs)
+
     def blocks(self) -> Sequence[object]:
         """None: the windows are trained."""
         return ()
 
 
+@dataclass(frozen=True, eq=False)
+class FieldOf:
+    """One field of a function of points (N, D), as a coefficient: of the coordinates, (N,) each.
+
+    ``t``: the instant, of a function in time. ``rate``: its derivative by t there. Differentiable.
+    """
+
+    function: Callable[[Tensor], Tensor]
+    field: int
+    t: float | None = None
+    rate: bool = False
+
+    def __call__(self, *axes: Tensor) -> Tensor:
+        """The values."""
+        shape = torch.broadcast_shapes(*(axis.shape for axis in axes))
+        columns = [axis.expand(shape).flatten() for axis in axes]
+        tracked = torch.is_grad_enabled() and any(axis.requires_grad for axis in axes)
+        with torch.set_grad_enabled(tracked or self.rate):
+            if self.t is not None:
+                columns.append(torch.full_like(columns[0], self.t))
+            if self.rate:
+                columns[-1].requires_grad_()
+            value = self.function(torch.stack(columns, -1))[:, self.field]
+            if self.rate:
+                (value,) = torch.autograd.grad(value.sum(), columns[-1], create_graph=True)
+        return (value if tracked else value.detach()).reshape(shape)
+
+
 def in_windows(
-    whole: Objective, count: int, pose: Callable[[Problem], Objective], train: Train, hard: bool
+    whole: Objective,
+    count: int,
+    pose: Callable[[Problem, int], Objective],
+    train: Train,
+    hard: bool,
 ) -> tuple[Objective, OptimiserResult]:
     """The objective of the glued function, and the courses as one.
 
-    ``pose`` makes an objective of the problem of a window. Ends early where a loss is not finite.
+    ``pose`` makes an objective of the problem of a window and its number. Ends early where a loss
+    is not finite.
     """
     problem = whole.form.problem
     span = problem.time
@@ -72,8 +115,9 @@ def in_windows(
         stated = replace(problem, time=Time(ends[k + 1], ends[k]))
         if windows:
             stated = replace(stated, initial=_last_values(windows[-1]))
-        objective = pose(stated)
-        if windows and len(objective.theta) == len(windows[-1].theta):
+        objective = pose(stated, k)
+        same = windows and len(objective.theta) == len(windows[-1].theta)
+        if same and not objective.begun:
             objective.assign(windows[-1].theta)
         windows.append(objective)
         courses.append(train(objective, count - k, sum(len(c.losses) for c in courses)))
@@ -96,40 +140,20 @@ def _jump(whole: Objective, before: Ansatz, joint: float) -> Piece:
     return Piece(f"joint at {joint:.4g}", lower, upper, residual)
 
 
-def _last_values(objective: Objective) -> dict[str, Callable[..., Tensor]]:
+def _last_values(objective: Objective) -> dict[str, FieldOf]:
     """The initial data of the next window, differentiable functions of the place."""
     form, ansatz = objective.form, objective.ansatz
     span = form.problem.time
     assert span is not None
     end = span.end
 
-    def field(k: int, rate: bool) -> Callable[..., Tensor]:
-        def at(*axes: Tensor) -> Tensor:
-            with torch.set_grad_enabled(any(axis.requires_grad for axis in axes) or rate):
-                t = torch.full_like(axes[0], end)
-                if rate:
-                    t.requires_grad_()
-                value = differentiable(ansatz, torch.stack([*axes, t], -1))[:, k]
-                if not rate:
-                    return value
-                (slope,) = torch.autograd.grad(value.sum(), t, create_graph=True)
-            return slope if any(axis.requires_grad for axis in axes) else slope.detach()
-
-        return at
-
     fields = [name for name in form.fields if name in form.problem.first]
-    found = {name: field(form.fields.index(name), False) for name in fields}
+    found = {name: FieldOf(ansatz, form.fields.index(name), end) for name in fields}
     if second_order(form):
-        found |= {f"{name}t": field(form.fields.index(name), True) for name in fields}
+        found |= {
+            f"{name}t": FieldOf(ansatz, form.fields.index(name), end, rate=True) for name in fields
+        }
     return found
-
-
-def differentiable(ansatz: Ansatz, points: Tensor) -> Tensor:
-    """u at points (N, D), with a graph, (N, F)."""
-    value = ansatz.network(points, ()).value
-    if ansatz.built_in is None:
-        return value
-    return ansatz.built_in.extension(points) + ansatz.built_in.distance(points) * value
 
 
 def _joined(courses: Sequence[OptimiserResult]) -> OptimiserResult:

@@ -149,7 +149,20 @@ def le11() -> None:
     write("le11", (across, total), place, parts)
 
 
+def roller() -> None:
+    """Half of a body of 1 by 1 that touches a floor about the origin, in radii of a roller."""
+    n = 16
+    parts = {
+        "middle": Part((0, slice(0, n))),
+        "free": Part((2 * n, slice(0, n))),
+        "bottom": Part((slice(0, n), 0)),
+        "top": Part((slice(0, n), 2 * n)),
+    }
+    write("roller", (n, n), lambda i, j: np.stack([graded(i, n, 2.5), graded(j, n, 2.5)], 1), parts)
+
+
 if __name__ == "__main__":
     axisymmetric()
     le10()
     le11()
+    roller()

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse
 import torch
 
+from sciml.core.algebra.saddle import Saddle
 from sciml.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -46,9 +47,13 @@ class LinearMap(ABC):
     linear: bool = True
     trusted: bool = True
     # (n, k) vectors that the map makes small, such as rigid motions, and unknowns per node: what
-    # algebraic multigrid can use.
+    # algebraic multigrid can use; (n, m) what a subspace of lower degree gives, one entry of 1 in a
+    # row of its own for each of its m functions, on which the coarse levels are then built.
     near_nullspace: np.ndarray | None = None
     block: int = 1
+    coarse: scipy.sparse.csr_matrix | None = None
+    # How the unknowns of a saddle point fall apart.
+    saddle: Saddle | None = None
 
     @abstractmethod
     def apply(self, u: torch.Tensor) -> torch.Tensor:
@@ -150,8 +155,9 @@ class SparseMatrix(LinearMap):
     sqrt(|a_ii a_jj|), and so is ``hermitian`` of a complex one; ``definite`` is taken from the
     user, or guessed from these, a positive diagonal and |a_ij|^2 <= a_ii a_jj. ``near_nullspace``:
     (n, k) vectors that the matrix makes small; ``block``: unknowns per node, where they stand
-    together. ``nullspace``: True where constants are in the kernel, or the vector (n,) or the
-    vectors (n, k) that span it. Raises InputError for one that the matrix does not annihilate.
+    together; ``coarse``: see :class:`LinearMap`. ``nullspace``: True where constants are in the
+    kernel, or the vector (n,) or the vectors (n, k) that span it. Raises InputError for one that
+    the matrix does not annihilate.
     """
 
     def __init__(
@@ -164,6 +170,7 @@ class SparseMatrix(LinearMap):
         nullspace: bool | np.ndarray = False,
         near_nullspace: np.ndarray | None = None,
         block: int = 1,
+        coarse: scipy.sparse.csr_matrix | None = None,
     ) -> None:
         try:
             csr = scipy.sparse.csr_matrix(matrix, copy=True)
@@ -190,7 +197,7 @@ class SparseMatrix(LinearMap):
         guessed = self.self_adjoint and _may_be_definite(csr)
         self.definite = guessed if definite is None else definite
         self.nullspace = nullspace is not False
-        self.near_nullspace, self.block = near_nullspace, block
+        self.near_nullspace, self.block, self.coarse = near_nullspace, block, coarse
         if not isinstance(nullspace, bool):
             self.kernel = _spanning(nullspace, csr)
             if near_nullspace is None and not self.kernel.is_complex():

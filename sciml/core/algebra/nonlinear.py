@@ -44,6 +44,20 @@ class Storage:
 
 
 @dataclass(frozen=True)
+class Inequality:
+    """What a residual Phi is made of: ``free``, F(u) without bounds, between two of these.
+
+    ``lower``, ``upper``: (*batch, *shape), infinite where there is none. ``weights`` (*shape): c.
+    See :func:`sciml.core.algebra.inequality.between`.
+    """
+
+    free: NonlinearSystem
+    lower: torch.Tensor
+    upper: torch.Tensor
+    weights: torch.Tensor
+
+
+@dataclass(frozen=True)
 class NonlinearSystem:
     """``inertia u'' + mass u' + F(u, t) = 0`` on the unknowns of a grid or a mesh, float64.
 
@@ -64,7 +78,8 @@ class NonlinearSystem:
     is K as it is at u, with which Picard's iteration goes. ``fields``: their names; of
     several, the last batch dimension runs over them, but where the system is ``joint``: then one
     vector holds the unknowns of all, ``groups`` (n,) the number of each one's equation, or -1 where
-    nothing stands before its u'. ``measure``: as of a ``LinearSystem``.
+    nothing stands before its u'. ``measure``: as of a ``LinearSystem``. ``inequality``: what F is
+    made of where bounds hold u.
     """
 
     residual: Residual
@@ -93,6 +108,7 @@ class NonlinearSystem:
     joint: bool = False
     groups: torch.Tensor | None = None
     measure: torch.Tensor | None = None
+    inequality: Inequality | None = None
 
     @property
     def by_field(self) -> bool:

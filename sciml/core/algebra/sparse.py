@@ -10,6 +10,7 @@ import scipy.sparse
 import torch
 
 from sciml.core.algebra.maps import LinearMap
+from sciml.core.algebra.saddle import Saddle
 from sciml.core.errors import InputError
 
 
@@ -17,7 +18,8 @@ class PatternMatrix(LinearMap):
     """Compressed rows: ``indptr`` (n + 1,), ``columns`` (nnz,), ``values`` (*batch, nnz).
 
     ``near_nullspace``: (n, k) vectors that the matrix makes small, such as rigid motions, for
-    algebraic multigrid; ``block``: unknowns per node, where they stand together.
+    algebraic multigrid; ``block``: unknowns per node, where they stand together. ``coarse``,
+    ``saddle``: see :class:`LinearMap`.
     """
 
     def __init__(
@@ -31,12 +33,15 @@ class PatternMatrix(LinearMap):
         nullspace: bool = False,
         near_nullspace: np.ndarray | None = None,
         block: int = 1,
+        coarse: scipy.sparse.csr_matrix | None = None,
+        saddle: Saddle | None = None,
     ) -> None:
         self.indptr, self.columns, self.values = indptr, columns, values
         self.shape, self.batch = (len(indptr) - 1,), tuple(values.shape[:-1])
         self.dtype, self.device = values.dtype, values.device
         self.symmetric, self.definite, self.nullspace = symmetric, definite, nullspace
         self.near_nullspace, self.block = near_nullspace, block
+        self.coarse, self.saddle = coarse, saddle
         self._plain = self.device.type == "cpu" and not values.requires_grad
         self._samples = self._matrices() if self._plain else []
         self._sizes: torch.Tensor | None = None
@@ -45,19 +50,21 @@ class PatternMatrix(LinearMap):
         """``A u``; u (*batch, n)."""
         if self._plain and not u.requires_grad:
             return self._loop([m.__matmul__ for m in self._samples], u)
-        rows, columns = self._indices()
-        return self._gather(u, rows, columns)
+        rows, columns = self.places()
+        return self._gather(u, rows, columns, self.values)
 
     def adjoint(self, u: torch.Tensor) -> torch.Tensor:
-        """``A^T u``; u (*batch, n)."""
+        """``A^T u``, the conjugate transpose where A is complex; u (*batch, n)."""
         if self._plain and not u.requires_grad:
-            return self._loop([m.T.__matmul__ for m in self._samples], u)
-        rows, columns = self._indices()
-        return self._gather(u, columns, rows)
+            conjugate = self.dtype.is_complex
+            turned = [(m.conj() if conjugate else m).T for m in self._samples]
+            return self._loop([m.__matmul__ for m in turned], u)
+        rows, columns = self.places()
+        return self._gather(u, columns, rows, self.values.conj())
 
     def magnitude(self, u: torch.Tensor) -> torch.Tensor:
         """``|A| |u|``; u (*batch, n)."""
-        rows, columns = self._indices()
+        rows, columns = self.places()
         terms = self.values.detach().abs() * u.detach().abs()[..., columns]
         return terms.new_zeros(*terms.shape[:-1], self.size).index_add(-1, rows, terms)
 
@@ -71,7 +78,7 @@ class PatternMatrix(LinearMap):
 
     def diagonal(self) -> torch.Tensor:
         """The diagonal, shape (*batch, n)."""
-        rows, columns = self._indices()
+        rows, columns = self.places()
         on = rows == columns
         diagonal = self.values.new_zeros(*self.batch, *self.shape)
         return diagonal.index_add(-1, rows[on], self.values[..., on])
@@ -104,6 +111,8 @@ class PatternMatrix(LinearMap):
             definite=False,
             nullspace=False,
             block=self.block,
+            coarse=self.coarse,
+            saddle=None if self.saddle is None else self.saddle.transpose(),
         )
 
     def plus(self, other: PatternMatrix, share: float = 1.0) -> PatternMatrix:
@@ -116,6 +125,10 @@ class PatternMatrix(LinearMap):
             definite=other.definite and (self.definite or self.nullspace),
             near_nullspace=self.near_nullspace,
             block=self.block,
+            coarse=self.coarse,
+            saddle=None
+            if self.saddle is None
+            else self.saddle.with_mass(lambda: share * other.diagonal().detach().numpy()),
         )
 
     def scaled(self, share: float) -> PatternMatrix:
@@ -129,6 +142,8 @@ class PatternMatrix(LinearMap):
             nullspace=self.nullspace,
             near_nullspace=self.near_nullspace,
             block=self.block,
+            coarse=self.coarse,
+            saddle=self.saddle,
         )
 
     def detach(self) -> PatternMatrix:
@@ -146,6 +161,8 @@ class PatternMatrix(LinearMap):
             nullspace=self.nullspace,
             near_nullspace=self.near_nullspace,
             block=self.block,
+            coarse=self.coarse,
+            saddle=self.saddle,
         )
 
     @property
@@ -158,14 +175,17 @@ class PatternMatrix(LinearMap):
         shape = (self.size, self.size)
         return [scipy.sparse.csr_matrix((v, self.columns, self.indptr), shape) for v in flat]
 
-    def _indices(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def places(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The row and the column of every entry, (nnz,) int64 each."""
         rows = np.repeat(np.arange(self.size), np.diff(self.indptr))
         pair = (torch.from_numpy(np.asarray(i, dtype=np.int64)) for i in (rows, self.columns))
         first, second = (i.to(self.device) for i in pair)
         return first, second
 
-    def _gather(self, u: torch.Tensor, to: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        terms = self.values * u[..., source]
+    def _gather(
+        self, u: torch.Tensor, to: torch.Tensor, source: torch.Tensor, values: torch.Tensor
+    ) -> torch.Tensor:
+        terms = values * u[..., source]
         return terms.new_zeros(*terms.shape[:-1], self.size).index_add(-1, to, terms)
 
     def _loop(self, products: list[scipy.sparse.csr_matrix], u: torch.Tensor) -> torch.Tensor:

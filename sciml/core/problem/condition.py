@@ -24,6 +24,7 @@ T = TypeVar("T")
 DIRICHLET_OF_STATE = (
     "a Dirichlet value may not depend on the solution; neumann and robin data may depend on it"
 )
+NO_WAVES = "absorbing is for waves: the Helmholtz equation, and what has u_tt and is linear"
 BESIDE_ENERGY = "beside an energy the data of a side may not depend on the solution"
 
 
@@ -41,13 +42,18 @@ class Robin:
 
 @dataclass(frozen=True)
 class Condition:
-    """What holds on one side; exactly one of the six is given.
+    """What holds on one side; exactly one of the seven is given.
 
     ``dirichlet``: u = value, a list for a velocity or a displacement, or of a wall along which an
     elastic body slides :class:`Normal`, ``{normal: 0}``. ``neumann``: n . K grad u =
     value, n outward; of an elastic body a list, the traction, or :class:`Normal`, so that
     ``{normal: -p}`` is a pressure p. ``robin``: see :class:`Robin`. ``periodic``: on both sides of
-    a pair. ``absorbing``: waves leave, for the Helmholtz equation. ``by_field``: of a system one
+    a pair. ``absorbing``: waves leave, of the Helmholtz equation and of a linear one with u_tt;
+    in the place of true a share of a wave's own admittance, of which (1 - share)/(1 + share) comes
+    back of a wave that meets the side at a right angle. ``contact``: the gap, along the
+    outward normal, between an elastic body and a rigid one that it may touch and slide along, but
+    not enter (Signorini's condition): u . n <= gap, and the traction is a pressure, zero where they
+    do not touch. ``by_field``: of a system one
     condition for each of its fields, none of them periodic. ``where``, beside them: on a mesh the
     condition holds on the part of the side, or of the whole boundary where no side has this name,
     where this expression of x, y, z is true at the middle of a facet; other conditions have the
@@ -58,7 +64,8 @@ class Condition:
     neumann: Coefficient | Vector | Normal | None = None
     robin: Robin | None = None
     periodic: bool = False
-    absorbing: bool = False
+    absorbing: bool | Coefficient = False
+    contact: Coefficient | None = None
     by_field: Mapping[str, Condition] | None = field(default=None, metadata={"yaml": False})
     where: str | None = None
 
@@ -68,12 +75,16 @@ class Condition:
         if len(given) != 1:
             raise InputError(
                 "a boundary condition is exactly one of dirichlet, neumann, robin, periodic: true, "
-                f"absorbing: true; got {', '.join(given) or 'none'}"
+                f"absorbing: true, contact; got {', '.join(given) or 'none'}"
             )
 
     @property
-    def kind(self) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing", "by_field"]:
-        """Which of the six it is."""
+    def kind(
+        self,
+    ) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing", "contact", "by_field"]:
+        """Which of the seven it is."""
+        if self.contact is not None:
+            return "contact"
         if self.by_field is not None:
             return "by_field"
         if self.dirichlet is not None:
@@ -82,7 +93,7 @@ class Condition:
             return "neumann"
         if self.robin is not None:
             return "robin"
-        return "absorbing" if self.absorbing else "periodic"
+        return "periodic" if self.absorbing is False else "absorbing"
 
 
 def data_of(condition: Condition, key: str) -> Iterator[tuple[Any, str]]:
@@ -91,8 +102,8 @@ def data_of(condition: Condition, key: str) -> Iterator[tuple[Any, str]]:
         yield from _entries(condition.robin.alpha, f"{key}.alpha")
         yield from _entries(condition.robin.g, f"{key}.g")
         return
-    value = condition.dirichlet if condition.neumann is None else condition.neumann
-    yield from _entries(value, key)
+    given = (condition.dirichlet, condition.neumann, condition.contact)
+    yield from _entries(next((value for value in given if value is not None), None), key)
 
 
 def _entries(value: Any, key: str) -> Iterator[tuple[Any, str]]:
@@ -131,6 +142,8 @@ def check_condition(
             continue
         if condition.kind == "dirichlet":
             raise InputError(DIRICHLET_OF_STATE, place)
+        if condition.kind == "contact":
+            raise InputError("a gap may not depend on the displacement", place)
         if linear:
             raise InputError(
                 f"{linear} is linear: the data of its sides may not depend on the solution", place

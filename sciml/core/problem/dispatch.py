@@ -106,5 +106,6 @@ stores: Dispatch[torch.Tensor] = Dispatch("asked for its energy")
 derives: Dispatch[Any] = Dispatch("differentiated")
 # As measures, of forces alone, where they are not among them.
 forces: Dispatch[Any] = Dispatch("asked for forces")
-# (problem, on, points): the value at points between the place's own, a function of it and its time.
+# (problem, on, points, what, key): values at points between the place's own, a function of a value
+# and its time; of an expression ``what``, which errors call ``key``, or of all fields for None.
 samples: Dispatch[Any] = Dispatch("sampled")

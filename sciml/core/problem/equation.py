@@ -11,7 +11,9 @@ the general form
 
     m u_tt + d u_t - div F = s,      n . F the flux that a side's data are about,
 
-by the ``flux`` F and the ``source`` s, which may name u and its slopes.
+by the ``flux`` F and the ``source`` s, which may name u and its slopes. Between the bounds
+``lower`` and ``upper`` the equation holds where u touches neither: an obstacle below pushes u up,
+one above pushes it down.
 """
 
 from __future__ import annotations
@@ -75,6 +77,7 @@ Kind = Literal[
 ]
 
 COMPONENTS = ("u", "v", "w")  # of a velocity or a displacement
+BOUNDS = ("lower", "upper")
 _STATE = frozenset(state_names(("u",)))
 _SLOPE = "(ux**2 + uy**2 + uz**2)"
 # Per preset: the coefficients one may give, and those it brings along.
@@ -113,7 +116,7 @@ class PDE(ABC):
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
     ``always_linear``: whether it is linear whatever its coefficients are. ``element``: which one
-    suits it on a mesh.
+    suits it on a mesh. ``touches``: whether its sides may touch something.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
@@ -122,6 +125,7 @@ class PDE(ABC):
     complex: ClassVar[bool] = False
     always_linear: ClassVar[bool] = False
     element: ClassVar[Literal["P1", "P2"]] = "P1"
+    touches: ClassVar[bool] = False
 
     @property
     def linear(self) -> bool:
@@ -131,6 +135,11 @@ class PDE(ABC):
     @property
     def of_second_order_in_time(self) -> bool:
         """Whether a problem in time starts from u and u_t."""
+        return False
+
+    @property
+    def bounded(self) -> bool:
+        """Whether obstacles bound a field."""
         return False
 
     @property
@@ -170,10 +179,13 @@ class Equation(PDE):
     ``0.5*(ux**2 + uy**2) - f*u`` in place of all other coefficients. ``flux``: F, a list of d
     entries, with ``source``: s, in place of K, b, c and f. ``kind`` names a preset,
     which brings its own coefficients along and admits only those that its equation has: ``bratu``
-    reads the parameter ``lam``, ``p_laplace`` the parameter ``p``.
+    reads the parameter ``lam``, ``p_laplace`` the parameter ``p``. ``lower``, ``upper``: obstacles
+    that u stays above and below, of x and the parameters; of steady problems.
     """
 
-    K: Coefficient | Vector | Matrix = 1.0
+    K: Coefficient | Vector | Matrix = field(
+        default=1.0, metadata={"replaced_by": ("energy", "flux")}
+    )
     b: Vector | None = None
     c: Coefficient = 0.0
     f: Coefficient = 0.0
@@ -184,6 +196,8 @@ class Equation(PDE):
     energy: str | None = None
     flux: Vector | None = None
     source: Coefficient = 0.0
+    lower: Coefficient | None = None
+    upper: Coefficient | None = None
     kind: Kind = "general"
     title: ClassVar[str] = "the coefficient form"
 
@@ -195,7 +209,7 @@ class Equation(PDE):
             )
         admitted, brought = _PRESETS[self.kind]
         for entry in fields(self):
-            if entry.name == "kind":
+            if entry.name in ("kind", *BOUNDS):
                 continue
             value = getattr(self, entry.name)
             own = brought.get(entry.name, entry.default)
@@ -237,12 +251,21 @@ class Equation(PDE):
         return self if self.flux is None else None
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
-        """Whether no coefficient names the solution or its slope, and no energy is given."""
-        return self.energy is None and not any(
-            free_names(getattr(self, entry.name), parameters) & _STATE
-            for entry in fields(self)
-            if entry.name != "kind"
+        """Whether no coefficient names the solution or its slope, and nothing else is given."""
+        return (
+            self.energy is None
+            and not self.bounded
+            and not any(
+                free_names(getattr(self, entry.name), parameters) & _STATE
+                for entry in fields(self)
+                if entry.name != "kind"
+            )
         )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether an obstacle is given."""
+        return self.lower is not None or self.upper is not None
 
     def called(self, name: str, dimension: int) -> tuple[str, ...]:
         """As the system calls it."""
@@ -254,9 +277,11 @@ class Equation(PDE):
 
     def _check_alone(self, what: str, beside: tuple[str, ...], into: str) -> None:
         for entry in fields(self):
-            if entry.name in ("kind", *beside):
+            if entry.name in ("kind", *BOUNDS, *beside):
                 continue
-            if not _equals(getattr(self, entry.name), entry.default):
+            value = getattr(self, entry.name)
+            # A 0 adds nothing; what is given as the default 1 would be ignored.
+            if value is not entry.default and not (_equals(value, entry.default) and value == 0):
                 raise InputError(
                     f"{what} stands in place of the coefficients; leave {entry.name} out, "
                     f"or write it into {into}",
@@ -332,6 +357,11 @@ class System(PDE):
         return {
             k: v for part in self.equations.values() for k, v in part.vectors(dimension).items()
         }
+
+    @property
+    def bounded(self) -> bool:
+        """Whether one of them has an obstacle."""
+        return any(part.bounded for part in self.equations.values())
 
     @property
     def forms(self) -> Mapping[str, Equation]:
@@ -459,7 +489,8 @@ class Elasticity(PDE):
     ``young`` (Pa) and ``poisson_ratio`` may differ by region; in 2-D ``plane`` tells thin plates
     (stress) from long bodies (strain). ``thermal_strain``: alpha (T - T0), the strain that heating
     would give a free body, alike in all directions: sigma = C : (sym(grad u) - thermal_strain 1).
-    ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions. ``density`` (kg/m^3),
+    ``dirichlet`` is a list of displacements, ``neumann`` a list of tractions, ``contact`` the gap
+    to a rigid body without friction. ``density`` (kg/m^3),
     which modes of vibration and motions in time ask for, may differ by region too.
     """
 
@@ -473,6 +504,7 @@ class Elasticity(PDE):
     title: ClassVar[str] = "elasticity"
     always_linear: ClassVar[bool] = True
     element: ClassVar[Literal["P1", "P2"]] = "P2"
+    touches: ClassVar[bool] = True
 
     @property
     def of_second_order_in_time(self) -> bool:
@@ -531,3 +563,4 @@ class Hyperelasticity(PDE):
 Part = Equation | NavierStokes | Stokes | Elasticity | Hyperelasticity
 AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity | Hyperelasticity
 KINDS: tuple[str, ...] = tuple(get_args(Kind))
+COMPLEX_KINDS = frozenset(part.kind for part in get_args(AnyEquation) if part.complex)

@@ -482,7 +482,7 @@ def _tensor(value: Value, like: torch.Tensor) -> torch.Tensor:
 
 def _numeric(value: Value, like: torch.Tensor) -> Value:
     """A mask as 1 and 0 in the dtype of the calculation; anything else as it is."""
-    if isinstance(value, float) or value.is_floating_point():
+    if isinstance(value, float) or value.is_floating_point() or value.is_complex():
         return value
     return value.to(like.dtype)
 

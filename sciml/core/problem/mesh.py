@@ -7,13 +7,10 @@ and elements. Where these do not lie midway the elements are curved: of degree 2
 isoparametric, its elements the images of the reference element under the polynomials of the
 solution (Ciarlet and Raviart 1972); of degree 1 its elements are those between the vertices.
 Elements, quadrature, edges and the search for points are scikit-fem's (Gustafsson and McBain 2020).
-A :class:`Geometry`, a shape in a few numbers, is meshed by Gmsh (Geuzaine and Remacle 2009), which
-is an extra: ``pip install sciml-pde[gmsh]``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -23,7 +20,7 @@ import numpy as np
 
 from sciml.core.errors import InputError
 from sciml.core.problem.cells import FACETS, KINDS, Kind, kind_of, plurals
-from sciml.core.problem.grid import AXES, SIDES
+from sciml.core.problem.grid import AXES
 
 if TYPE_CHECKING:
     import skfem
@@ -543,29 +540,34 @@ def sample(mesh: Mesh, value: torch.Tensor, points: torch.Tensor) -> torch.Tenso
 
     Raises InputError for a point outside the mesh.
     """
-    import skfem
     import torch
 
-    where = np.atleast_2d(np.asarray(points, dtype=np.float64))
-    outside = InputError("a point to sample at lies outside the mesh")
     values = value.cpu() if value.is_complex() else value.cpu().double()
+    owners, shares = located(mesh, points)
+    nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
+    sampled: torch.Tensor = (values[..., nodes] * torch.from_numpy(shares)).sum(-1)
+    return sampled
+
+
+def located(mesh: Mesh, points: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """The elements (n,) that hold ``points`` (n, d), and their basis functions there (n, N).
+
+    Raises InputError for a point outside the mesh.
+    """
+    where = np.atleast_2d(np.asarray(points, dtype=np.float64))
     if not mesh.affine:
         owners, X = _inside(mesh, where)
-        if (owners < 0).any():
-            raise outside
-        shares = torch.from_numpy(basis_at(reference(mesh), X.T)[0].copy())
-        nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
-        sampled: torch.Tensor = (values[..., nodes] * shares).sum(-1)
-        return sampled
-    where, known = _moved_inside(mesh, where)
+        known = owners >= 0
+    else:
+        where, known = _moved_inside(mesh, where)
     if not known.all():
-        raise outside
-    probes = skfem.Basis(mesh.topology, reference(mesh)).probes(where.T)
-    entries = probes.tocoo()
-    row, column = (torch.from_numpy(v.astype(np.int64)) for v in (entries.row, entries.col))
-    parts = values[..., column] * torch.from_numpy(entries.data)
-    found = parts.new_zeros(*value.shape[:-1], len(where))
-    return found.index_add(-1, row, parts)
+        raise InputError("a point to sample at lies outside the mesh")
+    if mesh.affine:
+        owners = np.asarray(mesh.topology.element_finder()(*where.T))
+        J = edge_vectors(mesh.points, mesh.cells[owners])
+        gap = where - mesh.points[mesh.cells[owners, 0]]
+        X = np.linalg.solve(J, gap[..., None])[..., 0]
+    return owners, basis_at(reference(mesh), X.T)[0].copy()
 
 
 def inside(mesh: Mesh, points: torch.Tensor) -> torch.Tensor:
@@ -773,192 +775,3 @@ def seams(mesh: Mesh) -> tuple[str, ...]:
             f"mesh: {{merge: {1e-9 * size:.1g}}} makes them one"
         )
     return tuple(notes)
-
-
-_INSTALL = "a geometry needs gmsh, which is not installed: pip install sciml-pde[gmsh]"
-
-
-@dataclass(frozen=True)
-class Hole:
-    """A disk (in 3-D a ball) cut out of the shape; its rim is the boundary ``name``.
-
-    ``circle``: [x, y, r], or [x, y, z, r] in a box. ``size``: the elements' size at the rim.
-    """
-
-    circle: tuple[float, ...]
-    name: str = "hole"
-    size: float | None = None
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """A rectangle or a box, or a disk or ball, with holes, to be meshed by Gmsh.
-
-    ``rectangle`` and ``box`` reach from ``lower`` to ``upper``, their sides called ``left``,
-    ``right``, ``bottom``, ``top``, ``back``, ``front``; ``disk`` and ``ball`` have ``centre`` and
-    ``radius``, their rim called ``boundary``. ``size``: the elements' edge length.
-    ``element``: P1 or P2, by default what suits the equation: P2 for elasticity, else P1. Elements
-    of P2 have curved sides on circles and spheres. ``axisymmetric``, ``scheme``: see
-    :class:`Mesh`.
-    """
-
-    size: float
-    shape: Literal["rectangle", "box", "disk", "ball"] = "rectangle"
-    lower: tuple[float, ...] | None = None
-    upper: tuple[float, ...] | None = None
-    centre: tuple[float, ...] | None = None
-    radius: float | None = None
-    holes: tuple[Hole, ...] = ()
-    element: Element | None = None
-    axisymmetric: bool = False
-    scheme: Scheme | None = None
-
-    def __post_init__(self) -> None:
-        d = self.dimension
-        if not self.size > 0:
-            raise InputError(f"size must be positive; got {self.size:g}", "geometry.size")
-        needed, unused = ("lower", "upper"), ("centre", "radius")
-        if self.shape in ("disk", "ball"):
-            needed, unused = unused, needed
-        for name in needed:
-            value = getattr(self, name)
-            if value is None:
-                raise InputError(f"a {self.shape} needs {name}", f"geometry.{name}")
-            if name != "radius" and len(value) != d:
-                raise InputError(
-                    f"{name} needs {d} numbers for a {self.shape}; got {len(value)}",
-                    f"geometry.{name}",
-                )
-        for name in unused:
-            if getattr(self, name) is not None:
-                raise InputError(f"a {self.shape} has no {name}", f"geometry.{name}")
-        if self.lower and self.upper and not all(map(float.__lt__, *self._corners())):
-            raise InputError("each lower must be below its upper", "geometry.lower")
-        if self.radius is not None and not self.radius > 0:
-            raise InputError("radius must be positive", "geometry.radius")
-        for number, hole in enumerate(self.holes):
-            if len(hole.circle) != d + 1 or not hole.circle[-1] > 0:
-                raise InputError(
-                    f"a hole in a {self.shape} is circle: [{', '.join('xyz'[:d])}, r] with r > 0",
-                    f"geometry.holes.{number}.circle",
-                )
-
-    def _corners(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        return tuple(map(float, self.lower or ())), tuple(map(float, self.upper or ()))
-
-    @property
-    def dimension(self) -> int:
-        """2 or 3."""
-        return 2 if self.shape in ("rectangle", "disk") else 3
-
-    def mesh(self, suited: Element = "P1") -> Mesh:
-        """The mesh, made anew; ``suited``: its element unless one is stated.
-
-        Of the second order its sides follow the circles. Raises InputError where gmsh is missing or
-        cannot mesh the shape.
-        """
-        try:
-            import gmsh
-        except (ImportError, OSError) as error:
-            raise InputError(
-                _INSTALL if isinstance(error, ImportError) else f"gmsh cannot be loaded: {error}",
-                "geometry",
-            ) from None
-        # Gmsh has one global state: what an outer user had open stays as it was.
-        outer = gmsh.isInitialized()
-        if not outer:
-            gmsh.initialize(interruptible=False)
-        try:
-            gmsh.option.setNumber("General.Terminal", 0)
-            gmsh.model.add("sciml")
-            self._draw(gmsh)
-            gmsh.model.mesh.generate(self.dimension)
-            gmsh.model.mesh.setOrder(2)
-            return self._collect(gmsh, self.element or suited)
-        except Exception as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"gmsh cannot mesh this geometry: {error}", "geometry") from None
-        finally:
-            gmsh.model.remove() if outer else gmsh.finalize()
-
-    def _draw(self, gmsh: Any) -> None:
-        shapes, d = gmsh.model.occ, self.dimension
-        if self.shape in ("rectangle", "box"):
-            lower, upper = self._corners()
-            lengths = [b - a for a, b in zip(lower, upper, strict=True)]
-            add = shapes.addRectangle if d == 2 else shapes.addBox
-            body = add(*lower, *((0.0,) if d == 2 else ()), *lengths)
-        else:
-            assert self.centre is not None and self.radius is not None
-            body = self._round(shapes, (*self.centre, self.radius))
-        holes = [(d, self._round(shapes, hole.circle)) for hole in self.holes]
-        if holes:
-            shapes.cut([(d, body)], holes)
-        shapes.synchronize()
-        gmsh.option.setNumber("Mesh.MeshSizeMax", self.size)
-        for hole in self.holes:
-            if hole.size is not None:
-                near = [e for e in gmsh.model.getEntities(d - 1) if _on_rim(gmsh, e, hole.circle)]
-                rim = gmsh.model.getBoundary(near, combined=False, recursive=True)
-                gmsh.model.mesh.setSize(rim, hole.size)
-
-    def _round(self, shapes: Any, circle: tuple[float, ...]) -> int:
-        if self.dimension == 2:
-            x, y, r = circle
-            return int(shapes.addDisk(x, y, 0.0, r, r))
-        return int(shapes.addSphere(*circle))
-
-    def _collect(self, gmsh: Any, element: Element) -> Mesh:
-        d = self.dimension
-        tags, flat, _ = gmsh.model.mesh.getNodes()
-        where = np.zeros((int(tags.max()) + 1, d))
-        where[tags.astype(np.int64)] = np.asarray(flat).reshape(-1, 3)[:, :d]
-        # Gmsh's numbers of lines, triangles and tetrahedra of the second order, and their nodes.
-        (facet, size), (cell, count) = {2: ((8, 3), (9, 6)), 3: ((9, 6), (11, 10))}[d]
-        _, flat_nodes = gmsh.model.mesh.getElementsByType(cell)
-        whole = flat_nodes.astype(np.int64).reshape(-1, count)
-        if d == 3:
-            whole = whole[:, [0, 1, 2, 3, 4, 5, 6, 7, 9, 8]]
-        nodes = whole[:, : d + 1]
-        used = np.unique(nodes)
-        number = np.full(len(where), -1, dtype=np.int64)
-        number[used] = np.arange(len(used))
-        kept = where[used]
-        named: dict[str, list[np.ndarray]] = {}
-        for entity in gmsh.model.getEntities(d - 1):
-            _, facets = gmsh.model.mesh.getElementsByType(facet, entity[1])
-            rows = number[facets.astype(np.int64).reshape(-1, size)[:, :d]]
-            if len(rows):
-                named.setdefault(self._name(kept[rows]), []).append(rows)
-        boundaries = {name: np.concatenate(rows) for name, rows in named.items()}
-        mesh = Mesh(
-            kept,
-            number[nodes],
-            {},
-            boundaries,
-            element,
-            axisymmetric=self.axisymmetric,
-            scheme=self.scheme,
-        )
-        return mesh.curved(where[whole[:, d + 1 :]]) if mesh.degree == 2 else mesh
-
-    def _name(self, corners: np.ndarray) -> str:
-        """The boundary that facets with these vertices (k, d, d) lie on."""
-        points = corners.reshape(-1, self.dimension)
-        for hole in self.holes:
-            gap = np.linalg.norm(points - hole.circle[:-1], axis=1) - hole.circle[-1]
-            if np.abs(gap).max() < 1e-6 * hole.circle[-1]:
-                return hole.name
-        if self.shape in ("rectangle", "box"):
-            for axis, ends in enumerate(zip(*self._corners(), strict=True)):
-                for end, name in zip(ends, SIDES[axis], strict=True):
-                    if np.abs(points[:, axis] - end).max() < 1e-9 * max(abs(end), self.size):
-                        return name
-        return "boundary"
-
-
-def _on_rim(gmsh: Any, entity: tuple[int, int], circle: tuple[float, ...]) -> bool:
-    box = np.asarray(gmsh.model.getBoundingBox(*entity)).reshape(2, 3)[:, : len(circle) - 1]
-    middle, r = np.asarray(circle[:-1]), circle[-1]
-    return bool(np.abs(box - middle).max() < 1.001 * r and math.isfinite(r))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from sciml.core.errors import InputError
+from sciml.core.problem.geometry import Geometry
 from sciml.core.problem.grid import Grid, Points
-from sciml.core.problem.mesh import Geometry, Mesh
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.problem import Problem
 

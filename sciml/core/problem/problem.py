@@ -29,7 +29,7 @@ from sciml.core.problem.equation import (
     Vector,
 )
 from sciml.core.problem.grid import Box
-from sciml.core.problem.reader import Unknown
+from sciml.core.problem.reader import RunField, Unknown
 
 __all__ = [
     "Coefficient",
@@ -173,11 +173,43 @@ class Problem:
             )
 
         self._check_start()
+        self._check_bounds()
+
+    def _check_bounds(self) -> None:
+        """Refuse what no obstacle and no contact goes with."""
+        touching = [key for key, condition in self.conditions if condition.kind == "contact"]
+        if touching and not self.equation.touches:
+            raise InputError(
+                f"contact is of an elastic body; '{self.equation.kind}' is none: give dirichlet, "
+                "neumann or robin",
+                touching[0],
+            )
+        if self.bounded and self.time is not None:
+            raise InputError(
+                "obstacles and contact are for steady problems: leave time and initial out",
+                touching[0] if touching else "problem.equation.lower",
+            )
+
+    @property
+    def bounded(self) -> bool:
+        """Whether an obstacle or contact bounds the answer, so that it solves an inequality."""
+        return self.equation.bounded or any(c.kind == "contact" for _, c in self.conditions)
+
+    def check_unbounded(self) -> None:
+        """Raise InputError where an obstacle or contact bounds the answer."""
+        if self.bounded:
+            raise InputError(
+                "an obstacle or contact makes this an inequality: solver: {kind: active_set}, on a "
+                "grid or a mesh",
+                "problem.equation.kind",
+            )
 
     def _check_start(self) -> None:
         """A saved run keeps no u_t, without which an equation of second order does not go on."""
         saved = [
-            v for v in self.first.values() if isinstance(v, FieldFile) and v.saved_field is not None
+            v
+            for v in self.first.values()
+            if isinstance(v, RunField) or (isinstance(v, FieldFile) and v.saved_field is not None)
         ]
         if self.equation.of_second_order_in_time and saved and "ut" not in self.first:
             raise InputError(
@@ -221,6 +253,7 @@ class Problem:
     def linear(self) -> bool:
         """Whether it is a steady linear problem: one system of linear equations."""
         linear = self.time is None and self.equation.linear_with(self.parameters)
+        linear = linear and not self.bounded
         return linear and (self.equation.always_linear or not self.nonlinear_sides)
 
     @property

@@ -55,7 +55,7 @@ class Quadrature:
     only; ``points``: x, y, z of the quadrature points, (k, Q) each. ``normal``: of facets the unit
     normal out of the mesh, (k, Q) each, by its names nx, ny, nz. Where J is the same at all points
     Q is 1 in ``scale``, ``inverse`` and ``normal``. ``around`` (k, Q): 2 pi r of an axisymmetric
-    mesh.
+    mesh. ``members`` (k,): the numbers of elements that are not all those of the mesh.
     """
 
     tables: Tables
@@ -65,6 +65,7 @@ class Quadrature:
     inverse: torch.Tensor | None = None
     normal: Mapping[str, torch.Tensor] = field(default_factory=dict)
     around: torch.Tensor | None = None
+    members: torch.Tensor | None = None
 
     @property
     def density(self) -> torch.Tensor:
@@ -86,6 +87,7 @@ class Quadrature:
             None if self.inverse is None else self.inverse[index],
             {name: n[index] for name, n in self.normal.items()},
             None if self.around is None else self.around[index],
+            index if self.members is None else self.members[index],
         )
 
     def mean(self, inner: torch.Tensor) -> torch.Tensor:
@@ -95,7 +97,7 @@ class Quadrature:
 
     def at_points(self, nodal: torch.Tensor) -> torch.Tensor:
         """Values (*lead, nodes of the mesh) at the quadrature points, (*lead, k, Q)."""
-        return nodal[..., self.nodes] @ self.tables.values.T
+        return nodal[..., self.nodes] @ self.tables.values.T.to(nodal.dtype)
 
 
 def tables(element: skfem.Element, degree: int) -> Tables:
@@ -414,36 +416,38 @@ def relative_error(
     the exact function up to a constant, relative to that of the value's integral.
     """
     part = whole(mesh, 2 * mesh.degree + 4)
-    value = value.detach().cpu().double()
+    value = value.detach().cpu().to(torch.complex128 if value.is_complex() else torch.float64)
     found = slopes(part, value) if slope else part.at_points(value)
     if callable(exact):
         x = tuple(p.clone().requires_grad_(slope) for p in part.points)
         truth = exact(*x)
         truth = torch.stack(list(truth)) if isinstance(truth, (tuple, list)) else truth
-        truth = torch.as_tensor(truth, dtype=torch.float64)
+        truth = torch.as_tensor(truth)
+        truth = truth if truth.is_complex() else truth.double()
         truth = _exact_slopes(truth, x) if slope else truth
     else:
-        nodal = torch.as_tensor(exact, dtype=torch.float64)
+        nodal = torch.as_tensor(exact, dtype=value.dtype)
         truth = slopes(part, nodal) if slope else part.at_points(nodal)
     dims = tuple(range(lead, found.ndim))
     if free:
         truth = (
             truth + (part.measure * (found - truth)).sum(dims, keepdim=True) / part.measure.sum()
         )
-    size = (part.measure * truth.square()).expand_as(found).sum(dims)
+    size = (part.measure * truth.abs().square()).expand_as(found).sum(dims)
     room = part.measure.expand_as(found).sum(dims)
-    gap = (part.measure * (found - truth).square()).sum(dims)
+    gap = (part.measure * (found - truth).abs().square()).sum(dims)
     return (gap / torch.where(size > 0, size, room)).sqrt()
 
 
 def slopes(part: Quadrature, value: torch.Tensor) -> torch.Tensor:
     """grad u at the elements' quadrature points, (*lead, d, k, Q), of values (*lead, nodes)."""
     local = value[..., part.nodes]
-    on_reference = torch.einsum("...ki,qil->...klq", local, part.tables.slopes)
+    on_reference = torch.einsum("...ki,qil->...klq", local, part.tables.slopes.to(value.dtype))
     assert part.inverse is not None
-    if part.inverse.shape[1] == 1:
-        return torch.einsum("...klq,kla->...akq", on_reference, part.inverse[:, 0])
-    return torch.einsum("...klq,kqla->...akq", on_reference, part.inverse)
+    inverse = part.inverse.to(value.dtype)
+    if inverse.shape[1] == 1:
+        return torch.einsum("...klq,kla->...akq", on_reference, inverse[:, 0])
+    return torch.einsum("...klq,kqla->...akq", on_reference, inverse)
 
 
 def _exact_slopes(truth: torch.Tensor, x: tuple[torch.Tensor, ...]) -> torch.Tensor:

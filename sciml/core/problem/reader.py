@@ -13,6 +13,7 @@ place, ``*args`` all that are left of these; an argument with a default need not
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # The outward normal of a side, and what to say of names where they are not known.
 NORMAL = ("nx", "ny", "nz")
+IMAGINARY = "i"  # the imaginary unit, in texts of an equation whose solution is complex
 NO_NORMAL = "the outward normal is known in the data of a side or a rim only"
 NO_TIME = "this problem has no time; give it time: {end: ...} and initial:, or leave t out"
 _COORDINATES = ("x", "y", "z")
@@ -53,6 +55,27 @@ class FieldFile:
     dataset: str | None = None
     centring: Literal["node", "cell"] | None = None
     saved_field: str | None = None
+
+
+@dataclass(frozen=True)
+class RunField:
+    """A field of the trained function that a run kept, in time as it was at the end.
+
+    ``rate``: its derivative by t there. ``function``: what it is, of the coordinates.
+    """
+
+    run: str
+    field: str
+    rate: bool = False
+    function: Callable[..., torch.Tensor] | None = dataclasses.field(
+        default=None, repr=False, compare=False, metadata={"yaml": False}
+    )
+
+    def __call__(self, *axes: torch.Tensor) -> torch.Tensor:
+        """The values; raises InputError outside the box that the function is known in."""
+        if self.function is None:
+            raise InputError(f"the run in '{self.run}' was not read")
+        return self.function(*axes)
 
 
 @dataclass(frozen=True)

@@ -19,13 +19,15 @@ class Derived:
     ``value``: (*batch, [frames], [components], *grid), at the points of the grid or the nodes of
     the mesh; NaN inside obstacles. ``components``: their names, one for a scalar. ``inner``: on a
     mesh the means over the elements, (*batch, [components], m), of which ``value`` is the
-    recovery. ``vector``: whether the components are along x, y, z.
+    recovery. ``vector``: whether the components are along x, y, z. ``peaks``: on a mesh of stresses
+    the largest in size at the quadrature points of each element, as ``inner``, before recovery.
     """
 
     value: torch.Tensor
     components: tuple[str, ...]
     inner: torch.Tensor | None = None
     vector: bool = False
+    peaks: torch.Tensor | None = None
 
 
 # A value (*batch, [fields], *grid) and its time to the field's (*batch, [components], *grid).
@@ -36,7 +38,7 @@ Derive = Callable[[torch.Tensor, float | None], torch.Tensor]
 class Derivation:
     """How a field is derived; ``usual``: whether it belongs to an answer without being asked for.
 
-    ``inner`` gives (*batch, [components], m); the rest is as in :class:`Derived`.
+    ``inner`` and ``peaks`` give (*batch, [components], m); the rest is as in :class:`Derived`.
     """
 
     components: tuple[str, ...]
@@ -44,3 +46,4 @@ class Derivation:
     inner: Derive | None = None
     vector: bool = False
     usual: bool = False
+    peaks: Derive | None = None

@@ -10,18 +10,20 @@ and ``statuses`` per sample; groups ``stats`` and, where there are bounds of the
 ``certificate``; group ``fields`` for what was plotted beside u, such as K; group ``derived`` for
 what follows from u, such as stresses, with ``components``, and of elements under ``NAME_elements``;
 group ``mesh`` in place of the grid. Frames go to ParaView as ``solution.pvd``, an index of the
-files in ``frames/``. There arrays have the names and units of their labels.
+files in ``frames/``. There arrays have the names and units of their labels. A trained function is
+kept beside it in ``function.safetensors``.
 """
 
 from __future__ import annotations
 
 import json
 import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import h5py
 import meshio
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
     from sciml.core.run.solution import Solution
 
 FORMAT, MODES = "sciml solution 1", "sciml modes 1"
+FUNCTION = "function.safetensors"
 UNSEALED = "written without a hash by an earlier version, so that damage to it would not be seen"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 VTU_POINTS = 1_000_000
@@ -83,6 +86,7 @@ def save_solution(
     with atomic_write(paths[0]) as temporary:
         _write_h5(temporary, solution, fields)
         seal(temporary)
+    paths += _save_function(solution, directory)
     if isinstance(solution.on, Points) and solution.on.box.dimension > 3:
         return tuple(paths)  # ParaView's points have three coordinates
     if solution.on is not None and solution.times is None:
@@ -90,6 +94,21 @@ def save_solution(
     elif solution.on is not None:
         paths.append(_save_series(solution, directory))
     return tuple(paths)
+
+
+def _save_function(solution: Solution, directory: Path) -> list[Path]:
+    """The trained function, where there is one; that of a run before it goes.
+
+    A network of somebody's own may have no form on disk: that is a warning.
+    """
+    if solution.function is None:
+        (directory / FUNCTION).unlink(missing_ok=True)
+        return []
+    try:
+        return [solution.function.save(directory)]
+    except InputError as error:
+        warnings.warn(error.message, stacklevel=4)
+        return []
 
 
 def save_modes(modes: Eigenmodes, directory: str | Path) -> tuple[Path, ...]:
@@ -163,7 +182,7 @@ def _save_paraview(solution: Solution, stem: Path, fields: Mapping[str, torch.Te
     assert solution.on is not None
     if isinstance(solution.on, Mesh):
         with atomic_write(stem.with_suffix(".vtu")) as temporary:
-            inner = _derived_arrays(solution, inner=True)
+            inner = _derived_arrays(solution, "inner") | _derived_arrays(solution, "peaks")
             write_vtu(temporary, solution.on, _mesh_arrays(solution, solution.on, fields), inner)
             seal_xml(temporary)
         return stem.with_suffix(".vtu")
@@ -187,7 +206,7 @@ def _save_series(solution: Solution, directory: Path) -> Path:
     assert solution.times is not None
     axis, entries = solution.residual.ndim, []
     for k, instant in enumerate(solution.times.tolist()):
-        kept = {n: replace(d, value=d.value.select(axis, k)) for n, d in solution.kept.items()}
+        kept = {n: _at_frame(derived, axis, k) for n, derived in solution.kept.items()}
         frame = replace(solution, value=solution.value.select(axis, k), times=None, kept=kept)
         path = _save_paraview(frame, directory / "frames" / f"{k:04d}", {})
         entries.append(f'<DataSet timestep="{instant!r}" file="frames/{path.name}"/>')
@@ -199,6 +218,13 @@ def _save_series(solution: Solution, directory: Path) -> Path:
         + "\n</Collection>\n</VTKFile>\n",
     )
     return index
+
+
+def _at_frame(derived: Derived, axis: int, k: int) -> Derived:
+    inner, peaks = (
+        None if v is None else v.select(axis, k) for v in (derived.inner, derived.peaks)
+    )
+    return replace(derived, value=derived.value.select(axis, k), inner=inner, peaks=peaks)
 
 
 def _size(solution: Solution, fields: Mapping[str, torch.Tensor]) -> int:
@@ -243,7 +269,11 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
         for name, values in fields.items():
             file[f"fields/{name}"] = _array(values)
         for name, field in solution.kept.items():
-            for key, part in ((name, field.value), (f"{name}_elements", field.inner)):
+            for key, part in (
+                (name, field.value),
+                (f"{name}_elements", field.inner),
+                (f"{name}_peaks", field.peaks),
+            ):
                 if part is not None:
                     file[f"derived/{key}"] = _array(part)
                     file[f"derived/{key}"].attrs.update(
@@ -320,14 +350,18 @@ def read_solution(path: str | Path) -> dict[str, Any]:
 def _read_derived(group: h5py.Group) -> dict[str, Derived]:
     found = {}
     for name, values in group.items():
-        if name.removesuffix("_elements") in group and name.endswith("_elements"):
+        if any(name.endswith(e) and name.removesuffix(e) in group for e in ("_elements", "_peaks")):
             continue
-        inner = group.get(f"{name}_elements")
+        inner, peaks = (
+            None if part is None else _tensor(part)
+            for part in (group.get(f"{name}_elements"), group.get(f"{name}_peaks"))
+        )
         found[name] = Derived(
             _tensor(values),
             tuple(str(component) for component in values.attrs["components"]),
-            None if inner is None else _tensor(inner),
+            inner,
             bool(values.attrs["vector"]),
+            peaks,
         )
     return found
 
@@ -440,16 +474,21 @@ def _real(arrays: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return found
 
 
-def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.ndarray]:
+_OF_ELEMENTS = {"inner": " (elements)", "peaks": " (peaks in elements, not recovered)"}
+
+
+def _derived_arrays(
+    solution: Solution, which: Literal["value", "inner", "peaks"] = "value"
+) -> dict[str, np.ndarray]:
     """Derived fields, vectors as (3, *tail), others by their components' names (*tail).
 
-    ``inner``: of elements instead, under names that say so.
+    ``which``: of elements instead, under names that say so.
     """
     assert solution.on is not None
     lead = solution.residual.ndim
     parts: dict[str, torch.Tensor] = {}
     for name, field in solution.kept.items():
-        values = field.inner if inner else field.value
+        values = getattr(field, which)
         if values is None:
             continue
         each = values.unbind(lead) if len(field.components) > 1 else (values,)
@@ -462,7 +501,7 @@ def _derived_arrays(solution: Solution, inner: bool = False) -> dict[str, np.nda
             parts |= dict(zip(heads, each, strict=True))
     arrays: dict[str, np.ndarray] = {}
     for name, values in _real(parts).items():
-        head = f"{name} (elements)" if inner else name
+        head = name + _OF_ELEMENTS.get(which, "")
         if lead == 0:
             arrays[head] = _array(values)
         else:

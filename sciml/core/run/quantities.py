@@ -20,18 +20,21 @@ class Quantity:
     """A functional of an answer; exactly one of the first eight is given.
 
     ``integral``, ``mean``, ``max``, ``min``: of an expression of the coordinates, t, the
-    parameters, the fields and their slopes (``u``, ``ux``), on a side of the outward normal too, of
-    an elastic body of its stresses (``sxx``, ``sxy``, ..., ``mises``) too. ``flux``: the field of
-    which it is what leaves through ``on``, the integral of -n . K grad u. ``force``: a direction,
-    the integral of its product with the traction that acts on an elastic body at ``on``, or with
-    that of a flow on a wall or an obstacle. ``at``: a point, where the value of ``of`` is wanted,
-    the first field unless given. ``formula``: an expression of the quantities that stand before it.
+    parameters, the fields, their slopes (``u``, ``ux``) and the components of what is derived from
+    them (``qx``, ``vorticity``, ``sxx``, ``mises``), on a side of the outward normal too.
+    ``flux``: the field of which it is what leaves through ``on``, the integral of -n . K grad u.
+    ``force``: a direction, the integral of its product with the traction that acts on an elastic
+    body at ``on``, or with that of a flow on a wall or an obstacle. ``at``: a point, where the
+    value of ``of`` is wanted, the first field unless given. ``formula``: an expression of the
+    quantities that stand before it.
 
     ``on``: a side, a named boundary, or ``obstacle``, in place of the whole domain. ``region``: the
     part of the domain, on a grid a condition such as ``x < 0.5``, on a mesh the name of a
     subdomain. ``over_time``: of a problem in time one number in place of one for every frame, the
     ``max``, ``min`` or ``mean`` over all steps, or the ``frequency``, from ``after`` on.
-    ``published``: what others report, to stand beside.
+    ``published``: what others report, to stand beside. ``raw``: on a mesh the extreme at the
+    quadrature points inside the elements, in place of that at the nodes, to which slopes, fluxes
+    and stresses are recovered.
     """
 
     integral: Coefficient | None = None
@@ -48,6 +51,7 @@ class Quantity:
     over_time: Literal["max", "min", "mean", "frequency"] | None = None
     after: float | None = None
     published: float | None = None
+    raw: bool = False
 
     def __post_init__(self) -> None:
         given = [name for name in _KINDS if getattr(self, name) is not None]
@@ -65,6 +69,8 @@ class Quantity:
             raise InputError("region: is for integral, mean, max and min over the domain")
         if self.of is not None and self.at is None:
             raise InputError("of: says what is wanted at a point; give at: too")
+        if self.raw and not (whole and self.kind in ("max", "min")):
+            raise InputError("raw: is for max and min over the domain or a region")
         if self.after is not None and self.over_time is None:
             raise InputError("after: is for over_time: max, min, mean or frequency")
         if self.formula is not None and (self.over_time or self.on):
@@ -91,22 +97,30 @@ class Quantity:
         what = self.what
         what = f"({', '.join(f'{x:g}' for x in what)})" if isinstance(what, tuple) else what
         where = f" on {self.on}" if self.on else f" over {self.region}" if self.region else ""
-        return f"{self.kind} of {what}{where}{when}"
+        which = " at quadrature points, not recovered" if self.raw else ""
+        return f"{self.kind} of {what}{where}{which}{when}"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A straight line on which values are wanted, at ``points`` evenly spaced places."""
+    """A straight line on which values are wanted, at ``points`` evenly spaced places.
+
+    ``of``: expressions as a :class:`Quantity` takes, in place of all fields.
+    """
 
     start: tuple[float, ...]
     end: tuple[float, ...]
     points: int = 101
+    of: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.start) != len(self.end) or self.start == self.end:
             raise InputError("a line needs two different ends of as many coordinates each")
         if self.points < 2:
             raise InputError(f"a line needs at least 2 points; got {self.points}", ".points")
+        twice = next((what for what in self.of if self.of.count(what) > 1), None)
+        if twice is not None:
+            raise InputError(f"'{twice}' is asked for twice", ".of")
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,13 @@ def dump(value: Any) -> Any:
 
 
 def _is_shown(owner: Any, entry: dataclasses.Field[Any]) -> bool:
-    return entry.metadata.get("yaml", True) and not (
-        isinstance(owner, Grid) and entry.name == "domain"
+    replaced = any(
+        getattr(owner, name) is not None for name in entry.metadata.get("replaced_by", ())
+    )
+    return (
+        entry.metadata.get("yaml", True)
+        and not replaced
+        and not (isinstance(owner, Grid) and entry.name == "domain")
     )
 
 

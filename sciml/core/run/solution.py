@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
@@ -27,6 +27,16 @@ from sciml.core.run.status import Status
 if TYPE_CHECKING:
     from sciml.core.problem.problem import Problem
     from sciml.core.run.certificate import Certificate
+
+
+class Function(Protocol):
+    """A trained function, from points (n, D), time last, to values (n, fields)."""
+
+    def __call__(self, points: torch.Tensor) -> torch.Tensor:
+        """The values, with a graph where the points have one."""
+
+    def save(self, folder: str | Path) -> Path:
+        """Keep it in a folder; raises InputError where it cannot be."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +68,11 @@ class Solution:
     flattened in row-major order.
     ``on`` is None for a bare matrix. ``times``: those of the frames, (frames,). ``fields``: names.
     ``certificate``: two-sided bounds of the value's error where the solver gives them.
-    ``function``: the answer itself where it is a trained function, from points (n, D), time last,
-    to (n, fields). ``parameters``: those of the problem that were unknown, as found;
-    ``standard_errors``: of these, by name, where they are known. ``outside``: the ranges of tables
-    that were looked up outside these on the way. ``trained``:
-    the objective that the function was trained by, which holds its residual and its points.
+    ``function``: the answer itself where it is a trained function, an ``nn.Module`` from points
+    (n, D), time last, to (n, fields). ``parameters``: those of the problem that were unknown, as
+    found; ``standard_errors``: of these, by name, where they are known. ``outside``: the ranges of
+    tables that were looked up outside these on the way. ``trained``: the objective
+    that the function was trained by, which holds its residual and its points.
     ``problem``: what it solves, where the verb was given one.
     ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
     a frame, ([fields], *grid), over which the value's integral is zero; zero for other fields.
@@ -80,7 +90,7 @@ class Solution:
     times: torch.Tensor | None = None
     fields: tuple[str, ...] = ("u",)
     certificate: Certificate | None = None
-    function: Callable[[torch.Tensor], torch.Tensor] | None = field(default=None, repr=False)
+    function: Function | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
     standard_errors: Mapping[str, float] = field(default_factory=dict)
     trained: Any = field(default=None, repr=False, compare=False)
@@ -150,8 +160,12 @@ class Solution:
         size, count = truth.abs().square().sum(dims).sqrt(), known.sum(dims)
         return gap.abs().square().sum(dims).sqrt() / torch.where(size > 0, size, count.sqrt())
 
-    def sample(self, points: torch.Tensor) -> torch.Tensor:
+    def sample(self, points: torch.Tensor, of: Any = None, key: str = "of") -> torch.Tensor:
         """The value at ``points`` (n, d): (*batch, [frames], [fields], n).
+
+        ``of``: an expression of coordinates, fields, slopes and what is derived from them, in place
+        of all fields: (*batch, [frames], n); errors carry ``key``. What jumps between elements is
+        recovered.
 
         Interpolated linearly on a grid, beside an obstacle from the values outside it alone, beside
         a side to what is given there; the finite element function itself on a mesh, a trained
@@ -159,6 +173,11 @@ class Solution:
         """
         if self.on is None:
             raise ValueError("a bare vector has no grid to sample on")
+        if of is not None:
+            if self.problem is None:
+                raise InputError("an expression needs the problem: solve(problem, on=grid)", key)
+            look = samples.look_up(self.problem.equation, type(self.on))
+            return self._of_frames(look(self.problem, self.on, points, of, key))
         if isinstance(self.on, Mesh):
             return sample(self.on, self.value, points)
         if self.function is not None:
@@ -168,7 +187,7 @@ class Solution:
         problem = self.problem
         if problem is not None and samples.knows(problem.equation, Grid):
             return self._of_frames(
-                samples.look_up(problem.equation, Grid)(problem, self.on, points)
+                samples.look_up(problem.equation, Grid)(problem, self.on, points, None, "")
             )
         return interpolate(self.value, tuple(points.T), self.on.axes())
 
@@ -199,8 +218,10 @@ class Solution:
             known = {*found, *self.kept}
             raise InputError(f"there is no derived field '{name}'{did_you_mean(name, known)}")
         how = found[name]
-        inner = None if how.inner is None else self._of_frames(how.inner)
-        return Derived(self._of_frames(how.value), how.components, inner, how.vector)
+        inner, peaks = (
+            None if of is None else self._of_frames(of) for of in (how.inner, how.peaks)
+        )
+        return Derived(self._of_frames(how.value), how.components, inner, how.vector, peaks)
 
     def _of_frames(self, derive: Derive) -> torch.Tensor:
         whole, axis = self.value.cpu(), self.residual.ndim
@@ -222,7 +243,8 @@ class Solution:
     def save(self, directory: str) -> None:
         """Write ``solution.h5`` and a file that ParaView opens into ``directory``.
 
-        Derived fields that are kept go along; see :meth:`with_derived`.
+        A trained function goes along, for ``sciml.load_function``, and so do derived fields that
+        are kept; see :meth:`with_derived`.
         """
         from sciml.core.run.files import save_solution
 

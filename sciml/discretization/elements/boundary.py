@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -22,6 +23,7 @@ import torch
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import NO_WAVES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem
 from sciml.core.problem.quadrature import (
@@ -32,8 +34,9 @@ from sciml.core.problem.quadrature import (
     on_support,
     whole,
 )
+from sciml.core.problem.reader import Regions
 from sciml.core.run.status import Doubt
-from sciml.discretization.elements.data import MeshData, evaluate
+from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,11 @@ class Side:
         return given, f"{self.place}.{field}.{given.kind}"
 
 
-def sides(problem: Problem, data: MeshData) -> list[Side]:
-    """One per named part; InputError for names that do not match the mesh's, or that overlap."""
+def sides(problem: Problem, data: MeshData, open_too: bool = False) -> list[Side]:
+    """One per named part; InputError for names that do not match the mesh's, or that overlap.
+
+    ``open_too``: whether waves may leave through some.
+    """
     mesh = data.mesh
     outer = mesh.topology.boundary_facets()
     numbers = _parts_of_sides(problem, data)
@@ -77,8 +83,8 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     found = []
     for name, condition in problem.boundary.items():
         key = f"problem.boundary.{name}"
-        if condition.kind == "absorbing":
-            raise InputError("absorbing is not for meshes; give dirichlet, neumann or robin", key)
+        if condition.kind == "absorbing" and not open_too:
+            raise InputError(f"{NO_WAVES}; give dirichlet, neumann or robin", key)
         if name in mesh.supports:
             facets = on_support(mesh, name, 2 * mesh.degree + 1)
             place = at_nodes(mesh, np.unique(facets.nodes.numpy()))
@@ -99,6 +105,45 @@ def sides(problem: Problem, data: MeshData) -> list[Side]:
     if bare:
         data.notes.append(f"{bare} boundary facets have no name: neumann 0 holds there")
     return found
+
+
+def beside(coefficient: Any, side: Side, data: MeshData, key: str) -> torch.Tensor:
+    """A coefficient of the elements at the facets of a side, by their regions where it has some."""
+    if isinstance(coefficient, (list, tuple)):
+        raise InputError(
+            "waves leave through a side where K is one number; give robin there instead", key
+        )
+    if not isinstance(coefficient, Regions):
+        return evaluate(coefficient, side.facets, data, key)
+    mesh, part = data.mesh, side.facets
+    owner = mesh.topology.f2t[0, side.numbers]
+    found = torch.ones(part.points[0].shape, dtype=torch.float64)
+    for name, entry in coefficient.regions.items():
+        index = torch.from_numpy(np.flatnonzero(np.isin(owner, mesh.subdomains[name])))
+        if len(index):
+            own = evaluate(entry, part.of(index), data, f"{key}.regions.{name}")
+            shape = torch.broadcast_shapes(own.shape, (len(index), found.shape[-1]))
+            found = found.expand(*shape[:-2], *found.shape[-2:])
+            found = found.index_copy(-2, index, own.expand(shape))
+    return found
+
+
+def check_sides(problem: Problem, mesh: Mesh) -> None:
+    """Raise InputError where the conditions are not those of this mesh, by name or dimension."""
+    numbers = _parts_of_sides(problem, mesh_data(problem, mesh))
+    _check_names(problem.boundary, mesh, numbers, mesh.topology.boundary_facets())
+    directed = problem.equation.vectors(mesh.dimension)
+    for name, condition in problem.boundary.items() if directed else ():
+        parts = {"": condition} if condition.by_field is None else condition.by_field
+        for field, own in parts.items():
+            key = ".".join(filter(None, ("problem.boundary", name, field, own.kind)))
+            for given in (own.dirichlet, own.neumann):
+                if isinstance(given, (list, tuple)) and len(given) != mesh.dimension:
+                    raise InputError(
+                        f"the mesh lies in {mesh.dimension} dimensions, and this list has "
+                        f"{len(given)} entries, which should be one per axis",
+                        key,
+                    )
 
 
 def facets_of(problem: Problem, data: MeshData, name: str, key: str) -> np.ndarray:

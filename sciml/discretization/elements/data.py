@@ -20,6 +20,7 @@ from sciml.core.problem.mesh import Mesh, seams
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.quadrature import Quadrature
 from sciml.core.problem.reader import (
+    IMAGINARY,
     NO_NORMAL,
     NO_TIME,
     NORMAL,
@@ -43,7 +44,8 @@ class MeshData:
     """The mesh, the parameters (tensors of shape batch, and tables), and remarks for the user.
 
     ``left``: ranges of tables that an iterate has been outside. ``fields``: what the equation's are
-    called. ``time``: of a problem in time the instant, of shape ().
+    called. ``time``: of a problem in time the instant, of shape (). ``complex``: whether
+    coefficients may be, and name ``i``.
     """
 
     mesh: Mesh
@@ -53,6 +55,7 @@ class MeshData:
     left: set[str] = field(default_factory=set)
     fields: tuple[str, ...] = ("u",)
     time: torch.Tensor | None = None
+    complex: bool = False
 
     def at_time(self, t: float | torch.Tensor) -> MeshData:
         """The same at another time; itself where the problem has none."""
@@ -88,11 +91,15 @@ def mesh_data(problem: Problem, mesh: Mesh) -> MeshData:
     if problem.obstacle is not None:
         raise InputError("a mesh has its holes itself: leave the obstacle out", "problem.obstacle")
     fields = problem.equation.fields(mesh.dimension, problem.first)
-    taken = (*AXES[: mesh.dimension], *_REFUSED, *state_names(fields))
+    waves = problem.equation.complex
+    taken = (*AXES[: mesh.dimension], *_REFUSED, *state_names(fields), *(IMAGINARY,) * waves)
     parameters, tables = read_parameters(problem.parameters, taken)
+    if waves:
+        parameters[IMAGINARY] = torch.tensor(1j, dtype=torch.complex128)
     start = None if problem.time is None else problem.time.start
     time = None if start is None else torch.tensor(start, dtype=torch.float64)
-    return MeshData(mesh, parameters, list(seams(mesh)), tables, fields=tuple(fields), time=time)
+    notes = list(seams(mesh))
+    return MeshData(mesh, parameters, notes, tables, fields=tuple(fields), time=time, complex=waves)
 
 
 def evaluate(
@@ -116,6 +123,12 @@ def evaluate(
     else:
         value = _plain(coefficient, part, data, key, state)
     if state is not None:
+        return value
+    if value.is_complex():
+        if positive:
+            raise InputError(f"{short(key)} must be real; it is complex", key)
+        for share in (value.real, value.imag):
+            require(share, part.points, key, finite=True)
         return value
     require(value, part.points, key, finite=True, positive=positive)
     return value
@@ -145,9 +158,9 @@ def _plain(
         return _array(values, centring, part, data, key)
 
     value = read.at(part.points, known, locate)
-    if value.is_complex():
+    if value.is_complex() and not data.complex:
         raise InputError(f"{short(key)} must be real; it is complex", key)
-    value = value.to(torch.float64)
+    value = value.to(torch.complex128 if value.is_complex() else torch.float64)
     if read.curves and read.names & state.keys():
         data.left.update(c.range for c in read.curves if bool(value.detach().isnan().any()))
     elif read.curves:
@@ -167,7 +180,7 @@ def _array(
     if values.shape[-1] == nodes and centring != "cell":
         return part.at_points(values.to(torch.float64))
     if values.shape[-1] == cells and centring != "node" and part.inverse is not None:
-        return values[..., None]
+        return (values if part.members is None else values[..., part.members])[..., None]
     raise InputError(
         f"the values have shape {list(values.shape)}; they must end in the {nodes} nodes"
         + (f" or the {cells} elements" if part.inverse is not None else "")
@@ -206,37 +219,34 @@ def _by_region(
             else _overlap({name: known[name] for name in coefficient.regions}, len(times)),
             f"{key}.regions",
         )
+    places = {name: _places(part, known[name]) for name in coefficient.regions}
     values = [
         _plain(
             entry,
-            _subset(part, known[name]),
+            part.of(places[name]),
             data,
             f"{key}.regions.{name}",
-            _members(state, known[name]),
+            None if state is None else {n: v[..., places[name], :] for n, v in state.items()},
         )
         for name, entry in coefficient.regions.items()
     ]
     batch = torch.broadcast_shapes(*(v.shape[:-2] for v in values))
     columns = max(v.shape[-1] for v in values)
-    out = torch.zeros(*batch, len(times), columns, dtype=torch.float64)
+    dtype = torch.complex128 if any(v.is_complex() for v in values) else torch.float64
+    out = torch.zeros(*batch, len(part.nodes), columns, dtype=dtype)
     for name, value in zip(coefficient.regions, values, strict=True):
-        index = torch.from_numpy(np.asarray(known[name], dtype=np.int64))
-        shaped = value.to(torch.float64).expand(*batch, len(index), columns)
+        index = places[name]
+        shaped = value.expand(*batch, len(index), columns).to(out.dtype)
         out = out.index_copy(-2, index, shaped)
     return out
 
 
-def _members(
-    state: Mapping[str, torch.Tensor] | None, members: np.ndarray
-) -> Mapping[str, torch.Tensor] | None:
-    if state is None:
-        return None
-    index = torch.from_numpy(np.asarray(members, dtype=np.int64))
-    return {name: v[..., index, :] for name, v in state.items()}
-
-
-def _subset(part: Quadrature, members: np.ndarray) -> Quadrature:
-    return part.of(torch.from_numpy(np.asarray(members, dtype=np.int64)))
+def _places(part: Quadrature, members: np.ndarray) -> torch.Tensor:
+    """Which of a part's elements are among those numbered."""
+    wanted = torch.from_numpy(np.asarray(members, dtype=np.int64))
+    if part.members is None:
+        return wanted
+    return torch.isin(part.members, wanted).nonzero()[:, 0]
 
 
 def _guess(name: str, known: Mapping[str, Any]) -> str:

@@ -1,19 +1,35 @@
-"""Fields derived from an answer on a mesh: gradients, fluxes, strains and stresses.
+"""Fields derived from an answer on a mesh: gradients, fluxes, vorticity, strains and stresses.
 
-Each is there at the nodes, recovered (:mod:`sciml.discretization.elements.recovery`), and as the
-means over the elements. Principal values are those of the recovered tensor, the largest first.
+Each is known :class:`Inside` the elements, from whose basis functions it follows, and jumps between
+them. At the nodes it is recovered (:mod:`sciml.discretization.elements.recovery`); over elements
+there are its means, and of stresses the extremes at the quadrature points, which are not recovered.
+Principal values and von Mises' stress are those of the recovered, or the mean, tensor.
+
+The stream function of a plane flow, u = psi_y and v = -psi_x, is the finite element function with
+
+    int grad psi . grad phi_i = int u (phi_i)_y - v (phi_i)_x    for all i,
+
+zero at the first node: the least-squares potential of the flow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any, cast
 
+import numpy as np
+import scipy.sparse
+import scipy.sparse.linalg
 import torch
 
-from sciml.core.problem.dispatch import derives
+from sciml.core.problem.dispatch import Dispatch, derives
 from sciml.core.problem.equation import (
+    COMPONENTS,
     Elasticity,
     Equation,
+    Helmholtz,
     Hyperelasticity,
     NavierStokes,
     Stokes,
@@ -22,141 +38,288 @@ from sciml.core.problem.equation import (
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.quadrature import slopes, whole
+from sciml.core.problem.quadrature import Quadrature, pulled_back, slopes, stiffness, whole
 from sciml.core.run.derived import Derivation
+from sciml.core.run.differentiate import attach
 from sciml.discretization.elements import recovery
-from sciml.discretization.elements.elasticity import (
-    PAIRS,
-    TensorAt,
-    equivalent,
-    mean_tensor,
-    nodal_tensor,
-    strain_at,
-    stress_at,
-)
-from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.boundary import scatter
+from sciml.discretization.elements.data import mesh_data
+from sciml.discretization.elements.elasticity import PAIRS, equivalent, strain_at, stress_at
+from sciml.discretization.elements.general import Galerkin, Point
+from sciml.discretization.elements.solid import SolidLaw
 
-# Tensors (..., 3, 3) to components (components, ...), or to a scalar (...).
-Reduce = Callable[[torch.Tensor], torch.Tensor]
+# Elements, a value (*batch, [fields], nodes) and its time to entries (*batch, c, k, Q).
+Entries = Callable[[Quadrature, torch.Tensor, float | None], torch.Tensor]
 
 
-@derives(Equation, Mesh)
-@derives(System, Mesh)
-@derives(Hyperelasticity, Mesh)
-def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
-    """The gradients of all fields and their fluxes -F, which are -K grad u."""
-    made, axes = Galerkin(problem, mesh), AXES[: mesh.dimension]
-    material = recovery.materials(mesh, problem.equation)
-    several = len(made.names) > 1
+@dataclass(frozen=True)
+class Inside:
+    """What is known inside the elements.
 
-    def flux(name: str) -> Derivation:
-        def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
-            inner = made.fluxes(recovery.superconvergent(mesh), value, made.instant(t))[name]
-            found = recovery.at_nodes(mesh, inner, material)
-            return found if len(axes) > 1 else found[..., 0, :]
+    ``entries``: those that are recovered, (*batch, c, k, Q). ``reduce``: from these on a last axis,
+    (..., c), to the ``components``, (..., components); None where they are these. ``peaks``:
+    whether the largest at quadrature points are told for every element.
+    """
 
-        def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
-            cells = whole(mesh, 2 * mesh.degree)
-            found = cells.mean(made.fluxes(cells, value, made.instant(t))[name])
-            return found if len(axes) > 1 else found[..., 0, :]
+    components: tuple[str, ...]
+    entries: Entries
+    reduce: Callable[[torch.Tensor], torch.Tensor] | None = None
+    vector: bool = False
+    usual: bool = False
+    peaks: bool = False
 
-        components = tuple(f"{name if several else ''}q{a}" for a in axes)
-        return Derivation(components, nodal, mean, vector=len(axes) > 1)
+    def reduced(self, entries: torch.Tensor, axis: int) -> torch.Tensor:
+        """The components of entries, both along ``axis``, a negative number."""
+        if self.reduce is None:
+            return entries
+        return self.reduce(entries.movedim(axis, -1)).movedim(-1, axis)
 
-    fluxes = {f"{name}_flux" if several else "flux": flux(name) for name in made.names}
-    return {"gradient": _gradient(problem, mesh), **fluxes}
-
-
-@derives(NavierStokes, Mesh)
-@derives(Stokes, Mesh)
-def derive_flow(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
-    """The gradients and, in the plane, the vorticity v_x - u_y."""
-    found = {"gradient": _gradient(problem, mesh)}
-    if mesh.dimension == 3:
-        return found
-
-    def curl(inner: torch.Tensor) -> torch.Tensor:
-        return inner[..., 1, 0, :] - inner[..., 0, 1, :]
-
-    def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        return curl(recovery.nodal_slopes(mesh, value, recovery.materials(mesh, problem.equation)))
-
-    def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        cells = whole(mesh, 2 * mesh.degree)
-        return curl(cells.mean(slopes(cells, value)))
-
-    return {**found, "vorticity": Derivation(("vorticity",), nodal, mean)}
-
-
-@derives(Elasticity, Mesh)
-def derive_solid(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
-    """The displacement's gradient, strain, stress, their principal values, von Mises' stress."""
-    out = () if mesh.dimension == 3 else ("yz", "xz")
-    pairs = {name: pair for name, pair in PAIRS.items() if name not in out}
-
-    def tensor(tensor_at: TensorAt, letter: str) -> Derivation:
-        names = tuple(f"{letter}{pair}" for pair in pairs)
-
-        def listed(full: torch.Tensor) -> torch.Tensor:
-            return torch.stack([full[..., a, b] for a, b in pairs.values()], -2)
-
-        return _of_tensor(problem, mesh, tensor_at, names, listed)
-
-    def principal(tensor_at: TensorAt, letter: str) -> Derivation:
-        names = tuple(f"{letter}{k}" for k in (1, 2, 3))
-        return _of_tensor(
-            problem, mesh, tensor_at, names, lambda full: _principal(full).movedim(-1, -2)
+    def among(self, names: Collection[str]) -> Inside:
+        """The same with no more components than are named, as far as that saves anything."""
+        picks = [k for k, name in enumerate(self.components) if name in names]
+        if self.reduce is not None or len(picks) == len(self.components):
+            return self
+        return Inside(
+            tuple(self.components[k] for k in picks),
+            lambda part, value, t: self.entries(part, value, t)[..., picks, :, :],
         )
 
+
+# (problem, mesh, equation, name, form): what is known of an equation, the problem's own or one that
+# its system calls ``name``; ``form()`` is the weak form.
+tells: Dispatch[Mapping[str, Inside]] = Dispatch("differentiated")
+
+
+def insides(problem: Problem, mesh: Mesh) -> Mapping[str, Inside]:
+    """By name what is known inside the elements of an answer."""
+    form = cache(lambda: Galerkin(problem, mesh))
+    look = tells.look_up(problem.equation, Mesh)
+    fields = problem.equation.fields(mesh.dimension)
     return {
-        "gradient": _gradient(problem, mesh),
-        "strain": tensor(strain_at, "e"),
-        "principal_strain": principal(strain_at, "e"),
-        "stress": tensor(stress_at, "s"),
-        "principal_stress": principal(stress_at, "s"),
-        "mises": _of_tensor(problem, mesh, stress_at, ("mises",), equivalent, usual=True),
+        "gradient": gradient(fields, mesh.dimension),
+        **look(problem, mesh, problem.equation, "", form),
     }
 
 
-def _principal(full: torch.Tensor) -> torch.Tensor:
-    """The eigenvalues of symmetric tensors (..., 3, 3), the largest first."""
-    found: torch.Tensor = torch.linalg.eigvalsh(full)
-    return found.flip(-1)
+@derives(Equation, Mesh)
+@derives(Helmholtz, Mesh)
+@derives(System, Mesh)
+@derives(NavierStokes, Mesh)
+@derives(Stokes, Mesh)
+@derives(Elasticity, Mesh)
+@derives(Hyperelasticity, Mesh)
+def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
+    """All that is known inside the elements, at the nodes and as means, and stream functions."""
+    found = {name: _derivation(problem, mesh, own) for name, own in insides(problem, mesh).items()}
+    fields = problem.equation.fields(mesh.dimension)
+    if "vorticity" in found and mesh.dimension == 2:
+        place = fields.index("u")
+        streams = cache(lambda: _Streams(mesh))
+
+        def stream_function(value: torch.Tensor, t: float | None) -> torch.Tensor:
+            return streams().of(value[..., place, :], value[..., place + 1, :])
+
+        found["stream_function"] = Derivation(("stream_function",), stream_function)
+    return found | _contact(problem, mesh)
 
 
-def _of_tensor(
-    problem: Problem,
-    mesh: Mesh,
-    tensor_at: TensorAt,
-    components: tuple[str, ...],
-    reduce: Reduce,
-    usual: bool = False,
-) -> Derivation:
-    return Derivation(
-        components,
-        lambda value, t: reduce(nodal_tensor(tensor_at, problem, mesh, value)),
-        lambda value, t: reduce(mean_tensor(tensor_at, problem, mesh, value)),
-        usual=usual,
-    )
+def _contact(problem: Problem, mesh: Mesh) -> dict[str, Derivation]:
+    """What obstacles push with per volume, and what pressure acts where a body touches."""
+    if not problem.bounded:
+        return {}
+    made, cells = Galerkin(problem, mesh), whole(mesh, 2 * mesh.degree)
+
+    def derivation(name: str) -> Derivation:
+        return Derivation(
+            (name,),
+            lambda value, t: made.pressures(value)[name],
+            lambda value, t: cells.mean(cells.at_points(made.pressures(value)[name])),
+            usual=True,
+        )
+
+    return {name: derivation(name) for name in made.pushing}
 
 
-def _gradient(problem: Problem, mesh: Mesh) -> Derivation:
-    """The slopes of every field, recovered."""
-    d = mesh.dimension
-    fields = problem.equation.fields(d)
-    components = tuple(f"{name}{axis}" for name in fields for axis in AXES[:d])
+def _derivation(problem: Problem, mesh: Mesh, own: Inside) -> Derivation:
+    material = cache(lambda: recovery.materials(mesh, problem.equation))
 
-    def flat(found: torch.Tensor) -> torch.Tensor:
-        """(*batch, [fields], d, n) with one axis of components, or none."""
-        found = found.flatten(-3, -2) if len(fields) > 1 else found
-        return found if len(components) > 1 else found[..., 0, :]
+    def shaped(entries: torch.Tensor) -> torch.Tensor:
+        found = own.reduced(entries, -2)
+        return found if len(own.components) > 1 else found[..., 0, :]
 
     def nodal(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        material = recovery.materials(mesh, problem.equation)
-        return flat(recovery.nodal_slopes(mesh, value, material))
+        inner = own.entries(recovery.superconvergent(mesh), value, t)
+        return shaped(recovery.at_nodes(mesh, inner, material()))
 
     def mean(value: torch.Tensor, t: float | None) -> torch.Tensor:
         cells = whole(mesh, 2 * mesh.degree)
-        return flat(cells.mean(slopes(cells, value)))
+        return shaped(cells.mean(own.entries(cells, value, t)))
 
-    return Derivation(components, nodal, mean, vector=len(fields) == 1 and d > 1)
+    def peak(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        cells = whole(mesh, 2 * mesh.degree)
+        found = own.reduced(own.entries(cells, value, t), -3)
+        most = found.abs().argmax(-1, keepdim=True)
+        extreme = found.gather(-1, most)[..., 0]
+        return extreme if len(own.components) > 1 else extreme[..., 0, :]
+
+    peaks = peak if own.peaks else None
+    return Derivation(own.components, nodal, mean, own.vector, own.usual, peaks)
+
+
+def gradient(fields: Sequence[str], d: int, place: int | None = None) -> Inside:
+    """The slopes of these fields; of one of several it is the ``place`` among these."""
+    components = tuple(f"{name}{axis}" for name in fields for axis in AXES[:d])
+
+    def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+        own = value if place is None else value[..., place, :]
+        found = slopes(part, own)
+        return found.flatten(-4, -3) if len(fields) > 1 else found
+
+    return Inside(components, entries, vector=len(fields) == 1 and d > 1)
+
+
+@tells(Equation, Mesh)
+def _of_scalar(
+    problem: Problem, mesh: Mesh, equation: Equation, name: str, form: Callable[[], Galerkin]
+) -> Mapping[str, Inside]:
+    """The flux -F, which is -K grad u."""
+    field, several = name or "u", len(problem.equation.fields(mesh.dimension)) > 1
+
+    def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+        made = form()
+        return made.flux(field, part, value, made.instant(t))
+
+    axes = AXES[: mesh.dimension]
+    components = tuple(f"{field if several else ''}q{a}" for a in axes)
+    return {
+        f"{field}_flux" if several else "flux": Inside(components, entries, vector=len(axes) > 1)
+    }
+
+
+@tells(System, Mesh)
+def _of_several(
+    problem: Problem, mesh: Mesh, system: System, name: str, form: Callable[[], Galerkin]
+) -> Mapping[str, Inside]:
+    """What is known of every equation."""
+    found: dict[str, Inside] = {}
+    for own, part in system.equations.items():
+        found |= tells.look_up(part, Mesh)(problem, mesh, part, own, form)
+    return found
+
+
+@tells(NavierStokes, Mesh)
+@tells(Stokes, Mesh)
+def _of_flow(
+    problem: Problem, mesh: Mesh, flow: Any, name: str, form: Callable[[], Galerkin]
+) -> Mapping[str, Inside]:
+    """In the plane the vorticity v_x - u_y."""
+    if mesh.dimension == 3:
+        return {}
+    place = problem.equation.fields(2).index("u")
+
+    def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+        slope = slopes(part, value[..., place : place + 2, :])
+        return (slope[..., 1, 0, :, :] - slope[..., 0, 1, :, :]).unsqueeze(-3)
+
+    return {"vorticity": Inside(("vorticity",), entries)}
+
+
+@tells(Elasticity, Mesh)
+@tells(Hyperelasticity, Mesh)
+def _of_solid(
+    problem: Problem, mesh: Mesh, solid: Any, name: str, form: Callable[[], Galerkin]
+) -> Mapping[str, Inside]:
+    """Strain, stress, their principal values, von Mises' stress; of large deformations Cauchy's."""
+    if isinstance(problem.equation, Elasticity):
+        data = mesh_data(problem, mesh)
+
+        def listed(tensor_at: Any) -> Entries:
+            def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+                now = data if t is None else data.at_time(t)
+                return _entries(tensor_at(problem, part, now, value))
+
+            return entries
+
+        stress, strain = listed(stress_at), listed(strain_at)
+    else:
+        stress = partial(_by_law, form, lambda law, point: law.stress(point))
+        strain = partial(_by_law, form, lambda law, point: law.strain(point))
+    out = () if mesh.dimension == 3 else ("yz", "xz")
+    pairs = {pair: place for pair, place in PAIRS.items() if pair not in out}
+    names = {letter: tuple(f"{letter}{pair}" for pair in pairs) for letter in "es"}
+    numbered = {letter: tuple(f"{letter}{k}" for k in (1, 2, 3)) for letter in "es"}
+    picks = [3 * a + b for a, b in pairs.values()]
+
+    def picked(entries: torch.Tensor) -> torch.Tensor:
+        return entries[..., picks]
+
+    return {
+        "strain": Inside(names["e"], strain, picked),
+        "principal_strain": Inside(numbered["e"], strain, _principal),
+        "stress": Inside(names["s"], stress, picked, peaks=True),
+        "principal_stress": Inside(numbered["s"], stress, _principal, peaks=True),
+        "mises": Inside(
+            ("mises",),
+            stress,
+            lambda entries: equivalent(entries.unflatten(-1, (3, 3)))[..., None],
+            usual=True,
+            peaks=True,
+        ),
+    }
+
+
+def _by_law(
+    form: Callable[[], Galerkin],
+    tensor_at: Callable[[SolidLaw, Point], torch.Tensor],
+    part: Quadrature,
+    value: torch.Tensor,
+    t: float | None,
+) -> torch.Tensor:
+    """Of a solid in its general form."""
+    made = form()
+    law = cast(SolidLaw, made.balances[made.names.index(COMPONENTS[0])].law)
+    found = tensor_at(law, made.point(part, value, made.instant(t)))
+    shape = np.broadcast_shapes(found.shape, (*part.points[0].shape, 3, 3))
+    return _entries(found.expand(shape))
+
+
+def _entries(tensor: torch.Tensor) -> torch.Tensor:
+    """(*batch, k, Q, 3, 3) as (*batch, 9, k, Q)."""
+    return tensor.flatten(-2).movedim(-1, -3)
+
+
+def _principal(entries: torch.Tensor) -> torch.Tensor:
+    """The eigenvalues of symmetric tensors (..., 9), the largest first, (..., 3)."""
+    found: torch.Tensor = torch.linalg.eigvalsh(entries.unflatten(-1, (3, 3)))
+    return found.flip(-1)
+
+
+class _Streams:
+    """The Laplacian of a mesh, factorised, by which stream functions are found."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh, self.cells = mesh, whole(mesh, 2 * mesh.degree)
+        nodes = self.cells.nodes.numpy()
+        local = stiffness(self.cells, torch.ones(1, 1, 1, 1, dtype=torch.float64))
+        rows = np.broadcast_to(nodes[:, :, None], local.shape).ravel()
+        columns = np.broadcast_to(nodes[:, None], local.shape).ravel()
+        matrix = scipy.sparse.csc_matrix(
+            (local.numpy().ravel(), (rows, columns)), shape=(mesh.shape[0],) * 2
+        )
+        self.factors = scipy.sparse.linalg.splu(matrix[1:, 1:], permc_spec="MMD_AT_PLUS_A")
+
+    def of(self, u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """psi (*batch, nodes) of the velocity (*batch, nodes) each."""
+        here = torch.stack([-self.cells.at_points(v), self.cells.at_points(u)], -1)
+        inner = pulled_back(self.cells, here)
+        local = torch.einsum(
+            "...kql,kq,qil->...ki", inner, self.cells.measure, self.cells.tables.slopes
+        )
+        right = scatter(local, self.cells.nodes, self.mesh.shape[0])[..., 1:]
+        # The matrix is symmetric: its inverse is its own adjoint.
+        psi = attach(self._solved(right.detach()), lambda x: right, self._solved)
+        return torch.nn.functional.pad(psi, (1, 0))
+
+    def _solved(self, right: torch.Tensor) -> torch.Tensor:
+        flat = right.detach().reshape(-1, right.shape[-1]).numpy()
+        return torch.from_numpy(self.factors.solve(flat.T).T.copy()).reshape(right.shape)

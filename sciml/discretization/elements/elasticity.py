@@ -129,17 +129,22 @@ class Assembly:
         )
 
 
+def check_plane(equation: Elasticity, mesh: Mesh, key: str) -> None:
+    """Raise InputError for a thin plate on a mesh of a whole body."""
+    if equation.plane == "stress" and (mesh.axisymmetric or mesh.dimension == 3):
+        body = "an axisymmetric body" if mesh.axisymmetric else "a body in 3 dimensions"
+        raise InputError(
+            f"plane: stress is of thin plates; {body} is whole: leave plane out", f"{key}.plane"
+        )
+
+
 def assembled(problem: Problem, mesh: Mesh) -> Assembly:
     """The stiffness; raises InputError for a mesh or conditions that no elastic body has."""
     check_steady(problem)
     equation, d = problem.equation_as(Elasticity), mesh.dimension
     if d == 1:
         raise InputError("elasticity needs a mesh in 2 or 3 dimensions", "mesh")
-    if mesh.axisymmetric and equation.plane == "stress":
-        raise InputError(
-            "plane: stress is of thin plates; an axisymmetric body is whole: leave plane out",
-            f"{_KEY}.plane",
-        )
+    check_plane(equation, mesh, _KEY)
     data = mesh_data(problem, mesh)
     boundary = sides(problem, data)
     for side in boundary:

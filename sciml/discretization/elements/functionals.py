@@ -14,31 +14,32 @@ parts it is divided as the integrals of phi_i over them are.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.dispatch import measures
+from sciml.core.problem.dispatch import measures, samples
 from sciml.core.problem.equation import (
     Elasticity,
     Equation,
+    Helmholtz,
     Hyperelasticity,
     NavierStokes,
     Stokes,
     System,
 )
+from sciml.core.problem.expression import CONSTANTS
 from sciml.core.problem.grid import AXES
-from sciml.core.problem.mesh import Mesh, sample
+from sciml.core.problem.mesh import Mesh, located, sample
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import (
     Quadrature,
     load,
     on_facets,
     pulled_back,
-    slopes,
     whole,
 )
 from sciml.core.problem.reader import (
@@ -53,15 +54,9 @@ from sciml.core.problem.reader import (
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements import recovery
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
-from sciml.discretization.elements.data import evaluate, mesh_data
-from sciml.discretization.elements.elasticity import (
-    STRESSES,
-    at_points,
-    nodal_stress,
-    stress_at,
-    stresses,
-    traction,
-)
+from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.derived import Inside, gradient, insides
+from sciml.discretization.elements.elasticity import at_points, stress_at, traction
 from sciml.discretization.elements.general import Galerkin
 from sciml.discretization.elements.scalar import streamline
 
@@ -75,13 +70,13 @@ _KEY = "problem.equation"
 @measures(Hyperelasticity, Mesh)
 def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
     """How quantities are measured; raises InputError for one that means nothing here."""
-    return partial(_of_form, problem, mesh, Shared(problem, mesh))
+    return partial(_of_form, Shared(problem, mesh))
 
 
 @measures(Elasticity, Mesh)
 def measures_of_solid(problem: Problem, mesh: Mesh) -> Prepare:
-    """The same of an elastic body, which has stresses and forces."""
-    return partial(_of_solid, problem, mesh, Shared(problem, mesh))
+    """The same of an elastic body, which has forces."""
+    return partial(_of_solid, Shared(problem, mesh))
 
 
 class Shared:
@@ -89,18 +84,87 @@ class Shared:
 
     def __init__(self, problem: Problem, mesh: Mesh) -> None:
         self.problem, self.mesh = problem, mesh
+        self.fields = problem.equation.fields(mesh.dimension, problem.first)
 
     @cached_property
     def form(self) -> Galerkin:
         """The weak form."""
         return Galerkin(self.problem, self.mesh)
 
+    @cached_property
+    def data(self) -> MeshData:
+        """The evaluation context."""
+        return mesh_data(self.problem, self.mesh)
 
-def _of_form(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str) -> Measure:
+    @cached_property
+    def material(self) -> np.ndarray:
+        """Between which elements coefficients jump."""
+        return recovery.materials(self.mesh, self.problem.equation)
+
+    @cached_property
+    def insides(self) -> tuple[Inside, ...]:
+        """What follows from the fields inside the elements, slopes of one field each first."""
+        found, d = dict(insides(self.problem, self.mesh)), self.mesh.dimension
+        del found["gradient"]
+        several = len(self.fields) > 1
+        each = [gradient((name,), d, k if several else None) for k, name in enumerate(self.fields)]
+        return (*each, *found.values())
+
+    @cached_property
+    def derived(self) -> tuple[str, ...]:
+        """The names of its components, as far as they mean nothing else."""
+        taken = {*AXES, "t", *self.data.parameters, *self.data.tables}
+        taken |= {*CONSTANTS, *state_names(self.fields, AXES)}
+        names = (name for inside in self.insides for name in inside.components)
+        return tuple(dict.fromkeys(name for name in (*names, *self.pushing) if name not in taken))
+
+    @cached_property
+    def pushing(self) -> tuple[str, ...]:
+        """The names of what obstacles and contact push with."""
+        return tuple(self.form.pushing) if self.problem.bounded else ()
+
+    def known(
+        self,
+        read: Compiled,
+        tail: int,
+        of_field: Callable[[torch.Tensor], torch.Tensor],
+        of_inside: Callable[[Inside], torch.Tensor],
+        value: torch.Tensor,
+        t: float | None,
+    ) -> dict[str, torch.Tensor]:
+        """What an expression may name, where points have ``tail`` dimensions.
+
+        ``of_field``: nodal values (*batch, nodes) there; ``of_inside``: the entries (*batch, c,
+        *points).
+        """
+        parts = value.unbind(-2) if len(self.fields) > 1 else (value,)
+        found = {
+            name: of_field(nodal)
+            for name, nodal in zip(self.fields, parts, strict=True)
+            if name in read.names
+        }
+        if not read.names.isdisjoint(self.pushing):
+            found |= {name: of_field(v) for name, v in self.form.pressures(value).items()}
+        for inside in self.insides:
+            if not read.names.isdisjoint(inside.components):
+                own = inside.among(read.names)
+                parts = own.reduced(of_inside(own), -1 - tail).unbind(-1 - tail)
+                found |= dict(zip(own.components, parts, strict=True))
+        found |= {
+            name: p.reshape(*p.shape, *(1,) * tail) if p.ndim else p
+            for name, p in self.data.parameters.items()
+        }
+        if t is not None:
+            found["t"] = torch.tensor(t, dtype=torch.float64)
+        return {name: v for name, v in found.items() if name in read.names}
+
+
+def _of_form(shared: Shared, quantity: Quantity, key: str) -> Measure:
+    problem, mesh = shared.problem, shared.mesh
     if quantity.force is not None:
         return _pushed(shared, quantity.force, quantity.on or "", key)
     if quantity.flux is None:
-        return _pointwise(problem, mesh, quantity, key, ())
+        return pointwise(shared, quantity, key)
     made = shared.form
     carried = [b.name for b in made.balances if not b.pushes and not b.floating]
     if quantity.flux not in carried:
@@ -110,7 +174,7 @@ def _of_form(problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, k
             "a side is {integral: u*nx + v*ny, on: side}",
             f"{key}.flux",
         )
-    facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+    facets_of(problem, shared.data, quantity.on or "", f"{key}.on")
     leaving = leaves(made, quantity.on or "", quantity.flux, _stabilised(problem, mesh))
     return lambda value, t: Measurement(leaving(value, made.instant(t)))
 
@@ -186,50 +250,53 @@ def _known(found: torch.Tensor | None) -> torch.Tensor:
     return found
 
 
-def _of_solid(
-    problem: Problem, mesh: Mesh, shared: Shared, quantity: Quantity, key: str
-) -> Measure:
+def _of_solid(shared: Shared, quantity: Quantity, key: str) -> Measure:
+    problem, mesh = shared.problem, shared.mesh
     if quantity.flux is not None:
         raise InputError("of an elastic body write force: [1, 0], a direction", f"{key}.flux")
     if quantity.force is not None:
         if len(quantity.force) != mesh.dimension:
             raise InputError(f"a direction here has {mesh.dimension} components", f"{key}.force")
-        facets_of(problem, mesh_data(problem, mesh), quantity.on or "", f"{key}.on")
+        facets_of(problem, shared.data, quantity.on or "", f"{key}.on")
         if problem.time is not None:
             return _pushed(shared, quantity.force, quantity.on or "", key)
         return lambda value, t: _force(problem, mesh, quantity, value)
-    return _pointwise(problem, mesh, quantity, key, STRESSES)
+    return pointwise(shared, quantity, key)
 
 
-def _pointwise(
-    problem: Problem, mesh: Mesh, quantity: Quantity, key: str, others: tuple[str, ...]
-) -> Measure:
-    """Of an expression, which may name ``others`` too."""
+def pointwise(shared: Shared, quantity: Quantity, key: str) -> Measure:
+    """Of an expression."""
     name = "of" if quantity.at is not None else quantity.kind
-    fields = problem.equation.fields(mesh.dimension, problem.first)
-    what = fields[0] if quantity.what is None else quantity.what
-    read = _read(
-        what, problem, mesh, f"{key}.{name}", normal=quantity.on is not None, others=others
-    )
+    what = shared.fields[0] if quantity.what is None else quantity.what
+    read = _read(what, shared, f"{key}.{name}", normal=quantity.on is not None)
     if quantity.at is not None:
-        return _at(problem, mesh, quantity, read, key)
-    part = _part(problem, mesh, quantity, key)
+        return _at(shared, quantity, read, key)
+    part = _part(shared, quantity, key)
     if quantity.kind in ("max", "min"):
-        return lambda value, t: _extremum(quantity.kind, problem, mesh, part, read, value, t)
+        if shared.problem.equation.complex and what in shared.fields:
+            raise InputError(
+                f"{what} is complex and has no {quantity.kind}; write abs({what})",
+                f"{key}.{quantity.kind}",
+            )
+        if quantity.raw:
+            return lambda value, t: _raw(quantity.kind, shared, part, read, value, t)
+        return lambda value, t: _extremum(quantity.kind, shared, part, read, value, t)
 
     def integrated(value: torch.Tensor, t: float | None) -> Measurement:
-        values = read.at(part.points, _values(read, problem, mesh, part, value, t))
+        values = read.at(part.points, _values(read, shared, part, value, t))
         total = (values * part.measure).sum((-2, -1))
         return Measurement(total / part.measure.sum() if quantity.kind == "mean" else total)
 
     return integrated
 
 
-def _part(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Quadrature:
+def _part(shared: Shared, quantity: Quantity, key: str) -> Quadrature:
     """The facets of a boundary, the elements of a subdomain, or all of them."""
-    degree = 2 * mesh.degree + 2
+    # Unrecovered stresses are told at the points of the stiffness itself.
+    mesh = shared.mesh
+    degree = 2 * mesh.degree + (0 if quantity.raw else 2)
     if quantity.on is not None:
-        facets = facets_of(problem, mesh_data(problem, mesh), quantity.on, f"{key}.on")
+        facets = facets_of(shared.problem, shared.data, quantity.on, f"{key}.on")
         return on_facets(mesh, facets, degree)
     cells = whole(mesh, degree)
     if quantity.region is None:
@@ -250,115 +317,86 @@ def _part(problem: Problem, mesh: Mesh, quantity: Quantity, key: str) -> Quadrat
 # --- Expressions ----------------------------------------------------------------------------------
 
 
-def _read(
-    what: Any, problem: Problem, mesh: Mesh, key: str, normal: bool, others: tuple[str, ...]
-) -> Compiled:
-    data, d = mesh_data(problem, mesh), mesh.dimension
+def _read(what: Any, shared: Shared, key: str, normal: bool = False) -> Compiled:
+    data, axes = shared.data, AXES[: shared.mesh.dimension]
     refused = {"t": NO_TIME}
     if not normal:
         refused |= dict.fromkeys(NORMAL, "the outward normal is known on a boundary only")
     context = Context(
-        AXES[:d],
+        axes,
         timed=data.time is not None,
-        state=state_names(problem.equation.fields(d), AXES[:d]),
+        state=state_names(shared.fields, axes),
         parameters=tuple(data.parameters),
-        others=(*(NORMAL[:d] if normal else ()), *others),
+        others=(*(NORMAL[: len(axes)] if normal else ()), *shared.derived),
         tables=tuple(data.tables.items()),
         refused=tuple(refused.items()),
     )
     return compile(what, context, key)
 
 
-def _fields(problem: Problem, mesh: Mesh, value: torch.Tensor) -> dict[str, torch.Tensor]:
-    names = problem.equation.fields(mesh.dimension, problem.first)
-    parts = value.unbind(-2) if len(names) > 1 else (value,)
-    return dict(zip(names, parts, strict=True))
-
-
 def _values(
-    read: Compiled,
-    problem: Problem,
-    mesh: Mesh,
+    read: Compiled, shared: Shared, part: Quadrature, value: torch.Tensor, t: float | None
+) -> dict[str, torch.Tensor]:
+    """What an expression may name, at a part's points, (*batch, k, Q); on facets recovered."""
+
+    def of_inside(inside: Inside) -> torch.Tensor:
+        if part.inverse is not None:
+            return inside.entries(part, value, t)
+        return part.at_points(_nodal(shared, inside, value, t))
+
+    known = shared.known(read, 2, part.at_points, of_inside, value, t)
+    return known | {n: v for n, v in part.normal.items() if n in read.names}
+
+
+def _nodal(shared: Shared, inside: Inside, value: torch.Tensor, t: float | None) -> torch.Tensor:
+    """Its entries at the nodes, recovered, (*batch, c, nodes)."""
+    mesh = shared.mesh
+    found = inside.entries(recovery.superconvergent(mesh), value, t)
+    return recovery.at_nodes(mesh, found, shared.material)
+
+
+def _raw(
+    kind: str,
+    shared: Shared,
     part: Quadrature,
+    read: Compiled,
     value: torch.Tensor,
     t: float | None,
-) -> dict[str, torch.Tensor]:
-    """What an expression may name, at a part's points, (*batch, k, Q)."""
-    inside = part.inverse is not None
-    data, found = mesh_data(problem, mesh), {}
-    for name, nodal in _fields(problem, mesh, value).items():
-        found[name] = part.at_points(nodal)
-        wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
-        if not wanted:
-            continue
-        known = (
-            slopes(part, nodal) if inside else part.at_points(_nodal_slopes(problem, mesh, nodal))
-        )
-        for a in wanted:
-            found[f"{name}{AXES[a]}"] = known.select(-3, a)
-    if read.names & set(STRESSES):
-        sigma = (
-            stress_at(problem, part, data, value)
-            if inside
-            else _on_facets(part, nodal_stress(problem, mesh, value))
-        )
-        found |= stresses(sigma)
-    found |= {n: p[..., None, None] if p.ndim else p for n, p in data.parameters.items()}
-    found |= _instant(t)
-    return {n: v for n, v in {**found, **part.normal}.items() if n in read.names}
+) -> Measurement:
+    """The extreme at the quadrature points inside the elements."""
+    values = read.at(part.points, _values(read, shared, part, value, t))
+    flat = values.expand(np.broadcast_shapes(values.shape, part.points[0].shape)).flatten(-2)
+    return _extreme(kind, flat, tuple(x.flatten() for x in part.points))
 
 
-def _instant(t: float | None) -> dict[str, torch.Tensor]:
-    return {} if t is None else {"t": torch.tensor(t, dtype=torch.float64)}
-
-
-def _on_facets(part: Quadrature, nodal: torch.Tensor) -> torch.Tensor:
-    """Tensors at nodes (*batch, nodes, 3, 3) to the points of facets (*batch, k, Q, 3, 3)."""
-    return part.at_points(nodal.movedim(-3, -1)).movedim((-4, -3), (-2, -1))
-
-
-def _nodal_slopes(problem: Problem, mesh: Mesh, nodal: torch.Tensor) -> torch.Tensor:
-    return recovery.nodal_slopes(mesh, nodal, recovery.materials(mesh, problem.equation))
-
-
-def _at_nodes(
-    read: Compiled, problem: Problem, mesh: Mesh, value: torch.Tensor, t: float | None
-) -> dict[str, torch.Tensor]:
-    """The same at the nodes, (*batch, nodes)."""
-    data, found = mesh_data(problem, mesh), {}
-    for name, nodal in _fields(problem, mesh, value).items():
-        found[name] = nodal
-        wanted = [a for a in range(mesh.dimension) if f"{name}{AXES[a]}" in read.names]
-        if wanted:
-            slope = _nodal_slopes(problem, mesh, nodal)
-            found |= {f"{name}{AXES[a]}": slope[..., a, :] for a in wanted}
-    if read.names & set(STRESSES):
-        found |= stresses(nodal_stress(problem, mesh, value))
-    found |= {n: p[..., None] if p.ndim else p for n, p in data.parameters.items()}
-    found |= _instant(t)
-    return {n: v for n, v in found.items() if n in read.names}
+def _extreme(kind: str, values: torch.Tensor, points: tuple[torch.Tensor, ...]) -> Measurement:
+    place = values.argmax(-1) if kind == "max" else values.argmin(-1)
+    found = values.gather(-1, place[..., None])[..., 0]
+    return Measurement(found, torch.stack([x[place] for x in points], -1))
 
 
 def _extremum(
     kind: str,
-    problem: Problem,
-    mesh: Mesh,
+    shared: Shared,
     part: Quadrature,
     read: Compiled,
     value: torch.Tensor,
     t: float | None,
 ) -> Measurement:
     index = torch.unique(part.nodes)
-    points = tuple(x[index] for x in mesh.coordinates())
-    known = _at_nodes(read, problem, mesh, value, t)
-    there = {n: v[..., index] if v.ndim and v.shape[-1] > 1 else v for n, v in known.items()}
+    points = tuple(x[index] for x in shared.mesh.coordinates())
+    known = shared.known(
+        read,
+        1,
+        lambda nodal: nodal[..., index],
+        lambda inside: _nodal(shared, inside, value, t)[..., index],
+        value,
+        t,
+    )
     if part.normal:
-        there |= {n: _mean_normal(part, v, index, mesh) for n, v in part.normal.items()}
-    values = read.at(points, {n: v for n, v in there.items() if n in read.names})
-    values = values.expand(torch.broadcast_shapes(values.shape, points[0].shape))
-    place = values.argmax(-1) if kind == "max" else values.argmin(-1)
-    found = values.gather(-1, place[..., None])[..., 0]
-    return Measurement(found, torch.stack([x[place] for x in points], -1))
+        known |= {n: _mean_normal(part, v, index, shared.mesh) for n, v in part.normal.items()}
+    values = read.at(points, {n: v for n, v in known.items() if n in read.names})
+    return _extreme(kind, values.expand(np.broadcast_shapes(values.shape, index.shape)), points)
 
 
 def _mean_normal(
@@ -371,27 +409,67 @@ def _mean_normal(
     return (total / safe)[index]
 
 
-def _at(problem: Problem, mesh: Mesh, quantity: Quantity, read: Compiled, key: str) -> Measure:
-    point = torch.tensor([quantity.at], dtype=torch.float64)
-    if point.shape[1] != mesh.dimension:
+def _at(shared: Shared, quantity: Quantity, read: Compiled, key: str) -> Measure:
+    point, d = torch.tensor([quantity.at], dtype=torch.float64), shared.mesh.dimension
+    if point.shape[1] != d:
         raise InputError(
-            f"a point here has {mesh.dimension} coordinates; got {point.shape[1]}", f"{key}.at"
+            f"the mesh lies in {d} dimensions, and this point has {point.shape[1]} coordinates",
+            f"{key}.at",
         )
     try:
-        sample(mesh, torch.zeros(mesh.shape, dtype=torch.float64), point)
+        look = _looking(shared, read, point)
     except InputError:
         listed = ", ".join(f"{x:g}" for x in quantity.at or ())
         raise InputError(f"({listed}) lies outside the mesh", f"{key}.at") from None
+    return lambda value, t: Measurement(look(value, t)[..., 0])
 
-    def measured(value: torch.Tensor, t: float | None) -> Measurement:
-        known = {
-            name: v if v.ndim == 0 or v.shape[-1] == 1 else sample(mesh, v, point)
-            for name, v in _at_nodes(read, problem, mesh, value, t).items()
-        }
-        found = read.at(tuple(point.T), known)
-        return Measurement(found.expand(torch.broadcast_shapes(found.shape, (1,)))[..., 0])
 
-    return measured
+# A value (*batch, [fields], nodes) and its time to values at some points, (*batch, n).
+Look = Callable[[torch.Tensor, float | None], torch.Tensor]
+
+
+def _looking(shared: Shared, read: Compiled, points: torch.Tensor) -> Look:
+    """An expression at points (n, d): fields themselves, what jumps between elements recovered.
+
+    Raises InputError for a point outside the mesh.
+    """
+    mesh = shared.mesh
+    owners, basis = located(mesh, points)
+    nodes = torch.from_numpy(mesh.cell_nodes[owners].astype(np.int64))
+    shares, x = torch.from_numpy(basis), tuple(points.T)
+    around = cache(lambda: recovery.around(mesh, owners, basis, shared.material))
+
+    def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        known = shared.known(
+            read,
+            1,
+            lambda nodal: (nodal[..., nodes] * shares).sum(-1),
+            lambda inside: around().of(inside.entries(around().part, value, t)),
+            value,
+            t,
+        )
+        found = read.at(x, known)
+        return found.expand(np.broadcast_shapes(found.shape, x[0].shape))
+
+    return look
+
+
+@samples(Equation, Mesh)
+@samples(Helmholtz, Mesh)
+@samples(System, Mesh)
+@samples(NavierStokes, Mesh)
+@samples(Stokes, Mesh)
+@samples(Elasticity, Mesh)
+@samples(Hyperelasticity, Mesh)
+def sample_on_mesh(problem: Problem, mesh: Mesh, points: torch.Tensor, what: Any, key: str) -> Look:
+    """How fields (*batch, [fields], n), or an expression (*batch, n), are found at points (n, d).
+
+    Raises InputError for a point outside the mesh.
+    """
+    if what is None:
+        return lambda value, t: sample(mesh, value, points)
+    shared = Shared(problem, mesh)
+    return _looking(shared, _read(what, shared, key), points)
 
 
 # --- What passes through a part -------------------------------------------------------------------
@@ -466,7 +544,7 @@ def _carried(own: Side, given: list[Side], mesh: Mesh) -> torch.Tensor:
     d, total, mine = mesh.dimension, torch.zeros(()), torch.zeros(())
     for side in given:
         nodes, value = side.nodes.nodes[:, 0], side.condition.dirichlet
-        if isinstance(value, Normal):
+        if isinstance(value, Normal) or side.condition.contact is not None:
             normal = torch.cat(list(side.nodes.normal.values()), -1)
             holds = normal[:, :, None] * normal[:, None, :]
         else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from numbers import Real
 from typing import Any
 
@@ -28,9 +28,10 @@ import torch
 
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.algebra.nonlinear import NonlinearSystem, Storage
+from sciml.core.algebra.saddle import Saddle, Schur
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.condition import flux_condition
+from sciml.core.problem.condition import NO_WAVES, flux_condition
 from sciml.core.problem.dispatch import Dispatch, discretises, semidiscretises
 from sciml.core.problem.equation import Equation, NavierStokes, Stokes, System
 from sciml.core.problem.grid import AXES
@@ -41,6 +42,7 @@ from sciml.core.problem.quadrature import (
     Tables,
     at_nodes,
     load,
+    mass,
     pulled_back,
     slopes,
     whole,
@@ -53,18 +55,21 @@ from sciml.discretization.elements.boundary import (
     Fixed,
     Pattern,
     Side,
+    beside,
     parts_of,
     pattern,
     scatter,
     sides,
     straightened,
 )
+from sciml.discretization.elements.contact import bounded, pressures
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.scalar import conductivity, placed
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.coefficients import describe
 
 _KEY = "problem.equation"
+_RESISTS = 0.25  # the mean of a resistance in all components beside that of their slopes
 _TINY = 1e-300  # so that no diffusion beside advection is no error
 # (problem, mesh, equation, name, fields, key): one Balance for each scalar field of an equation,
 # the problem's own or one that its system calls ``name``; ``fields``: all those of the problem.
@@ -124,13 +129,17 @@ class Law(ABC):
 
 @dataclass(frozen=True)
 class Stated:
-    """What a side says of one field: its value, or alpha u + n . F = g; with keys."""
+    """What a side says of one field: its value, or alpha u + n . F = g; with keys.
+
+    ``absorbing``: beta where it is n . F = -beta sqrt(m K) u_t.
+    """
 
     value: Coefficient | None = None
     alpha: Coefficient = 0.0
     g: Coefficient = 0.0
     key: str = ""
     robin: bool = False
+    absorbing: Coefficient | bool = False
 
     @property
     def alpha_key(self) -> str:
@@ -151,6 +160,7 @@ class Balance:
     ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
     ``floating``: whether nothing holds its level, which is then that of zero mean. ``pushes``: what
     -int n . F is times this, a component of a force: 1 of a flow on a part, -1 on a solid at one.
+    ``lower``, ``upper``: obstacles.
     """
 
     name: str
@@ -163,6 +173,8 @@ class Balance:
     energy: Callable[[Point], torch.Tensor] | None = None
     floating: bool = False
     pushes: float = 0.0
+    lower: Coefficient | None = None
+    upper: Coefficient | None = None
 
 
 # --- What equations say ---------------------------------------------------------------------------
@@ -334,8 +346,8 @@ def is_zero(coefficient: Any) -> bool:
     return isinstance(coefficient, Real) and coefficient == 0
 
 
-def of_scalar(name: str) -> Callable[[Side], Stated]:
-    """What sides say of a scalar field."""
+def of_scalar(name: str, waves: bool = False) -> Callable[[Side], Stated]:
+    """What sides say of a scalar field, of ``waves`` too that they let them out."""
 
     def stated(side: Side) -> Stated:
         condition, key = side.own(name)
@@ -347,6 +359,12 @@ def of_scalar(name: str) -> Callable[[Side], Stated]:
             return Stated(value=condition.dirichlet, key=key)
         if condition.kind == "periodic":
             return Stated(g=0.0, key=key)
+        if condition.kind == "absorbing" and not waves:
+            raise InputError(f"{NO_WAVES}; give dirichlet, neumann or robin", key)
+        if condition.kind == "absorbing":
+            if not side.facets.normal:
+                raise InputError("waves leave through a side, not within the mesh", key)
+            return Stated(g=0.0, key=key, absorbing=condition.absorbing)
         if condition.kind not in ("neumann", "robin"):
             raise InputError(
                 f"{condition.kind} is not for meshes; give dirichlet, neumann or robin", key
@@ -365,6 +383,8 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
 
     def stated(side: Side) -> Stated:
         condition, key = side.own(name)
+        if condition.contact is not None:
+            return Stated(g=0.0, key=key)
         if condition.robin is not None:
             alpha = condition.robin.alpha
             if isinstance(alpha, Normal):
@@ -438,7 +458,19 @@ def balance_of(
         law = GivenLaw(tuple(form.flux), form.source, key, known, parameters)
     else:
         law = CoefficientLaw(name, axes, form, key, known, parameters)
-    return Balance(name, law, of_scalar(name), form.d, form.m, key=key, energy=energy)
+    linear = isinstance(law, CoefficientLaw) and not law.quasilinear
+    waves = linear and not is_zero(form.m)
+    return Balance(
+        name,
+        law,
+        of_scalar(name, waves),
+        form.d,
+        form.m,
+        key=key,
+        energy=energy,
+        lower=form.lower,
+        upper=form.upper,
+    )
 
 
 @balances(Equation, Mesh)
@@ -475,7 +507,19 @@ def semidiscretize_on_mesh(
     Several fields are one vector (``joint``), node by node. Raises InputError for data that make
     no well-posed system.
     """
-    return _unperiodic(Galerkin(problem, mesh)).system()
+    made = _unperiodic(Galerkin(problem, mesh))
+    if not problem.bounded:
+        return made.system()
+    return bounded(
+        made.system(),
+        mesh,
+        made.data,
+        fields=len(made.balances),
+        given=made.obstacles,
+        sides=made.touching,
+        fixed=made.fixed_mask,
+        known=made.known(made.start),
+    )
 
 
 @discretises(Stokes, Mesh)
@@ -484,7 +528,8 @@ def linear_on_mesh(
 ) -> LinearSystem:
     """``A x = b`` of a steady problem whose balances are affine in their fields."""
     made = _unperiodic(Galerkin(problem, mesh))
-    assert made.affine
+    if not made.affine:
+        raise InputError("the equation is nonlinear; use newton or auto", _KEY)
     zero = torch.zeros(made.count, dtype=torch.float64)
     A, b = made.linearise(zero, 0.0), -made.residual(zero, 0.0)
     lead = torch.broadcast_shapes(b.shape[:-1], A.batch)
@@ -524,7 +569,7 @@ class Galerkin:
         self.names = tuple(b.name for b in self.balances)
         self.axes = AXES[: mesh.dimension]
         self.data = mesh_data(problem, mesh)
-        self.sides = sides(problem, self.data)
+        self.sides = sides(problem, self.data, open_too=True)
         self.data.notes.extend(straightened(mesh))
         self.stated = {
             (b.name, side.name): b.stated(side) for b in self.balances for side in self.sides
@@ -612,6 +657,40 @@ class Galerkin:
             for balance in self.balances
             if (stated := self.stated[balance.name, side.name]).value is None
         ]
+
+    # What bounds the fields.
+
+    @property
+    def obstacles(self) -> dict[int, tuple[Mapping[str, Coefficient | None], str]]:
+        """By the field's number its bounds and the key of its equation, where it has any."""
+        return {
+            j: ({"lower": b.lower, "upper": b.upper}, b.key)
+            for j, b in enumerate(self.balances)
+            if b.lower is not None or b.upper is not None
+        }
+
+    @property
+    def touching(self) -> list[Side]:
+        """The sides that may touch something."""
+        return [side for side in self.sides if side.condition.kind == "contact"]
+
+    @property
+    def pushing(self) -> tuple[str, ...]:
+        """What obstacles and contact push with is called."""
+        several = len(self.names) > 1
+        found = [f"{self.names[j]}_contact" if several else "contact" for j in self.obstacles]
+        return (*found, *(("contact",) if self.touching else ()))
+
+    def pressures(self, full: torch.Tensor) -> dict[str, torch.Tensor]:
+        """What obstacles and contact push with at a value: (*batch, nodes) by name."""
+        return pressures(
+            self.mesh,
+            self.rest(full, self.start),
+            fields=self.names,
+            given=tuple(self.obstacles),
+            sides=self.touching,
+            fixed=self.fixed_mask,
+        )
 
     # Nodes and unknowns: number (node i, field j) is i n + j.
 
@@ -765,17 +844,16 @@ class Galerkin:
         """The time itself, or the start."""
         return self.start if t is None else t
 
-    def fluxes(self, part: Quadrature, full: torch.Tensor, t: float) -> dict[str, torch.Tensor]:
-        """-F of every field at points of elements, (*batch, d, k, Q)."""
-        point = self._point(part, self._state(full, part), t)
-        shape = part.points[0].shape
-        found = {}
-        for balance in self.balances:
-            flux = [
-                -f.expand(torch.broadcast_shapes(f.shape, shape)) for f in balance.law.at(point)[0]
-            ]
-            found[balance.name] = torch.stack(list(torch.broadcast_tensors(*flux)), -3)
-        return found
+    def point(self, part: Quadrature, full: torch.Tensor, t: float) -> Point:
+        """Points of elements with the fields and slopes there that the laws name."""
+        return self._point(part, self._state(full, part), t)
+
+    def flux(self, name: str, part: Quadrature, full: torch.Tensor, t: float) -> torch.Tensor:
+        """-F of a field at points of elements, (*batch, d, k, Q)."""
+        point, shape = self.point(part, full, t), part.points[0].shape
+        found = self.balances[self.names.index(name)].law.at(point)[0]
+        flux = [-f.expand(np.broadcast_shapes(f.shape, shape)) for f in found]
+        return torch.stack(list(torch.broadcast_tensors(*flux)), -3)
 
     def rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         """What the weak form leaves where fields are given, (*batch, nodes n), zero elsewhere.
@@ -942,7 +1020,12 @@ class Galerkin:
         return whole.apply(full)
 
     def _matrix_of(
-        self, values: torch.Tensor, symmetric: bool, definite: bool, nullspace: bool = False
+        self,
+        values: torch.Tensor,
+        symmetric: bool,
+        definite: bool,
+        nullspace: bool = False,
+        saddle: Saddle | None = None,
     ) -> PatternMatrix:
         """On the unknowns, of entries (*batch, entries of the blocks)."""
         inner = self._free_blocks
@@ -955,7 +1038,25 @@ class Galerkin:
             definite=definite,
             nullspace=nullspace,
             near_nullspace=constants,
+            coarse=self._coarse,
+            saddle=saddle,
         )
+
+    @cached_property
+    def _coarse(self) -> scipy.sparse.csr_matrix | None:
+        """The unknowns that those of a mesh of the first degree give, fields by themselves."""
+        mesh, n = self.mesh, len(self.names)
+        if mesh.degree == 1:
+            return None
+        corners, shares = self._between
+        rows = np.repeat(np.arange(mesh.shape[0]), shares.shape[1])
+        size = (mesh.shape[0], mesh.shape[0])
+        given = (shares.flatten().numpy(), (rows, corners.flatten().numpy()))
+        nodal = scipy.sparse.csr_matrix(given, size)
+        nodal.eliminate_zeros()
+        kept = np.flatnonzero(~self.fixed_mask[: len(mesh.points) * n])
+        found = scipy.sparse.kron(nodal, scipy.sparse.eye(n), format="csr")
+        return found[~self.fixed_mask][:, kept].tocsr()
 
     @cached_property
     def _masses(self) -> tuple[torch.Tensor | None, torch.Tensor | None]:
@@ -978,9 +1079,32 @@ class Galerkin:
                 raise InputError(f"{name} must be positive everywhere, at every state", key)
             tables = self.tables[j]
             found[j, j] = _paired(self.cells, tables.values, tables.values, d)
-        if not found or self.problem.time is None:
+        if self.problem.time is None:
             return None
-        return self._scattered(found, n)
+        total = self._scattered(found, n) if found else None
+        for j, side, a in self._admittances() if name == "d" else ():
+            size, places = self.places.ids.nnz, self.places.entries(side.facets.nodes)
+            own = scatter(mass(side.facets, a), places, size)
+            rows = torch.zeros(*own.shape[:-1], size, n * n, dtype=torch.float64)
+            rows[..., j * n + j] = own
+            total = rows.flatten(-2) if total is None else total + rows.flatten(-2)
+        return total
+
+    def _admittances(self) -> list[tuple[int, Side, torch.Tensor]]:
+        """By field and side beta sqrt(m K), where waves leave."""
+        found = []
+        for side, balance, stated in self._natural():
+            if stated.absorbing is False:
+                continue
+            assert isinstance(balance.law, CoefficientLaw)
+            m = beside(balance.m, side, self.data, f"{balance.key}.m")
+            K = beside(balance.law.form.K, side, self.data, f"{balance.key}.K")
+            share = 1.0 if stated.absorbing is True else stated.absorbing
+            beta = evaluate(share, side.facets, self.data, stated.key)
+            if bool((beta < 0).any()):
+                raise InputError("a side that absorbs less than nothing sends waves in", stated.key)
+            found.append((self.names.index(balance.name), side, beta * (m * K).sqrt()))
+        return found
 
     def _scattered(self, found: Mapping[tuple[int, int], torch.Tensor], n: int) -> torch.Tensor:
         """Local matrices by block (i, j), summed into the entries of all blocks."""
@@ -1085,7 +1209,7 @@ class Galerkin:
         size = flat.abs().max()
         symmetric = bool((flat - flat[..., turned]).abs().max() <= 1e-13 * size)
         if len(self.names) > 1 or not symmetric:
-            return self._matrix_of(values, symmetric, False)
+            return self._matrix_of(values, symmetric, False, saddle=self._saddle(slopes))
         d = self.mesh.dimension
         mixed = any((a == 0) != (b == 0) for _, a, _, b in slopes)
         rise = slopes.get((0, 0, 0, 0))
@@ -1098,6 +1222,66 @@ class Galerkin:
         if not anchored and rise is None:
             self._check_parts()
         return self._matrix_of(values, True, convex and anchored, nullspace=convex and not anchored)
+
+    # What block preconditioners of a saddle point are made of.
+
+    def _saddle(self, slopes: Mapping[tuple[int, int, int, int], torch.Tensor]) -> Saddle | None:
+        """Of the derivatives at the points; None where no single field is a multiplier."""
+        n, d = len(self.names), self.mesh.dimension
+        own = {i for i, _, j, _ in slopes if i == j}
+        held = [j for j in range(n) if j not in own and any(q == j for _, _, q, _ in slopes)]
+        if len(held) != 1 or any(v.ndim > 2 for v in slopes.values()):
+            return None
+        (p,) = held
+        inner = tuple(sorted({j for i, _, j, _ in slopes if i == p}))
+        gradients = [slopes.get((i, a, i, a)) for i in inner for a in range(1, d + 1)]
+        if not inner or any(v is None for v in gradients):
+            return None
+        viscosity = _mean(gradients)
+        if not bool((viscosity > 0).all()):
+            return None
+        # What the convection of Newton's method adds to the diagonal sums to div u.
+        held_back = _vector([slopes.get((i, 0, i, 0)) for i in inner]).detach()
+        rest = held_back.amin(-1).clamp(min=0)
+        resists = bool(rest.mean() > _RESISTS * held_back.abs().mean())
+        extent = float(np.ptp(self.mesh.points, axis=0).max())
+        resists &= bool(rest.max() * extent**2 > viscosity.min())
+        speed = [_mean([slopes.get((i, 0, i, b)) for i in inner]) for b in range(1, d + 1)]
+        anchored = self.balances[p].floating
+        rests = partial(self._diagonal, inner, rest) if resists else None
+        return Saddle(
+            np.tile(np.arange(n), self.mesh.shape[0])[~self.fixed_mask],
+            p,
+            inner,
+            self._diagonal(inner, torch.ones(1, 1, dtype=torch.float64)),
+            rests,
+            anchored,
+            lambda: self._schur(p, viscosity, speed),
+        )
+
+    def _diagonal(self, inner: tuple[int, ...], density: torch.Tensor) -> np.ndarray:
+        """Of these fields' mass matrix, (count,); zero for the others."""
+        found = torch.zeros(self.mesh.shape[0], len(self.names), dtype=torch.float64)
+        for j in inner:
+            squares = (density * self.cells.measure) @ self.tables[j].values.square()
+            found[:, j] = scatter(squares, self.cells.nodes, self.mesh.shape[0])
+        return found.flatten()[self.free].numpy()
+
+    def _schur(self, p: int, viscosity: torch.Tensor, speed: Sequence[torch.Tensor]) -> Schur:
+        tables, ids = self.tables[p], self.places.ids
+        free = np.flatnonzero(~self.fixed_mask.reshape(-1, len(self.names))[:, p])
+        places = np.concatenate([[0], free]) if self.balances[p].floating else free
+
+        def assembled(local: torch.Tensor) -> scipy.sparse.csr_matrix:
+            values = scatter(local, self._entries, ids.nnz).detach().numpy()
+            whole = scipy.sparse.csr_matrix((values, ids.indices, ids.indptr), ids.shape)
+            return whole[places][:, places].tocsr()
+
+        mass = assembled(_paired(self.cells, tables.values, tables.values, 1 / viscosity))
+        if not any(bool((v != 0).any()) for v in speed):
+            return Schur(mass, None)
+        w = torch.stack(list(torch.broadcast_tensors(*speed)), -1) / viscosity[..., None]
+        return Schur(mass, assembled(-_carried(self.cells, tables.values, tables.slopes, w).mT))
 
     def _check_parts(self) -> None:
         if parts_of(self.mesh).max() > 0:
@@ -1315,12 +1499,12 @@ class Galerkin:
         if self.affine or self.problem.time is not None:
             return None
         rest = torch.zeros(self.embedding.shape, dtype=torch.float64)
-        values = self._entries_of(rest, self.start)[0]
+        values, slopes, _, _ = self._entries_of(rest, self.start)
         known = self.known(self.start)
         b = -(self.whole(rest, self.start) + self._product(values, known))[..., self.free]
         if not bool(torch.isfinite(values).all()) or not bool(torch.isfinite(b).all()):
             return None
-        A = self._matrix_of(values, False, False)
+        A = self._matrix_of(values, False, False, saddle=self._saddle(slopes))
         return LinearSystem(A, b, self.mesh, lambda x: self.lift(x, self.start), self.restrict)
 
     def system(self) -> NonlinearSystem:
@@ -1441,6 +1625,11 @@ def _conjugate(mass: PatternMatrix, right: torch.Tensor) -> torch.Tensor:
         x[alive] = scipy.sparse.linalg.cg(inner, row[alive], rtol=1e-13, atol=0.0, M=M)[0]
         rows.append(x)
     return torch.from_numpy(np.stack(rows)).reshape(right.shape)
+
+
+def _mean(entries: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    """Of entries that are known, zero for the others."""
+    return _vector(entries).mean(-1).detach()
 
 
 def _vector(entries: Sequence[torch.Tensor | None]) -> torch.Tensor:

@@ -331,7 +331,7 @@ def fixed_values(boundary: list[Side], data: MeshData) -> Fixed:
     """The Dirichlet nodes of a scalar problem and their values."""
     count = data.mesh.shape[0]
     mask = np.zeros(count, dtype=bool)
-    values = torch.zeros(count, dtype=torch.float64)
+    values = torch.zeros(count, dtype=torch.complex128 if data.complex else torch.float64)
     for side in boundary:
         if side.condition.dirichlet is None:
             continue

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.reader import free_names, state_names
+from sciml.discretization.elements.elasticity import check_plane
 from sciml.discretization.elements.general import (
     Balance,
     Law,
@@ -100,6 +101,14 @@ class SolidLaw(Law):
     def _row(self, point: Point) -> tuple[torch.Tensor, ...]:
         """The row of the stress."""
 
+    @abstractmethod
+    def stress(self, point: Point) -> torch.Tensor:
+        """Cauchy's stress at the points, (*batch, k, Q, 3, 3)."""
+
+    @abstractmethod
+    def strain(self, point: Point) -> torch.Tensor:
+        """The strain, (*batch, k, Q, 3, 3)."""
+
 
 @dataclass(frozen=True)
 class HookeLaw(SolidLaw):
@@ -130,6 +139,28 @@ class HookeLaw(SolidLaw):
         row[i] = row[i] + first * trace - bulk * heat
         return tuple(row)
 
+    def stress(self, point: Point) -> torch.Tensor:
+        """In plane strain sigma_zz is that which holds eps_zz at zero; in plane stress it is 0."""
+        d, (first, second) = len(self.axes), self._lame(point)
+        rows = [replace(self, component=i)._row(point) for i in range(d)]
+        if d == 2 and self.equation.plane == "stress":
+            return _in_space(rows, torch.zeros((), dtype=torch.float64))
+        slope, heat = self._gradient(point), point.read(*self.coefficients[2])
+        trace = sum((slope[k][k] for k in range(1, d)), slope[0][0])
+        return _in_space(rows, first * trace - (2 * second + 3 * first) * heat)
+
+    def strain(self, point: Point) -> torch.Tensor:
+        """(grad u + grad u^T) / 2; in plane stress eps_zz is what sigma_zz = 0 makes it."""
+        slope, d = self._gradient(point), len(self.axes)
+        rows = [[(slope[i][a] + slope[a][i]) / 2 for a in range(d)] for i in range(d)]
+        across = torch.zeros((), dtype=torch.float64)
+        if d == 2 and self.equation.plane == "stress":
+            first, second = self._lame(point)
+            heat = point.read(*self.coefficients[2])
+            trace = rows[0][0] + rows[1][1]
+            across = ((2 * second + 3 * first) * heat - first * trace) / (first + 2 * second)
+        return _in_space(rows, across)
+
 
 @dataclass(frozen=True)
 class NeoHookeLaw(SolidLaw):
@@ -142,9 +173,7 @@ class NeoHookeLaw(SolidLaw):
 
     def _row(self, point: Point) -> tuple[torch.Tensor, ...]:
         first, second = self._lame(point)
-        F, i = self._gradient(point), self.component
-        for k in range(len(self.axes)):
-            F[k][k] = 1 + F[k][k]
+        F, i = self._deformed(point), self.component
         cofactor, J = _cofactors(F)
         # Beyond J = 0 there is no answer: the line search is told by a number that is none.
         volume = torch.log(J)
@@ -152,6 +181,47 @@ class NeoHookeLaw(SolidLaw):
             second * (F[i][a] - cofactor[i][a] / J) + first * volume * cofactor[i][a] / J
             for a in range(len(self.axes))
         )
+
+    def _deformed(self, point: Point) -> list[list[torch.Tensor]]:
+        F = self._gradient(point)
+        for k in range(len(self.axes)):
+            F[k][k] = 1 + F[k][k]
+        return F
+
+    def stress(self, point: Point) -> torch.Tensor:
+        """P F^T / J; in the plane sigma_zz is lambda ln(J) / J."""
+        first, _ = self._lame(point)
+        F, d = self._deformed(point), len(self.axes)
+        P = [replace(self, component=i)._row(point) for i in range(d)]
+        J = _cofactors(F)[1]
+        rows = [
+            [sum((P[i][b] * F[a][b] for b in range(1, d)), P[i][0] * F[a][0]) / J for a in range(d)]
+            for i in range(d)
+        ]
+        return _in_space(rows, first * torch.log(J) / J)
+
+    def strain(self, point: Point) -> torch.Tensor:
+        """Green and Lagrange's, (F^T F - 1) / 2."""
+        F, d = self._deformed(point), len(self.axes)
+        rows = [
+            [
+                (sum((F[k][i] * F[k][a] for k in range(1, d)), F[0][i] * F[0][a]) - (i == a)) / 2
+                for a in range(d)
+            ]
+            for i in range(d)
+        ]
+        return _in_space(rows, torch.zeros((), dtype=torch.float64))
+
+
+def _in_space(rows: Sequence[Sequence[torch.Tensor]], across: torch.Tensor) -> torch.Tensor:
+    """The tensor (..., 3, 3) of d rows; of a plane one ``across`` is its zz."""
+    whole = [list(row) for row in rows]
+    if len(whole) == 2:
+        zero = torch.zeros((), dtype=torch.float64)
+        whole = [[*row, zero] for row in whole] + [[zero, zero, across]]
+    entries = torch.broadcast_tensors(*(entry for row in whole for entry in row))
+    found: torch.Tensor = torch.stack(list(entries), -1).unflatten(-1, (3, 3))
+    return found
 
 
 def _cofactors(F: list[list[torch.Tensor]]) -> tuple[list[list[torch.Tensor]], torch.Tensor]:
@@ -171,6 +241,7 @@ def _cofactors(F: list[list[torch.Tensor]]) -> tuple[list[list[torch.Tensor]], t
 def _hooke(
     problem: Problem, mesh: Mesh, solid: Elasticity, name: str, fields: Sequence[str], key: str
 ) -> tuple[Balance, ...]:
+    check_plane(solid, mesh, key)
     return _balances(problem, mesh, solid, HookeLaw, name, fields, key)
 
 

@@ -2,8 +2,8 @@
 
 Integrals over the box, a region or a side are means over Sobol's points there times the volume or
 the area; their error is estimated from the means over eight blocks of the points. A trained
-function is evaluated itself at probes, along lines and on sides, with its slopes by differences of
-fourth order; of an answer without its function only the values at its own points are known.
+function is evaluated itself at probes, along lines and on sides, with its slopes; of an answer
+without its function only the values at its own points are known.
 """
 
 from __future__ import annotations
@@ -34,8 +34,6 @@ from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 
 _BLOCKS = 8
 _COUNT = 4096  # points on a side of a grid's box
-# Of the box's lengths: steps of differences of fourth order, since a function may hide its graph.
-_STEP = 5e-4
 # Points (n, D), time last, to the fields there (n, fields).
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -73,8 +71,7 @@ def _prepared(
     name = "of" if quantity.at is not None else quantity.kind
     read = compile(fields[0] if quantity.what is None else quantity.what, context, f"{key}.{name}")
     part = _part(problem, on, quantity, context, numbers, key)
-    lengths = tuple(b - a for a, b in zip(box.lower, box.upper, strict=True))
-    known = _Known(read, fields, axes, part, numbers, function, lengths)
+    known = _Known(read, fields, axes, part, numbers, function)
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         found = known.values(value, t)
@@ -164,7 +161,6 @@ class _Known:
     part: _Part
     numbers: dict[str, torch.Tensor]
     function: Function | None
-    lengths: tuple[float, ...]
 
     def values(self, value: torch.Tensor, t: float | None) -> torch.Tensor:
         """The expression (*batch, n)."""
@@ -200,15 +196,13 @@ class _Known:
         x, slopes = self.part.points, self.read.names - {*self.fields}
         if t is not None:
             x = torch.cat([x, torch.full_like(x[:, :1], t)], -1)
-        value = self.function(x).detach()
-        found = {n: value[:, k] for k, n in enumerate(self.fields)}
-        for i, axis in enumerate(self.axes):
-            if not any(f"{name}{axis}" in slopes for name in self.fields):
-                continue
-            step = torch.zeros_like(x)
-            step[:, i] = _STEP * self.lengths[i]
-            near, far = ((self.function(x + n * step) - self.function(x - n * step)).detach()
-                         for n in (1, 2))  # fmt: skip
-            slope = (8 * near - far) / (12 * step[:, i : i + 1])
-            found |= {f"{name}{axis}": slope[:, k] for k, name in enumerate(self.fields)}
+        wanted = [name for name in self.fields if any(f"{name}{a}" in slopes for a in self.axes)]
+        with torch.set_grad_enabled(bool(wanted)):
+            x = x.detach().clone().requires_grad_(bool(wanted))
+            value = self.function(x)
+            found = {n: value[:, k].detach() for k, n in enumerate(self.fields)}
+            for name in wanted:
+                u = value[:, self.fields.index(name)].sum()
+                (slope,) = torch.autograd.grad(u, x, retain_graph=True)
+                found |= {f"{name}{axis}": slope[:, i] for i, axis in enumerate(self.axes)}
         return found

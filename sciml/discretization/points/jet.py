@@ -100,14 +100,15 @@ def jet_of(
     """The jet of any differentiable ``function``, (N, D) -> (N, F), by reverse mode twice.
 
     Without a ``graph`` for what does not change while a network is trained, else with that of what
-    the function depends on besides the points.
+    the function depends on besides the points; where these have a graph, with theirs.
     """
+    tracked = points.requires_grad and torch.is_grad_enabled()
     with torch.enable_grad():
-        x = points.detach().requires_grad_()
+        x = points if tracked else points.detach().requires_grad_()
         value = function(x)
         columns = [_scalar_jet(value[:, k], x, pairs) for k in range(value.shape[1])]
         data = torch.stack(columns, -1)
-    return Jet(data if graph else data.detach(), points.shape[1], pairs)
+    return Jet(data if graph or tracked else data.detach(), points.shape[1], pairs)
 
 
 def _scalar_jet(value: Tensor, x: Tensor, pairs: Pairs) -> Tensor:

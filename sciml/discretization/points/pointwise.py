@@ -145,7 +145,8 @@ class Pointwise:
         self, names: frozenset[str], points: Tensor, values: Tensor | None, slopes: Tensor | None
     ) -> dict[str, Tensor]:
         known = {
-            name: torch.as_tensor(p).to(points)
+            # A Python number would become a float32 on the way.
+            name: torch.as_tensor(p, dtype=points.dtype, device=points.device)
             for name, p in self.parameters.items()
             if name in names and not isinstance(p, Table)
         }

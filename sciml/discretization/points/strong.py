@@ -175,6 +175,7 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
     if problem.obstacle is not None:
         raise InputError("collocation is on boxes without obstacles", "problem.obstacle")
     problem.check_conditions()
+    problem.check_unbounded()
     for side, condition in problem.boundary.items():
         if condition.by_field is not None:
             raise InputError(

@@ -24,10 +24,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import Any
 
+import numpy as np
 import torch
 
 from sciml.core.errors import InputError
-from sciml.core.problem.condition import Condition, flux_data, names_state
+from sciml.core.problem.condition import NO_WAVES, Condition, flux_data, names_state
 from sciml.core.problem.grid import SIDES
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import NORMAL
@@ -139,9 +140,9 @@ def side_data(problem: Problem, info: Data, without: Sequence[End] = ()) -> Side
     known = []
     for axis, end, kind in _ends(info.layout):
         name = SIDES[axis][end]
-        if problem.boundary[name].absorbing:
+        if problem.boundary[name].kind == "absorbing":
             raise InputError(
-                "absorbing is for the Helmholtz equation; give dirichlet, neumann or robin",
+                f"{NO_WAVES}; give dirichlet, neumann or robin",
                 f"problem.boundary.{name}.absorbing",
             )
         if kind == "value":
@@ -219,6 +220,47 @@ def insulated(problem: Problem, ends: Sequence[End]) -> Problem:
     if hole is not None and rim_of_state(problem):
         hole = replace(hole, boundary=Condition(neumann=0.0))
     return replace(problem, boundary={**problem.boundary, **closed}, obstacle=hole)
+
+
+def open_ends(problem: Problem, lay: Layout) -> tuple[End, ...]:
+    """The sides through which waves leave."""
+    return tuple(
+        (axis, end)
+        for axis, end, _ in _ends(lay)
+        if problem.boundary[SIDES[axis][end]].kind == "absorbing"
+    )
+
+
+def admittances(problem: Problem, ends: Sequence[End], info: Data) -> torch.Tensor:
+    """The integral of beta sqrt(m K) over ``ends``, at the unknowns (*batch, *shape).
+
+    There n . K grad u = -beta sqrt(m K) u_t (Engquist and Majda 1977, the first order).
+    """
+    form, lay = problem.form, info.layout
+    total = torch.zeros(lay.shape, dtype=info.dtype, device=info.device)
+    for axis, end in ends:
+        condition, key = condition_at(problem, axis, end)
+        if lay.cells or problem.obstacle is not None:
+            raise InputError(
+                "in time waves leave through the sides of a grid of nodes without an obstacle; "
+                "leave centring: cell out",
+                key,
+            )
+        share: Any = 1.0 if condition.absorbing is True else condition.absorbing
+        points, here = inside(lay, axis, end), outward(info, axis, end)
+        beta = evaluate(share, points, here, key)
+        if bool((beta < 0).any()):
+            raise InputError("a side that absorbs less than nothing sends waves in", key)
+        K = form.K[axis] if isinstance(form.K, (list, tuple)) else form.K
+        K = K[axis] if isinstance(K, (list, tuple)) else K
+        m, K = (
+            evaluate(value, points, info, f"problem.equation.{name}")
+            for name, value in (("m", form.m), ("K", K))
+        )
+        area: Any = lay.measure(without=axis)
+        total = total + with_end(torch.zeros_like(total), beta * (m * K).sqrt() * area,
+                                 axis, end, lay.dimension)  # fmt: skip
+    return total
 
 
 def rim_of_state(problem: Problem) -> bool:
@@ -427,8 +469,8 @@ def padded(u: torch.Tensor, sides: SideData, lay: Layout) -> torch.Tensor:
 
 def joined(parts: Sequence[torch.Tensor], axis: int, d: int) -> torch.Tensor:
     """The parts one after the other along an axis, all other sizes broadcast."""
-    lead = torch.broadcast_shapes(*(p.shape[:-d] for p in parts))
-    sizes = torch.broadcast_shapes(
+    lead = np.broadcast_shapes(*(p.shape[:-d] for p in parts))
+    sizes = np.broadcast_shapes(
         *(tuple(1 if k == axis else n for k, n in enumerate(p.shape[-d:])) for p in parts)
     )
     whole = [

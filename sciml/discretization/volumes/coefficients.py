@@ -293,6 +293,21 @@ def require(
     raise InputError(f"{describe(value, bad, points, key)} (must be {must})", key)
 
 
+def check_order(
+    lower: torch.Tensor, upper: torch.Tensor, points: Points, key: str, above: str = "upper"
+) -> None:
+    """Raise InputError where ``lower`` exceeds ``upper``, called ``above``, by more than rounding.
+
+    What is no number bounds nothing.
+    """
+    low, high = torch.broadcast_tensors(lower.detach(), upper.detach())
+    size = torch.maximum(low.abs(), high.abs())
+    bad = (low - high > 1e-9 * torch.where(torch.isfinite(size), size, 0.0)) & ~torch.isnan(size)
+    if bool(bad.any()):
+        place = describe(low, bad, points, key)
+        raise InputError(f"{place}, above {above}, {float(high[bad][0]):.6g} there", key)
+
+
 def describe(value: torch.Tensor, bad: torch.Tensor, points: Points, key: str) -> str:
     """``K = -0.3 at x = 0.5, y = 0.25 in sample 2`` for the first of the bad values."""
     first = tuple(int(i) for i in bad.nonzero()[0])

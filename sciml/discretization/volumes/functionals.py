@@ -26,9 +26,9 @@ import torch
 
 from sciml.core.algebra.nonlinear import NonlinearSystem, times
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.dispatch import forces, measures, samples, semidiscretises
+from sciml.core.problem.dispatch import derives, forces, measures, samples, semidiscretises
 from sciml.core.problem.equation import Equation, Helmholtz, NavierStokes, System
-from sciml.core.problem.expression import level_set
+from sciml.core.problem.expression import CONSTANTS, level_set
 from sciml.core.problem.grid import AXES, SIDES, Box, Grid
 from sciml.core.problem.interpolation import between, weighed
 from sciml.core.problem.problem import Condition, FieldFile, Obstacle, Problem, Time
@@ -41,6 +41,7 @@ from sciml.core.problem.reader import (
     read_parameters,
     state_names,
 )
+from sciml.core.run.derived import Derivation
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.volumes import obstacle
 from sciml.discretization.volumes.assemble import assemble, right
@@ -102,6 +103,8 @@ def measures_of_flow(problem: Problem, on: Grid) -> Prepare:
 
 
 def _prepared(place: Callable[[], Place], quantity: Quantity, key: str) -> Measure:
+    if quantity.raw:
+        raise InputError("on a grid nothing is recovered: leave raw: out", f"{key}.raw")
     if quantity.force is not None:
         raise InputError("a force is of a flow, or of an elastic body on a mesh", f"{key}.force")
     if quantity.flux is not None:
@@ -136,6 +139,21 @@ class Place:
         cut = obstacle.cut(replace(self.natural, obstacle=rim), self.layout, self.info)
         assert cut is not None and cut.volumes is not None
         return torch.as_tensor(cut.volumes)
+
+    @cached_property
+    def derived(self) -> Mapping[str, tuple[Derivation, int | None]]:
+        """What is derived from the fields, slopes apart: by the name of a component its place."""
+        if not derives.knows(self.problem.equation, Grid):
+            return {}
+        found: dict[str, tuple[Derivation, int | None]] = {}
+        own = {*state_names(self.fields, AXES), *AXES, "t", *self.problem.parameters, *CONSTANTS}
+        grid = self.layout.grid
+        for how in derives.look_up(self.problem.equation, Grid)(self.problem, grid).values():
+            several = len(how.components) > 1
+            for k, name in enumerate(how.components):
+                if name not in own:
+                    found[name] = how, k if several else None
+        return found
 
     @property
     def dimension(self) -> int:
@@ -225,11 +243,17 @@ def _shifted(
 
 
 def read_on(
-    what: Any, place: Place, key: str, normal: bool = False, slopes: Sequence[str] | None = None
+    what: Any,
+    place: Place,
+    key: str,
+    normal: bool = False,
+    slopes: Sequence[str] | None = None,
+    derived: bool = False,
 ) -> Compiled:
     """What may be asked for: an expression of coordinates, t, parameters, fields and slopes.
 
-    ``slopes``: along which axes they may be named, by default those of the grid.
+    ``slopes``: along which axes they may be named, by default those of the grid. ``derived``:
+    whether components of derived fields may be, too.
     """
     axes = AXES[: place.dimension]
     problem = place.problem
@@ -242,7 +266,7 @@ def read_on(
         problem.time is not None,
         state_names(place.fields, axes if slopes is None else slopes),
         tuple(parameters),
-        NORMAL[: place.dimension] if normal else (),
+        (*(NORMAL[: place.dimension] if normal else ()), *(place.derived if derived else ())),
         tuple(tables.items()),
         tuple(refused.items()),
     )
@@ -265,6 +289,13 @@ def known_at(
         else:
             h = place.layout.axes[axis].spacing
             found[name] = torch.gradient(known[field], spacing=h, dim=axis - d, edge_order=2)[0]
+    for name in read.names & place.derived.keys() if read.names - found.keys() else ():
+        how, k = place.derived[name]
+        whole = how.value(value, t)
+        part = place.layout.to_unknowns(whole if k is None else whole.select(-d - 1, k))
+        hole = place.hole if near is None else near.hole
+        part = part if near is None else near.of(part)
+        found[name] = part if hole is None else carried_on(part, hole, d)
     for name, p in info.parameters.items():
         if name in read.names:
             found[name] = p.reshape(*p.shape, *(1,) * d) if p.ndim else p
@@ -355,7 +386,7 @@ class Part:
             known = {name: self._listed(v, shape) for name, v in known.items()}
             shape = [len(self.index)]
         found = read.at(self.points, known)
-        return found.expand(torch.broadcast_shapes(found.shape, tuple(shape)))
+        return found.expand(np.broadcast_shapes(found.shape, tuple(shape)))
 
     def _listed(self, v: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
         d = len(shape)
@@ -427,7 +458,8 @@ def _guess(name: str, known: list[str]) -> str:
 def _over(place: Place, quantity: Quantity, key: str) -> Measure:
     """An integral, a mean or an extremum over a part."""
     kind, part = quantity.kind, _part(place, quantity, key)
-    read = read_on(quantity.what, place, f"{key}.{kind}", normal=quantity.on is not None)
+    on_side = quantity.on is not None
+    read = read_on(quantity.what, place, f"{key}.{kind}", normal=on_side, derived=True)
     size = part.size if kind == "mean" else None
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
@@ -503,7 +535,7 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
         raise InputError(
             f"({', '.join(f'{x:g}' for x in point)}) lies outside the domain", f"{key}.at"
         )
-    read = read_on(quantity.of or place.fields[0], place, f"{key}.of")
+    read = read_on(quantity.of or place.fields[0], place, f"{key}.of", derived=True)
     where = tuple(torch.tensor([x], dtype=torch.float64) for x in point)
     if place.problem.obstacle is not None:
         phi = level_set(expression(place.problem.obstacle.inside, place.info.context))
@@ -524,7 +556,7 @@ def _at(place: Place, quantity: Quantity, key: str) -> Measure:
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         found = read.at(points, known_at(read, place, value, t, near))
-        values = found.expand(torch.broadcast_shapes(found.shape, shape))
+        values = found.expand(np.broadcast_shapes(found.shape, shape))
         return Measurement(weighed(values, near.low, near.share)[..., 0])
 
     return measured
@@ -595,13 +627,35 @@ Look = Callable[[torch.Tensor, float | None], torch.Tensor]
 @samples(System, Grid)
 @samples(NavierStokes, Grid)
 @samples(Helmholtz, Grid)
-def sample_on_grid(problem: Problem, on: Grid, points: torch.Tensor) -> Look:
-    """How values at points (n, d) are found, (*batch, [fields], n)."""
+def sample_on_grid(problem: Problem, on: Grid, points: torch.Tensor, what: Any, key: str) -> Look:
+    """How values at points (n, d) are found, (*batch, [fields], n).
+
+    Of an expression (*batch, n), NaN in an obstacle and outside the box.
+    """
     place = place_of(problem, on)
+    if what is not None:
+        return _expressed(place, points, what, key)
     looks = [_sampled(place, points, name) for name in place.fields]
     if len(looks) == 1:
         return looks[0]
     return lambda value, t: torch.stack([look(value, t) for look in looks], -2)
+
+
+def _expressed(place: Place, points: torch.Tensor, what: Any, key: str) -> Look:
+    read_on(what, place, key, derived=True)
+    looks: list[Measure | None] = []
+    for point in points.tolist():
+        try:
+            looks.append(_at(place, Quantity(at=tuple(point), of=what), key))
+        except InputError:
+            looks.append(None)
+
+    def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
+        unknown = torch.full((), torch.nan, dtype=torch.float64)
+        found = [unknown if at is None else at(value, t).value for at in looks]
+        return torch.stack(list(torch.broadcast_tensors(*found)), -1)
+
+    return look
 
 
 def _sampled(place: Place, points: torch.Tensor, name: str) -> Look:
@@ -626,12 +680,18 @@ def _sampled(place: Place, points: torch.Tensor, name: str) -> Look:
     places: Any = (..., *index)
     beside = hole is not None and bool(hole[places].any())
     k = place.fields.index(name) if len(place.fields) > 1 else None
+    shape, starts = lay.grid.shape, [axis.start for axis in lay.axes]
+    flat = torch.from_numpy(
+        np.ravel_multi_index([i.numpy() + n for i, n in zip(index, starts, strict=True)], shape)
+    )
 
     def look(value: torch.Tensor, t: float | None) -> torch.Tensor:
-        own = lay.to_unknowns(value if k is None else value.select(-d - 1, k))
+        own = value if k is None else value.select(-d - 1, k)
         if hole is not None and beside:
-            own = carried_on(own, hole, d)
-        found = (own[places] * weights.to(own.dtype)).sum(-1)
+            own = carried_on(lay.to_unknowns(own), hole, d)[places]
+        else:
+            own = own.flatten(-d)[..., flat]
+        found = (own * weights.to(own.dtype)).sum(-1)
         for wall in walls:
             found = found + wall(t)
         return found

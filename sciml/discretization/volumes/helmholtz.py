@@ -9,8 +9,8 @@ the condition that a wave exp(i k n.x / sqrt(K)) meets as it leaves at a right a
     n . K grad u = i k sqrt(K) u
 
 (Engquist and Majda 1977, the first order), a Robin condition with alpha = -i k sqrt(K); so is a
-Robin side with a complex alpha, by which Python sends waves in. Data may be complex in Python: by
-linearity they are two real right-hand sides.
+Robin side with a complex alpha, by which waves are sent in. Data may be complex, texts by the name
+i: by linearity they are two real right-hand sides.
 
 The scheme's waves are too short: along an axis sin(k_h h / 2) = k h / 2, so that the phase is off
 by k^3 h^2 / 24 per unit of length, however many points a wavelength has (the pollution effect,
@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import wraps
+from inspect import Parameter, Signature
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,10 @@ from sciml.core.errors import InputError
 from sciml.core.problem.condition import Condition, Robin, flux_data
 from sciml.core.problem.dispatch import discretises, estimates_memory
 from sciml.core.problem.equation import Equation, FieldFile, Helmholtz, Sponge
+from sciml.core.problem.expression import parse
 from sciml.core.problem.grid import SIDES, Grid
 from sciml.core.problem.problem import Obstacle, Problem
+from sciml.core.problem.reader import IMAGINARY, free_names
 from sciml.core.run.status import Doubt
 from sciml.discretization.volumes import assemble, obstacle
 from sciml.discretization.volumes.boundary import outward
@@ -99,6 +102,11 @@ def _checked(problem: Problem) -> Helmholtz:
             "the Helmholtz equation is one of frequency and has no time: leave time and initial "
             "out, or use kind: wave",
             "problem.time",
+        )
+    if IMAGINARY in problem.parameters:
+        raise InputError(
+            f"a parameter cannot be called '{IMAGINARY}': the name is taken",
+            f"problem.parameters.{IMAGINARY}",
         )
     for name in ("wavenumber", "K"):
         value = getattr(equation, name)
@@ -172,6 +180,8 @@ def _given(problem: Problem) -> list[Any]:
 def _may_be_complex(value: Any) -> bool:
     if isinstance(value, (torch.Tensor, np.ndarray)):
         return torch.as_tensor(value).is_complex()
+    if isinstance(value, str):
+        return IMAGINARY in free_names(value)
     return isinstance(value, complex) or callable(value)
 
 
@@ -187,6 +197,8 @@ def _taken(value: Any, take: Callable[[Any], Any]) -> Any:
     """One part of a coefficient's value, or of what its function returns."""
     if not _may_be_complex(value):
         return value
+    if isinstance(value, str):
+        value = _function_of(value)
     if callable(value) and not isinstance(value, (torch.Tensor, np.ndarray, FieldFile)):
         # Called as the function itself is: it tells its arguments by their names.
         @wraps(value)
@@ -195,6 +207,19 @@ def _taken(value: Any, take: Callable[[Any], Any]) -> Any:
 
         return part
     return take(value)
+
+
+def _function_of(text: str) -> Callable[..., Any]:
+    """A text that names the imaginary unit, as a function of the other names."""
+    names = sorted(free_names(text) - {IMAGINARY})
+    expression = parse(text, (*names, IMAGINARY))
+
+    def found(**known: Any) -> Any:
+        return expression(**known, **{IMAGINARY: torch.tensor(1j, dtype=torch.complex128)})
+
+    arguments = [Parameter(name, Parameter.KEYWORD_ONLY) for name in names]
+    vars(found)["__signature__"] = Signature(arguments)
+    return found
 
 
 def _part(problem: Problem, c: torch.Tensor, take: Callable[[Any], Any]) -> Problem:
@@ -227,7 +252,7 @@ def _is_open(condition: Condition) -> bool:
     """Whether the condition has a complex alpha: absorbing, or Robin from Python."""
     if condition.robin is not None:
         return _may_be_complex(condition.robin.alpha)
-    return condition.absorbing
+    return condition.kind == "absorbing"
 
 
 @dataclass(frozen=True)
@@ -279,7 +304,9 @@ def _robin(
         return flux_data(condition, key, lambda v, where: _complex(v, points, info, where))
     equation = problem.equation_as(Helmholtz)
     k = evaluate(equation.wavenumber, points, info, f"{_KEY}.wavenumber")
-    return -1j * k * _conductivity(problem, points, info).sqrt(), None
+    share = 1.0 if condition.absorbing is True else condition.absorbing
+    beta = _complex(share, points, info, f"problem.boundary.{name}.absorbing")
+    return -1j * k * _conductivity(problem, points, info).sqrt() * beta, None
 
 
 def _conductivity(problem: Problem, points: tuple[torch.Tensor, ...], info: Data) -> torch.Tensor:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from sciml.core.problem.grid import Grid
@@ -233,7 +234,7 @@ class Embedding:
         Where two Dirichlet sides meet, the x side's value wins, then y's.
         """
         d, shape = self.layout.dimension, self.layout.grid.shape
-        batch = torch.broadcast_shapes(u.shape[:-d], *(g.shape[:-d] for _, _, g in self.known))
+        batch = np.broadcast_shapes(u.shape[:-d], *(g.shape[:-d] for _, _, g in self.known))
         value = u.new_zeros(*batch, *shape)
         self.layout.to_unknowns(value).copy_(u)
         for axis, end, g in reversed(self.known):

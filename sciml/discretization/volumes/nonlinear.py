@@ -9,14 +9,17 @@ with the A and b of the linear discretisation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 
-from sciml.core.algebra.maps import LinearSystem, free_mean
+from sciml.core.algebra.inequality import between
+from sciml.core.algebra.maps import LinearMap, LinearSystem, free_mean
 from sciml.core.algebra.nonlinear import NonlinearSystem
 from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import IncompatibleData, InputError, did_you_mean
@@ -28,10 +31,12 @@ from sciml.discretization.volumes.assemble import Assembly, assemble, compatible
 from sciml.discretization.volumes.averages import over_volumes
 from sciml.discretization.volumes.boundary import (
     SideData,
+    admittances,
     ends_of_state,
     insulated,
     names_of_rim,
     names_of_sides,
+    open_ends,
     padded,
     rim_of_state,
     side_data,
@@ -41,6 +46,7 @@ from sciml.discretization.volumes.coefficients import (
     SLOPES,
     STATE,
     Data,
+    check_order,
     data,
     depends_on,
     evaluate,
@@ -74,14 +80,55 @@ def semidiscretize(
     lay = layout(problem, grid, dtype, device)
     info = data(problem, lay, dtype, device)
     _check_data(problem, info)
+    ends = open_ends(problem, lay)
+    damped = None
+    waves = not (isinstance(problem.form.m, Real) and problem.form.m == 0)
+    waves = waves and not depends_on(problem.form.K, info, f"{_KEY}.K")
+    if ends and waves and problem.time is not None:
+        damped = admittances(problem, ends, info)
+        problem = insulated(problem, ends)
     if problem.form.energy is not None:
         system = energy_system(problem, info)
     elif _quasilinear(problem, info):
         system = flux_system(problem, info)
     else:
         system = _semilinear(problem, info)
+    if damped is not None:
+        assert not isinstance(system.mass, LinearMap)
+        system = replace(system, mass=damped if system.mass is None else system.mass + damped)
+    system = replace(system, outside=lambda: tuple(sorted(info.left)))
+    return _between_obstacles(problem, info, system) if problem.bounded else system
 
-    return replace(system, outside=lambda: tuple(sorted(info.left)))
+
+def _between_obstacles(problem: Problem, info: Data, system: NonlinearSystem) -> NonlinearSystem:
+    """``lower`` <= u <= ``upper`` at the unknowns; InputError where they or given values cross."""
+    if problem.obstacle is not None:
+        raise InputError(
+            "a hole and bounds of the solution do not go together on a grid; take a mesh",
+            "problem.obstacle",
+        )
+    lay, found = info.layout, []
+    whole = lay.grid.shape
+    for name, none in (("lower", -torch.inf), ("upper", torch.inf)):
+        given = getattr(problem.form, name)
+        key = f"{_KEY}.{name}"
+        if given is None:
+            found.append(torch.full(whole, none, dtype=info.dtype, device=info.device))
+            continue
+        if depends_on(given, info, key):
+            raise InputError(f"{name} may depend on the coordinates only", key)
+        value = evaluate(given, info.own, info, key)
+        found.append(value.expand(*value.shape[: -lay.dimension], *whole))
+    lower, upper = torch.broadcast_tensors(*found)
+    check_order(lower, upper, info.own, f"{_KEY}.lower")
+    numbers = torch.arange(math.prod(whole)).reshape(whole)
+    given = torch.ones(math.prod(whole), dtype=torch.bool)
+    given[lay.to_unknowns(numbers).flatten()] = False
+    u = system.lift(torch.zeros(system.shape, dtype=info.dtype), 0.0)
+    u = torch.where(given.reshape(whole), u, torch.nan)
+    check_order(lower, u, info.own, f"{_KEY}.lower", "the value given on the boundary")
+    check_order(u, upper, info.own, "problem.boundary")
+    return between(system, lay.to_unknowns(lower), lay.to_unknowns(upper))
 
 
 def _quasilinear(problem: Problem, info: Data) -> bool:
@@ -243,7 +290,7 @@ def _start(problem: Problem) -> float:
 def spread(u: torch.Tensor, A: Stencil) -> torch.Tensor:
     """``u`` with A's batch leading."""
     d = len(A.shape)
-    return u.expand(*torch.broadcast_shapes(u.shape[:-d], A.batch), *u.shape[-d:])
+    return u.expand(*np.broadcast_shapes(u.shape[:-d], A.batch), *u.shape[-d:])
 
 
 def _weights(parts: Assembly) -> float | torch.Tensor:
@@ -258,7 +305,7 @@ def add_diagonal(A: Stencil, values: torch.Tensor) -> Stencil:
     """``A + diag(values)``, its tags set to what is then known."""
     d = A.dimension
     values = values.expand(*values.shape[:-d], *A.shape)
-    batch = torch.broadcast_shapes(A.batch, values.shape[:-d])
+    batch = np.broadcast_shapes(A.batch, values.shape[:-d])
     planes = A.coefficients.expand(*batch, len(A.offsets), *A.shape)
     planes = planes.clone(memory_format=torch.contiguous_format)
     planes.select(-d - 1, A.offsets.index((0,) * d)).add_(values)
@@ -390,7 +437,7 @@ def flux_system(problem: Problem, info: Data) -> NonlinearSystem:
         if kept and affine and steady:
             return kept[0]
         u = levelled(u)
-        u = u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *shape)
+        u = u.expand(*np.broadcast_shapes(batch, u.shape[: -lay.dimension]), *shape)
         planes = box_jacobian(lambda v: fluxes.residual(v, t, compact=True), u, lay.periodic)
         kernel = free and not floating
         J = Stencil(planes, box_offsets(lay.dimension), periodic=lay.periodic, nullspace=kernel)
@@ -433,7 +480,7 @@ def energy_system(problem: Problem, info: Data) -> NonlinearSystem:
     moving |= names_of_sides(problem, info).alpha
 
     def whole(u: torch.Tensor) -> torch.Tensor:
-        return u.expand(*torch.broadcast_shapes(batch, u.shape[: -lay.dimension]), *lay.shape)
+        return u.expand(*np.broadcast_shapes(batch, u.shape[: -lay.dimension]), *lay.shape)
 
     # At u = 0 the second derivatives of a power of u vanish, so that another state is asked.
     bounded = problem.time is not None or any("value" in axis.ends for axis in lay.axes)
@@ -501,4 +548,4 @@ def batch_of(info: Data, *given: Sequence[int] | torch.Tensor | None) -> tuple[i
     """The batch that shapes (*batch, *shape) have in common."""
     d = info.layout.dimension
     shapes: list[Any] = [v.shape if isinstance(v, torch.Tensor) else v for v in given]
-    return tuple(torch.broadcast_shapes(*(tuple(s[:-d]) for s in shapes if s is not None)))
+    return tuple(np.broadcast_shapes(*(tuple(s[:-d]) for s in shapes if s is not None)))

@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
+import numpy as np
 import torch
 
 from sciml.core.errors import InputError
@@ -95,7 +96,7 @@ def cut(problem: Problem, layout: Layout, data: Data) -> Cut | None:
         raise InputError(error.message, f"{_KEY}.inside") from None
 
     def level(points: Points) -> torch.Tensor:
-        shape = torch.broadcast_shapes(*(p.shape for p in points))
+        shape = np.broadcast_shapes(*(p.shape for p in points))
         return call(signed, points, data).expand(shape)
 
     inside = level(data.own) < 0
@@ -215,7 +216,8 @@ def _line_share(
     level: Level, line: Sequence[torch.Tensor], length: torch.Tensor, along: int
 ) -> torch.Tensor:
     """Share of a line where phi > 0, phi being linear on each half of it."""
-    a, m, b = (level(_moved(line, along, s * length)) for s in (-0.5, 0.0, 0.5))
+    steps = torch.tensor([[-0.5], [0.0], [0.5]], dtype=length.dtype, device=length.device)
+    a, m, b = level(_moved(line, along, steps * length))
     return (_positive_share(a, m) + _positive_share(m, b)) / 2
 
 
