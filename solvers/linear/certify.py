@@ -52,7 +52,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import scipy.sparse.linalg
@@ -65,8 +65,9 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.run.certificate import Certificate
+from sciml.core.run.certificate import Certificate, PdeCertificate
 from sciml.core.run.solution import Solution
+from sciml.solvers.linear.equilibrated import Function, certify_pde
 from sciml.solvers.linear.iteration import (
     axpy,
     dot,
@@ -91,18 +92,46 @@ _COMPATIBLE = 1e-8  # of a right-hand side: so much along the kernel is rounding
 _INDEFINITE = 1e-6  # a coarse eigenvalue below minus this share of the largest is no rounding
 
 
-@torch.no_grad()
+@overload
 def certify(
     u: torch.Tensor | np.ndarray | Solution,
     problem: Problem | LinearSystem,
     on: Grid | Mesh | None = None,
     *,
+    of: Literal["discrete"] = "discrete",
     steps: int = 0,
     margin: float = 0.1,
     probability: float = 1e-3,
     seed: int = 0,
-) -> Certificate:
+) -> Certificate: ...
+
+
+@overload
+def certify(
+    u: torch.Tensor | np.ndarray | Solution | Function,
+    problem: Problem | LinearSystem,
+    on: Grid | Mesh | None = None,
+    *,
+    of: Literal["pde"],
+) -> PdeCertificate: ...
+
+
+@torch.no_grad()
+def certify(
+    u: torch.Tensor | np.ndarray | Solution | Function,
+    problem: Problem | LinearSystem,
+    on: Grid | Mesh | None = None,
+    *,
+    of: Literal["discrete", "pde"] = "discrete",
+    steps: int = 0,
+    margin: float = 0.1,
+    probability: float = 1e-3,
+    seed: int = 0,
+) -> Certificate | PdeCertificate:
     """Two-sided bounds of the energy-norm distance from ``u`` to the discrete solution.
+
+    With ``of="pde"`` to the solution of the differential equation; ``u`` may then be a function of
+    points too, and no other option counts: see :mod:`sciml.solvers.linear.equilibrated`.
 
     ``u``: values on the grid, (*batch, *grid), from anywhere; on Dirichlet nodes and in holes they
     are not looked at. ``steps`` of multigrid-CG tighten both bounds. 1 - rho is lowered by at most
@@ -112,6 +141,16 @@ def certify(
     InputError for an operator that is not symmetric definite, found out on the way too, or no
     stencil, for a singular system without a solution, and for a ``u`` of another shape.
     """
+    if of == "pde":
+        if not isinstance(problem, Problem) or not isinstance(on, Grid):
+            raise InputError(
+                'certify: of="pde" needs the problem and its grid: a matrix has no PDE'
+            )
+        return certify_pde(u, problem, on)
+    if of != "discrete":
+        raise InputError(f"certify: of must be discrete or pde; got {of!r}")
+    if not isinstance(u, (torch.Tensor, np.ndarray, Solution)):
+        raise InputError('certify: a function is judged against the equation: pass of="pde"')
     if steps < 0:
         raise InputError(f"certify: steps must be at least 0; got {steps}")
     for name, value in (("margin", margin), ("probability", probability)):

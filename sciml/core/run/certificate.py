@@ -1,4 +1,8 @@
-"""What is certain about the error of an answer; :mod:`sciml.solvers.linear.certify` finds it."""
+"""What is certain about the error of an answer.
+
+:mod:`sciml.solvers.linear.certify` finds the distance to the discrete solution,
+:mod:`sciml.solvers.linear.equilibrated` that to the solution of the differential equation.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +59,64 @@ class Certificate:
             f"included, and fails with probability at most {self.probability:.1g} after "
             f"{self.steps} tightening step{'' if self.steps == 1 else 's'}."
         )
+
+
+@dataclass(frozen=True)
+class PdeCertificate:
+    """Bounds of |u - v|_E, u the solution of the differential equation; float64, shape batch.
+
+    |e|_E^2 is the integral of K |grad e|^2 + c e^2, and of alpha e^2 over Robin sides.
+    ``relative_lower``, ``relative_upper`` are relative to |u|_E. Of ``upper`` these are the parts,
+    added as :mod:`sciml.solvers.linear.equilibrated` says: ``flux``, how far K grad v is from a
+    flux in balance; ``oscillation``, what the data do within a cell or a face; ``reaction``, by
+    how much v misses the balance where there is c or alpha; ``boundary``, the energy of what v
+    misses on Dirichlet sides, counted twice; ``algebra``, rounding. ``cells``: the share of each
+    cell in the bound, (*batch, *cells). ``notes``: what is assumed. ``reason``: why ``upper`` is
+    infinite, where it is; "" elsewhere.
+    """
+
+    lower: torch.Tensor
+    upper: torch.Tensor
+    relative_lower: torch.Tensor
+    relative_upper: torch.Tensor
+    flux: torch.Tensor
+    oscillation: torch.Tensor
+    reaction: torch.Tensor
+    boundary: torch.Tensor
+    algebra: torch.Tensor
+    cells: torch.Tensor
+    notes: tuple[str, ...] = ()
+    reason: str = ""
+
+    def __repr__(self) -> str:
+        low, high = float(self.relative_lower.min()), float(self.relative_upper.max())
+        count = self.lower.numel()
+        return (
+            f"PdeCertificate(relative error between {low:.3g} and {high:.3g} in the energy norm, "
+            f"{count} sample{'' if count == 1 else 's'})"
+        )
+
+    def __str__(self) -> str:
+        samples = self.lower.numel()
+        which = "The" if samples == 1 else f"In each of {samples} samples the"
+        head = f"{which} energy-norm distance to the solution of the differential equation is "
+        if self.reason:
+            return f"{head}at least {float(self.lower.min()):.3g}. {_sentence(self.reason)}"
+        parts = ", ".join(
+            f"{name} {float(getattr(self, name).max()):.2g}"
+            for name in ("flux", "oscillation", "reaction", "boundary", "algebra")
+            if float(getattr(self, name).max()) > 0
+        )
+        assumed = "".join(f" {_sentence(note)}" for note in self.notes)
+        return (
+            f"{head}between {_span(self.lower, self.upper)}, that is "
+            f"{_span(100 * self.relative_lower, 100 * self.relative_upper)} % of the solution's "
+            f"own norm. Upper bound: {parts}.{assumed}"
+        )
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _span(low: torch.Tensor, high: torch.Tensor) -> str:
