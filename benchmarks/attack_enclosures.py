@@ -33,6 +33,9 @@ from sciml.solvers.linear.krylov import CG
 
 Tensor = torch.Tensor
 _ROUNDING = 1e-9
+KINDS = (
+    "interpolant", "wrong", "noise", "zero", "solved", "stopped", "smooth", "network",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Case:
 
     def conductivity(self, axis: int, points: Sequence[Tensor]) -> Tensor:
         """K along one axis."""
-        return self.factors[0 if self.scalar else axis].conductivity(points[0 if self.scalar else axis])  # fmt: skip
+        own = 0 if self.scalar else axis
+        return self.factors[own].conductivity(points[own])
 
     def slope(self, axis: int, points: Sequence[Tensor]) -> Tensor:
         """du/dx along one axis."""
@@ -152,7 +156,7 @@ def random_case(rng: np.random.Generator) -> Case:
     K = _conductivities(case)
     equation = Equation(K=K, c=case.c, f=_function(case, case.source))
     case = replace(case, problem=Problem(box, equation, sides))
-    kind = str(rng.choice(["interpolant", "wrong", "noise", "zero", "solved", "stopped", "smooth", "network"]))  # fmt: skip
+    kind = str(rng.choice(KINDS))
     if kind in ("smooth", "network") and (any(periodic) or any(len(f.k) > 1 for f in factors)):
         kind = "wrong"
     if rng.random() < 0.2:

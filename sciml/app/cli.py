@@ -469,10 +469,15 @@ def certify(
     ],
     set_: Overrides = None,
     steps: Annotated[int, typer.Option(min=0, help="Conjugate-gradient steps to tighten by.")] = 0,
+    pde: Annotated[
+        bool, typer.Option("--pde", help="The distance to the differential equation's solution.")
+    ] = False,
 ) -> None:
-    """Bound the distance to the exact discrete solution from both sides; a run's report tells it.
+    """Bound the distance to the exact solution from both sides; a run's report tells it.
 
-    The bounds of a run's own spec are written into its record and its report.
+    To that of the discrete problem, or with --pde to that of the differential equation, error of
+    the grid included: on grids, for -div(K grad u) + c u = f. The bounds of a run's own spec are
+    written into its record and its report.
     """
     from sciml.app.read import explain, load_spec
     from sciml.app.run import Setting, add, answer, bounds, describe, read_solution, run_spec
@@ -487,16 +492,21 @@ def certify(
             "a certificate is for steady linear problems; this one is nonlinear or in time"
         )
     stored = read_solution(what) if what.is_dir() else answer(problem, Setting()).solution
+    if pde and steps:
+        raise InputError("--steps tightens the bounds of the discrete problem, not those of --pde")
     try:
-        # A hole holds no answer; its points are no unknowns, so any number will do there.
-        bound = sciml.certify(
-            stored.value.nan_to_num(0.0), problem.problem, discrete(problem.on), steps=steps
-        )
+        if pde:
+            bound: Any = sciml.certify(stored, problem.problem, discrete(problem.on), of="pde")
+        else:
+            # A hole holds no answer; its points are no unknowns, so any number will do there.
+            bound = sciml.certify(
+                stored.value.nan_to_num(0.0), problem.problem, discrete(problem.on), steps=steps
+            )
     except InputError as error:
         raise InputError(explain(error, problem)) from None
     kept = add(what, certificate=bounds(bound)) if what.is_dir() and not set_ else None
     typer.echo(describe(problem))
-    if not stored.converged:
+    if not stored.status.success:
         typer.echo(f"note: the solve beneath did not converge ({stored.status.name.lower()})")
     typer.echo(str(bound))
     if kept is not None:

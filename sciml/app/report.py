@@ -61,10 +61,13 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     bounds = record.get("certificate")
     if bounds is not None:
         low, high = (100 * worst(bounds[end]) for end in ("lower", "upper"))
-        lines["certified error"] = (
-            f"{low:.3g} to {high:.3g} % in the energy norm (against the discrete solution; wrong "
-            f"with probability at most {bounds['probability']:.1g})"
+        told = (
+            "against the solution of the differential equation"
+            if bounds.get("of") == "pde"
+            else "against the discrete solution; wrong with probability at most "
+            f"{bounds['probability']:.1g}"
         )
+        lines["certified error"] = f"{low:.3g} to {high:.3g} % in the energy norm ({told})"
     if record["defect"] is not None:
         lines["compatibility defect"] = f"{worst(record['defect']):.2e} (relative to the source)"
     lines["unknowns"] = f"{record['unknowns']:,}" + (f" x {samples}" if samples > 1 else "")
@@ -154,13 +157,27 @@ def certificate(record: Mapping[str, Any]) -> str:
     if bounds is None:
         return ""
     low, high = (100 * worst(bounds[end]) for end in ("lower", "upper"))
+    ends = {
+        "error at least": f"{low:.3g} %",
+        "error at most": bounds.get("reason") or f"{high:.3g} %",
+    }
+    if bounds.get("of") == "pde":
+        assumed = "".join(f" {text[:1].upper()}{text[1:]}." for text in bounds["notes"])
+        return section(
+            "Certificate",
+            facts_table(ends),
+            note(
+                "The error is the distance to the solution of the differential equation, that of "
+                "the grid included, in the energy norm, relative to the solution's own. It was "
+                f"bounded from both sides without knowing the solution.{assumed}"
+            ),
+        )
     steps = bounds["steps"]
     return section(
         "Certificate",
         facts_table(
-            {
-                "error at least": f"{low:.3g} %",
-                "error at most": bounds.get("reason") or f"{high:.3g} %",
+            ends
+            | {
                 "that fails with probability": f"at most {bounds['probability']:.1g}",
                 "tightened by": f"{steps} step{'' if steps == 1 else 's'} of multigrid-CG",
             }

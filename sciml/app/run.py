@@ -28,7 +28,7 @@ from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import FieldFile
-from sciml.core.run.certificate import Certificate
+from sciml.core.run.certificate import Certificate, PdeCertificate
 from sciml.core.run.files import FUNCTION, box_of, load_fields, save_solution
 from sciml.core.run.frames import keep_state
 from sciml.core.run.labels import Labels, called
@@ -364,8 +364,16 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def bounds(found: Certificate) -> dict[str, Any]:
+def bounds(found: Certificate | PdeCertificate) -> dict[str, Any]:
     """A certificate as plain data: per sample, relative to the solution's own energy norm."""
+    if isinstance(found, PdeCertificate):
+        return {
+            "of": "pde",
+            "lower": found.relative_lower.tolist(),
+            "upper": found.relative_upper.tolist(),
+            "notes": list(found.notes),
+            "reason": found.reason,
+        }
     return {
         "lower": found.relative_lower.tolist(),
         "upper": found.relative_upper.tolist(),

@@ -1,8 +1,8 @@
 """How far any v is from the solution of the differential equation: two-sided energy bounds.
 
-Let -div(K grad u) + c u = f, u = g on Dirichlet sides, alpha u + n . K grad u = h on the others, and
-|e|_E^2 = int K |grad e|^2 + c e^2 + sum alpha e^2 over Robin sides. For any flux s in H(div) and any
-v that is g on the Dirichlet sides, with e = u - v,
+Let -div(K grad u) + c u = f, u = g on Dirichlet sides, alpha u + n . K grad u = h on the others,
+and |e|_E^2 = int K |grad e|^2 + c e^2, and alpha e^2 over Robin sides. For any flux s in H(div) and
+any v that is g on the Dirichlet sides, with e = u - v,
 
     |e|_E^2 = int (s - K grad v) . grad e + int R e + sum over sides of r e,
     R = f - c v + div s,        r = h - alpha v - n . s
@@ -29,9 +29,9 @@ function v, such as a network, K grad v is in H(div) itself, and s = K grad v + 
 div t = -(f + div K grad v - c v) on the mean of each cell: t is the flux of the error's own
 equation, and the bound falls with the residual and not with the grid.
 
-Below, for any w in H1 that vanishes on the Dirichlet sides, a(e, w) / |w|_E <= |e|_E, and a(e, w) is
-the residual of v tested with w. For w the multilinear function of a solution on twice as many nodes
-is taken, less v; for a smooth v the solution of the error's equation.
+Below, for any w in H1 that vanishes on the Dirichlet sides, a(e, w) / |w|_E <= |e|_E, and a(e, w)
+is the residual of v tested with w. For w the multilinear function of a solution on twice as many
+nodes is taken, less v; for a smooth v the solution of the error's equation.
 
 All integrals are by three Gauss points along each axis of a cell: exact for coefficients that are
 polynomials there, and beyond that accurate as long as they do not jump inside cells.
@@ -68,7 +68,10 @@ from sciml.solvers.linear.multigrid import Multigrid
 Function = Callable[[torch.Tensor], torch.Tensor]
 
 _KEY = "problem.equation"
-_GAUSS = tuple(((1 + float(x)) / 2, float(w) / 2) for x, w in zip(*np.polynomial.legendre.leggauss(3), strict=True))  # fmt: skip
+_GAUSS = tuple(
+    ((1 + float(x)) / 2, float(w) / 2)
+    for x, w in zip(*np.polynomial.legendre.leggauss(3), strict=True)
+)
 # Points of Gauss and Lobatto in [0, 1]: deltas are polynomials of degree 4 along an edge.
 _LOBATTO = (0.0, 0.5 - math.sqrt(3 / 28), 0.5, 0.5 + math.sqrt(3 / 28), 1.0)
 _LOBATTO_WEIGHTS = (1 / 20, 49 / 180, 16 / 45, 49 / 180, 1 / 20)
@@ -285,7 +288,7 @@ def multilinear(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """Value and slopes of nodal values (*batch, *nodes) at the same place of every cell."""
     d = len(place)
-    value, slopes = values, []
+    value, slopes = values, list[torch.Tensor]()
     for k, (share, h) in enumerate(zip(place, spacing, strict=True)):
         slopes = [_between(part, k - d, share) for part in slopes]
         slopes.append(value.diff(dim=k - d) / h)
@@ -317,7 +320,7 @@ def _with_boundary(values: torch.Tensor, here: Cells) -> torch.Tensor:
 
 
 def _nodes_of_side(coefficient: Any, key: str, here: Cells, end: End) -> torch.Tensor:
-    """Data at the nodes of a side, (*batch, *nodes), its axis of size 1; from both ends of faces."""
+    """Data at the nodes of a side, (*batch, *nodes), its axis of size 1; from the ends of faces."""
     axis, _ = end
     d = here.layout.dimension
     parts = {
@@ -416,8 +419,8 @@ def _torn(trial: _Smooth, here: Cells) -> str:
             for one, other in ((v, w), (-q, p)):
                 gap = float((one - other).abs().max())
                 if gap > _MEETS * float(one.abs().max() + other.abs().max()):
-                    side, there = SIDES[axis]
-                    return f"v or its flux jumps by {gap:.1e} between {side} and {there}, which are one"
+                    sides = " and ".join(SIDES[axis])
+                    return f"v or its flux jumps by {gap:.1e} between {sides}, which are one"
     return ""
 
 
@@ -502,13 +505,26 @@ def _by_means(trial: _Trial, here: Cells) -> Problem:
 
     Its sources are means over cells and faces, so that the balance is that of the integrals.
     """
-    problem, smooth = here.problem, isinstance(trial, _Smooth)
 
     def source(place: Sequence[float]) -> torch.Tensor:
-        if smooth:
+        if isinstance(trial, _Smooth):
             return trial.remainder(place)
-        return here.inside(problem.form.f, f"{_KEY}.f", place)
+        return here.inside(here.problem.form.f, f"{_KEY}.f", place)
 
+    return _asked(trial, here, _mean(here, source), lambda means, axis: means)
+
+
+def _asked(
+    trial: _Trial,
+    here: Cells,
+    source: torch.Tensor,
+    carry: Callable[[torch.Tensor, int], torch.Tensor],
+) -> Problem:
+    """The problem with another source; of a smooth function that of its error.
+
+    ``carry`` takes the means over the faces of a side to where the side's data are wanted.
+    """
+    problem, smooth, d = here.problem, isinstance(trial, _Smooth), here.layout.dimension
     sides = dict(problem.boundary)
     for end, condition, key in _sides(here):
         name = SIDES[end[0]][end[1]]
@@ -525,15 +541,16 @@ def _by_means(trial: _Trial, here: Cells) -> Problem:
             value, own = trial.on_side(end, place)
             return g - alpha * value - own
 
-        g: Any = _face_mean(here, end, through).squeeze(end[0] - here.layout.dimension)
-        if here.layout.dimension == 1:
-            g = float(g) if g.ndim == 0 else g
+        given: Any = carry(_face_mean(here, end, through), end[0]).squeeze(end[0] - d)
+        given = float(given) if given.ndim == 0 else given
         robin = condition.robin
-        sides[name] = Condition(neumann=g) if robin is None else Condition(
-            robin=Robin(robin.alpha, g)
-        )  # fmt: skip
+        sides[name] = (
+            Condition(neumann=given)
+            if robin is None
+            else Condition(robin=Robin(robin.alpha, given))
+        )
     form = problem.form
-    equation = Equation(K=form.K, c=form.c, f=_mean(here, source))
+    equation = Equation(K=form.K, c=form.c, f=source)
     return replace(problem, equation=equation, boundary=sides, exact=None)
 
 
@@ -568,7 +585,8 @@ def _on_face(
     trace = (beside.square() / spacing[axis] + 2 * beside / K.sqrt()).sqrt()
     swing = (area * (second - first.square()).clamp(min=0)).sqrt()
     meant = torch.where(softest > 0, area * first.square() / softest, zero)
-    return tuple(_beside(part, end, here) for part in (trace * swing, meant, area * heat))  # type: ignore[return-value]
+    found = [_beside(part, end, here) for part in (trace * swing, meant, area * heat)]
+    return found[0], found[1], found[2]
 
 
 def _beside(value: torch.Tensor, end: End, here: Cells) -> torch.Tensor:
@@ -595,7 +613,9 @@ def _boundary(
     held = [(end, c, key) for end, c, key in _sides(here) if c.kind == "dirichlet"]
     corner, given = _corner_values(trial, here, held)
     if not given:
-        return torch.zeros((), dtype=torch.float64), "the data of two Dirichlet sides differ at a corner: no solution has finite energy"  # fmt: skip
+        return torch.zeros((), dtype=torch.float64), (
+            "the data of two Dirichlet sides differ at a corner: no solution has finite energy"
+        )
     nodal = torch.zeros((), dtype=torch.float64)
     for place, weight in _points(d):
         value, slopes = multilinear(corner, place, spacing)
@@ -630,7 +650,7 @@ def _layer(
     spacing: Sequence[float],
     c: float,
 ) -> torch.Tensor:
-    """Energy of delta(x) (1 - s / h) in the cells beside a side, delta known at Lobatto's points."""
+    """Energy of delta(x) (1 - s / h) in the cells beside a side, delta at Lobatto's points."""
     h = spacing[axis]
     area = math.prod(spacing) / h
     slope = _lobatto_slopes()
@@ -752,35 +772,12 @@ def _error_of(trial: _Smooth, here: Cells) -> torch.Tensor:
     lines = torch.meshgrid(*nodes.axes(), indexing="ij")
     points = torch.stack(lines, -1).reshape(-1, d)
     left = torch.cat([trial._look(part)[-1] for part in points.split(_CHUNK)]).reshape(nodes.shape)
-    sides = dict(here.problem.boundary)
-    for end, condition, key in _sides(here):
-        name = SIDES[end[0]][end[1]]
-        if condition.kind == "dirichlet":
-            sides[name] = Condition(dirichlet=0.0)
-            continue
-
-        def defect(
-            place: Sequence[float], condition: Condition = condition, key: str = key, end: End = end
-        ) -> torch.Tensor:
-            alpha, g = _side(condition, key, here, end, place)
-            value, own = trial.on_side(end, place)
-            return g - alpha * value - own
-
-        means = _face_mean(here, end, defect)
-        g: Any = _to_nodes(means, end[0], d).squeeze(end[0])
-        g = float(g) if d == 1 else g
-        robin = condition.robin
-        sides[name] = Condition(neumann=g) if robin is None else Condition(
-            robin=Robin(robin.alpha, g)
-        )  # fmt: skip
-    form = here.problem.form
-    equation = Equation(K=form.K, c=form.c, f=left)
-    problem = replace(here.problem, equation=equation, boundary=sides, exact=None)
+    problem = _asked(trial, here, left, lambda means, axis: _to_nodes(means, axis, d))
     solver = CG(preconditioner=Multigrid(), rtol=_CANDIDATE)
     try:
         found = solver.run(solver.init(problem, nodes), initial=None)
     except IncompatibleData:
-        # A residual whose mean is not zero: the error is a constant's neighbour; nothing below.
+        # With no level given the residual's mean has to vanish; by quadrature it may not.
         return torch.zeros(nodes.shape, dtype=torch.float64)
     return _vanishing(found.value.double(), here)
 
@@ -815,16 +812,16 @@ def _tested(trial: _Trial, here: Cells, w: torch.Tensor) -> torch.Tensor:
     energy: Any = 0.0
     size: Any = 0.0
     for place, weight in _points(d):
-        W, slopes = multilinear(w, place, spacing)
+        tested, slopes = multilinear(w, place, spacing)
         K, c = _conductivities(here, place), here.inside(here.problem.form.c, f"{_KEY}.c", place)
-        terms = [trial.remainder(place) * W]
+        terms = [trial.remainder(place) * tested]
         if not smooth:
-            _, own = trial.at(place)
-            terms += [-K[k] * own[k] * slopes[k] for k in range(d)]
+            _, steep = trial.at(place)
+            terms += [-K[k] * steep[k] * slopes[k] for k in range(d)]
         along = along + weight * sum(terms)
         size = size + weight * sum(t.abs() for t in terms)
         energy = energy + weight * (
-            sum(K[k] * slopes[k].square() for k in range(d)) + c * W.square()
+            sum(K[k] * slopes[k].square() for k in range(d)) + c * tested.square()
         )
     volume = math.prod(spacing)
     along, size, energy = (
@@ -837,8 +834,8 @@ def _tested(trial: _Trial, here: Cells, w: torch.Tensor) -> torch.Tensor:
         for place, weight in _points(d, axis):
             alpha, g = _side(condition, key, here, end, place)
             value, own = trial.on_side(end, place)
-            W, _ = multilinear(w, [float(which) if k == axis else p for k, p in enumerate(place)], spacing)  # fmt: skip
-            W = at_end(W, axis, d, which)
+            there = [float(which) if k == axis else p for k, p in enumerate(place)]
+            W = at_end(multilinear(w, there, spacing)[0], axis, d, which)
             left = (g - alpha * value - own) * W
             along = along + area * weight * left.flatten(-d).sum(-1)
             size = size + area * weight * left.abs().flatten(-d).sum(-1)
