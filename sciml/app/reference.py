@@ -29,8 +29,8 @@ from sciml.core.problem.place import discrete
 HEAD = ("case", "quantity", "ours", "extrapolated", "published", "difference", "order", "seconds")
 # Of straight elements a finer mesh of the same polygon tends to the polygon's own answer; vortices
 # have to be resolved before they are shed at all; solids, flows and mixtures take long where
-# elements are halved twice; under a point that holds a solid it gives way by the logarithm of h; two
-# fields that swing about each other take small steps.
+# elements are halved twice; under a point that holds a solid it gives way by the logarithm of h;
+# two fields that swing about each other take small steps.
 _ONCE = (
     "cahn-hilliard",
     "dfg-2d1-elements",
