@@ -138,8 +138,9 @@ class Shared:
     @cached_property
     def nodal(self) -> Mapping[str, Derivation]:
         """What is derived at the nodes themselves, one number each."""
+        inside = insides(self.problem, self.mesh)
         found = derive_on_mesh(self.problem, self.mesh)
-        return {name: how for name, how in found.items() if how.inner is None}
+        return {name: how for name, how in found.items() if name not in inside}
 
     def known(
         self,
