@@ -26,7 +26,15 @@ from sciml.core.algebra.stencil import Stencil, cross_offsets
 from sciml.core.errors import InputError
 from sciml.core.problem import equation as equations
 from sciml.core.problem.dispatch import Dispatch, accompanies, discretises, semidiscretises
-from sciml.core.problem.equation import PDE, Elasticity, Equation, Helmholtz, NavierStokes, System
+from sciml.core.problem.equation import (
+    PDE,
+    Elasticity,
+    Equation,
+    Helmholtz,
+    NavierStokes,
+    Stokes,
+    System,
+)
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Problem, Time
@@ -183,13 +191,13 @@ PAIR = System({"u": Equation(d=1.0), "v": Equation(d=1.0)})
             "'elasticity' is solved as a linear system on meshes, not on grids",
         ),
         (
-            lambda: discretize(Problem(None, Helmholtz(1.0), WALLS), MESH),
-            "'helmholtz' is solved as a linear system on grids, not on meshes",
+            lambda: discretize(Problem(SQUARE, Stokes(1.0), WALLS), GRID),
+            "'stokes' is solved as a linear system on meshes, not on grids",
         ),
         (
             lambda: discretize(Problem(None, NavierStokes(1.0), WALLS), MESH),
-            "'navier_stokes' is not of the coefficient form, stokes or elasticity; only such "
-            "equations are solved as a linear system on meshes",
+            "'navier_stokes' is not of the coefficient form, stokes, helmholtz or elasticity; only "
+            "such equations are solved as a linear system on meshes",
         ),
         (
             lambda: semidiscretize(Problem(SQUARE, NavierStokes(1.0), WALLS, **MOVING), GRID),

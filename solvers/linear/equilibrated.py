@@ -110,15 +110,13 @@ def _refuse(problem: Problem, on: Grid) -> None:
 
     if not isinstance(on, Grid):
         raise no("is for grids; meshes have none yet", "mesh")
-    if not isinstance(problem.equation, Equation):
-        raise no("is for -div(K grad u) + c u = f", _KEY)
+    form = problem.form
     if problem.time is not None:
         raise no("is for steady problems", "problem.time")
     if problem.obstacle is not None:
         raise no("is for boxes without an obstacle", "problem.obstacle")
     if not problem.linear:
         raise no("is for linear problems", _KEY)
-    form = problem.form
     if form.b is not None and not all(isinstance(b, (int, float)) and b == 0 for b in form.b):
         raise no("needs a symmetric equation, without advection b", f"{_KEY}.b")
     if isinstance(form.K, (list, tuple)) and any(
