@@ -51,9 +51,9 @@ from sciml.discretization.elements.boundary import Side, sides
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.scalar import conductivity
 from sciml.discretization.fields import exact_on_mesh
-from sciml.discretization.points.jet import Jet, jet_of
+from sciml.discretization.points.jet import Jet, closed, jet_of
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
-from sciml.discretization.points.strong import StrongForm, check_time, sum_of
+from sciml.discretization.points.strong import StrongForm, check_time, higher_derivatives, sum_of
 from sciml.solvers.trained.conditions import Piece, pieces
 from sciml.solvers.trained.sampling import sobol
 
@@ -214,14 +214,15 @@ def _in_box(problem: Problem) -> Iterator[_Gap | _Unseen]:
         if (why := _hidden(condition, sought))
     }
     waves = [side for side, c in problem.boundary.items() if c.kind == "absorbing"]
-    closed = dict.fromkeys((*hidden, *waves), Condition(neumann=0.0))
+    unknown = dict.fromkeys((*hidden, *waves), Condition(neumann=0.0))
     plain = replace(
-        problem, equation=equation, boundary={**problem.boundary, **closed}, obstacle=None
+        problem, equation=equation, boundary={**problem.boundary, **unknown}, obstacle=None
     )
     d = plain.box.dimension
-    pairs = tuple(combinations_with_replacement(range(d), 2))
+    wanted = {*combinations_with_replacement(range(d), 2), *higher_derivatives(equation, d)}
     if not (isinstance(equation.m, Real) and equation.m == 0):
-        pairs = (*pairs, (d, d))
+        wanted.add((d, d))
+    pairs = closed(wanted)
     data = Pointwise(plain, ("u",), numeric_parameters(plain))
     check_time(plain, {"u": equation})
     form = StrongForm(data, pairs, (equation,))
@@ -259,7 +260,7 @@ def _in_box(problem: Problem) -> Iterator[_Gap | _Unseen]:
             yield _Unseen(what, why or _RIGID)
             continue
         if piece.name == "equation":
-            yield _equation(form, exact, inside, jet)
+            yield _equation(form, inside, jet)
             continue
         x = _placed(problem, data, piece, _BESIDE, generator, end)
         if not len(x):
@@ -312,45 +313,11 @@ def _in_hole(problem: Problem, data: Pointwise, x: Tensor) -> Tensor:
     return data(problem.obstacle.inside, "problem.obstacle.inside", x).expand(len(x)) != 0
 
 
-def _equation(
-    form: StrongForm, exact: Callable[[Tensor], Tensor], points: Tensor, jet: Jet
-) -> _Gap:
+def _equation(form: StrongForm, points: Tensor, jet: Jet) -> _Gap:
     terms = [t.detach()[:, 0] for t in form.terms(points, jet)]
-    equation = form.equations[0]
-    for name, order in (("dispersion", 3), ("biharmonic", 4)):
-        coefficient = getattr(equation, name)
-        if not (isinstance(coefficient, Real) and coefficient == 0):
-            factor = form.data(coefficient, f"problem.equation.{name}", points)
-            terms += [factor * part for part in _higher(exact, points, form, order)]
     size = torch.stack([t.abs().expand(len(points)) for t in terms]).sum(0)
     left = sum_of(terms).expand(len(points))
     return _Gap("the equation", left.detach(), size.detach(), points)
-
-
-def _higher(
-    exact: Callable[[Tensor], Tensor], points: Tensor, form: StrongForm, order: int
-) -> list[Tensor]:
-    """u_xxx, or the terms u_iijj of the squared Laplacian."""
-    d = form.problem.box.dimension
-    chains = [(0, 0, 0)] if order == 3 else [(i, i, j, j) for i in range(d) for j in range(d)]
-    found = []
-    with torch.enable_grad():
-        x = points.detach().requires_grad_()
-        for chain in chains:
-            u = exact(x)[:, 0]
-            for axis in chain:
-                u = _along(u, x, axis)
-            found.append(u.detach())
-    return found
-
-
-def _along(u: Tensor, x: Tensor, axis: int) -> Tensor:
-    if not u.requires_grad:
-        return torch.zeros_like(u)
-    (slopes,) = torch.autograd.grad(
-        u.sum(), x, create_graph=True, allow_unused=True, materialize_grads=True
-    )
-    return slopes[:, axis]
 
 
 def _rim(

@@ -255,6 +255,14 @@ def _flow(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
     return StrongForm(Pointwise(problem, equation.fields(d), parameters), pairs, (), equation)
 
 
+def higher_derivatives(equation: Equation, dimension: int) -> set[tuple[int, ...]]:
+    """Those above the second that an equation holds, by their axes."""
+    wanted: set[tuple[int, ...]] = set() if _zero(equation.dispersion) else {(0, 0, 0)}
+    if _zero(equation.biharmonic):
+        return wanted
+    return wanted | {(i, i, j, j) for i in range(dimension) for j in range(i, dimension)}
+
+
 def _second_derivatives(
     data: Pointwise, equation: Equation, key: str, dimension: int
 ) -> set[tuple[int, ...]]:
@@ -266,12 +274,9 @@ def _second_derivatives(
                 "all sides are periodic then",
                 f"{key}.{name}",
             )
-    if not _zero(equation.dispersion):
-        if dimension > 1:
-            raise InputError("u_xxx is for one dimension", f"{key}.dispersion")
-        wanted.add((0, 0, 0))
-    if not _zero(equation.biharmonic):
-        wanted |= {(i, i, j, j) for i in range(dimension) for j in range(i, dimension)}
+    if not _zero(equation.dispersion) and dimension > 1:
+        raise InputError("u_xxx is for one dimension", f"{key}.dispersion")
+    wanted |= higher_derivatives(equation, dimension)
     if equation.energy is not None:
         data.smooth(equation.energy, f"{key}.energy")
         return wanted | set(combinations_with_replacement(range(dimension), 2))
