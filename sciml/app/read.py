@@ -266,7 +266,7 @@ def _scope(source: Source, *, random: bool) -> Scope:
     timed = stated.get("time") is not None
     folder, meshed = Path(source.name).parent, not {"grid", "points"} & source.data.keys()
     tables = tables_of(names, folder)
-    complex_ = isinstance(equation, dict) and equation.get("kind") in COMPLEX_KINDS
+    complex_ = isinstance(equation, dict) and str(equation.get("kind")) in COMPLEX_KINDS
     return Scope(folder, dimension, parameters, solution, timed, meshed, random, complex_, tables)
 
 
