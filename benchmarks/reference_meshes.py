@@ -258,6 +258,7 @@ def main() -> None:
     if importlib.util.find_spec("gmsh"):
         channel("channel", 0.003, 0.03, 0.055, 0.35)
         channel("channel-wake", 0.007, 0.032, 0.075, 0.3)
+        channel("channel-street", 0.006, 0.02, 0.05, 0.5)
         round_inclusion("hot-spot", 20, 1, 0.12, quarter=True)
         round_inclusion("cell", 1, float(np.sqrt(0.5 / np.pi)), 0.15, quarter=False)
 

@@ -35,6 +35,7 @@ _ONCE = (
     "cahn-hilliard",
     "dfg-2d1-elements",
     "dfg-2d2",
+    "dfg-2d2-elements",
     "dfg-2d3-elements",
     "kirsch",
     "lame-block",
