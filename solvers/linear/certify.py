@@ -142,7 +142,7 @@ def certify(
     stencil, for a singular system without a solution, and for a ``u`` of another shape.
     """
     if of == "pde":
-        if not isinstance(problem, Problem) or not isinstance(on, Grid):
+        if not isinstance(problem, Problem) or on is None:
             raise InputError(
                 'certify: of="pde" needs the problem and its grid: a matrix has no PDE'
             )

@@ -54,6 +54,7 @@ from sciml.core.problem.condition import Condition, Robin, flux_data
 from sciml.core.problem.equation import Equation
 from sciml.core.problem.grid import SIDES, Grid
 from sciml.core.problem.interpolation import on_box
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.run.certificate import PdeCertificate
 from sciml.core.run.solution import Solution
@@ -83,7 +84,7 @@ _CHUNK = 2**16  # points at which a function is evaluated at once
 
 @torch.no_grad()
 def certify_pde(
-    v: torch.Tensor | np.ndarray | Solution | Function, problem: Problem, on: Grid
+    v: torch.Tensor | np.ndarray | Solution | Function, problem: Problem, on: Grid | Mesh
 ) -> PdeCertificate:
     """Two-sided bounds of |u - v|_E, u the solution of the differential equation.
 
@@ -92,7 +93,9 @@ def certify_pde(
     that holds one. Raises InputError where the bound does not exist: advection, an off-diagonal K,
     negative c or alpha, obstacles, time, meshes, complex or nonlinear problems.
     """
-    _refuse(problem, on)
+    if not isinstance(on, Grid):
+        raise InputError("the certificate of the differential equation is for grids so far", "mesh")
+    _refuse(problem)
     cells = on.cells.bind(problem.box)
     here = cells_of(problem, cells)
     function = v.function if isinstance(v, Solution) else v if callable(v) else None
@@ -104,12 +107,10 @@ def certify_pde(
     return _certificate(trial, replace(upper, reason=torn or upper.reason), low, here)
 
 
-def _refuse(problem: Problem, on: Grid) -> None:
+def _refuse(problem: Problem) -> None:
     def no(what: str, key: str) -> InputError:
         return InputError(f"the certificate of the differential equation {what}", key)
 
-    if not isinstance(on, Grid):
-        raise no("is for grids; meshes have none yet", "mesh")
     form = problem.form
     if problem.time is not None:
         raise no("is for steady problems", "problem.time")
