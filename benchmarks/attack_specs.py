@@ -81,7 +81,9 @@ def bases() -> dict[str, Tree]:
         for path in sorted(folder.glob("*.yaml")):
             data = read_yaml(path).data
             name = path.stem if folder.name == "configs" else f"preset-{path.stem}"
-            found[name] = small(data) if "dataset" not in data else data
+            # What needs a trained operator is refused whatever is changed.
+            if not isinstance(data.get("solver"), dict) or "path" not in data["solver"]:
+                found[name] = small(data) if "dataset" not in data else data
     for path in sorted((ROOT / "configs" / "datasets").glob("*.yaml")):
         found[f"datasets-{path.stem}"] = read_yaml(path).data
     for path in sorted((ROOT / "configs" / "train").glob("*.yaml")):

@@ -47,9 +47,10 @@ def describe(stated: AnySpec, path: Path) -> str:
     if isinstance(stated, OperatorSpec):
         data = stated.data
         name = Path(data.folder).name if isinstance(data, Files) else Path(data.family).stem
+        name = " ".join(name.split())
         what = f"{stated.operator.kind} on {name}, {stated.training.epochs} epochs"
         return f"{read.OPERATOR.name}: {what}"
-    name = Path(_place(stated)).stem
+    name = " ".join(Path(_place(stated)).stem.split())
     what = f"{stated.preconditioner.kind} on {name}, {rounds(stated.preconditioner)} epochs"
     return f"{read.PRECONDITIONER.name}: {what}"
 

@@ -65,6 +65,11 @@ class Files:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"{name} must be at least 1; got {value}", f"data.{name}")
+        if self.shape is not None and min(self.shape, default=0) < 1:
+            raise InputError(
+                f"shape must be points per axis, at least 1 each; got {list(self.shape)}",
+                "data.shape",
+            )
 
 
 @dataclass(frozen=True)

@@ -383,6 +383,8 @@ class Problem:
             given |= {k: datum for k, datum in data.items() if not k.startswith(f"{key}.alpha")}
         for key, datum in given.items():
             parts = datum if isinstance(datum, (list, tuple)) else (datum,)
+            # A parameter stands for its number.
+            parts = [self.parameters.get(p, p) if isinstance(p, str) else p for p in parts]
             if any(part is not None and not _is_zero(part) for part in parts):
                 instead = f"leave it out (--set {key}=)" if key in sources else f"--set {key}=0"
                 raise InputError(
