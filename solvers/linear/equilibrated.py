@@ -44,7 +44,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -99,11 +99,11 @@ def certify_pde(
     cells = on.cells.bind(problem.box)
     here = cells_of(problem, cells)
     function = v.function if isinstance(v, Solution) else v if callable(v) else None
-    trial = _Smooth.of(function, here) if function is not None else _Nodal.of(v, here, on)
+    trial: _Trial = _Smooth.of(function, here) if function is not None else _Nodal.of(v, here, on)
     _check_signs(here)
     upper = _upper(trial, here)
-    torn = _torn(trial, here) if isinstance(trial, _Smooth) else ""
-    low = torch.zeros((), dtype=torch.float64) if torn else _lower(trial, here)
+    torn = _torn(trial, here)
+    low = torch.zeros((), dtype=torch.float64) if torn else _tested(*trial.candidate())
     return _certificate(trial, replace(upper, reason=torn or upper.reason), low, here)
 
 
@@ -151,7 +151,9 @@ def _check_signs(here: Cells) -> None:
 
 
 class _Trial(Protocol):
-    """v in the cells: ``misses`` is what it leaves of s, ``source`` of the equation."""
+    """v in the cells; ``of_error``: whether the flux to be found is that of v's error alone."""
+
+    of_error: ClassVar[bool]
 
     def at(self, place: Sequence[float]) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """The value and the slopes at the same place of every cell."""
@@ -165,6 +167,12 @@ class _Trial(Protocol):
     def gap(self, flux: torch.Tensor, K: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
         """s - K grad v along one axis, from the flux that was found."""
 
+    def at_nodes(self, end: End) -> torch.Tensor:
+        """The values at the nodes of a side, its axis of size 1."""
+
+    def candidate(self) -> tuple[_Trial, Cells, torch.Tensor]:
+        """v and nodal values near its error, on the same cells, to test the residual with."""
+
 
 @dataclass(frozen=True)
 class _Nodal:
@@ -172,6 +180,7 @@ class _Nodal:
 
     values: torch.Tensor
     here: Cells
+    of_error: ClassVar[bool] = False
 
     @classmethod
     def of(cls, v: Any, here: Cells, on: Grid) -> _Nodal:
@@ -213,6 +222,23 @@ class _Nodal:
         """The flux that was found is s."""
         return flux - K * slope
 
+    def at_nodes(self, end: End) -> torch.Tensor:
+        """Those that are given."""
+        return at_end(self.values, end[0], self.here.layout.dimension, end[1])
+
+    def candidate(self) -> tuple[_Trial, Cells, torch.Tensor]:
+        """The solution on twice as many nodes, less v."""
+        lay, d = self.here.layout, self.here.layout.dimension
+        twice = Grid(tuple(2 * n + 1 for n in lay.shape), domain=lay.grid.box)
+        problem = _halved_cells(self.here)
+        fine = cells_of(problem, twice.cells)
+        values = self.values
+        for k in range(d):
+            values = _halved(values, values.ndim - d + k)
+        solver = CG(preconditioner=Multigrid(), rtol=_CANDIDATE)
+        found = solver.run(solver.init(problem, twice), initial=None).value.double()
+        return _Nodal(values, fine), fine, _vanishing(found - values, fine)
+
 
 @dataclass(frozen=True)
 class _Smooth:
@@ -222,6 +248,7 @@ class _Smooth:
     here: Cells
     form: StrongForm
     known: dict[tuple[float, ...], tuple[torch.Tensor, ...]]
+    of_error: ClassVar[bool] = True
 
     @classmethod
     def of(cls, function: Function, here: Cells) -> _Smooth:
@@ -280,6 +307,37 @@ class _Smooth:
     def gap(self, flux: torch.Tensor, K: torch.Tensor, slope: torch.Tensor) -> torch.Tensor:
         """The flux that was found is t alone."""
         return flux
+
+    def at_nodes(self, end: End) -> torch.Tensor:
+        """Of the function itself."""
+        axis, which = end
+        lines = [
+            line.edges if k != axis else line.edges[[0, -1]][which : which + 1]
+            for k, line in enumerate(self.here.layout.axes)
+        ]
+        grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
+        found = self.function(grid.reshape(-1, len(lines)))[:, 0].detach()
+        return found.reshape(grid.shape[:-1])
+
+    def candidate(self) -> tuple[_Trial, Cells, torch.Tensor]:
+        """The solution of the error's own equation at the nodes."""
+        lay, d = self.here.layout, self.here.layout.dimension
+        nodes = Grid(tuple(n + 1 for n in lay.shape), domain=lay.grid.box)
+        points = torch.stack(torch.meshgrid(*nodes.axes(), indexing="ij"), -1).reshape(-1, d)
+        left = torch.cat([self._look(part)[-1] for part in points.split(_CHUNK)])
+        problem = _asked(
+            self,
+            self.here,
+            left.reshape(nodes.shape),
+            lambda means, axis: _to_nodes(means, axis, d),
+        )
+        solver = CG(preconditioner=Multigrid(), rtol=_CANDIDATE)
+        try:
+            found = solver.run(solver.init(problem, nodes), initial=None).value.double()
+        except IncompatibleData:
+            # With no level given the residual's mean has to vanish; by quadrature it may not.
+            found = torch.zeros(nodes.shape, dtype=torch.float64)
+        return self, self.here, _vanishing(found, self.here)
 
 
 def multilinear(
@@ -407,7 +465,7 @@ def _face_mean(
     return total.expand(*total.shape[:-d], *shape).contiguous()
 
 
-def _torn(trial: _Smooth, here: Cells) -> str:
+def _torn(trial: _Trial, here: Cells) -> str:
     """Why a function is none on the torus; "" where it and its flux go on across every seam."""
     d = here.layout.dimension
     for axis, wraps in enumerate(here.layout.periodic):
@@ -484,7 +542,7 @@ def _upper(trial: _Trial, here: Cells) -> _Upper:
     for end, condition, key in _flux_sides(here):
         swung, meant, heat = _on_face(trial, here, end, condition, key, density, poincare, least)
         oscillation = oscillation + swung
-        reaction, energy = reaction + meant / volume * volume, energy + heat / volume
+        reaction, energy = reaction + meant, energy + heat / volume
     boundary, reason = _boundary(trial, here, least, largest, c_least)
     rounding = lost + _EPS * (volume * size).flatten(-d).sum(-1).sqrt()
     shape = torch.broadcast_shapes(gap.shape, oscillation.shape, reaction.shape)
@@ -506,7 +564,7 @@ def _by_means(trial: _Trial, here: Cells) -> Problem:
     """
 
     def source(place: Sequence[float]) -> torch.Tensor:
-        if isinstance(trial, _Smooth):
+        if trial.of_error:
             return trial.remainder(place)
         return here.inside(here.problem.form.f, f"{_KEY}.f", place)
 
@@ -523,19 +581,19 @@ def _asked(
 
     ``carry`` takes the means over the faces of a side to where the side's data are wanted.
     """
-    problem, smooth, d = here.problem, isinstance(trial, _Smooth), here.layout.dimension
+    problem, d = here.problem, here.layout.dimension
     sides = dict(problem.boundary)
     for end, condition, key in _sides(here):
         name = SIDES[end[0]][end[1]]
         if condition.kind == "dirichlet":
-            sides[name] = Condition(dirichlet=0.0) if smooth else condition
+            sides[name] = Condition(dirichlet=0.0) if trial.of_error else condition
             continue
 
         def through(
             place: Sequence[float], condition: Condition = condition, key: str = key, end: End = end
         ) -> torch.Tensor:
             alpha, g = _side(condition, key, here, end, place)
-            if not smooth:
+            if not trial.of_error:
                 return g
             value, own = trial.on_side(end, place)
             return g - alpha * value - own
@@ -691,7 +749,7 @@ def _corner_values(
     for end, condition, key in held:
         axis, which = end
         g = _nodes_of_side(condition.dirichlet, key, here, end)
-        own = _side_nodes(trial, here, end)
+        own = trial.at_nodes(end)
         lead = torch.broadcast_shapes(g.shape[:-d], own.shape[:-d], missed.shape[:-d])
         missed = missed.expand(*lead, *nodes).clone()
         values = values.expand(*lead, *nodes).clone()
@@ -704,39 +762,7 @@ def _corner_values(
     return missed, agree
 
 
-def _side_nodes(trial: _Trial, here: Cells, end: End) -> torch.Tensor:
-    """v at the nodes of a side."""
-    if isinstance(trial, _Nodal):
-        return at_end(trial.values, end[0], here.layout.dimension, end[1])
-    axis, which = end
-    assert isinstance(trial, _Smooth)
-    lines = [
-        line.edges if k != axis else line.edges[[0, -1]][which : which + 1]
-        for k, line in enumerate(here.layout.axes)
-    ]
-    grid = torch.stack(torch.meshgrid(*lines, indexing="ij"), -1)
-    return trial.function(grid.reshape(-1, len(lines)))[:, 0].detach().reshape(grid.shape[:-1])
-
-
 # --- Below ----------------------------------------------------------------------------------------
-
-
-def _lower(trial: _Trial, here: Cells) -> torch.Tensor:
-    """a(e, w) / |w|_E."""
-    if isinstance(trial, _Smooth):
-        return _tested(trial, here, _error_of(trial, here))
-    assert isinstance(trial, _Nodal)
-    lay, d = here.layout, here.layout.dimension
-    twice = Grid(tuple(2 * n + 1 for n in lay.shape), domain=lay.grid.box)
-    problem = _halved_cells(here)
-    fine = cells_of(problem, twice.cells)
-    values = trial.values
-    for k in range(d):
-        values = _halved(values, values.ndim - d + k)
-    finer = _Nodal(values, fine)
-    solver = CG(preconditioner=Multigrid(), rtol=_CANDIDATE)
-    found = solver.run(solver.init(problem, twice), initial=None).value.double()
-    return _tested(finer, fine, _vanishing(found - finer.values, fine))
 
 
 def _halved_cells(here: Cells) -> Problem:
@@ -764,23 +790,6 @@ def _halved(values: torch.Tensor, dim: int) -> torch.Tensor:
     return torch.cat([pairs.flatten(dim, dim + 1), values.narrow(dim, n - 1, 1)], dim)
 
 
-def _error_of(trial: _Smooth, here: Cells) -> torch.Tensor:
-    """Nodal values of an approximate error, from its own equation."""
-    lay, d = here.layout, here.layout.dimension
-    nodes = Grid(tuple(n + 1 for n in lay.shape), domain=lay.grid.box)
-    lines = torch.meshgrid(*nodes.axes(), indexing="ij")
-    points = torch.stack(lines, -1).reshape(-1, d)
-    left = torch.cat([trial._look(part)[-1] for part in points.split(_CHUNK)]).reshape(nodes.shape)
-    problem = _asked(trial, here, left, lambda means, axis: _to_nodes(means, axis, d))
-    solver = CG(preconditioner=Multigrid(), rtol=_CANDIDATE)
-    try:
-        found = solver.run(solver.init(problem, nodes), initial=None)
-    except IncompatibleData:
-        # With no level given the residual's mean has to vanish; by quadrature it may not.
-        return torch.zeros(nodes.shape, dtype=torch.float64)
-    return _vanishing(found.value.double(), here)
-
-
 def _to_nodes(faces: torch.Tensor, axis: int, d: int) -> torch.Tensor:
     """Values of a side's faces carried to its nodes, the means of their neighbours."""
     for k in range(d):
@@ -806,7 +815,6 @@ def _tested(trial: _Trial, here: Cells, w: torch.Tensor) -> torch.Tensor:
     """The residual of v tested with the multilinear function of ``w``, over its energy norm."""
     lay, d = here.layout, here.layout.dimension
     spacing = lay.grid.spacing
-    smooth = isinstance(trial, _Smooth)
     along: Any = 0.0
     energy: Any = 0.0
     size: Any = 0.0
@@ -814,7 +822,7 @@ def _tested(trial: _Trial, here: Cells, w: torch.Tensor) -> torch.Tensor:
         tested, slopes = multilinear(w, place, spacing)
         K, c = _conductivities(here, place), here.inside(here.problem.form.c, f"{_KEY}.c", place)
         terms = [trial.remainder(place) * tested]
-        if not smooth:
+        if not trial.of_error:
             _, steep = trial.at(place)
             terms += [-K[k] * steep[k] * slopes[k] for k in range(d)]
         along = along + weight * sum(terms)
