@@ -53,6 +53,7 @@ from sciml.solvers.nonlinear.descent import (
 
 _FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
 _INNER = 300
+_PATIENCE = 60  # steps by blocks, beyond which a factorisation that fits is the quicker one
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,7 @@ class Correction:
     def __init__(self, system: NonlinearSystem, options: Newton) -> None:
         self.system, self.options = system, options
         self.inner, self.name = 0, ""
+        self._slow = False
         self._before: tuple[float, float] | None = None
 
     def note(self, before: int) -> str:
@@ -172,14 +174,18 @@ class Correction:
         return self._by(solver, OnZeroMean(here.J, self.system.level), right)
 
     def _of_saddle(self, here: Iterate, right: torch.Tensor, eta: float) -> torch.Tensor:
-        """By blocks; by a factorisation where these fail, as beside strong convection."""
-        solver = replace(blocked(eta), max_iterations=_INNER)
+        """By blocks; once these are slow, as beside strong convection, by factorisations."""
+        elimination = affordable(here.J)
+        if elimination and self._slow:
+            return self._by(Direct(), here.J, right)
+        solver = replace(blocked(eta), max_iterations=_PATIENCE if elimination else _INNER)
         result = solver.iterate(here.J, solver.setup(here.J), right, None, None)
         self.inner += int(result.iterations.max())
         self.name = "gmres with saddle_point"
-        if all(status.success for status in result.statuses) or not affordable(here.J):
-            return result.x
-        return self._by(Direct(), here.J, right)
+        self._slow = not all(status.success for status in result.statuses)
+        if elimination and self._slow:
+            return self._by(Direct(), here.J, right)
+        return result.x
 
     def _by(self, solver: LinearSolver, A: LinearMap, right: torch.Tensor) -> torch.Tensor:
         result = solver.iterate(A, solver.setup(A), right, None, None)
