@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from sciml.core.problem.equation import Elasticity as Elasticity
     from sciml.core.problem.equation import Equation as Equation
     from sciml.core.problem.equation import Helmholtz as Helmholtz
+    from sciml.core.problem.equation import Integral as Integral
     from sciml.core.problem.equation import NavierStokes as NavierStokes
+    from sciml.core.problem.equation import Residual as Residual
     from sciml.core.problem.equation import Sponge as Sponge
     from sciml.core.problem.equation import System as System
     from sciml.core.problem.geometry import Arc as Arc

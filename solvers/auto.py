@@ -16,7 +16,7 @@ factorisation. The notes say so, and a sample that no method solves keeps the st
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
@@ -94,6 +94,8 @@ class Auto:
 
     def init(self, problem: Problem | LinearSystem, on: Grid | Mesh | None = None) -> AutoState:
         """Discretise if need be, choose, and set up what was chosen."""
+        if isinstance(problem, Problem) and problem.equation.written_out:
+            return self._trained(problem, on)
         if on is not None:
             discrete(on)
         if isinstance(problem, Problem) and not problem.linear:
@@ -116,6 +118,15 @@ class Auto:
                 return AutoState(other, begun, told, system)
             raise
 
+    def _trained(self, problem: Problem, on: Grid | Mesh | Points | None) -> AutoState:
+        """A function, where no discretisation knows the equation: first one that is linear."""
+        trained = importlib.import_module("sciml.solvers.trained")
+        options = {} if self.rtol is None else {"rtol": self.rtol}
+        first, then = trained.RandomFeatures(**options), trained.PINN(**options)
+        note = _note(first.kind, "no grid knows what is written out")
+        begun = first.init(problem, on)
+        return AutoState(first, begun, note, then=lambda: (then, then.init(problem, on)))
+
     def run(
         self,
         state: AutoState,
@@ -130,6 +141,12 @@ class Auto:
         given = {"frames": frames, "observe": observe}
         more = {name: value for name, value in given.items() if value is not None}
         solution = state.solver.run(state.inner, initial=initial, b=b, progress=progress, **more)
+        if state.then is not None and not solution.status.success:
+            other, inner = state.then()
+            found: Solution = other.run(inner, initial=initial, b=b, progress=progress, **more)
+            met = f"{state.solver.kind} ended at a residual of {float(solution.residual):.1e}"
+            note = f"auto: {met}; {other.kind} took over"
+            return replace(found, solver=self, notes=(*found.notes, note))
         if state.system is not None and not solution.status.success:
             solution = self._taken_over(state, state.system, solution, b, progress)
         return replace(solution, solver=self, notes=(*solution.notes, state.note))
@@ -182,12 +199,13 @@ def _completed(solution: Solution, found: Solution, name: str) -> Solution:
 
 @dataclass(frozen=True)
 class AutoState:
-    """The chosen solver, its own state, and the reason."""
+    """The chosen solver, its own state, and the reason; ``then``: another, if it does not do."""
 
     solver: Solver
     inner: Any
     note: str
     system: LinearSystem | None = None
+    then: Callable[[], tuple[Any, Any]] | None = None
 
 
 def choose_for(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str, str]:

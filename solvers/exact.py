@@ -53,7 +53,13 @@ from sciml.discretization.elements.scalar import conductivity
 from sciml.discretization.fields import exact_on_mesh
 from sciml.discretization.points.jet import Jet, closed, jet_of
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
-from sciml.discretization.points.strong import StrongForm, check_time, higher_derivatives, sum_of
+from sciml.discretization.points.strong import (
+    StrongForm,
+    check_time,
+    higher_derivatives,
+    strong_form,
+    sum_of,
+)
 from sciml.solvers.trained.conditions import Piece, pieces
 from sciml.solvers.trained.sampling import sobol
 
@@ -145,7 +151,8 @@ def check_exact(problem: Problem, on: Grid | Mesh | Points | None) -> tuple[str,
 
 def _known(problem: Problem, on: Grid | Mesh | Points | None) -> list[_Gap | _Unseen]:
     """The gaps of a single problem, none where its data cannot be evaluated."""
-    if problem.equation.coefficient_form is None:
+    free = problem.equation.written_out
+    if problem.equation.coefficient_form is None and not free:
         return [_Unseen("the problem", f"'{problem.equation.kind}' has no coefficient form")]
     if problem.bounded:
         return [_Unseen("the problem", "an inequality leaves what an obstacle pushes with")]
@@ -153,6 +160,8 @@ def _known(problem: Problem, on: Grid | Mesh | Points | None) -> list[_Gap | _Un
     if why:
         return [_Unseen("the problem", why)]
     try:
+        if free:
+            return list(_written_out(problem))
         return list(_on_mesh(problem, on) if isinstance(on, Mesh) else _in_box(problem))
     except InputError as error:
         if (error.key or "").startswith(KEY):
@@ -252,7 +261,7 @@ def _in_box(problem: Problem) -> Iterator[_Gap | _Unseen]:
             what, why = f"the condition on {piece.name}", hidden.get(piece.name, "")
         if not moves and (starts or piece.name == "equation"):
             continue
-        derives = piece.flux or piece.twins is not None or piece.name == "equation"
+        derives = piece.flux or piece.blocks > 1 or piece.name == "equation"
         derives |= starts and (d, d) in pairs
         if piece.flux and not why and moving:
             why = moving
@@ -265,19 +274,61 @@ def _in_box(problem: Problem) -> Iterator[_Gap | _Unseen]:
         x = _placed(problem, data, piece, _BESIDE, generator, end)
         if not len(x):
             continue
-        twins = x if piece.twins is None else torch.cat([x, x + piece.twins])
-        jets = jet_of(exact, twins, pairs)
-        left = piece.residual(twins, jets).detach()
+        seen = piece.seen(x)
+        jets = jet_of(exact, seen, pairs)
+        left = piece.residual(seen, jets).detach()
         if piece.name in waves:
             # n . K grad u = i k sqrt(K) u, c being -k^2: of a real u no part balances another.
             speed = -data(equation.c, "problem.equation.c", x) * _scalar(equation.K, data, x)
             left = torch.hypot(left, (speed.clamp_min(0).sqrt() * jets.value[:, 0])[:, None])
-        left = left.reshape(len(x), -1) if piece.twins is None else left.T.reshape(-1, len(x)).T
-        size = value + (flux if piece.flux or piece.twins is not None else 0.0)
+        left = left.reshape(len(x), -1)
+        size = value + (flux if piece.flux or piece.blocks > 1 else 0.0)
         if starts:
             size = value + (jet.gradient[d].square().mean().sqrt() if left.shape[1] > 1 else 0.0)
         yield _Gap(what, left.abs().amax(1), size.expand(len(x)), x)
     yield from _rim(problem, form, exact, (value, flux), rigid, end)
+
+
+def _written_out(problem: Problem) -> Iterator[_Gap | _Unseen]:
+    """Of residuals that are written out, as what is trained on them meets them."""
+    why = _hidden((problem.equation, problem.boundary, problem.first), _sought(problem))
+    if why:
+        yield _Unseen("the problem", why)
+        return
+    form = strong_form(problem)
+    exact = _function(form.data, problem)
+    moves = problem.time is None or "t" in free_names(problem.exact)
+    end = None if moves or problem.time is None else problem.time.end
+    generator = torch.Generator().manual_seed(0)
+    parts = pieces(form, hard=False, periodic_built_in=False)
+    inside = parts[0].place(sobol(_INSIDE, parts[0].free, generator))
+    for piece in parts:
+        alone = piece.name == "equation"
+        if not moves and (alone or piece.name == "start"):
+            continue
+        x = inside if alone else piece.place(sobol(_BESIDE, piece.free, generator))
+        if end is not None:
+            x[:, -1] = end
+        terms = form.terms if alone else piece.terms
+        if terms is None:
+            size = exact(inside).square().mean().sqrt().expand(len(x))
+        elif alone:
+            seen = piece.seen(x)
+            size = _sum_of_sizes(terms(seen, jet_of(exact, seen, piece.pairs)))
+        else:
+            there = _sum_of_sizes(terms(inside, jet_of(exact, inside, piece.pairs)))
+            size = there.square().mean().sqrt().expand(len(x))
+        seen = piece.seen(x)
+        left = piece.residual(seen, jet_of(exact, seen, piece.pairs)).detach()
+        what = {"equation": "the equation", "start": "the initial data"}.get(
+            piece.name, f"the condition on {piece.name}"
+        )
+        yield _Gap(what, left.abs().amax(1), size.detach(), x)
+
+
+def _sum_of_sizes(terms: Iterable[Tensor]) -> Tensor:
+    """(N,), the largest over the equations."""
+    return torch.stack([term.abs() for term in terms]).sum(0).amax(1)
 
 
 def _scalar(K: Any, data: Pointwise, points: Tensor) -> Tensor:

@@ -518,7 +518,7 @@ class TestAnswers:
         """The verification itself, with u in the place of a network."""
         form = strong_form(poisson())
         exact = _Exact()
-        piece = Piece("equation", *extent(form), form.residual)
+        piece = Piece("equation", *extent(form), form.residual, pairs=form.pairs)
         objective = Objective(form, Ansatz(exact), [piece])  # type: ignore[arg-type]
         assert measure(objective, 100)["equation"] < 1e-12
 

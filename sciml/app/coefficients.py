@@ -21,11 +21,14 @@ from sciml.app.yaml import UnknownKey, describe
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.condition import DIRICHLET_OF_STATE
 from sciml.core.problem.equation import (
+    RUNNING,
     Elasticity,
     Equation,
     Helmholtz,
     Hyperelasticity,
+    Integral,
     NavierStokes,
+    Residual,
     Sponge,
     Stokes,
 )
@@ -339,6 +342,31 @@ def vector(value: Any, scope: Scope) -> tuple[Any, ...]:
     return tuple(_at(f".{i}", of_solution, entry, scope) for i, entry in enumerate(value))
 
 
+def residuals(value: Any, scope: Scope) -> tuple[str, ...]:
+    """Texts of what vanishes, which may name the solution and its derivatives."""
+    if not isinstance(value, (list, tuple)):
+        raise InputError(
+            f'expected a list of what vanishes, such as ["uxxxx - 1"]; got {describe(value)}'
+        )
+    return tuple(_at(f".{i}", _vanishing, entry, scope) for i, entry in enumerate(value))
+
+
+def _vanishing(value: Any, scope: Scope) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"expected an expression such as uxx - sin(x); got {describe(value)}")
+    return str(of_solution(value, scope))
+
+
+def integrand(value: Any, scope: Scope) -> str:
+    """What is integrated, in which s runs along the axis."""
+    return _vanishing(value, replace(scope, solution=(*scope.solution, RUNNING)))
+
+
+def residuals_of_side(value: Any, scope: Scope) -> tuple[str, ...]:
+    """The same where the outward normal is known."""
+    return residuals(value, replace(scope, normal=True))
+
+
 def strains(value: Any, scope: Scope) -> Any:
     """One value that may depend on the solution, or one for each axis of the material."""
     if not isinstance(value, (list, tuple)):
@@ -617,6 +645,7 @@ _REGIONS = {
 }
 _SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _RUN, _TABLE, _REGIONS]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
+_TEXTS = {"type": "array", "items": {"type": "string"}}
 _OR_NULL = {**_LIST, "items": {"anyOf": [_SCALAR, {"type": "null"}]}}
 _MATRIX = {"type": "array", "items": _LIST, "minItems": 1, "maxItems": 3}
 _CONSTANT = {
@@ -692,6 +721,10 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     ),
     (Condition, "neumann"): _SIDES,
     (Condition, "contact"): _GAP,
+    (Condition, "residuals"): _type("SideResiduals", residuals_of_side, _TEXTS),
+    (Residual, "residuals"): _type("Residuals", residuals, _TEXTS),
+    (Integral, "of"): _type("Integrand", integrand, _SCALAR),
+    **{(Integral, name): Scalar for name in ("lower", "upper")},
     (Condition, "absorbing"): _type(
         "Absorbing", share_of_waves, {"anyOf": [{"type": "boolean"}, _SCALAR]}
     ),

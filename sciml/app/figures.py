@@ -667,7 +667,12 @@ def _draw_wave_map(
 def plot_scattered(
     solution: Solution, on: Points, file: str | Path | None = None, title: str = ""
 ) -> Figure:
-    """The value over the first two coordinates, over x in one dimension; in time the last frame."""
+    """The value over the first two coordinates, over x in one dimension; in time the last frame.
+
+    Functions of t alone over t.
+    """
+    if not on.box.dimension:
+        return _plot_over_time(solution, file, title)
     columns = [c.numpy() for c in on.coordinates()]
     names = on.box.axes
     value = solution.last.detach().cpu().double().numpy().reshape(-1, on.count)
@@ -687,6 +692,25 @@ def plot_scattered(
             shown = axes.scatter(columns[0][order], columns[1][order], c=u[order], s=6)
             axes.set_ylabel(f"${names[1]}$")
             figure.colorbar(shown, ax=axes, label=f"${field}$")
+        if title:
+            figure.suptitle(title, fontsize=13)
+        save(figure, file)
+    return figure
+
+
+def _plot_over_time(solution: Solution, file: str | Path | None, title: str) -> Figure:
+    """Functions of t alone, each in a panel of its own, all over t."""
+    assert solution.times is not None
+    values = solution.value.detach().cpu().double().reshape(len(solution.times), -1).numpy()
+    times = solution.times.numpy()
+    with matplotlib.rc_context(STYLE):
+        count = values.shape[1]
+        figure = Picture(figsize=(6.4, 1.2 + 2.2 * count), layout="constrained")
+        panels = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+        for axes, u, field in zip(panels, values.T, solution.fields, strict=True):
+            axes.plot(times, u, lw=1.4)
+            axes.set_ylabel(f"${field}$")
+        panels[-1].set_xlabel("$t$")
         if title:
             figure.suptitle(title, fontsize=13)
         save(figure, file)

@@ -262,12 +262,41 @@ def _scope(source: Source, *, random: bool) -> Scope:
     parameters = tuple(names) if isinstance(names, dict) else ()
     solution: tuple[str, ...] = SOLUTION
     if isinstance(equation, dict):
-        solution = tuple(n for n in _unknown_fields(equation, dimension) if n not in parameters)
+        fields = _unknown_fields(equation, dimension) + _derivatives(stated, equation, dimension)
+        solution = tuple(n for n in dict.fromkeys(fields) if n not in parameters)
     timed = stated.get("time") is not None
     folder, meshed = Path(source.name).parent, not {"grid", "points"} & source.data.keys()
     tables = tables_of(names, folder)
     complex_ = isinstance(equation, dict) and str(equation.get("kind")) in COMPLEX_KINDS
     return Scope(folder, dimension, parameters, solution, timed, meshed, random, complex_, tables)
+
+
+def _derivatives(
+    stated: Mapping[str, Any], equation: Mapping[str, Any], dimension: int
+) -> tuple[str, ...]:
+    """The derivatives of any order that residuals which are written out name."""
+    from sciml.core.problem.equation import derivative
+    from sciml.core.problem.reader import free_names
+
+    if equation.get("kind") != "residual":
+        return ()
+    boundary, obstacle = stated.get("boundary"), stated.get("obstacle")
+    sides = [*boundary.values()] if isinstance(boundary, dict) else []
+    sides += [obstacle.get("boundary")] if isinstance(obstacle, dict) else []
+    given = [part.get("residuals") for part in (equation, *sides) if isinstance(part, dict)]
+    integrals = equation.get("integrals")
+    if isinstance(integrals, dict):
+        given += [[part.get("of")] for part in integrals.values() if isinstance(part, dict)]
+    named = frozenset().union(*(free_names(g) for g in given if isinstance(g, list)))
+    axes = (*(axis_names(dimension) if stated.get("domain") is not None else ()), "t")
+    functions = _functions(equation)
+    found = {n for n in named if derivative(n, functions, axes) is not None}
+    return (*sorted(found), *(map(str, integrals) if isinstance(integrals, dict) else ()))
+
+
+def _functions(equation: Mapping[str, Any]) -> tuple[str, ...]:
+    given = equation.get("functions", ("u",))
+    return tuple(map(str, given)) if isinstance(given, list) else ("u",)
 
 
 _FLOWS = ("stokes", "navier_stokes")  # whose force may name every component
@@ -277,6 +306,7 @@ def _unknown_fields(equation: dict[str, Any], dimension: int) -> tuple[str, ...]
     """The names of the fields that the equation is for, and of their derivatives."""
     system = equation.get("equations")
     fields = _fields_of("u", equation) if equation.get("kind") in _FLOWS else ("u",)
+    fields = _functions(equation) if equation.get("kind") == "residual" else fields
     if isinstance(system, dict):
         fields = tuple(f for name, part in system.items() for f in _fields_of(str(name), part))
     axes = AXES if dimension <= len(AXES) else axis_names(dimension)

@@ -307,14 +307,16 @@ def describe(spec: Spec) -> str:
     title = " ".join(spec.problem.name.split()) or Path(spec.path).stem
     when = "" if span is None else f", t = {span.start:g} to {span.end:g} in {span.frames} frames"
     kind, solver = spec.problem.equation.kind, spec.solver.kind
-    return f"{title}: {kind} on {extent(spec.on)}{when}, solver {solver}"
+    place = "" if spec.problem.of_time_alone else f" on {extent(spec.on)}"
+    return f"{title}: {kind}{place}{when}, solver {solver}"
 
 
 def extent(on: Grid | Mesh | Points) -> str:
     """A grid, mesh or set of points in words: ``65 x 65 nodes``."""
     points = " x ".join(str(n) for n in on.shape)
     if isinstance(on, Points):
-        return f"{points} points in {len(on.coordinates())} dimensions"
+        d = on.box.dimension
+        return f"{points} points in {d} dimensions" if d else "t alone"
     if isinstance(on, Mesh):
         return f"{points} nodes ({len(on.cells)} {on.element} {on.kind.plural})"
     return f"{points} {on.centring}s"

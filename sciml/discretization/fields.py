@@ -58,7 +58,7 @@ def at_points(
     columns = on.bind(problem.box).coordinates()
     if problem.time is not None:
         now = problem.time.start if t is None else t
-        columns = (*columns, torch.full_like(columns[0], now))
+        columns = (*columns, torch.full((on.count,), now, dtype=torch.float64))
     read = Pointwise(problem, (), numeric_parameters(problem))
     return read(coefficient, key, torch.stack(columns, -1)).expand(on.count)
 

@@ -16,7 +16,7 @@ better built into the network's inputs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -29,7 +29,7 @@ from sciml.core.problem.reader import free_names
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.pointwise import Pointwise
 from sciml.discretization.points.region import Hole
-from sciml.discretization.points.strong import StrongForm, sum_of
+from sciml.discretization.points.strong import StrongForm, derivatives_in, sum_of
 
 _AGREEMENT = 1e-6
 OBSTACLE = "obstacle"  # the piece of its rim
@@ -41,22 +41,31 @@ PointResidual = Callable[[Tensor, Jet], Tensor]
 class Piece:
     """A residual that holds on a part of the box: between ``lower`` and ``upper``, D each.
 
-    On a side both are equal along its axis. ``residual(points, jet)`` gives (N, E). ``twins``: a
-    shift (D,) from each point to one that it is compared with; the jet then holds all the points,
-    then all the twins. ``flux``: it is a condition on n . K grad u rather than on u.
-    ``fixed``: the points (N, D) themselves, where there is no choice (observations). ``hole``: what
-    the part is without, or where it is the ``rim``, what it bounds.
+    On a side both are equal along its axis. ``residual(points, jet)`` gives (N, E). ``beside``:
+    from points (N, D) to others at which it needs the jet too, block by block of N, ``blocks`` in
+    all; points and jet then hold the points, then those beside them. ``flux``: it is a condition on
+    n . K grad u rather than on u. ``fixed``: the points (N, D) themselves, where there is no choice
+    (observations). ``hole``: what the part is without, or where it is the ``rim``, what it bounds.
+    ``pairs``: the derivatives from the second on that the residual needs. ``terms``: what adds up
+    to it, where their sizes in all of the domain say what of it is small.
     """
 
     name: str
     lower: Tensor
     upper: Tensor
     residual: PointResidual
-    twins: Tensor | None = None
+    beside: Callable[[Tensor], Tensor] | None = None
+    blocks: int = 1
     flux: bool = False
     fixed: Tensor | None = None
     hole: Hole | None = None
     rim: bool = False
+    pairs: Pairs = ()
+    terms: Callable[[Tensor, Jet], list[Tensor]] | None = None
+
+    def seen(self, points: Tensor) -> Tensor:
+        """All points at which the residual at ``points`` needs the jet, (blocks N, D)."""
+        return points if self.beside is None else torch.cat([points, self.beside(points)])
 
     @property
     def free(self) -> int:
@@ -310,7 +319,11 @@ def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece
     """The equation, and every condition that is not built in."""
     problem, (lower, upper) = form.problem, extent(form)
     hole = form.hole
-    found = [Piece("equation", lower, upper, form.residual, hole=hole)]
+    beside = form.beside if form.blocks > 1 else None
+    found = [
+        Piece("equation", lower, upper, form.residual, beside, form.blocks, hole=hole,
+              pairs=form.pairs)
+    ]  # fmt: skip
     for axis, (low, high) in enumerate(_pairs(problem.box.sides)):
         if problem.boundary[low].kind == "periodic":
             if not periodic_built_in:
@@ -321,6 +334,12 @@ def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece
             if condition.kind == "dirichlet" and hard:
                 continue
             a, b = _pinned(lower, upper, axis, float(at[axis]))
+            if condition.residuals == ():
+                continue
+            if condition.residuals is not None:
+                key, part = f"problem.boundary.{side}", Piece(side, a, b, form.residual, hole=hole)
+                found.append(_written_out(form, condition.residuals, key, part))
+                continue
             residual = _condition(form, condition, side)
             flux = condition.kind != "dirichlet"
             found.append(Piece(side, a, b, residual, flux=flux, hole=hole))
@@ -345,8 +364,32 @@ def _rim_piece(form: StrongForm, condition: Condition) -> Piece:
         given, known = data.data, data.known
         return Piece(OBSTACLE, lower, upper, lambda x, jet: (jet.value - given(x))[:, known],
                      hole=hole, rim=True)  # fmt: skip
-    residual = _flux_condition(form, condition, "problem.obstacle.boundary", hole.normal)
+    key = "problem.obstacle.boundary"
+    if condition.residuals is not None:
+        part = Piece(OBSTACLE, lower, upper, form.residual, hole=hole, rim=True)
+        return _written_out(form, condition.residuals, key, part)
+    residual = _flux_condition(form, condition, key, hole.normal)
     return Piece(OBSTACLE, lower, upper, residual, flux=True, hole=hole, rim=True)
+
+
+def _written_out(
+    form: StrongForm,
+    residuals: Sequence[Any],
+    key: str,
+    part: Piece,
+) -> Piece:
+    """The ``part``, a side or the rim, with residuals as they are written."""
+    rim = part.hole if part.rim else None
+
+    def terms(points: Tensor, jet: Jet) -> list[Tensor]:
+        normal = outward(form, part.name) if rim is None else rim.normal(points)
+        return form.written_out(residuals, f"{key}.residuals", points, jet, normal)
+
+    def residual(points: Tensor, jet: Jet) -> Tensor:
+        return sum_of(terms(points, jet))
+
+    pairs = derivatives_in(form.data, residuals)
+    return replace(part, residual=residual, pairs=pairs, terms=terms)
 
 
 def extent(form: StrongForm) -> tuple[Tensor, Tensor]:
@@ -360,7 +403,7 @@ def extent(form: StrongForm) -> tuple[Tensor, Tensor]:
 def second_order(form: StrongForm) -> bool:
     """Whether the equation has u_tt."""
     return form.problem.time is not None and any(
-        axes[0] == form.problem.box.dimension for axes in form.pairs
+        axes == (form.problem.box.dimension,) * 2 for axes in form.pairs
     )
 
 
@@ -496,4 +539,4 @@ def _periodic(form: StrongForm, axis: int, low: str) -> Piece:
         gap = jet.data[[0, 1 + axis]]
         return torch.cat(list(gap[:, :half] - gap[:, half:]), -1)
 
-    return Piece(low, a, b, residual, shift)
+    return Piece(low, a, b, residual, lambda points: points + shift, 2)

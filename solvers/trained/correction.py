@@ -97,9 +97,8 @@ def _linearised(
     objective: Objective, piece: Piece, points: Tensor, each: int
 ) -> tuple[Tensor, Tensor]:
     """L of every basis function, (N E, K F), and r, (N E,), at a piece's points."""
-    pairs = objective.form.pairs if piece.name == "equation" else ()
-    if piece.twins is not None:
-        points = torch.cat([points, points + piece.twins])
+    pairs = piece.pairs
+    points = piece.seen(points)
     with torch.no_grad():
         jet = objective.ansatz.jet(points, pairs, objective.ansatz.known(points, pairs))
     with torch.enable_grad():
@@ -115,7 +114,7 @@ def _linearised(
     columns = []
     for slope in slopes:
         part = torch.einsum("rnf,rnkf->nkf", slope, basis).flatten(1)
-        columns.append(part if piece.twins is None else part[: len(r)] + part[len(r) :])
+        columns.append(part.unflatten(0, (piece.blocks, len(r))).sum(0))
     return torch.cat(columns), r.detach().T.flatten()
 
 

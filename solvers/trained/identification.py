@@ -128,8 +128,7 @@ def _reduced(objective: Objective, deviation: Tensor) -> tuple[Tensor, Tensor, T
     rows = []
     for batch in fresh.batches:
         outputs = fresh.residual(batch).shape[1]
-        count = len(batch.points) // (1 if batch.piece.twins is None else 2)
-        scale = row_scale(batch).flatten().expand(count)
+        scale = row_scale(batch).flatten().expand(len(batch.own))
         if batch.piece.name == OBSERVED and objective.observed is not None:
             each = deviation / objective.observed.share
             rows.append((each[:, None] * scale).flatten())

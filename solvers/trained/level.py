@@ -43,9 +43,8 @@ def free_constants(objective: Objective) -> Tensor:
     for piece in asked.values():
         cube = torch.rand(_TRIED, piece.free, generator=generator, dtype=torch.float64)
         points = piece.place(cube)
-        if piece.twins is not None:
-            points = torch.cat([points, points + piece.twins])
-        pairs = form.pairs if piece.name == "equation" else ()
+        points = piece.seen(points)
+        pairs = piece.pairs
         rows = 1 + points.shape[1] + len(pairs)
         data = torch.rand(rows, len(points), count, generator=generator, dtype=torch.float64)
         before = piece.residual(points, Jet(data, points.shape[1], pairs))

@@ -105,7 +105,7 @@ class Ansatz:
 
 @dataclass(frozen=True)
 class PlacedPiece:
-    """The points of one piece, the jets of what is built in there, and its weight.
+    """The points of one piece, those beside them too, the jets of what is built in, its weight.
 
     ``share``: factors of the weight at the points, (N,); one everywhere where None.
     """
@@ -116,6 +116,11 @@ class PlacedPiece:
     pairs: Pairs
     weight: float
     share: Tensor | None = None
+
+    @property
+    def own(self) -> Tensor:
+        """The points without those beside them."""
+        return self.points[: len(self.points) // self.piece.blocks]
 
 
 @dataclass
@@ -230,17 +235,17 @@ class Objective:
         """|r| of the equation at any points (N, D), (N,), times the root of its profile."""
         self.settle()
         piece, pairs = self.pieces[0], self.form.pairs
-        jet = self.ansatz.jet(points, pairs, self.ansatz.known(points, pairs))
-        found = piece.residual(points, jet).square().sum(-1).sqrt()
+        seen = piece.seen(points)
+        jet = self.ansatz.jet(seen, pairs, self.ansatz.known(seen, pairs))
+        found = piece.residual(seen, jet).square().sum(-1).sqrt()
         profile = self.profile(piece, points)
         return found if profile is None else profile.sqrt() * found
 
     def _batch(self, piece: Piece, points: Tensor) -> PlacedPiece:
-        pairs = self.form.pairs if piece.name == "equation" else ()
+        pairs = piece.pairs
         self.settle()
         share = self.profile(piece, points)
-        if piece.twins is not None:
-            points = torch.cat([points, points + piece.twins])
+        points = piece.seen(points)
         weight = self.weights.get(piece.name, 1.0)
         return PlacedPiece(piece, points, self.ansatz.known(points, pairs), pairs, weight, share)
 
@@ -270,8 +275,7 @@ class Objective:
             with torch.no_grad():
                 own = derivatives(tape, deltas[: len(tape)], wanted)
                 J = torch.cat([own, *(d[:, None] for d in deltas[len(tape) :])], 1)
-                if batch.piece.twins is not None:
-                    J = J[: len(r)] + J[len(r) :]
+                J = J.unflatten(0, (batch.piece.blocks, len(r))).sum(0)
             yield r[:, k].detach(), J
 
     def settle(self) -> None:
@@ -292,8 +296,7 @@ class Objective:
 
 def row_scale(batch: PlacedPiece) -> Tensor:
     """The root of a residual's weight in the loss, () or (N, 1)."""
-    count = len(batch.points) // (1 if batch.piece.twins is None else 2)
-    scale = batch.points.new_tensor(batch.weight / count).sqrt()
+    scale = batch.points.new_tensor(batch.weight / len(batch.own)).sqrt()
     return scale if batch.share is None else scale * batch.share.sqrt()[:, None]
 
 
@@ -326,14 +329,14 @@ class Causal:
         batch = objective.batches[0]
         with torch.no_grad():
             squares = objective.residual(batch).square().sum(-1)
-        part = (batch.points[:, -1] - time.start) / (time.end - time.start) * self.slices
+        part = (batch.own[:, -1] - time.start) / (time.end - time.start) * self.slices
         index = part.long().clamp(0, self.slices - 1)
         zero = squares.new_zeros(self.slices)
         counts = zero.index_add(0, index, torch.ones_like(squares)).clamp(min=1)
         means = zero.index_add(0, index, squares) / counts * relative(1.0) ** 2
         before = means.cumsum(0) - means
         share = (-self.epsilon * before.nan_to_num(0.0)).exp()[index]
-        profile = objective.profile(batch.piece, batch.points)
+        profile = objective.profile(batch.piece, batch.own)
         share = share if profile is None else profile * share
         objective.batches[0] = replace(batch, share=share)
         return True

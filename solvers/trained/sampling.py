@@ -261,7 +261,7 @@ class R3:
 
 def held_points(objective: Objective) -> Tensor | None:
     """The equation's points (N, D) as they are, None before the first."""
-    return objective.batches[0].points if objective.batches else None
+    return objective.batches[0].own if objective.batches else None
 
 
 def residuals(objective: Objective, points: Tensor) -> Tensor:

@@ -283,6 +283,10 @@ def bound(
         if origin is None:
             raise InputError("a function is trained on a problem, not on a matrix", "solver.kind")
         problem = origin
+    if problem.of_time_alone and not (on is None or isinstance(on, Points)):
+        raise InputError("functions of t alone have no place: leave on out", "grid")
+    if on is None and problem.of_time_alone:
+        on = Points(1)
     if on is None:
         raise InputError(
             "a problem needs a place for its answer: pass on=Grid((129, 129)) or on=Points(1000)"

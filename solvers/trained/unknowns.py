@@ -80,12 +80,13 @@ def check_named(form: StrongForm, extension: Mapping[str, float | str] | None) -
 
 def _data(form: StrongForm, extension: Mapping[str, float | str] | None) -> Iterable[Any]:
     """Everything that the answer depends on."""
-    for equation in (form.flow,) if form.flow is not None else form.equations:
+    alone = form.flow or form.written
+    for equation in form.equations if alone is None else (alone,):
         yield from (getattr(equation, f.name) for f in fields(equation) if f.name != "kind")
     obstacle = form.problem.obstacle
     rim = () if obstacle is None else (obstacle.boundary,)
     for condition in (*form.problem.boundary.values(), *rim):
-        yield from (condition.dirichlet, condition.neumann)
+        yield from (condition.dirichlet, condition.neumann, condition.residuals)
         if condition.robin is not None:
             yield from (condition.robin.alpha, condition.robin.g)
     yield from form.problem.first.values()

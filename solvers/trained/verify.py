@@ -11,8 +11,9 @@ operator is symmetric definite the certificate bounds the distance to the grid's
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -52,16 +53,22 @@ _AMPLIFIED, _SURE = 100.0, 1e-3
 
 @dataclass(frozen=True)
 class Scales:
-    """What residuals are compared with: rms of the equation's terms, of u, of u and its flux."""
+    """What residuals are compared with: rms of the equation's terms, of u, of u and its flux.
+
+    ``own``: of conditions that are written out, by their side, that of their terms.
+    """
 
     equation: float
     value: float
     flux: float
+    own: Mapping[str, float] = field(default_factory=dict)
 
     def of(self, piece: Piece) -> float:
         """That of one piece."""
         if piece.name == "equation":
             return self.equation
+        if piece.name in self.own:
+            return self.own[piece.name]
         return self.flux if piece.flux else self.value
 
 
@@ -78,9 +85,8 @@ def measure(
         n = count if piece.name == "equation" else max(1, count // 10)
         squares, total = 0.0, 0
         for part in piece.place(sobol(n, piece.free, generator)).split(_CHUNK):
-            if piece.twins is not None:
-                part = torch.cat([part, part + piece.twins])
-            pairs = objective.form.pairs if piece.name == "equation" else ()
+            part = piece.seen(part)
+            pairs = piece.pairs
             with torch.no_grad():
                 jet = objective.ansatz.jet(part, pairs, objective.ansatz.known(part, pairs))
                 r = piece.residual(part, jet)
@@ -122,14 +128,27 @@ def scales_of(objective: Objective, count: int = 2000) -> Scales:
     free = free_constants(objective)
     piece = objective.pieces[0]
     x = piece.place(sobol(min(count, 2000), piece.free, torch.Generator().manual_seed(0)))
-    jet = ansatz.jet(x, form.pairs, ansatz.known(x, form.pairs))
-    size = torch.stack([t.abs() for t in form.terms(x, jet)]).sum(0)
+    seen = piece.seen(x)
+    jet = ansatz.jet(seen, form.pairs, ansatz.known(seen, form.pairs))
+    size = _size(form.terms(seen, jet))
+    jet = jet.select(slice(len(x)))
     # A constant that is free would make all residuals small beside it.
     value = float((jet.value - free @ jet.value.mean(0)).square().sum(-1).mean().sqrt())
     flux = value
     if any(p.flux for p in objective.pieces):
         flux += float(form.flux(x, jet).square().sum((0, 2)).mean().sqrt())
-    return Scales(float(size.square().sum(-1).mean().sqrt()), value, flux)
+    own = {}
+    for p in objective.pieces:
+        if p.terms is not None:
+            there = ansatz.jet(x, p.pairs, ansatz.known(x, p.pairs))
+            own[p.name] = _size(p.terms(x, there))
+    return Scales(size, value, flux, own)
+
+
+def _size(terms: Sequence[Tensor]) -> float:
+    """The rms of the sum of the terms' sizes."""
+    total = torch.stack([term.abs() for term in terms]).sum(0)
+    return float(total.square().sum(-1).mean().sqrt())
 
 
 def answered(
@@ -258,13 +277,15 @@ def _known(objective: Objective) -> Problem:
 def values(function: Callable[[Tensor], Tensor], problem: Problem, on: Grid | Points) -> Tensor:
     """u at the points of a grid or a cloud: ([frames], [fields], *shape)."""
     columns = on.coordinates()
-    space = torch.stack([c.flatten() for c in columns], -1)
+    count = math.prod(on.shape)
+    flat = [c.reshape(count, 1) for c in columns]
+    space = torch.cat([torch.zeros(count, 0, dtype=torch.float64), *flat], 1)
     frames = []
     for t in (None,) if problem.time is None else problem.time.instants:
-        x = space if t is None else torch.cat([space, torch.full_like(space[:, :1], t)], -1)
+        x = space if t is None else torch.cat([space, space.new_full((count, 1), t)], 1)
         value = torch.cat([function(part) for part in x.split(_CHUNK)])
         several = value.shape[1] > 1
-        frames.append(value.T.reshape(*((-1,) if several else ()), *columns[0].shape))
+        frames.append(value.T.reshape(*((-1,) if several else ()), *on.shape))
     return frames[0] if problem.time is None else torch.stack(frames)
 
 
@@ -294,6 +315,8 @@ def _on_grid(solution: Solution, problem: Problem, on: Grid | Points) -> Solutio
     """With the discrete residual in the notes, and a certificate where one can be had."""
     if not isinstance(on, Grid) or problem.time is not None or len(solution.fields) > 1:
         return solution
+    if problem.equation.written_out:
+        return solution  # no grid knows it
     try:
         if not problem.linear:
             system = semidiscretize(problem, on)

@@ -43,7 +43,7 @@ class Robin:
 
 @dataclass(frozen=True)
 class Condition:
-    """What holds on one side; exactly one of the seven is given.
+    """What holds on one side; exactly one of the eight is given.
 
     ``dirichlet``: u = value, a list for a velocity or a displacement, or of a wall along which an
     elastic body slides :class:`Normal`, ``{normal: 0}``. ``neumann``: n . K grad u =
@@ -54,7 +54,9 @@ class Condition:
     back of a wave that meets the side at a right angle. ``contact``: the gap, along the
     outward normal, between an elastic body and a rigid one that it may touch and slide along, but
     not enter (Signorini's condition): u . n <= gap, and the traction is a pressure, zero where they
-    do not touch. ``by_field``: of a system one
+    do not touch. ``residuals``: of an equation that is written out, as many as are needed, what
+    vanishes there, such as ``("u", "ux")`` of a clamped beam, and none where nothing is asked.
+    ``by_field``: of a system one
     condition for each of its fields, none of them periodic. ``where``, beside them: on a mesh the
     condition holds on the part of the side, or of the whole boundary where no side has this name,
     where this expression of x, y, z is true at the middle of a facet; other conditions have the
@@ -67,6 +69,7 @@ class Condition:
     periodic: bool = False
     absorbing: bool | Coefficient = False
     contact: Coefficient | None = None
+    residuals: tuple[Coefficient, ...] | None = None
     by_field: Mapping[str, Condition] | None = field(default=None, metadata={"yaml": False})
     where: str | None = None
 
@@ -76,14 +79,22 @@ class Condition:
         if len(given) != 1:
             raise InputError(
                 "a boundary condition is exactly one of dirichlet, neumann, robin, periodic: true, "
-                f"absorbing: true, contact; got {', '.join(given) or 'none'}"
+                f"absorbing: true, contact, residuals; got {', '.join(given) or 'none'}"
             )
+        if self.residuals is not None and not isinstance(self.residuals, (list, tuple)):
+            raise InputError('residuals is a list of what vanishes, such as ["u", "ux"]')
+        if self.residuals is not None:
+            object.__setattr__(self, "residuals", tuple(self.residuals))
 
     @property
     def kind(
         self,
-    ) -> Literal["dirichlet", "neumann", "robin", "periodic", "absorbing", "contact", "by_field"]:
-        """Which of the seven it is."""
+    ) -> Literal[
+        "dirichlet", "neumann", "robin", "periodic", "absorbing", "contact", "residuals", "by_field"
+    ]:
+        """Which of the eight it is."""
+        if self.residuals is not None:
+            return "residuals"
         if self.contact is not None:
             return "contact"
         if self.by_field is not None:

@@ -18,13 +18,15 @@ one above pushes it down.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.grid import MOST_DIMENSIONS, axis_names
 from sciml.core.problem.reader import FieldFile, Regions, free_names, state_names
 
 __all__ = [
@@ -36,10 +38,12 @@ __all__ = [
     "FieldFile",
     "Helmholtz",
     "Hyperelasticity",
+    "Integral",
     "Kind",
     "Matrix",
     "NavierStokes",
     "Regions",
+    "Residual",
     "Sponge",
     "Stokes",
     "System",
@@ -116,7 +120,8 @@ class PDE(ABC):
 
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
     ``always_linear``: whether it is linear whatever its coefficients are. ``element``: which one
-    suits it on a mesh. ``touches``: whether its sides may touch something.
+    suits it on a mesh. ``touches``: whether its sides may touch something. ``written_out``: whether
+    its sides state what vanishes there, since it says nothing of a flux.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
@@ -126,6 +131,7 @@ class PDE(ABC):
     always_linear: ClassVar[bool] = False
     element: ClassVar[Literal["P1", "P2"]] = "P1"
     touches: ClassVar[bool] = False
+    written_out: ClassVar[bool] = False
 
     @property
     def linear(self) -> bool:
@@ -608,8 +614,121 @@ class Hyperelasticity(PDE):
         return COMPONENTS[:dimension]
 
 
+@dataclass(frozen=True)
+class Integral:
+    """What a residual may name as a number at every point: an integral along one axis through it.
+
+    Of the expression ``of``, in which s runs along the axis ``along`` from ``lower`` to ``upper``
+    while the coordinates stay those of the point; the functions and their derivatives are taken at
+    s. The ends may depend on the coordinates: Volterra's equations have ``upper="x"``. By Gauss and
+    Legendre's rule of ``points`` points.
+    """
+
+    of: Coefficient
+    lower: Coefficient
+    upper: Coefficient
+    along: str = "x"
+    points: int = 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.points <= _MOST_NODES:
+            raise InputError(
+                f"points of an integral are 1 to {_MOST_NODES}; got {self.points}",
+                "problem.equation.integrals",
+            )
+
+
+_MOST_NODES = 1000
+RUNNING = "s"  # along an integral
+
+
+@dataclass(frozen=True)
+class Residual(PDE):
+    """What vanishes, written out: for what no other form covers; at points.
+
+    ``residuals``: one or more sums of terms in the coordinates, t, the parameters, the unknown
+    ``functions`` and their derivatives of any order, each called by its function and its axes:
+    ``"utt + uxxxx - sin(x)"``, ``"vxy"``. In Python a function may stand for a text: it takes by
+    name what it needs and gives its terms, ``lambda uxx, u, x: (uxx, u**2, -x)``; their sizes say
+    what of their sum is small. ``integrals``: by the name that residuals call them. A side is
+    ``periodic``, has ``dirichlet`` values, or ``residuals`` of its own. Without a ``domain`` the
+    functions are of t alone.
+    """
+
+    residuals: tuple[Coefficient, ...]
+    functions: tuple[str, ...] = ("u",)
+    integrals: Mapping[str, Integral] = field(default_factory=dict)
+    kind: Literal["residual"] = "residual"
+    title: ClassVar[str] = "residual"
+    written_out: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        key = "problem.equation"
+        if not isinstance(self.residuals, (list, tuple)) or not self.residuals:
+            raise InputError(
+                'residuals is a list of what vanishes, such as ["uxxxx - 1"]', f"{key}.residuals"
+            )
+        if not self.functions or not all(str(name).isidentifier() for name in self.functions):
+            raise InputError("functions is a list of names, such as [u, v]", f"{key}.functions")
+        object.__setattr__(self, "residuals", tuple(self.residuals))
+        object.__setattr__(self, "functions", tuple(self.functions))
+        for k, name in enumerate(self.functions):
+            if name in self.functions[:k]:
+                raise InputError(f"two functions are called '{name}'", f"{key}.functions[{k}]")
+            if derivative(name, self.functions, _ANY_AXES) is not None:
+                raise InputError(
+                    f"'{name}' would be a derivative of another; rename it", f"{key}.functions[{k}]"
+                )
+        for name in self.integrals:
+            taken = name in self.functions or name in (*_ANY_AXES, RUNNING)
+            if taken or derivative(name, self.functions, _ANY_AXES) is not None:
+                raise InputError(
+                    f"an integral cannot be called '{name}': the name is taken",
+                    f"{key}.integrals.{name}",
+                )
+
+    @property
+    def of_second_order_in_time(self) -> bool:
+        """Where a residual names a second derivative by t."""
+        last = len(_ANY_AXES) - 1
+        found = (
+            derivative(n, self.functions, _ANY_AXES) for n in sorted(free_names(self.residuals))
+        )
+        return any(of is not None and of[1].count(last) == 2 for of in found)
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """No: nobody can say."""
+        return False
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The functions."""
+        return self.functions
+
+
+_ANY_AXES = (*axis_names(3), *axis_names(MOST_DIMENSIONS), "t")
+
+
+def derivative(
+    name: str, functions: Sequence[str], axes: Sequence[str]
+) -> tuple[int, tuple[int, ...]] | None:
+    """The function and the axes, in order, of the derivative called ``name``; None if it is none.
+
+    ``axes``: the names of all coordinates, t the last where there is time.
+    """
+    longest = sorted(axes, key=len, reverse=True)
+    pattern = re.compile("|".join(map(re.escape, longest)))
+    for k, function in enumerate(functions):
+        tail = name.removeprefix(function)
+        found = pattern.findall(tail)
+        if tail and tail != name and "".join(found) == tail:
+            return k, tuple(sorted(axes.index(axis) for axis in found))
+    return None
+
+
 # What a system may be made of.
 Part = Equation | NavierStokes | Stokes | Elasticity | Hyperelasticity
-AnyEquation = Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity | Hyperelasticity
+AnyEquation = (
+    Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity | Hyperelasticity | Residual
+)
 KINDS: tuple[str, ...] = tuple(get_args(Kind))
 COMPLEX_KINDS = frozenset(part.kind for part in get_args(AnyEquation) if part.complex)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MAX_LENGTH = 10_000
 MAX_DEPTH = 200
 MAX_NODES = 5_000
+_MOST_TERMS = 200  # of a product multiplied out
 CONSTANTS = {"pi": math.pi, "e": math.e}
 
 # How many arguments each function takes, least and most.
@@ -132,6 +133,11 @@ class Expression:
     def curves(self) -> tuple[Curve, ...]:
         """The tables that it looks into."""
         return _looked_up(self.root)
+
+    @property
+    def terms(self) -> tuple[Expression, ...]:
+        """What adds up to it, sums before a factor or over a divisor multiplied out."""
+        return tuple(Expression(self.text, _names(part), part) for part in _terms(self.root))
 
     def __call__(self, **values: torch.Tensor | float) -> torch.Tensor:
         """The value for tensors or numbers that broadcast together; differentiable.
@@ -420,6 +426,33 @@ def _looked_up(node: Node) -> tuple[Curve, ...]:
         return (node.curve, *_looked_up(node.argument))
     arguments = node.arguments if isinstance(node, Call) else ()
     return tuple(curve for argument in arguments for curve in _looked_up(argument))
+
+
+def _terms(node: Node) -> list[Node]:
+    if not isinstance(node, Call):
+        return [node]
+    parts = [_terms(argument) for argument in node.arguments]
+    match node.function:
+        case "+":
+            return [*parts[0], *parts[1]]
+        case "-":
+            return [*parts[0], *(Call("neg", (part,)) for part in parts[1])]
+        case "neg":
+            return [Call("neg", (part,)) for part in parts[0]]
+        case "*" if len(parts[0]) * len(parts[1]) <= _MOST_TERMS:
+            return [Call("*", (a, b)) for a in parts[0] for b in parts[1]]
+        case "/":
+            return [Call("/", (part, node.arguments[1])) for part in parts[0]]
+    return [node]
+
+
+def _names(node: Node) -> frozenset[str]:
+    if isinstance(node, Name):
+        return frozenset({node.name})
+    if isinstance(node, Lookup):
+        return _names(node.argument)
+    arguments = node.arguments if isinstance(node, Call) else ()
+    return frozenset().union(*map(_names, arguments))
 
 
 def _signed(node: Node, text: str, smooth: bool) -> Node:

@@ -42,7 +42,8 @@ class Box:
     kind: Literal["box"] = "box"
 
     def __post_init__(self) -> None:
-        if not 1 <= len(self.lower) <= MOST_DIMENSIONS or len(self.lower) != len(self.upper):
+        # Of no axes it is the point at which functions of t alone live: see ``Problem.box``.
+        if len(self.lower) > MOST_DIMENSIONS or len(self.lower) != len(self.upper):
             raise InputError(
                 f"a box needs lower and upper of the same length, 1 to {MOST_DIMENSIONS}; "
                 f"got {len(self.lower)} and {len(self.upper)} numbers",
@@ -195,6 +196,8 @@ class Points:
         import torch
 
         box = self.box
+        if not box.dimension:
+            return ()
         engine = torch.quasirandom.SobolEngine(box.dimension, scramble=True, seed=self.seed)
         cube = engine.draw(self.count, dtype=torch.float64)
         low, high = (torch.tensor(c, dtype=torch.float64) for c in (box.lower, box.upper))

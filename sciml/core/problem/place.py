@@ -19,10 +19,16 @@ def check_place(
 ) -> None:
     """Raise InputError unless exactly one is given, with a domain for a grid or points alone.
 
+    None is for functions of t alone.
+
     Nothing is read or meshed.
     """
     places = {"grid": grid, "mesh": mesh, "geometry": geometry, "points": points}
     given = [name for name, place in places.items() if place is not None]
+    if problem.of_time_alone and given:
+        raise InputError(f"functions of t alone have no place: leave {given[0]} out", given[0])
+    if problem.of_time_alone:
+        return
     if len(given) != 1:
         raise InputError(
             "a spec has exactly one of grid: (a box), mesh: (a file), geometry: (a shape to mesh) "
@@ -42,7 +48,12 @@ def placed(
     geometry: Geometry | None,
     points: Points | None = None,
 ) -> Grid | Mesh | Points:
-    """The grid or points on the problem's domain, or the mesh, read or made anew."""
+    """The grid or points on the problem's domain, or the mesh, read or made anew.
+
+    Functions of t alone live at one point.
+    """
+    if problem.of_time_alone:
+        points = Points(1)
     if grid is not None or points is not None:
         return (grid or points).bind(problem.box)  # type: ignore[union-attr]
     source = mesh or geometry

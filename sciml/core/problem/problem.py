@@ -29,7 +29,7 @@ from sciml.core.problem.equation import (
     Regions,
     Vector,
 )
-from sciml.core.problem.grid import Box
+from sciml.core.problem.grid import MOST_DIMENSIONS, Box
 from sciml.core.problem.reader import RunField, Unknown
 
 __all__ = [
@@ -120,22 +120,22 @@ class Problem:
 
     ``boundary`` maps every side of the domain (``left``, ``right``, ``bottom``, ``top``, ``back``,
     ``front``), or every named boundary of a mesh, to its :class:`Condition`. ``domain`` is None for
-    a problem on a mesh. Of a system a side may have a mapping of its fields to their own conditions
-    instead. ``initial``: the field at ``time.start``, or a mapping such as
-    ``{u: ..., ut: ...}`` where there is more than one. ``parameters`` are names usable in every
-    expression; a parameter given as a sequence makes a batch of problems, one given as
-    :class:`Unknown` is found from ``observations``: a CSV file whose first line names its columns,
-    coordinates and fields such as ``x,y,u``, or a mapping of these names to numbers; ``noise`` is
-    the standard deviation of these readings, in their units, one or one per field. ``exact``
-    makes every run print its error; a run is refused where it does not solve the problem. A box's
-    side that is not named has the condition ``all``, if there is one. Raises InputError for a
-    missing, unknown or one-sided periodic side, and for initial data that do not go with the
-    equation.
+    a problem on a mesh, and for functions of t alone, which have no boundary. Of a system a side
+    may have a mapping of its fields to their own conditions instead. ``initial``: the field at
+    ``time.start``, or a mapping such as ``{u: ..., ut: ...}`` where there is more than one.
+    ``parameters`` are names usable in every expression; a parameter given as a sequence makes a
+    batch of problems, one given as :class:`Unknown` is found from ``observations``: a CSV file
+    whose first line names its columns, coordinates and fields such as ``x,y,u``, or a mapping
+    of these names to numbers; ``noise`` is the standard deviation of these readings, in their
+    units, one or one per field. ``exact`` makes every run print its error; a run is refused
+    where it does not solve the problem. A box's side that is not named has the condition
+    ``all``, if there is one. Raises InputError for a missing, unknown or one-sided periodic
+    side, and for initial data that do not go with the equation.
     """
 
     domain: Box | None
     equation: AnyEquation
-    boundary: Mapping[str, Condition]
+    boundary: Mapping[str, Condition] = field(default_factory=dict)
     obstacle: Obstacle | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     exact: str | float | Callable[..., Any] | None = None
@@ -146,6 +146,11 @@ class Problem:
     noise: float | Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
+        if self.domain is not None and not self.domain.dimension and self.time is None:
+            raise InputError(
+                f"a box needs lower and upper of the same length, 1 to {MOST_DIMENSIONS}; got none",
+                "problem.domain",
+            )
         stated = {side: self._stated(side, given) for side, given in self.boundary.items()}
         object.__setattr__(self, "boundary", stated)
         if self.domain is not None:
@@ -177,6 +182,26 @@ class Problem:
 
         self._check_start()
         self._check_bounds()
+        self._check_written_out()
+
+    def _check_written_out(self) -> None:
+        """Refuse sides that state what the equation knows nothing of."""
+        free = self.equation.written_out
+        for key, condition in self.conditions:
+            if free and condition.kind not in ("dirichlet", "periodic", "residuals"):
+                raise InputError(
+                    f"'{self.equation.kind}' says nothing of a flux: give dirichlet, periodic or "
+                    'residuals, such as ["ux - 1"]',
+                    key,
+                )
+            if condition.kind == "residuals" and not free:
+                raise InputError("residuals are for the sides of an equation of kind residual", key)
+        if self.of_time_alone and (self.time is None or self.boundary):
+            raise InputError(
+                "an equation of kind residual has a box for its domain; functions of t alone have "
+                "time: {end: ...} and no boundary",
+                "problem.domain",
+            )
 
     def _check_bounds(self) -> None:
         """Refuse what no obstacle and no contact goes with."""
@@ -253,8 +278,15 @@ class Problem:
         return found
 
     @property
+    def of_time_alone(self) -> bool:
+        """Whether its functions are of t alone: ordinary differential equations."""
+        return self.domain is None and self.equation.written_out
+
+    @property
     def box(self) -> Box:
-        """The domain; raises InputError for a problem on a mesh."""
+        """The domain, of functions of t alone a point; InputError for a problem on a mesh."""
+        if self.of_time_alone:
+            return Box((), ())
         if self.domain is None:
             raise InputError(
                 "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]} "

@@ -225,6 +225,40 @@ def compile(
     )
 
 
+def compile_terms(coefficient: Any, context: Context, key: str) -> Compiled:
+    """Read a sum: as :func:`compile`, but its value has one more axis, the first: its terms.
+
+    A text is taken apart; a function gives its terms itself, as a tuple or a list.
+    """
+    if isinstance(coefficient, str):
+        try:
+            return _read_terms(coefficient, context)
+        except InputError as error:
+            raise InputError(error.message, error.key or key) from None
+    if callable(coefficient):
+        return _function(coefficient, context, key, _checked_terms)
+    raise InputError(
+        f"{short(key)} must be a text or a function, of what vanishes; "
+        f"got {type(coefficient).__name__}",
+        key,
+    )
+
+
+@lru_cache(maxsize=512)
+def _read_terms(text: str, context: Context) -> Compiled:
+    found, axes = expression(text, context), context.axes
+    terms = found.terms
+
+    def value(points: Any, values: Any, locate: Any) -> torch.Tensor:
+        import torch
+
+        known = {**dict(zip(axes, points, strict=False)), **values}
+        return torch.stack(torch.broadcast_tensors(*(term(**known).double() for term in terms)))
+
+    constant = found.names <= frozenset(context.parameters)
+    return Compiled(found.names, constant, found.jumps, value, found.curves)
+
+
 def expression(text: str, context: Context) -> Expression:
     """A text, parsed; raises InputError, without a key, for what means nothing here."""
     return parse(text, context.known, context.absent, dict(context.tables))
@@ -522,7 +556,13 @@ class _Call:
     defaults: Mapping[int, Any]
 
 
-def _function(function: Callable[..., Any], context: Context, key: str) -> Compiled:
+def _function(
+    function: Callable[..., Any],
+    context: Context,
+    key: str,
+    checked: Callable[[Any, Sequence[int], torch.device, str], torch.Tensor] | None = None,
+) -> Compiled:
+    """``checked`` makes a tensor of what it returned."""
     arguments = _arguments(function)
     plan = _Call(context.axes, (), {}) if arguments is None else _plan(arguments, context, key)
     wanted = (*plan.placed, *plan.named)
@@ -549,7 +589,8 @@ def _function(function: Callable[..., Any], context: Context, key: str) -> Compi
                 ) from None
         else:
             found = function(*placed, **named)
-        return _checked(found, shape, points[0].device, key)
+        device = points[0].device if points else next(iter(values.values())).device
+        return (checked or _checked)(found, shape, device, key)
 
     kept = {plan.placed[k] for k in plan.defaults}
     names = frozenset(wanted) - kept - curves.keys()
@@ -604,6 +645,22 @@ def _unknown_argument(
         f"of a coordinate{did_you_mean(name, known)}",
         key,
     )
+
+
+def _checked_terms(
+    found: Any, shape: Sequence[int], device: torch.device, key: str
+) -> torch.Tensor:
+    """The terms that a function returned, the first axis; InputError where it returned none."""
+    import torch
+
+    if not isinstance(found, (tuple, list)) or not found:
+        raise InputError(
+            f"the function for {short(key)} must return its terms, (a, b, ...): their sizes say "
+            "what of their sum is small",
+            key,
+        )
+    parts = [_checked(part, shape, device, key) for part in found]
+    return torch.stack(torch.broadcast_tensors(*parts))
 
 
 def _checked(found: Any, shape: Sequence[int], device: torch.device, key: str) -> torch.Tensor:

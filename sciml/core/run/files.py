@@ -87,8 +87,8 @@ def save_solution(
         _write_h5(temporary, solution, fields)
         seal(temporary)
     paths += _save_function(solution, directory)
-    if isinstance(solution.on, Points) and solution.on.box.dimension > 3:
-        return tuple(paths)  # ParaView's points have three coordinates
+    if isinstance(solution.on, Points) and not 1 <= solution.on.box.dimension <= 3:
+        return tuple(paths)  # ParaView's points have three coordinates; t alone has no place
     if solution.on is not None and solution.times is None:
         paths.append(_save_paraview(solution, directory / "solution", fields))
     elif solution.on is not None:

@@ -9,7 +9,7 @@ without its function only the values at its own points are known.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +17,7 @@ import torch
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import measures
-from sciml.core.problem.equation import Equation, NavierStokes, System
+from sciml.core.problem.equation import Equation, NavierStokes, Residual, System, derivative
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.problem import Problem
@@ -27,10 +27,12 @@ from sciml.core.problem.reader import (
     Context,
     compile,
     expression,
+    free_names,
     read_parameters,
     state_names,
 )
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
+from sciml.discretization.points.jet import closed, jet_of
 from sciml.discretization.points.pointwise import Pointwise
 from sciml.discretization.points.region import hole_of
 
@@ -43,6 +45,8 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 @measures(Equation, Points)
 @measures(System, Points)
 @measures(NavierStokes, Points)
+@measures(Residual, Points)
+@measures(Residual, Grid)
 def measures_at_points(
     problem: Problem, on: Points | Grid, function: Function | None = None
 ) -> Prepare:
@@ -61,19 +65,23 @@ def _prepared(
     box, fields = problem.box, problem.equation.fields(problem.box.dimension, tuple(problem.first))
     axes, faced = box.axes, quantity.on is not None
     numbers, tables = read_parameters(problem.parameters, ())
+    places = axes if problem.time is None else (*axes, "t")
+    what = fields[0] if quantity.what is None else quantity.what
+    named = {n: derivative(n, fields, places) for n in free_names(what)}
+    derivatives = {n: of for n, of in named.items() if of is not None}
     context = Context(
         axes,
         problem.time is not None,
-        state_names(fields, axes),
+        tuple(dict.fromkeys((*state_names(fields, axes), *derivatives))),
         tuple(numbers),
         NORMAL[: box.dimension] if faced else (),
         tuple(tables.items()),
         () if problem.time is not None else (("t", "this problem has no time"),),
     )
     name = "of" if quantity.at is not None else quantity.kind
-    read = compile(fields[0] if quantity.what is None else quantity.what, context, f"{key}.{name}")
+    read = compile(what, context, f"{key}.{name}")
     part = _part(problem, on, quantity, context, numbers, key)
-    known = _Known(read, fields, axes, part, numbers, function)
+    known = _Known(read, fields, derivatives, part, numbers, function)
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
         found = known.values(value, t)
@@ -168,11 +176,11 @@ def _part(
 
 @dataclass(frozen=True)
 class _Known:
-    """What an expression may name, at a part's points."""
+    """What an expression may name, at a part's points; ``derivatives``: the field and the axes."""
 
     read: Compiled
     fields: tuple[str, ...]
-    axes: tuple[str, ...]
+    derivatives: Mapping[str, tuple[int, tuple[int, ...]]]
     part: _Part
     numbers: dict[str, torch.Tensor]
     function: Function | None
@@ -196,8 +204,8 @@ class _Known:
         )
 
     def _given(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
-        own, wanted = self.part.own, self.read.names & {*state_names(self.fields, self.axes)}
-        if own is None or not wanted <= {*self.fields}:
+        own = self.part.own
+        if own is None or self.read.names & self.derivatives.keys():
             raise InputError(
                 "between scattered points, and of slopes there, only the trained function tells: "
                 "ask in the run that trains it"
@@ -208,16 +216,15 @@ class _Known:
 
     def _evaluated(self, t: float | None) -> dict[str, torch.Tensor]:
         assert self.function is not None
-        x, slopes = self.part.points, self.read.names - {*self.fields}
+        x, wanted = self.part.points, self.derivatives
         if t is not None:
             x = torch.cat([x, torch.full_like(x[:, :1], t)], -1)
-        wanted = [name for name in self.fields if any(f"{name}{a}" in slopes for a in self.axes)]
-        with torch.set_grad_enabled(bool(wanted)):
-            x = x.detach().clone().requires_grad_(bool(wanted))
-            value = self.function(x)
-            found = {n: value[:, k].detach() for k, n in enumerate(self.fields)}
-            for name in wanted:
-                u = value[:, self.fields.index(name)].sum()
-                (slope,) = torch.autograd.grad(u, x, retain_graph=True)
-                found |= {f"{name}{axis}": slope[:, i] for i, axis in enumerate(self.axes)}
+        if not wanted:
+            value = self.function(x).detach()
+            return {n: value[:, k] for k, n in enumerate(self.fields)}
+        jet = jet_of(self.function, x, closed(axes for _, axes in wanted.values()))
+        found = {n: jet.value[:, k] for k, n in enumerate(self.fields)}
+        for name, (k, axes) in wanted.items():
+            slope = jet.gradient[axes[0]] if len(axes) == 1 else jet.derivative(*axes)
+            found[name] = slope[:, k]
         return found

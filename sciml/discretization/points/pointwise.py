@@ -9,7 +9,7 @@ linearly, and nowhere else.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from numbers import Real
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
+from sciml.core.problem.equation import derivative
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.interpolation import on_box
 from sciml.core.problem.problem import Problem
@@ -29,6 +30,8 @@ from sciml.core.problem.reader import (
     FieldFile,
     Unknown,
     compile,
+    compile_terms,
+    free_names,
     is_array,
     names_of,
     outside,
@@ -37,6 +40,9 @@ from sciml.core.problem.reader import (
     state_names,
 )
 from sciml.core.problem.table import Curve, Table
+from sciml.discretization.points.jet import Jet
+
+_NO_AXIS = "the domain has no such coordinate"
 
 
 @dataclass(frozen=True)
@@ -82,6 +88,52 @@ class Pointwise:
             faced,
         )
 
+    def derivatives(self, residual: Any) -> dict[str, tuple[int, tuple[int, ...]]]:
+        """The derivatives that a residual which is written out names: the field and the axes."""
+        found = {n: derivative(n, self.fields, self.axes) for n in free_names(residual)}
+        return {name: of for name, of in found.items() if of is not None}
+
+    def terms(
+        self,
+        residual: Any,
+        key: str,
+        points: Tensor,
+        jet: Jet,
+        normal: Sequence[float | Tensor] | None = None,
+        more: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:
+        """What adds up to a residual that is written out, (terms, N); a graph of the jet's.
+
+        ``more``: what else it may name, (N,) each. Raises InputError for names that mean nothing at
+        a point.
+        """
+        named, more = self.derivatives(residual), more or {}
+        context = self.context(faced=normal is not None)
+        others, refused = (*context.others, *more), dict(context.refused)
+        for name in free_names(residual) - named.keys():
+            if derivative(name, self.fields, (*AXES, "t")) is not None:
+                refused[name] = NO_TIME if name.endswith("t") else _NO_AXIS
+        context = replace(
+            context,
+            state=(*self.fields, *named),
+            others=others,
+            refused=tuple(refused.items()),
+        )
+        read = compile_terms(residual, context, key)
+        known = self._known(read.names, points, jet.value, None) | self._facing(points, normal)
+        known |= more
+        for name, (k, axes) in named.items():
+            slope = jet.gradient[axes[0]] if len(axes) == 1 else jet.derivative(*axes)
+            known[name] = slope[:, k]
+        found = read.at(points.unbind(1)[: self.problem.box.dimension], known)
+        return found.to(points).expand(-1, len(points))
+
+    def _facing(self, points: Tensor, normal: Sequence[float | Tensor] | None) -> dict[str, Tensor]:
+        return {
+            n: torch.as_tensor(v, dtype=points.dtype, device=points.device)
+            for n, v in zip(NORMAL, normal or (), strict=False)
+        }
+
     def names(self, coefficient: Any, key: str) -> frozenset[str]:
         """Which coordinates, fields and slopes a coefficient, or one of a list, depends on."""
         return names_of(coefficient, self.context(), key)
@@ -126,10 +178,7 @@ class Pointwise:
         context = self.context(values is not None, normal is not None)
         read = compile(coefficient, context, key, self.files)
         known = self._known(read.names, points, values, slopes)
-        known |= {
-            n: torch.as_tensor(v, dtype=points.dtype, device=points.device)
-            for n, v in zip(NORMAL, normal or (), strict=False)
-        }
+        known |= self._facing(points, normal)
         places = points.unbind(1)[: self.problem.box.dimension]
         value = read.at(places, known, self._interpolated)
         if value.ndim > 1 or value.is_complex():

@@ -10,6 +10,8 @@ An energy density e(x, u, p) has q = de/dp and de/du in the place of the other t
 one such line per field. Incompressible flow has
 
     u_t + (u . grad) u + grad p - viscosity Lap u - force,      div u.
+
+What none of these covers is written out: sums of terms in the derivatives of any order.
 """
 
 from __future__ import annotations
@@ -21,34 +23,47 @@ from itertools import combinations_with_replacement
 from numbers import Real
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sciml.core.errors import InputError
+from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import states_at_points
-from sciml.core.problem.equation import Equation, NavierStokes, System
+from sciml.core.problem.equation import (
+    RUNNING,
+    Equation,
+    Integral,
+    NavierStokes,
+    Residual,
+    System,
+    derivative,
+)
 from sciml.core.problem.grid import Points
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.reader import NORMAL, state_names
+from sciml.core.problem.reader import NORMAL, Unknown, state_names
 from sciml.discretization.points.jet import Jet, Pairs, closed
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
 from sciml.discretization.points.region import Hole, hole_of
 
 _KEY = "problem.equation"
+_HIGHEST = 8  # whose jets are as many as the partitions of eight axes
 
 
 @dataclass(frozen=True)
 class StrongForm:
     """A problem's equations at points (N, D), time last; see :func:`strong_form`.
 
-    ``pairs``: the second derivatives that a jet must hold. ``fields``: the unknown functions.
-    ``equations``: the coefficient forms, one per field; none of a ``flow``.
+    ``pairs``: the derivatives from the second on that a jet must hold. ``fields``: the unknown
+    functions. ``equations``: the coefficient forms, one per field; none of a ``flow``, and of what
+    is ``written`` out.
     """
 
     data: Pointwise
     pairs: Pairs
     equations: tuple[Equation, ...]
     flow: NavierStokes | None = None
+    written: Residual | None = None
+    integrals: tuple[LineIntegral, ...] = ()
 
     @property
     def problem(self) -> Problem:
@@ -65,26 +80,66 @@ class StrongForm:
         """Names of the unknown functions."""
         return self.data.fields
 
+    @property
+    def blocks(self) -> int:
+        """How many points, itself the first, the equation at one point needs the jet at."""
+        return 1 + sum(len(integral.nodes) for integral in self.integrals)
+
+    def beside(self, points: Tensor) -> Tensor:
+        """The others of these, ((blocks - 1) N, D), block by block."""
+        return torch.cat([integral.places(points) for integral in self.integrals])
+
     def residual(self, points: Tensor, jet: Jet) -> Tensor:
-        """What is left of the equations, (N, E); a graph of the jet's where it has one."""
+        """What is left of the equations, (N, E); a graph of the jet's where it has one.
+
+        Where there are integrals, points and jet hold those ``beside`` them too.
+        """
         return sum_of(self.terms(points, jet))
 
     def terms(self, points: Tensor, jet: Jet) -> list[Tensor]:
         """What adds up to the residual, (N, E) each: its size without cancellation."""
+        if self.integrals:
+            return self._with_integrals(points, jet)
         if self.flow is not None:
             return self._flow(self.flow, points, jet)
+        if self.written is not None:
+            return self.written_out(self.written.residuals, f"{_KEY}.residuals", points, jet)
         columns = [self._scalar(e, k, points, jet) for k, e in enumerate(self.equations)]
-        zero = torch.zeros_like(jet.value[:, 0])
-        length = max(map(len, columns))
-        filled = [[*terms, *[zero] * (length - len(terms))] for terms in columns]
-        return [
-            torch.stack([t.expand_as(zero) for t in row], -1) for row in zip(*filled, strict=True)
+        return _beside(columns, jet)
+
+    def _with_integrals(self, points: Tensor, jet: Jet) -> list[Tensor]:
+        assert self.written is not None
+        count = len(points) // self.blocks
+        own, start, known = points[:count], count, dict[str, Tensor]()
+        for integral in self.integrals:
+            rows = slice(start, start + count * len(integral.nodes))
+            known[integral.name] = integral.value(self.data, own, points[rows], jet.select(rows))
+            start = rows.stop
+        key, here = f"{_KEY}.residuals", jet.select(slice(count))
+        return self.written_out(self.written.residuals, key, own, here, more=known)
+
+    def written_out(
+        self,
+        residuals: Sequence[Any],
+        key: str,
+        points: Tensor,
+        jet: Jet,
+        normal: Sequence[float | Tensor] | None = None,
+        more: Mapping[str, Tensor] | None = None,
+    ) -> list[Tensor]:
+        """The terms of residuals as they are written, (N, E) each; ``normal`` on a side."""
+        columns = [
+            list(self.data.terms(residual, f"{key}[{k}]", points, jet, normal, more))
+            for k, residual in enumerate(residuals)
         ]
+        return _beside(columns, jet)
 
     def flux(self, points: Tensor, jet: Jet) -> Tensor:
         """q = K grad u of every field, (d, N, F)."""
         if self.flow is not None:
             raise InputError("a flow's sides take dirichlet alone here", "problem.boundary")
+        if self.written is not None:
+            raise InputError("what is written out says nothing of a flux", "problem.boundary")
         d = self.problem.box.dimension
         parts = [
             _flux(self.data, e, k, _path(self.equations, self.fields[k]), points, jet.value,
@@ -177,6 +232,48 @@ class StrongForm:
         return rows
 
 
+@dataclass(frozen=True)
+class LineIntegral:
+    """An integral along the axis ``axis`` through every point, called ``name``.
+
+    ``nodes``, ``weights`` (Q,): of the unit interval.
+    """
+
+    data: Pointwise
+    name: str
+    stated: Integral
+    axis: int
+    nodes: Tensor
+    weights: Tensor
+
+    def ends(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Where it begins and ends, (N,) each."""
+        key = f"{_KEY}.integrals.{self.name}"
+        low, high = (
+            self.data(value, f"{key}.{end}", points).expand(len(points))
+            for end, value in (("lower", self.stated.lower), ("upper", self.stated.upper))
+        )
+        return low, high
+
+    def places(self, points: Tensor) -> Tensor:
+        """The points that it looks at, (Q N, D), node by node."""
+        low, high = self.ends(points)
+        mask = torch.zeros(points.shape[1], dtype=points.dtype)
+        mask[self.axis] = 1.0
+        s = low + self.nodes[:, None] * (high - low)
+        return (points * (1 - mask) + s[..., None] * mask).flatten(0, 1)
+
+    def value(self, data: Pointwise, points: Tensor, places: Tensor, jet: Jet) -> Tensor:
+        """The integral, (N,), from the jet at its places."""
+        low, high = self.ends(points)
+        around = points.repeat(len(self.nodes), 1)
+        more = {RUNNING: places[:, self.axis]}
+        key = f"{_KEY}.integrals.{self.name}.of"
+        found = data.terms(self.stated.of, key, around, jet, more=more).sum(0)
+        mean: Tensor = (self.weights[:, None] * found.unflatten(0, (len(self.nodes), -1))).sum(0)
+        return (high - low) * mean
+
+
 def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -> StrongForm:
     """The equations of a problem on a box, at points.
 
@@ -253,6 +350,89 @@ def _flow(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
         raise InputError("give the force, not its curl", f"{_KEY}.vorticity_source")
     pairs = tuple((i, i) for i in range(d))
     return StrongForm(Pointwise(problem, equation.fields(d), parameters), pairs, (), equation)
+
+
+@states_at_points(Residual, Points)
+def _written_out(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+    equation = problem.equation_as(Residual)
+    data = Pointwise(problem, equation.functions, parameters)
+    for name in problem.parameters:
+        if derivative(name, data.fields, data.axes) is not None:
+            raise InputError(
+                f"a parameter cannot be called '{name}': that is a derivative",
+                f"problem.parameters.{name}",
+            )
+    of = [integral.of for integral in equation.integrals.values()]
+    named = data.derivatives([*equation.residuals, *of])
+    rates = max((axes.count(problem.box.dimension) for _, axes in named.values()), default=0)
+    if problem.time is not None and not rates:
+        raise InputError(
+            f"no residual has a derivative by t, such as {data.fields[0]}t", f"{_KEY}.residuals"
+        )
+    if rates > 2:
+        raise InputError(
+            "what begins with u and u_t has two derivatives by t at most; make functions of the "
+            "others",
+            f"{_KEY}.residuals",
+        )
+    pairs = derivatives_in(data, [*equation.residuals, *of])
+    integrals = tuple(_integral(data, n, of) for n, of in equation.integrals.items())
+    form = StrongForm(data, pairs, (), written=equation, integrals=integrals)
+    _try(form, len(data.axes))
+    return form
+
+
+def _integral(data: Pointwise, name: str, stated: Integral) -> LineIntegral:
+    key = f"{_KEY}.integrals.{name}"
+    if stated.along not in data.axes:
+        tail = did_you_mean(stated.along, data.axes)
+        raise InputError(f"there is no axis '{stated.along}'{tail}", f"{key}.along")
+    if any(isinstance(p, Unknown) for p in data.problem.parameters.values()):
+        raise InputError("beside integrals no parameters are found", key)
+    x, w = np.polynomial.legendre.leggauss(stated.points)
+    nodes, weights = (torch.from_numpy(v) for v in (0.5 * (x + 1), 0.5 * w))
+    return LineIntegral(data, name, stated, data.axes.index(stated.along), nodes, weights)
+
+
+def derivatives_in(data: Pointwise, residuals: Sequence[Any]) -> Pairs:
+    """Those from the second on that residuals name, with the lower ones that these are made of."""
+    named = data.derivatives(residuals)
+    highest = max((len(axes) for _, axes in named.values()), default=0)
+    if highest > _HIGHEST:
+        raise InputError(
+            f"derivatives to order {_HIGHEST} are known; got one of order {highest}",
+            f"{_KEY}.residuals",
+        )
+    return closed(axes for _, axes in named.values() if len(axes) > 1)
+
+
+def _try(form: StrongForm, dimension: int) -> None:
+    """Raise InputError for a residual that cannot be evaluated, or is one term alone."""
+    data, count = form.data, 2 * form.blocks
+    assert form.written is not None
+    x = torch.zeros(2, dimension, dtype=torch.float64)
+    x = torch.cat([x, form.beside(x)]) if form.integrals else x
+    rows = 1 + dimension + len(form.pairs)
+    data_ = torch.ones(rows, count, len(data.fields), dtype=torch.float64)
+    jet = Jet(data_, dimension, form.pairs)
+    form.terms(x, jet)
+    more = {integral.name: x.new_ones(count) for integral in form.integrals}
+    for k, residual in enumerate(form.written.residuals):
+        key = f"{_KEY}.residuals[{k}]"
+        if len(data.terms(residual, key, x, jet, more=more)) < 2:
+            raise InputError(
+                "a residual is a sum of terms, whose sizes say what of it is small; this is one "
+                "term",
+                key,
+            )
+
+
+def _beside(columns: Sequence[Sequence[Tensor]], jet: Jet) -> list[Tensor]:
+    """Terms by equation, of whatever number, as rows of all equations, (N, E) each."""
+    zero = torch.zeros_like(jet.value[:, 0])
+    length = max(map(len, columns))
+    filled = [[*terms, *[zero] * (length - len(terms))] for terms in columns]
+    return [torch.stack([t.expand_as(zero) for t in row], -1) for row in zip(*filled, strict=True)]
 
 
 def higher_derivatives(equation: Equation, dimension: int) -> set[tuple[int, ...]]:

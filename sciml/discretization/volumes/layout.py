@@ -31,6 +31,7 @@ _END: dict[str, End] = {
     "robin": "closed",
     "periodic": "wrap",
     "absorbing": "closed",
+    "residuals": "closed",
 }
 
 
