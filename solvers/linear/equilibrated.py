@@ -21,8 +21,10 @@ the same of r. Then, K being at least K_min there, with h_n a side's normal widt
 with C = max_a h_a / (pi K_a^{1/2}) the exact constant of Poincare's inequality on a box and
 T^2 = C^2 / h_n + 2 C / K_n^{1/2}, since w(0)^2 = int_0^h (w^2 / h - 2 (1 - s/h) w w') ds.
 
-Where v misses g by a function whose values are delta, an extension psi of delta into the cells
-beside the side brings v + psi to g, and 2 |psi|_E is added.
+Where v misses g by delta, let z be delta on the Dirichlet sides and orthogonal, in the energy, to
+all w that vanish there. Then e - z is such a w, the bound above is that of a(e, w) / |w|_E, so of
+|e - z|_E, and |e|_E^2 = |e - z|_E^2 + |z|_E^2, where |z|_E is at most |psi|_E of any extension
+psi of delta, here into the cells beside the side.
 
 v of nodal values is the piecewise multilinear function with the boundary values set. For a smooth
 function v, such as a network, K grad v is in H(div) itself, and s = K grad v + t with
@@ -63,6 +65,7 @@ from sciml.discretization.points.strong import StrongForm, strong_form
 from sciml.discretization.volumes.equilibrium import Cells, End, cells_of, equilibrium
 from sciml.discretization.volumes.fluxes import diagonal_entries
 from sciml.discretization.volumes.layout import at_end
+from sciml.solvers.linear.equilibrated_mesh import certify_on_mesh
 from sciml.solvers.linear.krylov import CG
 from sciml.solvers.linear.multigrid import Multigrid
 
@@ -91,11 +94,12 @@ def certify_pde(
     ``v``: values (*batch, *grid), the multilinear function of the nodes; of a grid of cells they
     are carried to the nodes first. Or a differentiable function of points (N, d), or a Solution
     that holds one. Raises InputError where the bound does not exist: advection, an off-diagonal K,
-    negative c or alpha, obstacles, time, meshes, complex or nonlinear problems.
+    negative c or alpha, obstacles, time, complex or nonlinear problems, and what
+    :mod:`sciml.solvers.linear.equilibrated_mesh` cannot.
     """
-    if not isinstance(on, Grid):
-        raise InputError("the certificate of the differential equation is for grids so far", "mesh")
-    _refuse(problem)
+    _refuse(problem, tensor=isinstance(on, Mesh))
+    if isinstance(on, Mesh):
+        return certify_on_mesh(v, problem, on)
     cells = on.cells.bind(problem.box)
     here = cells_of(problem, cells)
     function = v.function if isinstance(v, Solution) else v if callable(v) else None
@@ -107,7 +111,7 @@ def certify_pde(
     return _certificate(trial, replace(upper, reason=torn or upper.reason), low, here)
 
 
-def _refuse(problem: Problem) -> None:
+def _refuse(problem: Problem, tensor: bool) -> None:
     def no(what: str, key: str) -> InputError:
         return InputError(f"the certificate of the differential equation {what}", key)
 
@@ -120,10 +124,16 @@ def _refuse(problem: Problem) -> None:
         raise no("is for linear problems", _KEY)
     if form.b is not None and not all(isinstance(b, (int, float)) and b == 0 for b in form.b):
         raise no("needs a symmetric equation, without advection b", f"{_KEY}.b")
-    if isinstance(form.K, (list, tuple)) and any(
-        isinstance(row, (list, tuple))
-        and any(i != j and not _zero(entry) for j, entry in enumerate(row))
-        for i, row in enumerate(form.K)
+    if form.energy is not None:
+        raise no("is for equations given by their coefficients", f"{_KEY}.energy")
+    if (
+        not tensor
+        and isinstance(form.K, (list, tuple))
+        and any(
+            isinstance(row, (list, tuple))
+            and any(i != j and not _zero(entry) for j, entry in enumerate(row))
+            for i, row in enumerate(form.K)
+        )
     ):
         raise no("needs a scalar or a diagonal K", f"{_KEY}.K")
     for name, condition in problem.boundary.items():
@@ -679,7 +689,16 @@ def _boundary(
         c = here.inside(here.problem.form.c, f"{_KEY}.c", place)
         parts = [K * s.square() for K, s in zip(_conductivities(here, place), slopes, strict=True)]
         nodal = nodal + weight * (sum(parts) + c * value.square())
-    total = (math.prod(spacing) * nodal).flatten(-d).sum(-1).sqrt()
+    energy = (math.prod(spacing) * nodal).flatten(-d).sum(-1)
+    for end, condition, key in _flux_sides(here):
+        axis, which = end
+        for place, weight in _points(d, axis):
+            there = [float(which) if k == axis else p for k, p in enumerate(place)]
+            value = at_end(multilinear(corner, there, spacing)[0], axis, d, which)
+            heat = _side(condition, key, here, end, place)[0] * value.square()
+            area = math.prod(spacing) / spacing[axis]
+            energy = energy + (area * weight * heat).flatten(-d).sum(-1)
+    total = energy.sqrt()
     c_most = here.inside(here.problem.form.c, f"{_KEY}.c", [0.5] * d).max()
     for end, condition, key in held:
         axis, which = end
@@ -694,8 +713,10 @@ def _boundary(
             on_side, _ = multilinear(corner, place, spacing)
             gaps[index] = g - v - at_end(on_side, axis, d, which)
         K = [at_end(k.expand(*k.shape[: k.ndim - d], *lay.shape), axis, d, which) for k in largest]
-        energy = _layer(gaps, others, axis, K, spacing, float(c_most))
-        total = total + energy.flatten(-d).sum(-1).sqrt()
+        energy = _layer(gaps, others, axis, K, spacing, float(c_most)).flatten(-d).sum(-1)
+        for k in others:
+            energy = energy + _beside_layer(gaps, others, axis, k, here)
+        total = total + energy.sqrt()
     return total, ""
 
 
@@ -723,6 +744,39 @@ def _layer(
             total = total + weight * h / 3 * K[k] * (along / spacing[k]).square()
     assert isinstance(total, torch.Tensor)
     return total
+
+
+def _beside_layer(
+    gaps: dict[tuple[int, ...], torch.Tensor],
+    others: Sequence[int],
+    axis: int,
+    k: int,
+    here: Cells,
+) -> torch.Tensor:
+    """What alpha of the sides along axis k adds to the energy of such a layer."""
+    lay, d = here.layout, here.layout.dimension
+    spacing, place = lay.grid.spacing, others.index(k)
+    total = torch.zeros((), dtype=torch.float64)
+    for end, condition, key in _flux_sides(here):
+        if end[0] != k or condition.robin is None:
+            continue
+        alpha = float(_side(condition, key, here, end, [0.5] * d)[0].max())
+        area = math.prod(spacing) / spacing[k] / 3
+        for index, delta in gaps.items():
+            if index[place] != (len(_LOBATTO) - 1) * end[1]:
+                continue
+            others_weight = math.prod(
+                _LOBATTO_WEIGHTS[i] for j, i in enumerate(index) if j != place
+            )
+            wide = delta.expand(*delta.shape[: delta.ndim - d], *_slab(lay.shape, axis))
+            square = at_end(wide, k, d, end[1]).square()
+            total = total + alpha * area * others_weight * square.flatten(-d).sum(-1)
+    return total
+
+
+def _slab(shape: Sequence[int], axis: int) -> tuple[int, ...]:
+    """A grid's shape with size 1 along one axis."""
+    return tuple(1 if k == axis else n for k, n in enumerate(shape))
 
 
 def _lobatto_slopes() -> list[list[float]]:
@@ -858,7 +912,7 @@ def _certificate(trial: _Trial, upper: _Upper, low: torch.Tensor, here: Cells) -
     d = here.layout.dimension
     cells = ((upper.flux + upper.oscillation).square() + upper.reaction.square()).sqrt()
     norm = cells.square().flatten(-d).sum(-1).sqrt()
-    high = (norm + 2 * upper.boundary + upper.rounding) * (1 + _EPS)
+    high = (torch.hypot(norm, upper.boundary) + upper.rounding) * (1 + _EPS)
     low = torch.broadcast_to(low, torch.broadcast_shapes(low.shape, high.shape))
     if upper.reason:
         high = torch.full_like(high, math.inf)
@@ -888,7 +942,7 @@ def _certificate(trial: _Trial, upper: _Upper, low: torch.Tensor, here: Cells) -
         part(upper.flux),
         part(upper.oscillation),
         part(upper.reaction),
-        2 * upper.boundary,
+        upper.boundary,
         upper.rounding,
         cells,
         tuple(notes),

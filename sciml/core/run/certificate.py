@@ -70,7 +70,7 @@ class PdeCertificate:
     added as :mod:`sciml.solvers.linear.equilibrated` says: ``flux``, how far K grad v is from a
     flux in balance; ``oscillation``, what the data do within a cell or a face; ``reaction``, by
     how much v misses the balance where there is c or alpha; ``boundary``, the energy of what v
-    misses on Dirichlet sides, counted twice; ``algebra``, rounding. ``cells``: the share of each
+    misses on Dirichlet sides; ``algebra``, rounding. ``cells``: the share of each
     cell in the bound, (*batch, *cells). ``notes``: what is assumed. ``reason``: why ``upper`` is
     infinite, where it is; "" elsewhere.
     """
