@@ -26,6 +26,7 @@ from sciml.core.problem.equation import (
     Helmholtz,
     Hyperelasticity,
     NavierStokes,
+    Plasticity,
     Sponge,
     Stokes,
 )
@@ -686,6 +687,17 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Elasticity, "frame"): _type("Frame", frame, _MATRIX),
     **{(Hyperelasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
     (Hyperelasticity, "force"): _FORCE,
+    **{
+        (Plasticity, name): Scalar
+        for name in (
+            "young",
+            "poisson_ratio",
+            "yield_stress",
+            "hardening",
+            "kinematic_hardening",
+        )
+    },
+    (Plasticity, "force"): _FORCE,
     (Elasticity, "force"): _FORCE,
     (Condition, "dirichlet"): _type(
         "Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL, _NORMAL]}

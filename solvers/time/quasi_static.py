@@ -1,0 +1,211 @@
+"""Loads that change slowly, on a body that remembers them: an equilibrium after every step.
+
+    F(u_new, t + h; h_old) = 0,        h_new = advance(u_new; h_old),
+
+with h what the body remembers, as plastic strains; the time only orders the loads. Newton's method
+begins where the load that is new would take the body if it were elastic, and F is small beside the
+largest forces so far. Where it finds no equilibrium the step is halved, and so it is where taking
+the way of the strains in two pieces instead of one shows that it is too long: the return to the
+yield surface is backward Euler, exact along a straight way of the stress, of first order else, and
+twice the difference, beside the strains themselves, estimates its error. What the body remembers is
+taken on once its step is done, so that a run goes on from any frame, bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from sciml.core.algebra.nonlinear import History, Moment, NonlinearSystem
+from sciml.core.algebra.sparse import PatternMatrix
+from sciml.core.errors import InputError
+from sciml.core.run.status import Status
+from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.direct import Direct, quickest, small
+from sciml.solvers.linear.iteration import LinearSolver, norm
+from sciml.solvers.linear.krylov import GMRES
+from sciml.solvers.nonlinear.descent import Course, at, differentiable
+from sciml.solvers.nonlinear.newton import Newton
+from sciml.solvers.time.march import Integrator, Memory, Scheme, TimeStep, check_time_options
+
+_HALVINGS = 6  # of a step before it is given up
+_ITERATIONS = 30  # of Newton's method: one that takes more seldom arrives
+
+
+@dataclass(frozen=True)
+class QuasiStatic(Integrator):
+    """Load steps for a body that remembers, each an equilibrium by Newton's method.
+
+    ``rtol``: the estimated error of a step's strains, relative to these. ``step``: the
+    longest step, by default from frame to frame; steps are halved where they must be.
+    ``equilibrium``: what is left of the forces, relative to the largest so far.
+    """
+
+    kind: Literal["quasi_static"] = "quasi_static"
+    rtol: float = 1e-3
+    atol: float | None = None
+    step: float | None = None
+    equilibrium: float = 1e-9
+    remembers: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_time_options(self.kind, self.rtol, self.atol, self.step)
+        if not 1e-13 <= self.equilibrium < 1:
+            raise InputError(
+                f"quasi_static: equilibrium lies between 1e-13 and 1; got {self.equilibrium:g}",
+                "solver.equilibrium",
+            )
+
+    def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
+        """The method for a system."""
+        return LoadSteps(system, self, start)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """What a way led to: u, h, the largest forces so far, relative error, residual, success."""
+
+    u: torch.Tensor
+    h: torch.Tensor
+    size: torch.Tensor
+    error: torch.Tensor
+    residual: torch.Tensor
+    solved: torch.Tensor
+
+
+class LoadSteps(Scheme):
+    """Steps from equilibrium to equilibrium; the memory is the largest forces so far."""
+
+    name, exponent, fixed_step, failed = "load steps", 2, torch.inf, Status.NO_EQUILIBRIUM
+
+    def __init__(self, system: NonlinearSystem, options: QuasiStatic, start: float) -> None:
+        assert system.history is not None
+        self.history: History = system.history
+        self.options, self.start = options, start
+        self.solves = self.iterations = self.halved = 0
+        self.reached: float | None = None
+        self._elastic: tuple[LinearSolver, PatternMatrix, Any] | None = None
+
+    def settled(self, y: torch.Tensor, t: float) -> torch.Tensor:
+        """The equilibrium under the loads at the start; raises InputError where there is none."""
+        u, h = self.history.parted(y[0])
+        size = self.history.forces(u, Moment(t, h)).expand(u.shape[:-1])
+        alive = torch.ones_like(size, dtype=torch.bool)
+        found = self._step(_Way(u, h, size, size, size, alive), None, t)
+        if not bool(found.solved.all()):
+            raise InputError(
+                f"there is no equilibrium under the loads at the start, t = {t:g}: let them grow "
+                "with t",
+                "problem.time.start",
+            )
+        return self.history.joined(found.u, found.h)[None]
+
+    def begin(self, y: torch.Tensor, t: float) -> Memory:
+        """The forces."""
+        u, h = self.history.parted(y[0])
+        with torch.no_grad():
+            return (self.history.forces(u, Moment(t, h)).expand(u.shape[:-1]).clone(),)
+
+    def advance(
+        self, y: torch.Tensor, memory: Memory, t: float, h: float, alive: torch.Tensor
+    ) -> TimeStep:
+        """One step, in as many parts as it takes."""
+        u, remembered = self.history.parted(y[0])
+        none = torch.zeros_like(memory[0])
+        begun = _Way(u, remembered, memory[0], none, none, alive)
+        found = self._across(begun, t, h, _HALVINGS)
+        if bool(found.solved[alive].all()):
+            self.reached = None
+        # A share of the strains is the same share of the displacements that they are the slopes of.
+        share = found.error[..., None] * found.u.detach()
+        error = self.history.joined(share, torch.zeros_like(found.h))
+        new = self.history.joined(found.u, found.h)
+        return TimeStep(new[None], (found.size,), error[None], found.residual, found.solved)
+
+    def remark(self) -> str:
+        """Solves and steps of Newton's method."""
+        told = f"{self.solves} equilibria, {self.iterations} steps of newton"
+        told += f", {self.halved} steps halved" if self.halved else ""
+        if self.reached is not None:
+            told += f"; no equilibrium was found beyond t = {self.reached:.6g}"
+        return told
+
+    def _across(self, here: _Way, t: float, h: float, halvings: int) -> _Way:
+        """The way from t to t + h; samples of ``here`` that are not solved are left as they are."""
+        found = self._step(here, t, t + h)
+        accurate = found.error <= self.options.rtol
+        if not halvings or bool((found.solved & accurate | ~here.solved).all()):
+            if not bool((found.solved | ~here.solved).all()):
+                self.reached = t
+            return self._after(here, found)
+        self.halved += 1
+        first = self._across(here, t, h / 2, halvings - 1)
+        if not bool(first.solved.any()):
+            return first
+        return self._across(first, t + h / 2, h / 2, halvings - 1)
+
+    def _after(self, here: _Way, found: _Way) -> _Way:
+        return replace(
+            found,
+            error=torch.maximum(here.error, found.error),
+            residual=torch.maximum(here.residual, found.residual),
+            solved=here.solved & found.solved,
+        )
+
+    def _step(self, here: _Way, t: float | None, to: float) -> _Way:
+        """The equilibrium at a time from that at t, or from no loads at all."""
+        history, plain, now = self.history, self.history.plain, Moment(to, here.h)
+        at_once = to if t is None else t
+
+        def linearise(u: torch.Tensor, _: float) -> PatternMatrix:
+            J = plain.linearise(u, now)
+            assert isinstance(J, PatternMatrix)
+            return J
+
+        system = replace(
+            plain,
+            residual=lambda u, _: plain.residual(u, now),
+            linearise=linearise,
+            diffusion=linearise,
+            scale=lambda u, _: torch.maximum(here.size, history.forces(u, now)),
+        )
+        with torch.no_grad():
+            u, course = self._equilibrium(system, here, t, to)
+            size = torch.maximum(here.size, history.forces(u, now))
+        if torch.is_grad_enabled():
+            u = differentiable(system, u, at(system, u))
+        new = history.advance(here.u, at_once, u, to, here.h, 1)
+        with torch.no_grad():
+            finer = history.advance(here.u, at_once, u, to, here.h, 2)
+            strain = torch.maximum(history.strain(here.u, at_once), history.strain(u, to))
+            gap = norm(2 * (finer - new), 3)
+            error = gap / torch.where(strain > 0, strain, torch.ones_like(strain))
+        good = [status.success for status in course.statuses]
+        solved = torch.tensor(good).reshape(course.relative.shape)
+        return _Way(u, new, size, error, course.relative, solved)
+
+    def _equilibrium(
+        self, system: NonlinearSystem, here: _Way, t: float | None, to: float
+    ) -> tuple[torch.Tensor, Course]:
+        newton = Newton(rtol=self.options.equilibrium, max_iterations=_ITERATIONS)
+        guess = here.u + self._elastically(here.u, t, to)
+        course, _ = newton.iterate(system, guess, None)
+        self.solves += 1
+        self.iterations += int(course.iterations.max())
+        return course.u, course
+
+    def _elastically(self, u: torch.Tensor, t: float | None, to: float) -> torch.Tensor:
+        """What loads from t to another time, or all of these, would add to an elastic body."""
+        plain = self.history.plain
+        load = plain.residual(u, float(to))
+        load = load - plain.residual(u, float(t)) if t is not None else load
+        if self._elastic is None:
+            A = plain.linearise(torch.zeros_like(u), self.start).detach()
+            assert isinstance(A, PatternMatrix)
+            solver: LinearSolver = GMRES(preconditioner=AMG(), rtol=1e-3)
+            solver = Direct() if small(A) or quickest(A) else solver
+            self._elastic = solver, A, solver.setup(A)
+        solver, A, prepared = self._elastic
+        return -solver.iterate(A, prepared, load, None, None).x
