@@ -7,8 +7,11 @@ begins where the load that is new would take the body if it were elastic, and F 
 largest forces so far. Where it finds no equilibrium the step is halved, and so it is where taking
 the way of the strains in two pieces instead of one shows that it is too long: the return to the
 yield surface is backward Euler, exact along a straight way of the stress, of first order else, and
-twice the difference, beside the strains themselves, estimates its error. What the body remembers is
-taken on once its step is done, so that a run goes on from any frame, bit for bit.
+twice the difference, beside the strains themselves, estimates its error. What happens between the
+ends of a step is not seen but in the loads: these are looked at within it, and where they leave the
+straight way from the old ones to the new it is halved too; at which pace they go is all one. What
+the body remembers is taken on once its step is done, so that a run goes on from any frame, bit for
+bit.
 """
 
 from __future__ import annotations
@@ -30,16 +33,21 @@ from sciml.solvers.nonlinear.descent import Course, at, differentiable
 from sciml.solvers.nonlinear.newton import Newton
 from sciml.solvers.time.march import Integrator, Memory, Scheme, TimeStep, check_time_options
 
-_HALVINGS = 6  # of a step before it is given up
-_ITERATIONS = 30  # of Newton's method: one that takes more seldom arrives
+_HALVINGS = 10  # of a step that is too long
+_GIVEN_UP = 6  # the same of one without an equilibrium
+_ITERATIONS = 20  # of Newton's method: one that takes more seldom arrives
+_LOOKS, _FEWER = 16, 4  # at the loads within a step, and within its parts
+_COLLAPSED = 1.0  # a strain that is no small one
+_GOLDEN = 0.5 * (5**0.5 - 1)  # whose multiples lie evenly, and where no period does
 
 
 @dataclass(frozen=True)
 class QuasiStatic(Integrator):
     """Load steps for a body that remembers, each an equilibrium by Newton's method.
 
-    ``rtol``: the estimated error of a step's strains, relative to these. ``step``: the
-    longest step, by default from frame to frame; steps are halved where they must be.
+    ``rtol``: the estimated error of a step's strains, relative to these, and how far the loads may
+    leave a straight way within it, relative to the largest so far. ``step``: the longest step, by
+    default from frame to frame; steps are halved where they must be.
     ``equilibrium``: what is left of the forces, relative to the largest so far.
     """
 
@@ -134,17 +142,38 @@ class LoadSteps(Scheme):
 
     def _across(self, here: _Way, t: float, h: float, halvings: int) -> _Way:
         """The way from t to t + h; samples of ``here`` that are not solved are left as they are."""
-        found = self._step(here, t, t + h)
-        accurate = found.error <= self.options.rtol
-        if not halvings or bool((found.solved & accurate | ~here.solved).all()):
-            if not bool((found.solved | ~here.solved).all()):
-                self.reached = t
-            return self._after(here, found)
+        bend, rtol = self._bend(here, t, h, halvings), self.options.rtol
+        if not halvings or bool(((bend <= rtol) | ~here.solved).all()):
+            found = self._step(here, t, t + h)
+            found = replace(found, error=torch.maximum(found.error, bend))
+            good = found.solved & (found.error <= rtol)
+            lost = here.solved & ~found.solved
+            hopeless = bool(lost.any()) and halvings <= _HALVINGS - _GIVEN_UP
+            if not halvings or hopeless or bool((good | ~here.solved).all()):
+                self.reached = t if bool(lost.any()) else self.reached
+                return self._after(here, found)
         self.halved += 1
         first = self._across(here, t, h / 2, halvings - 1)
         if not bool(first.solved.any()):
             return first
         return self._across(first, t + h / 2, h / 2, halvings - 1)
+
+    @torch.no_grad()
+    def _bend(self, here: _Way, t: float, h: float, halvings: int) -> torch.Tensor:
+        """How far the loads within a step are from the straight way, beside the largest forces."""
+        rest = torch.zeros_like(here.u.detach())
+        start = self.history.plain.residual(rest, float(t))
+        way = self.history.plain.residual(rest, float(t + h)) - start
+        length = way.square().sum(-1)
+        size = torch.maximum(here.size, torch.maximum(norm(start, 1), norm(start + way, 1)))
+        worst = torch.zeros_like(size)
+        for k in range(_LOOKS if halvings == _HALVINGS else _FEWER):
+            within = self.history.plain.residual(rest, t + h * ((k + 1) * _GOLDEN % 1))
+            off = within - start
+            share = (off * way).sum(-1) / torch.where(length > 0, length, 1.0)
+            gap = norm(off - share.clamp(0, 1)[..., None] * way, 1)
+            worst, size = torch.maximum(worst, gap), torch.maximum(size, norm(within, 1))
+        return worst / torch.where(size > 0, size, 1.0)
 
     def _after(self, here: _Way, found: _Way) -> _Way:
         return replace(
@@ -164,33 +193,40 @@ class LoadSteps(Scheme):
             assert isinstance(J, PatternMatrix)
             return J
 
+        with torch.no_grad():
+            guess = here.u + self._elastically(here.u, t, to)
+            # Not beside the forces of any iterate: beyond a limit load these grow with it.
+            size = torch.maximum(here.size, history.forces(guess, now))
         system = replace(
             plain,
             residual=lambda u, _: plain.residual(u, now),
             linearise=linearise,
             diffusion=linearise,
-            scale=lambda u, _: torch.maximum(here.size, history.forces(u, now)),
+            scale=lambda u, _: size,
         )
         with torch.no_grad():
-            u, course = self._equilibrium(system, here, t, to)
-            size = torch.maximum(here.size, history.forces(u, now))
+            u, course = self._equilibrium(system, guess)
         if torch.is_grad_enabled():
             u = differentiable(system, u, at(system, u))
         new = history.advance(here.u, at_once, u, to, here.h, 1)
         with torch.no_grad():
             finer = history.advance(here.u, at_once, u, to, here.h, 2)
-            strain = torch.maximum(history.strain(here.u, at_once), history.strain(u, to))
+            before, after = history.strain(here.u, at_once), history.strain(u, to)
+            strain = torch.maximum(norm(before, 3), norm(after, 3))
             gap = norm(2 * (finer - new), 3)
             error = gap / torch.where(strain > 0, strain, torch.ones_like(strain))
-        good = [status.success for status in course.statuses]
-        solved = torch.tensor(good).reshape(course.relative.shape)
+            good = [status.success for status in course.statuses]
+            solved = torch.tensor(good).reshape(course.relative.shape)
+            # Elements too stiff to flow freely find an equilibrium beyond a limit load, far off.
+            solved &= after.abs().amax((-3, -2, -1)) < _COLLAPSED
+            reached = torch.maximum(here.size, history.forces(u, now))
+            size = torch.where(solved, reached, here.size)
         return _Way(u, new, size, error, course.relative, solved)
 
     def _equilibrium(
-        self, system: NonlinearSystem, here: _Way, t: float | None, to: float
+        self, system: NonlinearSystem, guess: torch.Tensor
     ) -> tuple[torch.Tensor, Course]:
         newton = Newton(rtol=self.options.equilibrium, max_iterations=_ITERATIONS)
-        guess = here.u + self._elastically(here.u, t, to)
         course, _ = newton.iterate(system, guess, None)
         self.solves += 1
         self.iterations += int(course.iterations.max())

@@ -73,7 +73,7 @@ class History:
     remembered, and at a bare t that of a body which is elastic. ``advance(u, t, v, s, h, pieces)``:
     what is remembered after the way from u at t to v at s, h before, taken in so many steps.
     ``forces(u, t)``: ||int F . grad phi|| over all nodes, (*batch), beside which F is small;
-    ``strain(u, t)``: the norm of the strains at all points, beside which errors of h are.
+    ``strain(u, t)``: the strains (*batch, k, Q, n), beside which errors of h are.
     """
 
     plain: NonlinearSystem

@@ -71,6 +71,7 @@ from sciml.discretization.volumes.coefficients import describe
 
 _KEY = "problem.equation"
 _RESISTS = 0.25  # the mean of a resistance in all components beside that of their slopes
+_SMALL_STRAIN = 0.1  # beyond which a theory of small strains is off by as much
 _TINY = 1e-300  # so that no diffusion beside advection is no error
 # (problem, mesh, equation, name, fields, key): one Balance for each scalar field of an equation,
 # the problem's own or one that its system calls ``name``; ``fields``: all those of the problem.
@@ -1634,10 +1635,12 @@ class Galerkin:
     def _remembering(self, plain: NonlinearSystem, recall: Recall) -> NonlinearSystem:
         """The system of the states x = (u, h); u and h are judged apart."""
         shape = (*self.cells.points[0].shape, recall.count)
+        h = torch.zeros(shape, dtype=torch.float64)
+        known = self.residual(plain.first[0], Moment(self.start, h))
+        plain = replace(plain, batch=tuple(known.shape[:-1]))
         history = History(
             plain, shape, partial(self._advance, recall), self.forces, partial(self._strain, recall)
         )
-        h = torch.zeros(shape, dtype=torch.float64)
         groups = torch.arange(self.count + h.numel()) >= self.count
 
         def force(x: torch.Tensor, t: float) -> torch.Tensor:
@@ -1659,7 +1662,7 @@ class Galerkin:
             restrict=lambda value: history.joined(self.restrict(value), h),
             first=tuple(history.joined(u, h) for u in plain.first),
             guess=None,
-            remarks=lambda x, t: (),
+            remarks=lambda x, t: _strained(history.strain(history.parted(x)[0], t)),
             groups=groups.to(torch.int64),
             history=history,
         )
@@ -1683,8 +1686,7 @@ class Galerkin:
         return h
 
     def _strain(self, recall: Recall, u: torch.Tensor, t: float) -> torch.Tensor:
-        strain = recall.strain(self._point(self.cells, self._state(self.lift(u, t)), t))
-        return strain.square().sum((-3, -2, -1)).sqrt()
+        return recall.strain(self._point(self.cells, self._state(self.lift(u, t)), t))
 
     def forces(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """||int F . grad phi|| over all nodes, (*batch)."""
@@ -1694,6 +1696,19 @@ class Galerkin:
             local = scatter(_tested(self.cells, tables, flux), self.cells.nodes, self.mesh.shape[0])
             total = total + local.square().sum(-1)
         return total.sqrt()
+
+
+def _strained(strain: torch.Tensor) -> tuple[str, ...]:
+    """A doubt where strains are not small, as the theory takes them to be."""
+    most = float(strain.abs().max())
+    if not most > _SMALL_STRAIN:
+        return ()
+    return (
+        Doubt(
+            f"strains reach {most:.2g}: the theory is of small ones, and beyond {_SMALL_STRAIN:g} "
+            "the change of shape counts"
+        ),
+    )
 
 
 def pointwise(

@@ -13,9 +13,10 @@ at every quadrature point by itself. Its derivative by e is the consistent tange
 1985), taken by differentiating these lines, so that Newton's method is quadratic. Internal
 variables at a point are e_p, of the pairs xx, yy, zz, xy and in space yz, xz, and p.
 
-Elsewhere than at these points a stress is the polynomial of one degree less than the displacement
-that is nearest to theirs in the element. On a mesh that is revolved about x = 0 the strain across
-it is u / r, and -sigma_zz / r, that of the hoop, is among the forces along r.
+Elsewhere than at these points a stress is Hooke's in elements that never flowed, in others the
+polynomial of one degree less than the displacement that is nearest to those at the points. On a
+mesh that is revolved about x = 0 the strain across it is u / r, and -sigma_zz / r, that of the
+hoop, is among the forces along r.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from sciml.discretization.elements.general import (
 )
 from sciml.discretization.elements.scalar import memory_on_mesh
 
+_MODULI = "moduli of a metal"  # among what a point has read
 _IN_PLANE = 4  # of PAIRS: those that a plane body has
 _LOCKS = Doubt(
     "elements of degree 1 are too stiff where a body flows without a change of volume: take "
@@ -168,8 +170,16 @@ class MisesLaw(Law):
         found = self.returned(point)
         return torch.cat([found.plastic, found.accumulated[..., None]], -1)
 
-    def _moduli(self, point: Point) -> list[torch.Tensor]:
-        """Lambda, mu, y, H and H' with a last axis of one; raises InputError for bad ones."""
+    def _moduli(self, point: Point) -> tuple[torch.Tensor, ...]:
+        """Lambda, mu, y, H and H', (..., 1) each; read once where they name no state."""
+        if self._named(*(c for c, _ in self.coefficients[:-1])):
+            return self._read(point).unbind()
+        if _MODULI not in point.known:
+            point.known[_MODULI] = self._read(point)
+        return point.known[_MODULI].unbind()
+
+    def _read(self, point: Point) -> torch.Tensor:
+        """The five, one upon another; raises InputError for bad ones."""
         found = [point.read(c, key) for c, key in self.coefficients[:-1]]
         E, nu, limit, hardening, kinematic = found
         if not bool((E > 0).all()) or not bool(((nu > -1) & (nu < 0.5)).all()):
@@ -191,7 +201,8 @@ class MisesLaw(Law):
                     f"{self.key}.{name}",
                 )
         first, second = E * nu / ((1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
-        return [v[..., None] for v in (first, second, limit, hardening, kinematic)]
+        moduli = torch.broadcast_tensors(first, second, limit, hardening, kinematic)
+        return torch.stack(list(moduli))[..., None]
 
 
 def _place(i: int, j: int) -> int:
@@ -237,8 +248,12 @@ def at_points(
     """What a return leads to, (k, Q, c) of it, at the points of a part, (*batch, c, l, R)."""
     law = made.balances[0].law
     assert isinstance(law, MisesLaw)
-    found = what(law.returned(made.point(made.cells, value, t)))
-    return spread(made, found.movedim(-1, -3), part)
+    own = law.returned(made.point(made.cells, value, t))
+    elastic = what(law.returned(made.point(part, value, float(t))))
+    found = spread(made, what(own).movedim(-1, -3), part)
+    yielded = own.accumulated.amax(-1) > 0
+    yielded = yielded if part.members is None else yielded[..., part.members]
+    return torch.where(yielded[..., None, :, None], found, elastic.movedim(-1, -3))
 
 
 def strain_at(made: Galerkin, part: Quadrature, value: torch.Tensor, t: float) -> torch.Tensor:
