@@ -314,6 +314,7 @@ def bad() -> list[tuple[Any, str]]:
         (lambda: stated(replace(METAL, poisson_ratio=0.5)), "between -1 and 0.5"),
         (lambda: stated(replace(METAL, young=0.0)), "young must be positive"),
         (lambda: stated(replace(METAL, force=(1.0,))), "list of 2"),
+        (lambda: replace(stated(METAL), boundary=everywhere(FREE)), "stop 0 of its 3 rigid"),
         (lambda: stated(METAL, time=None), "give time: {end: 1}, and loads that name t"),
         (lambda: stated(METAL, initial="x"), "leave initial out"),
         (lambda: replace(METAL, plane="stress"), "plane stress"),

@@ -124,8 +124,6 @@ class LoadSteps(Scheme):
         none = torch.zeros_like(memory[0])
         begun = _Way(u, remembered, memory[0], none, none, alive)
         found = self._across(begun, t, h, _HALVINGS)
-        if bool(found.solved[alive].all()):
-            self.reached = None
         # A share of the strains is the same share of the displacements that they are the slopes of.
         share = found.error[..., None] * found.u.detach()
         error = self.history.joined(share, torch.zeros_like(found.h))
@@ -150,7 +148,8 @@ class LoadSteps(Scheme):
             lost = here.solved & ~found.solved
             hopeless = bool(lost.any()) and halvings <= _HALVINGS - _GIVEN_UP
             if not halvings or hopeless or bool((good | ~here.solved).all()):
-                self.reached = t if bool(lost.any()) else self.reached
+                if self.reached is None and bool(lost.any()):
+                    self.reached = t
                 return self._after(here, found)
         self.halved += 1
         first = self._across(here, t, h / 2, halvings - 1)

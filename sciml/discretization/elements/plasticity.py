@@ -38,7 +38,9 @@ from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.quadrature import Quadrature
 from sciml.core.problem.reader import free_names, state_names
 from sciml.core.run.status import Doubt
-from sciml.discretization.elements.elasticity import PAIRS
+from sciml.discretization.elements.boundary import Fixed
+from sciml.discretization.elements.data import evaluate
+from sciml.discretization.elements.elasticity import PAIRS, check_held, rigid_motions
 from sciml.discretization.elements.general import (
     Balance,
     Galerkin,
@@ -46,8 +48,8 @@ from sciml.discretization.elements.general import (
     Point,
     Recall,
     balances,
+    is_zero,
     of_vector,
-    semidiscretize_on_mesh,
 )
 from sciml.discretization.elements.scalar import memory_on_mesh
 
@@ -296,10 +298,33 @@ def _of_metal(
 def semidiscretize_metal(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> NonlinearSystem:
-    """F(u, t; h) = 0, its states with what the body remembers; see ``semidiscretize_on_mesh``."""
-    system = semidiscretize_on_mesh(problem, mesh, dtype=dtype, device=device)
+    """F(u, t; h) = 0, its states with what the body remembers; float64 on the CPU.
+
+    Raises InputError for a body that is free to move, and for data that no metal has.
+    """
+    made = Galerkin(problem, mesh)
+    system = made.system()
+    # Of a body of revolution only the shift along its axis strains nothing.
+    motions = rigid_motions(mesh)
+    free = motions[:, 1:2] if mesh.axisymmetric else motions
+    nowhere = torch.zeros(len(made.fixed_mask), dtype=torch.float64)
+    check_held(mesh, Fixed(made.fixed_mask, nowhere), _springs(made), free)
     locks = (_LOCKS,) if mesh.degree == 1 else ()
     return replace(system, notes=(*system.notes, *locks))
+
+
+def _springs(made: Galerkin) -> list[tuple[Quadrature, torch.Tensor]]:
+    """The sides with springs, and these as matrices (*batch, k, Q, d, d)."""
+    found, data = [], made.data.at_time(made.start)
+    for side in made.sides:
+        stated = [made.stated[name, side.name] for name in made.names]
+        if all(is_zero(s.alpha) for s in stated):
+            continue
+        alphas = [evaluate(s.alpha, side.facets, data, s.alpha_key) for s in stated]
+        shape = side.facets.points[0].shape
+        alphas = [a.expand(torch.broadcast_shapes(a.shape, shape)) for a in alphas]
+        found.append((side.facets, torch.diag_embed(torch.stack(alphas, -1))))
+    return found
 
 
 @estimates_memory(Plasticity, Mesh)
