@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from sciml.solvers.time import IMEX as IMEX
     from sciml.solvers.time import SDIRK as SDIRK
     from sciml.solvers.time import Newmark as Newmark
+    from sciml.solvers.time import QuasiStatic as QuasiStatic
     from sciml.solvers.time import RungeKutta as RungeKutta
     from sciml.solvers.time import Verlet as Verlet
     from sciml.solvers.time.etdrk4 import ETDRK4 as ETDRK4

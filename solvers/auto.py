@@ -33,6 +33,7 @@ from sciml.core.problem.equation import (
     Equation,
     Hyperelasticity,
     NavierStokes,
+    Plasticity,
     Stokes,
     System,
 )
@@ -240,6 +241,11 @@ def _on_mesh(problem: Problem) -> tuple[str, str]:
         coupled = len(problem.unknowns) > 1 and bool(problem.equation.conditioned)
         return "Newton", "the fields are coupled" if coupled else "the equation is nonlinear"
     return "SDIRK", "the mass matrix of elements is not diagonal, so that every method is implicit"
+
+
+@chooses(Plasticity, Mesh)
+def _for_plasticity(problem: Problem) -> tuple[str, str]:
+    return "QuasiStatic", "the body remembers its loads, and moves slowly"
 
 
 @chooses(Equation, Grid)

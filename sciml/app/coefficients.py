@@ -28,6 +28,7 @@ from sciml.core.problem.equation import (
     Hyperelasticity,
     Integral,
     NavierStokes,
+    Plasticity,
     Residual,
     Sponge,
     Stokes,
@@ -715,6 +716,17 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Elasticity, "frame"): _type("Frame", frame, _MATRIX),
     **{(Hyperelasticity, name): Scalar for name in ("young", "poisson_ratio", "density")},
     (Hyperelasticity, "force"): _FORCE,
+    **{
+        (Plasticity, name): Scalar
+        for name in (
+            "young",
+            "poisson_ratio",
+            "yield_stress",
+            "hardening",
+            "kinematic_hardening",
+        )
+    },
+    (Plasticity, "force"): _FORCE,
     (Elasticity, "force"): _FORCE,
     (Condition, "dirichlet"): _type(
         "Dirichlet", displacement, {"anyOf": [_SCALAR, _OR_NULL, _NORMAL]}

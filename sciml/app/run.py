@@ -398,7 +398,7 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
         if result.spec.geometry is not None:
             result.spec.geometry.write(folder / MESH)
             paths.append(folder / MESH)
-        hidden = result.spec.problem.obstacle is not None
+        hidden = result.spec.problem.obstacle is not None or solution.history is not None
         keep_state(folder / FRAMES, paths[0], hidden)
         (folder / FRAMES).unlink(missing_ok=True)  # all of them are in solution.h5 now
         (folder / f"{RESIDUAL}.png").unlink(missing_ok=True)  # that of an earlier run

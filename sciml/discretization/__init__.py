@@ -22,7 +22,14 @@ from sciml.core.problem.problem import Problem
 
 # Loaded for what they register.
 from sciml.discretization.elements import derived as _derived_on_meshes  # noqa: F401
-from sciml.discretization.elements import elasticity, flow, general, scalar, solid  # noqa: F401
+from sciml.discretization.elements import (  # noqa: F401
+    elasticity,
+    flow,
+    general,
+    plasticity,
+    scalar,
+    solid,
+)
 from sciml.discretization.elements import functionals as _on_meshes  # noqa: F401
 from sciml.discretization.elements import helmholtz as _waves_on_meshes  # noqa: F401
 from sciml.discretization.elements import modes as _modes_on_meshes  # noqa: F401

@@ -221,7 +221,7 @@ def answer(
     statuses, reasons = unbalanced(system, course.u, statuses, solver.rtol)
     if system.potential is not None and not (last.J.definite or bool(course.convex.all())):
         notes.append("the energy is not convex at the answer, which may be no minimum")
-    value = system.lift(_differentiable(system, course.u, last), 0.0)
+    value = system.lift(differentiable(system, course.u, last), 0.0)
     if system.measure is not None:
         value = value - free_mean(value, system.measure, len(system.shape))
     return Solution(
@@ -274,7 +274,7 @@ def _start(system: NonlinearSystem, initial: torch.Tensor | None) -> torch.Tenso
     return torch.where(spread(far, d), zero, found)
 
 
-def _differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> torch.Tensor:
+def differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> torch.Tensor:
     """u with the graph of F, by the implicit function theorem: one solve with J transposed."""
     if not torch.is_grad_enabled():
         return u
@@ -357,6 +357,9 @@ class Iterate:
     def relative(self) -> torch.Tensor:
         """||F|| relative to the frozen right-hand side, per sample."""
         d, affine = len(self.system.shape), self.system.affine
+        if self.system.scale is not None:
+            size = self.system.scale(self.u, 0.0)
+            return norm(self.F, d) / torch.where(size > 0, size, torch.ones_like(size))
         zero = torch.zeros_like(self.u)
         right = -self.system.residual(zero, 0.0) if affine else self.P.apply(self.u) - self.F
         scale = norm(right, d)

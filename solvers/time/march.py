@@ -37,6 +37,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import ceil, isfinite
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import scipy.sparse
@@ -68,7 +69,7 @@ from sciml.solvers.linear.relaxation import Jacobi
 def check_masses(system: NonlinearSystem) -> None:
     """Raise InputError unless there is a time derivative at every unknown."""
     leading, name = (system.mass, "d") if system.inertia is None else (system.inertia, "m")
-    if isinstance(leading, LinearMap):
+    if isinstance(leading, LinearMap) or system.history is not None:
         return
     if leading is None:
         raise InputError(
@@ -276,6 +277,7 @@ class Scheme(ABC):
     to the next. ``frugal``: a change of the step costs a set-up, so small ones are not made.
     ``fixed_step``: the step of a method that has no other, unless the user gives one.
     ``explicit``: steps may be longer than is stable, where the solution does not show it.
+    ``failed``: the status of a sample whose fixed step is not solved.
     """
 
     name: str
@@ -284,6 +286,11 @@ class Scheme(ABC):
     frugal: bool = False
     explicit: bool = False
     fixed_step: float | None = None
+    failed: Status = Status.STAGNATED
+
+    def settled(self, y: torch.Tensor, t: float) -> torch.Tensor:
+        """The state at the start, where something of it follows from the loads there."""
+        return y
 
     @abstractmethod
     def begin(self, y: torch.Tensor, t: float) -> Memory:
@@ -427,7 +434,8 @@ class March:
     def _start(self) -> Position:
         if self.frames.count:
             return self._restored(self.frames.states[-1])
-        y, t = self.first, self.frames.times[0]
+        t = self.frames.times[0]
+        y = self.first = self.scheme.settled(self.first, t)
         scale = self._rms(y)
         batch = scale.shape[1:]
         position = Position(
@@ -569,7 +577,8 @@ class March:
 
     def _show(self, t: float) -> None:
         if self.observe is not None:
-            self.observe(t, lambda: self.system.lift(self.position.y[0], t))
+            y = self.position.y[0]
+            self.observe(self.system.moment(y, t), lambda: self.system.lift(y, t))
 
     def _quotient(self, attempt: TimeStep, p: Position, h: float) -> torch.Tensor:
         """q per sample; infinite where the step failed, zero for samples already dropped."""
@@ -626,7 +635,7 @@ class March:
         """With a fixed step: end the samples whose step cannot be taken."""
         finite = torch.isfinite(self._rms(attempt.y)).all(0)
         self._drop(~finite, Status.BLOWN_UP, t)
-        self._drop(~attempt.solved, Status.STAGNATED, t)
+        self._drop(~attempt.solved, self.scheme.failed, t)
 
     def _drop(self, where: torch.Tensor, status: Status, t: float) -> None:
         p = self.position
@@ -671,7 +680,7 @@ def replay(
     scheme: Scheme, system: NonlinearSystem, times: tuple[float, ...], journal: Journal
 ) -> list[torch.Tensor]:
     """u at every frame, with a graph; the steps are those of ``journal``."""
-    y = first_state(system)
+    y = scheme.settled(first_state(system), times[0])
     memory = scheme.begin(y, times[0])
     states = [y[0]]
     for start, sizes, jumps in _intervals(times, journal):
@@ -779,12 +788,14 @@ class Integrator(ABC):
     rtol where that is less.
     ``step``: a fixed step, lowered so that
     a whole number of them joins two frames; its estimated errors are still held against ``rtol``.
+    ``remembers``: whether it is for bodies that remember their loads, and for these alone.
     """
 
     kind: str
     rtol: float
     atol: float | None
     step: float | None
+    remembers: ClassVar[bool] = False
 
     @abstractmethod
     def scheme(self, system: NonlinearSystem, start: float) -> Scheme:
@@ -801,6 +812,13 @@ class Integrator(ABC):
             raise InputError("a problem needs a grid to be solved on: pass on=Grid((129, 129))")
         start = time.perf_counter()
         system = semidiscretize(problem, on)
+        if (system.history is not None) != self.remembers:
+            raise InputError(
+                f"{self.kind} is for bodies that remember their loads, as kind: plasticity"
+                if self.remembers
+                else f"{self.kind} does not carry what the body remembers; use quasi_static",
+                "solver.kind",
+            )
         check_masses(system)
         found = instants(problem, on if isinstance(on, Mesh) else None)
         with torch.no_grad():
@@ -896,6 +914,10 @@ class Integrator(ABC):
         p = p.over_fields() if several else p
         values = [system.lift(u, t) for u, t in zip(states, frames.times, strict=False)]
         outside = system.outside()
+        history = None
+        if system.history is not None:
+            kept = [system.history.parted(u)[1] for u in states]
+            history = torch.stack(kept, dim=-len(system.history.shape) - 1)
         errors = [e.amax(-1) if several else e for e in march.journal.errors] or [p.worst[0]]
         statistics = Statistics(p.steps, torch.stack(errors), *seconds)
         return Solution(
@@ -909,6 +931,7 @@ class Integrator(ABC):
             fields=system.fields,
             times=torch.tensor(frames.times[: frames.count], dtype=torch.float64),
             outside=outside,
+            history=history,
         )
 
 

@@ -9,6 +9,7 @@ A steady problem has neither. Solvers of nonlinear equations and integrators in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -41,6 +42,57 @@ class Storage:
     matrix: Callable[[torch.Tensor, float], LinearMap]
     apply: Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
     slope: Callable[[torch.Tensor, torch.Tensor, float], LinearMap]
+
+
+class Moment(float):
+    """An instant, and what a body remembers then: internal variables (*batch, k, Q, c).
+
+    Whatever is asked at a time, F(u, t) or a stress, is asked of the body as it is then.
+    """
+
+    history: torch.Tensor
+
+    def __new__(cls, t: float, history: torch.Tensor) -> Moment:
+        """At t, with what is remembered."""
+        made = super().__new__(cls, t)
+        made.history = history
+        return made
+
+
+def remembered(t: float) -> torch.Tensor | None:
+    """What a body remembers at an instant; None where nothing is known of that."""
+    return t.history if isinstance(t, Moment) else None
+
+
+@dataclass(frozen=True)
+class History:
+    """Of a body that remembers its loads: its states are x = (u, h), one vector.
+
+    h are internal variables at quadrature points, (*batch, *``shape``), u (*batch, n) the unknowns
+    of ``plain``, whose F(u, t) at a :class:`Moment` is that after a step to u from what was
+    remembered, and at a bare t that of a body which is elastic. ``advance(u, t, v, s, h, pieces)``:
+    what is remembered after the way from u at t to v at s, h before, taken in so many steps.
+    ``forces(u, t)``: ||int F . grad phi|| over all nodes, (*batch), beside which F is small;
+    ``strain(u, t)``: the strains (*batch, k, Q, n), beside which errors of h are.
+    """
+
+    plain: NonlinearSystem
+    shape: tuple[int, ...]
+    advance: Callable[[torch.Tensor, float, torch.Tensor, float, torch.Tensor, int], torch.Tensor]
+    forces: Callable[[torch.Tensor, float], torch.Tensor]
+    strain: Callable[[torch.Tensor, float], torch.Tensor]
+
+    def parted(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """u and h of states x."""
+        sizes = [x.shape[-1] - math.prod(self.shape), math.prod(self.shape)]
+        u, h = x.split(sizes, -1)
+        return u, h.unflatten(-1, self.shape)
+
+    def joined(self, u: torch.Tensor, h: torch.Tensor) -> torch.Tensor:
+        """x of u and h."""
+        h = h.flatten(-len(self.shape))
+        lead = torch.broadcast_shapes(u.shape[:-1], h.shape[:-1])
+        return torch.cat([u.expand(*lead, -1), h.expand(*lead, -1)], -1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +131,9 @@ class NonlinearSystem:
     several, the last batch dimension runs over them, but where the system is ``joint``: then one
     vector holds the unknowns of all, ``groups`` (n,) the number of each one's equation, or -1 where
     nothing stands before its u'. ``measure``: as of a ``LinearSystem``. ``inequality``: what F is
-    made of where bounds hold u.
+    made of where bounds hold u. ``history``: of a body that remembers its loads, u being then its
+    whole state. ``scale(u, t)``: what ||F|| is small beside, (*batch), where that is not the
+    right-hand side of the linear problem frozen at u.
     """
 
     residual: Residual
@@ -109,6 +163,12 @@ class NonlinearSystem:
     groups: torch.Tensor | None = None
     measure: torch.Tensor | None = None
     inequality: Inequality | None = None
+    history: History | None = None
+    scale: Residual | None = None
+
+    def moment(self, u: torch.Tensor, t: float) -> float:
+        """The instant t of a state, with what it remembers."""
+        return t if self.history is None else Moment(t, self.history.parted(u)[1])
 
     @property
     def by_field(self) -> bool:

@@ -42,6 +42,7 @@ __all__ = [
     "Kind",
     "Matrix",
     "NavierStokes",
+    "Plasticity",
     "Regions",
     "Residual",
     "Sponge",
@@ -121,7 +122,8 @@ class PDE(ABC):
     ``title``: what its kinds have in common, for messages. ``complex``: whether its solution is.
     ``always_linear``: whether it is linear whatever its coefficients are. ``element``: which one
     suits it on a mesh. ``touches``: whether its sides may touch something. ``written_out``: whether
-    its sides state what vanishes there, since it says nothing of a flux.
+    its sides state what vanishes there, since it says nothing of a flux. ``remembers``: whether it
+    is about a body to which the way of its loads matters, which begins without any.
     How it is discretised is registered elsewhere: :mod:`sciml.core.problem.dispatch`.
     """
 
@@ -132,6 +134,7 @@ class PDE(ABC):
     element: ClassVar[Literal["P1", "P2"]] = "P1"
     touches: ClassVar[bool] = False
     written_out: ClassVar[bool] = False
+    remembers: ClassVar[bool] = False
 
     @property
     def linear(self) -> bool:
@@ -725,10 +728,62 @@ def derivative(
     return None
 
 
+@dataclass(frozen=True)
+class Plasticity(PDE):
+    """Small deformations of a metal that yields, on a mesh: -div sigma = force (J2 plasticity).
+
+    sigma = C : (sym(grad u) - e_p), within von Mises' surface sqrt(3/2) |dev sigma - beta| <=
+    ``yield_stress`` + ``hardening`` p, p the accumulated plastic strain, beta = 2/3
+    ``kinematic_hardening`` e_p; the plastic strain e_p grows along its normal (associated flow).
+    Loads are functions of t, which only orders them: the body moves slowly. In 2-D it is long
+    (plane strain), or one of revolution. ``dirichlet`` and ``neumann`` as for :class:`Elasticity`.
+    """
+
+    young: Coefficient
+    yield_stress: Coefficient
+    poisson_ratio: Coefficient = 0.3
+    hardening: Coefficient = 0.0
+    kinematic_hardening: Coefficient = 0.0
+    force: Vector | None = None
+    plane: Literal["strain", "stress"] = "strain"
+    kind: Literal["plasticity"] = "plasticity"
+    title: ClassVar[str] = "plasticity"
+    element: ClassVar[Literal["P1", "P2"]] = "P2"
+    remembers: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.plane == "stress":
+            raise InputError(
+                "plasticity is not solved in plane stress: take a thin body in space, with a mesh "
+                "in 3 dimensions, or plane: strain for a long one",
+                "problem.equation.plane",
+            )
+
+    def linear_with(self, parameters: Mapping[str, Any]) -> bool:
+        """No: the body yields."""
+        return False
+
+    def vectors(self, dimension: int) -> Mapping[str, tuple[str, ...]]:
+        """The displacement."""
+        return {"displacement": COMPONENTS[:dimension]}
+
+    def fields(self, dimension: int, initial: Collection[str] = ()) -> tuple[str, ...]:
+        """The displacement's components."""
+        return COMPONENTS[:dimension]
+
+
 # What a system may be made of.
 Part = Equation | NavierStokes | Stokes | Elasticity | Hyperelasticity
 AnyEquation = (
-    Equation | System | NavierStokes | Stokes | Helmholtz | Elasticity | Hyperelasticity | Residual
+    Equation
+    | System
+    | NavierStokes
+    | Stokes
+    | Helmholtz
+    | Elasticity
+    | Hyperelasticity
+    | Plasticity
+    | Residual
 )
 KINDS: tuple[str, ...] = tuple(get_args(Kind))
 COMPLEX_KINDS = frozenset(part.kind for part in get_args(AnyEquation) if part.complex)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Real
 from typing import Any, TypeVar
 
 from sciml.core.errors import InputError, did_you_mean
@@ -173,6 +174,7 @@ class Problem:
             )
         if self.noise is not None and self.observations is None:
             raise InputError("noise is that of observations, and there are none", "problem.noise")
+        self._check_loads()
         if (self.time is None) != (self.initial is None):
             raise InputError(
                 "a problem in time needs both time: {end: ...} and initial: ...; "
@@ -201,6 +203,25 @@ class Problem:
                 "an equation of kind residual has a box for its domain; functions of t alone have "
                 "time: {end: ...} and no boundary",
                 "problem.domain",
+            )
+
+    def _check_loads(self) -> None:
+        """Of a body that remembers its loads: these are in time, and it begins without them."""
+        if not self.equation.remembers:
+            return
+        if self.time is None:
+            raise InputError(
+                f"what '{self.equation.kind}' comes to depends on the way of the loads: give time: "
+                "{end: 1}, and loads that name t",
+                "problem.time",
+            )
+        if self.initial is None:
+            object.__setattr__(self, "initial", 0.0)
+        if not (isinstance(self.initial, Real) and self.initial == 0):
+            raise InputError(
+                f"a body of '{self.equation.kind}' begins at rest, without loads or strains that "
+                "were before: leave initial out",
+                "problem.initial",
             )
 
     def _check_bounds(self) -> None:

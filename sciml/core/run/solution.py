@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from sciml.core.algebra.maps import free_mean
+from sciml.core.algebra.nonlinear import Moment
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures, samples
 from sciml.core.problem.grid import Grid, Points
@@ -78,6 +79,8 @@ class Solution:
     a frame, ([fields], *grid), over which the value's integral is zero; zero for other fields.
     ``kept``: derived fields that are written and drawn with it. ``labels``: names and units.
     ``samples``: what tells those of a batch apart, such as ``k = 3``; () where only numbers do.
+    ``history``: of a body that remembers its loads its internal variables at the quadrature points,
+    (*batch, frames, elements, points, c), by which what is derived from the value is told.
     """
 
     value: torch.Tensor
@@ -100,6 +103,7 @@ class Solution:
     kept: Mapping[str, Derived] = field(default_factory=dict, repr=False)
     labels: Mapping[str, Label] = field(default_factory=dict, repr=False)
     samples: tuple[str, ...] = field(default=(), repr=False)
+    history: torch.Tensor | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
         counts, residual = self.stats.iterations.flatten().tolist(), float(self.residual.max())
@@ -227,8 +231,18 @@ class Solution:
         whole, axis = self.value.cpu(), self.residual.ndim
         if self.times is None:
             return derive(whole, None)
-        pairs = zip(whole.unbind(axis), self.times.tolist(), strict=True)
+        pairs = zip(whole.unbind(axis), self.moments, strict=True)
         return torch.stack([derive(value, t) for value, t in pairs], axis)
+
+    @property
+    def moments(self) -> tuple[float, ...]:
+        """The times of the frames, with what a body remembers at each."""
+        assert self.times is not None
+        times = self.times.tolist()
+        if self.history is None:
+            return tuple(times)
+        parts = self.history.cpu().unbind(self.residual.ndim)
+        return tuple(Moment(t, h) for t, h in zip(times, parts, strict=True))
 
     def with_derived(self, *names: str) -> Solution:
         """The same, keeping these derived fields, and those that its equation is never without."""
@@ -292,11 +306,13 @@ def measured_by(look: Measure, solution: Solution, quantity: Quantity) -> Measur
     if solution.times is None:
         return look(whole, None)
     frames, times = whole.unbind(solution.residual.ndim), solution.times
+    moments = solution.moments
     if quantity.over_time is not None:
         kept = times >= (times[0] if quantity.after is None else quantity.after)
         frames = tuple(value for value, there in zip(frames, kept.tolist(), strict=True) if there)
+        moments = tuple(t for t, there in zip(moments, kept.tolist(), strict=True) if there)
         times = times[kept]
-    each = [look(value, float(t)) for value, t in zip(frames, times, strict=True)]
+    each = [look(value, t) for value, t in zip(frames, moments, strict=True)]
     values, places = [m.value for m in each], [m.place for m in each if m.place is not None]
     row = torch.stack(list(torch.broadcast_tensors(*values)), -1)
     if quantity.over_time is not None:

@@ -66,6 +66,10 @@ class Status(Enum):
         "A table was looked up outside its range, where it has no value; "
         "extend it, or write outside: hold to keep its ends."
     )
+    NO_EQUILIBRIUM = (
+        "No equilibrium was found under the loads of a step, however short; the frames before are "
+        "kept. Beyond a limit load there is none: prescribe displacements, or give hardening."
+    )
     INACCURATE_IN_TIME = (
         "The estimated error of the time steps is above rtol; take smaller steps or raise rtol."
     )

@@ -32,6 +32,7 @@ from sciml.core.problem.equation import (
     Helmholtz,
     Hyperelasticity,
     NavierStokes,
+    Plasticity,
     Stokes,
     System,
 )
@@ -41,6 +42,7 @@ from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, pulled_back, slopes, stiffness, whole
 from sciml.core.run.derived import Derivation
 from sciml.core.run.differentiate import attach
+from sciml.discretization.elements import plasticity
 from sciml.discretization.elements.boundary import scatter
 from sciml.discretization.elements.data import mesh_data
 from sciml.discretization.elements.elasticity import (
@@ -116,6 +118,7 @@ def insides(
 @derives(Stokes, Mesh)
 @derives(Elasticity, Mesh)
 @derives(Hyperelasticity, Mesh)
+@derives(Plasticity, Mesh)
 def derive_on_mesh(problem: Problem, mesh: Mesh) -> Mapping[str, Derivation]:
     """All that is known inside the elements, at the nodes and as means, and stream functions."""
     found = {name: _derivation(problem, mesh, own) for name, own in insides(problem, mesh).items()}
@@ -258,6 +261,29 @@ def _of_solid(
     stress = partial(_by_law, form, lambda law, point: law.stress(point))
     strain = partial(_by_law, form, lambda law, point: law.strain(point))
     return _of_tensors(mesh, stress, strain)
+
+
+@tells(Plasticity, Mesh)
+def _of_metal(
+    problem: Problem, mesh: Mesh, solid: Any, name: str, form: Callable[[], Galerkin]
+) -> Mapping[str, Inside]:
+    """The stress is that of the return; ``plastic`` is the accumulated plastic strain."""
+
+    def returned(what: Callable[[plasticity.Returned], torch.Tensor]) -> Entries:
+        def entries(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+            made = form()
+            return plasticity.at_points(made, what, part, value, made.instant(t))
+
+        return entries
+
+    def strain(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tensor:
+        made = form()
+        return plasticity.strain_at(made, part, value, made.instant(t))
+
+    stress = returned(lambda found: plasticity.tensor(found.stress))
+    accumulated = returned(lambda found: found.accumulated[..., None])
+    plastic = Inside(("plastic",), accumulated, usual=True, peaks=True)
+    return {**_of_tensors(mesh, stress, strain), "plastic": plastic}
 
 
 def _of_tensors(mesh: Mesh, stress: Entries, strain: Entries) -> Mapping[str, Inside]:

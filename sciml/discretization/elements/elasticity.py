@@ -81,7 +81,7 @@ def elasticity_system(
     parts = assembled(problem, mesh)
     # Of a body of revolution only the shift along its axis strains nothing.
     free = parts.motions[:, 1:2] if mesh.axisymmetric else parts.motions
-    _check_held(mesh, parts.fixed, parts.springs, free)
+    check_held(mesh, parts.fixed, parts.springs, free)
     b = _loads(problem, parts.boundary, parts.cells, parts.data)
     A, right = parts.eliminated(b)
     embedding = Embedding(parts.fixed, (mesh.dimension, mesh.shape[0]))
@@ -637,7 +637,7 @@ def _in_blocks(mask: np.ndarray, data: MeshData) -> bool:
     return bool((held.all(axis=1) == held.any(axis=1)).all())
 
 
-def _check_held(
+def check_held(
     mesh: Mesh,
     fixed: Fixed,
     springs: list[tuple[Quadrature, torch.Tensor]],

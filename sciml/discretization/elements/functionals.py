@@ -28,6 +28,7 @@ from sciml.core.problem.equation import (
     Helmholtz,
     Hyperelasticity,
     NavierStokes,
+    Plasticity,
     Stokes,
     System,
 )
@@ -69,6 +70,7 @@ _KEY = "problem.equation"
 @measures(NavierStokes, Mesh)
 @measures(Stokes, Mesh)
 @measures(Hyperelasticity, Mesh)
+@measures(Plasticity, Mesh)
 def measures_on_mesh(problem: Problem, mesh: Mesh) -> Prepare:
     """How quantities are measured; raises InputError for one that means nothing here."""
     return partial(_of_form, Shared(problem, mesh))
@@ -490,6 +492,7 @@ def _looking(shared: Shared, read: Compiled, points: torch.Tensor) -> Look:
 @samples(Stokes, Mesh)
 @samples(Elasticity, Mesh)
 @samples(Hyperelasticity, Mesh)
+@samples(Plasticity, Mesh)
 def sample_on_mesh(problem: Problem, mesh: Mesh, points: torch.Tensor, what: Any, key: str) -> Look:
     """How fields (*batch, [fields], n), or an expression (*batch, n), are found at points (n, d).
 

@@ -28,7 +28,7 @@ import scipy.sparse.linalg
 import torch
 
 from sciml.core.algebra.maps import LinearSystem
-from sciml.core.algebra.nonlinear import NonlinearSystem, Storage
+from sciml.core.algebra.nonlinear import History, Moment, NonlinearSystem, Storage, remembered
 from sciml.core.algebra.saddle import Saddle, Schur
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError, did_you_mean
@@ -71,6 +71,7 @@ from sciml.discretization.volumes.coefficients import describe
 
 _KEY = "problem.equation"
 _RESISTS = 0.25  # the mean of a resistance in all components beside that of their slopes
+_SMALL_STRAIN = 0.1  # beyond which a theory of small strains is off by as much
 _TINY = 1e-300  # so that no diffusion beside advection is no error
 # (problem, mesh, equation, name, fields, key): one Balance for each scalar field of an equation,
 # the problem's own or one that its system calls ``name``; ``fields``: all those of the problem.
@@ -83,7 +84,9 @@ class Point:
 
     ``state``: fields and slopes by name, (*batch, k, Q). ``parameters``: the problem's. ``known``:
     by their keys the coefficients that name none of these, as far as they were read before.
-    ``traced``: whether the state is differentiated by a graph that ends with it.
+    ``traced``: whether the state is differentiated by a graph that ends with it. ``history``: what
+    a body remembers there, (*batch, k, Q, c), None of one that is elastic. ``shared``: what the
+    laws of several fields have in common at this state.
     """
 
     part: Quadrature
@@ -92,6 +95,8 @@ class Point:
     parameters: Mapping[str, Any]
     known: dict[str, torch.Tensor] = field(default_factory=dict)
     traced: bool = False
+    history: torch.Tensor | None = None
+    shared: dict[str, Any] = field(default_factory=dict)
 
     def read(self, coefficient: Coefficient, key: str) -> torch.Tensor:
         """A coefficient there, (*batch, k, Q) or broadcastable."""
@@ -156,6 +161,19 @@ class Stated:
 
 
 @dataclass(frozen=True)
+class Recall:
+    """What a body remembers: ``count`` internal variables at every quadrature point.
+
+    ``after(point)``: these after a step to the state there, (*batch, k, Q, count).
+    ``strain(point)``: the strain there, (*batch, k, Q, n), which they are measured by.
+    """
+
+    count: int
+    after: Callable[[Point], torch.Tensor]
+    strain: Callable[[Point], torch.Tensor]
+
+
+@dataclass(frozen=True)
 class Balance:
     """The equation of one scalar field.
 
@@ -163,7 +181,7 @@ class Balance:
     ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
     ``floating``: whether nothing holds its level, which is then that of zero mean. ``pushes``: what
     -int n . F is times this, a component of a force: 1 of a flow on a part, -1 on a solid at one.
-    ``lower``, ``upper``: obstacles.
+    ``lower``, ``upper``: obstacles. ``recall``: what a body remembers of its loads.
     """
 
     name: str
@@ -178,6 +196,7 @@ class Balance:
     pushes: float = 0.0
     lower: Coefficient | None = None
     upper: Coefficient | None = None
+    recall: Recall | None = None
 
 
 # --- What equations say ---------------------------------------------------------------------------
@@ -630,6 +649,11 @@ class Galerkin:
         self._left: tuple[torch.Tensor, float, torch.Tensor] | None = None
         self._built: tuple[torch.Tensor, PatternMatrix] | None = None
 
+    @property
+    def still(self) -> bool:
+        """Whether nothing stands before a time derivative."""
+        return all(is_zero(b.d) and is_zero(b.m) for b in self.balances)
+
     # What depends on time.
 
     def _timed(self, coefficients: Iterable[Any]) -> bool:
@@ -869,8 +893,10 @@ class Galerkin:
         zero = torch.zeros(1, 1, dtype=torch.float64)
         beyond = {f"{name}{axis}": zero for name in self.names for axis in AXES[len(self.axes) :]}
         known = self._read.get(t, dict) if part is self.cells else {}
+        given = {**beyond, **state}
+        history = remembered(t)
         return Point(
-            part, self.data.at_time(t), {**beyond, **state}, self.problem.parameters, known
+            part, self.data.at_time(t), given, self.problem.parameters, known, history=history
         )
 
     def _laws(
@@ -903,13 +929,14 @@ class Galerkin:
         if torch.is_grad_enabled() or full.requires_grad:
             return self._rest(full, t)
         last = self._left
-        if last is None or last[1] != t or not torch.equal(last[0], full):
+        same = last is not None and last[1] == t and remembered(last[1]) is remembered(t)
+        if last is None or not same or not torch.equal(last[0], full):
             last = self._left = (full, t, self._rest(full, t))
         return last[2]
 
     def _rest(self, full: torch.Tensor, t: float) -> torch.Tensor:
         left = self.whole(full, t)
-        if self.problem.time is None:
+        if self.problem.time is None or self.still:
             return left
         damped, inertia = self._masses
         if self.stores:
@@ -1373,7 +1400,7 @@ class Galerkin:
         def outputs(*given: torch.Tensor) -> list[torch.Tensor]:
             mine = {**point.state, **dict(zip(names, given, strict=True))}
             traced = any(v.is_leaf and v.requires_grad for v in given)
-            here = replace(point, state=mine, traced=traced)
+            here = replace(point, state=mine, traced=traced, shared={})
             found = []
             for balance in self.balances:
                 flux, source = balance.law.at(here)
@@ -1498,6 +1525,8 @@ class Galerkin:
         problem, rows = self.problem, []
         if problem.time is None:
             return ()
+        if self.balances[0].recall is not None:
+            return (torch.zeros(self.count, dtype=torch.float64),)
         several = len(self.names) > 1
         orders = 2 if any(not is_zero(b.m) for b in self.balances) else 1
         known = [b.name for b in self.balances if not (is_zero(b.d) and is_zero(b.m))]
@@ -1573,7 +1602,7 @@ class Galerkin:
         )
         numbers = np.tile(moving, self.mesh.shape[0])[~self.fixed_mask]
 
-        return NonlinearSystem(
+        made = NonlinearSystem(
             residual=self.residual,
             linearise=self.linearise,
             diffusion=self.linearise,
@@ -1598,6 +1627,88 @@ class Galerkin:
             joint=not alone,
             groups=None if alone else torch.from_numpy(numbers),
         )
+        recall = self.balances[0].recall
+        return made if recall is None else self._remembering(made, recall)
+
+    # Bodies that remember their loads.
+
+    def _remembering(self, plain: NonlinearSystem, recall: Recall) -> NonlinearSystem:
+        """The system of the states x = (u, h); u and h are judged apart."""
+        shape = (*self.cells.points[0].shape, recall.count)
+        h = torch.zeros(shape, dtype=torch.float64)
+        known = self.residual(plain.first[0], Moment(self.start, h))
+        plain = replace(plain, batch=tuple(known.shape[:-1]))
+        history = History(
+            plain, shape, partial(self._advance, recall), self.forces, partial(self._strain, recall)
+        )
+        groups = torch.arange(self.count + h.numel()) >= self.count
+
+        def force(x: torch.Tensor, t: float) -> torch.Tensor:
+            u, h = history.parted(x)
+            left = plain.residual(u, Moment(t, h))
+            return history.joined(left, torch.zeros_like(h))
+
+        def linearise(x: torch.Tensor, t: float) -> PatternMatrix:
+            u, h = history.parted(x)
+            return self.linearise(u, Moment(t, h))
+
+        return replace(
+            plain,
+            residual=force,
+            linearise=linearise,
+            diffusion=linearise,
+            shape=(self.count + h.numel(),),
+            lift=lambda x, t: self.lift(history.parted(x)[0], t),
+            restrict=lambda value: history.joined(self.restrict(value), h),
+            first=tuple(history.joined(u, h) for u in plain.first),
+            guess=None,
+            remarks=lambda x, t: _strained(history.strain(history.parted(x)[0], t)),
+            groups=groups.to(torch.int64),
+            history=history,
+        )
+
+    def _advance(
+        self,
+        recall: Recall,
+        u: torch.Tensor,
+        t: float,
+        v: torch.Tensor,
+        s: float,
+        h: torch.Tensor,
+        pieces: int,
+    ) -> torch.Tensor:
+        """What is remembered after the straight way from u at t to v at s, h before it."""
+        start, end = self.lift(u, t), self.lift(v, s)
+        for k in range(1, pieces + 1):
+            full = end if k == pieces else torch.lerp(start, end, k / pieces)
+            now = Moment(s if k == pieces else t + k / pieces * (s - t), h)
+            h = recall.after(self._point(self.cells, self._state(full), now))
+        return h
+
+    def _strain(self, recall: Recall, u: torch.Tensor, t: float) -> torch.Tensor:
+        return recall.strain(self._point(self.cells, self._state(self.lift(u, t)), t))
+
+    def forces(self, u: torch.Tensor, t: float) -> torch.Tensor:
+        """||int F . grad phi|| over all nodes, (*batch)."""
+        laws = self._laws(self._state(self.lift(u, t)), t)
+        total = torch.zeros((), dtype=torch.float64)
+        for (flux, _), tables in zip(laws, self.tables, strict=True):
+            local = scatter(_tested(self.cells, tables, flux), self.cells.nodes, self.mesh.shape[0])
+            total = total + local.square().sum(-1)
+        return total.sqrt()
+
+
+def _strained(strain: torch.Tensor) -> tuple[str, ...]:
+    """A doubt where strains are not small, as the theory takes them to be."""
+    most = float(strain.abs().max())
+    if not most > _SMALL_STRAIN:
+        return ()
+    return (
+        Doubt(
+            f"strains reach {most:.2g}: the theory is of small ones, and beyond {_SMALL_STRAIN:g} "
+            "the change of shape counts"
+        ),
+    )
 
 
 def pointwise(
