@@ -192,7 +192,7 @@ def _of_form(shared: Shared, quantity: Quantity, key: str) -> Measure:
     if quantity.flux is None:
         return pointwise(shared, quantity, key)
     made = shared.form
-    carried = [b.name for b in made.balances if not b.pushes and not b.floating]
+    carried = [b.name for b in made.balances if not b.pushes and not b.level_of]
     if quantity.flux not in carried:
         known = f"there is {', '.join(carried)}" if carried else "there is none"
         raise InputError(
@@ -261,7 +261,7 @@ def leaves(
     given = [
         side
         for side in made.sides
-        if side.condition.kind == "periodic" or made.stated[name, side.name].value is not None
+        if side.condition.kind == "periodic" or made.stated[name, side.name].held
     ]
     if own not in given:
         return lambda value, t: _known(made.passed(own, name, value, t))

@@ -54,14 +54,18 @@ from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
+    Folding,
     Pattern,
     Side,
+    along_normal,
     beside,
+    owners,
     parts_of,
     pattern,
     scatter,
     sides,
     straightened,
+    tied,
 )
 from sciml.discretization.elements.contact import bounded, pressures
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
@@ -71,6 +75,7 @@ from sciml.discretization.volumes.coefficients import describe
 
 _KEY = "problem.equation"
 _RESISTS = 0.25  # the mean of a resistance in all components beside that of their slopes
+_ALONG = 1e-9  # a component of a unit normal that is none
 _TINY = 1e-300  # so that no diffusion beside advection is no error
 # (problem, mesh, equation, name, fields, key): one Balance for each scalar field of an equation,
 # the problem's own or one that its system calls ``name``; ``fields``: all those of the problem.
@@ -134,7 +139,9 @@ class Law(ABC):
 class Stated:
     """What a side says of one field: its value, or alpha u + n . F = g; with keys.
 
-    ``absorbing``: beta where it is n . F = -beta sqrt(m K) u_t.
+    ``normal``: of a component of a vector, what the vector is along the normal; nothing is then
+    said of the other directions, along which the wall lets it slide. ``absorbing``: beta where it
+    is n . F = -beta sqrt(m K) u_t.
     """
 
     value: Coefficient | None = None
@@ -143,6 +150,12 @@ class Stated:
     key: str = ""
     robin: bool = False
     absorbing: Coefficient | bool = False
+    normal: Coefficient | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether the field is given, alone or along the normal with others."""
+        return self.value is not None or self.normal is not None
 
     @property
     def alpha_key(self) -> str:
@@ -161,7 +174,8 @@ class Balance:
 
     ``stated(side)``: what a side says of it. ``degree``: of its polynomials, None for the mesh's.
     ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
-    ``floating``: whether nothing holds its level, which is then that of zero mean. ``pushes``: what
+    ``level_of``: of a multiplier the fields that make a vector; where all sides give what passes
+    through them, nothing holds its level, which is then that of zero mean. ``pushes``: what
     -int n . F is times this, a component of a force: 1 of a flow on a part, -1 on a solid at one.
     ``lower``, ``upper``: obstacles.
     """
@@ -174,7 +188,7 @@ class Balance:
     degree: int | None = None
     key: str = _KEY
     energy: Callable[[Point], torch.Tensor] | None = None
-    floating: bool = False
+    level_of: tuple[str, ...] = ()
     pushes: float = 0.0
     lower: Coefficient | None = None
     upper: Coefficient | None = None
@@ -398,7 +412,7 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
 
     def stated(side: Side) -> Stated:
         condition, key = side.own(name)
-        if condition.contact is not None:
+        if condition.contact is not None or condition.kind == "periodic":
             return Stated(g=0.0, key=key)
         if condition.robin is not None:
             alpha = condition.robin.alpha
@@ -410,15 +424,12 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
         if condition.kind not in ("dirichlet", "neumann"):
             raise InputError(
                 f"the sides of {what} take dirichlet: [...], with null for what is free, "
-                "neumann: [...], or robin",
+                "{normal: ...} for a wall along which it slides, neumann: [...], robin, or "
+                "periodic: true",
                 key,
             )
         if isinstance(condition.dirichlet, Normal):
-            raise InputError(
-                "a wall along which a body slides is for steady linear elastic bodies; of a wall "
-                "along an axis give a list, null for what is free",
-                key,
-            )
+            return Stated(g=0.0, key=f"{key}.normal", normal=condition.dirichlet.normal)
         given = condition.dirichlet if condition.neumann is None else condition.neumann
         own, place = _component(given, number, d, key), f"{key}.{number}"
         if condition.dirichlet is None:
@@ -522,9 +533,16 @@ def semidiscretize_on_mesh(
     Several fields are one vector (``joint``), node by node. Raises InputError for data that make
     no well-posed system.
     """
-    made = _unperiodic(Galerkin(problem, mesh))
+    made = Galerkin(problem, mesh)
     if not problem.bounded:
         return made.system()
+    if made.links is not None:
+        tied_side = next(side for side in made.sides if made.ties_of(side))
+        raise InputError(
+            "obstacles and contact are not solved beside periodic sides, or walls that are given "
+            "along their normal; of a wall along an axis give a list, null for what is free",
+            tied_side.place,
+        )
     return bounded(
         made.system(),
         mesh,
@@ -542,7 +560,7 @@ def linear_on_mesh(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
     """``A x = b`` of a steady problem whose balances are affine in their fields."""
-    made = _unperiodic(Galerkin(problem, mesh))
+    made = Galerkin(problem, mesh)
     if not made.affine:
         raise InputError("the equation is nonlinear; use newton or auto", _KEY)
     zero = torch.zeros(made.count, dtype=torch.float64)
@@ -558,18 +576,6 @@ def linear_on_mesh(
         fields=made.names,
     )
     return placed(system, dtype, device)
-
-
-def _unperiodic(made: Galerkin) -> Galerkin:
-    """The same; InputError where a side is periodic."""
-    for side in made.sides:
-        if side.condition.kind == "periodic":
-            raise InputError(
-                "periodic sides of a mesh are for steady linear equations of one field and for "
-                "elastic bodies",
-                side.place,
-            )
-    return made
 
 
 class Galerkin:
@@ -615,7 +621,12 @@ class Galerkin:
         self.steady = not self._timed([*moving, *alphas]) or (
             self.affine and not self._timed([*self._operator(), *alphas])
         )
-        self.fixed_mask, self._fixed_sides = self._fixed_nodes()
+        self.floating = tuple(self._floats(b) for b in self.balances)
+        given, self._fixed_sides = self._fixed_nodes()
+        self.walls = self._walls()
+        starts = [(side, j) for side, j, _ in self.walls]
+        self.links = tied(self.sides, mesh, given, len(self.balances), starts)
+        self.fixed_mask = given if self.links is None else self.links.mask
         self.free = torch.from_numpy(np.flatnonzero(~self.fixed_mask))
         self.count = len(self.free)
         if not self.count:
@@ -711,6 +722,37 @@ class Galerkin:
 
     # Nodes and unknowns: number (node i, field j) is i n + j.
 
+    def ties_of(self, side: Side) -> bool:
+        """Whether a side makes values depend on one another."""
+        return side.condition.kind == "periodic" or any(side is own for own, *_ in self.walls)
+
+    def _walls(self) -> list[tuple[Side, int, Stated]]:
+        """Sides that give a vector along their normal, with the number of its first component."""
+        found, d = [], self.mesh.dimension
+        for side in self.sides:
+            rows = [self.stated[name, side.name].normal is not None for name in self.names]
+            j = 0
+            while j < len(rows):
+                if rows[j]:
+                    found.append((side, j, self.stated[self.names[j], side.name]))
+                j += d if rows[j] else 1
+        return found
+
+    def _floats(self, balance: Balance) -> bool:
+        """Whether every side gives what passes through it of the vector of this multiplier."""
+        outer = self.mesh.topology.boundary_facets()
+        named = np.concatenate([np.empty(0, np.int64), *(side.numbers for side in self.sides)])
+        if not balance.level_of or not np.isin(outer, named).all():
+            return False
+        for side in self.sides:
+            if side.condition.kind == "periodic" or not side.facets.normal:
+                continue
+            for name, axis in zip(balance.level_of, self.axes, strict=True):
+                along = side.facets.normal[f"n{axis}"]
+                if not self.stated[name, side.name].held and bool((along.abs() > _ALONG).any()):
+                    return False
+        return True
+
     def _fixed_nodes(self) -> tuple[np.ndarray, list[tuple[Side, int, Stated, torch.Tensor]]]:
         n, nodes = len(self.balances), self.mesh.shape[0]
         mask = np.zeros((nodes, n), dtype=bool)
@@ -726,12 +768,12 @@ class Galerkin:
                 found.append((side, j, stated, torch.from_numpy(new)))
             if balance.degree is not None and balance.degree < self.mesh.degree:
                 mask[len(self.mesh.points) :, j] = True
-            if balance.floating:
+            if self.floating[j]:
                 mask[0, j] = True
         return mask.ravel(), found
 
     def _values_at(self, t: float, order: int = 0) -> torch.Tensor:
-        """The given values, (*batch, nodes n), or a derivative of these by t; zero elsewhere."""
+        """What is known of the values, (*batch, nodes n), or of a derivative of these by t."""
         n, total = len(self.balances), torch.zeros(len(self.fixed_mask), dtype=torch.float64)
         data = self.data.at_time(t)
         for side, j, stated, new in self._fixed_sides:
@@ -747,15 +789,26 @@ class Galerkin:
             total = total.expand(*batch, -1).index_copy(
                 -1, where, g.expand(*batch, len(where)).to(torch.float64)
             )
-        return total
+        if self.links is None:
+            return total
+        of_walls = []
+        for side, _, stated in self.walls:
+            g = along_normal(side, stated.normal, stated.key, data)
+            if order and not self._timed([stated.normal]):
+                g = torch.zeros_like(g)
+            elif order:
+                g = self._slope_in_time(side, stated, t, g, order)
+            of_walls.append(g)
+        return self.links.ties.lift(self.links.known(total, of_walls))
 
     def _slope_in_time(
         self, side: Side, stated: Stated, t: float, g: torch.Tensor, order: int
     ) -> torch.Tensor:
         """Of a given value at the nodes of a side, each with a time of its own."""
+        given = stated.value if stated.normal is None else stated.normal
         if g.requires_grad:
             derive: Callable[[torch.Tensor], torch.Tensor] = lambda t: evaluate(  # noqa: E731
-                stated.value, side.nodes, self.data.at_time(t), stated.key
+                given, side.nodes, self.data.at_time(t), stated.key
             )[..., 0]
             for _ in range(order):
                 derive = _derivative(derive)
@@ -763,7 +816,7 @@ class Galerkin:
         with _local_graph():
             times = torch.full((*g.shape, 1), t, dtype=torch.float64, requires_grad=True)
             shape = g.shape
-            g = evaluate(stated.value, side.nodes, self.data.at_time(times), stated.key)
+            g = evaluate(given, side.nodes, self.data.at_time(times), stated.key)
             for k in range(order):
                 if not g.requires_grad:
                     return torch.zeros(shape, dtype=torch.float64)
@@ -772,18 +825,21 @@ class Galerkin:
 
     @cached_property
     def _moving_values(self) -> bool:
-        return self._timed(s.value for _, _, s, _ in self._fixed_sides)
+        return self._timed(self._prescribed)
+
+    @cached_property
+    def _prescribed(self) -> list[Any]:
+        return [s.value for _, _, s, _ in self._fixed_sides] + [s.normal for *_, s in self.walls]
 
     def known(self, t: float) -> torch.Tensor:
-        """The given values at time t."""
+        """The given values at time t, and what follows from them; zero elsewhere."""
         if not self._moving_values:
             t = self.start
         return self._known.get(t, lambda: self._values_at(t))
 
     def _rates(self, t: float, order: int) -> torch.Tensor:
         """The derivative of that order of the given values, by t."""
-        given = [s.value for _, _, s, _ in self._fixed_sides]
-        if all(isinstance(v, (str, Real)) for v in given):
+        if all(isinstance(v, (str, Real)) for v in self._prescribed):
             return self._values_at(t, order)
         # A function need not be torch's: its graph may end in the middle, unseen.
         assert self.problem.time is not None
@@ -796,16 +852,34 @@ class Galerkin:
         """Between unknowns and nodal values."""
         n, nodes = len(self.balances), self.mesh.shape[0]
         values = torch.zeros(len(self.fixed_mask), dtype=torch.float64)
-        return Embedding(Fixed(self.fixed_mask, values), (nodes,) if n == 1 else (n, nodes))
+        ties = None if self.links is None else self.links.ties
+        return Embedding(Fixed(self.fixed_mask, values, ties), (nodes,) if n == 1 else (n, nodes))
+
+    def spread(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Unknowns (*batch, count) beside what is known, (*batch, nodes n)."""
+        batch = torch.broadcast_shapes(x.shape[:-1], known.shape[:-1])
+        x = x.expand(*batch, x.shape[-1])
+        if self.links is None:
+            return known.expand(*batch, -1).clone().index_copy(-1, self.free, x)
+        own = x.new_zeros(*batch, len(self.fixed_mask)).index_copy(-1, self.free, x)
+        return known + self.links.ties.lift(own)
+
+    def gather(self, b: torch.Tensor) -> torch.Tensor:
+        """What is tested with all functions, (*batch, nodes n), with those of the unknowns."""
+        b = b if self.links is None else self.links.ties.gather(b)
+        return b[..., self.free]
 
     def lift(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """Unknowns (*batch, count) to values (*batch, [fields,] nodes)."""
-        full = Embedding(Fixed(self.fixed_mask, self.known(t)), self.embedding.shape).lift(x)
-        if all(b.degree in (None, self.mesh.degree) and not b.floating for b in self.balances):
+        full = self.spread(x, self.known(t).to(x))
+        if len(self.names) > 1:
+            full = full.unflatten(-1, self.embedding.shape[::-1]).mT.contiguous()
+        lower = any(b.degree not in (None, self.mesh.degree) for b in self.balances)
+        if not lower and not any(self.floating):
             return full
         rows = list(full.unbind(-2))
         for j, balance in enumerate(self.balances):
-            if balance.floating:
+            if self.floating[j]:
                 rows[j] = rows[j] - (self._means[j] * rows[j]).sum(-1, keepdim=True)
             if balance.degree is not None and balance.degree < self.mesh.degree:
                 corners, shares = self._between
@@ -829,8 +903,8 @@ class Galerkin:
     def _means(self) -> dict[int, torch.Tensor]:
         """Weights (nodes,) of the means of floating fields."""
         found = {}
-        for j, balance in enumerate(self.balances):
-            if balance.floating:
+        for j, floats in enumerate(self.floating):
+            if floats:
                 share = self.cells.measure @ self.tables[j].values
                 total = scatter(share, self.cells.nodes, self.mesh.shape[0])
                 found[j] = total / total.sum()
@@ -838,11 +912,11 @@ class Galerkin:
 
     def restrict(self, value: torch.Tensor) -> torch.Tensor:
         """Values to unknowns; floating fields counted from where they are zero."""
-        if any(b.floating for b in self.balances):
+        if any(self.floating):
             rows = list(value.unbind(-2))
             rows = [
-                row - row[..., :1] if b.floating else row
-                for row, b in zip(rows, self.balances, strict=True)
+                row - row[..., :1] if floats else row
+                for row, floats in zip(rows, self.floating, strict=True)
             ]
             value = torch.stack(rows, -2)
         return self.embedding.restrict(value)
@@ -922,19 +996,19 @@ class Galerkin:
         assert entries is not None
         mass, rates = self._matrix_of(entries, True, True), self._rates(t, order)
         held = self._product(entries, rates)
-        right = -(left + held)[..., self.free]
+        right = -self.gather(left + held)
         moving = attach(
             _conjugate(mass, right.detach()),
             lambda k: right - mass.apply(k),
             lambda g: _conjugate(mass, g),
         )
-        rates = rates.expand(*moving.shape[:-1], -1).index_copy(-1, self.free, moving)
+        rates = self.spread(moving, rates)
         return left + self._product(entries, rates)
 
     def passed(self, own: Side, name: str, full: torch.Tensor, t: float) -> torch.Tensor | None:
-        """int alpha u - g over a side, -n . F; None where the side gives the field's value."""
+        """int alpha u - g over a side, -n . F; None where the side holds the field."""
         stated = self.stated[name, own.name]
-        if stated.value is not None:
+        if stated.held:
             return None
         j = self.names.index(name)
         terms = [v for side, i, v in self._side_terms(full, t) if side is own and i == j]
@@ -989,7 +1063,7 @@ class Galerkin:
 
     def _force(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """F on the unknowns, without what moving sides add."""
-        return self.whole(self.lift(x, t), t)[..., self.free]
+        return self.gather(self.whole(self.lift(x, t), t))
 
     def residual(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """F(x, t), (*batch, count), with what the given values' own change adds."""
@@ -1029,7 +1103,7 @@ class Galerkin:
             total = torch.zeros((), dtype=torch.float64)
             for entries, order in zip(moved, (1, 2), strict=True):
                 if entries is not None:
-                    total = total + self._product(entries, self._rates(t, order))[..., self.free]
+                    total = total + self.gather(self._product(entries, self._rates(t, order)))
             return total
 
         return self._pulled.get(t, made)
@@ -1054,9 +1128,14 @@ class Galerkin:
         return scipy.sparse.bsr_matrix((numbers, ids.indices, ids.indptr)).tocsr()
 
     @cached_property
+    def _folding(self) -> Folding | None:
+        return None if self.links is None else self.links.ties.folding(self._blocks)
+
+    @cached_property
     def _free_blocks(self) -> scipy.sparse.csr_matrix:
-        """That of the unknowns."""
-        inner = self._blocks[~self.fixed_mask][:, ~self.fixed_mask]
+        """That of the unknowns, its data the numbers of their entries."""
+        ids = self._blocks if self._folding is None else self._folding.ids
+        inner = ids[~self.fixed_mask][:, ~self.fixed_mask]
         inner.sort_indices()
         return inner
 
@@ -1078,7 +1157,8 @@ class Galerkin:
         saddle: Saddle | None = None,
     ) -> PatternMatrix:
         """On the unknowns, of entries (*batch, entries of the blocks)."""
-        inner = self._free_blocks
+        inner, folding = self._free_blocks, self._folding
+        values = values if folding is None else folding.values(values)
         constants = np.ones((self.count, 1)) if symmetric and len(self.names) == 1 else None
         return PatternMatrix(
             inner.indptr,
@@ -1106,6 +1186,14 @@ class Galerkin:
         nodal.eliminate_zeros()
         kept = np.flatnonzero(~self.fixed_mask[: len(mesh.points) * n])
         found = scipy.sparse.kron(nodal, scipy.sparse.eye(n), format="csr")
+        if self.links is not None:
+            T = self.links.ties.matrix
+            weight = np.asarray(T.power(2).sum(axis=0)).ravel()
+            # A vertex is tied to vertices alone.
+            corners = T[: found.shape[1]][:, : found.shape[1]]
+            found = (
+                scipy.sparse.diags(1 / np.where(weight > 0, weight, 1)) @ T.T @ found @ corners
+            ).tocsr()
         return found[~self.fixed_mask][:, kept].tocsr()
 
     @cached_property
@@ -1174,8 +1262,7 @@ class Galerkin:
         def rates(rate: torch.Tensor, t: float) -> torch.Tensor:
             given = self._rates(t, 1) if self._moving_values else torch.zeros_like(self.known(t))
             lead = torch.broadcast_shapes(given.shape[:-1], rate.shape[:-1])
-            full = given.expand(*lead, -1).clone()
-            return full.index_copy(-1, self.free, rate.expand(*lead, -1))
+            return self.spread(rate.expand(*lead, -1), given)
 
         def entries(x: torch.Tensor, t: float) -> torch.Tensor:
             found = self._mass_of("d", self.lift(x, t))
@@ -1183,7 +1270,7 @@ class Galerkin:
             return found
 
         def apply(x: torch.Tensor, rate: torch.Tensor, t: float) -> torch.Tensor:
-            return self._product(entries(x, t), rates(rate, t))[..., self.free]
+            return self.gather(self._product(entries(x, t), rates(rate, t)))
 
         def slope(x: torch.Tensor, rate: torch.Tensor, t: float) -> PatternMatrix:
             return self._matrix_of(self._storage_slope(x, rates(rate, t), t), False, False)
@@ -1267,14 +1354,17 @@ class Galerkin:
         convex = not mixed and _positive(slopes, d)
         convex &= rise is None or bool((rise >= 0).all())
         convex &= all(bool((s >= 0).all()) for s in of_sides)
-        anchored = (
-            held or bool(self.fixed_mask.any()) or bool(rise is not None and (rise > 0).any())
-        )
+        anchored = held or self._any_given or bool(rise is not None and (rise > 0).any())
         if not anchored and rise is None:
             self._check_parts()
         return self._matrix_of(values, True, convex and anchored, nullspace=convex and not anchored)
 
     # What block preconditioners of a saddle point are made of.
+
+    @property
+    def _any_given(self) -> bool:
+        mask = self.fixed_mask
+        return bool(mask.any() if self.links is None else (mask & ~self.links.ties.gone).any())
 
     def _saddle(self, slopes: Mapping[tuple[int, int, int, int], torch.Tensor]) -> Saddle | None:
         """Of the derivatives at the points; None where no single field is a multiplier."""
@@ -1298,7 +1388,7 @@ class Galerkin:
         extent = float(np.ptp(self.mesh.points, axis=0).max())
         resists &= bool(rest.max() * extent**2 > viscosity.min())
         speed = [_mean([slopes.get((i, 0, i, b)) for i in inner]) for b in range(1, d + 1)]
-        anchored = self.balances[p].floating
+        anchored = self.floating[p]
         rests = partial(self._diagonal, inner, rest) if resists else None
         return Saddle(
             np.tile(np.arange(n), self.mesh.shape[0])[~self.fixed_mask],
@@ -1316,16 +1406,22 @@ class Galerkin:
         for j in inner:
             squares = (density * self.cells.measure) @ self.tables[j].values.square()
             found[:, j] = scatter(squares, self.cells.nodes, self.mesh.shape[0])
-        return found.flatten()[self.free].numpy()
+        whole = found.flatten()
+        if self.links is not None:
+            whole = torch.from_numpy(self.links.ties.matrix.power(2).T @ whole.numpy())
+        return whole[self.free].numpy()
 
     def _schur(self, p: int, viscosity: torch.Tensor, speed: Sequence[torch.Tensor]) -> Schur:
         tables, ids = self.tables[p], self.places.ids
-        free = np.flatnonzero(~self.fixed_mask.reshape(-1, len(self.names))[:, p])
-        places = np.concatenate([[0], free]) if self.balances[p].floating else free
+        n = len(self.names)
+        free = np.flatnonzero(~self.fixed_mask.reshape(-1, n)[:, p])
+        places = np.concatenate([[0], free]) if self.floating[p] else free
+        T = None if self.links is None else self.links.ties.matrix[p::n][:, p::n]
 
         def assembled(local: torch.Tensor) -> scipy.sparse.csr_matrix:
             values = scatter(local, self._entries, ids.nnz).detach().numpy()
             whole = scipy.sparse.csr_matrix((values, ids.indices, ids.indptr), ids.shape)
+            whole = whole if T is None else (T.T @ whole @ T).tocsr()
             return whole[places][:, places].tocsr()
 
         mass = assembled(_paired(self.cells, tables.values, tables.values, 1 / viscosity))
@@ -1335,7 +1431,7 @@ class Galerkin:
         return Schur(mass, assembled(-_carried(self.cells, tables.values, tables.slopes, w).mT))
 
     def _check_parts(self) -> None:
-        if parts_of(self.mesh).max() > 0:
+        if parts_of(self.mesh, owners(self.sides, self.mesh)).max() > 0:
             raise InputError(
                 "the mesh has separate parts and nothing fixes u on them: give a dirichlet or "
                 "robin condition on each",
@@ -1545,13 +1641,13 @@ class Galerkin:
         known, pushed = self.known(self.start), self.whole(rest, self.start)
         if len(self.names) == 1 and not _positive(slopes, self.mesh.dimension):
             # What conducts nothing at zero, as u grad u, begins with what is harmonic instead.
-            if not self.fixed_mask.any():
+            if not self._any_given:
                 return None
             one = torch.ones(1, 1, dtype=torch.float64)
             along = range(1, self.mesh.dimension + 1)
             values = self._scattered(self._local({(0, a, 0, a): one for a in along}), 1)
             pushed = torch.zeros_like(pushed)
-        b = -(pushed + self._product(values, known))[..., self.free]
+        b = -self.gather(pushed + self._product(values, known))
         if not bool(torch.isfinite(values).all()) or not bool(torch.isfinite(b).all()):
             return None
         A = self._matrix_of(values, False, False, saddle=self._saddle(slopes))

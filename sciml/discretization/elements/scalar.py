@@ -54,14 +54,13 @@ from sciml.discretization.elements.boundary import (
     Side,
     Whole,
     eliminate,
-    owned,
-    owners,
     parts_of,
     pattern,
     scatter,
     sides,
     straightened,
     system_of,
+    tied,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 
@@ -342,8 +341,8 @@ def fixed_values(boundary: list[Side], data: MeshData) -> Fixed:
         new = ~mask[nodes.numpy()]
         values = assigned(values, nodes[new], g.expand(*g.shape[:-1], len(nodes))[..., new])
         mask[nodes.numpy()] = True
-    owner = owners(boundary, data.mesh)
-    return Fixed(mask, values) if owner is None else owned(mask, values, owner)
+    links = tied(boundary, data.mesh, mask, 1, [])
+    return Fixed(mask, values) if links is None else links.fixed(values, [])
 
 
 def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
