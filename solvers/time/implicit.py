@@ -229,6 +229,7 @@ class StageSolver:
             force = residual(state, t)
         D = self.shift(tau)
         D = D.detach() if isinstance(D, (torch.Tensor, PatternMatrix)) else D
+        turned = D.transpose() if isinstance(D, PatternMatrix) and not D.symmetric else D
         J = self._J if self.fixed and self._J is not None else _jacobian(self.system, U, t)
         A = _shifted(J, D)
         A = A if A.symmetric else A.transpose()
@@ -241,7 +242,7 @@ class StageSolver:
                 inner = replace(solver, rtol=1e-4)  # type: ignore[type-var]
                 x = x + inner.iterate(A, prepared, r, None, None).x
             (pulled,) = torch.autograd.grad(force, state, x, retain_graph=True)
-            r = gradient - times(D, x) - pulled
+            r = gradient - times(turned, x) - pulled
             if float(r.norm()) <= _ADJOINT * float(gradient.norm()):
                 return x
         raise SolveError("the adjoint of an implicit stage did not converge; take smaller steps")

@@ -10,6 +10,11 @@ fields (:data:`balances`), and nothing else. The Jacobian is exact: at the quadr
 are differentiated forwards by each field and slope that they name, and the rest is linear. A field
 of degree 1 on a mesh of P2 has the three basis functions of the vertices, and zero for the rest
 (Taylor and Hood 1973); its value at an edge's middle is the mean of the ends.
+
+Where advection dominates a field in the coefficient form, tau b (d u_t - div F - s) stands beside
+F: SUPG of the whole equation (:mod:`sciml.discretization.elements.scalar`), of which its solution
+is still one. Where b is sought as well nobody knows beforehand, and it is ``scheme: supg`` that
+asks for it.
 """
 
 from __future__ import annotations
@@ -41,10 +46,13 @@ from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.quadrature import (
     Quadrature,
     Tables,
+    along,
     at_nodes,
+    divergence,
     load,
     mass,
     pulled_back,
+    slope_of,
     slopes,
     whole,
 )
@@ -69,7 +77,13 @@ from sciml.discretization.elements.boundary import (
 )
 from sciml.discretization.elements.contact import bounded, pressures
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.scalar import conductivity, placed
+from sciml.discretization.elements.scalar import (
+    conductivity,
+    dominates,
+    placed,
+    stabilised,
+    stream_time,
+)
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.coefficients import describe
 
@@ -255,6 +269,25 @@ class CoefficientLaw(Law):
         if not is_zero(form.c):
             source = source - point.read(form.c, f"{key}.c") * point.state[self.name]
         return self._flux(point, slope), source
+
+    def advected(self, point: Point) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """K, (*batch, k, Q, 1, 1) or (..., d, d), b (*batch, k, Q, d) and c at the points."""
+        form, key, d = self.form, self.key, len(self.axes)
+        assert form.b is not None
+        c = point.read(form.c, f"{key}.c")
+        entries = [point.read(v, f"{key}.b.{a}") for a, v in enumerate(form.b)]
+        b = torch.stack(list(torch.broadcast_tensors(*entries)), -1)
+        if not isinstance(form.K, (list, tuple)):
+            return point.read(form.K, f"{key}.K")[..., None, None], b, c
+        one = torch.ones((), dtype=torch.float64)
+        # Column by column, from what F makes of the unit slopes.
+        columns = [self._flux(point, [one * (a == k) for a in range(d)]) for k in range(d)]
+        shape = torch.broadcast_shapes(*(v.shape for column in columns for v in column), (1, 1))
+        return (
+            torch.stack([torch.stack([v.expand(shape) for v in col], -1) for col in columns], -1),
+            b,
+            c,
+        )
 
     def _flux(self, point: Point, slope: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         K, key = self.form.K, f"{self.key}.K"
@@ -616,6 +649,11 @@ class Galerkin:
             if isinstance(law, CoefficientLaw) and not law.quasilinear:
                 conductivity(law.form.K, self.cells, self.data, f"{law.key}.K")
         self.start = 0.0 if problem.time is None else problem.time.start
+        self._read: AtTime[dict[str, torch.Tensor]] = AtTime()
+        self.streams = self._streams()
+        self.stores |= problem.time is not None and any(
+            self._changes(self.balances[i]) for i in self.streams
+        )
         moving = [c for b in self.balances for c, _ in b.law.coefficients]
         alphas = [s.alpha for _, _, s in self._natural()]
         self.steady = not self._timed([*moving, *alphas]) or (
@@ -634,7 +672,6 @@ class Galerkin:
                 "every node lies on a dirichlet boundary: refine the mesh", "problem.boundary"
             )
         self._known: AtTime[torch.Tensor] = AtTime()
-        self._read: AtTime[dict[str, torch.Tensor]] = AtTime()
         self._load: AtTime[torch.Tensor] = AtTime()
         self._pulled: AtTime[torch.Tensor] = AtTime()
         self._matrix: AtTime[PatternMatrix] = AtTime()
@@ -719,6 +756,57 @@ class Galerkin:
             sides=self.touching,
             fixed=self.fixed_mask,
         )
+
+    # What is carried along.
+
+    def _changes(self, balance: Balance) -> bool:
+        """Whether what SUPG weighs a field with depends on the state or on time."""
+        assert isinstance(balance.law, CoefficientLaw)
+        form = balance.law.form
+        named = free_names((form.K, form.b, form.c), self.problem.parameters)
+        return bool(named & {*state_names(self.names, self.axes), "t"})
+
+    def _streams(self) -> frozenset[int]:
+        """The numbers of the fields that SUPG is for.
+
+        Of a speed that is known, where advection dominates; of one that is not, as of a flow that
+        is sought as well, where the mesh asks for it.
+        """
+        found = set()
+        for i, balance in enumerate(self.balances):
+            law = balance.law
+            if not isinstance(law, CoefficientLaw) or law.form.b is None or not is_zero(balance.m):
+                continue
+            if all(is_zero(v) for v in law.form.b):
+                continue
+            if self._changes(balance):
+                if self.mesh.scheme == "supg":
+                    found.add(i)
+                continue
+            K, b, _ = law.advected(self._point(self.cells, {}, self.start))
+            if stabilised(K, b, self.cells, self.data, balance.name * (len(self.names) > 1)):
+                found.add(i)
+        return frozenset(found)
+
+    def _told(self, balance: Balance) -> bool:
+        """Whether it was said before there was an answer that advection dominates a field."""
+        law = balance.law
+        known = isinstance(law, CoefficientLaw) and law.form.b is not None and is_zero(balance.m)
+        return known and not self._changes(balance)
+
+    def _tested_along(self, i: int, point: Point) -> torch.Tensor:
+        """tau b of a field at the points, (*batch, k, Q, d)."""
+        law = self.balances[i].law
+        assert isinstance(law, CoefficientLaw)
+        K, b, c = law.advected(point)
+        return stream_time(self.mesh, self.cells, K, b, c)[..., None] * b
+
+    def _diverging(self, flux: Sequence[torch.Tensor]) -> torch.Tensor:
+        """div F at the points, (*batch, k, Q), of F there."""
+        carried = torch.stack(list(torch.broadcast_tensors(*flux)), -1)
+        shape = (*self.cells.points[0].shape, len(self.axes))
+        shape = torch.broadcast_shapes(carried.shape, shape)
+        return divergence(self.mesh, self.cells, carried.expand(shape))
 
     # Nodes and unknowns: number (node i, field j) is i n + j.
 
@@ -950,8 +1038,15 @@ class Galerkin:
     def _laws(
         self, state: Mapping[str, torch.Tensor], t: float
     ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
-        point = self._point(self.cells, state, t)
-        return [balance.law.at(point) for balance in self.balances]
+        point, found = self._point(self.cells, state, t), []
+        for i, balance in enumerate(self.balances):
+            flux, source = balance.law.at(point)
+            if i in self.streams:
+                left = -source - self._diverging(flux)
+                added = (self._tested_along(i, point) * left[..., None]).unbind(-1)
+                flux = tuple(f + g for f, g in zip(flux, added, strict=True))
+            found.append((flux, source))
+        return found
 
     def instant(self, t: float | None) -> float:
         """The time itself, or the start."""
@@ -987,20 +1082,20 @@ class Galerkin:
             return left
         damped, inertia = self._masses
         if self.stores:
-            damped = self._mass_of("d", full)
+            damped = self._mass_of("d", full, t)
         if damped is not None and inertia is not None:
             raise InputError(
                 "what passes where u is given is not known of an equation with both m and d"
             )
         entries, order = (damped, 1) if inertia is None else (inertia, 2)
         assert entries is not None
-        mass, rates = self._matrix_of(entries, True, True), self._rates(t, order)
+        mass, rates = self._mass_matrix(entries, True), self._rates(t, order)
         held = self._product(entries, rates)
         right = -self.gather(left + held)
         moving = attach(
-            _conjugate(mass, right.detach()),
+            _divided(mass, right.detach()),
             lambda k: right - mass.apply(k),
-            lambda g: _conjugate(mass, g),
+            lambda g: _divided(mass, g, adjoint=True),
         )
         rates = self.spread(moving, rates)
         return left + self._product(entries, rates)
@@ -1201,7 +1296,12 @@ class Galerkin:
         """Entries of the matrices of d and m, None where there are none."""
         return self._mass_of("d"), self._mass_of("m")
 
-    def _mass_of(self, name: str, full: torch.Tensor | None = None) -> torch.Tensor | None:
+    def _mass_matrix(self, values: torch.Tensor, definite: bool) -> PatternMatrix:
+        return self._matrix_of(values, not self.streams, definite and not self.streams)
+
+    def _mass_of(
+        self, name: str, full: torch.Tensor | None = None, t: float | None = None
+    ) -> torch.Tensor | None:
         """Of d or m, at the state ``full`` where they depend on it, by default the first."""
         n, found, state = len(self.balances), {}, None
         if self.stores and name == "d":
@@ -1217,6 +1317,11 @@ class Galerkin:
                 raise InputError(f"{name} must be positive everywhere, at every state", key)
             tables = self.tables[j]
             found[j, j] = _paired(self.cells, tables.values, tables.values, d)
+            if j in self.streams:
+                point = self._point(self.cells, state or {}, self.instant(t))
+                tested = along(self.cells, self._tested_along(j, point) * d[..., None])
+                weighed = self.cells.measure[..., None] * tested
+                found[j, j] = found[j, j] + weighed.mT @ tables.values
         if self.problem.time is None:
             return None
         total = self._scattered(found, n) if found else None
@@ -1265,7 +1370,7 @@ class Galerkin:
             return self.spread(rate.expand(*lead, -1), given)
 
         def entries(x: torch.Tensor, t: float) -> torch.Tensor:
-            found = self._mass_of("d", self.lift(x, t))
+            found = self._mass_of("d", self.lift(x, t), t)
             assert found is not None
             return found
 
@@ -1275,30 +1380,47 @@ class Galerkin:
         def slope(x: torch.Tensor, rate: torch.Tensor, t: float) -> PatternMatrix:
             return self._matrix_of(self._storage_slope(x, rates(rate, t), t), False, False)
 
-        return Storage(lambda x, t: self._matrix_of(entries(x, t), True, True), apply, slope)
+        return Storage(lambda x, t: self._mass_matrix(entries(x, t), True), apply, slope)
 
     def _storage_slope(self, x: torch.Tensor, rates: torch.Tensor, t: float) -> torch.Tensor:
         """Entries of the derivative of M(u) u' by u, of rates (*batch, nodes n)."""
         n, state = len(self.balances), self._state(self.lift(x, t))
-        moving, found = rates.unflatten(-1, (-1, n)), {}
+        speeds = [self.cells.at_points(row) for row in rates.unflatten(-1, (-1, n)).unbind(-1)]
+        point, names = self._point(self.cells, state, t), tuple(state)
+        rows: list[tuple[int, int]] = []
+        wanted: list[list[bool]] = []
         for i, balance in enumerate(self.balances):
             if is_zero(balance.d):
                 continue
-            speed = self.cells.at_points(moving[..., i])
-            for j, name in enumerate(self.names):
-                if name in free_names(balance.d, self.problem.parameters):
-                    key = f"{balance.key}.d"
+            of_d, streams = free_names(balance.d, self.problem.parameters), i in self.streams
+            rows += [(i, a) for a in range(1 + len(self.axes) * streams)]
+            wanted.append([name in of_d for name in names])
+            if streams:
+                law = balance.law
+                assert isinstance(law, CoefficientLaw)
+                weighs = of_d | free_names((law.form.K, law.form.b, law.form.c),
+                                           self.problem.parameters)  # fmt: skip
+                wanted += [[name in weighs for name in names] for _ in self.axes]
 
-                    def d(value: torch.Tensor, name: str = name, of: Any = balance.d,
-                          key: str = key) -> torch.Tensor:  # fmt: skip
-                        here = {**state, name: value}
-                        return evaluate(of, self.cells, self.data, key, state=here)
+        def stored(*given: torch.Tensor) -> list[torch.Tensor]:
+            mine, found = dict(zip(names, given, strict=True)), []
+            here = replace(point, state={**point.state, **mine})
+            for i, balance in enumerate(self.balances):
+                if is_zero(balance.d):
+                    continue
+                key = f"{balance.key}.d"
+                own = evaluate(balance.d, self.cells, self.data, key, state=mine) * speeds[i]
+                found.append(own)
+                if i in self.streams:
+                    found += (self._tested_along(i, here) * own[..., None]).unbind(-1)
+            return found
 
-                    ((along,),) = pointwise(lambda v: [d(v)], (state[name],), [[True]])
-                    assert along is not None
-                    test, trial = self.tables[i].values, self.tables[j].values
-                    found[i, j] = _paired(self.cells, test, trial, along * speed)
-        return self._scattered(found, n)
+        derived = {}
+        for (i, a), row in zip(rows, pointwise(stored, tuple(state.values()), wanted), strict=True):
+            for name, slope in zip(names, row, strict=True):
+                if slope is not None:
+                    derived[(i, a, *self._slots[name])] = slope
+        return self._scattered(self._local(derived), n)
 
     def linearise(self, x: torch.Tensor, t: float) -> PatternMatrix:
         """dF/dx."""
@@ -1318,8 +1440,11 @@ class Galerkin:
         torch.Tensor, Mapping[tuple[int, int, int, int], torch.Tensor], list[torch.Tensor], bool
     ]:
         """The Jacobian over all nodes: its entries, the derivatives in it, if sides hold it."""
-        slopes = self._derivatives(full, t)
-        found = self._local(slopes)
+        slopes, streamed = self._derivatives(full, t)
+        found = self._local(_summed_up(slopes, streamed))
+        for i in self.streams:
+            for j, local in self._diverged(i, slopes, full, t).items():
+                found[i, j] = found[i, j] + local if (i, j) in found else local
         of_sides = self._of_sides(full, t)
         n = len(self.balances)
         values = self._scattered(found, n)
@@ -1449,31 +1574,70 @@ class Galerkin:
         mirrored.sort_indices()
         return torch.from_numpy(np.asarray(mirrored.data, dtype=np.int64))
 
-    def _derivatives(
-        self, full: torch.Tensor, t: float
-    ) -> dict[tuple[int, int, int, int], torch.Tensor]:
-        """The derivatives of every -s and F at the quadrature points.
-
-        By (i, a, j, b): of field i's -s (a = 0) or F_a, by field j's value (b = 0) or slope b.
-        """
-        state = self._state(full)
-        names, values = tuple(state), tuple(state.values())
-        slots = {
+    @cached_property
+    def _slots(self) -> dict[str, tuple[int, int]]:
+        """By the name of a value or slope its field's number, and 0 or the axis."""
+        return {
             f"{name}{axis}": (j, b)
             for j, name in enumerate(self.names)
             for b, axis in enumerate(("", *self.axes))
         }
 
+    def _diverged(
+        self,
+        i: int,
+        slopes: Mapping[tuple[int, int, int, int], torch.Tensor],
+        full: torch.Tensor,
+        t: float,
+    ) -> dict[int, torch.Tensor]:
+        """Local matrices of -int (tau b . grad v) div dF of field i, by the fields it changes with.
+
+        What the derivatives at points do not see: div F at a point is of F at all of an element.
+        """
+        cells, d, found = self.cells, len(self.axes), {}
+        point = self._point(cells, self._state(full), t)
+        tested = cells.measure[..., None] * along(cells, self._tested_along(i, point))
+        for j in sorted({q for p, a, q, _ in slopes if p == i and a}):
+            own, flux = replace(cells, tables=self.tables[j]), []
+            slope = slope_of(own)
+            for a in range(1, d + 1):
+                terms = [
+                    v[..., None] * (own.tables.values if b == 0 else slope[..., b - 1])
+                    for b in range(d + 1)
+                    if (v := slopes.get((i, a, j, b))) is not None
+                ]
+                flux.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(slope[..., 0]))
+            carried = torch.stack(list(torch.broadcast_tensors(*flux)), -1).movedim(-2, -4)
+            strong = divergence(self.mesh, cells, carried).movedim(-3, -1)
+            found[j] = -(tested.mT @ strong)
+        return found
+
+    def _derivatives(
+        self, full: torch.Tensor, t: float
+    ) -> tuple[
+        dict[tuple[int, int, int, int], torch.Tensor], dict[tuple[int, int, int, int], torch.Tensor]
+    ]:
+        """The derivatives of every -s and F at the quadrature points, and of what SUPG adds to F.
+
+        By (i, a, j, b): of field i's -s (a = 0) or F_a, by field j's value (b = 0) or slope b.
+        """
+        state = self._state(full)
+        names, values = tuple(state), tuple(state.values())
         point = self._point(self.cells, state, t)
+        given_by = {i: self._diverging(self.balances[i].law.at(point)[0]) for i in self.streams}
 
         def outputs(*given: torch.Tensor) -> list[torch.Tensor]:
             mine = {**point.state, **dict(zip(names, given, strict=True))}
             traced = any(v.is_leaf and v.requires_grad for v in given)
             here = replace(point, state=mine, traced=traced)
-            found = []
+            found, sources = [], []
             for balance in self.balances:
                 flux, source = balance.law.at(here)
                 found += [-source, *flux]
+                sources.append(source)
+            for i in sorted(self.streams):
+                left = -sources[i] - given_by[i]
+                found += (self._tested_along(i, here) * left[..., None]).unbind(-1)
             return found
 
         derived: dict[tuple[int, int, int, int], torch.Tensor] = {}
@@ -1483,11 +1647,21 @@ class Galerkin:
             for b in self.balances
             for a in range(width)
         ]
-        for k, row in enumerate(pointwise(outputs, values, wanted)):
+        for i in sorted(self.streams):
+            law = self.balances[i].law
+            own = law.flux_names | law.source_names
+            wanted += [[name in own for name in names] for _ in self.axes]
+        streamed: dict[tuple[int, int, int, int], torch.Tensor] = {}
+        places = [(i, a) for i in range(len(self.balances)) for a in range(width)]
+        places += [(i, a) for i in sorted(self.streams) for a in range(1, width)]
+        for k, (place, row) in enumerate(
+            zip(places, pointwise(outputs, values, wanted), strict=True)
+        ):
+            into = derived if k < width * len(self.balances) else streamed
             for name, slope in zip(names, row, strict=True):
                 if slope is not None:
-                    derived[(*divmod(k, width), *slots[name])] = slope
-        return derived
+                    into[(*place, *self._slots[name])] = slope
+        return derived, streamed
 
     def _local(
         self, derived: Mapping[tuple[int, int, int, int], torch.Tensor]
@@ -1561,7 +1735,7 @@ class Galerkin:
     @torch.no_grad()
     def remarks(self, x: torch.Tensor, t: float) -> tuple[str, ...]:
         """Where the equation is not elliptic at a state, and where advection dominates."""
-        derived, found = self._derivatives(self.lift(x, t), t), list[str]()
+        (derived, _), found = self._derivatives(self.lift(x, t), t), list[str]()
         d = self.mesh.dimension
         for i, balance in enumerate(self.balances):
             own = {(0, a, 0, b): v for (p, a, q, b), v in derived.items() if p == q == i}
@@ -1572,14 +1746,10 @@ class Galerkin:
                     speed = torch.linalg.vector_norm(_vector(carried), dim=-1)
                     size = self.cells.scale ** (1 / d)
                     peclet = float((size * speed / (2 * least.clamp(min=_TINY))).max())
-                    if peclet > 1:
-                        found.append(
-                            Doubt(
-                                f"{balance.name}: the mesh Peclet number h |b| / 2K reaches "
-                                f"{peclet:.3g}, and nothing is stabilised here: above 1 the "
-                                "solution may oscillate; refine the mesh"
-                            )
-                        )
+                    # Of a speed that is known it was said before.
+                    if peclet > 1 and not self._told(balance):
+                        able = isinstance(balance.law, CoefficientLaw) and is_zero(balance.m)
+                        found.append(dominates(peclet, i in self.streams, balance.name, able))
                 if bool((least < 0).any()):
                     place = describe(least, least < 0, self.cells.points, "the least")
                     found.append(
@@ -1657,7 +1827,7 @@ class Galerkin:
         """As solvers take it."""
         first, zero = self._first(), torch.zeros(self.count, dtype=torch.float64)
         everywhere = not any(is_zero(b.d) and is_zero(b.m) for b in self.balances)
-        masses = [None if v is None else self._matrix_of(v, True, everywhere) for v in self._masses]
+        masses = [None if v is None else self._mass_matrix(v, everywhere) for v in self._masses]
         lead: list[tuple[int, ...]] = [self.residual(zero, self.start).shape[:-1]]
         lead += [v.shape[:-1] for v in first]
         lead += [m.batch for m in masses if m is not None]
@@ -1826,8 +1996,8 @@ def _summed(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _conjugate(mass: PatternMatrix, right: torch.Tensor) -> torch.Tensor:
-    """mass^-1 right by conjugate gradients, of a mass matrix that is positive where it has rows."""
+def _divided(mass: PatternMatrix, right: torch.Tensor, adjoint: bool = False) -> torch.Tensor:
+    """mass^-1 right, of a mass matrix that is positive where it has rows."""
     matrices, flat = mass.detach().matrices(), right.detach().reshape(-1, right.shape[-1]).numpy()
     rows = []
     for k, row in enumerate(flat):
@@ -1835,10 +2005,24 @@ def _conjugate(mass: PatternMatrix, right: torch.Tensor) -> torch.Tensor:
         diagonal = matrix.diagonal()
         alive = np.flatnonzero(diagonal > 0)
         inner, x = matrix[alive][:, alive], np.zeros_like(row)
-        M = scipy.sparse.diags(1 / diagonal[alive])
-        x[alive] = scipy.sparse.linalg.cg(inner, row[alive], rtol=1e-13, atol=0.0, M=M)[0]
+        if mass.symmetric:
+            M = scipy.sparse.diags(1 / diagonal[alive])
+            x[alive] = scipy.sparse.linalg.cg(inner, row[alive], rtol=1e-13, atol=0.0, M=M)[0]
+        else:
+            factors = scipy.sparse.linalg.splu(inner.tocsc())
+            x[alive] = factors.solve(row[alive], "T" if adjoint else "N")
         rows.append(x)
     return torch.from_numpy(np.stack(rows)).reshape(right.shape)
+
+
+def _summed_up(
+    first: Mapping[tuple[int, int, int, int], torch.Tensor],
+    second: Mapping[tuple[int, int, int, int], torch.Tensor],
+) -> dict[tuple[int, int, int, int], torch.Tensor]:
+    found = dict(first)
+    for place, value in second.items():
+        found[place] = found[place] + value if place in found else value
+    return found
 
 
 def _mean(entries: Sequence[torch.Tensor | None]) -> torch.Tensor:
