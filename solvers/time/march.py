@@ -139,7 +139,9 @@ def _constrained(
 def consistent(system: NonlinearSystem, t: float) -> NonlinearSystem:
     """The system, beginning with what follows from u for the unknowns that have no rate.
 
-    What its own equation gives, as a chemical potential's, by Newton's method; what keeps a
+    Of u itself the nearest that keeps the constraints, as a velocity without divergence: of another
+    an implicit step would make it in no time, and an error that does not shrink with the step. What
+    its own equation gives, as a chemical potential's, by Newton's method; what keeps a
     constraint, as a pressure does, from the rate that keeps it.
     """
     if system.groups is None or system.inertia is not None or bool((system.groups >= 0).all()):
@@ -156,6 +158,11 @@ def consistent(system: NonlinearSystem, t: float) -> NonlinearSystem:
                 moved = max(moved, float(np.abs(change).max()))
         if moved <= 1e-12 * float(flat.abs().max()):
             break
+    for sample in _samples(system, u, t, (system.residual(u, t),)):
+        if len(sample.constraints):
+            m = sample.moving
+            k = sample.projected(np.zeros(u.shape[-1]), -sample.values[0])[: len(m)]
+            flat[sample.number, m] += torch.from_numpy(k)
     step = _AHEAD * max(abs(t), 1.0)
     force = _force(system, u, t)
     ahead = (_force(system, u, t + step) - force) / step
