@@ -252,6 +252,7 @@ def main() -> None:
     write("l-shape", *l_shape())
     write("sheet-pile", *sheet_pile())
     laminated_strip()
+    write("roll", *mapped(8, 6, lambda x, y: (np.sqrt(2) * x, y), {}))
     write("unit-square", *mapped(16, 16, lambda x, y: (x, y), {}))
     write("strip", *mapped(50, 1, lambda x, y: (x, 0.02 * y), {}))
     write("step", *backward_step())

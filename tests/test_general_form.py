@@ -549,7 +549,10 @@ def test_advection_that_dominates_is_said() -> None:
     )
     solution = sciml.solve(problem, SDIRK(rtol=1e-2), on=square(2))
     doubts = [n for n in solution.notes if isinstance(n, Doubt)]
-    assert any("Peclet number" in n and "nothing is stabilised" in n for n in doubts)
+    assert not doubts and any("stabilised by SUPG" in n for n in solution.notes)
+    plain = sciml.solve(problem, SDIRK(rtol=1e-2), on=replace(square(2), scheme="galerkin"))
+    doubts = [n for n in plain.notes if isinstance(n, Doubt)]
+    assert any("Peclet number" in n and "scheme: supg" in n for n in doubts)
 
 
 def test_fields_without_a_rate_begin_with_what_follows() -> None:

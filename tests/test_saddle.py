@@ -19,6 +19,7 @@ from sciml.discretization import discretize, semidiscretize
 from sciml.solvers import GMRES, MINRES, Direct, Newton
 from sciml.solvers.linear.saddle import SaddlePoint, blocked
 from sciml.solvers.nonlinear import newton
+from sciml.solvers.time import implicit
 from sciml.solvers.time.implicit import StageSolver
 
 NAMES = ("left", "right", "bottom", "top", "front", "back")
@@ -105,6 +106,26 @@ def test_newtons_systems_at_reynolds_100_and_their_transposes(outlet: bool, turn
         A = A.transpose() if turned else A
         counts.append(steps(LinearSystem(A, torch.ones(A.size).double()), "triangular"))
     assert counts[1] <= counts[0] + 3 and counts[1] < 70
+
+
+def test_a_stage_gives_up_blocks_that_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One factorisation then serves the run, and stages are what it makes them."""
+    monkeypatch.setattr(implicit, "quickest", lambda A: False)
+    push = ("sin(5*y)*cos(3*x)", "cos(4*x)")
+    problem = flow(NavierStokes(viscosity=2e-4, force=push), 2, True)
+    start = {"u": "4*y*(1 - y)", "v": 0.0}
+    problem = replace(problem, time=sciml.Time(1.0), initial=start)
+    system = semidiscretize(problem, mesh(2, 12))
+    first = system.first[0]
+    alive = torch.ones((), dtype=torch.bool)
+    stages = StageSolver(system, 1e-10, 1e-8)
+    found = stages.solve(0.3, first[None], 0.0, first, alive, system.residual)
+    assert bool(found.solved) and stages.note == "stages solved by direct"
+    left = system.residual(found.value, 0.0) + system.mass.apply(found.value - first) / 0.3
+    assert float(left.norm()) < 1e-8 * float(system.mass.apply(first).norm())
+    before = stages.setups
+    again = stages.solve(0.3, first[None], 0.0, found.value, alive, system.residual)
+    assert bool(again.solved) and stages.setups == before
 
 
 def test_blocks_are_chosen_where_a_factorisation_is_slower() -> None:

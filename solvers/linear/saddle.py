@@ -22,7 +22,8 @@ of S without that row, and no eigenvalue strays from the others.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,9 @@ import torch
 from sciml.core.algebra.maps import LinearMap, SparseMatrix
 from sciml.core.algebra.saddle import Saddle
 from sciml.core.errors import InputError
+from sciml.core.run.status import Status
 from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.direct import Direct, affordable
 from sciml.solvers.linear.inverse import Action, PerSample, matrices
 from sciml.solvers.linear.krylov import GMRES
 
@@ -71,12 +74,34 @@ class SaddlePoint:
                          definite=diagonal)  # fmt: skip
 
 
+_PATIENCE = 60  # steps by blocks, beyond which a factorisation that fits is the quicker one
 _RESTART = 50  # more steps than a flow takes that the mesh resolves
 
 
 def blocked(rtol: float) -> GMRES:
     """The method for a saddle point that is not factorised."""
     return GMRES(SaddlePoint("triangular"), rtol=rtol, restart=_RESTART)
+
+
+class Patience:
+    """By what the saddle points of one run are solved: blocks, until these are slow.
+
+    As beside strong convection; from there on by factorisations, where they fit.
+    """
+
+    def __init__(self) -> None:
+        self.slow = False
+
+    def method(self, A: LinearMap, rtol: float, most: int) -> Direct | GMRES:
+        """For the next matrix, in at most ``most`` steps."""
+        if not affordable(A):
+            return replace(blocked(rtol), max_iterations=most)
+        return Direct() if self.slow else replace(blocked(rtol), max_iterations=_PATIENCE)
+
+    def ends(self, A: LinearMap, statuses: Sequence[Status]) -> bool:
+        """Whether what the blocks have come to is to be had from a factorisation instead."""
+        self.slow = not all(status.success for status in statuses) and affordable(A)
+        return self.slow
 
 
 def _blocks(A: LinearMap, saddle: Saddle, diagonal: bool) -> Action:

@@ -30,7 +30,7 @@ from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.errors import InputError
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
-from sciml.solvers.linear.direct import Direct, affordable, quickest, small
+from sciml.solvers.linear.direct import Direct, quickest, small
 from sciml.solvers.linear.iteration import (
     LinearSolver,
     check_options,
@@ -39,7 +39,7 @@ from sciml.solvers.linear.iteration import (
     spread,
 )
 from sciml.solvers.linear.krylov import CG, GMRES, BiCGStab
-from sciml.solvers.linear.saddle import blocked
+from sciml.solvers.linear.saddle import Patience
 from sciml.solvers.nonlinear.descent import (
     Continuation,
     Course,
@@ -53,7 +53,6 @@ from sciml.solvers.nonlinear.descent import (
 
 _FIRST, _MOST, _SAFE = 0.1, 0.5, 0.1
 _INNER = 300
-_PATIENCE = 60  # steps by blocks, beyond which a factorisation that fits is the quicker one
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class Correction:
     def __init__(self, system: NonlinearSystem, options: Newton) -> None:
         self.system, self.options = system, options
         self.inner, self.name = 0, ""
-        self._slow = False
+        self._patience = Patience()
         self._before: tuple[float, float] | None = None
 
     def note(self, before: int) -> str:
@@ -175,15 +174,13 @@ class Correction:
 
     def _of_saddle(self, here: Iterate, right: torch.Tensor, eta: float) -> torch.Tensor:
         """By blocks; once these are slow, as beside strong convection, by factorisations."""
-        elimination = affordable(here.J)
-        if elimination and self._slow:
-            return self._by(Direct(), here.J, right)
-        solver = replace(blocked(eta), max_iterations=_PATIENCE if elimination else _INNER)
+        solver = self._patience.method(here.J, eta, _INNER)
+        if isinstance(solver, Direct):
+            return self._by(solver, here.J, right)
         result = solver.iterate(here.J, solver.setup(here.J), right, None, None)
         self.inner += int(result.iterations.max())
         self.name = "gmres with saddle_point"
-        self._slow = not all(status.success for status in result.statuses)
-        if elimination and self._slow:
+        if self._patience.ends(here.J, result.statuses):
             return self._by(Direct(), here.J, right)
         return result.x
 

@@ -45,7 +45,6 @@ from typing import Any, Literal
 
 import torch
 
-from sciml.core.algebra.maps import LinearMap
 from sciml.core.algebra.nonlinear import Inertia, NonlinearSystem, times
 from sciml.core.algebra.sparse import PatternMatrix
 from sciml.core.algebra.stencil import Stencil
@@ -59,7 +58,7 @@ from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
 from sciml.solvers.linear.iteration import LinearSolver, norm, spread
 from sciml.solvers.linear.krylov import CG, GMRES
 from sciml.solvers.linear.multigrid import Multigrid
-from sciml.solvers.linear.saddle import blocked
+from sciml.solvers.linear.saddle import Patience
 from sciml.solvers.time.march import (
     Integrator,
     Memory,
@@ -75,6 +74,7 @@ from sciml.solvers.time.march import (
 from sciml.solvers.time.tableaux import ARK3, ARK4, Tableau
 
 _ITERATIONS = 20
+_MOST = 10_000  # steps of the blocks of a saddle point that cannot be factorised
 _REFINEMENTS, _ADJOINT = 40, 1e-10
 _CONTRACTION = 0.2  # a rate above which Newton's matrix is taken anew
 _KEPT = 0.5  # the same of a factorisation, which costs as much as many steps with it
@@ -101,7 +101,7 @@ class _Matrix:
     """D + J with its set-up, for one tau."""
 
     tau: float
-    A: LinearMap
+    A: Jacobian
     solver: LinearSolver
     prepared: Any
 
@@ -128,6 +128,7 @@ class StageSolver:
         self._J = None if linear is None else linear.detach()
         self._matrix: _Matrix | None = None
         self._shift: tuple[float, Inertia] | None = None
+        self._patience = Patience()
 
     def forget(self) -> None:
         """Drop a Jacobian that belongs to states of the past, so that a run can start here."""
@@ -229,10 +230,12 @@ class StageSolver:
             force = residual(state, t)
         D = self.shift(tau)
         D = D.detach() if isinstance(D, (torch.Tensor, PatternMatrix)) else D
+        turned = D.transpose() if isinstance(D, PatternMatrix) and not D.symmetric else D
         J = self._J if self.fixed and self._J is not None else _jacobian(self.system, U, t)
         A = _shifted(J, D)
         A = A if A.symmetric else A.transpose()
-        solver, prepared = _prepare(A)
+        solver = _choose(A, self._patience)
+        prepared = solver.setup(A)
         x, r = torch.zeros_like(gradient), gradient
         for _ in range(_REFINEMENTS):
             if isinstance(solver, (Direct, FastPoisson)):
@@ -241,7 +244,7 @@ class StageSolver:
                 inner = replace(solver, rtol=1e-4)  # type: ignore[type-var]
                 x = x + inner.iterate(A, prepared, r, None, None).x
             (pulled,) = torch.autograd.grad(force, state, x, retain_graph=True)
-            r = gradient - times(D, x) - pulled
+            r = gradient - times(turned, x) - pulled
             if float(r.norm()) <= _ADJOINT * float(gradient.norm()):
                 return x
         raise SolveError("the adjoint of an implicit stage did not converge; take smaller steps")
@@ -330,11 +333,13 @@ class StageSolver:
                 self._J = self._J.plus(slope)
         if self._matrix is None or self._matrix.tau != tau:
             A = _shifted(self._J, D)
-            solver, prepared = _prepare(A)
-            self._matrix = _Matrix(tau, A, solver, prepared)
-            self.setups += 1
-            self.note = f"stages solved by {_name(solver)}"
+            self._matrix = self._set_up(tau, A, _choose(A, self._patience))
         return self._matrix
+
+    def _set_up(self, tau: float, A: Jacobian, solver: LinearSolver) -> _Matrix:
+        self.setups += 1
+        self.note = f"stages solved by {_name(solver)}"
+        return _Matrix(tau, A, solver, solver.setup(A))
 
     def _correction(self, matrix: _Matrix, G: torch.Tensor, size: torch.Tensor) -> torch.Tensor:
         """(D + J)^-1 G, as far as the tolerance of the stage asks for."""
@@ -346,7 +351,12 @@ class StageSolver:
         # A nonlinear stage is not solved further than its matrix is right.
         rtol = max(wanted, 1e-12 if self.fixed else 1e-3)
         solver = replace(matrix.solver, rtol=min(rtol, 0.1))  # type: ignore[type-var]
-        return solver.iterate(matrix.A, matrix.prepared, G, None, None).x
+        result = solver.iterate(matrix.A, matrix.prepared, G, None, None)
+        if matrix.A.saddle is None or not self._patience.ends(matrix.A, result.statuses):
+            return result.x
+        self._matrix = self._set_up(matrix.tau, matrix.A, Direct())
+        exact: torch.Tensor = self._matrix.prepared.apply(G)
+        return exact
 
 
 def _scaled(mass: Inertia, share: float) -> Inertia:
@@ -385,15 +395,10 @@ def _tagged(A: Stencil) -> Stencil:
     )
 
 
-def _prepare(A: Jacobian) -> tuple[LinearSolver, Any]:
-    solver = _choose(A)
-    return solver, solver.setup(A)
-
-
-def _choose(A: Jacobian) -> LinearSolver:
+def _choose(A: Jacobian, patience: Patience) -> LinearSolver:
     if isinstance(A, PatternMatrix):
         if A.saddle is not None and not A.batch:
-            return Direct() if quickest(A) else blocked(1e-8)
+            return Direct() if quickest(A) else patience.method(A, 1e-8, _MOST)
         if not A.batch and (A.size <= _FACTORISED or (not A.definite and quickest(A))):
             return Direct()
         return CG(preconditioner=AMG()) if A.definite else GMRES(preconditioner=AMG())

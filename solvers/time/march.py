@@ -62,7 +62,7 @@ from sciml.discretization import semidiscretize
 from sciml.discretization.instants import Instants, instants
 from sciml.solvers.linear.direct import Direct, small
 from sciml.solvers.linear.iteration import LinearSolver, check_options, norm, spread
-from sciml.solvers.linear.krylov import CG
+from sciml.solvers.linear.krylov import CG, GMRES
 from sciml.solvers.linear.relaxation import Jacobi
 
 
@@ -94,18 +94,25 @@ def first_state(system: NonlinearSystem) -> torch.Tensor:
 
 def rate(system: NonlinearSystem, y: torch.Tensor, t: float) -> torch.Tensor:
     """y' at time t."""
-    force = system.residual(y[0], t)
-    if system.storage is not None:
-        still = system.storage.apply(y[0], torch.zeros_like(y[0]), t)
-        return -divided(force + still, system.storage.matrix(y[0], t))[None]
+    force = _force(system, y[0], t)
     if system.groups is not None and bool((system.groups < 0).any()):
         return _constrained(system, y[0], t, force)[None]
+    if system.storage is not None:
+        return -divided(force, system.storage.matrix(y[0], t))[None]
     if system.inertia is None:
         assert system.mass is not None
         return -divided(force, system.mass)[None]
     if system.mass is not None:
         force = force + times(system.mass, y[1])
     return torch.stack([y[1], -divided(force, system.inertia)])
+
+
+def _force(system: NonlinearSystem, u: torch.Tensor, t: float) -> torch.Tensor:
+    """F, with what given values that move add to what is stored."""
+    force = system.residual(u, t)
+    if system.storage is None:
+        return force
+    return force + system.storage.apply(u, torch.zeros_like(u), t)
 
 
 _AHEAD = 1e-7  # of the time, over which a constraint is seen to move
@@ -120,7 +127,7 @@ def _constrained(
     G_u k = -G_t (Hairer and Wanner 1996, VII.1). What else has no rate follows from u.
     """
     step = _AHEAD * max(abs(t), 1.0)
-    ahead = (system.residual(u, t + step) - force) / step
+    ahead = (_force(system, u, t + step) - force) / step
     found = torch.zeros(torch.broadcast_shapes(u.shape, force.shape), dtype=torch.float64)
     for sample in _samples(system, u, t, (force, ahead)):
         moving = sample.moving
@@ -133,7 +140,9 @@ def _constrained(
 def consistent(system: NonlinearSystem, t: float) -> NonlinearSystem:
     """The system, beginning with what follows from u for the unknowns that have no rate.
 
-    What its own equation gives, as a chemical potential's, by Newton's method; what keeps a
+    Of u itself the nearest that keeps the constraints, as a velocity without divergence: of another
+    an implicit step would make it in no time, and an error that does not shrink with the step. What
+    its own equation gives, as a chemical potential's, by Newton's method; what keeps a
     constraint, as a pressure does, from the rate that keeps it.
     """
     if system.groups is None or system.inertia is not None or bool((system.groups >= 0).all()):
@@ -150,9 +159,14 @@ def consistent(system: NonlinearSystem, t: float) -> NonlinearSystem:
                 moved = max(moved, float(np.abs(change).max()))
         if moved <= 1e-12 * float(flat.abs().max()):
             break
+    for sample in _samples(system, u, t, (system.residual(u, t),)):
+        if len(sample.constraints):
+            m = sample.moving
+            k = sample.projected(np.zeros(u.shape[-1]), -sample.values[0])[: len(m)]
+            flat[sample.number, m] += torch.from_numpy(k)
     step = _AHEAD * max(abs(t), 1.0)
-    force = system.residual(u, t)
-    ahead = (system.residual(u, t + step) - force) / step
+    force = _force(system, u, t)
+    ahead = (_force(system, u, t + step) - force) / step
     for sample in _samples(system, u, t, (force, ahead)):
         held = sample.constraints
         if len(held):
@@ -201,6 +215,8 @@ def _samples(
     system: NonlinearSystem, u: torch.Tensor, t: float, vectors: tuple[torch.Tensor, ...]
 ) -> Iterator[_Sample]:
     J, M = system.linearise(u, t).detach(), system.mass
+    if system.storage is not None:
+        M = system.storage.matrix(u, t)
     assert isinstance(J, PatternMatrix) and isinstance(M, PatternMatrix)
     assert system.groups is not None
     n, matrices, masses = u.shape[-1], J.matrices(), M.detach().matrices()
@@ -220,15 +236,17 @@ def divided(force: torch.Tensor, mass: Inertia) -> torch.Tensor:
         return force / mass
     plain = mass.detach() if isinstance(mass, PatternMatrix) else mass
 
-    def inverse(right: torch.Tensor) -> torch.Tensor:
-        solver: LinearSolver = Direct() if small(plain) else CG(Jacobi(), rtol=_MASS)
-        return solver.iterate(plain, solver.setup(plain), right, None, None).x
+    def inverse(A: LinearMap, right: torch.Tensor) -> torch.Tensor:
+        krylov = CG(Jacobi(), rtol=_MASS) if A.symmetric else GMRES(Jacobi(), rtol=_MASS)
+        solver: LinearSolver = Direct() if small(A) else krylov
+        return solver.iterate(A, solver.setup(A), right, None, None).x
 
     with torch.no_grad():
-        found = inverse(force)
+        found = inverse(plain, force)
     if not torch.is_grad_enabled():
         return found
-    return attach(found, lambda x: force - times(mass, x), inverse)
+    turned = plain if plain.symmetric else plain.transpose()
+    return attach(found, lambda x: force - times(mass, x), lambda g: inverse(turned, g))
 
 
 # The rates k of a step: one tensor whose rows are filled, or a list where a graph is kept of them.

@@ -45,8 +45,8 @@ class Robin:
 class Condition:
     """What holds on one side; exactly one of the eight is given.
 
-    ``dirichlet``: u = value, a list for a velocity or a displacement, or of a wall along which an
-    elastic body slides :class:`Normal`, ``{normal: 0}``. ``neumann``: n . K grad u =
+    ``dirichlet``: u = value, a list for a velocity or a displacement, or of a wall along which a
+    body or a fluid slides :class:`Normal`, ``{normal: 0}``. ``neumann``: n . K grad u =
     value, n outward; of an elastic body a list, the traction, or :class:`Normal`, so that
     ``{normal: -p}`` is a pressure p. ``robin``: see :class:`Robin`. ``periodic``: on both sides of
     a pair. ``absorbing``: waves leave, of the Helmholtz equation and of a linear one with u_tt;

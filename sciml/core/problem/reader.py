@@ -213,7 +213,7 @@ def compile(
             "regions are the named parts of a mesh; elsewhere write where(condition, a, b)", key
         )
     if isinstance(coefficient, Normal):
-        raise InputError("normal: is for the sides of an elastic body on a mesh", key)
+        raise InputError("normal: is for the sides of a body or a flow on a mesh", key)
     if is_array(coefficient):
         return _array(coefficient, context, key)
     if callable(coefficient):

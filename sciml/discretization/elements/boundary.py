@@ -30,6 +30,7 @@ from sciml.core.problem.quadrature import (
     Quadrature,
     at_facet_nodes,
     at_nodes,
+    load,
     on_facets,
     on_support,
     whole,
@@ -234,6 +235,7 @@ def _check_names(
 
 
 _CORNER = 0.87  # cosine between the normals of neighbours below which they meet in a corner
+_SAYS = 0.25  # of int |phi|, what int phi n must be to name a direction
 _ROUND = 1e-4  # share of the mesh between facets and curve that is worth a note
 _COARSE = 0.03  # one that makes the answer doubtful
 
@@ -366,9 +368,9 @@ class Ties:
         size = scatter(weights.square(), columns, len(self.gone)).to(u)
         return self.gather(u) / torch.where(size > 0, size, 1.0)
 
-    def fold(self, whole: Whole) -> Whole:
-        """T^T A T and T^T b."""
-        entries, places = whole.ids.tocoo(), self.matrix
+    def folding(self, ids: scipy.sparse.csr_matrix) -> Folding:
+        """How entries of a matrix A of this pattern, whose data number them, make T^T A T."""
+        entries, places = ids.tocoo(), self.matrix
         counts = np.diff(places.indptr)
 
         def spread(
@@ -386,15 +388,33 @@ class Ties:
         rows, columns = a[second], b
         weights = torch.from_numpy(left[second] * right)
         n = len(self.gone)
-        ids = scipy.sparse.coo_matrix(
+        folded = scipy.sparse.coo_matrix(
             (np.ones(len(rows), dtype=np.int8), (rows, columns)), shape=(n, n)
         ).tocsr()
-        ids.sort_indices()
-        ids.data = np.arange(ids.nnz, dtype=np.int64)
-        index = torch.from_numpy(np.asarray(ids[rows, columns]).ravel().astype(np.int64))
+        folded.sort_indices()
+        folded.data = np.arange(folded.nnz, dtype=np.int64)
+        index = torch.from_numpy(np.asarray(folded[rows, columns]).ravel().astype(np.int64))
         source = torch.from_numpy(entries.data[first[second]].astype(np.int64))
-        values = scatter(whole.values[..., source] * weights, index, ids.nnz)
-        return Whole(ids, values, self.gather(whole.b))
+        return Folding(folded, source, weights, index)
+
+    def fold(self, whole: Whole) -> Whole:
+        """T^T A T and T^T b."""
+        folding = self.folding(whole.ids)
+        return Whole(folding.ids, folding.values(whole.values), self.gather(whole.b))
+
+
+@dataclass(frozen=True)
+class Folding:
+    """T^T A T of the entries of A: entry ``index`` is the sum of ``weights`` times ``source``."""
+
+    ids: scipy.sparse.csr_matrix
+    source: torch.Tensor
+    weights: torch.Tensor
+    index: torch.Tensor
+
+    def values(self, entries: torch.Tensor) -> torch.Tensor:
+        """Its entries by ``ids``, of those of A, (*batch, entries)."""
+        return scatter(entries[..., self.source] * self.weights, self.index, self.ids.nnz)
 
 
 def owners(boundary: list[Side], mesh: Mesh) -> np.ndarray | None:
@@ -439,18 +459,152 @@ def owners(boundary: list[Side], mesh: Mesh) -> np.ndarray | None:
     return found
 
 
-def owned(mask: np.ndarray, values: torch.Tensor, owner: np.ndarray) -> Fixed:
-    """What is known of values of which ``owner`` (n,) names the one that each of them is."""
-    n = len(owner)
+_PARALLEL = 1e-6  # sine of an angle between walls below which they are one
+_SMOOTH = 0.985  # cosine between the normals of two sides above which they are one wall
+
+
+@dataclass(frozen=True)
+class Tied:
+    """Values u = T x of which not all are free of one another, and which of x are known.
+
+    ``mask``: those, and what there is not of x. ``source``: what they are, (n, n + m), of the given
+    u and then of what the walls give, node after node.
+    """
+
+    ties: Ties
+    mask: np.ndarray
+    source: scipy.sparse.csr_matrix
+
+    def known(self, values: torch.Tensor, of_walls: list[torch.Tensor]) -> torch.Tensor:
+        """The known x, zero elsewhere, of given u (*batch, n) and of walls (*batch, nodes)."""
+        given = [values, *of_walls]
+        batch = torch.broadcast_shapes(*(g.shape[:-1] for g in given))
+        stacked = torch.cat([g.expand(*batch, g.shape[-1]) for g in given], -1)
+        coo = self.source.tocoo()
+        rows, columns = (torch.from_numpy(i.astype(np.int64)) for i in (coo.row, coo.col))
+        weights = torch.from_numpy(coo.data).to(stacked.dtype)
+        return scatter(stacked[..., columns] * weights, rows, len(self.mask))
+
+    def fixed(self, values: torch.Tensor, of_walls: list[torch.Tensor]) -> Fixed:
+        """With the values themselves."""
+        return Fixed(self.mask, self.known(values, of_walls), self.ties)
+
+
+def tied(
+    boundary: list[Side],
+    mesh: Mesh,
+    mask: np.ndarray,
+    n: int,
+    walls: list[tuple[Side, int]],
+) -> Tied | None:
+    """Of n values at each node, (node, value) numbered node by node; None where all are free.
+
+    ``mask`` (nodes n,): which are given. ``walls``: sides that give a vector along their normal,
+    with the number of its first component. On periodic sides a value that is given on one is given
+    on the other. At a node of several walls, or of a wall and components that are
+    given, all of these hold as far as they are independent: with the normals N = Q R and u = Q y,
+    R^T y is what is given.
+    """
+    owner = owners(boundary, mesh)
+    if owner is None and not walls:
+        return None
+    total, d = len(mask), mesh.dimension
+    owner = np.arange(mesh.shape[0]) if owner is None else owner
+    own = (owner[:, None] * n + np.arange(n)).ravel()
     known = np.flatnonzero(mask)[::-1]
-    source = np.arange(n)
+    held, source = np.zeros(total, dtype=bool), np.arange(total)
     # The first of those that are known gives its value to all.
-    source[owner[known]] = known
-    held = np.zeros(n, dtype=bool)
-    held[owner[known]] = True
-    ties = Ties(scipy.sparse.csr_matrix((np.ones(n), (np.arange(n), owner)), shape=(n, n)))
-    given = torch.where(torch.from_numpy(held), values[..., torch.from_numpy(source)], 0.0)
-    return Fixed(held | ties.gone, given, ties)
+    held[own[known]], source[own[known]] = True, known
+    plain, turn = held.copy(), scipy.sparse.identity(total, format="lil")
+    rows: list[tuple[int, int, float]] = []
+    for (node, first), met in _met(walls, mesh, owner, total).items():
+        dofs = np.arange(d) + node * n + first
+        given = [
+            (axis, source[dof]) for axis, dof in zip(np.eye(d), dofs, strict=True) if held[dof]
+        ]
+        basis: list[np.ndarray] = []
+        sources = []
+        for normal, number in [*given, *met]:
+            rest = normal - sum((normal @ q) * q for q in basis)
+            size = np.linalg.norm(rest)
+            if size > _PARALLEL:
+                basis.append(rest / size)
+                sources.append((normal, number))
+        full = np.linalg.qr(np.column_stack([*basis, np.eye(d)]))[0][:, :d]
+        full[:, : len(basis)] = np.column_stack(basis)
+        R = full[:, : len(basis)].T @ np.column_stack([normal for normal, _ in sources])
+        share = np.linalg.inv(R.T)
+        turn[dofs[0] : dofs[0] + d, dofs[0] : dofs[0] + d] = full
+        held[dofs], plain[dofs] = np.arange(d) < len(basis), False
+        rows += [
+            (int(dof), int(number), float(share[k, j]))
+            for k, dof in enumerate(dofs[: len(basis)])
+            for j, (_, number) in enumerate(sources)
+        ]
+    rows += [(int(dof), int(source[dof]), 1.0) for dof in np.flatnonzero(plain)]
+    width = total + sum(len(side.nodes.nodes) for side, _ in walls)
+    places, numbers, shares = (np.array([row[k] for row in rows]) for k in range(3))
+    given_by = scipy.sparse.csr_matrix(
+        (shares.astype(np.float64), (places.astype(np.int64), numbers.astype(np.int64))),
+        shape=(total, width),
+    )
+    copies = scipy.sparse.csr_matrix((np.ones(total), (np.arange(total), own)), shape=(total,) * 2)
+    matrix = (copies @ turn.tocsr()).tocsr()
+    # What is no node's own is gone, turned or not.
+    kept = scipy.sparse.diags((np.bincount(own, minlength=total) > 0).astype(np.float64))
+    matrix = (matrix @ kept).tocsr()
+    matrix.eliminate_zeros()
+    ties = Ties(matrix)
+    return Tied(ties, held | ties.gone, given_by)
+
+
+def along_normal(side: Side, given: Any, key: str, data: MeshData) -> torch.Tensor:
+    """What a wall gives along its normal, at its nodes, (*batch, nodes)."""
+    g = evaluate(given, side.nodes, data, key)[..., 0]
+    return g.expand(*g.shape[:-1], len(side.nodes.nodes))
+
+
+def _met(
+    walls: list[tuple[Side, int]], mesh: Mesh, owner: np.ndarray, start: int
+) -> dict[tuple[int, int], list[tuple[np.ndarray, int]]]:
+    """By node and first component the walls there: unit normals, and the number of what is given.
+
+    The normal of node i is that of int phi_i n over the facets around it: then the flux through the
+    wall of what slides along it is zero as a whole (Engelman, Sani and Gresho 1982). Where this
+    integral says nothing, as at the vertices of quadratic triangles in space, it is the mean of the
+    normals there. Facets of a side that meet in a corner are walls of their own.
+    """
+    found: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray, int, Side]]] = {}
+    for side, first in walls:
+        if not side.facets.normal:
+            raise InputError("the outward normal is known on the outer boundary only", side.key)
+        around = at_facet_nodes(mesh, side.numbers)
+        here = torch.stack([n.expand(around.nodes.shape) for n in around.normal.values()], -1)
+        tested = torch.stack([load(side.facets, n) for n in side.facets.normal.values()], -1)
+        size = (side.facets.measure @ side.facets.tables.values.abs())[..., None]
+        told = tested.norm(dim=-1, keepdim=True) > _SAYS * size
+        tested = torch.where(told, tested, here * size)
+        nodes = side.nodes.nodes[:, 0].numpy()
+        at = start + np.searchsorted(nodes, around.nodes.numpy())
+        for node, number, normal, weighed in zip(
+            owner[around.nodes.numpy()].ravel().tolist(),
+            at.ravel().tolist(),
+            here.flatten(0, 1).numpy(),
+            tested.flatten(0, 1).numpy(),
+            strict=True,
+        ):
+            met = found.setdefault((node, first), [])
+            for k, (total, one, given, other) in enumerate(met):
+                if one @ normal > (_CORNER if other is side else _SMOOTH):
+                    met[k] = (total + weighed, one, given, other)
+                    break
+            else:
+                met.append((weighed, normal, number, side))
+        start += len(nodes)
+    return {
+        place: [(total / np.linalg.norm(total), number) for total, _, number, _ in met]
+        for place, met in found.items()
+    }
 
 
 @dataclass(frozen=True)

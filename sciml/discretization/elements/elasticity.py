@@ -49,17 +49,16 @@ from sciml.discretization.elements.boundary import (
     Fixed,
     Pattern,
     Side,
-    Ties,
     Whole,
+    along_normal,
     eliminate,
-    owned,
-    owners,
     parts_of,
     pattern,
     scatter,
     sides,
     straightened,
     system_of,
+    tied,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.scalar import check_steady, memory_on_mesh, placed
@@ -68,7 +67,6 @@ _KEY = "problem.equation"
 # Components of symmetric tensors, in VTK's order.
 PAIRS = {"xx": (0, 0), "yy": (1, 1), "zz": (2, 2), "xy": (0, 1), "yz": (1, 2), "xz": (0, 2)}
 STRESSES = (*(f"s{pair}" for pair in PAIRS), "mises")
-_PARALLEL = 1e-6  # of a normal, what lies outside the span of others, to be one more
 _LOCKING = 9.0  # lambda / mu at a Poisson's ratio of 0.45
 TensorAt = Callable[[Problem, Quadrature, MeshData, torch.Tensor], torch.Tensor]
 
@@ -552,78 +550,17 @@ def _fixed(boundary: list[Side], data: MeshData) -> Fixed:
     if data.mesh.axisymmetric:
         # What lies on the axis has nowhere to go but along it.
         mask[d * np.flatnonzero(_on_axis(data.mesh))] = True
-    fixed, owner = Fixed(mask, values), owners(boundary, data.mesh)
-    if owner is not None:
-        fixed = owned(mask, values, (owner[:, None] * d + np.arange(d)).ravel())
-    walls = [side for side in boundary if isinstance(side.condition.dirichlet, Normal)]
-    if not walls:
-        return fixed
-    if owner is not None:
-        raise InputError(
-            "a body with periodic sides takes no dirichlet: {normal: ...}; give components",
-            walls[0].key,
-        )
-    return _sliding(walls, fixed, data)
-
-
-def _sliding(walls: list[Side], fixed: Fixed, data: MeshData) -> Fixed:
-    """``fixed``, and the displacement along the normal of ``walls``, in axes turned at their nodes.
-
-    At a node of several walls, or of a wall and components that are given, all of these hold as far
-    as they are independent: with the normals N = Q R and u = Q y, R^T y is what is given.
-    """
-    d, n = data.mesh.dimension, len(fixed.mask)
-    given = [fixed.values]
-    wanted: dict[int, list[tuple[np.ndarray, int]]] = {}
-    start = n
-    for side in walls:
-        condition = side.condition.dirichlet
-        assert isinstance(condition, Normal)
-        if not side.nodes.normal:
-            raise InputError("the outward normal is known on the outer boundary only", side.key)
-        g = evaluate(condition.normal, side.nodes, data, f"{side.key}.normal")[..., 0]
-        nodes = side.nodes.nodes[:, 0].numpy()
-        given.append(g.expand(*g.shape[:-1], len(nodes)))
-        normals = torch.cat(list(side.nodes.normal.values()), -1).numpy()
-        for k, (node, normal) in enumerate(zip(nodes.tolist(), normals, strict=True)):
-            wanted.setdefault(node, []).append((normal, start + k))
-        start += len(nodes)
-    batch = torch.broadcast_shapes(*(g.shape[:-1] for g in given))
-    source = torch.cat([g.expand(*batch, g.shape[-1]) for g in given], -1)
-    turn = scipy.sparse.identity(n, format="lil")
-    mask, rows = fixed.mask.copy(), []
-    for node, normals_at in wanted.items():
-        own = range(node * d, node * d + d)
-        held = [(np.eye(d)[a], dof) for a, dof in enumerate(own) if fixed.mask[dof]]
-        basis: list[np.ndarray] = []
-        sources = []
-        for normal, number in [*held, *normals_at]:
-            rest = normal - sum((normal @ q) * q for q in basis)
-            size = np.linalg.norm(rest)
-            if size > _PARALLEL:
-                basis.append(rest / size)
-                sources.append((normal, number))
-        full = np.linalg.qr(np.column_stack([*basis, np.eye(d)]))[0][:, :d]
-        full[:, : len(basis)] = np.column_stack(basis)
-        R = full[:, : len(basis)].T @ np.column_stack([normal for normal, _ in sources])
-        share = np.linalg.inv(R.T)
-        turn[node * d : node * d + d, node * d : node * d + d] = full
-        mask[list(own)] = np.arange(d) < len(basis)
-        rows += [
-            (dof, number, share[k, j])
-            for k, dof in enumerate(own[: len(basis)])
-            for j, (_, number) in enumerate(sources)
-        ]
-    turned = np.concatenate([np.arange(node * d, node * d + d) for node in wanted])
-    kept = source[..., :n].clone()
-    kept[..., torch.from_numpy(turned)] = 0.0
-    places, numbers, shares = (np.array(column) for column in zip(*rows, strict=True))
-    added = scatter(
-        source[..., torch.from_numpy(numbers)] * torch.from_numpy(shares),
-        torch.from_numpy(places),
-        n,
+    walls = [
+        (side, given.normal)
+        for side in boundary
+        if isinstance(given := side.condition.dirichlet, Normal)
+    ]
+    links = tied(boundary, data.mesh, mask, d, [(side, 0) for side, _ in walls])
+    if links is None:
+        return Fixed(mask, values)
+    return links.fixed(
+        values, [along_normal(side, given, f"{side.key}.normal", data) for side, given in walls]
     )
-    return Fixed(mask, kept + added, Ties(turn.tocsr()))
 
 
 def _on_axis(mesh: Mesh) -> np.ndarray:

@@ -5,8 +5,10 @@
 
 the convective term left out for Stokes' equations. Where nu varies, grad u is grad u + grad u^T.
 The natural condition is nu du/dn - p n = g: with ``neumann: 0`` an outlet that Poiseuille's flow
-leaves as it came; a pressure P there is ``neumann: {normal: -P}``. Where every side gives the
-velocity p is that of zero mean. The pair is stable, of third order in u and second in p (Boffi,
+leaves as it came; a pressure P there is ``neumann: {normal: -P}``. Along a wall of
+``dirichlet: {normal: 0}`` the fluid slips; where such a wall is bent du/dn would not be its
+friction, so that grad u is then grad u + grad u^T everywhere. Where every side gives what passes
+through it p is that of zero mean. The pair is stable, of third order in u and second in p (Boffi,
 Brezzi and Fortin 2013, chapter 8).
 
 On an axisymmetric mesh u is the velocity along the radius r = x, v that along the axis, both the
@@ -27,7 +29,10 @@ from sciml.core.problem.equation import COMPONENTS, NavierStokes, Stokes
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Coefficient, Problem
-from sciml.core.problem.reader import free_names, state_names
+from sciml.core.problem.quadrature import on_facets
+from sciml.core.problem.reader import Normal, free_names, state_names
+from sciml.discretization.elements.boundary import facets_of
+from sciml.discretization.elements.data import mesh_data
 from sciml.discretization.elements.general import (
     Balance,
     Law,
@@ -53,6 +58,7 @@ class MomentumLaw(Law):
     key: str
     parameters: Mapping[str, Any] = field(default_factory=dict)
     around: bool = False
+    bent: bool = False
 
     @property
     def _turns(self) -> bool:
@@ -64,7 +70,8 @@ class MomentumLaw(Law):
 
     @property
     def _symmetric(self) -> bool:
-        return bool(free_names(self.viscosity, self.parameters) - self.parameters.keys())
+        varies = bool(free_names(self.viscosity, self.parameters) - self.parameters.keys())
+        return varies or self.bent
 
     @property
     def coefficients(self) -> Sequence[tuple[Coefficient, str]]:
@@ -181,7 +188,7 @@ def _balances(
         raise InputError(f"needs a list of {d} components, one per axis", f"{key}.force")
     axes = AXES[:d]
     known = frozenset(state_names(fields, axes))
-    rate = 0.0 if problem.time is None else 1.0
+    rate, bent = 0.0 if problem.time is None else 1.0, _bent(problem, mesh, name)
     rows = []
     for i in range(d):
         law = MomentumLaw(
@@ -194,21 +201,34 @@ def _balances(
             key,
             problem.parameters,
             mesh.axisymmetric,
+            bent,
         )
         sides = of_vector(i, d, name, "a flow")
         rows.append(Balance(COMPONENTS[i], law, sides, rate, key=key, pushes=1.0))
-    conditions = problem.boundary_of(name).values()
-    floating = all(c.dirichlet is not None and not _leaves_open(c.dirichlet) for c in conditions)
     continuity = ContinuityLaw(axes, mesh.axisymmetric)
     pressure = Balance(
-        "p", continuity, lambda side: Stated(key=side.key), degree=1, key=key, floating=floating
+        "p",
+        continuity,
+        lambda side: Stated(key=side.key),
+        degree=1,
+        key=key,
+        level_of=COMPONENTS[:d],
     )
     return (*rows, pressure)
 
 
-def _leaves_open(given: Any) -> bool:
-    """Whether a side leaves a component of the velocity free."""
-    return isinstance(given, (list, tuple)) and any(v is None for v in given)
+def _bent(problem: Problem, mesh: Mesh, name: str) -> bool:
+    """Whether a wall along which the fluid slips is no plane."""
+    for side, condition in problem.boundary_of(name).items():
+        if isinstance(condition.dirichlet, Normal):
+            data = mesh_data(problem, mesh)
+            numbers = facets_of(problem, data, side, f"problem.boundary.{side}")
+            normal = torch.stack(list(on_facets(mesh, numbers, 2).normal.values()), -1).flatten(
+                0, 1
+            )
+            if bool((normal @ normal[0] < 1 - 1e-12).any()):
+                return True
+    return False
 
 
 @estimates_memory(NavierStokes, Mesh)

@@ -55,12 +55,11 @@ from sciml.core.problem.reader import (
 from sciml.core.run.derived import Derivation, components
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.elements.boundary import Side, facets_of, scatter, sides
-from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.data import MeshData, mesh_data
 from sciml.discretization.elements.derived import Inside, derive_on_mesh, gradient, insides
 from sciml.discretization.elements.elasticity import at_points, stress_at, traction
 from sciml.discretization.elements.general import Galerkin
 from sciml.discretization.elements.recovery import Recovery, around, materials
-from sciml.discretization.elements.scalar import streamline
 
 _KEY = "problem.equation"
 
@@ -188,13 +187,13 @@ def _zeros(part: Quadrature, value: torch.Tensor, t: float | None) -> torch.Tens
 
 
 def _of_form(shared: Shared, quantity: Quantity, key: str) -> Measure:
-    problem, mesh = shared.problem, shared.mesh
+    problem = shared.problem
     if quantity.force is not None:
         return _pushed(shared, quantity.force, quantity.on or "", key)
     if quantity.flux is None:
         return pointwise(shared, quantity, key)
     made = shared.form
-    carried = [b.name for b in made.balances if not b.pushes and not b.floating]
+    carried = [b.name for b in made.balances if not b.pushes and not b.level_of]
     if quantity.flux not in carried:
         known = f"there is {', '.join(carried)}" if carried else "there is none"
         raise InputError(
@@ -203,7 +202,7 @@ def _of_form(shared: Shared, quantity: Quantity, key: str) -> Measure:
             f"{key}.flux",
         )
     facets_of(problem, shared.data, quantity.on or "", f"{key}.on")
-    leaving = leaves(made, quantity.on or "", quantity.flux, _stabilised(problem, mesh))
+    leaving = leaves(made, quantity.on or "", quantity.flux)
     return lambda value, t: Measurement(leaving(value, made.instant(t)))
 
 
@@ -237,33 +236,17 @@ def _pushed(shared: Shared, direction: tuple[float, ...], on: str, key: str) -> 
     return pushed
 
 
-def _stabilised(problem: Problem, mesh: Mesh) -> Callable[[torch.Tensor], torch.Tensor] | None:
-    """What SUPG adds to the rest of the weak form, (*batch, nodes), of a value."""
-    if not problem.linear or problem.equation.coefficient_form is not problem.equation:
-        return None
-    form, data, cells = problem.form, mesh_data(problem, mesh), whole(mesh, 2 * mesh.degree)
-    stream = streamline(form, cells, data)
-    if stream is None:
-        return None
-    f = evaluate(form.f, cells, data, f"{_KEY}.f")
-    return lambda value: scatter(stream.residual(value, cells, f), cells.nodes, mesh.shape[0])
-
-
 def leaves(
     made: Galerkin,
     on: str,
     name: str,
-    added: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Callable[[torch.Tensor, float], torch.Tensor]:
-    """How much of a field leaves through a part, -int n . F, of a value and its time.
-
-    ``added``: what was solved beside the weak form.
-    """
+    """How much of a field leaves through a part, -int n . F, of a value and its time."""
     own = next(side for side in made.sides if side.name == on)
     given = [
         side
         for side in made.sides
-        if side.condition.kind == "periodic" or made.stated[name, side.name].value is not None
+        if side.condition.kind == "periodic" or made.stated[name, side.name].held
     ]
     if own not in given:
         return lambda value, t: _known(made.passed(own, name, value, t))
@@ -271,7 +254,6 @@ def leaves(
 
     def leaving(value: torch.Tensor, t: float) -> torch.Tensor:
         left = made.rest(value, t).unflatten(-1, (-1, n))[..., j]
-        left = left if added is None else left + added(value)
         total: torch.Tensor = -(left * share).sum(-1)
         return total
 

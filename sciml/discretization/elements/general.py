@@ -10,6 +10,11 @@ fields (:data:`balances`), and nothing else. The Jacobian is exact: at the quadr
 are differentiated forwards by each field and slope that they name, and the rest is linear. A field
 of degree 1 on a mesh of P2 has the three basis functions of the vertices, and zero for the rest
 (Taylor and Hood 1973); its value at an edge's middle is the mean of the ends.
+
+Where advection dominates a field in the coefficient form, tau b (d u_t - div F - s) stands beside
+F: SUPG of the whole equation (:mod:`sciml.discretization.elements.scalar`), of which its solution
+is still one. Where b is sought as well nobody knows beforehand, and it is ``scheme: supg`` that
+asks for it.
 """
 
 from __future__ import annotations
@@ -41,10 +46,13 @@ from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.quadrature import (
     Quadrature,
     Tables,
+    along,
     at_nodes,
+    divergence,
     load,
     mass,
     pulled_back,
+    slope_of,
     slopes,
     whole,
 )
@@ -54,24 +62,35 @@ from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
     Embedding,
     Fixed,
+    Folding,
     Pattern,
     Side,
+    along_normal,
     beside,
+    owners,
     parts_of,
     pattern,
     scatter,
     sides,
     straightened,
+    tied,
 )
 from sciml.discretization.elements.contact import bounded, pressures
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
-from sciml.discretization.elements.scalar import conductivity, placed
+from sciml.discretization.elements.scalar import (
+    conductivity,
+    dominates,
+    placed,
+    stabilised,
+    stream_time,
+)
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.coefficients import describe
 
 _KEY = "problem.equation"
 _RESISTS = 0.25  # the mean of a resistance in all components beside that of their slopes
 _SMALL_STRAIN = 0.1  # beyond which a theory of small strains is off by as much
+_ALONG = 1e-9  # a component of a unit normal that is none
 _TINY = 1e-300  # so that no diffusion beside advection is no error
 # (problem, mesh, equation, name, fields, key): one Balance for each scalar field of an equation,
 # the problem's own or one that its system calls ``name``; ``fields``: all those of the problem.
@@ -139,7 +158,9 @@ class Law(ABC):
 class Stated:
     """What a side says of one field: its value, or alpha u + n . F = g; with keys.
 
-    ``absorbing``: beta where it is n . F = -beta sqrt(m K) u_t.
+    ``normal``: of a component of a vector, what the vector is along the normal; nothing is then
+    said of the other directions, along which the wall lets it slide. ``absorbing``: beta where it
+    is n . F = -beta sqrt(m K) u_t.
     """
 
     value: Coefficient | None = None
@@ -148,6 +169,12 @@ class Stated:
     key: str = ""
     robin: bool = False
     absorbing: Coefficient | bool = False
+    normal: Coefficient | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether the field is given, alone or along the normal with others."""
+        return self.value is not None or self.normal is not None
 
     @property
     def alpha_key(self) -> str:
@@ -179,7 +206,8 @@ class Balance:
 
     ``stated(side)``: what a side says of it. ``degree``: of its polynomials, None for the mesh's.
     ``key``: of its equation in a spec. ``energy``: its density at points, where it has one.
-    ``floating``: whether nothing holds its level, which is then that of zero mean. ``pushes``: what
+    ``level_of``: of a multiplier the fields that make a vector; where all sides give what passes
+    through them, nothing holds its level, which is then that of zero mean. ``pushes``: what
     -int n . F is times this, a component of a force: 1 of a flow on a part, -1 on a solid at one.
     ``lower``, ``upper``: obstacles. ``recall``: what a body remembers of its loads.
     """
@@ -192,7 +220,7 @@ class Balance:
     degree: int | None = None
     key: str = _KEY
     energy: Callable[[Point], torch.Tensor] | None = None
-    floating: bool = False
+    level_of: tuple[str, ...] = ()
     pushes: float = 0.0
     lower: Coefficient | None = None
     upper: Coefficient | None = None
@@ -260,6 +288,25 @@ class CoefficientLaw(Law):
         if not is_zero(form.c):
             source = source - point.read(form.c, f"{key}.c") * point.state[self.name]
         return self._flux(point, slope), source
+
+    def advected(self, point: Point) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """K, (*batch, k, Q, 1, 1) or (..., d, d), b (*batch, k, Q, d) and c at the points."""
+        form, key, d = self.form, self.key, len(self.axes)
+        assert form.b is not None
+        c = point.read(form.c, f"{key}.c")
+        entries = [point.read(v, f"{key}.b.{a}") for a, v in enumerate(form.b)]
+        b = torch.stack(list(torch.broadcast_tensors(*entries)), -1)
+        if not isinstance(form.K, (list, tuple)):
+            return point.read(form.K, f"{key}.K")[..., None, None], b, c
+        one = torch.ones((), dtype=torch.float64)
+        # Column by column, from what F makes of the unit slopes.
+        columns = [self._flux(point, [one * (a == k) for a in range(d)]) for k in range(d)]
+        shape = torch.broadcast_shapes(*(v.shape for column in columns for v in column), (1, 1))
+        return (
+            torch.stack([torch.stack([v.expand(shape) for v in col], -1) for col in columns], -1),
+            b,
+            c,
+        )
 
     def _flux(self, point: Point, slope: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
         K, key = self.form.K, f"{self.key}.K"
@@ -417,7 +464,7 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
 
     def stated(side: Side) -> Stated:
         condition, key = side.own(name)
-        if condition.contact is not None:
+        if condition.contact is not None or condition.kind == "periodic":
             return Stated(g=0.0, key=key)
         if condition.robin is not None:
             alpha = condition.robin.alpha
@@ -429,15 +476,12 @@ def of_vector(number: int, d: int, name: str, what: str) -> Callable[[Side], Sta
         if condition.kind not in ("dirichlet", "neumann"):
             raise InputError(
                 f"the sides of {what} take dirichlet: [...], with null for what is free, "
-                "neumann: [...], or robin",
+                "{normal: ...} for a wall along which it slides, neumann: [...], robin, or "
+                "periodic: true",
                 key,
             )
         if isinstance(condition.dirichlet, Normal):
-            raise InputError(
-                "a wall along which a body slides is for steady linear elastic bodies; of a wall "
-                "along an axis give a list, null for what is free",
-                key,
-            )
+            return Stated(g=0.0, key=f"{key}.normal", normal=condition.dirichlet.normal)
         given = condition.dirichlet if condition.neumann is None else condition.neumann
         own, place = _component(given, number, d, key), f"{key}.{number}"
         if condition.dirichlet is None:
@@ -541,9 +585,16 @@ def semidiscretize_on_mesh(
     Several fields are one vector (``joint``), node by node. Raises InputError for data that make
     no well-posed system.
     """
-    made = _unperiodic(Galerkin(problem, mesh))
+    made = Galerkin(problem, mesh)
     if not problem.bounded:
         return made.system()
+    if made.links is not None:
+        tied_side = next(side for side in made.sides if made.ties_of(side))
+        raise InputError(
+            "obstacles and contact are not solved beside periodic sides, or walls that are given "
+            "along their normal; of a wall along an axis give a list, null for what is free",
+            tied_side.place,
+        )
     return bounded(
         made.system(),
         mesh,
@@ -561,7 +612,7 @@ def linear_on_mesh(
     problem: Problem, mesh: Mesh, *, dtype: torch.dtype, device: torch.device
 ) -> LinearSystem:
     """``A x = b`` of a steady problem whose balances are affine in their fields."""
-    made = _unperiodic(Galerkin(problem, mesh))
+    made = Galerkin(problem, mesh)
     if not made.affine:
         raise InputError("the equation is nonlinear; use newton or auto", _KEY)
     zero = torch.zeros(made.count, dtype=torch.float64)
@@ -577,18 +628,6 @@ def linear_on_mesh(
         fields=made.names,
     )
     return placed(system, dtype, device)
-
-
-def _unperiodic(made: Galerkin) -> Galerkin:
-    """The same; InputError where a side is periodic."""
-    for side in made.sides:
-        if side.condition.kind == "periodic":
-            raise InputError(
-                "periodic sides of a mesh are for steady linear equations of one field and for "
-                "elastic bodies",
-                side.place,
-            )
-    return made
 
 
 class Galerkin:
@@ -629,12 +668,22 @@ class Galerkin:
             if isinstance(law, CoefficientLaw) and not law.quasilinear:
                 conductivity(law.form.K, self.cells, self.data, f"{law.key}.K")
         self.start = 0.0 if problem.time is None else problem.time.start
+        self._read: AtTime[dict[str, torch.Tensor]] = AtTime()
+        self.streams = self._streams()
+        self.stores |= problem.time is not None and any(
+            self._changes(self.balances[i]) for i in self.streams
+        )
         moving = [c for b in self.balances for c, _ in b.law.coefficients]
         alphas = [s.alpha for _, _, s in self._natural()]
         self.steady = not self._timed([*moving, *alphas]) or (
             self.affine and not self._timed([*self._operator(), *alphas])
         )
-        self.fixed_mask, self._fixed_sides = self._fixed_nodes()
+        self.floating = tuple(self._floats(b) for b in self.balances)
+        given, self._fixed_sides = self._fixed_nodes()
+        self.walls = self._walls()
+        starts = [(side, j) for side, j, _ in self.walls]
+        self.links = tied(self.sides, mesh, given, len(self.balances), starts)
+        self.fixed_mask = given if self.links is None else self.links.mask
         self.free = torch.from_numpy(np.flatnonzero(~self.fixed_mask))
         self.count = len(self.free)
         if not self.count:
@@ -642,7 +691,6 @@ class Galerkin:
                 "every node lies on a dirichlet boundary: refine the mesh", "problem.boundary"
             )
         self._known: AtTime[torch.Tensor] = AtTime()
-        self._read: AtTime[dict[str, torch.Tensor]] = AtTime()
         self._load: AtTime[torch.Tensor] = AtTime()
         self._pulled: AtTime[torch.Tensor] = AtTime()
         self._matrix: AtTime[PatternMatrix] = AtTime()
@@ -733,7 +781,89 @@ class Galerkin:
             fixed=self.fixed_mask,
         )
 
+    # What is carried along.
+
+    def _changes(self, balance: Balance) -> bool:
+        """Whether what SUPG weighs a field with depends on the state or on time."""
+        assert isinstance(balance.law, CoefficientLaw)
+        form = balance.law.form
+        named = free_names((form.K, form.b, form.c), self.problem.parameters)
+        return bool(named & {*state_names(self.names, self.axes), "t"})
+
+    def _streams(self) -> frozenset[int]:
+        """The numbers of the fields that SUPG is for.
+
+        Of a speed that is known, where advection dominates; of one that is not, as of a flow that
+        is sought as well, where the mesh asks for it.
+        """
+        found = set()
+        for i, balance in enumerate(self.balances):
+            law = balance.law
+            if not isinstance(law, CoefficientLaw) or law.form.b is None or not is_zero(balance.m):
+                continue
+            if all(is_zero(v) for v in law.form.b):
+                continue
+            if self._changes(balance):
+                if self.mesh.scheme == "supg":
+                    found.add(i)
+                continue
+            K, b, _ = law.advected(self._point(self.cells, {}, self.start))
+            if stabilised(K, b, self.cells, self.data, balance.name * (len(self.names) > 1)):
+                found.add(i)
+        return frozenset(found)
+
+    def _told(self, balance: Balance) -> bool:
+        """Whether it was said before there was an answer that advection dominates a field."""
+        law = balance.law
+        known = isinstance(law, CoefficientLaw) and law.form.b is not None and is_zero(balance.m)
+        return known and not self._changes(balance)
+
+    def _tested_along(self, i: int, point: Point) -> torch.Tensor:
+        """tau b of a field at the points, (*batch, k, Q, d)."""
+        law = self.balances[i].law
+        assert isinstance(law, CoefficientLaw)
+        K, b, c = law.advected(point)
+        return stream_time(self.mesh, self.cells, K, b, c)[..., None] * b
+
+    def _diverging(self, flux: Sequence[torch.Tensor]) -> torch.Tensor:
+        """div F at the points, (*batch, k, Q), of F there."""
+        carried = torch.stack(list(torch.broadcast_tensors(*flux)), -1)
+        shape = (*self.cells.points[0].shape, len(self.axes))
+        shape = torch.broadcast_shapes(carried.shape, shape)
+        return divergence(self.mesh, self.cells, carried.expand(shape))
+
     # Nodes and unknowns: number (node i, field j) is i n + j.
+
+    def ties_of(self, side: Side) -> bool:
+        """Whether a side makes values depend on one another."""
+        return side.condition.kind == "periodic" or any(side is own for own, *_ in self.walls)
+
+    def _walls(self) -> list[tuple[Side, int, Stated]]:
+        """Sides that give a vector along their normal, with the number of its first component."""
+        found, d = [], self.mesh.dimension
+        for side in self.sides:
+            rows = [self.stated[name, side.name].normal is not None for name in self.names]
+            j = 0
+            while j < len(rows):
+                if rows[j]:
+                    found.append((side, j, self.stated[self.names[j], side.name]))
+                j += d if rows[j] else 1
+        return found
+
+    def _floats(self, balance: Balance) -> bool:
+        """Whether every side gives what passes through it of the vector of this multiplier."""
+        outer = self.mesh.topology.boundary_facets()
+        named = np.concatenate([np.empty(0, np.int64), *(side.numbers for side in self.sides)])
+        if not balance.level_of or not np.isin(outer, named).all():
+            return False
+        for side in self.sides:
+            if side.condition.kind == "periodic" or not side.facets.normal:
+                continue
+            for name, axis in zip(balance.level_of, self.axes, strict=True):
+                along = side.facets.normal[f"n{axis}"]
+                if not self.stated[name, side.name].held and bool((along.abs() > _ALONG).any()):
+                    return False
+        return True
 
     def _fixed_nodes(self) -> tuple[np.ndarray, list[tuple[Side, int, Stated, torch.Tensor]]]:
         n, nodes = len(self.balances), self.mesh.shape[0]
@@ -750,12 +880,12 @@ class Galerkin:
                 found.append((side, j, stated, torch.from_numpy(new)))
             if balance.degree is not None and balance.degree < self.mesh.degree:
                 mask[len(self.mesh.points) :, j] = True
-            if balance.floating:
+            if self.floating[j]:
                 mask[0, j] = True
         return mask.ravel(), found
 
     def _values_at(self, t: float, order: int = 0) -> torch.Tensor:
-        """The given values, (*batch, nodes n), or a derivative of these by t; zero elsewhere."""
+        """What is known of the values, (*batch, nodes n), or of a derivative of these by t."""
         n, total = len(self.balances), torch.zeros(len(self.fixed_mask), dtype=torch.float64)
         data = self.data.at_time(t)
         for side, j, stated, new in self._fixed_sides:
@@ -771,15 +901,26 @@ class Galerkin:
             total = total.expand(*batch, -1).index_copy(
                 -1, where, g.expand(*batch, len(where)).to(torch.float64)
             )
-        return total
+        if self.links is None:
+            return total
+        of_walls = []
+        for side, _, stated in self.walls:
+            g = along_normal(side, stated.normal, stated.key, data)
+            if order and not self._timed([stated.normal]):
+                g = torch.zeros_like(g)
+            elif order:
+                g = self._slope_in_time(side, stated, t, g, order)
+            of_walls.append(g)
+        return self.links.ties.lift(self.links.known(total, of_walls))
 
     def _slope_in_time(
         self, side: Side, stated: Stated, t: float, g: torch.Tensor, order: int
     ) -> torch.Tensor:
         """Of a given value at the nodes of a side, each with a time of its own."""
+        given = stated.value if stated.normal is None else stated.normal
         if g.requires_grad:
             derive: Callable[[torch.Tensor], torch.Tensor] = lambda t: evaluate(  # noqa: E731
-                stated.value, side.nodes, self.data.at_time(t), stated.key
+                given, side.nodes, self.data.at_time(t), stated.key
             )[..., 0]
             for _ in range(order):
                 derive = _derivative(derive)
@@ -787,7 +928,7 @@ class Galerkin:
         with _local_graph():
             times = torch.full((*g.shape, 1), t, dtype=torch.float64, requires_grad=True)
             shape = g.shape
-            g = evaluate(stated.value, side.nodes, self.data.at_time(times), stated.key)
+            g = evaluate(given, side.nodes, self.data.at_time(times), stated.key)
             for k in range(order):
                 if not g.requires_grad:
                     return torch.zeros(shape, dtype=torch.float64)
@@ -796,18 +937,21 @@ class Galerkin:
 
     @cached_property
     def _moving_values(self) -> bool:
-        return self._timed(s.value for _, _, s, _ in self._fixed_sides)
+        return self._timed(self._prescribed)
+
+    @cached_property
+    def _prescribed(self) -> list[Any]:
+        return [s.value for _, _, s, _ in self._fixed_sides] + [s.normal for *_, s in self.walls]
 
     def known(self, t: float) -> torch.Tensor:
-        """The given values at time t."""
+        """The given values at time t, and what follows from them; zero elsewhere."""
         if not self._moving_values:
             t = self.start
         return self._known.get(t, lambda: self._values_at(t))
 
     def _rates(self, t: float, order: int) -> torch.Tensor:
         """The derivative of that order of the given values, by t."""
-        given = [s.value for _, _, s, _ in self._fixed_sides]
-        if all(isinstance(v, (str, Real)) for v in given):
+        if all(isinstance(v, (str, Real)) for v in self._prescribed):
             return self._values_at(t, order)
         # A function need not be torch's: its graph may end in the middle, unseen.
         assert self.problem.time is not None
@@ -820,16 +964,34 @@ class Galerkin:
         """Between unknowns and nodal values."""
         n, nodes = len(self.balances), self.mesh.shape[0]
         values = torch.zeros(len(self.fixed_mask), dtype=torch.float64)
-        return Embedding(Fixed(self.fixed_mask, values), (nodes,) if n == 1 else (n, nodes))
+        ties = None if self.links is None else self.links.ties
+        return Embedding(Fixed(self.fixed_mask, values, ties), (nodes,) if n == 1 else (n, nodes))
+
+    def spread(self, x: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """Unknowns (*batch, count) beside what is known, (*batch, nodes n)."""
+        batch = torch.broadcast_shapes(x.shape[:-1], known.shape[:-1])
+        x = x.expand(*batch, x.shape[-1])
+        if self.links is None:
+            return known.expand(*batch, -1).clone().index_copy(-1, self.free, x)
+        own = x.new_zeros(*batch, len(self.fixed_mask)).index_copy(-1, self.free, x)
+        return known + self.links.ties.lift(own)
+
+    def gather(self, b: torch.Tensor) -> torch.Tensor:
+        """What is tested with all functions, (*batch, nodes n), with those of the unknowns."""
+        b = b if self.links is None else self.links.ties.gather(b)
+        return b[..., self.free]
 
     def lift(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """Unknowns (*batch, count) to values (*batch, [fields,] nodes)."""
-        full = Embedding(Fixed(self.fixed_mask, self.known(t)), self.embedding.shape).lift(x)
-        if all(b.degree in (None, self.mesh.degree) and not b.floating for b in self.balances):
+        full = self.spread(x, self.known(t).to(x))
+        if len(self.names) > 1:
+            full = full.unflatten(-1, self.embedding.shape[::-1]).mT.contiguous()
+        lower = any(b.degree not in (None, self.mesh.degree) for b in self.balances)
+        if not lower and not any(self.floating):
             return full
         rows = list(full.unbind(-2))
         for j, balance in enumerate(self.balances):
-            if balance.floating:
+            if self.floating[j]:
                 rows[j] = rows[j] - (self._means[j] * rows[j]).sum(-1, keepdim=True)
             if balance.degree is not None and balance.degree < self.mesh.degree:
                 corners, shares = self._between
@@ -853,8 +1015,8 @@ class Galerkin:
     def _means(self) -> dict[int, torch.Tensor]:
         """Weights (nodes,) of the means of floating fields."""
         found = {}
-        for j, balance in enumerate(self.balances):
-            if balance.floating:
+        for j, floats in enumerate(self.floating):
+            if floats:
                 share = self.cells.measure @ self.tables[j].values
                 total = scatter(share, self.cells.nodes, self.mesh.shape[0])
                 found[j] = total / total.sum()
@@ -862,11 +1024,11 @@ class Galerkin:
 
     def restrict(self, value: torch.Tensor) -> torch.Tensor:
         """Values to unknowns; floating fields counted from where they are zero."""
-        if any(b.floating for b in self.balances):
+        if any(self.floating):
             rows = list(value.unbind(-2))
             rows = [
-                row - row[..., :1] if b.floating else row
-                for row, b in zip(rows, self.balances, strict=True)
+                row - row[..., :1] if floats else row
+                for row, floats in zip(rows, self.floating, strict=True)
             ]
             value = torch.stack(rows, -2)
         return self.embedding.restrict(value)
@@ -902,8 +1064,15 @@ class Galerkin:
     def _laws(
         self, state: Mapping[str, torch.Tensor], t: float
     ) -> list[tuple[tuple[torch.Tensor, ...], torch.Tensor]]:
-        point = self._point(self.cells, state, t)
-        return [balance.law.at(point) for balance in self.balances]
+        point, found = self._point(self.cells, state, t), []
+        for i, balance in enumerate(self.balances):
+            flux, source = balance.law.at(point)
+            if i in self.streams:
+                left = -source - self._diverging(flux)
+                added = (self._tested_along(i, point) * left[..., None]).unbind(-1)
+                flux = tuple(f + g for f, g in zip(flux, added, strict=True))
+            found.append((flux, source))
+        return found
 
     def instant(self, t: float | None) -> float:
         """The time itself, or the start."""
@@ -940,28 +1109,28 @@ class Galerkin:
             return left
         damped, inertia = self._masses
         if self.stores:
-            damped = self._mass_of("d", full)
+            damped = self._mass_of("d", full, t)
         if damped is not None and inertia is not None:
             raise InputError(
                 "what passes where u is given is not known of an equation with both m and d"
             )
         entries, order = (damped, 1) if inertia is None else (inertia, 2)
         assert entries is not None
-        mass, rates = self._matrix_of(entries, True, True), self._rates(t, order)
+        mass, rates = self._mass_matrix(entries, True), self._rates(t, order)
         held = self._product(entries, rates)
-        right = -(left + held)[..., self.free]
+        right = -self.gather(left + held)
         moving = attach(
-            _conjugate(mass, right.detach()),
+            _divided(mass, right.detach()),
             lambda k: right - mass.apply(k),
-            lambda g: _conjugate(mass, g),
+            lambda g: _divided(mass, g, adjoint=True),
         )
-        rates = rates.expand(*moving.shape[:-1], -1).index_copy(-1, self.free, moving)
+        rates = self.spread(moving, rates)
         return left + self._product(entries, rates)
 
     def passed(self, own: Side, name: str, full: torch.Tensor, t: float) -> torch.Tensor | None:
-        """int alpha u - g over a side, -n . F; None where the side gives the field's value."""
+        """int alpha u - g over a side, -n . F; None where the side holds the field."""
         stated = self.stated[name, own.name]
-        if stated.value is not None:
+        if stated.held:
             return None
         j = self.names.index(name)
         terms = [v for side, i, v in self._side_terms(full, t) if side is own and i == j]
@@ -1016,7 +1185,7 @@ class Galerkin:
 
     def _force(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """F on the unknowns, without what moving sides add."""
-        return self.whole(self.lift(x, t), t)[..., self.free]
+        return self.gather(self.whole(self.lift(x, t), t))
 
     def residual(self, x: torch.Tensor, t: float) -> torch.Tensor:
         """F(x, t), (*batch, count), with what the given values' own change adds."""
@@ -1056,7 +1225,7 @@ class Galerkin:
             total = torch.zeros((), dtype=torch.float64)
             for entries, order in zip(moved, (1, 2), strict=True):
                 if entries is not None:
-                    total = total + self._product(entries, self._rates(t, order))[..., self.free]
+                    total = total + self.gather(self._product(entries, self._rates(t, order)))
             return total
 
         return self._pulled.get(t, made)
@@ -1081,9 +1250,14 @@ class Galerkin:
         return scipy.sparse.bsr_matrix((numbers, ids.indices, ids.indptr)).tocsr()
 
     @cached_property
+    def _folding(self) -> Folding | None:
+        return None if self.links is None else self.links.ties.folding(self._blocks)
+
+    @cached_property
     def _free_blocks(self) -> scipy.sparse.csr_matrix:
-        """That of the unknowns."""
-        inner = self._blocks[~self.fixed_mask][:, ~self.fixed_mask]
+        """That of the unknowns, its data the numbers of their entries."""
+        ids = self._blocks if self._folding is None else self._folding.ids
+        inner = ids[~self.fixed_mask][:, ~self.fixed_mask]
         inner.sort_indices()
         return inner
 
@@ -1105,7 +1279,8 @@ class Galerkin:
         saddle: Saddle | None = None,
     ) -> PatternMatrix:
         """On the unknowns, of entries (*batch, entries of the blocks)."""
-        inner = self._free_blocks
+        inner, folding = self._free_blocks, self._folding
+        values = values if folding is None else folding.values(values)
         constants = np.ones((self.count, 1)) if symmetric and len(self.names) == 1 else None
         return PatternMatrix(
             inner.indptr,
@@ -1133,6 +1308,14 @@ class Galerkin:
         nodal.eliminate_zeros()
         kept = np.flatnonzero(~self.fixed_mask[: len(mesh.points) * n])
         found = scipy.sparse.kron(nodal, scipy.sparse.eye(n), format="csr")
+        if self.links is not None:
+            T = self.links.ties.matrix
+            weight = np.asarray(T.power(2).sum(axis=0)).ravel()
+            # A vertex is tied to vertices alone.
+            corners = T[: found.shape[1]][:, : found.shape[1]]
+            found = (
+                scipy.sparse.diags(1 / np.where(weight > 0, weight, 1)) @ T.T @ found @ corners
+            ).tocsr()
         return found[~self.fixed_mask][:, kept].tocsr()
 
     @cached_property
@@ -1140,7 +1323,12 @@ class Galerkin:
         """Entries of the matrices of d and m, None where there are none."""
         return self._mass_of("d"), self._mass_of("m")
 
-    def _mass_of(self, name: str, full: torch.Tensor | None = None) -> torch.Tensor | None:
+    def _mass_matrix(self, values: torch.Tensor, definite: bool) -> PatternMatrix:
+        return self._matrix_of(values, not self.streams, definite and not self.streams)
+
+    def _mass_of(
+        self, name: str, full: torch.Tensor | None = None, t: float | None = None
+    ) -> torch.Tensor | None:
         """Of d or m, at the state ``full`` where they depend on it, by default the first."""
         n, found, state = len(self.balances), {}, None
         if self.stores and name == "d":
@@ -1156,6 +1344,11 @@ class Galerkin:
                 raise InputError(f"{name} must be positive everywhere, at every state", key)
             tables = self.tables[j]
             found[j, j] = _paired(self.cells, tables.values, tables.values, d)
+            if j in self.streams:
+                point = self._point(self.cells, state or {}, self.instant(t))
+                tested = along(self.cells, self._tested_along(j, point) * d[..., None])
+                weighed = self.cells.measure[..., None] * tested
+                found[j, j] = found[j, j] + weighed.mT @ tables.values
         if self.problem.time is None:
             return None
         total = self._scattered(found, n) if found else None
@@ -1201,44 +1394,60 @@ class Galerkin:
         def rates(rate: torch.Tensor, t: float) -> torch.Tensor:
             given = self._rates(t, 1) if self._moving_values else torch.zeros_like(self.known(t))
             lead = torch.broadcast_shapes(given.shape[:-1], rate.shape[:-1])
-            full = given.expand(*lead, -1).clone()
-            return full.index_copy(-1, self.free, rate.expand(*lead, -1))
+            return self.spread(rate.expand(*lead, -1), given)
 
         def entries(x: torch.Tensor, t: float) -> torch.Tensor:
-            found = self._mass_of("d", self.lift(x, t))
+            found = self._mass_of("d", self.lift(x, t), t)
             assert found is not None
             return found
 
         def apply(x: torch.Tensor, rate: torch.Tensor, t: float) -> torch.Tensor:
-            return self._product(entries(x, t), rates(rate, t))[..., self.free]
+            return self.gather(self._product(entries(x, t), rates(rate, t)))
 
         def slope(x: torch.Tensor, rate: torch.Tensor, t: float) -> PatternMatrix:
             return self._matrix_of(self._storage_slope(x, rates(rate, t), t), False, False)
 
-        return Storage(lambda x, t: self._matrix_of(entries(x, t), True, True), apply, slope)
+        return Storage(lambda x, t: self._mass_matrix(entries(x, t), True), apply, slope)
 
     def _storage_slope(self, x: torch.Tensor, rates: torch.Tensor, t: float) -> torch.Tensor:
         """Entries of the derivative of M(u) u' by u, of rates (*batch, nodes n)."""
         n, state = len(self.balances), self._state(self.lift(x, t))
-        moving, found = rates.unflatten(-1, (-1, n)), {}
+        speeds = [self.cells.at_points(row) for row in rates.unflatten(-1, (-1, n)).unbind(-1)]
+        point, names = self._point(self.cells, state, t), tuple(state)
+        rows: list[tuple[int, int]] = []
+        wanted: list[list[bool]] = []
         for i, balance in enumerate(self.balances):
             if is_zero(balance.d):
                 continue
-            speed = self.cells.at_points(moving[..., i])
-            for j, name in enumerate(self.names):
-                if name in free_names(balance.d, self.problem.parameters):
-                    key = f"{balance.key}.d"
+            of_d, streams = free_names(balance.d, self.problem.parameters), i in self.streams
+            rows += [(i, a) for a in range(1 + len(self.axes) * streams)]
+            wanted.append([name in of_d for name in names])
+            if streams:
+                law = balance.law
+                assert isinstance(law, CoefficientLaw)
+                weighs = of_d | free_names((law.form.K, law.form.b, law.form.c),
+                                           self.problem.parameters)  # fmt: skip
+                wanted += [[name in weighs for name in names] for _ in self.axes]
 
-                    def d(value: torch.Tensor, name: str = name, of: Any = balance.d,
-                          key: str = key) -> torch.Tensor:  # fmt: skip
-                        here = {**state, name: value}
-                        return evaluate(of, self.cells, self.data, key, state=here)
+        def stored(*given: torch.Tensor) -> list[torch.Tensor]:
+            mine, found = dict(zip(names, given, strict=True)), []
+            here = replace(point, state={**point.state, **mine})
+            for i, balance in enumerate(self.balances):
+                if is_zero(balance.d):
+                    continue
+                key = f"{balance.key}.d"
+                own = evaluate(balance.d, self.cells, self.data, key, state=mine) * speeds[i]
+                found.append(own)
+                if i in self.streams:
+                    found += (self._tested_along(i, here) * own[..., None]).unbind(-1)
+            return found
 
-                    ((along,),) = pointwise(lambda v: [d(v)], (state[name],), [[True]])
-                    assert along is not None
-                    test, trial = self.tables[i].values, self.tables[j].values
-                    found[i, j] = _paired(self.cells, test, trial, along * speed)
-        return self._scattered(found, n)
+        derived = {}
+        for (i, a), row in zip(rows, pointwise(stored, tuple(state.values()), wanted), strict=True):
+            for name, slope in zip(names, row, strict=True):
+                if slope is not None:
+                    derived[(i, a, *self._slots[name])] = slope
+        return self._scattered(self._local(derived), n)
 
     def linearise(self, x: torch.Tensor, t: float) -> PatternMatrix:
         """dF/dx."""
@@ -1258,8 +1467,11 @@ class Galerkin:
         torch.Tensor, Mapping[tuple[int, int, int, int], torch.Tensor], list[torch.Tensor], bool
     ]:
         """The Jacobian over all nodes: its entries, the derivatives in it, if sides hold it."""
-        slopes = self._derivatives(full, t)
-        found = self._local(slopes)
+        slopes, streamed = self._derivatives(full, t)
+        found = self._local(_summed_up(slopes, streamed))
+        for i in self.streams:
+            for j, local in self._diverged(i, slopes, full, t).items():
+                found[i, j] = found[i, j] + local if (i, j) in found else local
         of_sides = self._of_sides(full, t)
         n = len(self.balances)
         values = self._scattered(found, n)
@@ -1294,14 +1506,17 @@ class Galerkin:
         convex = not mixed and _positive(slopes, d)
         convex &= rise is None or bool((rise >= 0).all())
         convex &= all(bool((s >= 0).all()) for s in of_sides)
-        anchored = (
-            held or bool(self.fixed_mask.any()) or bool(rise is not None and (rise > 0).any())
-        )
+        anchored = held or self._any_given or bool(rise is not None and (rise > 0).any())
         if not anchored and rise is None:
             self._check_parts()
         return self._matrix_of(values, True, convex and anchored, nullspace=convex and not anchored)
 
     # What block preconditioners of a saddle point are made of.
+
+    @property
+    def _any_given(self) -> bool:
+        mask = self.fixed_mask
+        return bool(mask.any() if self.links is None else (mask & ~self.links.ties.gone).any())
 
     def _saddle(self, slopes: Mapping[tuple[int, int, int, int], torch.Tensor]) -> Saddle | None:
         """Of the derivatives at the points; None where no single field is a multiplier."""
@@ -1325,7 +1540,7 @@ class Galerkin:
         extent = float(np.ptp(self.mesh.points, axis=0).max())
         resists &= bool(rest.max() * extent**2 > viscosity.min())
         speed = [_mean([slopes.get((i, 0, i, b)) for i in inner]) for b in range(1, d + 1)]
-        anchored = self.balances[p].floating
+        anchored = self.floating[p]
         rests = partial(self._diagonal, inner, rest) if resists else None
         return Saddle(
             np.tile(np.arange(n), self.mesh.shape[0])[~self.fixed_mask],
@@ -1343,16 +1558,22 @@ class Galerkin:
         for j in inner:
             squares = (density * self.cells.measure) @ self.tables[j].values.square()
             found[:, j] = scatter(squares, self.cells.nodes, self.mesh.shape[0])
-        return found.flatten()[self.free].numpy()
+        whole = found.flatten()
+        if self.links is not None:
+            whole = torch.from_numpy(self.links.ties.matrix.power(2).T @ whole.numpy())
+        return whole[self.free].numpy()
 
     def _schur(self, p: int, viscosity: torch.Tensor, speed: Sequence[torch.Tensor]) -> Schur:
         tables, ids = self.tables[p], self.places.ids
-        free = np.flatnonzero(~self.fixed_mask.reshape(-1, len(self.names))[:, p])
-        places = np.concatenate([[0], free]) if self.balances[p].floating else free
+        n = len(self.names)
+        free = np.flatnonzero(~self.fixed_mask.reshape(-1, n)[:, p])
+        places = np.concatenate([[0], free]) if self.floating[p] else free
+        T = None if self.links is None else self.links.ties.matrix[p::n][:, p::n]
 
         def assembled(local: torch.Tensor) -> scipy.sparse.csr_matrix:
             values = scatter(local, self._entries, ids.nnz).detach().numpy()
             whole = scipy.sparse.csr_matrix((values, ids.indices, ids.indptr), ids.shape)
+            whole = whole if T is None else (T.T @ whole @ T).tocsr()
             return whole[places][:, places].tocsr()
 
         mass = assembled(_paired(self.cells, tables.values, tables.values, 1 / viscosity))
@@ -1362,7 +1583,7 @@ class Galerkin:
         return Schur(mass, assembled(-_carried(self.cells, tables.values, tables.slopes, w).mT))
 
     def _check_parts(self) -> None:
-        if parts_of(self.mesh).max() > 0:
+        if parts_of(self.mesh, owners(self.sides, self.mesh)).max() > 0:
             raise InputError(
                 "the mesh has separate parts and nothing fixes u on them: give a dirichlet or "
                 "robin condition on each",
@@ -1380,31 +1601,70 @@ class Galerkin:
         mirrored.sort_indices()
         return torch.from_numpy(np.asarray(mirrored.data, dtype=np.int64))
 
-    def _derivatives(
-        self, full: torch.Tensor, t: float
-    ) -> dict[tuple[int, int, int, int], torch.Tensor]:
-        """The derivatives of every -s and F at the quadrature points.
-
-        By (i, a, j, b): of field i's -s (a = 0) or F_a, by field j's value (b = 0) or slope b.
-        """
-        state = self._state(full)
-        names, values = tuple(state), tuple(state.values())
-        slots = {
+    @cached_property
+    def _slots(self) -> dict[str, tuple[int, int]]:
+        """By the name of a value or slope its field's number, and 0 or the axis."""
+        return {
             f"{name}{axis}": (j, b)
             for j, name in enumerate(self.names)
             for b, axis in enumerate(("", *self.axes))
         }
 
+    def _diverged(
+        self,
+        i: int,
+        slopes: Mapping[tuple[int, int, int, int], torch.Tensor],
+        full: torch.Tensor,
+        t: float,
+    ) -> dict[int, torch.Tensor]:
+        """Local matrices of -int (tau b . grad v) div dF of field i, by the fields it changes with.
+
+        What the derivatives at points do not see: div F at a point is of F at all of an element.
+        """
+        cells, d, found = self.cells, len(self.axes), {}
+        point = self._point(cells, self._state(full), t)
+        tested = cells.measure[..., None] * along(cells, self._tested_along(i, point))
+        for j in sorted({q for p, a, q, _ in slopes if p == i and a}):
+            own, flux = replace(cells, tables=self.tables[j]), []
+            slope = slope_of(own)
+            for a in range(1, d + 1):
+                terms = [
+                    v[..., None] * (own.tables.values if b == 0 else slope[..., b - 1])
+                    for b in range(d + 1)
+                    if (v := slopes.get((i, a, j, b))) is not None
+                ]
+                flux.append(sum(terms[1:], terms[0]) if terms else torch.zeros_like(slope[..., 0]))
+            carried = torch.stack(list(torch.broadcast_tensors(*flux)), -1).movedim(-2, -4)
+            strong = divergence(self.mesh, cells, carried).movedim(-3, -1)
+            found[j] = -(tested.mT @ strong)
+        return found
+
+    def _derivatives(
+        self, full: torch.Tensor, t: float
+    ) -> tuple[
+        dict[tuple[int, int, int, int], torch.Tensor], dict[tuple[int, int, int, int], torch.Tensor]
+    ]:
+        """The derivatives of every -s and F at the quadrature points, and of what SUPG adds to F.
+
+        By (i, a, j, b): of field i's -s (a = 0) or F_a, by field j's value (b = 0) or slope b.
+        """
+        state = self._state(full)
+        names, values = tuple(state), tuple(state.values())
         point = self._point(self.cells, state, t)
+        given_by = {i: self._diverging(self.balances[i].law.at(point)[0]) for i in self.streams}
 
         def outputs(*given: torch.Tensor) -> list[torch.Tensor]:
             mine = {**point.state, **dict(zip(names, given, strict=True))}
             traced = any(v.is_leaf and v.requires_grad for v in given)
             here = replace(point, state=mine, traced=traced, shared={})
-            found = []
+            found, sources = [], []
             for balance in self.balances:
                 flux, source = balance.law.at(here)
                 found += [-source, *flux]
+                sources.append(source)
+            for i in sorted(self.streams):
+                left = -sources[i] - given_by[i]
+                found += (self._tested_along(i, here) * left[..., None]).unbind(-1)
             return found
 
         derived: dict[tuple[int, int, int, int], torch.Tensor] = {}
@@ -1414,11 +1674,21 @@ class Galerkin:
             for b in self.balances
             for a in range(width)
         ]
-        for k, row in enumerate(pointwise(outputs, values, wanted)):
+        for i in sorted(self.streams):
+            law = self.balances[i].law
+            own = law.flux_names | law.source_names
+            wanted += [[name in own for name in names] for _ in self.axes]
+        streamed: dict[tuple[int, int, int, int], torch.Tensor] = {}
+        places = [(i, a) for i in range(len(self.balances)) for a in range(width)]
+        places += [(i, a) for i in sorted(self.streams) for a in range(1, width)]
+        for k, (place, row) in enumerate(
+            zip(places, pointwise(outputs, values, wanted), strict=True)
+        ):
+            into = derived if k < width * len(self.balances) else streamed
             for name, slope in zip(names, row, strict=True):
                 if slope is not None:
-                    derived[(*divmod(k, width), *slots[name])] = slope
-        return derived
+                    into[(*place, *self._slots[name])] = slope
+        return derived, streamed
 
     def _local(
         self, derived: Mapping[tuple[int, int, int, int], torch.Tensor]
@@ -1492,7 +1762,7 @@ class Galerkin:
     @torch.no_grad()
     def remarks(self, x: torch.Tensor, t: float) -> tuple[str, ...]:
         """Where the equation is not elliptic at a state, and where advection dominates."""
-        derived, found = self._derivatives(self.lift(x, t), t), list[str]()
+        (derived, _), found = self._derivatives(self.lift(x, t), t), list[str]()
         d = self.mesh.dimension
         for i, balance in enumerate(self.balances):
             own = {(0, a, 0, b): v for (p, a, q, b), v in derived.items() if p == q == i}
@@ -1503,14 +1773,10 @@ class Galerkin:
                     speed = torch.linalg.vector_norm(_vector(carried), dim=-1)
                     size = self.cells.scale ** (1 / d)
                     peclet = float((size * speed / (2 * least.clamp(min=_TINY))).max())
-                    if peclet > 1:
-                        found.append(
-                            Doubt(
-                                f"{balance.name}: the mesh Peclet number h |b| / 2K reaches "
-                                f"{peclet:.3g}, and nothing is stabilised here: above 1 the "
-                                "solution may oscillate; refine the mesh"
-                            )
-                        )
+                    # Of a speed that is known it was said before.
+                    if peclet > 1 and not self._told(balance):
+                        able = isinstance(balance.law, CoefficientLaw) and is_zero(balance.m)
+                        found.append(dominates(peclet, i in self.streams, balance.name, able))
                 if bool((least < 0).any()):
                     place = describe(least, least < 0, self.cells.points, "the least")
                     found.append(
@@ -1574,13 +1840,13 @@ class Galerkin:
         known, pushed = self.known(self.start), self.whole(rest, self.start)
         if len(self.names) == 1 and not _positive(slopes, self.mesh.dimension):
             # What conducts nothing at zero, as u grad u, begins with what is harmonic instead.
-            if not self.fixed_mask.any():
+            if not self._any_given:
                 return None
             one = torch.ones(1, 1, dtype=torch.float64)
             along = range(1, self.mesh.dimension + 1)
             values = self._scattered(self._local({(0, a, 0, a): one for a in along}), 1)
             pushed = torch.zeros_like(pushed)
-        b = -(pushed + self._product(values, known))[..., self.free]
+        b = -self.gather(pushed + self._product(values, known))
         if not bool(torch.isfinite(values).all()) or not bool(torch.isfinite(b).all()):
             return None
         A = self._matrix_of(values, False, False, saddle=self._saddle(slopes))
@@ -1590,7 +1856,7 @@ class Galerkin:
         """As solvers take it."""
         first, zero = self._first(), torch.zeros(self.count, dtype=torch.float64)
         everywhere = not any(is_zero(b.d) and is_zero(b.m) for b in self.balances)
-        masses = [None if v is None else self._matrix_of(v, True, everywhere) for v in self._masses]
+        masses = [None if v is None else self._mass_matrix(v, everywhere) for v in self._masses]
         lead: list[tuple[int, ...]] = [self.residual(zero, self.start).shape[:-1]]
         lead += [v.shape[:-1] for v in first]
         lead += [m.batch for m in masses if m is not None]
@@ -1841,8 +2107,8 @@ def _summed(varying: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     return found
 
 
-def _conjugate(mass: PatternMatrix, right: torch.Tensor) -> torch.Tensor:
-    """mass^-1 right by conjugate gradients, of a mass matrix that is positive where it has rows."""
+def _divided(mass: PatternMatrix, right: torch.Tensor, adjoint: bool = False) -> torch.Tensor:
+    """mass^-1 right, of a mass matrix that is positive where it has rows."""
     matrices, flat = mass.detach().matrices(), right.detach().reshape(-1, right.shape[-1]).numpy()
     rows = []
     for k, row in enumerate(flat):
@@ -1850,10 +2116,24 @@ def _conjugate(mass: PatternMatrix, right: torch.Tensor) -> torch.Tensor:
         diagonal = matrix.diagonal()
         alive = np.flatnonzero(diagonal > 0)
         inner, x = matrix[alive][:, alive], np.zeros_like(row)
-        M = scipy.sparse.diags(1 / diagonal[alive])
-        x[alive] = scipy.sparse.linalg.cg(inner, row[alive], rtol=1e-13, atol=0.0, M=M)[0]
+        if mass.symmetric:
+            M = scipy.sparse.diags(1 / diagonal[alive])
+            x[alive] = scipy.sparse.linalg.cg(inner, row[alive], rtol=1e-13, atol=0.0, M=M)[0]
+        else:
+            factors = scipy.sparse.linalg.splu(inner.tocsc())
+            x[alive] = factors.solve(row[alive], "T" if adjoint else "N")
         rows.append(x)
     return torch.from_numpy(np.stack(rows)).reshape(right.shape)
+
+
+def _summed_up(
+    first: Mapping[tuple[int, int, int, int], torch.Tensor],
+    second: Mapping[tuple[int, int, int, int], torch.Tensor],
+) -> dict[tuple[int, int, int, int], torch.Tensor]:
+    found = dict(first)
+    for place, value in second.items():
+        found[place] = found[place] + value if place in found else value
+    return found
 
 
 def _mean(entries: Sequence[torch.Tensor | None]) -> torch.Tensor:

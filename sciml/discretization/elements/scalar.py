@@ -54,14 +54,13 @@ from sciml.discretization.elements.boundary import (
     Side,
     Whole,
     eliminate,
-    owned,
-    owners,
     parts_of,
     pattern,
     scatter,
     sides,
     straightened,
     system_of,
+    tied,
 )
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 
@@ -148,7 +147,7 @@ def assembled(problem: Problem, mesh: Mesh, *, parted: bool = False) -> Assembly
     local, symmetric, reaction = _local(problem.form, cells, data)
     size = places.ids.nnz
     f = evaluate(problem.form.f, cells, data, f"{_KEY}.f")
-    right, stream = load(cells, f), streamline(problem.form, cells, data, told=True)
+    right, stream = load(cells, f), streamline(problem.form, cells, data)
     if stream is not None:
         local = local + stream.tested.mT @ stream.strong
         right = right + stream.load(f)
@@ -249,56 +248,83 @@ class Streamline:
         """int tau (b . grad phi_i) f, (*batch, k, N)."""
         return (self.tested * f[..., None]).sum(-2)
 
-    def residual(self, nodal: torch.Tensor, cells: Quadrature, f: torch.Tensor) -> torch.Tensor:
-        """int tau (b . grad phi_i) (L u - f) of values (*batch, nodes), (*batch, k, N)."""
-        found = (self.strong @ nodal[..., cells.nodes, None])[..., 0]
-        return self.load(found - f)
 
-
-def streamline(
-    equation: Equation, cells: Quadrature, data: MeshData, told: bool = False
-) -> Streamline | None:
+def streamline(equation: Equation, cells: Quadrature, data: MeshData) -> Streamline | None:
     """SUPG's terms where the mesh asks for them or advection dominates, else None.
 
-    ``told``: with a note, which is a doubt where advection dominates and the mesh says galerkin.
+    With a note, which is a doubt where advection dominates and the mesh says galerkin.
     """
-    mesh, speed = data.mesh, _speed(equation, cells, data)
-    if speed is None or (mesh.scheme == "galerkin" and not told):
+    speed = _speed(equation, cells, data)
+    if speed is None:
         return None
     K = conductivity(equation.K, cells, data)
-    peclet = _peclet(cells, K, speed, mesh.dimension)
-    if told and peclet > 1:
-        said = f"the mesh Peclet number h |b| / 2K reaches {peclet:.3g}"
-        data.notes.append(
-            Doubt(f"{said}: above 1 the solution may oscillate; refine the mesh, or scheme: supg")
-            if mesh.scheme == "galerkin"
-            else f"{said}: advection is stabilised by SUPG; beside a layer thinner than an element "
-            "a fifth of its jump and more may be overshoot; refine there"
-        )
-    if mesh.scheme == "galerkin" or (mesh.scheme is None and peclet <= 1):
+    if not stabilised(K, speed, cells, data):
         return None
-    d, size = mesh.dimension, torch.linalg.vector_norm(speed, dim=-1)
-    across = along(replace(cells, tables=corner_tables(mesh, cells.tables)), speed)
-    stream = across.abs().sum(-1)
-    safe = size.clamp(min=torch.finfo(torch.float64).tiny)
-    h = 2 * size / (stream.clamp(min=torch.finfo(torch.float64).tiny) * mesh.degree)
-    full = K if K.shape[-1] == d else K * torch.eye(d, dtype=torch.float64)
-    carried = (speed * (full @ speed[..., None])[..., 0]).sum(-1) / safe**2
-    P = size * h / (2 * torch.where(carried > 0, carried, 1.0))
-    bent = torch.where(P < 1e-2, P / 3, 1 / P.clamp(min=1e-2).tanh() - 1 / P.clamp(min=1e-2))
     c = evaluate(equation.c, cells, data, f"{_KEY}.c")
-    tau = h / (2 * safe) * bent
-    tau = tau / (1 + tau * c.abs())
+    tau = stream_time(data.mesh, cells, K, speed, c)
     carrying = along(cells, speed)
-    flux = torch.einsum("...kqab,kqjb->...jkqa", full, slope_of(cells))
     strong = carrying + c[..., None] * cells.tables.values
-    strong = strong - divergence(mesh, cells, flux).movedim(-3, -1)
+    full = K if K.shape[-1] > 1 else K * torch.eye(data.mesh.dimension, dtype=torch.float64)
+    flux = torch.einsum("...kqab,kqjb->...jkqa", full, slope_of(cells))
+    strong = strong - divergence(data.mesh, cells, flux).movedim(-3, -1)
     return Streamline((cells.measure * tau)[..., None] * carrying, strong)
 
 
-def _peclet(cells: Quadrature, K: torch.Tensor, speed: torch.Tensor, d: int) -> float:
+def stabilised(
+    K: torch.Tensor, speed: torch.Tensor, cells: Quadrature, data: MeshData, field: str = ""
+) -> bool:
+    """Whether SUPG is in place: where the mesh asks for it, or advection dominates and it may be.
+
+    What there is to know of it goes into the notes of ``data``.
+    """
+    mesh, peclet = data.mesh, mesh_peclet(cells, K, speed)
+    supg = mesh.scheme == "supg" or (mesh.scheme is None and peclet > 1)
+    if peclet > 1:
+        data.notes.append(dominates(peclet, supg, field))
+    return supg
+
+
+def dominates(peclet: float, supg: bool, field: str = "", able: bool = True) -> str:
+    """What is to be known where advection dominates, a doubt where nothing is done about it.
+
+    ``able``: whether SUPG is there for this equation.
+    """
+    said = f"{field}: " * bool(field) + f"the mesh Peclet number h |b| / 2K reaches {peclet:.3g}"
+    if not supg:
+        tail = ", or scheme: supg" if able else "; SUPG is for K, b, c and f without u_tt"
+        return Doubt(f"{said}: above 1 the solution may oscillate; refine the mesh{tail}")
+    return (
+        f"{said}: advection is stabilised by SUPG; beside a layer thinner than an element "
+        "a fifth of its jump and more may be overshoot; refine there"
+    )
+
+
+_STILL = 1e-100  # a speed that is none
+
+
+def stream_time(
+    mesh: Mesh, cells: Quadrature, K: torch.Tensor, speed: torch.Tensor, c: torch.Tensor
+) -> torch.Tensor:
+    """tau at the quadrature points, (*batch, k, Q), 0 where nothing moves.
+
+    Of K (*batch, k, Q, 1, 1) or (..., d, d), b (*batch, k, Q, d) and c (*batch, k, Q).
+    """
+    size = torch.linalg.vector_norm(speed, dim=-1)
+    moving = size > _STILL
+    across = along(replace(cells, tables=corner_tables(mesh, cells.tables)), speed)
+    safe = torch.where(moving, size, 1.0)
+    h = 2 * safe / (torch.where(moving, across.abs().sum(-1), 1.0) * mesh.degree)
+    spread = (K @ speed[..., None])[..., 0] if K.shape[-1] > 1 else K[..., 0] * speed
+    carried = (speed * spread).sum(-1) / safe**2
+    P = safe * h / (2 * torch.where(carried > 0, carried, 1.0))
+    bent = torch.where(P < 1e-2, P / 3, 1 / P.clamp(min=1e-2).tanh() - 1 / P.clamp(min=1e-2))
+    tau = h / (2 * safe) * bent
+    return torch.where(moving, tau / (1 + tau * c.abs()), 0.0)
+
+
+def mesh_peclet(cells: Quadrature, K: torch.Tensor, speed: torch.Tensor) -> float:
     """The largest h |b| / 2 K, h the element's size."""
-    size = cells.scale ** (1 / d)
+    size = cells.scale ** (1 / speed.shape[-1])
     least = K.detach().diagonal(dim1=-2, dim2=-1).amin(-1)
     return float((size * torch.linalg.vector_norm(speed.detach(), dim=-1) / (2 * least)).max())
 
@@ -342,8 +368,8 @@ def fixed_values(boundary: list[Side], data: MeshData) -> Fixed:
         new = ~mask[nodes.numpy()]
         values = assigned(values, nodes[new], g.expand(*g.shape[:-1], len(nodes))[..., new])
         mask[nodes.numpy()] = True
-    owner = owners(boundary, data.mesh)
-    return Fixed(mask, values) if owner is None else owned(mask, values, owner)
+    links = tied(boundary, data.mesh, mask, 1, [])
+    return Fixed(mask, values) if links is None else links.fixed(values, [])
 
 
 def assigned(values: torch.Tensor, index: torch.Tensor, given: torch.Tensor) -> torch.Tensor:
