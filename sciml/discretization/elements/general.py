@@ -15,8 +15,7 @@ of degree 1 on a mesh of P2 has the three basis functions of the vertices, and z
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from numbers import Real
@@ -50,7 +49,7 @@ from sciml.core.problem.quadrature import (
     whole,
 )
 from sciml.core.problem.reader import Normal, free_names, state_names
-from sciml.core.run.differentiate import attach
+from sciml.core.run.differentiate import attach, local_graph
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
     Embedding,
@@ -348,7 +347,7 @@ class EnergyLaw(Law):
         elif torch.is_grad_enabled():
             slopes = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
         else:
-            with _local_graph():
+            with local_graph():
                 given = [v.detach().requires_grad_() for v in values]
                 slopes = torch.autograd.grad(
                     total(*given), given, allow_unused=True, materialize_grads=True
@@ -761,7 +760,7 @@ class Galerkin:
             for _ in range(order):
                 derive = _derivative(derive)
             return derive(torch.tensor(t, dtype=torch.float64))
-        with _local_graph():
+        with local_graph():
             times = torch.full((*g.shape, 1), t, dtype=torch.float64, requires_grad=True)
             shape = g.shape
             g = evaluate(stated.value, side.nodes, self.data.at_time(times), stated.key)
@@ -1618,7 +1617,7 @@ def pointwise(
         if any(v.requires_grad for v in known):
             return _forwards(function, tuple(values), wanted)
     rows: list[list[torch.Tensor | None]] = []
-    with _local_graph():
+    with local_graph():
         given = [v.detach().requires_grad_() for v in values]
         found = function(*given)
         shape = torch.broadcast_shapes(*(v.shape for v in given))
@@ -1657,17 +1656,6 @@ def _forwards(
             if needs[k]:
                 row[k] = slope.expand(torch.broadcast_shapes(slope.shape, (1, 1)))
     return rows
-
-
-@contextmanager
-def _local_graph() -> Iterator[None]:
-    """A graph that is used up within, whatever keeps those around it, as a checkpoint does.
-
-    Forwards torch multiplies what is constant by way of its compiler, which takes seconds to load.
-    """
-    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-    with torch.enable_grad(), hooks:
-        yield
 
 
 def _tables(tables: Tables, mesh: Mesh, degree: int | None) -> Tables:
