@@ -8,8 +8,9 @@ With tau the step times the diagonal entry of the method, every implicit stage i
                                     r = D base + inertia / tau base',
 
 for the second the system (u, u') has its velocity eliminated: twice the unknowns are never solved
-for. Newton's method uses one matrix D + J for many stages and steps (Hairer and Wanner 1996, IV.8):
-J is taken anew where it no longer contracts, and where J cannot change one linear solve is a stage.
+for. Newton's method uses one matrix D + J for many stages and steps (Hairer and Wanner 1996, IV.8),
+its steps bettered by what those before them at the stage did to G (Anderson 1965). J is taken anew
+where even so it no longer contracts; where it cannot change one linear solve is a stage.
 
 Diagonally implicit Runge-Kutta methods (SDIRK), for heat, diffusion with reaction:
 
@@ -55,7 +56,7 @@ from sciml.discretization.volumes.nonlinear import add_diagonal
 from sciml.solvers.linear.amg import AMG
 from sciml.solvers.linear.direct import Direct, quickest
 from sciml.solvers.linear.fast_poisson import FastPoisson, recognise
-from sciml.solvers.linear.iteration import LinearSolver, norm, spread
+from sciml.solvers.linear.iteration import LinearSolver, dot, norm, spread
 from sciml.solvers.linear.krylov import CG, GMRES
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.saddle import Patience
@@ -77,7 +78,8 @@ _ITERATIONS = 20
 _MOST = 10_000  # steps of the blocks of a saddle point that cannot be factorised
 _REFINEMENTS, _ADJOINT = 40, 1e-10
 _CONTRACTION = 0.2  # a rate above which Newton's matrix is taken anew
-_KEPT = 0.5  # the same of a factorisation, which costs as much as many steps with it
+_KEPT = 0.3  # the same of a factorisation, which costs as much as many steps with it
+_COMBINED = 1e-6  # of a change, what is left of it beside those before where that is rounding
 _SMALL = 2000  # unknowns up to which a factorisation is kept
 _FACTORISED = 20_000  # the same on a mesh, where it serves many steps
 # dF/du as a matrix to which something can be added.
@@ -104,6 +106,37 @@ class _Matrix:
     A: Jacobian
     solver: LinearSolver
     prepared: Any
+
+
+class _Secants:
+    """Changes of G by changes of U at one stage, by which a step with an old matrix M is bettered.
+
+    U <- U - S g - M^-1 (G - Y g),  g that for which ||G - Y g|| is least: Y holds changes of G,
+    S those of U that made them, sample by sample, Y orthonormal (Fang and Saad 2009, type II).
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self.dimension = dimension
+        self.pairs: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def explained(self, G: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """S g, and G - Y g."""
+        d, step, rest = self.dimension, torch.zeros_like(G), G
+        for s, y in self.pairs:
+            share = spread(dot(y, rest, d), d)
+            step, rest = step + share * s, rest - share * y
+        return step, rest
+
+    def learn(self, s: torch.Tensor, y: torch.Tensor) -> None:
+        """Take a pair, but of samples whose change is a combination of those before."""
+        d, whole = self.dimension, norm(y, self.dimension)
+        for s_before, y_before in self.pairs:
+            share = spread(dot(y_before, y, d), d)
+            s, y = s - share * s_before, y - share * y_before
+        size = norm(y, d)
+        new = size > _COMBINED * whole
+        scale = spread(torch.where(new, 1 / torch.where(new, size, 1.0), 0.0), d)
+        self.pairs.append((scale * s, scale * y))
 
 
 class StageSolver:
@@ -266,13 +299,14 @@ class StageSolver:
         scale = torch.maximum(self._scale(tau, base, r, force), size)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         size = torch.where(alive, size / scale, 0.0)
-        fresh = self.fixed
+        fresh, secants = self.fixed, _Secants(dimension)
         for _ in range(_ITERATIONS):
             if bool((size <= self.tolerance).all()) or not bool(torch.isfinite(size).all()):
                 break
             matrix = self._ready(tau, D, base, U, t)
             going = spread(size > self.tolerance, dimension)
-            trial = U - going * self._correction(matrix, G, size)
+            known, rest = secants.explained(G)
+            trial = U - going * (known + self._correction(matrix, rest, size))
             G_trial = self._gap(tau, D, base, r, trial, t) + residual(trial, t)
             size_trial = torch.where(alive, norm(G_trial, dimension) / scale, 0.0)
             kept = (
@@ -282,12 +316,15 @@ class StageSolver:
             )
             fell = bool((size_trial <= torch.clamp(kept * size, self.tolerance)).all())
             useless = fresh and not fell
+            if not self.fixed and bool(torch.isfinite(size_trial).all()):
+                secants.learn(trial - U, G_trial - G)
             if bool(size_trial.max() <= size.max()):
                 U, G, size, fresh = trial, G_trial, size_trial, self.fixed
             if useless:
                 break
             if not fell:
                 self._J, self._matrix, fresh = None, None, True
+                secants = _Secants(dimension)
         return StageResult(U, size, size <= self.accepted)
 
     def _gap(

@@ -17,8 +17,9 @@ linear, and differentiable, in the coefficient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -76,6 +77,12 @@ class Quadrature:
     def measure(self) -> torch.Tensor:
         """w_q |det J|, (k, Q), of an axisymmetric mesh times 2 pi r."""
         return self.density * self.tables.weights
+
+    @cached_property
+    def by_entry(self) -> torch.Tensor:
+        """J^-1 entry by entry, (d, d, k, Q): products with it then run through memory in order."""
+        assert self.inverse is not None
+        return self.inverse.permute(2, 3, 0, 1).contiguous()
 
     def of(self, index: torch.Tensor) -> Quadrature:
         """The elements or facets of these numbers alone."""
@@ -441,13 +448,30 @@ def relative_error(
 
 def slopes(part: Quadrature, value: torch.Tensor) -> torch.Tensor:
     """grad u at the elements' quadrature points, (*lead, d, k, Q), of values (*lead, nodes)."""
-    local = value[..., part.nodes]
-    on_reference = torch.einsum("...ki,qil->...klq", local, part.tables.slopes.to(value.dtype))
-    assert part.inverse is not None
-    inverse = part.inverse.to(value.dtype)
-    if inverse.shape[1] == 1:
-        return torch.einsum("...klq,kla->...akq", on_reference, inverse[:, 0])
-    return torch.einsum("...klq,kqla->...akq", on_reference, inverse)
+    table, inverse = part.tables.slopes.to(value.dtype), part.by_entry.to(value.dtype)
+    local, d = value[..., part.nodes], table.shape[-1]
+    on_reference = (local @ table.permute(1, 2, 0).flatten(1)).unflatten(-1, (d, -1))
+    along = on_reference.unbind(-2)
+    return torch.stack([_summed(inverse[:, a], along) for a in range(d)], -3)
+
+
+def _summed(factors: torch.Tensor, terms: Sequence[torch.Tensor]) -> torch.Tensor:
+    """sum_l factors_l terms_l."""
+    total = factors[0] * terms[0]
+    for factor, term in zip(factors[1:], terms[1:], strict=True):
+        total = torch.addcmul(total, factor, term)
+    return total
+
+
+def tested(part: Quadrature, flux: Sequence[torch.Tensor], slopes: torch.Tensor) -> torch.Tensor:
+    """int F . grad phi_i, local: (*batch, k, N), of functions with ``slopes`` (Q, N, d).
+
+    ``flux``: a tensor (*batch, k, Q) or broadcastable for each axis.
+    """
+    measure = part.measure
+    shape = torch.broadcast_shapes(measure.shape, *(f.shape for f in flux))
+    pulled = [(_summed(row, flux) * measure).expand(shape) for row in part.by_entry]
+    return torch.cat(pulled, -1) @ slopes.permute(2, 0, 1).flatten(0, 1)
 
 
 def _exact_slopes(truth: torch.Tensor, x: tuple[torch.Tensor, ...]) -> torch.Tensor:

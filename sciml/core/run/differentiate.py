@@ -11,7 +11,8 @@ one residual. Memory does not depend on how many iterations either solve takes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -54,3 +55,14 @@ def attach(x: torch.Tensor, residual: Map, adjoint: Map) -> torch.Tensor:
         return x
     implicit: Callable[..., torch.Tensor] = _Implicit.apply
     return implicit(gap, x, adjoint)
+
+
+@contextmanager
+def local_graph() -> Iterator[None]:
+    """A graph that is used up within, whatever keeps those around it, as a checkpoint does.
+
+    Forwards torch multiplies what is constant by way of its compiler, which takes seconds to load.
+    """
+    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
+    with torch.enable_grad(), hooks:
+        yield

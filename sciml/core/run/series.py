@@ -6,6 +6,10 @@ values have been below a tenth of their amplitude in between, so that noise coun
 n + 1 passages f = n / (t_n - t_0); its uncertainty is the larger of the spread of the single
 periods, as the standard error of their mean, and of an instant's resolution.
 
+A maximum lies between instants: it is that of the polynomial of degree four through the greatest
+value and its four neighbours, whose error falls with the sixth power of the step where the values
+are smooth; where their three second differences differ much, as beside a jump, it is the value.
+
 A mean is an integral over the length. On each interval of length h it is the trapezoid less
 h^3 / 6 times the divided second difference f[t_k-1, t_k, t_k+1], the mean of those at its two ends,
 which is exact for cubics on even steps (Simpson's rule on others).
@@ -26,6 +30,8 @@ _NOISE = 0.1  # of the amplitude
 _FEWEST = 3  # passages, which are two periods
 _SEEN = ("is none", "is one")
 _UNEVEN = 0.1  # of its neighbour: a step that is shorter tells no second difference
+_ALIKE = 3.0  # how much second differences of what is smooth differ
+_PLACES = 401  # at which a polynomial is looked at between two instants
 _NO_PERIOD = 0.3  # deviation of single periods, of their mean, beyond which they are noise
 
 
@@ -45,7 +51,7 @@ def over_time(kind: OverTime, times: torch.Tensor, values: torch.Tensor) -> Meas
         whole = _integral(times, values) / (times[-1] - times[0])
         return Measurement(whole, why=unknown)
     if kind in ("max", "min"):
-        extreme = values.amax(-1) if kind == "max" else values.amin(-1)
+        extreme = _peak(times, values) if kind == "max" else -_peak(times, -values)
         return Measurement(extreme, why=unknown)
     flat = values.detach().reshape(-1, values.shape[-1]).tolist()
     found = [_frequency(times.tolist(), row) for row in flat]
@@ -55,6 +61,37 @@ def over_time(kind: OverTime, times: torch.Tensor, values: torch.Tensor) -> Meas
 
 
 _UNKNOWN = "at some instants it is not known"
+
+
+def _peak(times: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+    """The maximum over the times of values (*batch, n), (*batch)."""
+    flat = values.reshape(-1, values.shape[-1])
+    return torch.stack([_highest(times, row) for row in flat]).reshape(values.shape[:-1])
+
+
+def _highest(times: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+    top = row.amax()
+    if len(row) < 5 or bool(top.isnan()):
+        return top
+    five, t = row.unfold(0, 5, 1), times.unfold(0, 5, 1)
+    t = (t - t[:, 2:3]) / (t[:, 3:4] - t[:, 1:2])
+    bends = -(five.diff() / t.diff()).diff() / (t[:, 2:] - t[:, :-2])
+    # A comparison with NaN is false.
+    smooth = (bends > 0).all(-1) & (bends.amax(-1) <= _ALIKE * bends.amin(-1))
+    peaks = smooth & (five[:, 2] >= five[:, 1]) & (five[:, 2] >= five[:, 3])
+    if not bool(peaks.any()):
+        return top
+    five, t = five[peaks], t[peaks, None]
+    at = (
+        t[..., 1:2]
+        + (t[..., 3:4] - t[..., 1:2]) * torch.linspace(0, 1, _PLACES, dtype=t.dtype)[:, None]
+    )
+    shares = torch.ones(*at.shape[:2], 5, dtype=t.dtype)
+    for j in range(5):
+        for i in range(5):
+            if i != j:
+                shares[..., j] *= (at - t[..., i : i + 1])[..., 0] / (t[..., j] - t[..., i])
+    return torch.maximum(top, (shares.to(row.dtype) @ five[..., None]).amax())
 
 
 def _integral(times: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -20,8 +20,7 @@ asks for it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from numbers import Real
@@ -54,10 +53,11 @@ from sciml.core.problem.quadrature import (
     pulled_back,
     slope_of,
     slopes,
+    tested,
     whole,
 )
 from sciml.core.problem.reader import Normal, free_names, state_names
-from sciml.core.run.differentiate import attach
+from sciml.core.run.differentiate import attach, local_graph
 from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import (
     Embedding,
@@ -413,7 +413,7 @@ class EnergyLaw(Law):
         elif torch.is_grad_enabled():
             slopes = torch.func.grad(total, argnums=tuple(range(len(own))))(*values)
         else:
-            with _local_graph():
+            with local_graph():
                 given = [v.detach().requires_grad_() for v in values]
                 slopes = torch.autograd.grad(
                     total(*given), given, allow_unused=True, materialize_grads=True
@@ -925,7 +925,7 @@ class Galerkin:
             for _ in range(order):
                 derive = _derivative(derive)
             return derive(torch.tensor(t, dtype=torch.float64))
-        with _local_graph():
+        with local_graph():
             times = torch.full((*g.shape, 1), t, dtype=torch.float64, requires_grad=True)
             shape = g.shape
             g = evaluate(given, side.nodes, self.data.at_time(times), stated.key)
@@ -1147,7 +1147,8 @@ class Galerkin:
             self._laws(self._state(full), t), self.tables, strict=True
         ):
             local = -((source * self.cells.measure) @ tables.values)
-            local = local + _tested(self.cells, tables, flux)
+            if not all(f.numel() == 1 and not f.requires_grad and f.item() == 0 for f in flux):
+                local = local + tested(self.cells, flux, tables.slopes)
             rows.append(scatter(local, self.cells.nodes, nodes))
         for side, j, value in self._side_terms(full, t):
             passing = load(side.facets, value)
@@ -1993,7 +1994,7 @@ def pointwise(
         if any(v.requires_grad for v in known):
             return _forwards(function, tuple(values), wanted)
     rows: list[list[torch.Tensor | None]] = []
-    with _local_graph():
+    with local_graph():
         given = [v.detach().requires_grad_() for v in values]
         found = function(*given)
         shape = torch.broadcast_shapes(*(v.shape for v in given))
@@ -2034,17 +2035,6 @@ def _forwards(
     return rows
 
 
-@contextmanager
-def _local_graph() -> Iterator[None]:
-    """A graph that is used up within, whatever keeps those around it, as a checkpoint does.
-
-    Forwards torch multiplies what is constant by way of its compiler, which takes seconds to load.
-    """
-    hooks = torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: x)
-    with torch.enable_grad(), hooks:
-        yield
-
-
 def _tables(tables: Tables, mesh: Mesh, degree: int | None) -> Tables:
     """Of a field of lower degree: the functions of the vertices, and zero for the others."""
     if degree is None or degree == mesh.degree:
@@ -2062,15 +2052,6 @@ def _derivative(function: Callable[[Any], torch.Tensor]) -> Callable[[Any], torc
         return along
 
     return derived
-
-
-def _tested(part: Quadrature, tables: Tables, flux: Sequence[torch.Tensor]) -> torch.Tensor:
-    """int F . grad phi_i, local: (*batch, k, N)."""
-    carried = torch.stack(list(torch.broadcast_tensors(*flux)), -1)
-    inner = pulled_back(part, carried) * part.measure[..., None]
-    # (q, l) against (q, l, i): one matrix product.
-    table = tables.slopes.permute(0, 2, 1).reshape(-1, tables.slopes.shape[1])
-    return inner.flatten(-2) @ table
 
 
 def _paired(

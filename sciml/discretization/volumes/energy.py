@@ -21,6 +21,7 @@ from sciml.core.algebra.stencil import Stencil, box_offsets
 from sciml.core.errors import InputError
 from sciml.core.problem.condition import BESIDE_ENERGY
 from sciml.core.problem.problem import Problem
+from sciml.core.run.differentiate import local_graph
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.boundary import (
     SideData,
@@ -96,7 +97,14 @@ class Energy:
 
     def gradient(self, u: torch.Tensor, t: float) -> torch.Tensor:
         """F = dE/du, (*batch, *shape)."""
-        slope: torch.Tensor = torch.func.grad(lambda v: self.value(v, t).sum())(u)
+        if torch.func.debug_unwrap(u) is not u or (
+            torch.is_grad_enabled() and self.value(u, t).requires_grad
+        ):
+            slope: torch.Tensor = torch.func.grad(lambda v: self.value(v, t).sum())(u)
+            return slope
+        with local_graph():
+            v = u.detach().requires_grad_()
+            (slope,) = torch.autograd.grad(self.value(v, t).sum(), v)
         return slope
 
     def _density(self, point: QuadraturePoint, info: Data) -> Callable[..., torch.Tensor]:
@@ -232,6 +240,18 @@ def all_nodes(u: torch.Tensor, sides: SideData, lay: Layout) -> torch.Tensor:
 
 def _second(density: Callable[..., torch.Tensor], state: State) -> list[list[torch.Tensor]]:
     """The matrix of second derivatives of the density by u and its slopes, point by point."""
+    kept = torch.is_grad_enabled() and any(v.requires_grad for v in (*state, density(*state)))
+    if not kept:
+        with local_graph():
+            own = [s.detach().requires_grad_() for s in state]
+            slopes = torch.autograd.grad(
+                density(*own).sum(),
+                own,
+                create_graph=True,
+                allow_unused=True,
+                materialize_grads=True,
+            )
+            return [list(_slopes_of(slope, own)) for slope in slopes]
     every = tuple(range(len(state)))
     first = torch.func.grad(lambda *s: density(*s).sum(), argnums=every)
     zeros = [torch.zeros_like(s) for s in state]
@@ -243,6 +263,15 @@ def _second(density: Callable[..., torch.Tensor], state: State) -> list[list[tor
         )
         columns.append(list(torch.func.jvp(first, state, ones)[1]))
     return columns
+
+
+def _slopes_of(value: torch.Tensor, by: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
+    """The derivatives of the sum of a value that may not depend on anything."""
+    if not value.requires_grad:
+        return tuple(torch.zeros_like(v) for v in by)
+    return torch.autograd.grad(
+        value.sum(), by, retain_graph=True, allow_unused=True, materialize_grads=True
+    )
 
 
 def _convex(H: list[list[torch.Tensor]]) -> torch.Tensor:
