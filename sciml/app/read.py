@@ -256,7 +256,7 @@ def _scope(source: Source, *, random: bool) -> Scope:
     problem = source.data.get("problem")
     stated: dict[str, Any] = problem if isinstance(problem, dict) else {}
     domain, names, equation = (stated.get(k) for k in ("domain", "parameters", "equation"))
-    lower = domain.get("lower") if isinstance(domain, dict) else None
+    lower = _extents(domain) if isinstance(domain, dict) else None
     most = MOST_DIMENSIONS
     dimension = min(max(len(lower), 1), most) if isinstance(lower, list) else 3
     parameters = tuple(names) if isinstance(names, dict) else ()
@@ -268,6 +268,21 @@ def _scope(source: Source, *, random: bool) -> Scope:
     tables = tables_of(names, folder)
     complex_ = isinstance(equation, dict) and str(equation.get("kind")) in COMPLEX_KINDS
     return Scope(folder, dimension, parameters, solution, timed, meshed, random, complex_, tables)
+
+
+def _extents(domain: dict[str, Any]) -> Any:
+    """As many entries as a domain has axes."""
+    shapes = domain.get("shapes")
+    if not (isinstance(shapes, dict) and shapes):
+        return domain.get("lower")
+    first = next(iter(shapes.values()))
+    given = first if isinstance(first, dict) else {}
+    if isinstance(given.get("ball"), list):
+        return given["ball"][:-1]
+    block = given.get("block")
+    if isinstance(block, list) and block:
+        return block[0]
+    return [0, 0, 0] if {"box", "sphere", "cylinder"} & given.keys() else [0, 0]
 
 
 _FLOWS = ("stokes", "navier_stokes")  # whose force may name every component

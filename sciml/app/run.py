@@ -24,7 +24,7 @@ from sciml.app.yaml import parse_yaml
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.grid import AXES, Grid, Points
+from sciml.core.problem.grid import AXES, Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import FieldFile
@@ -180,7 +180,7 @@ def _check_begun(spec: Spec, folder: Path | None) -> None:
         if not isinstance(value, FieldFile) or value.saved_field is None:
             continue
         saved, box = box_of(Path(value.file)), spec.problem.domain
-        if saved and box and (saved.lower, saved.upper) != (box.lower, box.upper):
+        if saved and isinstance(box, Box) and (saved.lower, saved.upper) != (box.lower, box.upper):
             there, here = (f"{list(b.lower)} to {list(b.upper)}" for b in (saved, box))
             raise InputError(
                 f"the run in '{Path(value.file).parent}' is on the box {there}, this problem on "

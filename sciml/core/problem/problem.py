@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Any, TypeVar
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.body import Body
 from sciml.core.problem.condition import (
     Condition,
     Robin,
@@ -133,7 +134,7 @@ class Problem:
     equation.
     """
 
-    domain: Box | None
+    domain: Box | Body | None
     equation: AnyEquation
     boundary: Mapping[str, Condition]
     obstacle: Obstacle | None = None
@@ -150,14 +151,15 @@ class Problem:
         object.__setattr__(self, "boundary", stated)
         if self.domain is not None:
             for side, condition in stated.items():
-                if condition.where is not None:
+                if condition.where is not None and isinstance(self.domain, Box):
                     raise InputError(
                         "where: is for the boundary of a mesh; on a grid the data may be "
                         "where(y > 0.5, a, b)",
                         f"problem.boundary.{side}.where",
                     )
             object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
-            _check_sides(self.domain, self.boundary)
+            if isinstance(self.domain, Box):
+                _check_sides(self.domain, self.boundary)
         if isinstance(self.initial, Mapping):
             object.__setattr__(self, "initial", self._by_component(self.initial))
         unknown = [name for name, p in self.parameters.items() if isinstance(p, Unknown)]
@@ -259,6 +261,12 @@ class Problem:
             raise InputError(
                 "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]} "
                 "(on a mesh only steady linear problems are solved)",
+                "problem.domain",
+            )
+        if not isinstance(self.domain, Box):
+            raise InputError(
+                "this domain is no box: shapes are for trained functions at points:, such as "
+                "random_features; on a mesh they are geometry:",
                 "problem.domain",
             )
         return self.domain
@@ -410,10 +418,13 @@ def _is_zero(datum: Any) -> bool:
     return isinstance(datum, (int, float)) and datum == 0
 
 
-def _every_side(domain: Box, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:
+def _every_side(domain: Box | Body, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:
     """The sides by name, those that are not named as ``all`` says."""
-    if "all" not in boundary:
+    if "all" not in boundary or "all" in domain.sides:
         return boundary
+    if not isinstance(domain, Box):
+        rest = {name: boundary["all"] for name in domain.unnamed(tuple(boundary))}
+        return rest | {side: c for side, c in boundary.items() if side != "all"}
     named = {side: condition for side, condition in boundary.items() if side != "all"}
     return dict.fromkeys(domain.sides, boundary["all"]) | named
 
