@@ -520,18 +520,23 @@ def read_solution(run: Path) -> Solution:
 def regridded(solution: Solution, shape: tuple[int, ...]) -> Solution:
     """The same on a grid of so many nodes an axis; of what lives on the old one the values alone.
 
-    A trained function is evaluated there, other values are interpolated. Raises InputError for an
-    answer on a mesh, and for another number of axes.
+    A trained function is evaluated there, NaN outside its domain, other values are interpolated.
+    Raises InputError for another answer on a mesh, and for another number of axes.
     """
     on = solution.on
-    if on is None or isinstance(on, Mesh):
+    if on is None or (isinstance(on, Mesh) and solution.function is None):
         raise InputError("--grid is for runs on a box; a mesh is drawn by its own elements")
-    if len(shape) != on.box.dimension or on.box.dimension > len(AXES):
+    if isinstance(on, Mesh):
+        lower, upper = on.nodes.min(0).tolist(), on.nodes.max(0).tolist()
+        box = Box(tuple(lower), tuple(upper))
+    else:
+        box = on.box
+    if len(shape) != box.dimension or box.dimension > len(AXES):
         raise InputError(
-            f"--grid {','.join(map(str, shape))}: this run has {on.box.dimension} axes"
-            + ("" if on.box.dimension <= len(AXES) else ", and a grid at most three")
+            f"--grid {','.join(map(str, shape))}: this run has {box.dimension} axes"
+            + ("" if box.dimension <= len(AXES) else ", and a grid at most three")
         )
-    grid = Grid(shape).bind(on.box)
+    grid = Grid(shape).bind(box)
     points = torch.stack([axis.flatten() for axis in grid.coordinates()], -1)
     value = solution.sample(points).unflatten(-1, shape)
     return replace(solution, value=value, on=grid, kept={}, measure=None, certificate=None)

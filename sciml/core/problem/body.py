@@ -104,11 +104,6 @@ class Body:
             )
         return found
 
-    def unnamed(self, given: tuple[str, ...]) -> tuple[str, ...]:
-        """The sides that no name among these stands for, as finely as they have names."""
-        faces = [names for own in self._called.values() for names in own]
-        return tuple(dict.fromkeys(n[-1] for n in faces if not set(n) & set(given)))
-
     @cached_property
     def points(self) -> Solids:
         """Which points lie in it and on its sides."""

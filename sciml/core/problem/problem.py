@@ -149,17 +149,16 @@ class Problem:
     def __post_init__(self) -> None:
         stated = {side: self._stated(side, given) for side, given in self.boundary.items()}
         object.__setattr__(self, "boundary", stated)
-        if self.domain is not None:
+        if isinstance(self.domain, Box):
             for side, condition in stated.items():
-                if condition.where is not None and isinstance(self.domain, Box):
+                if condition.where is not None:
                     raise InputError(
                         "where: is for the boundary of a mesh; on a grid the data may be "
                         "where(y > 0.5, a, b)",
                         f"problem.boundary.{side}.where",
                     )
             object.__setattr__(self, "boundary", _every_side(self.domain, self.boundary))
-            if isinstance(self.domain, Box):
-                _check_sides(self.domain, self.boundary)
+            _check_sides(self.domain, self.boundary)
         if isinstance(self.initial, Mapping):
             object.__setattr__(self, "initial", self._by_component(self.initial))
         unknown = [name for name, p in self.parameters.items() if isinstance(p, Unknown)]
@@ -420,11 +419,8 @@ def _is_zero(datum: Any) -> bool:
 
 def _every_side(domain: Box | Body, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:
     """The sides by name, those that are not named as ``all`` says."""
-    if "all" not in boundary or "all" in domain.sides:
+    if "all" not in boundary:
         return boundary
-    if not isinstance(domain, Box):
-        rest = {name: boundary["all"] for name in domain.unnamed(tuple(boundary))}
-        return rest | {side: c for side, c in boundary.items() if side != "all"}
     named = {side: condition for side, condition in boundary.items() if side != "all"}
     return dict.fromkeys(domain.sides, boundary["all"]) | named
 

@@ -189,7 +189,7 @@ class Solution:
                 raise InputError("an expression needs the problem: solve(problem, on=grid)", key)
             look = samples.look_up(self.problem.equation, type(self.on))
             return self._of_frames(look(self.problem, self.on, points, of, key))
-        if isinstance(self.on, Mesh):
+        if isinstance(self.on, Mesh) and self.function is None:
             return sample(self.on, self.value, points)
         if self.function is not None:
             return self._of_frames(partial(_of_function, self.function, points))

@@ -53,7 +53,8 @@ _ROUNDING = 1e-12  # of phi's size: on the rim
 _ON = 1e-9  # a point this near to a side, in lengths of the box, lies on it
 _COUNTED = 2**14  # points of a rule where there is none of Gauss'
 _CHUNK = 2**11  # points about which a boundary's winding is counted at once
-_BENT = 5e-3  # of a piece of a bent edge, by which the edge may leave it
+_REST = "all"  # the sides that have no condition of their own
+_BENT = 2e-2  # of a piece of a bent edge, by which the edge may leave it
 _PIECES = 8  # of a bent edge where only what lies within matters
 _CANDIDATES = 12  # places of facets next to a point among which its own is
 # By whether a facet is one triangle.
@@ -234,6 +235,10 @@ class Shaped(Region):
         found, bare = {}, list(body.faces)
         for name in given:
             faces = tuple(face for face in body.faces if name in face.names)
+            if name == _REST and not faces:
+                faces = tuple(f for f in body.faces if not {*f.names} & {*given})
+                if not faces:
+                    continue
             if not faces and name in masks:
                 faces = body.faces
             if not faces:
@@ -374,7 +379,7 @@ class Meshed(Region):
 
     @property
     def _straight(self) -> bool:
-        return self.mesh.affine or self.mesh.middles is None
+        return self.mesh.affine or (self.mesh.middles is None and self.mesh.dimension == 2)
 
     @cached_property
     def _rim(self) -> Tensor:
@@ -600,7 +605,8 @@ def _touches(rim: Tensor, points: Tensor, slack: float) -> Tensor:
     inverse = torch.linalg.pinv(edges)
     share = torch.einsum("krd,nkd->nkr", inverse, points[:, None] - rim[None, :, 0])
     beside = torch.maximum((-share).amax(-1), share.sum(-1) - 1)
-    return ((gap <= slack) & (beside <= 1e-6)).any(1)
+    found: Tensor = ((gap <= slack) & (beside <= 1e-6)).any(1)
+    return found
 
 
 def region_of(data: Pointwise, mesh: Mesh | None = None) -> Region:
