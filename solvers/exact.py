@@ -53,6 +53,7 @@ from sciml.discretization.elements.scalar import conductivity
 from sciml.discretization.fields import exact_on_mesh
 from sciml.discretization.points.jet import Jet, closed, jet_of
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
+from sciml.discretization.points.region import region_of
 from sciml.discretization.points.strong import (
     StrongForm,
     check_time,
@@ -227,14 +228,14 @@ def _in_box(problem: Problem) -> Iterator[_Gap | _Unseen]:
     plain = replace(
         problem, equation=equation, boundary={**problem.boundary, **unknown}, obstacle=None
     )
-    d = plain.box.dimension
+    data = Pointwise(plain, ("u",), numeric_parameters(plain))
+    d = data.box.dimension
     wanted = {*combinations_with_replacement(range(d), 2), *higher_derivatives(equation, d)}
     if not (isinstance(equation.m, Real) and equation.m == 0):
         wanted.add((d, d))
     pairs = closed(wanted)
-    data = Pointwise(plain, ("u",), numeric_parameters(plain))
     check_time(plain, {"u": equation})
-    form = StrongForm(data, pairs, (equation,))
+    form = StrongForm(data, pairs, (equation,), region_of(data))
     exact = _function(data, problem)
     moves = plain.time is None or "t" in free_names(problem.exact)
     end = None if moves or plain.time is None else plain.time.end

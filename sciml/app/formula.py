@@ -59,7 +59,9 @@ def statement(problem: Plain) -> str:
 
 def _dimension(problem: Plain) -> int | None:
     domain = problem.get("domain")
-    return len(domain["lower"]) if domain else None
+    if not domain or "lower" not in domain:
+        return None
+    return len(domain["lower"])
 
 
 def _block(lines: Sequence[str], kind: str) -> str:
@@ -269,7 +271,9 @@ def _data(problem: Plain) -> Iterator[tuple[str, str]]:
     """Name and HTML of every further line: where, when, on the boundary, from where."""
     domain, time = problem.get("domain"), problem.get("time")
     fields = _fields(problem["equation"])
-    if domain:
+    if domain and "shapes" in domain:
+        yield "domain", escape(str(domain.get("region") or next(iter(domain["shapes"]))))
+    elif domain:
         intervals = [
             fenced(f"{number(a)}<mo>,</mo>{number(b)}")
             for a, b in zip(domain["lower"], domain["upper"], strict=True)

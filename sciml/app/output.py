@@ -651,11 +651,15 @@ def facts(record: Mapping[str, Any]) -> dict[str, str]:
     return lines
 
 
+_TRAINED = ("pinn", "gaussians", "random_features")
+
+
 def _is_recovered(quantity: Quantity, record: Mapping[str, Any]) -> bool:
     """Whether it is told at points or on a side, of what jumps between the elements of a mesh."""
     spec, kind, what = record["spec"], quantity.kind, quantity.what
     on_mesh = any(spec.get(place) for place in ("mesh", "geometry"))
     inside = kind in ("integral", "mean") and quantity.on is None
+    inside |= (spec.get("solver") or {}).get("kind") in _TRAINED  # tells itself
     if not on_mesh or inside or quantity.raw or not isinstance(what, str):
         return False
     if kind in ("flux", "force", "formula"):

@@ -256,7 +256,7 @@ def _scope(source: Source, *, random: bool) -> Scope:
     problem = source.data.get("problem")
     stated: dict[str, Any] = problem if isinstance(problem, dict) else {}
     domain, names, equation = (stated.get(k) for k in ("domain", "parameters", "equation"))
-    lower = domain.get("lower") if isinstance(domain, dict) else None
+    lower = _extents(domain) if isinstance(domain, dict) else None
     most = MOST_DIMENSIONS
     dimension = min(max(len(lower), 1), most) if isinstance(lower, list) else 3
     parameters = tuple(names) if isinstance(names, dict) else ()
@@ -288,7 +288,8 @@ def _derivatives(
     if isinstance(integrals, dict):
         given += [[part.get("of")] for part in integrals.values() if isinstance(part, dict)]
     named = frozenset().union(*(free_names(g) for g in given if isinstance(g, list)))
-    axes = (*(axis_names(dimension) if stated.get("domain") is not None else ()), "t")
+    placed = stated.get("domain") is not None or boundary
+    axes = (*(axis_names(dimension) if placed else ()), "t")
     functions = _functions(equation)
     found = {n for n in named if derivative(n, functions, axes) is not None}
     return (*sorted(found), *(map(str, integrals) if isinstance(integrals, dict) else ()))
@@ -297,6 +298,21 @@ def _derivatives(
 def _functions(equation: Mapping[str, Any]) -> tuple[str, ...]:
     given = equation.get("functions", ("u",))
     return tuple(map(str, given)) if isinstance(given, list) else ("u",)
+
+
+def _extents(domain: dict[str, Any]) -> Any:
+    """As many entries as a domain has axes."""
+    shapes = domain.get("shapes")
+    if not (isinstance(shapes, dict) and shapes):
+        return domain.get("lower")
+    first = next(iter(shapes.values()))
+    given = first if isinstance(first, dict) else {}
+    if isinstance(given.get("ball"), list):
+        return given["ball"][:-1]
+    block = given.get("block")
+    if isinstance(block, list) and block:
+        return block[0]
+    return [0, 0, 0] if {"box", "sphere", "cylinder"} & given.keys() else [0, 0]
 
 
 _FLOWS = ("stokes", "navier_stokes")  # whose force may name every component

@@ -24,7 +24,7 @@ from sciml.app.yaml import parse_yaml
 from sciml.core.algebra.maps import LinearSystem
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.grid import AXES, Grid, Points
+from sciml.core.problem.grid import AXES, Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import FieldFile
@@ -180,7 +180,7 @@ def _check_begun(spec: Spec, folder: Path | None) -> None:
         if not isinstance(value, FieldFile) or value.saved_field is None:
             continue
         saved, box = box_of(Path(value.file)), spec.problem.domain
-        if saved and box and (saved.lower, saved.upper) != (box.lower, box.upper):
+        if saved and isinstance(box, Box) and (saved.lower, saved.upper) != (box.lower, box.upper):
             there, here = (f"{list(b.lower)} to {list(b.upper)}" for b in (saved, box))
             raise InputError(
                 f"the run in '{Path(value.file).parent}' is on the box {there}, this problem on "
@@ -522,18 +522,23 @@ def read_solution(run: Path) -> Solution:
 def regridded(solution: Solution, shape: tuple[int, ...]) -> Solution:
     """The same on a grid of so many nodes an axis; of what lives on the old one the values alone.
 
-    A trained function is evaluated there, other values are interpolated. Raises InputError for an
-    answer on a mesh, and for another number of axes.
+    A trained function is evaluated there, NaN outside its domain, other values are interpolated.
+    Raises InputError for another answer on a mesh, and for another number of axes.
     """
     on = solution.on
-    if on is None or isinstance(on, Mesh):
+    if on is None or (isinstance(on, Mesh) and solution.function is None):
         raise InputError("--grid is for runs on a box; a mesh is drawn by its own elements")
-    if len(shape) != on.box.dimension or on.box.dimension > len(AXES):
+    if isinstance(on, Mesh):
+        lower, upper = on.nodes.min(0).tolist(), on.nodes.max(0).tolist()
+        box = Box(tuple(lower), tuple(upper))
+    else:
+        box = on.box
+    if len(shape) != box.dimension or box.dimension > len(AXES):
         raise InputError(
-            f"--grid {','.join(map(str, shape))}: this run has {on.box.dimension} axes"
-            + ("" if on.box.dimension <= len(AXES) else ", and a grid at most three")
+            f"--grid {','.join(map(str, shape))}: this run has {box.dimension} axes"
+            + ("" if box.dimension <= len(AXES) else ", and a grid at most three")
         )
-    grid = Grid(shape).bind(on.box)
+    grid = Grid(shape).bind(box)
     points = torch.stack([axis.flatten() for axis in grid.coordinates()], -1)
     value = solution.sample(points).unflatten(-1, shape)
     return replace(solution, value=value, on=grid, kept={}, measure=None, certificate=None)

@@ -55,7 +55,7 @@ def at_points(
     problem: Problem, on: Points, coefficient: Coefficient, key: str, t: float | None = None
 ) -> torch.Tensor:
     """A coefficient at scattered points, (count,)."""
-    columns = on.bind(problem.box).coordinates()
+    columns = on.bind(problem.domain or problem.box).coordinates()
     if problem.time is not None:
         now = problem.time.start if t is None else t
         columns = (*columns, torch.full((on.count,), now, dtype=torch.float64))

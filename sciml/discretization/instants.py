@@ -194,7 +194,7 @@ def _scattered(problem: Problem, mesh: Mesh | None) -> Points:
     if mesh is not None:
         chosen = torch.randint(mesh.shape[0], (1, _PROBES), generator=generator)
         return [axis[chosen] for axis in mesh.coordinates()]
-    box = problem.box
+    box = problem.box if problem.domain is None else problem.domain.box
     shares = torch.rand(len(box.axes), 1, _PROBES, generator=generator, dtype=torch.float64)
     bounds = zip(box.lower, box.upper, strict=True)
     return [low + (high - low) * s for s, (low, high) in zip(shares, bounds, strict=True)]
@@ -204,7 +204,7 @@ def _sampled(
     coefficient: Any, problem: Problem, points: Points, t: torch.Tensor
 ) -> torch.Tensor | None:
     """A datum at instants (T,), (samples and scattered points, T); None where it cannot be had."""
-    axes = AXES[: len(points)] if problem.domain is None else problem.box.axes
+    axes = AXES[: len(points)] if problem.domain is None else problem.domain.axes
     known = {k: v for k, v in problem.parameters.items() if not isinstance(v, Unknown)}
     try:
         numbers, tables = read_parameters(known, ())

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,10 +26,10 @@ from torch import Tensor
 from sciml.core.errors import InputError
 from sciml.core.problem.condition import Condition, flux_data
 from sciml.core.problem.problem import Unknown
-from sciml.core.problem.reader import free_names
+from sciml.core.problem.reader import NORMAL, free_names
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.pointwise import Pointwise
-from sciml.discretization.points.region import Hole
+from sciml.discretization.points.region import Boxed, Hole
 from sciml.discretization.points.strong import StrongForm, derivatives_in, sum_of
 
 _AGREEMENT = 1e-6
@@ -46,8 +47,9 @@ class Piece:
     all; points and jet then hold the points, then those beside them. ``flux``: it is a condition on
     n . K grad u rather than on u. ``fixed``: the points (N, D) themselves, where there is no choice
     (observations). ``hole``: what the part is without, or where it is the ``rim``, what it bounds.
-    ``pairs``: the derivatives from the second on that the residual needs. ``terms``: what adds up
-    to it, where their sizes in all of the domain say what of it is small.
+    ``part``: where it lies in space, of a domain that is no box. ``pairs``: the derivatives from
+    the second on that the residual needs. ``terms``: what adds up to it, where their sizes in all
+    of the domain say what of it is small.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Piece:
     fixed: Tensor | None = None
     hole: Hole | None = None
     rim: bool = False
+    part: Part | None = None
     pairs: Pairs = ()
     terms: Callable[[Tensor, Jet], list[Tensor]] | None = None
 
@@ -70,12 +73,27 @@ class Piece:
     @property
     def free(self) -> int:
         """The dimension of the part."""
+        if self.part is not None:
+            moving = self.timed and bool(self.upper[-1] > self.lower[-1])
+            return self.part.free + int(moving)
         return int((self.upper > self.lower).sum())
+
+    @property
+    def timed(self) -> bool:
+        """Whether the last coordinate is no place."""
+        return self.part is not None and len(self.lower) > self.part.dimension
 
     def place(self, cube: Tensor) -> Tensor:
         """Points (N, D) of the part for points (N, free) of the unit cube."""
         if self.fixed is not None:
             return self.fixed
+        if self.part is not None:
+            space = self.part.place(cube[:, : self.part.free])
+            if not self.timed:
+                return space
+            low, high = self.lower[-1], self.upper[-1]
+            share = cube[:, -1:] if bool(high > low) else cube.new_zeros(len(cube), 1)
+            return torch.cat([space, low + share * (high - low)], 1)
         points = self._in_box(cube)
         if self.hole is None:
             return points
@@ -89,6 +107,18 @@ class Piece:
         axes = self.upper > self.lower
         points[:, axes] = (self.lower + 0.0)[axes] + cube * (self.upper - self.lower)[axes]
         return points
+
+
+@dataclass(frozen=True)
+class Part:
+    """The inside of a region of this ``dimension``, or a side: uniform points for points of a cube.
+
+    ``place``: (N, ``free``) to (N, dimension).
+    """
+
+    dimension: int
+    free: int
+    place: Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -251,7 +281,7 @@ def built_in(form: StrongForm) -> BuiltIn | None:
     """What can be built in: Dirichlet sides and the start; None where there is nothing."""
     problem, (lower, upper) = form.problem, extent(form)
     found = []
-    for axis, (low, high) in enumerate(_pairs(problem.box.sides)):
+    for axis, (low, high) in enumerate(_pairs(_box_sides(form))):
         ends = [side for side in (low, high) if problem.boundary[side].kind == "dirichlet"]
         if not ends:
             continue
@@ -261,7 +291,7 @@ def built_in(form: StrongForm) -> BuiltIn | None:
         found.append(Constraint(axis, float(lower[axis]), float(upper[axis]), which, known, data))
     rim = _rim(form, len(found))
     if problem.time is not None:
-        axis, second = problem.box.dimension, second_order(form)
+        axis, second = form.data.box.dimension, second_order(form)
         found.append(
             Constraint(
                 axis, float(lower[axis]), float(upper[axis]), "low", _started(form),
@@ -318,13 +348,16 @@ def disagreement(form: StrongForm, base: BuiltIn, count: int = 64) -> str | None
 def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece, ...]:
     """The equation, and every condition that is not built in."""
     problem, (lower, upper) = form.problem, extent(form)
-    hole = form.hole
+    hole, region, inside = form.hole, form.region, None
+    if not isinstance(region, Boxed):
+        inside = Part(region.box.dimension, region.box.dimension, region.inside)
     beside = form.beside if form.blocks > 1 else None
     found = [
         Piece("equation", lower, upper, form.residual, beside, form.blocks, hole=hole,
-              pairs=form.pairs)
+              part=inside, pairs=form.pairs)
     ]  # fmt: skip
-    for axis, (low, high) in enumerate(_pairs(problem.box.sides)):
+    found += [] if inside is None else _side_pieces(form)
+    for axis, (low, high) in enumerate(_pairs(_box_sides(form))):
         if problem.boundary[low].kind == "periodic":
             if not periodic_built_in:
                 found.append(_periodic(form, axis, low))
@@ -334,11 +367,10 @@ def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece
             if condition.kind == "dirichlet" and hard:
                 continue
             a, b = _pinned(lower, upper, axis, float(at[axis]))
-            if condition.residuals == ():
-                continue
             if condition.residuals is not None:
-                key, part = f"problem.boundary.{side}", Piece(side, a, b, form.residual, hole=hole)
-                found.append(_written_out(form, condition.residuals, key, part))
+                key, own = f"problem.boundary.{side}", Piece(side, a, b, form.residual, hole=hole)
+                facing = partial(_straight, outward(form, side))
+                found += _written_out(form, condition.residuals, key, own, facing)
                 continue
             residual = _condition(form, condition, side)
             flux = condition.kind != "dirichlet"
@@ -346,15 +378,63 @@ def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece
     if problem.obstacle is not None and not (
         hard and problem.obstacle.boundary.kind == "dirichlet"
     ):
-        found.append(_rim_piece(form, problem.obstacle.boundary))
+        found += _rim_piece(form, problem.obstacle.boundary)
     if problem.time is not None and not hard:
-        axis = problem.box.dimension
+        axis = form.data.box.dimension
         a, b = _pinned(lower, upper, axis, float(lower[axis]))
-        found.append(Piece("start", a, b, _start(form), hole=hole))
+        found.append(Piece("start", a, b, _start(form), hole=hole, part=inside))
     return tuple(found)
 
 
-def _rim_piece(form: StrongForm, condition: Condition) -> Piece:
+def _box_sides(form: StrongForm) -> tuple[str, ...]:
+    """The sides of a box in pairs; none where the domain is none."""
+    return form.problem.box.sides if isinstance(form.region, Boxed) else ()
+
+
+def _side_pieces(form: StrongForm) -> list[Piece]:
+    """The conditions on the sides of a domain that is no box, all soft."""
+    (lower, upper), found = extent(form), []
+    d = form.region.box.dimension
+    for name, side in form.region.sides.items():
+        condition, key = form.problem.boundary[name], f"problem.boundary.{name}"
+        if condition.kind in ("absorbing", "contact"):
+            raise InputError(f"{condition.kind} sides are for grids and meshes", key)
+        facing = partial(_facing, side.normal, d)
+        if condition.residuals is not None:
+            own = Piece(name, lower, upper, form.residual, part=Part(d, side.free, side.place))
+            found += _written_out(form, condition.residuals, key, own, facing)
+            continue
+        if condition.kind == "dirichlet":
+            values = _values(form, condition.dirichlet, f"{key}.dirichlet")
+            residual = _dirichlet_at(form, values, f"{key}.dirichlet", facing)
+        else:
+            residual = _flux_condition(form, condition, key, facing)
+        part = Part(d, side.free, side.place)
+        flux = condition.kind != "dirichlet"
+        found.append(Piece(name, lower, upper, residual, flux=flux, part=part))
+    return found
+
+
+def _facing(normal: Callable[[Tensor], Tensor], dimension: int, points: Tensor) -> Sequence[Tensor]:
+    return normal(points.detach()[:, :dimension]).unbind(1)
+
+
+def _dirichlet_at(
+    form: StrongForm, values: Sequence[Any], key: str, facing: Callable[[Tensor], Sequence[Tensor]]
+) -> PointResidual:
+    """u - g, where g may name the normal of a side that turns."""
+    known = [k for k, value in enumerate(values) if value is not None]
+    turned = any(free_names(values[k]) & {*NORMAL} for k in known)
+
+    def residual(points: Tensor, jet: Jet) -> Tensor:
+        normal = facing(points) if turned else None
+        data = [form.data(values[k], key, points, normal=normal).expand(len(points)) for k in known]
+        return jet.value[:, known] - torch.stack(data, -1)
+
+    return residual
+
+
+def _rim_piece(form: StrongForm, condition: Condition) -> list[Piece]:
     """The condition on an obstacle's rim, where the normal is another at every point."""
     hole, (lower, upper) = form.hole, extent(form)
     assert hole is not None
@@ -362,39 +442,45 @@ def _rim_piece(form: StrongForm, condition: Condition) -> Piece:
         data = _rim(form, 0)
         assert data is not None
         given, known = data.data, data.known
-        return Piece(OBSTACLE, lower, upper, lambda x, jet: (jet.value - given(x))[:, known],
-                     hole=hole, rim=True)  # fmt: skip
+        return [Piece(OBSTACLE, lower, upper, lambda x, jet: (jet.value - given(x))[:, known],
+                      hole=hole, rim=True)]  # fmt: skip
     key = "problem.obstacle.boundary"
     if condition.residuals is not None:
-        part = Piece(OBSTACLE, lower, upper, form.residual, hole=hole, rim=True)
-        return _written_out(form, condition.residuals, key, part)
+        own = Piece(OBSTACLE, lower, upper, form.residual, hole=hole, rim=True)
+        return _written_out(form, condition.residuals, key, own, hole.normal)
     residual = _flux_condition(form, condition, key, hole.normal)
-    return Piece(OBSTACLE, lower, upper, residual, flux=True, hole=hole, rim=True)
+    return [Piece(OBSTACLE, lower, upper, residual, flux=True, hole=hole, rim=True)]
 
 
 def _written_out(
     form: StrongForm,
     residuals: Sequence[Any],
     key: str,
-    part: Piece,
-) -> Piece:
-    """The ``part``, a side or the rim, with residuals as they are written."""
-    rim = part.hole if part.rim else None
+    own: Piece,
+    facing: Callable[[Tensor], Sequence[float | Tensor]],
+) -> list[Piece]:
+    """The piece ``own`` with residuals as they are written, if any; n = ``facing`` the points."""
+    if not residuals:
+        return []
 
     def terms(points: Tensor, jet: Jet) -> list[Tensor]:
-        normal = outward(form, part.name) if rim is None else rim.normal(points)
-        return form.written_out(residuals, f"{key}.residuals", points, jet, normal)
+        return form.written_out(residuals, f"{key}.residuals", points, jet, facing(points))
 
     def residual(points: Tensor, jet: Jet) -> Tensor:
         return sum_of(terms(points, jet))
 
     pairs = derivatives_in(form.data, residuals)
-    return replace(part, residual=residual, pairs=pairs, terms=terms)
+    return [replace(own, residual=residual, pairs=pairs, terms=terms)]
+
+
+def _straight(normal: Sequence[float], points: Tensor) -> Sequence[float]:
+    """The normal of a side that is plane."""
+    return normal
 
 
 def extent(form: StrongForm) -> tuple[Tensor, Tensor]:
     """The corners of the box, time last, float64 (D,)."""
-    box, time = form.problem.box, form.problem.time
+    box, time = form.data.box, form.problem.time
     low = (*box.lower, *(() if time is None else (time.start,)))
     high = (*box.upper, *(() if time is None else (time.end,)))
     return torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
@@ -403,7 +489,7 @@ def extent(form: StrongForm) -> tuple[Tensor, Tensor]:
 def second_order(form: StrongForm) -> bool:
     """Whether the equation has u_tt."""
     return form.problem.time is not None and any(
-        axes == (form.problem.box.dimension,) * 2 for axes in form.pairs
+        axes == (form.data.box.dimension,) * 2 for axes in form.pairs
     )
 
 
@@ -427,7 +513,7 @@ def _moved(x: Tensor, axis: int, value: float) -> Tensor:
 def _values(form: StrongForm, given: Any, key: str) -> list[Any]:
     """A side's value per field: a list for a velocity, else the same for all; None where free."""
     if form.flow is not None:
-        d = form.problem.box.dimension
+        d = form.data.box.dimension
         listed = list(given) if isinstance(given, (list, tuple)) else [given] * d
         if len(listed) != d:
             raise InputError(f"a velocity has {d} components; got {len(listed)}", key)
@@ -474,7 +560,7 @@ def _initial(form: StrongForm, suffix: str) -> Stated:
 def _start(form: StrongForm) -> PointResidual:
     value, known = _initial(form, ""), _started(form)
     rate = _initial(form, "t") if second_order(form) else None
-    axis = form.problem.box.dimension
+    axis = form.data.box.dimension
 
     def residual(points: Tensor, jet: Jet) -> Tensor:
         gap = (jet.value - value(points))[:, known]

@@ -123,7 +123,7 @@ def _basis(objective: Objective, points: Tensor, pairs: Pairs, each: int) -> Ten
     form = objective.form
     piece = objective.pieces[0]
     timed = form.problem.time is not None
-    rings = (*form.problem.periodic, *([False] if timed else []))
+    rings = (*form.data.periodic, *([False] if timed else []))
     s = 2 * (points - piece.lower) / (piece.upper - piece.lower) - 1
     stretch = 2 / (piece.upper - piece.lower)
     tables = [_functions(s[:, k], each, ring) for k, ring in enumerate(rings)]

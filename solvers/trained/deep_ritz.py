@@ -46,6 +46,8 @@ from torch import Tensor, nn
 
 from sciml.core.errors import InputError
 from sciml.core.problem.condition import BESIDE_ENERGY, flux_data, names_state
+from sciml.core.problem.grid import Box
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.discretization.points.jet import Jet
 from sciml.discretization.points.strong import StrongForm
@@ -426,7 +428,7 @@ class DeepRitz(TrainedSolver):
         """Raise InputError for an option that is out of range."""
         at_least(self, 1, "width", "depth", "points")
 
-    def pose(self, problem: Problem) -> Objective:
+    def pose(self, problem: Problem, mesh: Mesh | None = None) -> Objective:
         """The strong residuals of the network; raises InputError where there is no energy."""
         if problem.observations is not None:
             raise InputError(
@@ -436,6 +438,11 @@ class DeepRitz(TrainedSolver):
             raise InputError(
                 "an energy is integrated over a box here; with an obstacle use pinn",
                 "problem.obstacle",
+            )
+        if mesh is not None or not isinstance(problem.domain, Box):
+            raise InputError(
+                "an energy is integrated over a box here; elsewhere use pinn",
+                "solver.kind",
             )
         objective = objective_of(problem, self._network, True, {})
         EnergyObjective(objective)

@@ -18,18 +18,22 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from math import nan
 from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.body import Body
 from sciml.core.problem.equation import Equation
+from sciml.core.problem.geometry import KINDS, Arc, Cylinder, Primitive
 from sciml.core.problem.grid import Box
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Obstacle, Problem, Time
 from sciml.core.problem.reader import FieldFile, RunField, is_array, load
 from sciml.core.problem.table import Table, curve
@@ -44,7 +48,7 @@ from sciml.core.run.weights import (
 )
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.pointwise import Pointwise
-from sciml.discretization.points.region import hole_of
+from sciml.discretization.points.region import Meshed, Region, Shaped, hole_of
 from sciml.solvers.trained.conditions import BuiltIn, Constraint, Rim, Stated
 from sciml.solvers.trained.level import Level
 from sciml.solvers.trained.networks import rebuilt
@@ -83,11 +87,13 @@ class TrainedFunction(nn.Module):
         quadrature: Tensor,
         weights: Tensor,
         found: Mapping[str, float] | None = None,
+        region: Shaped | Meshed | None = None,
     ) -> None:
         super().__init__()
         self.ansatz, self.data = ansatz, data
         self.fields, self.axes = data.fields, data.axes
-        self.hole = hole_of(data)  # where it has no value: NaN
+        # Where it has no value: NaN.
+        self.hole, self.region = hole_of(data), region
         self.parameters_found = dict(found or {})
         self.networks = nn.ModuleList(_module(part.network) for part in _parts(ansatz))
         self.functions = nn.ModuleList(dict.fromkeys(_functions(ansatz)))
@@ -107,13 +113,13 @@ class TrainedFunction(nn.Module):
             name: torch.as_tensor(p, dtype=torch.float64).detach().reshape(())
             for name, p in form.data.parameters.items()
         }
-        adopt = _Adopted(_setting(form.problem, form.fields, parameters))
+        adopt = _Adopted(_setting(form.data, form.fields, parameters))
         ansatz = adopt.ansatz(objective.ansatz)
         empty = torch.zeros(0, dtype=torch.float64)
         several = bool(level.free.any())
         return cls(
             ansatz, adopt.data, level.free, level.points if several else empty,
-            level.weights if several else empty, objective.found,
+            level.weights if several else empty, objective.found, _kept(form.region),
         )  # fmt: skip
 
     def forward(self, points: Tensor) -> Tensor:
@@ -125,7 +131,11 @@ class TrainedFunction(nn.Module):
                 f"{', '.join(self.axes)}; got the shape {list(points.shape)}"
             )
         value = self.level(points) if len(self.quadrature) else self.ansatz(points)
-        hole = self.hole
+        hole, region = self.hole, self.region
+        if region is not None and not torch.compiler.is_exporting():
+            space = points.detach()[:, : region.box.dimension].double().cpu()
+            there = region.contains(space).to(value.device)
+            return torch.where(there[:, None], value, nan)
         return value if hole is None else torch.where(hole.outside(points)[:, None], value, nan)
 
     @property
@@ -191,6 +201,7 @@ class TrainedFunction(nn.Module):
             "time": None if span is None else [span.start, span.end],
             "periodic": problem.periodic,
             "obstacle": None if problem.obstacle is None else problem.obstacle.inside,
+            "region": _described(self.region),
             "parameters": {
                 name: writer.table(p) if isinstance(p, Table) else float(data.parameters[name])
                 for name, p in problem.parameters.items()
@@ -226,7 +237,8 @@ class Inside:
                 )
         found: Tensor = self.function(points)
         if bool(found.isnan().any()):
-            raise InputError("the trained function is not known inside its obstacle")
+            where = "inside its obstacle" if self.function.region is None else "outside its domain"
+            raise InputError(f"the trained function is not known {where}")
         return found
 
 
@@ -308,7 +320,75 @@ def _read(
     free, quadrature, weights = (
         torch.zeros_like(tensors[name]) for name in ("free", "quadrature", "weights")
     )
-    return TrainedFunction(ansatz, data, free, quadrature, weights)
+    region = _region(stated.get("region"), data)
+    return TrainedFunction(ansatz, data, free, quadrature, weights, region=region)
+
+
+def _kept(region: Region) -> Shaped | Meshed | None:
+    """What of a domain goes along with its function; None of a box, which the data know."""
+    if isinstance(region, Shaped):
+        return Shaped(region.body, Pointwise(_BARE, around=region.box))
+    return Meshed(region.mesh, {}) if isinstance(region, Meshed) else None
+
+
+def _described(region: Shaped | Meshed | None) -> dict[str, Any] | None:
+    """A domain as plain data."""
+    if region is None:
+        return None
+    if isinstance(region, Meshed):
+        mesh = region.mesh
+        middles = None if mesh.middles is None else mesh.middles.tolist()
+        return {
+            "points": mesh.points.tolist(), "cells": mesh.cells.tolist(), "middles": middles,
+            "element": mesh.element,
+        }  # fmt: skip
+    body, shapes = region.body, {}
+    for name, shape in body.shapes.items():
+        given = {f.name: getattr(shape, f.name) for f in fields(shape)[:KINDS]}
+        shapes[name] = {k: _plain_shape(v) for k, v in given.items() if v is not None}
+    return {"shapes": shapes, "region": body.made_of}
+
+
+def _plain_shape(value: Any) -> Any:
+    if isinstance(value, (Arc, Cylinder)):
+        given = {f.name: getattr(value, f.name) for f in fields(value)}
+        return {k: _plain_shape(v) for k, v in given.items() if v is not None}
+    return [_plain_shape(v) for v in value] if isinstance(value, (tuple, list)) else float(value)
+
+
+def _region(stated: Mapping[str, Any] | None, data: Pointwise) -> Shaped | Meshed | None:
+    """The way back."""
+    if stated is None:
+        return None
+    if "cells" in stated:
+        middles = None if stated["middles"] is None else np.asarray(stated["middles"])
+        cells = np.asarray(stated["cells"], dtype=np.int64)
+        return Meshed(
+            Mesh(np.asarray(stated["points"]), cells, element=stated["element"], middles=middles),
+            {},
+        )
+    shapes = {}
+    for name, given in stated["shapes"].items():
+        ((kind, value),) = given.items()
+        if kind == "polygon":
+            value = [Arc(**_tuples(v)) if isinstance(v, Mapping) else v for v in value]
+        if kind == "cylinder":
+            value = Cylinder(**_tuples(value))
+        shapes[name] = Primitive(**{kind: _tuple(value)})
+    body = Body(shapes, stated["region"])
+    return Shaped(body, Pointwise(_BARE, around=body.box))
+
+
+def _tuples(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _tuple(value) for name, value in given.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+
+
+# A problem without conditions, for a domain of which nothing but its inside is asked.
+_BARE = Problem(None, Equation(), {})
 
 
 def _module(network: Any) -> nn.Module:
@@ -375,12 +455,13 @@ def _arrays(ansatz: Ansatz, data: Pointwise) -> list[Tensor]:
 
 
 def _setting(
-    problem: Problem, fields: tuple[str, ...], parameters: Mapping[str, Tensor]
+    around: Pointwise, fields: tuple[str, ...], parameters: Mapping[str, Tensor]
 ) -> Pointwise:
     """What data at points are read against: no more of the problem than they need."""
+    problem = around.problem
     tables = {n: _inlined(p) for n, p in problem.parameters.items() if isinstance(p, Table)}
     inside = None if problem.obstacle is None else problem.obstacle.inside
-    place = (problem.box, problem.time, problem.periodic, inside)
+    place = (around.box, problem.time, around.periodic, inside)
     return _stand_in(*place, fields, parameters, tables, problem.parameters)
 
 

@@ -521,7 +521,7 @@ class Gaussians(Collocation):
         fields = len(form.fields)
         channels = self.channels if self.hidden else fields
         sizes = upper - lower
-        axes = (*form.problem.periodic, *(() if form.problem.time is None else (False,)))
+        axes = (*form.data.periodic, *(() if form.problem.time is None else (False,)))
         periods = tuple(float(s) if p else None for s, p in zip(sizes, axes, strict=True))
         margin = torch.tensor([0.0 if p else _MARGIN for p in axes], dtype=torch.float64) * sizes
         generator = torch.Generator().manual_seed(self.seed)

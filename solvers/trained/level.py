@@ -18,7 +18,10 @@ import torch
 from torch import Tensor
 
 from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.mesh import Mesh
+from sciml.core.problem.quadrature import load, whole
 from sciml.discretization.points.jet import Jet
+from sciml.discretization.points.region import Boxed
 from sciml.solvers.trained.conditions import extent, pieces
 from sciml.solvers.trained.objective import Ansatz, Objective
 from sciml.solvers.trained.sampling import gauss_legendre, sobol
@@ -83,7 +86,12 @@ class Level:
         """That of an objective's function as it is now."""
         timed = objective.form.problem.time is not None
         lower, upper = extent(objective.form)
+        region = objective.form.region
         d = len(lower) - timed
+        if not isinstance(region, Boxed):
+            points = region.inside(sobol(_SCATTERED, d, torch.Generator().manual_seed(0)))
+            even = torch.full((len(points),), 1 / len(points), dtype=torch.float64)
+            return cls(objective.ansatz, free_constants(objective), points, even, timed)
         if d <= _TENSOR:
             halves = torch.full((d,), 0.5, dtype=torch.float64)
             cube, weights = gauss_legendre((2 * _NODES) ** d, halves)
@@ -125,7 +133,7 @@ class Level:
         """What is free of it, (F,)."""
         return self.free @ (self.weights @ self.ansatz(points))
 
-    def measure(self, on: Grid | Points) -> Tensor | None:
+    def measure(self, on: Grid | Points | Mesh) -> Tensor | None:
         """The volumes of a place's points, ([F], *shape), zero of fields that are not free.
 
         None where there is none that is free by itself.
@@ -134,6 +142,11 @@ class Level:
         if not bool(alone.any()):
             return None
         volumes = torch.ones(on.shape, dtype=torch.float64) / self.weights.new_ones(on.shape).sum()
+        if isinstance(on, Mesh):
+            cells = whole(on, on.degree)
+            shares = load(cells, torch.ones(1, 1, dtype=torch.float64))
+            flat, each = cells.nodes.flatten(), shares.expand(cells.nodes.shape).flatten()
+            volumes = torch.zeros(on.shape, dtype=torch.float64).index_add(0, flat, each)
         if isinstance(on, Grid) and on.centring == "node":
             for axis in range(len(on.shape)):
                 for end in (0, -1):

@@ -273,7 +273,7 @@ def perceptron(
 ) -> Perceptron:
     """A float64 network on the box of a problem, one output a field, its weights drawn."""
     problem, (lower, upper) = form.problem, extent(form)
-    axes = (*problem.periodic, *(() if problem.time is None else (False,)))
+    axes = (*form.data.periodic, *(() if problem.time is None else (False,)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         embedding = InputScaling(lower, upper, axes)

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import free_names
 from sciml.discretization.points.jet import Jet, Pairs
@@ -424,16 +425,18 @@ def objective_of(
     hard: bool,
     weights: Mapping[str, float | str],
     extension: Mapping[str, float | str] | None = None,
+    mesh: Mesh | None = None,
 ) -> Objective:
     """The objective of a problem for the network that ``network(form)`` makes.
 
     ``weights``: of the equation, the soft conditions (by side, or ``start``) and the observations,
     numbers or expressions of the place. ``extension``: what carries the data that are built in, by
-    field, in place of their interpolation. Raises InputError for a weight that belongs to nothing
+    field, in place of their interpolation. ``mesh``: the domain where the
+    problem has none. Raises InputError for a weight that belongs to nothing
     or is negative somewhere, for an extension that does not meet the data, and for an unknown that
     nothing depends on.
     """
-    form = strong_form(problem, numeric_parameters(problem))
+    form = strong_form(problem, numeric_parameters(problem), mesh)
     check_named(form, extension)
     base, notes = (built_in(form) if hard else None), []
     if extension is not None:
@@ -447,7 +450,7 @@ def objective_of(
         parts = (*parts, observed.piece())
     known = [piece.name for piece in parts]
     for name in weights:
-        if name not in known and name not in (*problem.box.sides, OBSTACLE, "start"):
+        if name not in known and name not in (*form.region.sides, OBSTACLE, "start"):
             raise InputError(
                 f"no condition is called '{name}'{did_you_mean(name, known)}",
                 f"solver.weights.{name}",

@@ -32,6 +32,7 @@ from torch import Tensor
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.table import read_columns
 from sciml.discretization.points.jet import Jet
+from sciml.discretization.points.region import Boxed
 from sciml.discretization.points.strong import StrongForm
 from sciml.solvers.trained.conditions import Piece, extent
 
@@ -228,6 +229,11 @@ def observations_of(form: StrongForm) -> Observations:
         row = int(outside.nonzero()[0])
         place = ", ".join(f"{a} = {c:.6g}" for a, c in zip(axes, points[row].tolist(), strict=True))
         raise InputError(f"observation {row + 1} at {place} lies outside the domain", _KEY)
+    if not isinstance(form.region, Boxed):
+        there = form.region.contains(points[:, : form.region.box.dimension])
+        if not bool(there.all()):
+            row = int((~there).nonzero()[0])
+            raise InputError(f"observation {row + 1} lies outside the domain", _KEY)
     which = tuple(form.fields.index(name) for name in fields)
     noise = _noise(form.problem.noise, fields)
     return Observations(points, seen, tuple(fields), which, noise, upper - lower)

@@ -239,7 +239,7 @@ def random_network(
             f"a bandwidth is a number, or {len(lower)} of them, time last; got {list(largest)}",
             "solver.bandwidths",
         )
-    axes = (*form.problem.periodic, *(() if form.problem.time is None else (False,)))
+    axes = (*form.data.periodic, *(() if form.problem.time is None else (False,)))
     embedding = InputScaling(lower, upper, axes)
     generator = torch.Generator().manual_seed(seed)
 

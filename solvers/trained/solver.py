@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +26,7 @@ from sciml.core.problem.problem import Problem
 from sciml.core.run.solution import Solution
 from sciml.core.run.solve import Progress
 from sciml.discretization import semidiscretize
+from sciml.discretization.points.region import Meshed
 from sciml.discretization.points.strong import StrongForm
 from sciml.discretization.volumes.memory import check_memory
 from sciml.solvers.trained.choices import AnySampler
@@ -58,7 +60,7 @@ class TrainedState:
 
     problem: Problem
     objective: Objective
-    on: Grid | Points
+    on: Grid | Points | Mesh
     setup_seconds: float
     record: dict[str, Any] = field(default_factory=dict)
     trained: bool = False
@@ -100,17 +102,17 @@ class TrainedSolver(ABC):
         """Raise InputError for an option of its own that is out of range."""
 
     @abstractmethod
-    def pose(self, problem: Problem) -> Objective:
-        """What is asked of the function, before it is trained."""
+    def pose(self, problem: Problem, mesh: Mesh | None = None) -> Objective:
+        """What is asked of the function, before it is trained; ``mesh``: of a problem on one."""
 
     @property
     @abstractmethod
     def trainings(self) -> int:
         """How many functions are trained one after the other, for windows of time."""
 
-    def posed(self, problem: Problem, window: int = 0) -> Objective:
+    def posed(self, problem: Problem, window: int = 0, mesh: Mesh | None = None) -> Objective:
         """The same, its function that of the run ``start``; see ``function.begin``."""
-        objective = self.pose(problem)
+        objective = self.pose(problem, mesh)
         if self.start is not None:
             begin(objective, self.start, window, self.trainings)
         return objective
@@ -135,8 +137,8 @@ class TrainedSolver(ABC):
                 raise InputError(
                     f"{self.points} points are more than fit into memory", "solver.points"
                 ) from None
-        objective = self.posed(given)
-        _check_balance(given, objective)
+        objective = self.posed(given, mesh=_mesh(place))
+        _check_balance(given, objective, place)
         return TrainedState(given, objective, place, time.perf_counter() - begun)
 
     def run(
@@ -155,7 +157,8 @@ class TrainedSolver(ABC):
         if b is not None or initial is not None:
             raise InputError("a function is trained from its own start; leave initial and b out")
         if state.trained:
-            vars(state.objective).update(vars(self.posed(state.problem)))
+            again = self.posed(state.problem, mesh=_mesh(state.on))
+            vars(state.objective).update(vars(again))
         state.trained = True
         budget = Budget(self.seconds, progress, state.record)
         objective, result = self.train(state.objective, budget)
@@ -187,7 +190,7 @@ class Collocation(TrainedSolver):
     def minimise(self, objective: Objective, budget: Budget) -> OptimiserResult:
         """Train the function of one objective."""
 
-    def pose(self, problem: Problem) -> Objective:
+    def pose(self, problem: Problem, mesh: Mesh | None = None) -> Objective:
         """The residuals of the equation, its conditions and what was observed.
 
         Raises InputError for windows where there is no time, or that begin with data which no
@@ -201,7 +204,9 @@ class Collocation(TrainedSolver):
             )
         if several and problem.time is None:
             raise InputError("windows is for problems in time", "solver.windows")
-        objective = objective_of(problem, self.ansatz, self.hard, self.weights, self.extension)
+        objective = objective_of(
+            problem, self.ansatz, self.hard, self.weights, self.extension, mesh
+        )
         if several and (objective.unknown or problem.observations is not None):
             raise InputError("windows are for problems without unknowns", "solver.windows")
         return objective
@@ -218,7 +223,11 @@ class Collocation(TrainedSolver):
                 share = max(budget.seconds - spent, 0.0) / left
             return self.minimise(part, budget.after(before, share))
 
-        return in_windows(objective, self.windows, self.posed, window, self.hard)
+        region = objective.form.region
+        mesh = region.mesh if isinstance(region, Meshed) else None
+        return in_windows(
+            objective, self.windows, partial(self.posed, mesh=mesh), window, self.hard
+        )
 
     @property
     def trainings(self) -> int:
@@ -272,11 +281,11 @@ def at_least(options: Any, least: float, *names: str, key: str = "solver") -> No
 
 def bound(
     problem: Problem | LinearSystem, on: Grid | Mesh | Points | None
-) -> tuple[Problem, Grid | Points]:
-    """The problem and where its answer is wanted, bound to its box.
+) -> tuple[Problem, Grid | Points | Mesh]:
+    """The problem and where its answer is wanted, bound to its domain.
 
-    A linear system stands for the problem that it was made of. Raises InputError for a matrix, a
-    mesh, or nowhere.
+    A linear system stands for the problem that it was made of. Raises InputError for a matrix, or
+    nowhere.
     """
     if isinstance(problem, LinearSystem):
         origin, on = problem.problem, problem.on
@@ -292,19 +301,25 @@ def bound(
             "a problem needs a place for its answer: pass on=Grid((129, 129)) or on=Points(1000)"
         )
     if isinstance(on, Mesh):
-        raise InputError("collocation is on boxes; a mesh has no box", "mesh")
+        return problem, on
+    if isinstance(on, Points) and problem.domain is not None:
+        return problem, on.bind(problem.domain)
     return problem, on.bind(problem.box)
 
 
-def _check_balance(problem: Problem, objective: Objective) -> None:
+def _mesh(on: Grid | Points | Mesh) -> Mesh | None:
+    return on if isinstance(on, Mesh) else None
+
+
+def _check_balance(problem: Problem, objective: Objective, on: Grid | Points | Mesh) -> None:
     """Raise IncompatibleData where no solution is, as a discretisation on a coarse grid does."""
-    d = len(problem.box.lower)
+    d = objective.form.data.box.dimension
     if problem.time is not None or objective.unknown or d > _GRIDDED:
         return
     if not bool(free_constants(objective).any()):
         return
     try:
-        semidiscretize(problem, Grid((_COARSE,) * d))
+        semidiscretize(problem, on if isinstance(on, Mesh) else Grid((_COARSE,) * d))
     except IncompatibleData:
         raise
     except InputError:

@@ -71,7 +71,7 @@ def check_named(form: StrongForm, extension: Mapping[str, float | str] | None) -
         used |= free_names(value)
     for name in unknowns_of(problem):
         if name not in used:
-            near = did_you_mean(name, used - {*problem.box.axes, "t", *form.fields})
+            near = did_you_mean(name, used - {*form.data.box.axes, "t", *form.fields})
             raise InputError(
                 f"'{name}' is to be found, but neither the equation nor a condition names it{near}",
                 f"problem.parameters.{name}",

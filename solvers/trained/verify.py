@@ -21,6 +21,7 @@ from torch import Tensor
 
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import looked_up_outside
 from sciml.core.run.solution import Solution, Statistics
@@ -155,7 +156,7 @@ def answered(
     solver: Any,
     objective: Objective,
     course: OptimiserResult,
-    on: Grid | Points,
+    on: Grid | Points | Mesh,
     setup_seconds: float,
     rtol: float,
     notes: Sequence[str] = (),
@@ -164,7 +165,8 @@ def answered(
     problem = _known(objective)
     function = TrainedFunction.of(objective)
     level = function.level
-    value = values(function, problem, on)
+    # A mesh's nodes lie in it whatever rounding says.
+    value = values(level.value if isinstance(on, Mesh) else function, problem, on)
     relative = measure(objective)
     worst = largest(relative)
     residual = torch.tensor(worst, dtype=torch.float64)
@@ -205,7 +207,7 @@ def answered(
         said,
     ]
     checked = value
-    if function.hole is not None:
+    if function.hole is not None and not isinstance(on, Mesh):
         filled, inside = beside_rim(objective.form), value.isnan()
         if filled is not None:  # as on a grid
             checked = value = torch.where(inside, values(filled, problem, on), value)
@@ -242,7 +244,9 @@ def answered(
     return replace(_on_grid(replace(solution, value=checked), problem, on), value=value)
 
 
-def _polished(solution: Solution, problem: Problem, on: Grid | Points, polish: Polish) -> Solution:
+def _polished(
+    solution: Solution, problem: Problem, on: Grid | Points | Mesh, polish: Polish
+) -> Solution:
     """The grid's own solution, by a solver that starts from the trained function."""
     if not isinstance(on, Grid) or problem.time is not None:
         raise InputError("polish is for steady problems on a grid", "solver.polish")
@@ -274,8 +278,10 @@ def _known(objective: Objective) -> Problem:
     return replace(problem, parameters={**problem.parameters, **objective.found})
 
 
-def values(function: Callable[[Tensor], Tensor], problem: Problem, on: Grid | Points) -> Tensor:
-    """u at the points of a grid or a cloud: ([frames], [fields], *shape)."""
+def values(
+    function: Callable[[Tensor], Tensor], problem: Problem, on: Grid | Points | Mesh
+) -> Tensor:
+    """u at the points of a grid, a mesh or a cloud: ([frames], [fields], *shape)."""
     columns = on.coordinates()
     count = math.prod(on.shape)
     flat = [c.reshape(count, 1) for c in columns]
@@ -311,7 +317,7 @@ def _said(relative: dict[str, float]) -> str:
     return f"relative residuals at fresh points: {parts}"
 
 
-def _on_grid(solution: Solution, problem: Problem, on: Grid | Points) -> Solution:
+def _on_grid(solution: Solution, problem: Problem, on: Grid | Points | Mesh) -> Solution:
     """With the discrete residual in the notes, and a certificate where one can be had."""
     if not isinstance(on, Grid) or problem.time is not None or len(solution.fields) > 1:
         return solution

@@ -137,7 +137,14 @@ def _jump(whole: Objective, before: Ansatz, joint: float) -> Piece:
     def residual(points: Tensor, jet: Jet) -> Tensor:
         return jet.value - before.value(points)
 
-    return Piece(f"joint at {joint:.4g}", lower, upper, residual, hole=whole.form.hole)
+    return Piece(
+        f"joint at {joint:.4g}",
+        lower,
+        upper,
+        residual,
+        hole=whole.form.hole,
+        part=whole.pieces[0].part,
+    )
 
 
 def _last_values(objective: Objective) -> dict[str, FieldOf]:

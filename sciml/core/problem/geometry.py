@@ -27,13 +27,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.grid import SIDES
+from sciml.core.problem.grid import SIDES, Box
 from sciml.core.problem.mesh import Element, Mesh, Scheme
 from sciml.core.problem.mesh_file import read_mesh
 
 _INSTALL = "a geometry needs gmsh, which is not installed: pip install 'sciml-pde[gmsh]'"
 _BOX_SIDES = tuple(name for pair in SIDES for name in pair)
 _CYLINDER_SIDES = ("start", "end", "wall")
+KINDS = 9  # of a primitive, its first fields
 # Away from a part with a size of its own the elements' size grows by this share of the distance.
 _GROWTH = 0.3
 # A round side has at least so many edges in a full turn.
@@ -78,11 +79,13 @@ class Cylinder:
 
 @dataclass(frozen=True)
 class Primitive:
-    """One shape; exactly one of the first seven is given.
+    """One shape; exactly one of the first nine is given.
 
     ``rectangle``, ``box``: [lower, upper], two corners. ``circle``: [x, y, r]. ``ellipse``:
     [x, y, a, b], the half axes along x and y. ``polygon``: its corners in order, each a point or an
     :class:`Arc` that leads there. ``sphere``: [x, y, z, r]. ``cylinder``: see :class:`Cylinder`.
+    ``ball``: [x1, x2, ..., r] and ``block``: two corners, in up to ten dimensions, of a domain
+    (``kind: shapes``) without a mesh.
     ``size``: of the elements in it and at its rim, from where they grow; what no region names
     refines the mesh alone. ``sides``: names of its sides, in the place of its own name followed by
     ``_left, _right, _bottom, _top`` (and ``_back, _front``) for a rectangle and a box, by ``_1``,
@@ -96,23 +99,27 @@ class Primitive:
     box: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
     sphere: tuple[float, float, float, float] | None = None
     cylinder: Cylinder | None = None
+    ball: tuple[float, ...] | None = None
+    block: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     size: float | None = None
     sides: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not (self.size is None or (self.size > 0 and math.isfinite(self.size))):
             raise InputError(f"size must be positive; got {self.size:g}", ".size")
-        given = [f.name for f in fields(self)[:7] if getattr(self, f.name) is not None]
+        given = [f.name for f in fields(self)[:KINDS] if getattr(self, f.name) is not None]
         if len(given) != 1:
-            known = ", ".join(f.name for f in fields(self)[:7])
+            known = ", ".join(f.name for f in fields(self)[:KINDS])
             raise InputError(
                 f"a shape is exactly one of {known}; got {' and '.join(given) or 'none'}"
             )
         numbers = list(_numbers(getattr(self, given[0])))
         if not all(math.isfinite(n) for n in numbers):
             raise InputError("coordinates must be finite", f".{given[0]}")
-        if self.kind in ("rectangle", "box"):
+        if self.kind in ("rectangle", "box", "block"):
             lower, upper = self.corners
+            if len(lower) != len(upper):
+                raise InputError("its corners have as many coordinates each", f".{self.kind}")
             if not all(a < b for a, b in zip(lower, upper, strict=True)):
                 raise InputError("each lower must be below its upper", f".{self.kind}")
         elif self.polygon is not None:
@@ -130,18 +137,22 @@ class Primitive:
 
     @property
     def kind(self) -> str:
-        """Which of the seven it is."""
+        """Which of the nine it is."""
         return next(f.name for f in fields(self) if getattr(self, f.name) is not None)
 
     @property
-    def dimension(self) -> Literal[2, 3]:
-        """2 or 3."""
+    def dimension(self) -> int:
+        """2 or 3; of a ball or a block 2 to 10."""
+        if self.ball is not None:
+            return len(self.ball) - 1
+        if self.block is not None:
+            return len(self.block[0])
         return 3 if self.kind in ("box", "sphere", "cylinder") else 2
 
     @property
     def corners(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Lower and upper, of a rectangle or a box."""
-        found = self.rectangle or self.box
+        """Lower and upper, of a rectangle, a box or a block."""
+        found = self.rectangle or self.box or self.block
         assert found is not None
         return found
 
@@ -150,13 +161,15 @@ class Primitive:
         """Whether any of its sides is."""
         if self.polygon is not None:
             return any(isinstance(entry, Arc) for entry in self.polygon)
-        return self.kind not in ("rectangle", "box")
+        return self.kind not in ("rectangle", "box", "block")
 
     @property
     def own_sides(self) -> tuple[str, ...]:
         """What its sides are called behind its name; none where it has one side."""
         if self.polygon is not None:
             return tuple(str(k + 1) for k in range(len(self.polygon)))
+        if self.block is not None:
+            return Box(*self.block).sides
         return {
             "rectangle": _BOX_SIDES[:4],
             "box": _BOX_SIDES,
@@ -167,7 +180,9 @@ class Primitive:
         assert self.polygon is not None
         if len(self.polygon) < 2 or (len(self.polygon) == 2 and not self.curved):
             raise InputError("a polygon needs three corners, or two and an arc", ".polygon")
-        chords = [(n, a, b) for n, side in enumerate(_sides(self.polygon)) for a, b in side.chords]
+        chords = [
+            (n, a, b) for n, side in enumerate(stretches(self.polygon)) for a, b in side.chords
+        ]
         for n, a, b in chords:
             if math.dist(a, b) == 0:
                 raise InputError(f"corner {n + 1} lies on the one before it", f".polygon.{n}")
@@ -257,6 +272,12 @@ class Geometry:
                     f"a shape's name is one word, letters first; got '{name}'",
                     f"geometry.shapes.{name}",
                 )
+            if primitive.kind in ("ball", "block"):
+                raise InputError(
+                    f"a {primitive.kind} is of a domain without a mesh (kind: shapes); a geometry "
+                    "has circle and rectangle, sphere and box",
+                    f"geometry.shapes.{name}",
+                )
             if primitive.dimension != first.dimension:
                 raise InputError(
                     f"a {first.kind} and a {primitive.kind} are in one geometry: one is plane, "
@@ -270,7 +291,7 @@ class Geometry:
                 "geometry.regions",
             )
         for name, text in self.regions.items():
-            _operands(_tree(text, f"geometry.regions.{name}"), self.shapes, name)
+            tree_of(text, self.shapes, f"geometry.regions.{name}")
 
     def _check_plain(self) -> None:
         d = self.dimension
@@ -331,7 +352,11 @@ class Geometry:
         # Of one shape nothing else could be a region.
         subdomains = mesh.subdomains if self.shapes else {}
         return replace(
-            mesh, subdomains=subdomains, axisymmetric=self.axisymmetric, scheme=self.scheme
+            mesh,
+            subdomains=subdomains,
+            axisymmetric=self.axisymmetric,
+            scheme=self.scheme,
+            geometry=self,
         )
 
     def write(self, path: Path) -> None:
@@ -392,7 +417,7 @@ class Geometry:
             else:
                 gmsh.finalize()
 
-    def _parts(self) -> dict[str, tuple[Primitive, tuple[tuple[str, ...], ...]]]:
+    def parts(self) -> dict[str, tuple[Primitive, tuple[tuple[str, ...], ...]]]:
         """Primitives by the name in regions, each with the boundaries that its sides are."""
         if self.shapes:
             return {
@@ -426,29 +451,29 @@ class Geometry:
         }
         return {"body": (body, names), **holes}
 
-    def _domain(self, parts: Mapping[str, Any]) -> Mapping[str, str]:
+    def domain(self) -> Mapping[str, str]:
         """What every region is made of."""
         if self.regions:
             return self.regions
-        first, *rest = parts
+        first, *rest = self.parts()
         return {first: " - ".join([first, *rest])}
 
     @property
     def _unit(self) -> float:
         """In which it is drawn, a power of 2 so that nothing is rounded."""
-        extent = max(_extent(primitive) for primitive, _ in self._parts().values())
+        extent = max(_extent(primitive) for primitive, _ in self.parts().values())
         if _DRAWN[0] <= extent <= _DRAWN[1]:
             return 1.0
         return float(2.0 ** round(math.log2(extent)))
 
     def _mesh_it(self, gmsh: Any) -> None:
-        d, parts = self.dimension, self._parts()
+        d, parts = self.dimension, self.parts()
         primitives = {name: primitive for name, (primitive, _) in parts.items()}
         pieces: list[tuple[int, int]] = []
         owners: list[str] = []
-        for name, text in self._domain(parts).items():
+        for name, text in self.domain().items():
             key = f"geometry.regions.{name}"
-            found = _combined(_tree(text, key), primitives, gmsh)
+            found = _combined(tree_of(text, primitives, key), primitives, gmsh)
             if not found:
                 raise InputError(f"region '{name}' is empty: nothing is left of {text}", key)
             pieces += found
@@ -534,23 +559,24 @@ def _place(point: Sequence[float]) -> Place:
 # What a region is made of.
 
 
-def _tree(text: str, key: str) -> ast.expr:
+def tree_of(text: str, shapes: Mapping[str, Any], key: str) -> ast.expr:
+    """A region as it is written; InputError where anything but shapes and operations is in it."""
     try:
-        return ast.parse(text.strip(), mode="eval").body
+        tree = ast.parse(text.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise InputError(
             f"'{text[:60]}' is no region: write shapes with + (union), - (difference) and "
             "* (intersection), such as plate - hole",
             key,
         ) from None
+    _check_operands(tree, shapes, key)
+    return tree
 
 
-def _operands(tree: ast.expr, shapes: Mapping[str, Any], region: str) -> None:
-    """InputError where anything but shapes and the three operations stands in it."""
-    key = f"geometry.regions.{region}"
+def _check_operands(tree: ast.expr, shapes: Mapping[str, Any], key: str) -> None:
     if isinstance(tree, ast.BinOp) and isinstance(tree.op, (ast.Add, ast.Sub, ast.Mult)):
-        _operands(tree.left, shapes, region)
-        _operands(tree.right, shapes, region)
+        _check_operands(tree.left, shapes, key)
+        _check_operands(tree.right, shapes, key)
     elif isinstance(tree, ast.Name):
         if tree.id not in shapes:
             raise InputError(f"there is no shape '{tree.id}'{did_you_mean(tree.id, shapes)}", key)
@@ -607,7 +633,7 @@ def _drawn(primitive: Primitive, occ: Any) -> tuple[int, int]:
         axis = [b - a for a, b in zip(body.start, body.end, strict=True)]
         return 3, occ.addCylinder(*body.start, *axis, body.radius)
     assert primitive.polygon is not None
-    sides = _sides(primitive.polygon)
+    sides = stretches(primitive.polygon)
     tags = [occ.addPoint(*side.start, 0.0) for side in sides]
     curves = [
         curve
@@ -624,7 +650,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class _Side:
+class Stretch:
     """A side of a polygon; of an arc ``centre`` and by how much it ``turns``, counterclockwise."""
 
     start: Point
@@ -675,7 +701,7 @@ class _Side:
         return min(math.dist(point, self.start), math.dist(point, self.end))
 
 
-def _sides(polygon: Sequence[Point | Arc]) -> list[_Side]:
+def stretches(polygon: Sequence[Point | Arc]) -> list[Stretch]:
     """From every corner to the next, round to the first; an arc leads to the corner it names."""
     corners = [entry.to if isinstance(entry, Arc) else entry for entry in polygon]
     found = []
@@ -685,11 +711,11 @@ def _sides(polygon: Sequence[Point | Arc]) -> list[_Side]:
         if isinstance(entry, Arc):
             found.append(_arc(start, entry, f".polygon.{after}"))
         else:
-            found.append(_Side(start, end))
+            found.append(Stretch(start, end))
     return found
 
 
-def _arc(start: Point, arc: Arc, key: str) -> _Side:
+def _arc(start: Point, arc: Arc, key: str) -> Stretch:
     end, centre = arc.to, arc.centre
     if arc.through is not None:
         centre = _circumcentre(start, arc.through, end)
@@ -709,7 +735,7 @@ def _arc(start: Point, arc: Arc, key: str) -> _Side:
         turns = turns if passed < turns else turns - 2 * math.pi
     elif turns > math.pi:
         turns -= 2 * math.pi
-    return _Side(start, end, centre, turns)
+    return Stretch(start, end, centre, turns)
 
 
 def _circumcentre(a: Point, b: Point, c: Point) -> Point | None:
@@ -745,7 +771,7 @@ def _cross(a: Point, b: Point, c: Point, d: Point) -> bool:
 def _distances(primitive: Primitive) -> list[Distance]:
     """How far points lie from each of its sides."""
     if primitive.polygon is not None:
-        return [side.distance for side in _sides(primitive.polygon)]
+        return [side.distance for side in stretches(primitive.polygon)]
     if primitive.kind in ("rectangle", "box"):
         lower, upper = (_place(corner) for corner in primitive.corners)
         return [
@@ -831,7 +857,7 @@ def _outside(primitive: Primitive) -> Distance:
 
         return gap
     if primitive.polygon is not None:
-        chords = [chord for side in _sides(primitive.polygon) for chord in side.chords]
+        chords = [chord for side in stretches(primitive.polygon) for chord in side.chords]
         return lambda p: 0.0 if _within(p, chords) else min(_to_chord(p[:2], *c) for c in chords)
     centre, radius = _ball(primitive)
     return lambda p: max(math.dist(p, centre) - radius, 0.0)

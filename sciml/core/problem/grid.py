@@ -9,7 +9,7 @@ dimensions, scattered points up to ten.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from sciml.core.errors import InputError
 
@@ -87,6 +87,31 @@ class Box:
         """The names of the coordinates."""
         return axis_names(self.dimension)
 
+    @property
+    def box(self) -> Box:
+        """Itself."""
+        return self
+
+    def spread(self, cube: torch.Tensor) -> torch.Tensor:
+        """Uniform points (N, d) for points (N, d) of the unit cube."""
+        low, high = (cube.new_tensor(corner) for corner in (self.lower, self.upper))
+        return low + cube * (high - low)
+
+
+class Domain(Protocol):
+    """What a domain is, whatever its shape."""
+
+    @property
+    def dimension(self) -> int:
+        """Number of space dimensions."""
+
+    @property
+    def box(self) -> Box:
+        """The smallest box around it."""
+
+    def spread(self, cube: torch.Tensor) -> torch.Tensor:
+        """Uniform points (N, d) for points (N, d) of the unit cube."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -162,14 +187,14 @@ class Grid:
 
 @dataclass(frozen=True)
 class Points:
-    """``count`` points of Sobol's sequence, scrambled by ``seed``, inside the problem's box.
+    """``count`` points of Sobol's sequence, scrambled by ``seed``, inside the problem's domain.
 
     For problems that no grid can hold: in ten dimensions a grid of 9 points per axis has 3.5e9.
     """
 
     count: int
     seed: int = 0
-    domain: Box | None = None
+    domain: Domain | None = None
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -182,12 +207,16 @@ class Points:
 
     @property
     def box(self) -> Box:
-        """The domain; raises InputError while the points are not bound to one."""
+        """The domain, or the one around it; InputError while the points are not bound to one."""
+        return self._bound.box
+
+    @property
+    def _bound(self) -> Domain:
         if self.domain is None:
             raise InputError("these points have no domain yet: use points.bind(problem.domain)")
         return self.domain
 
-    def bind(self, domain: Box) -> Points:
+    def bind(self, domain: Domain) -> Points:
         """These points in ``domain``."""
         return self if self.domain is not None else replace(self, domain=domain)
 
@@ -195,10 +224,9 @@ class Points:
         """One tensor (count,) per axis, float64."""
         import torch
 
-        box = self.box
-        if not box.dimension:
+        domain = self._bound
+        if not domain.dimension:
             return ()
-        engine = torch.quasirandom.SobolEngine(box.dimension, scramble=True, seed=self.seed)
+        engine = torch.quasirandom.SobolEngine(domain.dimension, scramble=True, seed=self.seed)
         cube = engine.draw(self.count, dtype=torch.float64)
-        low, high = (torch.tensor(c, dtype=torch.float64) for c in (box.lower, box.upper))
-        return tuple((low + cube * (high - low)).unbind(1))
+        return tuple(domain.spread(cube).unbind(1))

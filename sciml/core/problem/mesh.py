@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import skfem
     import torch
 
+    from sciml.core.problem.geometry import Geometry
+
 Element = Literal["P1", "P2", "Q1", "Q2"]
 Scheme = Literal["galerkin", "supg"]
 MEASURES = {1: "length", 2: "area", 3: "volume"}
@@ -55,9 +57,10 @@ class Mesh:
     integrals are of the whole revolution. ``scheme``: of advection, ``galerkin`` or ``supg``, by
     default the latter where an element's Peclet number exceeds 1. ``supports``: by name the
     vertices (k, 1) of single points, or (k, 2) of edges in space. ``notes``: remarks on how it came
-    to be, which go with every answer. Elements numbered clockwise are
-    turned round. Raises InputError for flat, folded or repeated elements, for facets with more than
-    two elements or two on the same side, and for facets that are no element's.
+    to be, which go with every answer. ``geometry``: the shapes that it is a mesh of. Elements
+    numbered clockwise are turned round. Raises InputError for flat, folded or repeated elements,
+    for facets with more than two elements or two on the same side, and for facets that are no
+    element's.
     """
 
     points: np.ndarray
@@ -70,6 +73,7 @@ class Mesh:
     scheme: Scheme | None = None
     supports: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    geometry: Geometry | None = None
 
     def __post_init__(self) -> None:
         points = np.ascontiguousarray(self.points, dtype=np.float64)

@@ -36,7 +36,7 @@ def check_place(
             given[-1] if given else None,
         )
     if grid is not None or points is not None:
-        (grid or points).bind(problem.box)  # type: ignore[union-attr]
+        _bind(problem, grid, points)
     elif problem.domain is not None:
         raise InputError(f"leave domain out: the {given[0]} is the domain", "problem.domain")
 
@@ -55,10 +55,17 @@ def placed(
     if problem.of_time_alone:
         points = Points(1)
     if grid is not None or points is not None:
-        return (grid or points).bind(problem.box)  # type: ignore[union-attr]
+        return _bind(problem, grid, points)
     source = mesh or geometry
     assert source is not None
     return source.mesh(problem.equation.element)
+
+
+def _bind(problem: Problem, grid: Grid | None, points: Points | None) -> Grid | Points:
+    if points is None:
+        assert grid is not None
+        return grid.bind(problem.box)
+    return points.bind(problem.box if problem.domain is None else problem.domain)
 
 
 def discrete(on: Grid | Mesh | Points) -> Grid | Mesh:

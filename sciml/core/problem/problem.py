@@ -12,6 +12,7 @@ from numbers import Real
 from typing import Any, TypeVar
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.body import Body
 from sciml.core.problem.condition import (
     Condition,
     Robin,
@@ -134,7 +135,7 @@ class Problem:
     side, and for initial data that do not go with the equation.
     """
 
-    domain: Box | None
+    domain: Box | Body | None
     equation: AnyEquation
     boundary: Mapping[str, Condition] = field(default_factory=dict)
     obstacle: Obstacle | None = None
@@ -154,7 +155,7 @@ class Problem:
             )
         stated = {side: self._stated(side, given) for side, given in self.boundary.items()}
         object.__setattr__(self, "boundary", stated)
-        if self.domain is not None:
+        if isinstance(self.domain, Box):
             for side, condition in stated.items():
                 if condition.where is not None:
                     raise InputError(
@@ -198,10 +199,10 @@ class Problem:
                 )
             if condition.kind == "residuals" and not free:
                 raise InputError("residuals are for the sides of an equation of kind residual", key)
-        if self.of_time_alone and (self.time is None or self.boundary):
+        if self.of_time_alone and self.time is None:
             raise InputError(
-                "an equation of kind residual has a box for its domain; functions of t alone have "
-                "time: {end: ...} and no boundary",
+                "there is no domain: functions of t alone have time: {end: ...}, others a domain "
+                "or a mesh, and boundary:",
                 "problem.domain",
             )
 
@@ -301,7 +302,7 @@ class Problem:
     @property
     def of_time_alone(self) -> bool:
         """Whether its functions are of t alone: ordinary differential equations."""
-        return self.domain is None and self.equation.written_out
+        return self.domain is None and self.equation.written_out and not self.boundary
 
     @property
     def box(self) -> Box:
@@ -310,8 +311,14 @@ class Problem:
             return Box((), ())
         if self.domain is None:
             raise InputError(
-                "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]} "
-                "(on a mesh only steady linear problems are solved)",
+                "a problem on a grid needs domain: {kind: box, lower: [...], upper: [...]}; this "
+                "one has none, and is for a mesh",
+                "problem.domain",
+            )
+        if not isinstance(self.domain, Box):
+            raise InputError(
+                "this domain is no box: shapes are for trained functions at points:, such as "
+                "random_features; on a mesh they are geometry:",
                 "problem.domain",
             )
         return self.domain
@@ -463,7 +470,7 @@ def _is_zero(datum: Any) -> bool:
     return isinstance(datum, (int, float)) and datum == 0
 
 
-def _every_side(domain: Box, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:
+def _every_side(domain: Box | Body, boundary: Mapping[str, Condition]) -> Mapping[str, Condition]:
     """The sides by name, those that are not named as ``all`` says."""
     if "all" not in boundary:
         return boundary

@@ -14,11 +14,17 @@ from sciml.core.algebra.maps import free_mean
 from sciml.core.algebra.nonlinear import Moment
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import derives, measures, samples
-from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.grid import AXES, Grid, Points
 from sciml.core.problem.interpolation import interpolate
 from sciml.core.problem.mesh import Mesh, sample
 from sciml.core.problem.quadrature import relative_error
-from sciml.core.problem.reader import Unknown, read_parameters
+from sciml.core.problem.reader import (
+    NORMAL,
+    Unknown,
+    free_names,
+    read_parameters,
+    state_names,
+)
 from sciml.core.run.derived import Derivation, Derive, Derived
 from sciml.core.run.labels import Label, called, unit_of
 from sciml.core.run.quantities import Measure, Measurement, Quantity
@@ -148,7 +154,12 @@ class Solution:
             )
         if isinstance(self.on, Mesh):
             free = self.measure is not None
-            return relative_error(self.on, self.value, exact, self.residual.ndim, free=free)
+            own, lead, value = None, self.residual.ndim, self.value
+            if self.function is not None and callable(exact):
+                # A trained function itself, not what elements make of its values.
+                t = None if self.times is None else float(self.times[-1])
+                own, value = partial(_of_function, self.function, value=value, t=t), self.last
+            return relative_error(self.on, value, exact, lead, free=free, function=own)
         if callable(exact):
             if self.on is None:
                 raise ValueError("a function needs a grid; pass the exact values instead")
@@ -182,7 +193,7 @@ class Solution:
                 raise InputError("an expression needs the problem: solve(problem, on=grid)", key)
             look = samples.look_up(self.problem.equation, type(self.on))
             return self._of_frames(look(self.problem, self.on, points, of, key))
-        if isinstance(self.on, Mesh):
+        if isinstance(self.on, Mesh) and self.function is None:
             return sample(self.on, self.value, points)
         if self.function is not None:
             return self._of_frames(partial(_of_function, self.function, points))
@@ -295,8 +306,17 @@ def measure(solution: Solution, quantity: Quantity, key: str = "quantity") -> Me
 
 def by_function(solution: Solution, quantity: Quantity) -> bool:
     """Whether a quantity is one of the trained function, not of its values on a grid."""
-    if solution.function is None or quantity.flux is not None or quantity.force is not None:
+    if solution.function is None or quantity.force is not None:
         return False
+    if isinstance(solution.on, Mesh):
+        # What is derived, and what is of a subdomain, elements tell.
+        names = () if solution.problem is None else solution.problem.unknowns
+        known = {*state_names(names), *AXES, "t", *NORMAL}
+        known |= {*(() if solution.problem is None else solution.problem.parameters)}
+        what = quantity.what if isinstance(quantity.what, str) else ""
+        return quantity.region is None and free_names(what) <= known
+    if quantity.flux is not None:
+        return isinstance(solution.on, Points)
     return quantity.at is not None or isinstance(solution.on, Points)
 
 

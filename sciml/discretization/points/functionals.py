@@ -1,7 +1,8 @@
 """Quantities of an answer at scattered points, and of a trained function wherever it is asked.
 
-Integrals over the box, a region or a side are means over Sobol's points there times the volume or
-the area; their error is estimated from the means over eight blocks of the points. A trained
+Integrals over the domain, a region of it or a side are means over Sobol's points there times the
+volume or the area; their error is estimated from the means over eight blocks of the points. On
+sides of shapes in the plane, and in meshes, they are by Gauss' rules. A trained
 function is evaluated itself at probes, along lines and on sides, with its slopes; of an answer
 without its function only the values at its own points are known.
 """
@@ -9,7 +10,7 @@ without its function only the values at its own points are known.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,9 @@ from sciml.core.problem.dispatch import measures
 from sciml.core.problem.equation import Equation, NavierStokes, Residual, System, derivative
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import Grid, Points
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.quadrature import whole
 from sciml.core.problem.reader import (
     NORMAL,
     Compiled,
@@ -34,10 +37,16 @@ from sciml.core.problem.reader import (
 from sciml.core.run.quantities import Measure, Measurement, Prepare, Quantity
 from sciml.discretization.points.jet import closed, jet_of
 from sciml.discretization.points.pointwise import Pointwise
-from sciml.discretization.points.region import hole_of
+from sciml.discretization.points.region import Boxed, Meshed, Region, region_of
+from sciml.discretization.points.strong import strong_form
 
 _BLOCKS = 8
 _COUNT = 4096  # points on a side of a grid's box
+_MANY = 2**14  # and in shapes
+_UNKNOWN = (
+    "between scattered points, and of slopes there, only the trained function tells: ask in the "
+    "run that trains it"
+)
 # Points (n, D), time last, to the fields there (n, fields).
 Function = Callable[[torch.Tensor], torch.Tensor]
 
@@ -48,23 +57,29 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 @measures(Residual, Points)
 @measures(Residual, Grid)
 def measures_at_points(
-    problem: Problem, on: Points | Grid, function: Function | None = None
+    problem: Problem, on: Points | Grid | Mesh, function: Function | None = None
 ) -> Prepare:
     """How quantities are measured; raises InputError for one that means nothing here."""
     return partial(_prepared, problem, on, function)
 
 
 def _prepared(
-    problem: Problem, on: Points | Grid, function: Function | None, quantity: Quantity, key: str
+    problem: Problem,
+    on: Points | Grid | Mesh,
+    function: Function | None,
+    quantity: Quantity,
+    key: str,
 ) -> Measure:
-    if quantity.flux is not None or quantity.force is not None:
+    numbers, tables = read_parameters(problem.parameters, ())
+    region = region_of(Pointwise(problem, (), numbers), on if isinstance(on, Mesh) else None)
+    box = region.box
+    fields = problem.equation.fields(box.dimension, tuple(problem.first))
+    if quantity.force is not None or (quantity.flux is not None and isinstance(region, Boxed)):
         raise InputError(
             "at points a flux is written out: {integral: -K*(ux*nx + uy*ny), on: side}",
             f"{key}.{quantity.kind}",
         )
-    box, fields = problem.box, problem.equation.fields(problem.box.dimension, tuple(problem.first))
     axes, faced = box.axes, quantity.on is not None
-    numbers, tables = read_parameters(problem.parameters, ())
     places = axes if problem.time is None else (*axes, "t")
     what = fields[0] if quantity.what is None else quantity.what
     named = {n: derivative(n, fields, places) for n in free_names(what)}
@@ -78,9 +93,11 @@ def _prepared(
         tuple(tables.items()),
         () if problem.time is not None else (("t", "this problem has no time"),),
     )
+    part = _part(region, on, quantity, context, numbers, key)
+    if quantity.flux is not None:
+        return _outflow(problem, on, quantity.flux, part, function, fields, f"{key}.flux")
     name = "of" if quantity.at is not None else quantity.kind
     read = compile(what, context, f"{key}.{name}")
-    part = _part(problem, on, quantity, context, numbers, key)
     known = _Known(read, fields, derivatives, part, numbers, function)
 
     def measured(value: torch.Tensor, t: float | None) -> Measurement:
@@ -91,6 +108,8 @@ def _prepared(
             place = found.argmax(-1) if quantity.kind == "max" else found.argmin(-1)
             return Measurement(found.gather(-1, place[..., None])[..., 0], part.points[place])
         size = 1.0 if quantity.kind == "mean" else part.size
+        if part.shares is not None:
+            return Measurement(size * (found * part.shares).sum(-1))
         error = None
         if found.shape[-1] >= 2 * _BLOCKS:
             means = torch.stack([block.mean(-1) for block in found.tensor_split(_BLOCKS, -1)])
@@ -102,76 +121,152 @@ def _prepared(
 
 @dataclass(frozen=True)
 class _Part:
-    """Points (n, d) in a part of the box of this ``size``, a volume or an area.
+    """Points (n, d) in a part of a region of this ``size``, a volume or an area.
 
     ``own``: which of the answer's own points they are, None where they are others. ``normal``: of
-    a side, its axis and sign.
+    a side, (n, d). ``shares``: their weights in a mean, where these differ.
     """
 
     points: torch.Tensor
     size: float
     own: torch.Tensor | None = None
-    normal: tuple[int, float] | None = None
+    normal: torch.Tensor | None = None
+    shares: torch.Tensor | None = None
 
 
 def _part(
-    problem: Problem,
-    on: Points | Grid,
+    region: Region,
+    on: Points | Grid | Mesh,
     quantity: Quantity,
     context: Context,
     numbers: dict[str, torch.Tensor],
     key: str,
 ) -> _Part:
-    box = problem.box
-    lengths = [b - a for a, b in zip(box.lower, box.upper, strict=True)]
+    box = region.box
     if quantity.at is not None:
-        if len(quantity.at) != box.dimension:
-            raise InputError(
-                f"a point here has {box.dimension} coordinates; got {len(quantity.at)}", f"{key}.at"
-            )
-        if not all(a <= x <= b for a, x, b in zip(box.lower, quantity.at, box.upper, strict=True)):
-            told = ", ".join(f"{x:g}" for x in quantity.at)
-            raise InputError(f"({told}) lies outside the domain", f"{key}.at")
-        place = torch.tensor([quantity.at], dtype=torch.float64)
-        hole = hole_of(Pointwise(problem, (), numbers))
-        if hole is not None and not bool(hole.outside(place)):
-            told = ", ".join(f"{x:g}" for x in quantity.at)
-            raise InputError(f"({told}) lies in the obstacle", f"{key}.at")
-        return _Part(place, 0.0)
-    cloud = on if isinstance(on, Points) else Points(_COUNT, domain=box)
-    points = torch.stack(cloud.bind(box).coordinates(), -1)
-    hole = hole_of(Pointwise(problem, (), numbers))
+        return _Part(_placed(region, quantity.at, key), 0.0)
     if quantity.on is not None:
-        if quantity.on not in box.sides:
-            tail = did_you_mean(quantity.on, box.sides)
-            raise InputError(f"there is no part '{quantity.on}' of the boundary{tail}", f"{key}.on")
-        axis, end = divmod(box.sides.index(quantity.on), 2)
-        points[:, axis] = (box.lower, box.upper)[end][axis]
-        area = math.prod(length for k, length in enumerate(lengths) if k != axis)
+        return _beside(region, on, quantity.on, f"{key}.on")
+    if isinstance(region, Meshed):
+        cells = whole(region.mesh, 2 * region.mesh.degree + 2)
+        points = torch.stack([axis.flatten() for axis in cells.points], 1)
+        weights = cells.measure.expand(cells.points[0].shape).flatten()
+        volume = float(weights.sum())
+        part = _Part(points, volume, None, None, weights / volume)
+    elif isinstance(on, Mesh):
+        part = _Part(region.inside(_cube(box.dimension)), region.volume)
+    else:
+        cloud = on if isinstance(on, Points) else Points(_COUNT, domain=box)
+        points = torch.stack(cloud.bind(box).coordinates(), -1)
+        own, volume = torch.arange(len(points)), region.volume
+        hole = region.hole if isinstance(region, Boxed) else None
         if hole is not None:
-            bare = hole.outside(points)
-            points, area = points[bare], area * float(bare.double().mean())
-        return _Part(points, area, normal=(axis, 1.0 if end else -1.0))
-    volume, own = math.prod(lengths), torch.arange(len(points))
-    if hole is not None:
-        own = own[hole.outside(points)]
-        volume *= len(own) / len(points)
+            own = own[hole.outside(points)]
+            volume = math.prod(b - a for a, b in zip(box.lower, box.upper, strict=True))
+            volume *= len(own) / len(points)
+        part = _Part(points[own], volume, own)
     if quantity.region is not None:
-        try:
-            phi = expression(quantity.region, context)
-            if not phi.is_mask:
-                raise InputError("a region is a condition such as x < 0.5")
-            signed = level_set(phi)
-        except InputError as error:
-            raise InputError(error.message, f"{key}.region") from None
-        named = dict(zip(box.axes, points.T, strict=True)) | numbers
-        inside = signed(**{name: v for name, v in named.items() if name in signed.names}) <= 0
-        there, before = inside.expand(len(points))[own], len(own)
-        own = own[there]
-        if not len(own):
-            raise InputError(f"no point lies in '{quantity.region}'", f"{key}.region")
-        volume *= len(own) / before
-    return _Part(points[own], volume, own)
+        part = _within(part, quantity.region, context, numbers, f"{key}.region")
+    if quantity.kind in ("max", "min") and not isinstance(region, Boxed):
+        rims = [side.rule()[0] for side in region.sides.values()] if isinstance(on, Mesh) else []
+        return _Part(torch.cat([part.points, *rims]), part.size, None if rims else part.own)
+    return part
+
+
+def _placed(region: Region, at: Sequence[float], key: str) -> torch.Tensor:
+    """A point of the region, (1, d); InputError for another."""
+    box = region.box
+    if len(at) != box.dimension:
+        raise InputError(
+            f"a point here has {box.dimension} coordinates; got {len(at)}", f"{key}.at"
+        )
+    told = ", ".join(f"{x:g}" for x in at)
+    if not all(a <= x <= b for a, x, b in zip(box.lower, at, box.upper, strict=True)):
+        raise InputError(f"({told}) lies outside the domain", f"{key}.at")
+    place = torch.tensor([at], dtype=torch.float64)
+    if not bool(region.contains(place)):
+        where = "in the obstacle" if isinstance(region, Boxed) else "outside the domain"
+        raise InputError(f"({told}) lies {where}", f"{key}.at")
+    return place
+
+
+def _beside(region: Region, on: Points | Grid | Mesh, name: str, key: str) -> _Part:
+    """A side of it."""
+    if name not in region.sides:
+        tail = did_you_mean(name, region.sides)
+        raise InputError(f"there is no part '{name}' of the boundary{tail}", key)
+    if not isinstance(region, Boxed):
+        points, normal, weights = region.sides[name].rule()
+        size = float(weights.sum())
+        return _Part(points, size, None, normal, weights / size)
+    box, cloud = region.box, on if isinstance(on, Points) else Points(_COUNT, domain=region.box)
+    points = torch.stack(cloud.bind(box).coordinates(), -1)
+    axis, end = divmod(box.sides.index(name), 2)
+    points[:, axis] = (box.lower, box.upper)[end][axis]
+    lengths = [b - a for a, b in zip(box.lower, box.upper, strict=True)]
+    area = math.prod(length for k, length in enumerate(lengths) if k != axis)
+    if region.hole is not None:
+        bare = region.hole.outside(points)
+        points, area = points[bare], area * float(bare.double().mean())
+    normal = torch.zeros_like(points)
+    normal[:, axis] = 1.0 if end else -1.0
+    return _Part(points, area, normal=normal)
+
+
+def _within(
+    part: _Part, text: str, context: Context, numbers: dict[str, torch.Tensor], key: str
+) -> _Part:
+    """What of a part lies where a condition holds."""
+    try:
+        phi = expression(text, context)
+        if not phi.is_mask:
+            raise InputError("a region is a condition such as x < 0.5")
+        signed = level_set(phi)
+    except InputError as error:
+        raise InputError(error.message, key) from None
+    named = dict(zip(context.axes, part.points.T, strict=True)) | numbers
+    inside = signed(**{name: v for name, v in named.items() if name in signed.names}) <= 0
+    there = inside.expand(len(part.points))
+    if not bool(there.any()):
+        raise InputError(f"no point lies in '{text}'", key)
+    own = None if part.own is None else part.own[there]
+    if part.shares is None:
+        return _Part(part.points[there], part.size * int(there.sum()) / len(there), own)
+    shares = part.shares[there]
+    left = float(shares.sum())
+    return _Part(part.points[there], part.size * left, own, None, shares / left)
+
+
+def _outflow(
+    problem: Problem,
+    on: Points | Grid | Mesh,
+    field: str,
+    part: _Part,
+    function: Function | None,
+    fields: tuple[str, ...],
+    key: str,
+) -> Measure:
+    """The integral of -n . K grad u of a field over a side, of a trained function."""
+    if field not in fields:
+        raise InputError(f"there is no field '{field}'{did_you_mean(field, fields)}", key)
+
+    def measured(value: torch.Tensor, t: float | None) -> Measurement:
+        if function is None:
+            raise InputError(_UNKNOWN)
+        form = strong_form(problem, mesh=on if isinstance(on, Mesh) else None)
+        x = part.points
+        if t is not None:
+            x = torch.cat([x, torch.full_like(x[:, :1], t)], -1)
+        across = form.flux(x, jet_of(function, x, ()))[:, :, fields.index(field)]
+        assert part.normal is not None and part.shares is not None
+        return Measurement(-part.size * (across.T * part.normal).sum(1) @ part.shares)
+
+    return measured
+
+
+def _cube(dimension: int) -> torch.Tensor:
+    engine = torch.quasirandom.SobolEngine(dimension, scramble=True, seed=0)
+    return engine.draw(_MANY, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -192,9 +287,7 @@ class _Known:
         if t is not None:
             found["t"] = torch.tensor(t, dtype=torch.float64)
         if self.part.normal is not None:
-            axis, sign = self.part.normal
-            for k, name in enumerate(NORMAL[: points.shape[1]]):
-                found[name] = torch.tensor(sign if k == axis else 0.0, dtype=torch.float64)
+            found |= zip(NORMAL, self.part.normal.T, strict=False)
         there = {name: v for name, v in found.items() if name in self.read.names}
         result = self.read.at(tuple(points.T), there)
         return (
@@ -206,10 +299,7 @@ class _Known:
     def _given(self, value: torch.Tensor) -> dict[str, torch.Tensor]:
         own = self.part.own
         if own is None or self.read.names & self.derivatives.keys():
-            raise InputError(
-                "between scattered points, and of slopes there, only the trained function tells: "
-                "ask in the run that trains it"
-            )
+            raise InputError(_UNKNOWN)
         several = len(self.fields) > 1
         parts = value.unbind(-2) if several else (value,)
         return {n: v[..., own] for n, v in zip(self.fields, parts, strict=True)}

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sciml.core.errors import InputError
 from sciml.core.problem.equation import derivative
-from sciml.core.problem.grid import AXES
+from sciml.core.problem.grid import AXES, Box
 from sciml.core.problem.interpolation import on_box
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import (
@@ -52,7 +52,7 @@ class Pointwise:
     ``parameters``: numbers, or tensors that broadcast to (N,); ``tables`` among them. ``fields``:
     names of the solution's functions, which a coefficient may use with their slopes (``u``,
     ``ux``; ``v``, ``vy``). ``files``: what has been read of them. ``left``: ranges of tables of the
-    solution that it has been outside.
+    solution that it has been outside. ``around``: the box around a mesh.
     """
 
     problem: Problem
@@ -60,11 +60,27 @@ class Pointwise:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     files: dict[FieldFile, Tensor] = field(default_factory=dict, compare=False)
     left: set[str] = field(default_factory=set, compare=False)
+    around: Box | None = None
+
+    @property
+    def box(self) -> Box:
+        """The problem's, or the one around its domain."""
+        if self.around is not None:
+            return self.around
+        domain = self.problem.domain
+        return self.problem.box if domain is None else domain.box
+
+    @property
+    def periodic(self) -> tuple[bool, ...]:
+        """Which axes are periodic."""
+        if isinstance(self.problem.domain, Box):
+            return self.problem.periodic
+        return (False,) * self.box.dimension
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The names of a point's coordinates, t among them."""
-        names = self.problem.box.axes
+        names = self.box.axes
         return names if self.problem.time is None else (*names, "t")
 
     @property
@@ -73,13 +89,13 @@ class Pointwise:
         return {
             f"{name}{axis}": (k, i)
             for k, name in enumerate(self.fields)
-            for i, axis in enumerate(self.problem.box.axes)
+            for i, axis in enumerate(self.box.axes)
         }
 
     def context(self, solved: bool = True, faced: bool = False) -> Context:
         """Which names mean what at points; the solution and a side's normal where known."""
         return _context(
-            self.problem.box.axes,
+            self.box.axes,
             self.problem.time is not None,
             self.fields,
             tuple(self.parameters),
@@ -125,7 +141,7 @@ class Pointwise:
         for name, (k, axes) in named.items():
             slope = jet.gradient[axes[0]] if len(axes) == 1 else jet.derivative(*axes)
             known[name] = slope[:, k]
-        found = read.at(points.unbind(1)[: self.problem.box.dimension], known)
+        found = read.at(points.unbind(1)[: self.box.dimension], known)
         return found.to(points).expand(-1, len(points))
 
     def _facing(self, points: Tensor, normal: Sequence[float | Tensor] | None) -> dict[str, Tensor]:
@@ -179,7 +195,7 @@ class Pointwise:
         read = compile(coefficient, context, key, self.files)
         known = self._known(read.names, points, values, slopes)
         known |= self._facing(points, normal)
-        places = points.unbind(1)[: self.problem.box.dimension]
+        places = points.unbind(1)[: self.box.dimension]
         value = read.at(places, known, self._interpolated)
         if value.ndim > 1 or value.is_complex():
             raise InputError(
@@ -217,14 +233,14 @@ class Pointwise:
     def _interpolated(
         self, values: Tensor, centring: str | None, points: Sequence[Tensor], key: str
     ) -> Tensor:
-        box = self.problem.box
+        box = self.box
         if values.ndim != box.dimension or min(values.shape) < 2:
             raise InputError(
                 f"values on a grid must have the domain's {box.dimension} axes, at least 2 points "
                 f"each; got shape {list(values.shape)}",
                 key,
             )
-        periodic = self.problem.periodic
+        periodic = self.periodic
         return on_box(values.to(points[0]), points, box.lower, box.upper, centring, periodic)
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations_with_replacement
 from numbers import Real
 from typing import Any
@@ -39,11 +38,12 @@ from sciml.core.problem.equation import (
     derivative,
 )
 from sciml.core.problem.grid import Points
+from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import NORMAL, Unknown, state_names
 from sciml.discretization.points.jet import Jet, Pairs, closed
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
-from sciml.discretization.points.region import Hole, hole_of
+from sciml.discretization.points.region import Boxed, Hole, Region, region_of
 
 _KEY = "problem.equation"
 _HIGHEST = 8  # whose jets are as many as the partitions of eight axes
@@ -55,12 +55,13 @@ class StrongForm:
 
     ``pairs``: the derivatives from the second on that a jet must hold. ``fields``: the unknown
     functions. ``equations``: the coefficient forms, one per field; none of a ``flow``, and of what
-    is ``written`` out.
+    is ``written`` out. ``region``: where they hold.
     """
 
     data: Pointwise
     pairs: Pairs
     equations: tuple[Equation, ...]
+    region: Region
     flow: NavierStokes | None = None
     written: Residual | None = None
     integrals: tuple[LineIntegral, ...] = ()
@@ -70,10 +71,10 @@ class StrongForm:
         """The problem that was stated."""
         return self.data.problem
 
-    @cached_property
+    @property
     def hole(self) -> Hole | None:
-        """What an obstacle takes of the box."""
-        return hole_of(self.data)
+        """What an obstacle takes of a box."""
+        return self.region.hole if isinstance(self.region, Boxed) else None
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -140,7 +141,7 @@ class StrongForm:
             raise InputError("a flow's sides take dirichlet alone here", "problem.boundary")
         if self.written is not None:
             raise InputError("what is written out says nothing of a flux", "problem.boundary")
-        d = self.problem.box.dimension
+        d = self.data.box.dimension
         parts = [
             _flux(self.data, e, k, _path(self.equations, self.fields[k]), points, jet.value,
                   jet.gradient[:d])
@@ -149,7 +150,7 @@ class StrongForm:
         return torch.stack(parts, -1)
 
     def _scalar(self, equation: Equation, k: int, points: Tensor, jet: Jet) -> list[Tensor]:
-        key, d = _path(self.equations, self.fields[k]), self.problem.box.dimension
+        key, d = _path(self.equations, self.fields[k]), self.data.box.dimension
         u, slopes = jet.value, jet.gradient[:d]
         terms = []
 
@@ -183,7 +184,7 @@ class StrongForm:
         self, equation: Equation, k: int, key: str, points: Tensor, jet: Jet
     ) -> list[Tensor]:
         """``-d_i q_i`` per axis, (N,) each."""
-        d = self.problem.box.dimension
+        d = self.data.box.dimension
         if isinstance(equation.K, Real) and equation.energy is None:
             return [-float(equation.K) * jet.second(i, i)[:, k] for i in range(d)]
         tracked = torch.is_grad_enabled() and jet.data.requires_grad
@@ -210,7 +211,7 @@ class StrongForm:
         return total
 
     def _flow(self, equation: NavierStokes, points: Tensor, jet: Jet) -> list[Tensor]:
-        d = self.problem.box.dimension
+        d = self.data.box.dimension
         viscosity = self.data(equation.viscosity, f"{_KEY}.viscosity", points)
         velocity, pressure = jet.value[:, :d], jet.gradient[:d, :, d].T
         slopes = jet.gradient[:d, :, :d]
@@ -274,8 +275,10 @@ class LineIntegral:
         return (high - low) * mean
 
 
-def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -> StrongForm:
-    """The equations of a problem on a box, at points.
+def strong_form(
+    problem: Problem, parameters: Mapping[str, Any] | None = None, mesh: Mesh | None = None
+) -> StrongForm:
+    """The equations of a problem at points of its domain, or of a mesh.
 
     ``parameters`` take the place of the problem's own (tensors where they are to be found). Raises
     InputError for derivatives above the second but between periodic sides, coefficients without
@@ -289,37 +292,49 @@ def strong_form(problem: Problem, parameters: Mapping[str, Any] | None = None) -
                 "conditions by field are for systems on grids; at points one serves all fields",
                 f"problem.boundary.{side}",
             )
-    axes = problem.box.axes
+    numbers = numeric_parameters(problem) if parameters is None else parameters
+    region = region_of(Pointwise(problem, (), numbers), mesh)
+    axes = region.box.axes
     for name in {*axes, "t", *state_names(problem.unknowns, axes), *NORMAL} & {*problem.parameters}:
         raise InputError(
             f"a parameter cannot be called '{name}': the name is taken",
             f"problem.parameters.{name}",
         )
-    numbers = numeric_parameters(problem) if parameters is None else parameters
-    form: StrongForm = states_at_points.look_up(problem.equation, Points)(problem, numbers)
+    state = states_at_points.look_up(problem.equation, Points)
+    form: StrongForm = state(problem, numbers, region)
     return form
 
 
 @states_at_points(Equation, Points)
-def _single(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
-    return _forms(problem, {"u": problem.form}, parameters)
+def _single(problem: Problem, parameters: Mapping[str, Any], region: Region) -> StrongForm:
+    return _forms(problem, {"u": problem.form}, parameters, region)
 
 
 @states_at_points(System, Points)
-def _several(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
-    return _forms(problem, problem.equation_as(System).forms, parameters)
+def _several(problem: Problem, parameters: Mapping[str, Any], region: Region) -> StrongForm:
+    return _forms(problem, problem.equation_as(System).forms, parameters, region)
 
 
 def _forms(
-    problem: Problem, equations: Mapping[str, Equation], parameters: Mapping[str, Any]
+    problem: Problem,
+    equations: Mapping[str, Equation],
+    parameters: Mapping[str, Any],
+    region: Region,
 ) -> StrongForm:
     names, forms = tuple(equations), tuple(equations.values())
-    data = Pointwise(problem, names, parameters)
+    data = _data(problem, names, parameters, region)
     wanted: set[tuple[int, ...]] = set()
     for name, form in equations.items():
-        wanted |= _second_derivatives(data, form, _path(forms, name), problem.box.dimension)
+        wanted |= _second_derivatives(data, form, _path(forms, name), data.box.dimension)
     check_time(problem, equations)
-    return StrongForm(data, closed(wanted), forms)
+    return StrongForm(data, closed(wanted), forms, region)
+
+
+def _data(
+    problem: Problem, fields: tuple[str, ...], parameters: Mapping[str, Any], region: Region
+) -> Pointwise:
+    around = None if isinstance(region, Boxed) else region.box
+    return Pointwise(problem, fields, parameters, around=around)
 
 
 def check_time(problem: Problem, equations: Mapping[str, Equation]) -> None:
@@ -344,18 +359,19 @@ def check_time(problem: Problem, equations: Mapping[str, Equation]) -> None:
 
 
 @states_at_points(NavierStokes, Points)
-def _flow(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
-    equation, d = problem.equation_as(NavierStokes), problem.box.dimension
+def _flow(problem: Problem, parameters: Mapping[str, Any], region: Region) -> StrongForm:
+    equation, d = problem.equation_as(NavierStokes), region.box.dimension
     if not _zero(equation.vorticity_source):
         raise InputError("give the force, not its curl", f"{_KEY}.vorticity_source")
     pairs = tuple((i, i) for i in range(d))
-    return StrongForm(Pointwise(problem, equation.fields(d), parameters), pairs, (), equation)
+    data = _data(problem, equation.fields(d), parameters, region)
+    return StrongForm(data, pairs, (), region, equation)
 
 
 @states_at_points(Residual, Points)
-def _written_out(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
+def _written_out(problem: Problem, parameters: Mapping[str, Any], region: Region) -> StrongForm:
     equation = problem.equation_as(Residual)
-    data = Pointwise(problem, equation.functions, parameters)
+    data = _data(problem, equation.functions, parameters, region)
     for name in problem.parameters:
         if derivative(name, data.fields, data.axes) is not None:
             raise InputError(
@@ -364,7 +380,7 @@ def _written_out(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
             )
     of = [integral.of for integral in equation.integrals.values()]
     named = data.derivatives([*equation.residuals, *of])
-    rates = max((axes.count(problem.box.dimension) for _, axes in named.values()), default=0)
+    rates = max((axes.count(data.box.dimension) for _, axes in named.values()), default=0)
     if problem.time is not None and not rates:
         raise InputError(
             f"no residual has a derivative by t, such as {data.fields[0]}t", f"{_KEY}.residuals"
@@ -377,7 +393,7 @@ def _written_out(problem: Problem, parameters: Mapping[str, Any]) -> StrongForm:
         )
     pairs = derivatives_in(data, [*equation.residuals, *of])
     integrals = tuple(_integral(data, n, of) for n, of in equation.integrals.items())
-    form = StrongForm(data, pairs, (), written=equation, integrals=integrals)
+    form = StrongForm(data, pairs, (), region, written=equation, integrals=integrals)
     _try(form, len(data.axes))
     return form
 
@@ -448,7 +464,7 @@ def _second_derivatives(
 ) -> set[tuple[int, ...]]:
     wanted: set[tuple[int, ...]] = set() if _zero(equation.m) else {(dimension, dimension)}
     for name in ("dispersion", "biharmonic"):
-        if not _zero(getattr(equation, name)) and not all(data.problem.periodic):
+        if not _zero(getattr(equation, name)) and not all(data.periodic):
             raise InputError(
                 "derivatives above the second need more than one condition a side: at points "
                 "all sides are periodic then",
