@@ -13,6 +13,7 @@ if __name__ != "sciml.solvers":
     raise ImportError("import this package as sciml.solvers, not as solvers")
 
 if TYPE_CHECKING:
+    from sciml.solvers.adaptive import Adaptive as Adaptive
     from sciml.solvers.auto import Auto as Auto
     from sciml.solvers.eigen.lobpcg import LOBPCG as LOBPCG
     from sciml.solvers.flow import Projection as Projection

@@ -21,6 +21,7 @@ from sciml.app.report import drawn
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
+from sciml.core.run.certificate import Certificate
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
@@ -198,7 +199,7 @@ def certified(
     brackets = []
     for steps in (0, _STEPS):
         solution = solve(problem, Surrogate(str(run), steps=steps), on=on, throw=False)
-        if solution.certificate is None:
+        if not isinstance(solution.certificate, Certificate):
             raise InputError("this problem has no certificate: its operator is not definite")
         brackets.append(bracket(solution.value, solution.certificate, problem, on))
     return (

@@ -135,6 +135,9 @@ def answer(
     seconds = {"discretise": time.perf_counter() - start} if system is not None else {}
     try:
         solution, steps = _solve(asked, setting, system, progress, frames, initial)
+        if solution.on is not None and solution.on is not spec.on:
+            spec = spec.moved(solution.on)
+            asked = output.Asked(spec)
         solution = resolved(spec.problem, spec.on, solution)
         solution = with_space(spec.problem, spec.on, spec.solver, solution)
         solution = with_stiffness(spec.problem, spec.on, solution)

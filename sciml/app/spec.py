@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
-from typing import Any
+from typing import Any, get_args
 
 from sciml.app.yaml import Source, SpecError, path_of
 from sciml.core.errors import InputError, did_you_mean
@@ -86,10 +86,27 @@ class Modes:
 
 
 @dataclass(frozen=True)
+class Accuracy:
+    """What is asked for in place of a grid: an ``error``, guaranteed.
+
+    The distance to the solution of the differential equation in the energy norm, relative to the
+    solution's own; see the solver ``adaptive``. ``most``: unknowns.
+    """
+
+    error: float
+    most: int = 1_000_000
+
+
+_COARSE = 17  # points along an axis to begin with
+
+
+@dataclass(frozen=True)
 class Spec:
     """A problem, the grid or mesh to solve it on, and the solver.
 
-    Exactly one of ``grid``, ``mesh``, ``geometry`` and ``points`` is given. ``solver`` is one of
+    Exactly one of ``grid``, ``mesh``, ``geometry`` and ``points`` is given; in a box ``accuracy``
+    may stand in the place of a grid, and beside a mesh it says how far that is refined. ``solver``
+    is one of
     ``sciml.solvers``; ``Auto()`` where the file gives none. ``output``: the numbers to report.
     ``labels``: what fields, coordinates, parameters and these numbers are called, and their units.
     ``sweep``: what the numbers are followed over. ``modes``: how many are found. ``source`` is the
@@ -106,9 +123,12 @@ class Spec:
     labels: Mapping[str, Label] = field(default_factory=dict)
     sweep: Sweep | None = None
     modes: Modes | None = None
+    accuracy: Accuracy | None = None
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
+        if self.accuracy is not None:
+            self._ask(self.accuracy)
         check_place(self.problem, self.grid, self.mesh, self.geometry, self.points)
         if self.points is not None and not getattr(self.solver, "reads_problem", False):
             raise InputError(
@@ -124,6 +144,25 @@ class Spec:
 
         for name in () if self.sweep is None else self.sweep.over:
             self.check_swept(name, f"sweep.over.{name}")
+
+    def _ask(self, accuracy: Accuracy) -> None:
+        """Begin with a coarse grid where none is given, with a solver that refines it."""
+        places = (self.grid, self.mesh, self.geometry, self.points)
+        if all(place is None for place in places):
+            coarse = Grid((_COARSE,) * self.problem.box.dimension)
+            object.__setattr__(self, "grid", coarse)
+        if self.solver is None:
+            return
+        from sciml.solvers.adaptive import Adaptive, Inner
+
+        if isinstance(self.solver, get_args(Inner)):
+            refines = Adaptive(accuracy.error, solver=self.solver, most=accuracy.most)
+            object.__setattr__(self, "solver", refines)
+        if not isinstance(self.solver, Adaptive):
+            kinds = ", ".join(each.kind for each in get_args(Inner))
+            raise InputError(
+                f"accuracy is for linear problems and their solvers: {kinds}", "accuracy"
+            )
 
     def check_swept(self, name: str, key: str | None = None) -> None:
         """Raise InputError for what is no parameter that is a number."""
@@ -146,6 +185,12 @@ class Spec:
                 raise
             key = error.key or "mesh"
             raise SpecError(error.message, self.source.place(path_of(key)), key) from None
+
+    def moved(self, on: Grid | Mesh | Points) -> Spec:
+        """The same where the answer came to live on another place."""
+        found = replace(self)
+        vars(found)["on"] = on
+        return found
 
     @property
     def path(self) -> str:

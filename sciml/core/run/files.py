@@ -45,7 +45,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import read_mesh_group, write_mesh_group, write_vtu
-from sciml.core.run.certificate import Certificate
+from sciml.core.run.certificate import Certificate, PdeCertificate
 from sciml.core.run.derived import Derived
 from sciml.core.run.eigenmodes import Eigenmodes
 from sciml.core.run.labels import Label, named, unit_of
@@ -366,16 +366,19 @@ def _read_derived(group: h5py.Group) -> dict[str, Derived]:
     return found
 
 
-def _write_certificate(group: h5py.Group, certificate: Certificate) -> None:
+def _write_certificate(group: h5py.Group, certificate: Certificate | PdeCertificate) -> None:
     for name, value in vars(certificate).items():
         if isinstance(value, torch.Tensor):
             group[name] = _array(value)
         else:
-            group.attrs[name] = value
+            group.attrs[name] = list(value) if isinstance(value, tuple) else value
 
 
-def _read_certificate(group: h5py.Group) -> Certificate:
+def _read_certificate(group: h5py.Group) -> Certificate | PdeCertificate:
     bounds = {name: _tensor(group[name]) for name in group}
+    if "margin" not in group.attrs:
+        notes, reason = group.attrs["notes"], str(group.attrs["reason"])
+        return PdeCertificate(**bounds, notes=tuple(map(str, notes)), reason=reason)
     margin, probability = float(group.attrs["margin"]), float(group.attrs["probability"])
     return Certificate(
         **bounds,

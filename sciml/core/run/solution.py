@@ -33,7 +33,7 @@ from sciml.core.run.status import Status
 
 if TYPE_CHECKING:
     from sciml.core.problem.problem import Problem
-    from sciml.core.run.certificate import Certificate
+    from sciml.core.run.certificate import Certificate, PdeCertificate
 
 
 class Function(Protocol):
@@ -98,7 +98,7 @@ class Solution:
     notes: tuple[str, ...] = field(default=())
     times: torch.Tensor | None = None
     fields: tuple[str, ...] = ("u",)
-    certificate: Certificate | None = None
+    certificate: Certificate | PdeCertificate | None = None
     function: Function | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
     standard_errors: Mapping[str, float] = field(default_factory=dict)
@@ -123,8 +123,8 @@ class Solution:
 
     @property
     def status(self) -> Status:
-        """The first status that is not a success, or CONVERGED: what to tell the user."""
-        return next((s for s in self.statuses if not s.success), Status.CONVERGED)
+        """The first status that is not a success, or else the first: what to tell the user."""
+        return next((s for s in self.statuses if not s.success), self.statuses[0])
 
     @property
     def converged(self) -> bool | torch.Tensor:

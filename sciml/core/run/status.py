@@ -9,10 +9,19 @@ from enum import Enum
 class Status(Enum):
     """Why a solve ended; the value is one sentence on what happened and what to try.
 
-    ``CONVERGED`` is the only member that means success.
+    ``CONVERGED`` and ``CERTIFIED`` alone mean success: the residual is within the tolerance, or the
+    error is guaranteed to be.
     """
 
     CONVERGED = "The true relative residual is at or below the tolerance."
+    CERTIFIED = (
+        "The distance to the solution of the differential equation is guaranteed to be within what "
+        "was asked for."
+    )
+    INACCURATE = (
+        "The error could not be guaranteed to be within what was asked for by as many unknowns as "
+        "are allowed; allow most: more of them, or ask for less."
+    )
     MAX_ITERATIONS = (
         "The iteration limit was reached before the tolerance; "
         "raise max_iterations or use a stronger preconditioner, such as multigrid."
@@ -105,7 +114,7 @@ class Status(Enum):
     @property
     def success(self) -> bool:
         """Whether the answer may be used as it is."""
-        return self is Status.CONVERGED
+        return self in (Status.CONVERGED, Status.CERTIFIED)
 
     def __str__(self) -> str:
         return f"{self.name.lower().replace('_', ' ')}: {self.value}"

@@ -1960,7 +1960,9 @@ class Galerkin:
         laws = self._laws(self._state(self.lift(u, t)), t)
         total = torch.zeros((), dtype=torch.float64)
         for (flux, _), tables in zip(laws, self.tables, strict=True):
-            local = scatter(tested(self.cells, flux, tables.slopes), self.cells.nodes, self.mesh.shape[0])
+            local = scatter(
+                tested(self.cells, flux, tables.slopes), self.cells.nodes, self.mesh.shape[0]
+            )
             total = total + local.square().sum(-1)
         return total.sqrt()
 
