@@ -194,6 +194,39 @@ def test_fluxes_on_a_mesh_balance(element):
     assert out == pytest.approx(made, abs=1e-6)
 
 
+@pytest.mark.parametrize(("element", "order"), [("P1", 2), ("P2", 3)])
+def test_parts_that_meet_have_each_its_own_flux(element, order):
+    """One side of four: by shares of area it would be of first order, with any elements."""
+    u = "exp(x)*sin(2*y + 0.3)"
+    p = Problem(None, Equation(f=f"3*{u}"), dict.fromkeys(MIXED, Condition(dirichlet=u)))
+    exact = {
+        "left": (math.cos(0.3) - math.cos(2.3)) / 2,
+        "bottom": 2 * (math.e - 1) * math.cos(0.3),
+    }
+    sizes = (16, 32) if element == "P1" else (4, 8)
+    found = [sciml.solve(p, on=rectangle(n, n, 1, 1, element)) for n in sizes]
+    for side, wanted in exact.items():
+        errors = [abs(float(s.quantity(flux="u", on=side)) - wanted) for s in found]
+        assert math.log2(errors[0] / errors[1]) > order - 0.4 and errors[1] < 2e-3
+
+
+def test_the_pull_on_one_of_four_sides_that_hold_a_body():
+    E, nu = 5.0, 0.3
+    first, second = E * nu / ((1 + nu) * (1 - 2 * nu)), E / (2 * (1 + nu))
+    body = (
+        f"{first + 2 * second}*sin(x)*y**2 - {second}*2*sin(x)",
+        f"-{first + second}*2*cos(x)*y",
+    )
+    held = Condition(dirichlet=("sin(x)*y**2", 0.0))
+    p = Problem(None, Elasticity(E, nu, force=body), dict.fromkeys(MIXED, held))
+    errors = []
+    for n in (4, 8):
+        s = sciml.solve(p, on=rectangle(n, n, 1, 1, "P2"))
+        pull = float(s.quantity(force=(1.0, 0.0), on="right"))
+        errors.append(abs(pull - (first + 2 * second) * math.cos(1) / 3))
+    assert math.log2(errors[0] / errors[1]) > 2.3 and errors[1] < 1e-3
+
+
 def test_reactions_balance_the_loads():
     p = Problem(
         None,

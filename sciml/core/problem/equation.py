@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import MOST_DIMENSIONS, axis_names
+from sciml.core.problem.expression import linear_parts
 from sciml.core.problem.reader import FieldFile, Regions, free_names, state_names
 
 __all__ = [
@@ -259,6 +260,38 @@ class Equation(PDE):
         """The equation itself, but for the general form."""
         return self if self.flux is None else None
 
+    def reduced(self) -> Equation:
+        """The coefficient form of F = K grad u and s = f - b . grad u - c u; itself if it is one.
+
+        K, b, c and f may name u. Raises InputError where F or s is not of this kind.
+        """
+        if self.flux is None:
+            return self
+        d, key = len(self.flux), "problem.equation"
+        slopes = [f"u{axis}" for axis in "xyz"[:d]]
+        rows = []
+        for a, entry in enumerate(self.flux):
+            parts = _linear(entry, slopes, f"{key}.flux.{a}")
+            if not _zero_text(parts.pop("", "0")):
+                raise InputError(
+                    f"{_ON_GRIDS}, F = K grad u; this has a part without a slope: write it as b",
+                    f"{key}.flux.{a}",
+                )
+            rows.append([parts.get(name, "0") for name in slopes])
+        across = all(_zero_text(row[b]) for a, row in enumerate(rows) for b in range(d) if a != b)
+        K: Any = [row[a] for a, row in enumerate(rows)] if across else rows
+        K = K[0] if across and len(set(K)) == 1 else K
+        source = _linear(self.source, slopes, f"{key}.source")
+        rest = source.pop("", "0")
+        b = [f"-({source[name]})" if name in source else 0.0 for name in slopes] if source else None
+        try:
+            of_u = linear_parts(rest, ["u"])
+        except InputError:  # what is not linear in u stays a source that names it
+            of_u = {"": rest}
+        c = f"-({of_u['u']})" if "u" in of_u else 0.0
+        given = {"K": K, "b": b, "c": c, "f": of_u.get("", "0"), "m": self.m, "d": self.d}
+        return Equation(**given, lower=self.lower, upper=self.upper)
+
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """Whether no coefficient names the solution or its slope, and nothing else is given."""
         return (
@@ -308,6 +341,27 @@ _GRAY_SCOTT = {
     "u": Equation(d=1.0, K="Du", f="-u*v**2 + feed*(1 - u)"),
     "v": Equation(d=1.0, K="Dv", f="u*v**2 - (feed + kill)*v"),
 }
+
+
+_ON_GRIDS = "a flux is solved on grids where it is that of the coefficient form"
+
+
+def _linear(given: Coefficient, slopes: Sequence[str], key: str) -> dict[str, str]:
+    if isinstance(given, Real):
+        return {"": repr(float(given))}
+    if not isinstance(given, str):
+        raise InputError(f"{_ON_GRIDS}, of texts; this is none: use a mesh", key)
+    try:
+        return linear_parts(given, slopes)
+    except InputError as error:
+        raise InputError(f"{_ON_GRIDS}: {error.message}; use a mesh", key) from None
+
+
+def _zero_text(text: str) -> bool:
+    try:
+        return float(text.strip("() ")) == 0
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -202,6 +202,47 @@ def names_in(text: str) -> frozenset[str]:
     )
 
 
+def linear_parts(text: str, names: Iterable[str]) -> dict[str, str]:
+    """What a text multiplies each of ``names`` by, as texts, and under "" what names none.
+
+    Exact, by the rules of sums, products and quotients. Raises InputError where the text is not
+    linear in them, as far as these rules tell.
+    """
+    wanted, line = frozenset(names), re.sub(r"\s", " ", text)
+    _scan(line)
+
+    def named(node: ast.expr) -> frozenset[str]:
+        return wanted & {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+    def joined(first: dict[str, str], second: dict[str, str], sign: str) -> dict[str, str]:
+        found = dict(first)
+        for name, part in second.items():
+            found[name] = f"{found.get(name, '')} {sign} ({part})".strip()
+        return found
+
+    def split(node: ast.expr) -> dict[str, str]:
+        if not named(node):
+            return {"": ast.unparse(node)}
+        match node:
+            case ast.Name(id=name):
+                return {name: "1"}
+            case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=inner):
+                sign = "-" if isinstance(node.op, ast.USub) else "+"
+                return joined({}, split(inner), sign)
+            case ast.BinOp(left=a, op=ast.Add() | ast.Sub(), right=b):
+                return joined(split(a), split(b), "+" if isinstance(node.op, ast.Add) else "-")
+            case ast.BinOp(left=a, op=ast.Mult(), right=b) if not named(a) or not named(b):
+                scale, inner = (a, b) if not named(a) else (b, a)
+                return {k: f"({ast.unparse(scale)})*({v})" for k, v in split(inner).items()}
+            case ast.BinOp(left=a, op=ast.Div(), right=b) if not named(b):
+                return {k: f"({v})/({ast.unparse(b)})" for k, v in split(a).items()}
+        raise InputError(
+            f"'{_short(ast.unparse(node))}' is not linear in {', '.join(sorted(named(node)))}"
+        )
+
+    return split(_syntax_tree(line))
+
+
 def level_set(expression: Expression, smooth: bool = False) -> Expression:
     """A real-valued expression that is negative where the mask ``expression`` holds.
 

@@ -334,14 +334,8 @@ class Problem:
 
     @property
     def form(self) -> Equation:
-        """The equation where it is of the coefficient form; raises InputError for another."""
-        form = self.equation_as(Equation)
-        if form.flux is not None:
-            raise InputError(
-                "an equation given by its flux is solved on a mesh; elsewhere write K, b, c and f",
-                "problem.equation.flux",
-            )
-        return form
+        """The equation in the coefficient form, or an energy; raises InputError for another."""
+        return self.equation_as(Equation).reduced()
 
     @property
     def linear(self) -> bool:

@@ -90,6 +90,7 @@ from sciml.discretization.volumes.coefficients import describe
 _KEY = "problem.equation"
 _RESISTS = 0.25  # the mean of a resistance in all components beside that of their slopes
 _SMALL_STRAIN = 0.1  # beyond which a theory of small strains is off by as much
+_UNBALANCED = 1e-2  # of all that passes through sides, more than interpolation leaves
 _ALONG = 1e-9  # a component of a unit normal that is none
 _TINY = 1e-300  # so that no diffusion beside advection is no error
 # (problem, mesh, equation, name, fields, key): one Balance for each scalar field of an equation,
@@ -613,6 +614,7 @@ def linear_on_mesh(
 ) -> LinearSystem:
     """``A x = b`` of a steady problem whose balances are affine in their fields."""
     made = Galerkin(problem, mesh)
+    made.check_posed()
     if not made.affine:
         raise InputError("the equation is nonlinear; use newton or auto", _KEY)
     zero = torch.zeros(made.count, dtype=torch.float64)
@@ -864,6 +866,49 @@ class Galerkin:
                 if not self.stated[name, side.name].held and bool((along.abs() > _ALONG).any()):
                     return False
         return True
+
+    def check_posed(self) -> None:
+        """InputError where more comes in than may, or nothing holds a vector on a torus."""
+        times = [self.start]
+        if self.problem.time is not None and self._moving_values:
+            times.append(self.problem.time.end)
+        for floats, balance in zip(self.floating, self.balances, strict=True):
+            for t in times if floats else ():
+                self._check_passed(balance.level_of, t)
+        if self.problem.time is None and any(s.condition.kind == "periodic" for s in self.sides):
+            self._check_translations()
+
+    def _check_passed(self, vector: tuple[str, ...], t: float) -> None:
+        rows = self.known(t).detach().unflatten(-1, (-1, len(self.names)))
+        net, size = torch.zeros(()), torch.zeros(())
+        for side in self.sides:
+            for name, n in zip(vector, side.facets.normal.values(), strict=False):
+                u = side.facets.at_points(rows[..., self.names.index(name)])
+                passed = (u * n * side.facets.measure).sum(-1)
+                net, size = net + passed.sum(-1), size + passed.abs().sum(-1)
+        if bool((net.abs() > _UNBALANCED * size).any()):
+            raise InputError(
+                f"every side gives what passes through it, and {float(-net.flatten()[0]):.3g} more "
+                "comes in than goes out: leave a side open (neumann: 0), or balance them",
+                "problem.boundary",
+            )
+
+    def _check_translations(self) -> None:
+        derived = None
+        for i, balance in enumerate(self.balances):
+            said = [self.stated[balance.name, side.name] for side in self.sides]
+            if not balance.pushes or any(s.held or not is_zero(s.alpha) for s in said):
+                continue
+            if derived is None:
+                full = self.lift(torch.zeros(self.count, dtype=torch.float64), self.start)
+                derived, _ = self._derivatives(full, self.start)
+            resists = derived.get((i, 0, i, 0))
+            if resists is None or not bool((resists != 0).any()):
+                raise InputError(
+                    f"nothing holds {balance.name} between periodic sides: it may be moved as a "
+                    "whole; give it on a side or at a point",
+                    "problem.boundary",
+                )
 
     def _fixed_nodes(self) -> tuple[np.ndarray, list[tuple[Side, int, Stated, torch.Tensor]]]:
         n, nodes = len(self.balances), self.mesh.shape[0]
@@ -1855,6 +1900,7 @@ class Galerkin:
 
     def system(self) -> NonlinearSystem:
         """As solvers take it."""
+        self.check_posed()
         first, zero = self._first(), torch.zeros(self.count, dtype=torch.float64)
         everywhere = not any(is_zero(b.d) and is_zero(b.m) for b in self.balances)
         masses = [None if v is None else self._mass_matrix(v, everywhere) for v in self._masses]
