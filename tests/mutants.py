@@ -345,8 +345,8 @@ FAULTS = (
     ),
     Fault(
         "the loads within a step are not looked at",
-        "            worst, size = torch.maximum(worst, gap), torch.maximum(size, norm(within, 1))\n",
-        "            worst, size = worst, torch.maximum(size, norm(within, 1))\n",
+        "            worst, size = torch.maximum(worst, gap), torch.maximum(",
+        "            worst, size = worst, torch.maximum(",
         "test_a_bar_is_drawn_and_pressed_along_the_exact_curve",
     ),
     Fault(
