@@ -332,6 +332,24 @@ FAULTS = (
         "test_a_wave_leaves_through_an_absorbing_side_and_an_admittance_sends_its_share_back",
     ),
     Fault(
+        "a metal flows by less than it does",
+        "        flow = (1.5 * step / q)[..., None] * xi\n",
+        "        flow = (1.4 * step / q)[..., None] * xi\n",
+        "test_a_bar_is_drawn_and_pressed_along_the_exact_curve",
+    ),
+    Fault(
+        "the hoop of a metal does not push along the radius",
+        "            source = source - stress[..., _place(2, 2)] / point.part.points[0]\n",
+        "            source = source + 0\n",
+        "test_below_its_limit_a_metal_is_elastic",
+    ),
+    Fault(
+        "the loads within a step are not looked at",
+        "            worst, size = torch.maximum(worst, gap), torch.maximum(",
+        "            worst, size = worst, torch.maximum(",
+        "test_a_bar_is_drawn_and_pressed_along_the_exact_curve",
+    ),
+    Fault(
         "an orthotropic solid is turned the other way",
         "    rows = [c, -s, zero, s, c, zero, zero, zero, zero + 1]\n",
         "    rows = [c, s, zero, -s, c, zero, zero, zero, zero + 1]\n",

@@ -27,7 +27,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import read_mesh
 from sciml.core.problem.problem import Problem, Time
 from sciml.core.problem.reader import Normal
-from sciml.core.run.solution import Solution
+from sciml.core.run.solution import Solution, load_solution
 from sciml.core.run.status import Doubt, Status
 from sciml.discretization import semidiscretize
 from sciml.solvers import SDIRK, QuasiStatic
@@ -288,6 +288,13 @@ def test_a_spec_leaves_stresses_and_goes_on_from_its_state(
     write_run(answer(short, Setting(), frames=tmp_path / "frames.h5"), tmp_path)
     seen = meshio.read(tmp_path / "frames" / "0002.vtu")
     assert {"mises", "plastic"} <= set(seen.point_data)
+    read = replace(load_solution(tmp_path), problem=short.problem)
+    again = read.quantity(max="mises").value
+    stored = meshio.read(tmp_path / "frames" / "0002.vtu").point_data["mises"]
+    assert again[-1].item() == pytest.approx(stored.max(), rel=1e-12)
+    for stated in ({"max": "mises"}, {"force": (1.0, 0.0), "on": "right"}):
+        with pytest.raises(InputError, match="not kept with this answer"):
+            replace(read, history=None).quantity(**stated)
     longer = ["problem.time.end=1", "problem.time.frames=5"]
     later = read_spec(parse_yaml(text, "spec.yaml"), longer)
     going = answer(later, Setting(), frames=tmp_path / "frames.h5")

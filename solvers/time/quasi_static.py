@@ -34,7 +34,7 @@ from sciml.solvers.nonlinear.newton import Newton
 from sciml.solvers.time.march import Integrator, Memory, Scheme, TimeStep, check_time_options
 
 _HALVINGS = 10  # of a step that is too long
-_GIVEN_UP = 6  # the same of one without an equilibrium
+_GIVEN_UP = 5  # the same of one without an equilibrium
 _ITERATIONS = 20  # of Newton's method: one that takes more seldom arrives
 _LOOKS, _FEWER = 16, 4  # at the loads within a step, and within its parts
 _COLLAPSED = 1.0  # a strain that is no small one

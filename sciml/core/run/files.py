@@ -5,8 +5,9 @@ carry a hash (see :mod:`sciml.core.disk`).
 
 ``solution.h5``: dataset ``u`` of shape (*batch, [frames], [fields], *grid), float64, axes in the
 order x, y, z, with the grid as attributes (``centring``, ``lower``, ``upper``) and the fields'
-names, what they are called (``names``) and their ``units``; ``times`` of the frames; ``residual``
-and ``statuses`` per sample; groups ``stats`` and, where there are bounds of the error,
+names, what they are called (``names``) and their ``units``; ``times`` of the frames; ``history``,
+what a body remembers at quadrature points, (*batch, frames, elements, points, c); ``residual`` and
+``statuses`` per sample; groups ``stats`` and, where there are bounds of the error,
 ``certificate``; group ``fields`` for what was plotted beside u, such as K; group ``derived`` for
 what follows from u, such as stresses, with ``components``, and of elements under ``NAME_elements``;
 group ``mesh`` in place of the grid. Frames go to ParaView as ``solution.pvd``, an index of the
@@ -230,6 +231,7 @@ def _at_frame(derived: Derived, axis: int, k: int) -> Derived:
 def _size(solution: Solution, fields: Mapping[str, torch.Tensor]) -> int:
     """About how many bytes the file will have."""
     stored = [solution.value, solution.stats.residuals, *fields.values()]
+    stored += [] if solution.history is None else [solution.history]
     bytes_ = sum(part.numel() * part.element_size() for part in stored)
     if isinstance(solution.on, Mesh):
         bytes_ += solution.on.points.nbytes + 2 * solution.on.cells.nbytes
@@ -252,6 +254,8 @@ def _write_h5(path: Path, solution: Solution, fields: Mapping[str, torch.Tensor]
             file["times"] = _array(solution.times)
         if solution.measure is not None:
             file["measure"] = _array(solution.measure)
+        if solution.history is not None:
+            file["history"] = _array(solution.history)
         file["residual"] = _array(solution.residual)
         file["statuses"] = [status.name for status in solution.statuses]
         file["notes"] = np.array(solution.notes, dtype=h5py.string_dtype())
@@ -338,6 +342,7 @@ def read_solution(path: str | Path) -> dict[str, Any]:
             times=_tensor(file["times"]) if "times" in file else None,
             fields=tuple(str(name) for name in u.attrs.get("fields", ("u",))),
             measure=_tensor(file["measure"]) if "measure" in file else None,
+            history=_tensor(file["history"]) if "history" in file else None,
             certificate=_read_certificate(file["certificate"]) if "certificate" in file else None,
             kept=_read_derived(file["derived"]) if "derived" in file else {},
             labels={k: Label(**v) for k, v in json.loads(file.attrs.get("labels", "{}")).items()},

@@ -1120,7 +1120,13 @@ class Galerkin:
         return found
 
     def instant(self, t: float | None) -> float:
-        """The time itself, or the start."""
+        """The time itself, or the start; InputError where what a body remembers is not known."""
+        if self.balances[0].recall is not None and (t is None or remembered(t) is None):
+            raise InputError(
+                "stresses and forces of this body depend on what it remembers, which is not kept "
+                "with this answer: solve it anew",
+                _KEY,
+            )
         return self.start if t is None else t
 
     def point(self, part: Quadrature, full: torch.Tensor, t: float) -> Point:
