@@ -65,6 +65,7 @@ from sciml.discretization.elements.boundary import (
 )
 from sciml.discretization.elements.contact import bounded, pressures
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.elasticity import rigid_motions
 from sciml.discretization.elements.scalar import conductivity, placed
 from sciml.discretization.volumes.affine import AtTime
 from sciml.discretization.volumes.coefficients import describe
@@ -1080,7 +1081,6 @@ class Galerkin:
     ) -> PatternMatrix:
         """On the unknowns, of entries (*batch, entries of the blocks)."""
         inner = self._free_blocks
-        constants = np.ones((self.count, 1)) if symmetric and len(self.names) == 1 else None
         return PatternMatrix(
             inner.indptr,
             inner.indices,
@@ -1088,10 +1088,19 @@ class Galerkin:
             symmetric=symmetric,
             definite=definite,
             nullspace=nullspace,
-            near_nullspace=constants,
+            near_nullspace=self._near if symmetric else None,
             coarse=self._coarse,
             saddle=saddle,
         )
+
+    @cached_property
+    def _near(self) -> np.ndarray | None:
+        """What a symmetric matrix makes small: constants of one field, a solid's rigid motions."""
+        if len(self.names) == 1:
+            return np.ones((self.count, 1))
+        if len(self.names) == self.mesh.dimension and all(b.pushes < 0 for b in self.balances):
+            return rigid_motions(self.mesh)[~self.fixed_mask]
+        return None
 
     @cached_property
     def _coarse(self) -> scipy.sparse.csr_matrix | None:
