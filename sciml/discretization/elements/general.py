@@ -1099,7 +1099,8 @@ class Galerkin:
         if len(self.names) == 1:
             return np.ones((self.count, 1))
         if len(self.names) == self.mesh.dimension and all(b.pushes < 0 for b in self.balances):
-            return rigid_motions(self.mesh)[~self.fixed_mask]
+            motions: np.ndarray = rigid_motions(self.mesh)[~self.fixed_mask]
+            return motions
         return None
 
     @cached_property
