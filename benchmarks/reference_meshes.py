@@ -256,6 +256,7 @@ def main() -> None:
     write("unit-square", *mapped(16, 16, lambda x, y: (x, y), {}))
     write("strip", *mapped(50, 1, lambda x, y: (x, 0.02 * y), {}))
     write("step", *backward_step())
+    write("plate", *mapped(8, 12, lambda x, y: (1 + x, 0.1 * y**2.5), {}))
     if importlib.util.find_spec("gmsh"):
         channel("channel", 0.003, 0.03, 0.055, 0.35)
         channel("channel-wake", 0.007, 0.032, 0.075, 0.3)

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import skfem
 import torch
 from test_general_form import error, everywhere, orders, square
 
 import sciml
 from sciml import InputError
-from sciml.core.algebra.inequality import touching
+from sciml.core.algebra.inequality import touching, with_rows
 from sciml.core.problem.condition import Condition
 from sciml.core.problem.dispatch import derives, measures
 from sciml.core.problem.equation import Elasticity, Equation
@@ -22,6 +23,8 @@ from sciml.core.problem.problem import Problem
 from sciml.core.run.quantities import Quantity
 from sciml.core.run.solution import Solution
 from sciml.discretization import discretize, semidiscretize
+from sciml.solvers.linear.amg import AMG
+from sciml.solvers.linear.krylov import GMRES
 from sciml.solvers.resolution import with_stiffness
 
 WALL = Condition(dirichlet=0.0)
@@ -333,3 +336,32 @@ def test_who_does_not_know_of_obstacles_refuses_them() -> None:
         replace(problem, parameters={"contact": 1.0})
     with pytest.raises(InputError, match="nothing holds"):
         sciml.solve(block(0.1, Condition(neumann=(0.0, 1.0))), on=square(3, "P2"))
+
+
+def test_rigid_motions_reach_the_multigrid_of_a_body_in_contact() -> None:
+    counts = []
+    for n in (4, 8):
+        places = np.linspace(0, 1, n + 1)
+        made = skfem.MeshTet.init_tensor(places, places, places)
+        outer = made.facets[:, made.boundary_facets()].T
+        z = made.p[2][outer].mean(1)
+        named = {"bottom": outer[z < 1e-9], "top": outer[z > 1 - 1e-9]}
+        named["sides"] = outer[(z > 1e-9) & (z < 1 - 1e-9)]
+        body = Problem(
+            None,
+            Elasticity(10.0, 0.3),
+            {
+                "bottom": Condition(contact="0.001*x"),
+                "top": Condition(dirichlet=(0.0, 0.0, -0.1)),
+                "sides": Condition(neumann=0.0),
+            },
+        )
+        system = semidiscretize(body, Mesh(made.p.T.copy(), made.t.T.copy(), boundaries=named))
+        held = system.inequality
+        assert held is not None
+        J = held.free.linearise(torch.zeros(system.shape, dtype=torch.float64), 0.0)
+        A = with_rows(J, torch.isfinite(held.upper), held.weights, columns=True)
+        solver = GMRES(preconditioner=AMG(), rtol=1e-9)
+        found = solver.iterate(A, solver.setup(A), torch.ones(A.size).double(), None, None)
+        counts.append(int(found.iterations))
+    assert counts[1] <= counts[0] + 5 and counts[1] < 20

@@ -160,3 +160,22 @@ def test_a_vortex_leaves_through_an_outlet():
     fastest = s.value[:, :2].square().sum(1).sqrt().flatten(1).amax(1)
     assert fastest.max() == fastest[0]
     assert float((s.value[-1, 0] - 1).abs().max()) < 0.25
+
+
+def test_a_maximum_lies_between_instants_where_values_are_smooth() -> None:
+    errors = []
+    for n in (10, 20):
+        t = (torch.arange(5 * n, dtype=torch.float64) + 0.5) / n + 0.25
+        wave = torch.stack([torch.sin(2 * math.pi * t), 3 - torch.sin(2 * math.pi * t)])
+        errors.append(
+            float((over_time("max", t, wave).value - torch.tensor([1.0, 4.0])).abs().max())
+        )
+        assert abs(float(over_time("min", t, -wave[0]).value) + 1) <= errors[-1] + 1e-12
+    assert errors[0] < 5e-4 and errors[1] < errors[0] / 40
+    uneven = t + 0.3 / 20 * torch.sin(9 * t)
+    assert float(over_time("max", uneven, torch.sin(2 * math.pi * uneven)).value) == pytest.approx(
+        1, abs=1e-5
+    )
+    # Beside a jump or a kink a polynomial would be larger than any value.
+    assert float(over_time("max", t, (t > 1).double()).value) == 1
+    assert float(over_time("max", t, -(t - 1.01).abs()).value) == float((-(t - 1.01).abs()).max())

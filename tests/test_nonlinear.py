@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -723,3 +725,18 @@ def test_the_level_is_that_of_zero_integral_on_every_grid():
     for n in (17, 33, 65):
         found.append(float(solve(problem, Newton(), on=Grid((n,))).value[-1]))
     assert 3.5 < (found[0] - found[1]) / (found[1] - found[2]) < 4.5
+
+
+def test_an_energy_is_solved_without_torchs_compiler() -> None:
+    """It takes seconds to load."""
+    program = (
+        "import sys, sciml\n"
+        "from sciml.core.problem.equation import Equation\n"
+        "square = sciml.Box((0.0, 0.0), (1.0, 1.0))\n"
+        "sides = {'all': sciml.Condition(dirichlet=0.0)}\n"
+        "energy = Equation(energy='0.5*(ux**2 + uy**2) + 0.25*u**4 - u')\n"
+        "found = sciml.solve(sciml.Problem(square, energy, sides), on=sciml.Grid((9, 9)))\n"
+        "assert found.status.success\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -571,6 +571,21 @@ def test_direct_takes_cholmod_where_it_is(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(factored) == 1
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e-9, 0.0])
+def test_direct_keeps_small_pivots_off_the_diagonal(size: float) -> None:
+    generator = np.random.default_rng(0)
+    pattern = scipy.sparse.random(300, 300, 0.02, random_state=generator)
+    A = scipy.sparse.csr_matrix(pattern + pattern.T)
+    A.data = generator.standard_normal(A.nnz)
+    every = np.ones(300)
+    every[::5] = size  # some of the diagonal is small, or none
+    A = scipy.sparse.csr_matrix(A - scipy.sparse.diags(A.diagonal()) + scipy.sparse.diags(every))
+    b = torch.from_numpy(generator.standard_normal(300))
+    found = solvers.Direct().setup(SparseMatrix(A)).apply(b).numpy()
+    truth = np.linalg.solve(A.toarray(), b.numpy())
+    assert np.linalg.norm(found - truth) < 1e-8 * np.linalg.norm(truth)
+
+
 # --- preconditioners as maps, and in other people's methods
 
 MAPS = [

@@ -22,6 +22,7 @@ from sciml.solvers import BDF, IMEX, SDIRK, RungeKutta, Verlet
 from sciml.solvers.auto import choose_for
 from sciml.solvers.time import tableaux
 from sciml.solvers.time.explicit import largest_step, spectral_bounds
+from sciml.solvers.time.implicit import _Secants
 from tests.evolution import (
     decay,
     decayed,
@@ -600,3 +601,23 @@ def test_the_automatic_choice_splits_where_only_the_rest_is_nonlinear() -> None:
     ):
         name, _ = choose_for(on_line(equation, "periodic", 0.1, "sin(2*pi*x)"), Grid((33,)))
         assert getattr(sciml.solvers, name)().kind == kind
+
+
+def test_secants_end_where_krylov_methods_do() -> None:
+    generator = torch.Generator().manual_seed(1)
+    left, right = (torch.randn(2, 40, 3, generator=generator, dtype=torch.float64) for _ in "lr")
+    A = torch.eye(40) + left @ right.mT / 40  # I and three directions, of two samples
+    b = torch.randn(2, 40, generator=generator, dtype=torch.float64)
+
+    def gap(U: torch.Tensor) -> torch.Tensor:
+        return (A @ U[..., None])[..., 0] - b
+
+    U, secants = torch.zeros(2, 40, dtype=torch.float64), _Secants(1)
+    G, sizes = gap(U), []
+    for _ in range(6):
+        known, rest = secants.explained(G)
+        trial = U - known - rest
+        secants.learn(trial - U, gap(trial) - G)
+        U, G = trial, gap(trial)
+        sizes.append(float(G.norm()))
+    assert sizes[2] > 1e-6 and sizes[4] < 1e-10 * float(b.norm())

@@ -121,6 +121,9 @@ def _changed(
     """diag(left) A diag(right) + diag(added), each (*batch, *shape) or of shape ()."""
     if isinstance(A, PatternMatrix):
         rows, columns = A.places()
+        near = A.near_nullspace
+        if near is not None and left.ndim == 1:
+            near = left.numpy()[:, None] * near
         left, right = (v if v.ndim == 0 else v[..., i] for v, i in ((left, rows), (right, columns)))
         values = A.values * left * right + torch.where(rows == columns, added[..., rows], 0.0)
         return PatternMatrix(
@@ -129,7 +132,7 @@ def _changed(
             values,
             symmetric=symmetric,
             definite=definite,
-            near_nullspace=A.near_nullspace,
+            near_nullspace=near,
         )
     if not isinstance(A, Stencil):
         raise InputError("an obstacle is for one field on a grid, or for any on a mesh")

@@ -199,6 +199,7 @@ def turned(system: NonlinearSystem, ties: Ties) -> NonlinearSystem:
             values.reshape(*J.batch, -1),
             symmetric=J.symmetric,
             definite=J.definite,
+            near_nullspace=None if J.near_nullspace is None else T.T @ J.near_nullspace,
         )
 
     return replace(

@@ -77,6 +77,7 @@ from sciml.discretization.elements.boundary import (
 )
 from sciml.discretization.elements.contact import bounded, pressures
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
+from sciml.discretization.elements.elasticity import rigid_motions
 from sciml.discretization.elements.scalar import (
     conductivity,
     dominates,
@@ -1333,7 +1334,6 @@ class Galerkin:
         """On the unknowns, of entries (*batch, entries of the blocks)."""
         inner, folding = self._free_blocks, self._folding
         values = values if folding is None else folding.values(values)
-        constants = np.ones((self.count, 1)) if symmetric and len(self.names) == 1 else None
         return PatternMatrix(
             inner.indptr,
             inner.indices,
@@ -1341,10 +1341,21 @@ class Galerkin:
             symmetric=symmetric,
             definite=definite,
             nullspace=nullspace,
-            near_nullspace=constants,
+            near_nullspace=self._near if symmetric else None,
             coarse=self._coarse,
             saddle=saddle,
         )
+
+    @cached_property
+    def _near(self) -> np.ndarray | None:
+        """What a symmetric matrix makes small: constants of one field, a solid's rigid motions."""
+        if len(self.names) == 1:
+            return np.ones((self.count, 1))
+        solid = len(self.names) == self.mesh.dimension and all(b.pushes < 0 for b in self.balances)
+        if solid and self._folding is None:
+            motions: np.ndarray = rigid_motions(self.mesh)[~self.fixed_mask]
+            return motions
+        return None
 
     @cached_property
     def _coarse(self) -> scipy.sparse.csr_matrix | None:
