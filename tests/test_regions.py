@@ -268,3 +268,38 @@ def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(InputError, match="a ball is of a domain without a mesh"):
         Geometry(0.1, shapes={"a": Primitive(ball=(0, 0, 1))})
     assert Box((0.0,), (1.0,)).box == Box((0.0,), (1.0,))
+
+
+@pytest.mark.parametrize("name", ["ring", "L", "shell"])
+def test_dirichlet_sides_built_in(name: str, tmp_path) -> None:
+    """What is built in is met to rounding, in a network that was not trained, and once it is kept."""
+    corner = {"a": SQUARE, "b": Primitive(rectangle=((0, 0), (1, 1)))}
+    body, data = {
+        "ring": (RING, {"outer": "x", "inner": "y"}),
+        "L": (Body(corner, "a - b"), {"a": "x + y*y", "b": "x + y*y"}),
+        "shell": (Body(SPHERES, "o - i"), {"o": "x1", "i": "x2"}),
+    }[name]
+    sides = {side: Condition(dirichlet=given) for side, given in data.items()}
+    problem = Problem(body, Equation(f=1.0), sides)
+    solver = PINN(width=4, depth=1, points=50, hard=True, optimiser=GaussNewton(1))
+    solution = solve(problem, solver, on=Points(50), throw=False)
+    assert [piece.name for piece in solution.trained.pieces] == ["equation"]
+    solution.save(str(tmp_path))
+    function = sciml.load_function(tmp_path)
+    region = solution.trained.form.region
+    for side, given in data.items():
+        x = region.sides[side].place(cube(200, body.dimension - 1))
+        wanted = {"x": x[:, 0], "x1": x[:, 0], "y": x[:, 1], "x2": x[:, 1]}.get(given)
+        wanted = x[:, 0] + x[:, 1] ** 2 if wanted is None else wanted
+        assert function(x)[:, 0].sub(wanted).abs().max() < 1e-6
+
+
+def test_hard_annulus_by_gauss_newton() -> None:
+    problem = Problem(RING, Equation(), {"all": WALL})
+    solver = PINN(width=12, depth=1, points=300, hard=True, optimiser=GaussNewton(25))
+    solution = solve(problem, solver, on=Points(300), throw=False)
+    x, y = solution.on.coordinates()  # type: ignore[union-attr]
+    assert solution.value.sub(eval_harmonic(x, y)).abs().max() < 1e-4
+    mesh = Problem(None, Equation(), {"rim": WALL})
+    with pytest.raises(InputError, match="no whole side of shapes"):
+        solve(mesh, replace(solver, hard=True), on=curved())
