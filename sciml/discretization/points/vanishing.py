@@ -1,6 +1,6 @@
 """Smooth functions that vanish on sides of shapes and nowhere else in the domain.
 
-    a circle, sphere or ball in up to ten dimensions:  | |x - c|^2 - r^2 | / (2 r), an ellipse alike;
+    a circle, sphere or ball in up to ten dimensions: | |x - c|^2 - r^2 | / (2 r), an ellipse alike;
     a flat face that has all of the domain on one side of it: the distance from its plane;
     else, in the plane, a segment or an arc on its line or circle f = 0, trimmed by t >= 0:
 
