@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ def meshed(mesh: Mesh) -> Region:
     return region_of(Pointwise(problem, ()), mesh)
 
 
+@cache
 def curved() -> Mesh:
     """An ellipse, whose shapes are forgotten."""
     shapes = {"rim": Primitive(ellipse=(0, 0, 1.5, 1))}
@@ -153,13 +155,13 @@ def test_a_harmonic_polynomial_is_found_in_a_ring() -> None:
 
 def test_and_by_gauss_newton_with_points_of_an_adversary() -> None:
     flow = DensityTraining(layers=2, steps=2, rounds=1, candidates=200, batch=50)
-    sampler = AdversarialSampling(every=20, flow=flow)
+    sampler = AdversarialSampling(every=10, flow=flow)
     solver = PINN(
-        width=12, depth=1, points=200, sampler=sampler, optimiser=GaussNewton(60), rtol=1e-7
+        width=12, depth=1, points=200, sampler=sampler, optimiser=GaussNewton(25), rtol=1e-7
     )
     solution = solve(harmonic(RING, "inner", "outer"), solver, on=Points(500), throw=False)
     x, y = solution.on.coordinates()  # type: ignore[union-attr]
-    assert solution.value.sub(x**3 - 3 * x * y**2 + 2 * x * y).abs().max() < 3e-3
+    assert solution.value.sub(x**3 - 3 * x * y**2 + 2 * x * y).abs().max() < 2e-2
 
 
 @pytest.mark.parametrize("kind", ["shapes", "mesh"])
