@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +53,7 @@ def meshed(mesh: Mesh) -> Region:
     return region_of(Pointwise(problem, ()), mesh)
 
 
+@cache
 def curved() -> Mesh:
     """An ellipse, whose shapes are forgotten."""
     shapes = {"rim": Primitive(ellipse=(0, 0, 1.5, 1))}
@@ -152,13 +155,13 @@ def test_a_harmonic_polynomial_is_found_in_a_ring() -> None:
 
 def test_and_by_gauss_newton_with_points_of_an_adversary() -> None:
     flow = DensityTraining(layers=2, steps=2, rounds=1, candidates=200, batch=50)
-    sampler = AdversarialSampling(every=20, flow=flow)
+    sampler = AdversarialSampling(every=10, flow=flow)
     solver = PINN(
-        width=12, depth=1, points=200, sampler=sampler, optimiser=GaussNewton(60), rtol=1e-7
+        width=12, depth=1, points=200, sampler=sampler, optimiser=GaussNewton(25), rtol=1e-7
     )
     solution = solve(harmonic(RING, "inner", "outer"), solver, on=Points(500), throw=False)
     x, y = solution.on.coordinates()  # type: ignore[union-attr]
-    assert solution.value.sub(x**3 - 3 * x * y**2 + 2 * x * y).abs().max() < 3e-3
+    assert solution.value.sub(x**3 - 3 * x * y**2 + 2 * x * y).abs().max() < 2e-2
 
 
 @pytest.mark.parametrize("kind", ["shapes", "mesh"])
@@ -203,7 +206,7 @@ def test_heat_in_a_disk() -> None:
         {"disk": Condition(neumann=f"{exact}/2")},
         time=Time(end=1.0), initial="exp(0.5*(x**2 + y**2))", exact=exact,
     )  # fmt: skip
-    solver = RandomFeatures(count=500, bandwidths=(1.5,), rtol=1e-5)
+    solver = RandomFeatures(count=500, points=1500, bandwidths=(1.5,), rtol=1e-5)
     solution = solve(problem, solver, on=Points(300))
     x, y = solution.on.coordinates()  # type: ignore[union-attr]
     truth = torch.exp(0.5 * (x**2 + y**2) + 1)
@@ -268,3 +271,60 @@ def test_what_does_not_fit_is_said() -> None:
     with pytest.raises(InputError, match="a ball is of a domain without a mesh"):
         Geometry(0.1, shapes={"a": Primitive(ball=(0, 0, 1))})
     assert Box((0.0,), (1.0,)).box == Box((0.0,), (1.0,))
+
+
+@pytest.mark.parametrize("name", ["ring", "L", "shell"])
+def test_dirichlet_sides_built_in(name: str, tmp_path) -> None:
+    """What is built in is met to rounding, whatever the network, and once it is kept."""
+    corner = {"a": SQUARE, "b": Primitive(rectangle=((0, 0), (1, 1)))}
+    body, data = {
+        "ring": (RING, {"outer": "x", "inner": "y"}),
+        "L": (Body(corner, "a - b"), {"a": "x + y*y", "b": "x + y*y"}),
+        "shell": (Body(SPHERES, "o - i"), {"o": "x1", "i": "x2"}),
+    }[name]
+    sides = {side: Condition(dirichlet=given) for side, given in data.items()}
+    problem = Problem(body, Equation(f=1.0), sides)
+    solver = PINN(width=4, depth=1, points=50, hard=True, optimiser=GaussNewton(1))
+    solution = solve(problem, solver, on=Points(50), throw=False)
+    assert [piece.name for piece in solution.trained.pieces] == ["equation"]
+    solution.save(str(tmp_path))
+    function = sciml.load_function(tmp_path)
+    region = solution.trained.form.region
+    for side, given in data.items():
+        x = region.sides[side].place(cube(200, body.dimension - 1))
+        wanted = {"x": x[:, 0], "x1": x[:, 0], "y": x[:, 1], "x2": x[:, 1]}.get(given)
+        wanted = x[:, 0] + x[:, 1] ** 2 if wanted is None else wanted
+        assert function(x)[:, 0].sub(wanted).abs().max() < 1e-6
+
+
+def test_hard_annulus_by_gauss_newton() -> None:
+    problem = Problem(RING, Equation(), {"all": WALL})
+    solver = PINN(width=12, depth=1, points=300, hard=True, optimiser=GaussNewton(25))
+    solution = solve(problem, solver, on=Points(300), throw=False)
+    x, y = solution.on.coordinates()  # type: ignore[union-attr]
+    assert solution.value.sub(eval_harmonic(x, y)).abs().max() < 1e-4
+    mesh = Problem(None, Equation(), {"rim": WALL})
+    with pytest.raises(InputError, match="no whole side of shapes"):
+        solve(mesh, replace(solver, hard=True), on=curved())
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parents[1] / "configs" / "pinnacle").glob("*.yaml")),
+    ids=lambda p: p.stem,
+)
+def test_the_problems_of_pinnacle_are_stated(path: Path) -> None:
+    spec = sciml.load_spec(path)
+    domain = spec.problem.domain or Body.of(spec.geometry)
+    region = shaped(dict(domain.shapes), domain.region)
+    assert region.volume == pytest.approx(
+        {
+            "poisson-2d-c": 1 - 0.04 * math.pi,
+            "poisson-2d-cg": 4 - 0.3 * math.pi,
+            "poisson-3d-cg": 1 - 4 / 3 * math.pi * 0.018,
+            "heat-2d-cg": 384 - 11.96 * math.pi,
+            "heat-nd": 8 * math.pi**2 / 15,
+            "flow-2d-cg": 6,
+        }[path.stem],
+        rel=1e-9,
+    )  # fmt: skip

@@ -48,6 +48,10 @@ def sampled(run: Path, points: Path) -> dict[str, torch.Tensor]:
     if "t" in columns:
         return {**known, "t": columns["t"]} | _at(solution, places, columns["t"])
     values = solution.sample(places)
+    if isinstance(solution.on, Mesh) and solution.function is not None:
+        rows = values.isnan().reshape(-1, len(places)).any(0).nonzero()[:, 0]
+        if len(rows):
+            raise InputError(f"'{points}', point {int(rows[0]) + 1} lies outside the domain")
     if solution.times is None:
         return known | _fields(solution, values)
     batch, count = solution.residual.ndim, len(solution.times)

@@ -17,20 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
+from sciml.core.problem.body import Body
 from sciml.core.problem.condition import Condition, flux_data
 from sciml.core.problem.problem import Unknown
 from sciml.core.problem.reader import NORMAL, free_names
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.pointwise import Pointwise
-from sciml.discretization.points.region import Boxed, Hole
+from sciml.discretization.points.region import Boxed, Hole, Shaped
 from sciml.discretization.points.strong import StrongForm, derivatives_in, sum_of
+from sciml.discretization.points.vanishing import joined, shares, vanishing
 
 _AGREEMENT = 1e-6
 OBSTACLE = "obstacle"  # the piece of its rim
@@ -65,6 +67,11 @@ class Piece:
     part: Part | None = None
     pairs: Pairs = ()
     terms: Callable[[Tensor, Jet], list[Tensor]] | None = None
+
+    @property
+    def of_value(self) -> bool:
+        """Whether it gives values of u, which may be built in."""
+        return not self.flux and self.terms is None
 
     def seen(self, points: Tensor) -> Tensor:
         """All points at which the residual at ``points`` needs the jet, (blocks N, D)."""
@@ -148,7 +155,8 @@ class Stated:
 class BuiltIn:
     """u = G + phi N of D coordinates and F fields; ``given``: G where it is no interpolation.
 
-    ``moving``: G depends on parameters that are to be found. ``rim``: that of an obstacle.
+    ``moving``: G depends on parameters that are to be found. ``rim``: that of an obstacle;
+    ``walls``: sides of a domain that is no box.
     """
 
     dimension: int
@@ -157,6 +165,7 @@ class BuiltIn:
     given: Stated | None = None
     moving: bool = False
     rim: Rim | None = None
+    walls: tuple[Wall, ...] = ()
 
     def carried(self, points: Tensor, pairs: Pairs) -> Jet:
         """The jet of G as the unknowns are now, with a graph by them where one is wanted."""
@@ -171,6 +180,13 @@ class BuiltIn:
         total = x.new_ones(x.shape[0], self.fields)
         for c in self.constraints:
             total = total * c.distance(x)
+        if self.walls:
+            known = [wall.distance(x) for wall in self.walls]
+            columns = []
+            for k in range(self.fields):
+                own = [d[:, k] for d, w in zip(known, self.walls, strict=True) if w.known[k]]
+                columns.append(joined(own) if own else torch.ones_like(x[:, 0]))
+            total = total * torch.stack(columns, -1)
         return total if self.rim is None else total * self.rim.distance(x)
 
     def extension(self, x: Tensor) -> Tensor:
@@ -195,7 +211,7 @@ class BuiltIn:
     def _of_sides(self, x: Tensor, count: int) -> Tensor:
         """The last of ``count`` constraints added to those before."""
         if count == 0:
-            return x.new_zeros(x.shape[0], self.fields)
+            return self._from_walls(x)
         c, total = self.constraints[count - 1], self._interpolated(x, count - 1)
         s = ((x[:, c.axis] - c.low) / (c.high - c.low))[:, None]
         shares = {"low": (torch.ones_like(s),), "high": (torch.ones_like(s),), "both": (1 - s, s)}
@@ -211,6 +227,16 @@ class BuiltIn:
             rise = (x[:, c.axis] - c.low)[:, None]
             total = total + rise * torch.where(c.known.to(x.device), gap, 0.0)
         return total
+
+    def _from_walls(self, x: Tensor) -> Tensor:
+        """What is known on sides that are no box's, carried inside by their distances."""
+        columns = []
+        for k in range(self.fields):
+            own = [wall for wall in self.walls if wall.known[k]]
+            parts = shares([wall.distance(x)[:, k] for wall in own]) if own else []
+            data = [part * wall.data(x)[:, k] for part, wall in zip(parts, own, strict=True)]
+            columns.append(sum_of(data) if data else x.new_zeros(x.shape[0]))
+        return torch.stack(columns, -1)
 
     def _slope(self, at: Tensor, axis: int, count: int) -> Tensor:
         """d/dx_axis of what is built in so far, the value of this constraint included."""
@@ -277,8 +303,62 @@ class Rim:
         return torch.where(self.known.to(x.device), self.hole.distance(x)[:, None], 1.0)
 
 
-def built_in(form: StrongForm) -> BuiltIn | None:
-    """What can be built in: Dirichlet sides and the start; None where there is nothing."""
+@dataclass(frozen=True)
+class Wall:
+    """Known values on a side of shapes, whose ``faces`` these are by number; see ``Rim``."""
+
+    body: Body
+    faces: tuple[int, ...]
+    known: Tensor
+    data: Stated
+
+    @cached_property
+    def _zero(self) -> Callable[[Tensor], Tensor]:
+        solids = self.body.points
+        found = vanishing(solids, [solids.faces[k] for k in self.faces])
+        if found is None:
+            name = solids.faces[self.faces[0]].names[-1]
+            raise InputError(
+                f"no smooth function is known that vanishes on '{name}' alone: leave hard out",
+                "solver.hard",
+            )
+        return found
+
+    def distance(self, x: Tensor) -> Tensor:
+        """What vanishes on the side, (N, F): one of fields that are free."""
+        zero = self._zero(x[:, : self.body.dimension])[:, None]
+        return torch.where(self.known.to(x.device), zero, 1.0)
+
+
+def _walls(form: StrongForm) -> tuple[Wall, ...]:
+    """The sides with Dirichlet data of a domain that is no box; InputError where one has a turn."""
+    region, found = form.region, list[Wall]()
+    if isinstance(region, Boxed):
+        return ()
+    for name in region.sides:
+        condition, key = form.problem.boundary[name], f"problem.boundary.{name}.dirichlet"
+        if condition.kind != "dirichlet":
+            continue
+        values = _values(form, condition.dirichlet, key)
+        turned = any(free_names(v) & {*NORMAL} for v in values if v is not None)
+        if not isinstance(region, Shaped) or condition.where is not None or turned:
+            why = "names the normal" if turned else "is no whole side of shapes"
+            raise InputError(f"'{name}' {why}: it is not built in; leave hard out", "solver.hard")
+        faces = tuple(k for k, face in enumerate(region.body.points.faces)
+                      if face in region.faces_of(name))  # fmt: skip
+        known = torch.tensor([value is not None for value in values])
+        wall = Wall(region.body, faces, known,
+                    Stated(form.data, tuple(values), (key,) * len(values)))  # fmt: skip
+        wall.distance(region.inside(torch.full((1, region.box.dimension), 0.5).double()))
+        found.append(wall)
+    return tuple(found)
+
+
+def built_in(form: StrongForm, walls: bool = False) -> BuiltIn | None:
+    """What can be built in: Dirichlet sides and the start; None where there is nothing.
+
+    ``walls``: those of a domain that is no box, too.
+    """
     problem, (lower, upper) = form.problem, extent(form)
     found = []
     for axis, (low, high) in enumerate(_pairs(_box_sides(form))):
@@ -298,9 +378,12 @@ def built_in(form: StrongForm) -> BuiltIn | None:
                 (_initial(form, ""),), 2 if second else 1, _initial(form, "t") if second else None,
             )
         )  # fmt: skip
-    if not found and rim is None:
+    sides = _walls(form) if walls else ()
+    if not found and rim is None and not sides:
         return None
-    return BuiltIn(len(lower), len(form.fields), tuple(found), moving=_moves(form), rim=rim)
+    return BuiltIn(
+        len(lower), len(form.fields), tuple(found), moving=_moves(form), rim=rim, walls=sides
+    )
 
 
 def _rim(form: StrongForm, after: int) -> Rim | None:
@@ -334,7 +417,9 @@ def disagreement(form: StrongForm, base: BuiltIn, count: int = 64) -> str | None
     """The condition that G does not meet, if there is one: where a lid slides along a wall."""
     generator = torch.Generator().manual_seed(0)
     for piece in pieces(form, hard=False, periodic_built_in=True)[1:]:
-        if piece.flux:
+        if not piece.of_value:
+            continue
+        if piece.part is not None and piece.name != "start" and not base.walls:
             continue
         cube = torch.rand(count, piece.free, generator=generator, dtype=torch.float64)
         x = piece.place(cube)
@@ -345,8 +430,10 @@ def disagreement(form: StrongForm, base: BuiltIn, count: int = 64) -> str | None
     return None
 
 
-def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece, ...]:
-    """The equation, and every condition that is not built in."""
+def pieces(
+    form: StrongForm, hard: bool, periodic_built_in: bool, walls: bool = False
+) -> tuple[Piece, ...]:
+    """The equation, and every condition that is not built in; ``walls``: see :func:`built_in`."""
     problem, (lower, upper) = form.problem, extent(form)
     hole, region, inside = form.hole, form.region, None
     if not isinstance(region, Boxed):
@@ -356,7 +443,8 @@ def pieces(form: StrongForm, hard: bool, periodic_built_in: bool) -> tuple[Piece
         Piece("equation", lower, upper, form.residual, beside, form.blocks, hole=hole,
               part=inside, pairs=form.pairs)
     ]  # fmt: skip
-    found += [] if inside is None else _side_pieces(form)
+    sides = [] if inside is None else _side_pieces(form)
+    found += [side for side in sides if not (side.of_value and hard and walls)]
     for axis, (low, high) in enumerate(_pairs(_box_sides(form))):
         if problem.boundary[low].kind == "periodic":
             if not periodic_built_in:

@@ -49,7 +49,7 @@ from sciml.core.run.weights import (
 from sciml.discretization.points.jet import Jet, Pairs, jet_of
 from sciml.discretization.points.pointwise import Pointwise
 from sciml.discretization.points.region import Meshed, Region, Shaped, hole_of
-from sciml.solvers.trained.conditions import BuiltIn, Constraint, Rim, Stated
+from sciml.solvers.trained.conditions import BuiltIn, Constraint, Rim, Stated, Wall
 from sciml.solvers.trained.level import Level
 from sciml.solvers.trained.networks import rebuilt
 from sciml.solvers.trained.objective import Ansatz, Objective
@@ -307,7 +307,9 @@ def _read(
         head = f"functions.{k}."
         own = {n.removeprefix(head): v for n, v in tensors.items() if n.startswith(head)}
         functions.append(_read(each, own, path, None))
-    reader, parts = _Reader(data, tensors, functions, problem), list[Ansatz]()
+    region = _region(stated.get("region"))
+    body = region.body if isinstance(region, Shaped) else None
+    reader, parts = _Reader(data, tensors, functions, problem, body), list[Ansatz]()
     for k, (options, built_in) in enumerate(
         zip(stated["networks"], stated["built_in"], strict=True)
     ):
@@ -320,7 +322,6 @@ def _read(
     free, quadrature, weights = (
         torch.zeros_like(tensors[name]) for name in ("free", "quadrature", "weights")
     )
-    region = _region(stated.get("region"), data)
     return TrainedFunction(ansatz, data, free, quadrature, weights, region=region)
 
 
@@ -356,7 +357,7 @@ def _plain_shape(value: Any) -> Any:
     return [_plain_shape(v) for v in value] if isinstance(value, (tuple, list)) else float(value)
 
 
-def _region(stated: Mapping[str, Any] | None, data: Pointwise) -> Shaped | Meshed | None:
+def _region(stated: Mapping[str, Any] | None) -> Shaped | Meshed | None:
     """The way back."""
     if stated is None:
         return None
@@ -422,6 +423,7 @@ def _data_of(ansatz: Ansatz) -> list[Stated]:
             found.append(part.built_in.given)
         if part.built_in.rim is not None:
             found.append(part.built_in.rim.data)
+        found += [wall.data for wall in part.built_in.walls]
     return found
 
 
@@ -520,7 +522,10 @@ class _Adopted:
         if rim is not None:
             hole = replace(rim.hole, data=self.data)
             rim = replace(rim, hole=hole, data=self.stated(rim.data))
-        return replace(given, constraints=constraints, given=carried, moving=False, rim=rim)
+        walls = tuple(replace(wall, data=self.stated(wall.data)) for wall in given.walls)
+        return replace(
+            given, constraints=constraints, given=carried, moving=False, rim=rim, walls=walls
+        )
 
     def stated(self, given: Stated) -> Stated:
         values = tuple(map(self.value, given.values, given.keys))
@@ -578,6 +583,10 @@ class _Writer:
                 "known": given.rim.known.tolist(), "data": self.stated(given.rim.data),
                 "after": given.rim.after,
             },
+            "walls": [
+                {"faces": wall.faces, "known": wall.known.tolist(), "data": self.stated(wall.data)}
+                for wall in given.walls
+            ],
         }  # fmt: skip
 
     def stated(self, given: Stated) -> dict[str, Any]:
@@ -623,6 +632,7 @@ class _Reader:
     tensors: Mapping[str, Tensor]
     functions: Sequence[TrainedFunction]
     problem: Problem | None
+    body: Body | None = None
 
     def built_in(self, given: Mapping[str, Any] | None, parts: list[Ansatz]) -> BuiltIn | None:
         if given is None:
@@ -642,7 +652,14 @@ class _Reader:
             data = self.stated(at["data"], "", parts)
             rim = Rim(hole, torch.tensor(at["known"]), data, int(at["after"]))
         count = len(self.data.axes), len(self.data.fields)
-        return BuiltIn(*count, constraints, carried, rim=rim)
+        walls = tuple(
+            Wall(
+                self.body, tuple(map(int, w["faces"])), torch.tensor(w["known"]),
+                self.stated(w["data"], "", parts),
+            )
+            for w in given.get("walls", ()) if self.body is not None
+        )  # fmt: skip
+        return BuiltIn(*count, constraints, carried, rim=rim, walls=walls)
 
     def stated(self, given: Mapping[str, Any], suffix: str, parts: list[Ansatz]) -> Stated:
         keys = tuple(map(str, given["keys"]))

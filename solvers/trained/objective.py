@@ -35,6 +35,7 @@ from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import free_names
 from sciml.discretization.points.jet import Jet, Pairs
 from sciml.discretization.points.pointwise import numeric_parameters
+from sciml.discretization.points.region import Boxed
 from sciml.discretization.points.strong import StrongForm, strong_form
 from sciml.solvers.trained.conditions import (
     OBSTACLE,
@@ -422,14 +423,15 @@ _TRIED = 1000  # places at which a weight is tried
 def objective_of(
     problem: Problem,
     network: Callable[[StrongForm], Network],
-    hard: bool,
+    hard: bool | None,
     weights: Mapping[str, float | str],
     extension: Mapping[str, float | str] | None = None,
     mesh: Mesh | None = None,
 ) -> Objective:
     """The objective of a problem for the network that ``network(form)`` makes.
 
-    ``weights``: of the equation, the soft conditions (by side, or ``start``) and the observations,
+    ``hard``: of a domain that is no box None builds in the start alone. ``weights``: of the
+    equation, the soft conditions (by side, or ``start``) and the observations,
     numbers or expressions of the place. ``extension``: what carries the data that are built in, by
     field, in place of their interpolation. ``mesh``: the domain where the
     problem has none. Raises InputError for a weight that belongs to nothing
@@ -438,13 +440,15 @@ def objective_of(
     """
     form = strong_form(problem, numeric_parameters(problem), mesh)
     check_named(form, extension)
-    base, notes = (built_in(form) if hard else None), []
+    walls = hard is True and not isinstance(form.region, Boxed)
+    hard = hard is not False
+    base, notes = (built_in(form, walls) if hard else None), []
     if extension is not None:
         base = _given(form, base if hard else None, extension)
     elif base is not None and _disagreement(form, base) is not None:
         base, hard = None, False
         notes.append("the data disagree where sides meet, so that the conditions are soft")
-    parts, observed = pieces(form, hard, True), None
+    parts, observed = pieces(form, hard, True, walls), None
     if problem.observations is not None:
         observed = observations_of(form)
         parts = (*parts, observed.piece())

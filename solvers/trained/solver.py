@@ -169,14 +169,15 @@ class TrainedSolver(ABC):
 class Collocation(TrainedSolver):
     """A function whose residuals are made small at points; float64.
 
-    ``hard``: build Dirichlet data and the start into the ansatz; ``extension``: carried into the
+    ``hard``: build Dirichlet data and the start into the ansatz, by default on boxes, elsewhere the
+    start alone; ``extension``: carried into the
     box by these expressions, by field, which may hold what is singular of the solution.
     ``weights``: of the equation, of soft conditions by side, of ``start``; numbers, or expressions
     of the place such as ``(x*(1 - x))**2``. ``windows``: pieces of time trained one after the
     other, each with its share of the wall time that is left.
     """
 
-    hard: bool = True
+    hard: bool | None = None
     extension: Mapping[str, float | str] | None = None
     sampler: AnySampler = field(default_factory=Sobol)
     weights: Mapping[str, float | str] = field(default_factory=dict)
@@ -226,7 +227,7 @@ class Collocation(TrainedSolver):
         region = objective.form.region
         mesh = region.mesh if isinstance(region, Meshed) else None
         return in_windows(
-            objective, self.windows, partial(self.posed, mesh=mesh), window, self.hard
+            objective, self.windows, partial(self.posed, mesh=mesh), window, self.hard is not False
         )
 
     @property

@@ -26,8 +26,8 @@ from numbers import Real
 from typing import Any, ClassVar, Literal, get_args
 
 from sciml.core.errors import InputError, did_you_mean
-from sciml.core.problem.grid import MOST_DIMENSIONS, axis_names
 from sciml.core.problem.expression import linear_parts
+from sciml.core.problem.grid import MOST_DIMENSIONS, axis_names
 from sciml.core.problem.reader import FieldFile, Regions, free_names, state_names
 
 __all__ = [

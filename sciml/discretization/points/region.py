@@ -234,11 +234,9 @@ class Shaped(Region):
         }
         found, bare = {}, list(body.faces)
         for name in given:
-            faces = tuple(face for face in body.faces if name in face.names)
+            faces = self.faces_of(name)
             if name == _REST and not faces:
-                faces = tuple(f for f in body.faces if not {*f.names} & {*given})
-                if not faces:
-                    continue
+                continue
             if not faces and name in masks:
                 faces = body.faces
             if not faces:
@@ -257,6 +255,14 @@ class Shaped(Region):
                 "give each side one of dirichlet, neumann, robin",
                 "problem.boundary",
             )
+        return found
+
+    def faces_of(self, name: str) -> tuple[Face, ...]:
+        """The faces of that name; of ``all`` those that no other condition names."""
+        faces = self._solids.faces
+        found = tuple(face for face in faces if name in face.names)
+        if name == _REST and not found:
+            found = tuple(f for f in faces if not {*f.names} & {*self.data.problem.boundary})
         return found
 
     def _mask(self, text: str, key: str) -> Callable[[Tensor], Tensor]:

@@ -36,7 +36,7 @@ def memory_estimate(problem: Problem, on: Grid | Mesh, itemsize: int = 8) -> int
 def _of_frames(problem: Problem, on: Grid | Mesh, itemsize: int) -> int:
     if problem.time is None:
         return 0
-    fields = len(problem.equation.fields(problem.box.dimension, problem.first))
+    fields = len(problem.unknowns)
     values = math.prod(on.shape) * fields * samples(problem, (), len(on.shape))
     return 2 * problem.time.frames * values * itemsize
 
