@@ -19,6 +19,7 @@ from sciml.core.problem.bisection import bisected
 from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Equation, Problem
+from sciml.core.run.certificate import PdeCertificate
 from sciml.core.run.status import Status
 from sciml.solvers.adaptive import Adaptive, marked
 
@@ -169,6 +170,19 @@ def test_a_spec_may_ask_for_an_accuracy_in_place_of_a_grid(tmp_path: Path) -> No
     stored = sciml.load_solution(tmp_path)
     assert stored.certificate is not None and stored.status is Status.CERTIFIED
     torch.testing.assert_close(stored.certificate.upper, found.solution.certificate.upper)
+
+
+def test_a_spec_may_ask_for_bounds_and_shows_where_the_error_may_be() -> None:
+    text = SPEC.replace("accuracy: {error: 0.05}", "grid: {shape: [17, 17]}\ncertify: pde")
+    found = answer(read_spec(parse_yaml(text, "spec.yaml")), Setting())
+    bounds = found.solution.certificate
+    assert isinstance(bounds, PdeCertificate) and found.solution.status is Status.CONVERGED
+    shares = found.fields["error_bound"]
+    assert shares.shape == (17, 17)
+    assert float(shares.square().sum().sqrt()) == pytest.approx(float(bounds.upper))
+    text = text.replace("kind: poisson", "kind: nonlinear_poisson, c: u")
+    with pytest.raises(InputError, match="is for linear problems"):
+        answer(read_spec(parse_yaml(text, "spec.yaml")), Setting())
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -81,7 +81,7 @@ def test_every_config_is_solved_and_written_whole(config: Path, tmp_path: Path) 
     out = tmp_path / "run"
     result = sciml_run("solve", config, "--set", small(config), "--out", out)
     assert result.exit_code == 0, result.output
-    assert "converged" in result.output
+    assert "converged" in result.output or "certified" in result.output
     assert all((out / name).stat().st_size > 0 for name in PRODUCTS)
     timed = sciml.load_spec(config).problem.time is not None
     if sciml.load_spec(config).points is None:  # these have too many coordinates for ParaView

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import isfinite
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from sciml.app.yaml import Source, SpecError, path_of
 from sciml.core.errors import InputError, did_you_mean
@@ -109,8 +109,9 @@ class Spec:
     is one of
     ``sciml.solvers``; ``Auto()`` where the file gives none. ``output``: the numbers to report.
     ``labels``: what fields, coordinates, parameters and these numbers are called, and their units.
-    ``sweep``: what the numbers are followed over. ``modes``: how many are found. ``source`` is the
-    text it was read from.
+    ``certify``: bound the distance to the solution of the discrete problem, or of the differential
+    equation. ``sweep``: what the numbers are followed over. ``modes``: how many are found.
+    ``source`` is the text it was read from.
     """
 
     problem: Problem
@@ -124,6 +125,7 @@ class Spec:
     sweep: Sweep | None = None
     modes: Modes | None = None
     accuracy: Accuracy | None = None
+    certify: Literal["discrete", "pde"] | None = None
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 
     def __post_init__(self) -> None:
