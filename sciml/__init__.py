@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from sciml.core.problem.equation import Helmholtz as Helmholtz
     from sciml.core.problem.equation import Integral as Integral
     from sciml.core.problem.equation import NavierStokes as NavierStokes
-    from sciml.core.problem.equation import Residual as Residual
     from sciml.core.problem.equation import Sponge as Sponge
     from sciml.core.problem.equation import System as System
+    from sciml.core.problem.equation import WrittenOut as WrittenOut
     from sciml.core.problem.geometry import Arc as Arc
     from sciml.core.problem.geometry import Cylinder as Cylinder
     from sciml.core.problem.geometry import Geometry as Geometry

@@ -210,8 +210,8 @@ PAIR = System({"u": Equation(d=1.0), "v": Equation(d=1.0)})
         ),
         (
             lambda: strong_form(Problem(SQUARE, Helmholtz(1.0), WALLS)),
-            "'helmholtz' is not of the coefficient form, a system or navier_stokes; only such "
-            "equations are solved at points",
+            "'helmholtz' is not of the coefficient form, a system, navier_stokes or residual; only "
+            "such equations are solved at points",
         ),
         (
             lambda: Dispatch("made").look_up(Beam(1.0), Grid),

@@ -10,7 +10,7 @@ import torch
 from scipy.integrate import solve_ivp
 
 import sciml
-from sciml import Box, Condition, Equation, Grid, InputError, Integral, Problem, Residual, Time
+from sciml import Box, Condition, Equation, Grid, InputError, Integral, Problem, Time, WrittenOut
 from sciml.core.problem.equation import derivative
 from sciml.core.problem.expression import parse
 from sciml.core.problem.reader import Unknown
@@ -54,7 +54,7 @@ def test_what_is_written_out_is_what_the_coefficient_form_says() -> None:
     text = (
         f"ut - ({K})*(uxx + uyy) - (y + 2*u*ux)*ux - (x + 2*u*uy)*uy + u*ux + 2*uy + t*u - sin(x)"
     )
-    written = Problem(box, Residual((text,)), sides, **time)
+    written = Problem(box, WrittenOut((text,)), sides, **time)
     x = torch.rand(7, 3, dtype=torch.float64)
 
     def u(p: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ def test_what_is_written_out_is_what_the_coefficient_form_says() -> None:
 def test_a_clamped_beam_to_rounding_with_its_moment() -> None:
     clamped, free = Condition(residuals=("u", "ux")), Condition(residuals=("uxx", "uxxx"))
     sides = {"left": clamped, "right": free}
-    problem = Problem(LINE, Residual(("k*uxxxx - 48",)), sides, parameters={"k": 2.0})
+    problem = Problem(LINE, WrittenOut(("k*uxxxx - 48",)), sides, parameters={"k": 2.0})
     solution = sciml.solve(problem, features(), on=Grid((33,)))
     assert solution.error(lambda x: x**2 * (x**2 - 4 * x + 6)) < 1e-11
     moment = solution.quantity(at=(0.0,), of="k*uxx")  # at the wall, q L^2 / 2
@@ -85,14 +85,14 @@ def test_a_plate_with_mixed_derivatives() -> None:
         return uxxxx, 2 * uxxyy, uyyyy, -load
 
     held = Condition(residuals=("u", "uxx + uyy"))
-    problem = Problem(box, Residual((plate,)), dict.fromkeys(box.sides, held))
+    problem = Problem(box, WrittenOut((plate,)), dict.fromkeys(box.sides, held))
     solution = sciml.solve(problem, features(150, 1e-5), on=Grid((9, 9)))
     exact = lambda x, y: torch.sin(math.pi * x) * torch.sin(math.pi * y)  # noqa: E731
     assert solution.error(exact) < 1e-6
 
 
 def test_ordinary_differential_equations_have_no_domain(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    equation = Residual(("ut - v", "vt + u"), ("u", "v"))
+    equation = WrittenOut(("ut - v", "vt + u"), ("u", "v"))
     problem = Problem(None, equation, time=Time(6.0, frames=7), initial={"u": 1.0, "v": 0.0})
     solution = sciml.solve(problem, features(100, 1e-10))
     t = solution.times
@@ -105,7 +105,7 @@ def test_ordinary_differential_equations_have_no_domain(tmp_path) -> None:  # ty
 
 def test_a_nonlinear_oscillator_as_scipy_has_it() -> None:
     problem = Problem(
-        None, Residual(("utt + 0.1*ut + sin(u)",)), time=Time(4.0, frames=5),
+        None, WrittenOut(("utt + 0.1*ut + sin(u)",)), time=Time(4.0, frames=5),
         initial={"u": 1.2, "ut": 0.0},
     )  # fmt: skip
     solver = PINN(width=16, depth=2, points=150, rtol=1e-5, optimiser=GaussNewton(150))
@@ -122,7 +122,7 @@ def test_an_integral_over_what_was_before() -> None:
     memory = {"memory": Integral("exp(s - x)*u", 0.0, "x")}
     sides = {"left": Condition(dirichlet=1.0), "right": Condition(residuals=())}
     box = Box((0.0,), (2.0,))
-    problem = Problem(box, Residual(("ux + u - memory",), integrals=memory), sides)
+    problem = Problem(box, WrittenOut(("ux + u - memory",), integrals=memory), sides)
     solution = sciml.solve(problem, features(60), on=Grid((17,)))
     assert solution.error(lambda x: torch.exp(-x) * torch.cosh(x)) < 1e-9
 
@@ -130,14 +130,14 @@ def test_an_integral_over_what_was_before() -> None:
 def test_an_integral_over_the_whole_interval_with_a_derivative() -> None:
     """u'' = 2 - int_0^1 u' ds + (u(1) - u(0)): x (x - 1), whatever the last two terms are."""
     whole = {"rise": Integral("s*ux", 0.0, 1.0)}
-    problem = Problem(LINE, Residual(("uxx - 2 + rise - 1/6",), integrals=whole), ENDS)
+    problem = Problem(LINE, WrittenOut(("uxx - 2 + rise - 1/6",), integrals=whole), ENDS)
     solution = sciml.solve(problem, features(60), on=Grid((17,)))
     assert solution.error(lambda x: x * (x - 1)) < 1e-10
 
 
 def test_a_parameter_is_found_from_readings() -> None:
     problem = Problem(
-        LINE, Residual(("k*uxx - 1",)), ENDS, parameters={"k": Unknown(0.5)},
+        LINE, WrittenOut(("k*uxx - 1",)), ENDS, parameters={"k": Unknown(0.5)},
         observations={"x": (0.25, 0.5), "u": (-0.046875, -0.0625)},
     )  # fmt: skip
     solution = sciml.solve(problem, features(60, 1e-5), on=Grid((17,)))
@@ -145,7 +145,7 @@ def test_a_parameter_is_found_from_readings() -> None:
 
 
 def test_auto_trains_what_is_linear_first_and_says_so() -> None:
-    problem = Problem(LINE, Residual(("uxx - exp(x)",)), ENDS)
+    problem = Problem(LINE, WrittenOut(("uxx - exp(x)",)), ENDS)
     solution = sciml.solve(problem, on=Grid((17,)))
     assert solution.status.success
     assert any("random_features" in note for note in solution.notes)
@@ -153,33 +153,33 @@ def test_auto_trains_what_is_linear_first_and_says_so() -> None:
 
 def test_an_exact_solution_that_is_none_is_refused() -> None:
     sides = {"left": Condition(residuals=("u",)), "right": Condition(residuals=("ux - 1",))}
-    right = Problem(LINE, Residual(("uxx - 1",)), sides, exact="x**2/2")
+    right = Problem(LINE, WrittenOut(("uxx - 1",)), sides, exact="x**2/2")
     assert check_exact(right, Grid((9,))) == ()
     for wrong, where in (("x**2", "the equation"), ("x**2/2 + x/100", "the condition on right")):
         with pytest.raises(InputError, match=where):
-            check_exact(Problem(LINE, Residual(("uxx - 1",)), sides, exact=wrong), Grid((9,)))
+            check_exact(Problem(LINE, WrittenOut(("uxx - 1",)), sides, exact=wrong), Grid((9,)))
 
 
-def _solved(equation: Residual, **more) -> None:  # type: ignore[no-untyped-def]
+def _solved(equation: WrittenOut, **more) -> None:  # type: ignore[no-untyped-def]
     sciml.solve(Problem(LINE, equation, ENDS, **more), PINN(points=20), on=Grid((9,)))
 
 
 @pytest.mark.parametrize(
     ("equation", "key", "message"),
     [
-        (Residual(("uxx",)), "residuals[0]", "one term"),
-        (Residual(("ut - uxx",)), "residuals[0]", "no time"),
-        (Residual(("uyy - uxx",)), "residuals[0]", "no such coordinate"),
-        (Residual(("uxx - q",)), "residuals[0]", "unknown name 'q'"),
-        (Residual(("uxxxxxxxxx - 1",)), "residuals", "order 9"),
-        (Residual((lambda uxx: uxx - 1,)), "residuals[0]", "must return its terms"),
-        (Residual((lambda uxx, q: (uxx, q),)), "residuals[0]", "takes 'q'"),
-        (Residual((3.0,)), "residuals[0]", "text or a function"),
-        (Residual(("uxx - I",), integrals={"I": Integral("u", 0, 1, "y")}), "I.along", "no axis"),
-        (Residual(("uxx - I",), integrals={"I": Integral("q", 0, 1)}), "I.of", "unknown name"),
+        (WrittenOut(("uxx",)), "residuals[0]", "one term"),
+        (WrittenOut(("ut - uxx",)), "residuals[0]", "no time"),
+        (WrittenOut(("uyy - uxx",)), "residuals[0]", "no such coordinate"),
+        (WrittenOut(("uxx - q",)), "residuals[0]", "unknown name 'q'"),
+        (WrittenOut(("uxxxxxxxxx - 1",)), "residuals", "order 9"),
+        (WrittenOut((lambda uxx: uxx - 1,)), "residuals[0]", "must return its terms"),
+        (WrittenOut((lambda uxx, q: (uxx, q),)), "residuals[0]", "takes 'q'"),
+        (WrittenOut((3.0,)), "residuals[0]", "text or a function"),
+        (WrittenOut(("uxx - I",), integrals={"I": Integral("u", 0, 1, "y")}), "I.along", "no axis"),
+        (WrittenOut(("uxx - I",), integrals={"I": Integral("q", 0, 1)}), "I.of", "unknown name"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_meant_is_said(equation: Residual, key: str, message: str) -> None:
+def test_what_cannot_be_meant_is_said(equation: WrittenOut, key: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         _solved(equation)
     assert (caught.value.key or "").endswith(key)
@@ -188,20 +188,20 @@ def test_what_cannot_be_meant_is_said(equation: Residual, key: str, message: str
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Residual(()), "is a list"),
-        (lambda: Residual(("u - 1",), ("u", "ux")), "derivative of another"),
-        (lambda: Residual(("u - 1",), ("u", "u")), "two functions"),
-        (lambda: Residual(("u - ux",), integrals={"ux": Integral("u", 0, 1)}), "is taken"),
+        (lambda: WrittenOut(()), "is a list"),
+        (lambda: WrittenOut(("u - 1",), ("u", "ux")), "derivative of another"),
+        (lambda: WrittenOut(("u - 1",), ("u", "u")), "two functions"),
+        (lambda: WrittenOut(("u - ux",), integrals={"ux": Integral("u", 0, 1)}), "is taken"),
         (lambda: Integral("u", 0, 1, points=0), "1 to 1000"),
-        (lambda: Problem(LINE, Residual(("uxx - 1",)), {**ENDS, "left": Condition(neumann=0.0)}),
+        (lambda: Problem(LINE, WrittenOut(("uxx - 1",)), {**ENDS, "left": Condition(neumann=0.0)}),
          "says nothing of a flux"),
         (lambda: Problem(LINE, Equation(), {**ENDS, "left": Condition(residuals=("u",))}),
          "kind residual"),
-        (lambda: Problem(None, Residual(("ut + u",))), "functions of t alone"),
-        (lambda: _solved(Residual(("uxx - ux",)), parameters={"ux": 1.0}), "name is taken"),
-        (lambda: sciml.solve(Problem(None, Residual(("ut + u",)), time=Time(1.0), initial=1.0),
+        (lambda: Problem(None, WrittenOut(("ut + u",))), "functions of t alone"),
+        (lambda: _solved(WrittenOut(("uxx - ux",)), parameters={"ux": 1.0}), "name is taken"),
+        (lambda: sciml.solve(Problem(None, WrittenOut(("ut + u",)), time=Time(1.0), initial=1.0),
                              PINN(points=9), on=Grid((9,))), "no place"),
-        (lambda: sciml.solve(Problem(LINE, Residual(("uxx - 1",)), ENDS), sciml.solvers.CG(),
+        (lambda: sciml.solve(Problem(LINE, WrittenOut(("uxx - 1",)), ENDS), sciml.solvers.CG(),
                              on=Grid((9,))), "residual"),
     ],
 )  # fmt: skip

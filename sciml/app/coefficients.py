@@ -29,9 +29,9 @@ from sciml.core.problem.equation import (
     Integral,
     NavierStokes,
     Plasticity,
-    Residual,
     Sponge,
     Stokes,
+    WrittenOut,
 )
 from sciml.core.problem.expression import CONSTANTS, FUNCTIONS, Expression, level_set, parse
 from sciml.core.problem.grid import AXES, Box, axis_names
@@ -734,7 +734,7 @@ FIELD_TYPES: dict[tuple[type, str], Any] = {
     (Condition, "neumann"): _SIDES,
     (Condition, "contact"): _GAP,
     (Condition, "residuals"): _type("SideResiduals", residuals_of_side, _TEXTS),
-    (Residual, "residuals"): _type("Residuals", residuals, _TEXTS),
+    (WrittenOut, "residuals"): _type("Residuals", residuals, _TEXTS),
     (Integral, "of"): _type("Integrand", integrand, _SCALAR),
     **{(Integral, name): Scalar for name in ("lower", "upper")},
     (Condition, "absorbing"): _type(

@@ -45,11 +45,11 @@ __all__ = [
     "NavierStokes",
     "Plasticity",
     "Regions",
-    "Residual",
     "Sponge",
     "Stokes",
     "System",
     "Vector",
+    "WrittenOut",
 ]
 
 
@@ -700,7 +700,7 @@ RUNNING = "s"  # along an integral
 
 
 @dataclass(frozen=True)
-class Residual(PDE):
+class WrittenOut(PDE):
     """What vanishes, written out: for what no other form covers; at points.
 
     ``residuals``: one or more sums of terms in the coordinates, t, the parameters, the unknown
@@ -837,7 +837,7 @@ AnyEquation = (
     | Elasticity
     | Hyperelasticity
     | Plasticity
-    | Residual
+    | WrittenOut
 )
 KINDS: tuple[str, ...] = tuple(get_args(Kind))
 COMPLEX_KINDS = frozenset(part.kind for part in get_args(AnyEquation) if part.complex)

@@ -18,7 +18,7 @@ import torch
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.dispatch import measures
-from sciml.core.problem.equation import Equation, NavierStokes, Residual, System, derivative
+from sciml.core.problem.equation import Equation, NavierStokes, System, WrittenOut, derivative
 from sciml.core.problem.expression import level_set
 from sciml.core.problem.grid import Grid, Points
 from sciml.core.problem.mesh import Mesh
@@ -54,8 +54,8 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 @measures(Equation, Points)
 @measures(System, Points)
 @measures(NavierStokes, Points)
-@measures(Residual, Points)
-@measures(Residual, Grid)
+@measures(WrittenOut, Points)
+@measures(WrittenOut, Grid)
 def measures_at_points(
     problem: Problem, on: Points | Grid | Mesh, function: Function | None = None
 ) -> Prepare:

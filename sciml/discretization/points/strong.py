@@ -33,8 +33,8 @@ from sciml.core.problem.equation import (
     Equation,
     Integral,
     NavierStokes,
-    Residual,
     System,
+    WrittenOut,
     derivative,
 )
 from sciml.core.problem.grid import Points
@@ -63,7 +63,7 @@ class StrongForm:
     equations: tuple[Equation, ...]
     region: Region
     flow: NavierStokes | None = None
-    written: Residual | None = None
+    written: WrittenOut | None = None
     integrals: tuple[LineIntegral, ...] = ()
 
     @property
@@ -368,9 +368,9 @@ def _flow(problem: Problem, parameters: Mapping[str, Any], region: Region) -> St
     return StrongForm(data, pairs, (), region, equation)
 
 
-@states_at_points(Residual, Points)
+@states_at_points(WrittenOut, Points)
 def _written_out(problem: Problem, parameters: Mapping[str, Any], region: Region) -> StrongForm:
-    equation = problem.equation_as(Residual)
+    equation = problem.equation_as(WrittenOut)
     data = _data(problem, equation.functions, parameters, region)
     for name in problem.parameters:
         if derivative(name, data.fields, data.axes) is not None:
