@@ -25,7 +25,7 @@ from sciml.discretization.elements import derived as _derived_on_meshes  # noqa:
 from sciml.discretization.elements import (  # noqa: F401
     elasticity,
     flow,
-    general,
+    galerkin,
     plasticity,
     scalar,
     solid,

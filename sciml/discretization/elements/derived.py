@@ -52,7 +52,8 @@ from sciml.discretization.elements.elasticity import (
     strain_at,
     stress_at,
 )
-from sciml.discretization.elements.general import Galerkin, Point
+from sciml.discretization.elements.galerkin import Galerkin
+from sciml.discretization.elements.laws import Point
 from sciml.discretization.elements.recovery import Recovery, materials
 from sciml.discretization.elements.solid import SolidLaw
 

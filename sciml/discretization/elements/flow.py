@@ -33,7 +33,7 @@ from sciml.core.problem.quadrature import on_facets
 from sciml.core.problem.reader import Normal, free_names, state_names
 from sciml.discretization.elements.boundary import facets_of
 from sciml.discretization.elements.data import mesh_data
-from sciml.discretization.elements.general import (
+from sciml.discretization.elements.laws import (
     Balance,
     Law,
     Point,

@@ -58,7 +58,7 @@ from sciml.discretization.elements.boundary import Side, facets_of, scatter, sid
 from sciml.discretization.elements.data import MeshData, mesh_data
 from sciml.discretization.elements.derived import Inside, derive_on_mesh, gradient, insides
 from sciml.discretization.elements.elasticity import at_points, stress_at, traction
-from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.galerkin import Galerkin
 from sciml.discretization.elements.recovery import Recovery, around, materials
 
 _KEY = "problem.equation"

@@ -50,7 +50,7 @@ from sciml.discretization.elements.boundary import (
 from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.derived import Inside, tells
 from sciml.discretization.elements.functionals import Shared, pointwise
-from sciml.discretization.elements.general import Galerkin
+from sciml.discretization.elements.galerkin import Galerkin
 from sciml.discretization.elements.scalar import conductivity, fixed_values, memory_on_mesh, placed
 from sciml.discretization.volumes.coefficients import require
 

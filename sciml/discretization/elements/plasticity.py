@@ -41,9 +41,9 @@ from sciml.core.run.status import Doubt
 from sciml.discretization.elements.boundary import Fixed
 from sciml.discretization.elements.data import evaluate
 from sciml.discretization.elements.elasticity import PAIRS, check_held, rigid_motions
-from sciml.discretization.elements.general import (
+from sciml.discretization.elements.galerkin import Galerkin
+from sciml.discretization.elements.laws import (
     Balance,
-    Galerkin,
     Law,
     Point,
     Recall,

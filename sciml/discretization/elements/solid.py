@@ -30,13 +30,13 @@ from sciml.core.problem.problem import Coefficient, Problem
 from sciml.core.problem.reader import free_names, state_names
 from sciml.discretization.elements import orthotropic
 from sciml.discretization.elements.elasticity import check_plane
-from sciml.discretization.elements.general import (
+from sciml.discretization.elements.galerkin import semidiscretize_on_mesh
+from sciml.discretization.elements.laws import (
     Balance,
     Law,
     Point,
     balances,
     of_vector,
-    semidiscretize_on_mesh,
 )
 from sciml.discretization.elements.scalar import memory_on_mesh
 
