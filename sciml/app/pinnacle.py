@@ -106,7 +106,7 @@ CASES: Mapping[str, Case] = {
     "wave-2d-ms": Case(9.8e-1, counts=(4, 4, 1334)),
     "gray-scott": Case(8.0e-2, ("solver={kind: etdrk4, rtol: 1.0e-4}",), file="grayscott"),
     "kuramoto-sivashinsky": Case(
-        9.6e-1, ("solver={kind: etdrk4, rtol: 1.0e-9}",), file="Kuramoto_Sivashinsky"
+        9.6e-1, ("solver={kind: etdrk4, rtol: 1.0e-6}",), file="Kuramoto_Sivashinsky"
     ),
     "poisson-nd": Case(4.7e-4, counts=(8,) * 5),
     "heat-nd": Case(1.2e-4, instants=25),
@@ -218,11 +218,14 @@ class _Run:
         begun = time.process_time()
         solution = answer(spec, Setting(seed=int(seed))).solution
         seconds = time.process_time() - begun
-        stored = self.stored
+        stored, timed = self.stored, spec.problem.time is not None
+        axes = points.shape[1] - timed
         self.found["solver"] = spec.solver.kind
         self.found["seeds"][seed] = {
             "error": self.error(solution, points, values),
-            "file": None if stored is None else self.error(solution, *read_answer(stored, spec)),
+            "file": None
+            if stored is None
+            else self.error(solution, *read_answer(stored, axes, timed)),
             "seconds": seconds,
             "status": solution.status.name,
         }
@@ -312,7 +315,7 @@ def _frames(solution: Solution) -> tuple[torch.Tensor, torch.Tensor]:
     return (places if solution.times is None else _product(places, solution.times)), values
 
 
-def read_answer(path: Path, spec: Spec) -> tuple[torch.Tensor, torch.Tensor]:
+def read_answer(path: Path, axes: int, timed: bool) -> tuple[torch.Tensor, torch.Tensor]:
     """The benchmark's file: points (N, D), time last, and values (N, fields).
 
     Wide: coordinates, then a column for each time and field, times in the header as ``@ t=``.
@@ -323,9 +326,8 @@ def read_answer(path: Path, spec: Spec) -> tuple[torch.Tensor, torch.Tensor]:
     rows = torch.tensor(
         np.array([line.split() for line in lines if not line.startswith("%")], dtype=np.float64)
     )
-    dimension = spec.problem.box.dimension
-    places, columns = rows[:, :dimension], rows[:, dimension:]
-    if spec.problem.time is None:
+    places, columns = rows[:, :axes], rows[:, axes:]
+    if not timed:
         return places, columns
     times = torch.tensor([*dict.fromkeys(map(float, _INSTANT.findall(header)))]).double()
     fields = columns.shape[1] // len(times)
