@@ -642,23 +642,45 @@ def schema() -> None:
 
 @command("sciml bench elliptic --quick")
 def bench(
-    suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic or reference.")],
+    suite: Annotated[str, typer.Argument(metavar="SUITE", help="elliptic, reference or pinnacle.")],
     out: Annotated[
         Path | None,
-        typer.Option(help="Write the tables to this file; of reference, .json is gone on from."),
+        typer.Option(
+            help="Write the tables to this file; of reference and pinnacle, .json is gone on from."
+        ),
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes, for a first look.")] = False,
+    names: Annotated[
+        str | None, typer.Option(help="Of pinnacle: its problems, with commas between.")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Of pinnacle: how many seeds, of which the worst is shown.")
+    ] = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Of pinnacle: the folder of the benchmark's own answers.")
+    ] = None,
 ) -> None:
     """Measure the solvers against SciPy and PyAMG, or the answers against published values."""
-    known = ("elliptic", "reference")
+    known = ("elliptic", "reference", "pinnacle")
     if suite not in known:
         raise InputError(f"unknown suite '{suite}'{did_you_mean(suite, known)}")
-    if suite == "reference":
+    for name, option in (("--names", names), ("--seeds", seeds), ("--files", files)):
+        if option is not None and suite != "pinnacle":
+            raise InputError(f"{name} is for sciml bench pinnacle", name)
+    if quick and suite != "elliptic":
+        raise InputError("--quick is for sciml bench elliptic", "--quick")
+    if suite != "elliptic":
+        from sciml.app import pinnacle, reference
         from sciml.app.console import progress_line
-        from sciml.app.reference import HEAD, cases, reference
 
         kept = out if out is not None and out.suffix == ".json" else None
-        table = aligned([HEAD, *reference(cases(), kept, progress_line)])
+        if suite == "reference":
+            head, rows = reference.HEAD, reference.reference(reference.cases(), kept, progress_line)
+        else:
+            asked = pinnacle.CASES if names is None else names.split(",")
+            many = 1 if seeds is None else seeds
+            head, rows = pinnacle.HEAD, pinnacle.pinnacle(asked, many, files, kept, progress_line)
+        table = aligned([head, *rows])
         typer.echo(table)
         if out is not None and kept is None:
             out.write_text(table + "\n", encoding="utf-8")
