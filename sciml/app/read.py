@@ -208,12 +208,19 @@ def named_by(source: Source | None, key: str, name: str) -> Source:
 
 def dataset_family(folder: str | Path) -> Family:
     """The family that the dataset in ``folder`` was made from, as its manifest states it."""
+    from sciml.datasets.foreign import is_foreign
     from sciml.datasets.store import MANIFEST, read_manifest
 
     home = Path(folder)
     if home.name.startswith("at-") and not (home / MANIFEST).is_file():
         home = home.parent
     manifest = read_manifest(home)
+    foreign = manifest is None and is_foreign(Path(folder))
+    if foreign or (manifest is not None and "source" in manifest.spec):
+        raise InputError(
+            f"'{folder}' is another program's and states no equation, by which anything could be "
+            "solved or certified"
+        )
     if manifest is None:
         raise InputError(f"'{folder}' is no dataset: no {MANIFEST}; sciml generate makes one")
     if not manifest.spec:

@@ -62,7 +62,7 @@ def opened(spec: OperatorSpec) -> TrainingData:
     with _placed(spec, "data"):
         if isinstance(spec.data, Files):
             stated = needs_equation(spec.training.loss)
-            return open_data(spec.data, dataset_family(spec.data.folder) if stated else None)
+            return open_data(spec.data, dataset_family(spec.data.path) if stated else None)
         family = read_family(
             named_by(spec.source, "data.family", spec.data.family), spec.data.changes
         )

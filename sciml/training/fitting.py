@@ -188,6 +188,7 @@ class _OperatorTask:
             "places": dict(self.data.places),
             "spec": dict(self.data.spec),
             "times": dump(self.data.times),
+            "foreign": dict(self.data.foreign),
             "training": dump(self.training),
             "seed": self.training.seed,
             "processes": self.here.size,
@@ -230,6 +231,8 @@ def _loss(training: Training, data: TrainingData) -> LossFunction:
 def _identity(data: TrainingData) -> dict[str, Any]:
     """What tells these data from others, as plain data."""
     record = {"name": data.name, **data.signature.to_json(), "times": dump(data.times)}
+    if data.foreign:
+        record["foreign"] = data.foreign["sha256"]
     if isinstance(data.train, Stream):
         return {**record, "seed": data.train.seed, "batches": data.batches, "spec": dict(data.spec)}
     value = hashlib.sha256()
