@@ -23,6 +23,7 @@ from sciml.app.console import (
     Overrides,
     Seed,
     SpecFile,
+    Trust,
     aligned,
     as_folder,
     complain,
@@ -119,6 +120,7 @@ def solve(
     device: Device = "cpu",
     dtype: Dtype = "float64",
     seed: Seed = 0,
+    trust: Trust = False,
 ) -> None:
     """Solve a spec; write the solution, its plots, and a report."""
     from sciml.app import output, record
@@ -127,6 +129,7 @@ def solve(
     from sciml.app.report import comparison, facts
     from sciml.app.run import FRAMES, Setting, add, answer, describe, write_run
     from sciml.core.disk import claimed
+    from sciml.operators.module import trusted
 
     setting = Setting(device, dtype, seed)
     problem = load_spec(spec, set_ or ())
@@ -140,7 +143,7 @@ def solve(
         before = record.replaced(directory, problem)
         if before is not None:
             typer.echo(f"  {before}")
-        with solving(problem) as watched:
+        with solving(problem) as watched, trusted(trust):
             result = answer(problem, setting, watched, directory / FRAMES)
         paths = write_run(result, directory, set_ or ())
     told = record.read(directory, record.RUN)
@@ -616,16 +619,19 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of weights and order of samples; else the spec's.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Fit a neural operator to data or to problems solved meanwhile, or a preconditioner."""
     from sciml.app.read import PRECONDITIONER, kind_of, read_training
     from sciml.app.train import PICTURE, REPORT, facts, train
     from sciml.app.yaml import read_yaml
+    from sciml.operators.module import trusted
 
     source, directory = read_yaml(spec), as_folder(out or Path("runs") / spec.stem)
     part = "preconditioner" if kind_of(source) is PRECONDITIONER else "training"
     overrides = [*(set_ or ()), *([] if seed is None else [f"{part}.seed={seed}"])]
-    record = train(read_training(source, overrides), directory, device, overrides)
+    with trusted(trust):
+        record = train(read_training(source, overrides), directory, device, overrides)
     if record is None:  # one of several processes, of which another tells
         return
     print_facts(facts(record))
@@ -662,17 +668,19 @@ def evaluate(
         Path | None, typer.Option(help="Where the results go; RUN/evaluation by default.")
     ] = None,
     device: Device = "cpu",
+    trust: Trust = False,
 ) -> None:
     """Measure a trained operator: errors, resolutions, seconds beside multigrid's, certificates."""
     from sciml.app.evaluate import Question, measure, tables, write
     from sciml.core.disk import claimed
+    from sciml.operators.module import trusted
 
     home = run if run.is_dir() else run.parent
     question = Question(
         run, tuple(data), split, transfer, certify, samples, frames, start, batch, device
     )
     folder = as_folder(out or home / "evaluation")
-    with claimed(folder, "evaluating in"):
+    with claimed(folder, "evaluating in"), trusted(trust):
         findings = measure(question)
         paths, notes = write(question, findings, folder)
     for title, rows in tables(findings):

@@ -231,6 +231,7 @@ def recorded(question: Question, findings: Findings) -> dict[str, Any]:
         multigrid=rival
         if isinstance(rival, str)
         else [{"reference": name, **row.to_json()} for name, row in rival],
+        notes=list(operator.notes),
         transfer=findings.transfer and findings.transfer.to_json(),
         certificates=[found.to_json() for found in findings.brackets],
         polishing=findings.polishing and findings.polishing.to_json(),
@@ -263,7 +264,7 @@ def write(question: Question, findings: Findings, out: Path) -> tuple[list[Path]
     if findings.transfer is not None:
         moved = {findings.operator.options.kind: findings.transfer}
         plots["transfer.png"] = lambda path: plot_transfer(moved, path)
-    notes = []
+    notes = [f"note: {note}" for note in findings.operator.notes]
     for name, draw in plots.items():
         note = drawn(out / name, draw)
         if note is None:

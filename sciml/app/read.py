@@ -73,9 +73,9 @@ def _family() -> tuple[type, list[type]]:
 
 def _operator_training() -> tuple[type, list[type]]:
     from sciml.app.training_spec import OperatorSpec
-    from sciml.operators.operator import architectures
+    from sciml.operators.module import choices
 
-    return OperatorSpec, architectures()
+    return OperatorSpec, choices()
 
 
 def _preconditioner_training() -> tuple[type, list[type]]:
@@ -236,12 +236,16 @@ def json_schema(kind: Kind = PROBLEM) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-@cache
 def _adapter(kind: Kind) -> TypeAdapter[Any]:
+    root, choices = kind.parts()
+    return _adapter_of(root, tuple(choices))  # which grow where somebody registers one
+
+
+@cache
+def _adapter_of(root: type, choices: tuple[type, ...]) -> TypeAdapter[Any]:
     from sciml.app.coefficients import FIELD_TYPES
     from sciml.app.schema import adapter
 
-    root, choices = kind.parts()
     return adapter(root, choices, FIELD_TYPES)
 
 

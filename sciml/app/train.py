@@ -26,6 +26,7 @@ from sciml.core.problem.place import discrete
 from sciml.core.run.weights import FILE
 from sciml.discretization import discretize
 from sciml.operators.losses import needs_equation
+from sciml.operators.module import Module, check_trusted
 from sciml.operators.operator import Operator
 from sciml.training import Files, Fresh, TrainingData, fit, open_data
 
@@ -114,6 +115,9 @@ def _stored(folder: Path) -> dict[str, LinearMap]:
 def _train_operator(
     spec: OperatorSpec, out: Path, device: str, overrides: Iterable[str]
 ) -> dict[str, Any] | None:
+    if isinstance(spec.operator, Module):
+        with _placed(spec):
+            check_trusted(spec.operator.import_, "operator.import")
     data = opened(spec)
     first = os.environ.get("RANK", "0") == "0"
     bar: AbstractContextManager[Report | None] = nullcontext()

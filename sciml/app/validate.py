@@ -19,6 +19,7 @@ from sciml.core.errors import InputError
 from sciml.datasets.family import Family
 from sciml.datasets.foreign import is_foreign
 from sciml.datasets.store import read_manifest
+from sciml.operators.module import Module
 from sciml.training import Files
 
 AnySpec = Spec | Family | OperatorSpec | PreconditionerSpec
@@ -126,6 +127,9 @@ def _stored(spec: OperatorSpec, data: Files, source: Source) -> dict[str, str]:
     if not ours and not is_foreign(folder):
         return {"data": f"'{folder}' is not there yet; sciml generate makes it"}
     signature = opened(spec).signature
+    if isinstance(spec.operator, Module):
+        named = f"{', '.join(signature.inputs)} to {', '.join(signature.outputs)}"
+        return {"data": named, "code": f"{spec.operator.import_}, which is run with --trust alone"}
     try:
         network = spec.operator.build(signature)
     except InputError as error:

@@ -29,6 +29,7 @@ from sciml.core.run.training_run import TRAINING, EpochProgress, Step, TrainingR
 from sciml.datasets.stream import Stream
 from sciml.operators.checkpoint import save_operator
 from sciml.operators.losses import LossFunction, RelativeH1, RelativeL2, needs_equation
+from sciml.operators.module import code_of
 from sciml.operators.operator import Operator, Options
 from sciml.training.data import Batches, TrainingData, hold, open_batches
 from sciml.training.distributed import World, world
@@ -113,6 +114,7 @@ def fit(
                     "operator": dump(options),
                     "training": dump(replace(training, checkpoint=0.0, tensorboard=False)),
                     "data": _identity(data),
+                    **({"code": code} if (code := code_of(options)) else {}),
                 },
                 folder,
                 checkpoint=training.checkpoint,
@@ -189,6 +191,7 @@ class _OperatorTask:
             "spec": dict(self.data.spec),
             "times": dump(self.data.times),
             "foreign": dict(self.data.foreign),
+            "code": code_of(self.operator.options),
             "training": dump(self.training),
             "seed": self.training.seed,
             "processes": self.here.size,
