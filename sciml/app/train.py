@@ -124,7 +124,15 @@ def _train_operator(
     if first:
         bar = training(spec.training.epochs)
     with bar as progress, _placed(spec):
-        operator = fit(spec.operator, data, spec.training, out, device=device, progress=progress)
+        operator = fit(
+            spec.operator,
+            data,
+            spec.training,
+            out,
+            start=spec.start,
+            device=device,
+            progress=progress,
+        )
     return _keep_operator(spec, operator, out, device, overrides) if first else None
 
 
