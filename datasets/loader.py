@@ -23,6 +23,7 @@ from torch.utils.data import Dataset
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.grid import AXES
+from sciml.datasets.foreign import Foreign, ForeignSamples, foreign_splits, is_foreign
 from sciml.datasets.statistics import Normaliser
 from sciml.datasets.store import (
     MANIFEST,
@@ -138,7 +139,8 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
 
     On a mesh the grid is (nodes,).
 
-    ``folder``: a dataset's, or that of a further resolution in it. ``inputs``, ``outputs``: names
+    ``folder``: a dataset's, or that of a further resolution in it; or data that another program
+    wrote (:mod:`sciml.datasets.foreign`), a file or folder. ``inputs``, ``outputs``: names
     of fields or scalars, the dataset's own if left out; a scalar is a constant channel. Channels
     are ordered by name, component, then frame (``input_channels``, ``output_channels``).
     ``subsample``: every so many points. ``coordinates``: channels x, y, z after the inputs.
@@ -148,7 +150,7 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
 
     def __init__(
         self,
-        folder: str | Path,
+        folder: str | Path | Foreign,
         split: str,
         inputs: Sequence[str] = (),
         outputs: Sequence[str] = (),
@@ -157,8 +159,11 @@ class OperatorData(Dataset[dict[str, torch.Tensor]]):
         normaliser: Normaliser | None = None,
         times: Times | None = None,
     ) -> None:
-        self.folder = Path(folder)
-        self.reader = Shards(self.folder, split)
+        given = at_home(folder)
+        self.folder = given.path if isinstance(given, Foreign) else given
+        self.reader: Shards | ForeignSamples = (
+            ForeignSamples(given, split) if isinstance(given, Foreign) else Shards(given, split)
+        )
         header = self.reader.header
         self.time = self.reader.time
         self.times = (times or Times()).resolved(len(self.time))
@@ -338,8 +343,20 @@ def _files(folder: Path, split: str) -> tuple[list[Path], list[int]]:
     return [existing(home, entry) for entry in found], [entry.samples for entry in found]
 
 
-def stored_splits(folder: Path) -> tuple[str, ...]:
+def at_home(folder: str | Path | Foreign) -> Path | Foreign:
+    """A dataset's folder as it is; what is there in its place as the work of another program."""
+    if isinstance(folder, Foreign):
+        return folder
+    path = Path(folder)
+    return Foreign(path) if is_foreign(path) else path
+
+
+def stored_splits(folder: Path | Foreign) -> tuple[str, ...]:
     """The splits that have samples in a dataset's folder, or in that of a further resolution."""
+    given = at_home(folder)
+    if isinstance(given, Foreign):
+        return foreign_splits(given)
+    folder = given
     return tuple(dict.fromkeys(entry.split for entry in _entries(folder)[1]))
 
 

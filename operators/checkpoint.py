@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -31,6 +31,7 @@ from sciml.core.run.weights import (
     refuse_pickle,
     write_weights,
 )
+from sciml.operators.module import Module, changed, check_trusted, code_of, registered
 from sciml.operators.operator import Operator, Options, Signature, architectures
 
 KIND = "operator"
@@ -65,27 +66,30 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
     """The operator in a folder, or of its file; on ``device``, in eval mode.
 
     Raises InputError for a missing or damaged file, a pickle, an unknown architecture or option,
-    and weights that do not fit.
+    weights that do not fit, and a network from elsewhere outside ``trusted``. Where its code has
+    changed since the training, the operator's notes say so.
     """
     stored = _read(Path(path))
     file, described = stored.path, stored.options
     if not isinstance(described, dict) or set(described) != {"options", "signature"}:
         raise InputError(f"'{file}' describes no operator: it has not the keys of one")
-    options = _read_options(described["options"], file)
+    code = stored.provenance.get("code") or {}
+    options = _read_options(described["options"], file, code)
     signature = _read_signature(described["signature"], file)
     # Copies: what is read may be mapped, and change with a file that is written in place.
     tensors = {name: value.clone() for name, value in stored.tensors.items()}
     try:
-        # No memory is taken here, whatever the options say.
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            empty = Operator(options, signature, options.build(signature))
-        misfit = misfit_of(empty.state_dict(), tensors)
-        if misfit is not None:
-            raise InputError(f"the weights do not fit these options: {misfit}")
+        if not code_of(options):  # others' code need not know that device, and is trusted
+            # No memory is taken here, whatever the options say.
+            with torch.random.fork_rng(devices=[]), torch.device("meta"):
+                empty = Operator(options, signature, options.build(signature))
+            _check_weights(empty, tensors)
         operator = Operator.build(options, signature)
+        _check_weights(operator, tensors)
     except InputError as error:
         raise InputError(f"'{file}': {error.message}") from None
     operator.provenance = stored.provenance
+    operator.notes = changed(options, code)
     if any(value.dtype == torch.float64 for value in tensors.values()):
         operator.double()  # what is not among the tensors follows them
     try:
@@ -94,6 +98,12 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
         said = str(error).splitlines()[-1].strip()
         raise InputError(f"'{file}': the weights do not fit these options: {said}") from None
     return operator.to(device).eval()
+
+
+def _check_weights(operator: Operator, tensors: Mapping[str, torch.Tensor]) -> None:
+    misfit = misfit_of(operator.state_dict(), tensors)
+    if misfit is not None:
+        raise InputError(f"the weights do not fit these options: {misfit}")
 
 
 def _read(given: Path) -> StoredWeights:
@@ -156,11 +166,18 @@ def _read_signature(data: Any, file: Path) -> Signature:
         raise InputError(f"'{file}' describes no operator: its signature: {error}") from None
 
 
-def _read_options(data: Any, file: Path) -> Options:
-    """The options of one of the architectures in ``sciml.operators``."""
+def _read_options(data: Any, file: Path, code: Mapping[str, str]) -> Options:
+    """The options of an architecture, of ``sciml.operators`` or from elsewhere."""
     kind = data.get("kind") if isinstance(data, dict) else None
     known: dict[str, Any] = {}
-    for cls in architectures():
+    own = architectures()
+    if kind == Module.kind:
+        check_trusted(str(data.get("import_")))
+        own = [Module]
+    elif kind not in {cls.kind for cls in own}:
+        found = registered(str(kind), code)
+        own = own if found is None else [found]
+    for cls in own:
         known[cls.kind] = cls
         if cls.kind == kind:
             try:
@@ -193,6 +210,8 @@ def _value(hint: Any, data: Any, key: str) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return _one_of(arguments, data, key)
+    if origin is Mapping and isinstance(data, dict):
+        return {str(name): _value(arguments[1], v, f"{key}.{name}") for name, v in data.items()}
     if origin is tuple and isinstance(data, list):
         return tuple(_value(a, v, key) for a, v in _paired(arguments, data, key))
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):

@@ -171,7 +171,8 @@ def architectures() -> list[type[Any]]:
 class Operator(nn.Module):
     """A neural operator: options, signature, scaling, network; float32 unless converted.
 
-    ``provenance``: plain JSON data on where the weights come from, kept in checkpoints.
+    ``provenance``: plain JSON data on where the weights come from, kept in checkpoints. ``notes``:
+    what makes what was loaded doubtful.
     """
 
     input_mean: Tensor
@@ -185,6 +186,7 @@ class Operator(nn.Module):
         self.signature = signature
         self.network = network
         self.provenance: dict[str, Any] = {}
+        self.notes: tuple[str, ...] = ()
         for name, channels in (("input", signature.inputs), ("output", signature.outputs)):
             self.register_buffer(f"{name}_mean", torch.zeros(len(channels)))
             self.register_buffer(f"{name}_std", torch.ones(len(channels)))
@@ -230,9 +232,9 @@ class Operator(nn.Module):
         z = self.signature.open(x).to(self.input_mean.dtype)
         z = (z - self._column(self.input_mean)) / self._column(self.input_std)
         if points is None:
-            y: Tensor = self.network(z) * self._column(self.output_std) + self._column(
-                self.output_mean
-            )
+            y: Tensor = self.network(z)
+            self._check_answer(y, z)
+            y = y * self._column(self.output_std) + self._column(self.output_mean)
             return self.signature.close(y)
         y = self.network(z, self._scaled(points))
         return y * self.output_std[:, None] + self.output_mean[:, None]
@@ -253,6 +255,18 @@ class Operator(nn.Module):
         box = self.signature.grid.box
         lower, upper = points.new_tensor(box.lower), points.new_tensor(box.upper)
         return ((points - lower) / (upper - lower)).to(self.input_mean.dtype)
+
+    def _check_answer(self, y: Any, z: Tensor) -> None:
+        """A network from elsewhere may answer in another shape, which would be spread out."""
+        wanted = (len(z), len(self.signature.outputs), *z.shape[2:])
+        got = y.shape if isinstance(y, Tensor) else None
+        if got != wanted:
+            told = f"a tensor of shape {list(got)}" if got else f"a {type(y).__name__}"
+            raise InputError(
+                f"the network of '{self.options.kind}' gives {told} for an input of shape "
+                f"{list(z.shape)}; it must give {list(wanted)}",
+                "operator",
+            )
 
     def _check(self, x: Tensor, names: tuple[str, ...], what: str) -> None:
         axes = self.signature.dimension

@@ -23,6 +23,7 @@ from sciml.app.console import (
     Overrides,
     Seed,
     SpecFile,
+    Trust,
     aligned,
     as_folder,
     complain,
@@ -67,11 +68,11 @@ def _root(
     pass
 
 
-def command(example: str) -> Callable[[Command], Command]:
-    """A function as a command, whose help ends with ``example``."""
+def command(example: str, name: str | None = None) -> Callable[[Command], Command]:
+    """A function as a command, ``name`` if not its own, whose help ends with ``example``."""
 
     def register(function: Command) -> Command:
-        app.command(epilog=f"Example:  {example}")(reported(function))
+        app.command(name, epilog=f"Example:  {example}")(reported(function))
         return function
 
     return register
@@ -119,6 +120,7 @@ def solve(
     device: Device = "cpu",
     dtype: Dtype = "float64",
     seed: Seed = 0,
+    trust: Trust = False,
 ) -> None:
     """Solve a spec; write the solution, its plots, and a report."""
     from sciml.app import output, record
@@ -127,6 +129,7 @@ def solve(
     from sciml.app.report import comparison, facts
     from sciml.app.run import FRAMES, Setting, add, answer, describe, write_run
     from sciml.core.disk import claimed
+    from sciml.operators.module import trusted
 
     setting = Setting(device, dtype, seed)
     problem = load_spec(spec, set_ or ())
@@ -140,7 +143,7 @@ def solve(
         before = record.replaced(directory, problem)
         if before is not None:
             typer.echo(f"  {before}")
-        with solving(problem) as watched:
+        with solving(problem) as watched, trusted(trust):
             result = answer(problem, setting, watched, directory / FRAMES)
         paths = write_run(result, directory, set_ or ())
     told = record.read(directory, record.RUN)
@@ -368,12 +371,15 @@ def sample(
 def info(
     what: Annotated[
         Path,
-        typer.Argument(metavar="WHAT", help="A run, solution.h5, a spec, a mesh or a dataset."),
+        typer.Argument(
+            metavar="WHAT", help="A run, solution.h5, a spec, a mesh, a dataset or others' data."
+        ),
     ],
 ) -> None:
     """Summarise a run, a solution file, a spec, a mesh or a dataset.
 
-    Of a mesh, or a spec on one, its regions and boundaries are listed, with counts and sizes.
+    Of a mesh, or a spec on one, its regions and boundaries are listed, with counts and sizes. Of
+    data that another program wrote (.pt, .npz, HDF5) its layout, fields, splits and digests.
     """
     from sciml.app import record
     from sciml.core.problem.mesh_file import SUFFIXES
@@ -395,6 +401,10 @@ def info(
         print_facts(summarise(what))
     elif (what / record.FILE).is_file():
         _print_record(record.read(what, *record.FOLDERS))
+    elif _of_others(what):
+        from sciml.app.generate import describe_foreign
+
+        print_facts(describe_foreign(what))
     elif (what / weights.FILE).is_file() or (what / checkpoint.OLDER).is_file():
         record.read(what, record.OPERATOR)  # tells that its record is missing
     elif what.is_file() and what.suffix.lower() in set(SUFFIXES) - {".h5"}:
@@ -408,6 +418,17 @@ def info(
         )
     else:
         _print_solution(what)
+
+
+def _of_others(what: Path) -> bool:
+    """Whether this is data of another program: not what our own commands leave."""
+    from sciml.core.run import weights
+    from sciml.datasets.foreign import is_foreign, is_solution
+    from sciml.operators import checkpoint
+
+    own = (weights.FILE, checkpoint.OLDER, "solution.h5")
+    kept = what.is_dir() and any((what / name).is_file() for name in own)
+    return not kept and is_foreign(what) and not is_solution(what)
 
 
 def _print_mesh(on: Any) -> None:
@@ -535,9 +556,39 @@ def generate(
     make_dataset(family, as_folder(out), engine=engine, workers=workers, device=device)
 
 
+@command("sciml import pairs/darcy --as data/darcy   # .pt, .npz, PDEBench, The Well", "import")
+def import_(
+    what: Annotated[
+        Path,
+        typer.Argument(metavar="WHAT", help="A file, or a folder of files, of other programs."),
+    ],
+    as_: Annotated[Path, typer.Option("--as", help="The dataset's folder, which is made.")],
+    axes: Annotated[
+        str | None,
+        typer.Option(help="Of the arrays, where they cannot be told: sample,time,channel,x,y,z."),
+    ] = None,
+    boundary: Annotated[
+        str | None, typer.Option(help="One per axis of space: dirichlet, neumann or periodic.")
+    ] = None,
+) -> None:
+    """Write data that another program made as a dataset of ours, every file under its hash."""
+    from sciml.app.generate import describe_dataset
+    from sciml.datasets.foreign import Foreign, import_foreign
+
+    given = Foreign(what, axes=_names(axes), boundary=_names(boundary))
+    import_foreign(given, as_folder(as_))
+    print_facts(describe_dataset(as_))
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
 @command("sciml export data/darcy --to npz --out darcy.npz")
 def export(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A dataset's folder.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A dataset's folder, or others' data.")
+    ],
     to: Annotated[str, typer.Option(help="neuraloperator (.pt pairs) or npz (one archive).")],
     out: Annotated[
         Path, typer.Option(help="pairs/darcy makes pairs/darcy_train_64.pt; or the archive's name.")
@@ -568,16 +619,19 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Of weights and order of samples; else the spec's.")
     ] = None,
+    trust: Trust = False,
 ) -> None:
     """Fit a neural operator to data or to problems solved meanwhile, or a preconditioner."""
     from sciml.app.read import PRECONDITIONER, kind_of, read_training
     from sciml.app.train import PICTURE, REPORT, facts, train
     from sciml.app.yaml import read_yaml
+    from sciml.operators.module import trusted
 
     source, directory = read_yaml(spec), as_folder(out or Path("runs") / spec.stem)
     part = "preconditioner" if kind_of(source) is PRECONDITIONER else "training"
     overrides = [*(set_ or ()), *([] if seed is None else [f"{part}.seed={seed}"])]
-    record = train(read_training(source, overrides), directory, device, overrides)
+    with trusted(trust):
+        record = train(read_training(source, overrides), directory, device, overrides)
     if record is None:  # one of several processes, of which another tells
         return
     print_facts(facts(record))
@@ -591,7 +645,9 @@ def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder with a trained operator.")],
     data: Annotated[
         list[Path],
-        typer.Option(help="A dataset's folder. Repeatable: further ones stand beside the first."),
+        typer.Option(
+            help="A dataset's folder, or others' data. Repeatable: further ones stand beside it."
+        ),
     ],
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     transfer: Annotated[
@@ -612,17 +668,19 @@ def evaluate(
         Path | None, typer.Option(help="Where the results go; RUN/evaluation by default.")
     ] = None,
     device: Device = "cpu",
+    trust: Trust = False,
 ) -> None:
     """Measure a trained operator: errors, resolutions, seconds beside multigrid's, certificates."""
     from sciml.app.evaluate import Question, measure, tables, write
     from sciml.core.disk import claimed
+    from sciml.operators.module import trusted
 
     home = run if run.is_dir() else run.parent
     question = Question(
         run, tuple(data), split, transfer, certify, samples, frames, start, batch, device
     )
     folder = as_folder(out or home / "evaluation")
-    with claimed(folder, "evaluating in"):
+    with claimed(folder, "evaluating in"), trusted(trust):
         findings = measure(question)
         paths, notes = write(question, findings, folder)
     for title, rows in tables(findings):

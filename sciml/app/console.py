@@ -42,6 +42,10 @@ Overrides = Annotated[
         help="Replace a value: grid.shape=[65,65]; solver= removes the key. Repeatable.",
     ),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Import and run the code that a spec or an operator names."),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="float64, or float32 where a loose rtol will do.")]
 Seed = Annotated[int, typer.Option(help="Start of every random generator.")]

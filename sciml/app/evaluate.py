@@ -22,11 +22,12 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.run.certificate import Certificate
+from sciml.datasets.foreign import Foreign
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
 from sciml.solvers.solve import solve
-from sciml.training.data import at_trained_shape, first_samples, open_split, resolutions
+from sciml.training.data import as_trained, at_trained_shape, first_samples, open_split, resolutions
 from sciml.training.evaluation import (
     METHODS,
     Bracket,
@@ -89,28 +90,36 @@ class Findings:
 def measure(question: Question) -> Findings:
     """Measure all that was asked for; raises InputError for data that does not fit the operator."""
     operator = load_operator(question.run, question.device)
-    signature, first = operator.signature, question.data[0]
+    signature = operator.signature
+    places = _places(operator, question)
+    first = next(iter(places.values()))
     times = _times(operator, question)
     # What can be refused comes first, and what takes long after it.
     parts: tuple[Any, ...] = ()
     if question.certify:
         parts = certified(question.run, signature, first, question.split, question.samples)
     evaluations = {
-        str(folder): evaluate(
+        name: evaluate(
             operator,
             at_trained_shape(signature, folder, question.split, times),
             batch=question.batch,
         )
-        for folder in question.data
+        for name, folder in places.items()
     }
     moved = None
     if question.transfer:
         moved = resolution_transfer(
             operator, first, split=question.split, samples=question.samples, times=times
         )
-    errors = evaluations[str(first)].relative_l2[:_TIMED]
+    errors = next(iter(evaluations.values())).relative_l2[:_TIMED]
     rival = _rival(signature, first, question.split, errors)
     return Findings(operator, evaluations, rival, moved, *parts)
+
+
+def _places(operator: Operator, question: Question) -> dict[str, Path | Foreign]:
+    """The data by their names."""
+    origin = operator.provenance
+    return {str(folder): as_trained(origin, folder, question.split) for folder in question.data}
 
 
 def _times(operator: Operator, question: Question) -> Times | None:
@@ -130,7 +139,7 @@ def _times(operator: Operator, question: Question) -> Times | None:
 
 
 def _rival(
-    signature: Signature, folder: Path, split: str, errors: torch.Tensor
+    signature: Signature, folder: Path | Foreign, split: str, errors: torch.Tensor
 ) -> tuple[tuple[str, MultigridTime], ...] | str:
     try:
         return same_error(signature, folder, split, errors)
@@ -139,7 +148,7 @@ def _rival(
 
 
 def same_error(
-    signature: Signature, folder: Path, split: str, errors: torch.Tensor
+    signature: Signature, folder: Path | Foreign, split: str, errors: torch.Tensor
 ) -> tuple[tuple[str, MultigridTime], ...]:
     """Multigrid's time to an operator's ``errors`` (N,), against two references.
 
@@ -148,7 +157,7 @@ def same_error(
     InputError where the problem is not one for multigrid-CG.
     """
     own = signature.grid
-    stated = problems_of(dataset_family(folder), signature)
+    stated = problems_of(dataset_family(str(folder)), signature)
     data = at_trained_shape(signature, folder, split)
     x, truth = first_samples(data, len(errors))
     posed = _batch(stated, x)
@@ -174,8 +183,8 @@ def _batch(
 
 
 def _finer(
-    own: tuple[int, ...], stored: dict[tuple[int, ...], Path]
-) -> dict[tuple[int, ...], Path]:
+    own: tuple[int, ...], stored: dict[tuple[int, ...], Path | Foreign]
+) -> dict[tuple[int, ...], Path | Foreign]:
     """The stored node grids that contain the operator's own, from coarse to fine."""
     return {
         shape: place
@@ -186,7 +195,7 @@ def _finer(
 
 
 def certified(
-    run: Path, signature: Signature, folder: Path, split: str, samples: int
+    run: Path, signature: Signature, folder: Path | Foreign, split: str, samples: int
 ) -> tuple[tuple[Bracket, ...], Polishing, Polishing]:
     """Certificates of the surrogate's answers to the first problems of a split, and polishing.
 
@@ -195,7 +204,7 @@ def certified(
     """
     x, y = first_samples(at_trained_shape(signature, folder, split), samples)
     on = signature.grid
-    problem = problems_of(dataset_family(folder), signature)(x)
+    problem = problems_of(dataset_family(str(folder)), signature)(x)
     brackets = []
     for steps in (0, _STEPS):
         solution = solve(problem, Surrogate(str(run), steps=steps), on=on, throw=False)
@@ -223,6 +232,7 @@ def recorded(question: Question, findings: Findings) -> dict[str, Any]:
         multigrid=rival
         if isinstance(rival, str)
         else [{"reference": name, **row.to_json()} for name, row in rival],
+        notes=list(operator.notes),
         transfer=findings.transfer and findings.transfer.to_json(),
         certificates=[found.to_json() for found in findings.brackets],
         polishing=findings.polishing and findings.polishing.to_json(),
@@ -236,7 +246,8 @@ def write(question: Question, findings: Findings, out: Path) -> tuple[list[Path]
     first = next(iter(findings.evaluations.values()))
     signature = findings.operator.signature
     times = _times(findings.operator, question)
-    data = at_trained_shape(signature, question.data[0], question.split, times)
+    place = next(iter(_places(findings.operator, question).values()))
+    data = at_trained_shape(signature, place, question.split, times)
     chosen = {"best": first.ranked[0], "median": first.ranked[len(first.ranked) // 2]}
     chosen["worst"] = first.ranked[-1]
     cases = [_case(findings.operator, data, name, i, first) for name, i in chosen.items()]
@@ -254,7 +265,7 @@ def write(question: Question, findings: Findings, out: Path) -> tuple[list[Path]
     if findings.transfer is not None:
         moved = {findings.operator.options.kind: findings.transfer}
         plots["transfer.png"] = lambda path: plot_transfer(moved, path)
-    notes = []
+    notes = [f"note: {note}" for note in findings.operator.notes]
     for name, draw in plots.items():
         note = drawn(out / name, draw)
         if note is None:

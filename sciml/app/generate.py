@@ -13,6 +13,13 @@ from sciml.app.console import progress_line
 from sciml.app.record import versions
 from sciml.core.errors import InputError
 from sciml.core.run.serialise import dump
+from sciml.datasets.foreign import (
+    Foreign,
+    ForeignSamples,
+    digests,
+    foreign_grids,
+    foreign_splits,
+)
 from sciml.datasets.loader import Shards
 from sciml.datasets.samples import SPLITS
 from sciml.datasets.statistics import FILE as STATISTICS
@@ -110,6 +117,48 @@ def summarise(folder: Path) -> dict[str, str]:
     return facts
 
 
+def describe_foreign(path: Path) -> dict[str, str]:
+    """The facts of data that another program wrote, for a table.
+
+    Raises InputError for what cannot be read, and for axes that cannot be told.
+    """
+    given = Foreign(path)
+    splits = foreign_splits(given)
+    readers = {
+        split: ForeignSamples(
+            dataclasses.replace(given, grid=foreign_grids(given, split)[-1]), split
+        )
+        for split in splits
+    }
+    first = readers[splits[0]]
+    header, pool = first.header, "" if first.stated else " (of one pool, in this order)"
+    spans = ", ".join(f"{axis[0]:.4g} to {axis[-1]:.4g}" for axis in first.axes)
+    facts = {
+        "layout": first.first.layout,
+        "samples": ", ".join(f"{len(r):,} {split}" for split, r in readers.items()) + pool,
+        "resolutions": ", ".join("x".join(map(str, g)) for g in foreign_grids(given, splits[0])),
+        **{f"  {name}": _varies(first, name) for name in first.components},
+        "inputs": ", ".join(header.inputs) or "not said: name them by inputs",
+        "outputs": ", ".join(header.outputs) or "not said: name them by outputs",
+        "boundary": ", ".join(f"{side} {kind}" for side, kind in header.boundary.items())
+        or "not said: neumann, unless boundary names another",
+        "points": f"{first.centring}s, from {spans}",
+    }
+    if len(first.time) > 1:
+        facts["time"] = f"{len(first.time)} frames from {first.time[0]:.4g} to {first.time[-1]:.4g}"
+    facts |= {f"sha256 {name}": value for name, value in digests(path).items()}
+    return {**facts, "equation": "not said: nothing can be solved or certified by it"}
+
+
+def _varies(samples: ForeignSamples, name: str) -> str:
+    """How a field varies, and its channels."""
+    if name in samples.header.scalars:
+        return "one number per sample"
+    kind = "constant" if name in samples.header.constant else "in time"
+    sizes = " x ".join(map(str, samples.components[name]))
+    return f"{kind}, {sizes} channels" if sizes else kind
+
+
 def describe_dataset(folder: Path) -> dict[str, str]:
     """The facts of a dataset, for a table; every file's hash is checked on the way.
 
@@ -145,7 +194,10 @@ def describe_dataset(folder: Path) -> dict[str, str]:
             pairs = zip(mean, statistics.std[name], strict=True)
             facts[f"  {name}"] = ", ".join(f"{m:.4g} +- {s:.3g}" for m, s in pairs)
     size = sum((folder / entry.path).stat().st_size for entry in entries)
-    facts["true relative residual"] = f"{_worst(folder, manifest):.2e} at most"
+    if "source" in manifest.spec:
+        facts["source"] = f"{manifest.spec['source']['path']}, which states no equation"
+    else:
+        facts["true relative residual"] = f"{_worst(folder, manifest):.2e} at most"
     facts["rejected"] = _rejects(manifest)
     facts["files"] = f"{len(entries)}, {size / 1e6:,.4g} MB; all as they were written"
     return facts

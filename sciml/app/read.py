@@ -73,9 +73,9 @@ def _family() -> tuple[type, list[type]]:
 
 def _operator_training() -> tuple[type, list[type]]:
     from sciml.app.training_spec import OperatorSpec
-    from sciml.operators.operator import architectures
+    from sciml.operators.module import choices
 
-    return OperatorSpec, architectures()
+    return OperatorSpec, choices()
 
 
 def _preconditioner_training() -> tuple[type, list[type]]:
@@ -208,12 +208,19 @@ def named_by(source: Source | None, key: str, name: str) -> Source:
 
 def dataset_family(folder: str | Path) -> Family:
     """The family that the dataset in ``folder`` was made from, as its manifest states it."""
+    from sciml.datasets.foreign import is_foreign
     from sciml.datasets.store import MANIFEST, read_manifest
 
     home = Path(folder)
     if home.name.startswith("at-") and not (home / MANIFEST).is_file():
         home = home.parent
     manifest = read_manifest(home)
+    foreign = manifest is None and is_foreign(Path(folder))
+    if foreign or (manifest is not None and "source" in manifest.spec):
+        raise InputError(
+            f"'{folder}' is another program's and states no equation, by which anything could be "
+            "solved or certified"
+        )
     if manifest is None:
         raise InputError(f"'{folder}' is no dataset: no {MANIFEST}; sciml generate makes one")
     if not manifest.spec:
@@ -229,12 +236,16 @@ def json_schema(kind: Kind = PROBLEM) -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-@cache
 def _adapter(kind: Kind) -> TypeAdapter[Any]:
+    root, choices = kind.parts()
+    return _adapter_of(root, tuple(choices))  # which grow where somebody registers one
+
+
+@cache
+def _adapter_of(root: type, choices: tuple[type, ...]) -> TypeAdapter[Any]:
     from sciml.app.coefficients import FIELD_TYPES
     from sciml.app.schema import adapter
 
-    root, choices = kind.parts()
     return adapter(root, choices, FIELD_TYPES)
 
 

@@ -117,15 +117,17 @@ class _Types:
                 if _is_required(field):
                     raise
                 continue
-            entries[field.name] = _entry(cls, field, hint)
+            # One that Python does not allow its name, import, has PEP 8's underscore.
+            entries[field.name.rstrip("_")] = _entry(cls, field, hint)
         made: Any = TypedDict(cls.__name__, entries)  # type: ignore[misc]
+        names = {field.name.rstrip("_"): field.name for field in dataclasses.fields(cls)}
         absent = {name: None for owner, name in _ABSENT if owner is cls}
         made.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
         made.__doc__ = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
         return Annotated[
             made,
             BeforeValidator(_check_keys(cls.__name__, tuple(entries))),
-            AfterValidator(lambda given: cls(**{**absent, **given})),
+            AfterValidator(lambda given: cls(**absent | {names[n]: v for n, v in given.items()})),
         ]
 
     def _translate(self, hint: Any) -> Any:

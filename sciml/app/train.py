@@ -26,6 +26,7 @@ from sciml.core.problem.place import discrete
 from sciml.core.run.weights import FILE
 from sciml.discretization import discretize
 from sciml.operators.losses import needs_equation
+from sciml.operators.module import Module, check_trusted
 from sciml.operators.operator import Operator
 from sciml.training import Files, Fresh, TrainingData, fit, open_data
 
@@ -62,7 +63,7 @@ def opened(spec: OperatorSpec) -> TrainingData:
     with _placed(spec, "data"):
         if isinstance(spec.data, Files):
             stated = needs_equation(spec.training.loss)
-            return open_data(spec.data, dataset_family(spec.data.folder) if stated else None)
+            return open_data(spec.data, dataset_family(spec.data.path) if stated else None)
         family = read_family(
             named_by(spec.source, "data.family", spec.data.family), spec.data.changes
         )
@@ -114,13 +115,24 @@ def _stored(folder: Path) -> dict[str, LinearMap]:
 def _train_operator(
     spec: OperatorSpec, out: Path, device: str, overrides: Iterable[str]
 ) -> dict[str, Any] | None:
+    if isinstance(spec.operator, Module):
+        with _placed(spec):
+            check_trusted(spec.operator.import_, "operator.import")
     data = opened(spec)
     first = os.environ.get("RANK", "0") == "0"
     bar: AbstractContextManager[Report | None] = nullcontext()
     if first:
         bar = training(spec.training.epochs)
     with bar as progress, _placed(spec):
-        operator = fit(spec.operator, data, spec.training, out, device=device, progress=progress)
+        operator = fit(
+            spec.operator,
+            data,
+            spec.training,
+            out,
+            start=spec.start,
+            device=device,
+            progress=progress,
+        )
     return _keep_operator(spec, operator, out, device, overrides) if first else None
 
 

@@ -40,13 +40,15 @@ class Solved:
 class OperatorSpec:
     """Data, an operator to fit to it, and how.
 
-    ``operator``: the options of an architecture of ``sciml.operators``. ``source`` is the text it
-    was read from.
+    ``operator``: the options of an architecture of ``sciml.operators``, or of one from elsewhere.
+    ``start``: the folder of a run whose weights this one begins with. ``source`` is the text it was
+    read from.
     """
 
     data: Files | Solved
     operator: Any
     training: Training = field(default_factory=Training)
+    start: str | None = None
     name: str = ""
     source: Source | None = field(default=None, repr=False, compare=False, metadata={"yaml": False})
 

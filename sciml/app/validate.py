@@ -17,7 +17,9 @@ from sciml.app.training_spec import Matrices, OneProblem, OperatorSpec, Precondi
 from sciml.app.yaml import Source, read_yaml
 from sciml.core.errors import InputError
 from sciml.datasets.family import Family
+from sciml.datasets.foreign import is_foreign
 from sciml.datasets.store import read_manifest
+from sciml.operators.module import Module
 from sciml.training import Files
 
 AnySpec = Spec | Family | OperatorSpec | PreconditionerSpec
@@ -120,10 +122,14 @@ def _family(family: Family, source: Source, setting: Setting) -> Checked:
 
 def _stored(spec: OperatorSpec, data: Files, source: Source) -> dict[str, str]:
     """What goes in and out, and how large the network is, where the data are there."""
-    folder = Path(data.folder)
-    if read_manifest(folder) is None and read_manifest(folder.parent) is None:
+    folder = Path(data.path)
+    ours = read_manifest(folder) is not None or read_manifest(folder.parent) is not None
+    if not ours and not is_foreign(folder):
         return {"data": f"'{folder}' is not there yet; sciml generate makes it"}
     signature = opened(spec).signature
+    if isinstance(spec.operator, Module):
+        named = f"{', '.join(signature.inputs)} to {', '.join(signature.outputs)}"
+        return {"data": named, "code": f"{spec.operator.import_}, which is run with --trust alone"}
     try:
         network = spec.operator.build(signature)
     except InputError as error:

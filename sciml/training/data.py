@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, Protocol, Union
@@ -25,31 +25,36 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from sciml.core.errors import InputError
+from sciml.core.errors import InputError, did_you_mean
 from sciml.core.memory import free_bytes
 from sciml.core.problem.grid import SIDES, Box, Grid
 from sciml.core.run.serialise import dump
 from sciml.datasets.family import Family
-from sciml.datasets.loader import OperatorData, PointData, Times
+from sciml.datasets.foreign import Foreign, ForeignSamples, digests, foreign_grids, stated_splits
+from sciml.datasets.loader import OperatorData, PointData, Times, at_home, stored_splits
 from sciml.datasets.samples import attempt, numbers
 from sciml.datasets.store import MANIFEST, Manifest, read_manifest
 from sciml.datasets.stream import Stream
+from sciml.operators.operator import SIDES as ENDS
 from sciml.operators.operator import Side, Signature
 from sciml.training.distributed import World
 
 
 @dataclass(frozen=True)
 class Files:
-    """Samples that ``sciml generate`` stored.
+    """Samples that ``sciml generate`` stored, or that another program wrote.
 
-    folder: the dataset's. inputs, outputs: names of fields, the dataset's own if left out.
+    folder: the dataset's, or one of such files; file: a single one, in its place.
+    inputs, outputs: names of fields, the dataset's own if left out.
     shape: a stored resolution, or one within it; the folder's own if left out.
     train, valid: use the first so many samples. times: frames in and out of trajectories.
     points: train on values at so many points of the grid (DeepONet), the same for all samples if
     ``aligned``.
+    axes, boundary: of foreign data, what its files do not say: the names of the arrays' axes
+    (sample, time, channel, x, y, z), and how the functions end along each axis of space.
     """
 
-    folder: str
+    folder: str = ""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] | None = None
@@ -58,9 +63,19 @@ class Files:
     times: Times | None = None
     points: int | None = None
     aligned: bool = True
+    file: str = ""
+    axes: tuple[str, ...] = ()
+    boundary: tuple[Side, ...] = ()
     kind: Literal["files"] = "files"
 
     def __post_init__(self) -> None:
+        if bool(self.folder) == bool(self.file):
+            raise InputError("name a folder or a file of data, one of them", "data.folder")
+        for side in self.boundary:
+            if side not in ENDS:
+                raise InputError(
+                    f"unknown boundary '{side}'{did_you_mean(side, ENDS)}", "data.boundary"
+                )
         for name in ("train", "valid", "points"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -70,6 +85,11 @@ class Files:
                 f"shape must be points per axis, at least 1 each; got {list(self.shape)}",
                 "data.shape",
             )
+
+    @property
+    def path(self) -> str:
+        """The folder, or the file."""
+        return self.folder or self.file
 
 
 @dataclass(frozen=True)
@@ -96,9 +116,17 @@ class Fresh:
 
 @dataclass(frozen=True)
 class TensorData:
-    """Samples in memory: ``x (N, C, *grid)`` and ``y (N, C, *grid)``.
+    """Samples in memory: ``x (N, C, *grid)`` and ``y (N, C, *grid)``, float32 as a rule.
 
-    With ``points``, (P, d) for all samples or (N, P, d), ``y`` is (N, C, P).
+    With ``points``, (P, d) for all samples or (N, P, d), ``y`` is (N, C, P). A run on them needs a
+    signature too, which says what the channels are called and where the points lie::
+
+        box = Box((0.0, 0.0), (1.0, 1.0))
+        signature = Signature(("a",), ("u",), Grid((64, 64), "node", box), ("dirichlet",) * 2)
+        data = TrainingData(TensorData(x, y), TensorData(x_valid, y_valid), signature)
+        operator = fit(FNO(), data, Training(epochs=10))
+
+    Raises InputError where the numbers of samples or points differ.
     """
 
     x: Tensor
@@ -133,6 +161,7 @@ class TrainingData:
 
     batches: of a stream in an epoch. places: the dotted key in the problem of every input field,
     where known. spec: the problem as plain data. times: frames in and out, where they were named.
+    foreign: of data that another program wrote, where it lies and the digest of every file.
     valid is on the grid.
     """
 
@@ -145,6 +174,7 @@ class TrainingData:
     name: str = ""
     batches: int = 0
     times: Times | None = None
+    foreign: Mapping[str, Any] = field(default_factory=dict)
 
 
 def open_data(options: Files | Fresh, family: Family | None = None) -> TrainingData:
@@ -156,17 +186,21 @@ def open_data(options: Files | Fresh, family: Family | None = None) -> TrainingD
 
 
 def _stored(options: Files, family: Family | None) -> TrainingData:
-    home, manifest = _manifest(Path(options.folder))
+    given = at_home(options.path)
+    if isinstance(given, Foreign):
+        return _of_others(options, given.path)
+    if options.axes or options.boundary:
+        raise InputError(
+            f"'{options.path}' says its axes and its boundary itself; leave them out",
+            f"data.{'axes' if options.axes else 'boundary'}",
+        )
+    home, manifest = _manifest(Path(options.path))
     spec = dict(manifest.spec)
     centring = spec.get("grid", {}).get("centring", "node")
     train, valid = (_split(options, home, manifest, centring, s) for s in ("train", "valid"))
     if train is None:
-        raise InputError(f"'{options.folder}' has no split 'train'", "data.folder")
-    samples: StoredSamples = train
-    if options.points is not None or not options.aligned:
-        samples = PointData(train, options.points, options.aligned)
-        if samples.frames > 1:
-            raise InputError("values at points need one output frame, not several", "data.times")
+        raise InputError(f"'{options.path}' has no split 'train'", "data.folder")
+    samples = _at_points(options, train)
     header = train.reader.header
     grid = _grid(train, centring, spec)
     return TrainingData(
@@ -184,6 +218,73 @@ def _stored(options: Files, family: Family | None) -> TrainingData:
         name=header.name or home.name,
         times=options.times,
     )
+
+
+def _at_points(options: Files, train: OperatorData) -> OperatorData | PointData:
+    """The samples with their outputs on the grid, or at points where the options say so."""
+    if options.points is None and options.aligned:
+        return train
+    samples = PointData(train, options.points, options.aligned)
+    if samples.frames > 1:
+        raise InputError("values at points need one output frame, not several", "data.times")
+    return samples
+
+
+def _of_others(options: Files, path: Path) -> TrainingData:
+    """Samples that another program wrote."""
+    place = Foreign(path, options.axes, options.boundary, options.train, options.valid)
+    train = _foreign_split(options, place, "train")
+    valid = _foreign_split(options, place, "valid") if "valid" in stored_splits(place) else None
+    same = sorted({*train.inward} & {*train.outward}, key=str)
+    if same:
+        frame = "" if same[0].frame is None else f", frame {same[0].frame}"
+        raise InputError(
+            f"'{same[0].name}'{frame} is input and output at once; name inputs, outputs or times",
+            "data.outputs",
+        )
+    reader = _foreign_reader(train)
+    stated = reader.stated
+    return TrainingData(
+        train=_first(_at_points(options, train), options.train if stated else None, "train"),
+        valid=None if valid is None else _first(valid, options.valid if stated else None, "valid"),
+        signature=Signature(
+            train.input_channels,
+            train.output_channels,
+            _grid(train, reader.centring, {}),
+            _ends(reader.header.boundary, len(train.shape)),
+        ),
+        name=path.stem,
+        times=options.times,
+        foreign={
+            "path": str(path),
+            "sha256": digests(path),
+            "axes": list(options.axes),
+            "boundary": list(options.boundary),
+            "train": options.train,
+            "valid": options.valid,
+        },
+    )
+
+
+def _foreign_split(options: Files, place: Foreign, split: str) -> OperatorData:
+    try:
+        if options.shape is not None:
+            found = resolutions(place, split)
+            finest = OperatorData([*found.values()][-1], split)
+            centring = _foreign_reader(finest).centring
+            at, step = source(found, options.shape, centring, "data.shape")
+            return OperatorData(
+                at, split, options.inputs, options.outputs, step, times=options.times
+            )
+        return OperatorData(place, split, options.inputs, options.outputs, times=options.times)
+    except InputError as error:
+        key = error.key or ("data.file" if options.file else "data.folder")
+        raise InputError(error.message, key) from None
+
+
+def _foreign_reader(data: OperatorData) -> ForeignSamples:
+    assert isinstance(data.reader, ForeignSamples)
+    return data.reader
 
 
 def _manifest(folder: Path) -> tuple[Path, Manifest]:
@@ -205,7 +306,8 @@ def _split(
     """A split at the resolution asked for; None where the dataset has no such split."""
     if split not in {entry.split for entry in manifest.shards if entry.samples}:
         return None
-    place, step = Path(options.folder), 1
+    place: Path | Foreign = Path(options.path)
+    step = 1
     if options.shape is not None:
         place, step = source(resolutions(home, split), options.shape, centring, "data.shape")
     return OperatorData(place, split, options.inputs, options.outputs, step, times=options.times)
@@ -314,11 +416,14 @@ Shape = tuple[int, ...]
 _POINTS = 2_000_000  # of one batch of inputs, which bounds the memory
 
 
-def resolutions(folder: str | Path, split: str) -> dict[Shape, Path]:
+def resolutions(folder: str | Path | Foreign, split: str) -> dict[Shape, Path | Foreign]:
     """The stored resolutions of a dataset that have ``split``, from coarse to fine."""
-    folder = Path(folder)
+    folder = at_home(folder)
+    if isinstance(folder, Foreign):
+        grids = foreign_grids(folder, split)
+        return {grid: replace(folder, grid=grid) for grid in sorted(grids, key=prod)}
     own = OperatorData(folder, split).shape
-    found = {own: folder}
+    found: dict[Shape, Path | Foreign] = {own: folder}
     for place in folder.glob("at-*"):
         shape = tuple(int(n) for n in place.name.removeprefix("at-").split("x") if n.isdigit())
         if len(shape) == len(own) and (place / "data" / split).is_dir():
@@ -327,8 +432,8 @@ def resolutions(folder: str | Path, split: str) -> dict[Shape, Path]:
 
 
 def source(
-    stored: Mapping[Shape, Path], shape: Shape, centring: str, key: str | None = None
-) -> tuple[Path, int]:
+    stored: Mapping[Shape, Path | Foreign], shape: Shape, centring: str, key: str | None = None
+) -> tuple[Path | Foreign, int]:
     """The folder that gives functions at ``shape``, and every how many of its points.
 
     Raises InputError, naming what is stored, where there is none.
@@ -363,7 +468,7 @@ def _step(points: Shape, wanted: Shape, centring: str) -> int | None:
 
 def open_split(
     signature: Signature,
-    folder: str | Path,
+    folder: str | Path | Foreign,
     split: str,
     times: Times | None = None,
     subsample: int = 1,
@@ -384,8 +489,36 @@ def open_split(
     return data
 
 
+def as_trained(
+    provenance: Mapping[str, Any], folder: str | Path, split: str = "test"
+) -> Path | Foreign:
+    """Data as an operator was trained on them: foreign ones with the axes and ends named then.
+
+    Of the very files of the training, a pool is shared out as it was; other files are all to test
+    on. Raises InputError where some of the files are those of the training and some are not, for
+    then nobody can say which samples are new.
+    """
+    place = at_home(folder)
+    trained = provenance.get("foreign") or {}
+    if not isinstance(place, Foreign):
+        return place
+    axes, boundary = (tuple(trained.get(name, ())) for name in ("axes", "boundary"))
+    place = replace(place, axes=axes, boundary=boundary)
+    if len(stated_splits(place)):
+        return place
+    own, before = set(digests(place.path).values()), set(trained.get("sha256", {}).values())
+    if own == before:
+        return replace(place, train=trained["train"], valid=trained["valid"])
+    if own & before:
+        raise InputError(
+            f"some of the files in '{folder}' were trained on and some were not; name those of the "
+            "training, or others"
+        )
+    return replace(place, train=0, valid=0) if split == "test" else place
+
+
 def at_trained_shape(
-    signature: Signature, folder: str | Path, split: str, times: Times | None = None
+    signature: Signature, folder: str | Path | Foreign, split: str, times: Times | None = None
 ) -> OperatorData:
     """The split at the resolution of the training: stored, or every so many points.
 

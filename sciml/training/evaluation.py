@@ -63,6 +63,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.grid import Grid
 from sciml.core.problem.problem import Problem
 from sciml.core.run.certificate import Certificate
+from sciml.datasets.foreign import Foreign
 from sciml.datasets.loader import OperatorData, Times
 from sciml.discretization import discretize
 from sciml.operators.losses import RelativeH1, RelativeL2
@@ -420,7 +421,7 @@ def on_shape(signature: Signature, values: Tensor, shape: Shape) -> Tensor:
 @torch.no_grad()
 def resolution_transfer(
     operator: Operator,
-    folder: str | Path,
+    folder: str | Path | Foreign,
     shapes: Sequence[Shape] = (),
     *,
     split: str = "test",

@@ -24,11 +24,13 @@ from torch import Tensor
 
 from sciml.core.disk import claimed
 from sciml.core.errors import InputError
-from sciml.core.run.serialise import dump
+from sciml.core.run.serialise import differences, dump
 from sciml.core.run.training_run import TRAINING, EpochProgress, Step, TrainingRun, seeded
+from sciml.core.run.weights import misfit_of
 from sciml.datasets.stream import Stream
-from sciml.operators.checkpoint import save_operator
+from sciml.operators.checkpoint import load_operator, save_operator
 from sciml.operators.losses import LossFunction, RelativeH1, RelativeL2, needs_equation
+from sciml.operators.module import code_of
 from sciml.operators.operator import Operator, Options
 from sciml.training.data import Batches, TrainingData, hold, open_batches
 from sciml.training.distributed import World, world
@@ -90,21 +92,26 @@ def fit(
     training: Training = Training(),  # noqa: B008  (frozen)
     out: str | Path | None = None,
     *,
+    start: str | Path | None = None,
     device: torch.device | str = "cpu",
     progress: EpochProgress | None = None,
 ) -> Operator:
     """Train the operator that ``options`` describe on ``data``; in eval mode, on ``device``.
 
     ``out``: a folder for its history, its state while under way, and the operator; the same call
-    goes on where one was stopped, on a CPU to the same bits. ``progress(epoch, epochs, row)`` is
-    called after every epoch, by the first process. Under torchrun, all processes make the same
-    call. Raises InputError for options that do not fit together or a folder with another run, and
-    TrainingError where a loss or weight is no longer a number; the last state before is kept.
+    goes on where one was stopped, on a CPU to the same bits; so does one with more epochs, where
+    the schedule is not laid out over all of them. ``start``: the folder of an operator with the
+    same options and channels, whose weights and scaling this one begins with.
+    ``progress(epoch, epochs, row)`` is called after every epoch, by the first process. Under
+    torchrun, all processes make the same call. Raises InputError for options that do not fit
+    together or a folder with another run, and TrainingError
+    where a loss or weight is no longer a number; the last state before is kept.
     """
     with world(device) as here, seeded(training.seed, here.device):
         folder = None if out is None else Path(out)
         with claimed(folder, TRAINING) if folder is not None and here.writes else nullcontext():
-            task = _OperatorTask(options, data, training, here)
+            first = None if start is None else _start(Path(start), folder, options, data)
+            task = _OperatorTask(options, data, training, here, first)
             run = TrainingRun(
                 task.operator,
                 training.optimiser.build(task.operator.parameters()),
@@ -113,8 +120,11 @@ def fit(
                     "operator": dump(options),
                     "training": dump(replace(training, checkpoint=0.0, tensorboard=False)),
                     "data": _identity(data),
+                    **({"code": code} if (code := code_of(options)) else {}),
+                    **({"start": _hash(first)} if first is not None else {}),
                 },
                 folder,
+                free={"training.epochs": _why_not_more(training)},
                 checkpoint=training.checkpoint,
                 clip=training.clip,
                 writes=here.writes,
@@ -122,6 +132,8 @@ def fit(
             )
             run.finish(training.epochs, progress if here.writes else None)
             task.operator.provenance = task.provenance(run)
+            if first is not None:
+                task.operator.provenance["start"] = {"path": str(start), "weights": _hash(first)}
             if folder is not None and here.writes:
                 save_operator(task.operator, folder)
             return task.operator.eval()
@@ -134,7 +146,12 @@ class _OperatorTask:
     validated = ("valid_l2", "valid_h1")
 
     def __init__(
-        self, options: Options, data: TrainingData, training: Training, here: World
+        self,
+        options: Options,
+        data: TrainingData,
+        training: Training,
+        here: World,
+        first: Operator | None,
     ) -> None:
         self.data, self.training, self.here = data, training, here
         dtype = _DTYPES[training.precision]
@@ -143,6 +160,8 @@ class _OperatorTask:
         self.per_epoch = self.batches.per_epoch
         self.operator = Operator.build(options, data.signature, seed=training.seed)
         _prepare(self.operator, self.batches)
+        if first is not None:  # its weights mean something with its scaling alone
+            self.operator.load_state_dict(first.state_dict())
         self.operator.to(here.device, dtype)
         self.validation = open_validation(data, training.batch, dtype, here)
         module = here.wrap(self.operator)
@@ -188,6 +207,8 @@ class _OperatorTask:
             "places": dict(self.data.places),
             "spec": dict(self.data.spec),
             "times": dump(self.data.times),
+            "foreign": dict(self.data.foreign),
+            "code": code_of(self.operator.options),
             "training": dump(self.training),
             "seed": self.training.seed,
             "processes": self.here.size,
@@ -195,6 +216,53 @@ class _OperatorTask:
             "epochs": run.epoch,
             "seconds": run.seconds,
         }
+
+
+def _start(folder: Path, out: Path | None, options: Options, data: TrainingData) -> Operator:
+    """The operator to begin with; InputError where it is another one."""
+    if (
+        out is not None
+        and out.resolve() == (folder if folder.is_dir() else folder.parent).resolve()
+    ):
+        raise InputError(
+            f"a run cannot start from its own folder '{folder}'; without start: it goes on", "start"
+        )
+    try:
+        found = load_operator(folder)
+    except InputError as error:
+        raise InputError(error.message, "start") from None
+    for key, old, new in differences(dump(found.options), dump(options), "operator"):
+        raise InputError(f"'{folder}' has {key} {old!r}, and not {new!r} as here", "start")
+    for name in ("inputs", "outputs", "boundary"):
+        old, new = (getattr(part.signature, name) for part in (found, data))
+        if old != new:
+            told = [", ".join(part) for part in (old, new)]
+            raise InputError(
+                f"'{folder}' has the {name} {told[0]}; the data have {told[1]}", "start"
+            )
+    own = Operator.build(options, data.signature).state_dict()
+    misfit = misfit_of(own, found.state_dict())
+    if misfit is not None:
+        raise InputError(f"the weights in '{folder}' do not fit on this grid: {misfit}", "start")
+    return found
+
+
+def _hash(operator: Operator) -> str:
+    value = hashlib.sha256()
+    for name, tensor in sorted(operator.state_dict().items()):
+        value.update(name.encode())
+        value.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return value.hexdigest()
+
+
+def _why_not_more(training: Training) -> str:
+    """Why a run cannot have more epochs in its folder; nothing where it can."""
+    if not training.schedule.over_all:
+        return ""
+    return (
+        f"{training.schedule.kind} is laid out over all epochs; constant and steps go on, and "
+        "start: takes the weights into another folder"
+    )
 
 
 def _where(samples: Tensor, losses: Tensor) -> str:
@@ -230,6 +298,8 @@ def _loss(training: Training, data: TrainingData) -> LossFunction:
 def _identity(data: TrainingData) -> dict[str, Any]:
     """What tells these data from others, as plain data."""
     record = {"name": data.name, **data.signature.to_json(), "times": dump(data.times)}
+    if data.foreign:
+        record["foreign"] = data.foreign["sha256"]
     if isinstance(data.train, Stream):
         return {**record, "seed": data.train.seed, "batches": data.batches, "spec": dict(data.spec)}
     value = hashlib.sha256()

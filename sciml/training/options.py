@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal, Union
+from typing import ClassVar, Literal, Union
 
 import torch
 from torch import Tensor
@@ -94,6 +94,7 @@ class OneCycle:
     start: float = 0.5
     end: float = 0.005
     kind: Literal["one_cycle"] = "one_cycle"
+    over_all: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 < self.share < 1:
@@ -117,6 +118,7 @@ class Cosine:
 
     end: float = 0.0
     kind: Literal["cosine"] = "cosine"
+    over_all: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         _at_least(self.end, 0, "training.schedule.end")
@@ -133,6 +135,7 @@ class Steps:
     every: int = 100
     multiply: float = 0.5
     kind: Literal["steps"] = "steps"
+    over_all: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         _at_least(self.every, 1, "training.schedule.every")
@@ -148,6 +151,7 @@ class Constant:
     """The same rate throughout."""
 
     kind: Literal["constant"] = "constant"
+    over_all: ClassVar[bool] = False
 
     def factor(self, step: int, steps: int, per_epoch: int) -> float:
         """The factor of the rate at ``step`` of ``steps``."""

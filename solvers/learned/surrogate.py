@@ -40,7 +40,7 @@ from sciml.core.run.certificate import Certificate
 from sciml.core.run.serialise import differences, dump
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
-from sciml.core.run.status import Status
+from sciml.core.run.status import Doubt, Status
 from sciml.discretization.fields import values_on
 from sciml.solvers.linear.amg import AMG
 from sciml.solvers.linear.certify import certify
@@ -227,6 +227,7 @@ class Surrogate:
         if self.certify:
             solution, remark = self._certified(state, predicted, solution)
             notes.append(remark)
+        notes += [Doubt(note) for note in state.operator.notes]
         return replace(solution, notes=tuple(notes))
 
     def _predicted(self, state: SurrogateState, x: torch.Tensor, seconds: float) -> Solution:

@@ -20,7 +20,10 @@ def dump(value: Any) -> Any:
         return dump(value.by_field)
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         entries = ((f, getattr(value, f.name)) for f in dataclasses.fields(value))
-        shown = {f.name: dump(v) for f, v in entries if v is not None and _is_shown(value, f)}
+        # A field that Python does not allow its name, import, has PEP 8's underscore.
+        shown = {
+            f.name.rstrip("_"): dump(v) for f, v in entries if v is not None and _is_shown(value, f)
+        }
         return dict(sorted(shown.items(), key=lambda item: item[0] != "kind"))
     if isinstance(value, Mapping):
         return {str(key): dump(entry) for key, entry in value.items()}

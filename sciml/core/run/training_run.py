@@ -96,7 +96,8 @@ class Task(Protocol):
 class TrainingRun:
     """A network on its way, taken up where the folder ``out`` says it was left.
 
-    ``settings``: plain data that a run may not change. ``checkpoint``: seconds between two states.
+    ``settings``: plain data that a run may not change. ``free``: the keys of those that it may, or
+    why one may not be. ``checkpoint``: seconds between two states.
     ``clip``: the largest norm of the gradient; a longer one is scaled to it. ``writes``: whether
     this process is the one that writes. ``board``: curves for TensorBoard too. Raises InputError
     for a folder with another run, or a damaged one.
@@ -110,6 +111,7 @@ class TrainingRun:
         settings: Mapping[str, Any],
         out: Path | None,
         *,
+        free: Mapping[str, str] | None = None,
         checkpoint: float = math.inf,
         clip: float | None = None,
         writes: bool = True,
@@ -117,6 +119,7 @@ class TrainingRun:
     ) -> None:
         self.network, self.optimiser, self.task = network, optimiser, task
         self.settings: dict[str, Any] = json.loads(json.dumps(settings))
+        self.free = free or {}
         self.out, self.writes = out, writes and out is not None
         self.checkpoint, self.clip, self.board = checkpoint, clip, board
         self.device = next(network.parameters()).device
@@ -135,8 +138,13 @@ class TrainingRun:
         """What is left of so many epochs; the state is written at the end.
 
         Raises TrainingError where a loss or weight is no longer a number; the last state before is
-        kept.
+        kept. Raises InputError where more epochs are done already.
         """
+        if self.epoch > epochs:
+            raise InputError(
+                f"'{self.out}' has {self.epoch} epochs done already; name at least so many",
+                "training.epochs",
+            )
         table = None
         if self.out is not None and self.writes:
             names = (*_COUNTS, *self.task.columns, *self.task.validated)
@@ -260,8 +268,9 @@ class TrainingRun:
                 f"'{path}' is damaged, or no state of a training run: {error.message}", "out"
             ) from None
         changed = [
-            f"{key} was {old!r}, now {new!r}"
+            f"{key} was {old!r}, now {new!r}" + (f" ({why})" if (why := self.free.get(key)) else "")
             for key, old, new in differences(stored.options, self.settings)
+            if self.free.get(key) != ""
         ]
         if changed:
             raise InputError(
