@@ -119,7 +119,8 @@ def random_case(rng: np.random.Generator) -> Case:
             k_ = torch.ones(1, dtype=torch.float64)
         elif rng.random() < 0.5:
             k_ = torch.where(torch.as_tensor(rng.random(stripes)) < 0.5, 1.0, contrast).double()
-        frequency = float(rng.uniform(0.2, 3)) * math.pi / upper[k]
+        # Three elements for half a wave, so that rules of degree 6 resolve the data.
+        frequency = float(rng.uniform(0.2, n / 3)) * math.pi / upper[k]
         slope, shift = (float(s) for s in rng.uniform(-1, 1, 2))
         factors.append(
             Factor(k_, 0.0, upper[k], float(rng.uniform(0.5, 2)), frequency, slope, shift)

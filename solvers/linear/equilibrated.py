@@ -65,7 +65,7 @@ from sciml.discretization.points.strong import StrongForm, strong_form
 from sciml.discretization.volumes.equilibrium import Cells, End, cells_of, equilibrium
 from sciml.discretization.volumes.fluxes import diagonal_entries
 from sciml.discretization.volumes.layout import at_end
-from sciml.solvers.linear.equilibrated_mesh import certify_on_mesh
+from sciml.solvers.linear.equilibrated_mesh import bounded_elements, certify_on_mesh
 from sciml.solvers.linear.krylov import CG
 from sciml.solvers.linear.multigrid import Multigrid
 
@@ -97,18 +97,33 @@ def certify_pde(
     negative c or alpha, obstacles, time, complex or nonlinear problems, and what
     :mod:`sciml.solvers.linear.equilibrated_mesh` cannot.
     """
-    _refuse(problem, tensor=isinstance(on, Mesh))
     if isinstance(on, Mesh):
+        _refuse(problem, tensor=True)
         return certify_on_mesh(v, problem, on)
-    cells = on.cells.bind(problem.box)
-    here = cells_of(problem, cells)
+    here = _bounded_cells(problem, on)
     function = v.function if isinstance(v, Solution) else v if callable(v) else None
     trial: _Trial = _Smooth.of(function, here) if function is not None else _Nodal.of(v, here, on)
-    _check_signs(here)
     upper = _upper(trial, here)
     torn = _torn(trial, here)
     low = torch.zeros((), dtype=torch.float64) if torn else _tested(*trial.candidate())
     return _certificate(trial, replace(upper, reason=torn or upper.reason), low, here)
+
+
+@torch.no_grad()
+def check_bounded(problem: Problem, on: Grid | Mesh) -> None:
+    """Raise InputError where no bound exists, as :func:`certify_pde` does; nothing is solved."""
+    if isinstance(on, Mesh):
+        _refuse(problem, tensor=True)
+        bounded_elements(problem, on)
+        return
+    _bounded_cells(problem, on)
+
+
+def _bounded_cells(problem: Problem, on: Grid) -> Cells:
+    _refuse(problem, tensor=False)
+    here = cells_of(problem, on.cells.bind(problem.box))
+    _check_signs(here)
+    return here
 
 
 def _refuse(problem: Problem, tensor: bool) -> None:

@@ -62,9 +62,7 @@ def certify_on_mesh(v: Any, problem: Problem, mesh: Mesh) -> PdeCertificate:
     and hexahedra, point and line sources, sides within the mesh, periodic ones, batches of
     problems.
     """
-    _refuse(problem, mesh)
-    here = elements_of(problem, mesh)
-    _check(here)
+    here = bounded_elements(problem, mesh)
     values = _values(v, here)
     missed = _missed(values, here)
     trial = _Trial(here, values + missed.at_nodes)
@@ -73,6 +71,14 @@ def certify_on_mesh(v: Any, problem: Problem, mesh: Mesh) -> PdeCertificate:
     if not missed.reason:
         low = _tested(trial, *_finer(trial, problem, mesh))
     return _certificate(trial, upper, low, missed)
+
+
+def bounded_elements(problem: Problem, mesh: Mesh) -> Elements:
+    """The elements of a problem that has a bound; raises InputError as :func:`certify_on_mesh`."""
+    _refuse(problem, mesh)
+    here = elements_of(problem, mesh)
+    _check(here)
+    return here
 
 
 def _refuse(problem: Problem, mesh: Mesh) -> None:
