@@ -32,7 +32,7 @@ from sciml.core.run.status import Status
 from sciml.solvers.auto import Auto
 from sciml.solvers.linear.amg import AMG
 from sciml.solvers.linear.direct import Direct
-from sciml.solvers.linear.equilibrated import certify_pde
+from sciml.solvers.linear.equilibrated import certify_pde, check_bounded
 from sciml.solvers.linear.fast_poisson import FastPoisson
 from sciml.solvers.linear.krylov import CG, GMRES, MINRES
 from sciml.solvers.linear.multigrid import Multigrid
@@ -40,16 +40,19 @@ from sciml.solvers.linear.multigrid import Multigrid
 Inner: TypeAlias = Auto | CG | MINRES | GMRES | Direct | Multigrid | AMG | FastPoisson
 
 _BELOW = 0.9  # of the error asked for, that a grid is made for
-_FARTHEST = 8.0  # times as many points along an axis in one step
+_FARTHEST = 16.0  # times as many unknowns in one step: orders are seen on coarse grids, too
 _ENOUGH = 1.05  # of the square of the bound, beyond what is needed
+_LEAST = 0.1  # of that square: steps too small to be worth a solve
+_STILL, _LONG = 0.9, 16.0  # of a bound that fell to this share only, by so many times the unknowns
 
 
 @dataclass(frozen=True)
 class AdaptiveState:
-    """The problem and where it begins."""
+    """The problem, where it begins, and the state of the solver there."""
 
     problem: Problem
     on: Grid | Mesh
+    first: Any
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Adaptive:
     ``error``: its distance to the solution of the differential equation, in the energy norm and
     relative to the solution's own. ``solver`` answers on each mesh or grid. ``share``: of the
     square of the bound, that the elements which are divided have; less where less is enough.
-    ``most``: unknowns, at which it ends as INACCURATE.
+    ``most``: unknowns, at which it ends as INACCURATE, as it does where the bound no longer falls.
     """
 
     error: float
@@ -68,6 +71,7 @@ class Adaptive:
     most: int = 1_000_000
     kind: Literal["adaptive"] = "adaptive"
     reads_problem = True  # itself, not its discretisation
+    progresses = "mesh {step}, an error of at most {reached:.2e}"
 
     def __post_init__(self) -> None:
         if not 0 < self.error < math.inf:
@@ -86,7 +90,10 @@ class Adaptive:
             problem = stated
         if on is None or isinstance(on, Points):
             raise InputError("give a grid or a mesh to begin with", "grid")
-        return AdaptiveState(problem, on.bind(problem.box) if isinstance(on, Grid) else on)
+        check_bounded(problem, on)
+        on = on.bind(problem.box) if isinstance(on, Grid) else on
+        inner: Any = self.solver
+        return AdaptiveState(problem, on, inner.init(problem, on))
 
     def run(
         self,
@@ -104,34 +111,35 @@ class Adaptive:
             raise InputError("a right-hand side belongs to one grid; leave b out")
         begun, on, known, setup = time.perf_counter(), state.on, initial, 0.0
         levels: list[Level] = []
+        inner: Any = self.solver
         while True:
-            inner: Any = self.solver
-            solution = replace(inner.run(inner.init(state.problem, on), initial=known), on=on)
+            own = inner.init(state.problem, on) if levels else state.first
+            solution = replace(inner.run(own, initial=known), on=on)
             setup += solution.stats.setup_seconds
             if not solution.status.success:
                 return self._ended(solution, levels, solution.status, setup, begun)
             bounds = certify_pde(solution, state.problem, on)
             solution = replace(solution, certificate=bounds)
             upper = float(bounds.relative_upper.max())
-            levels.append(Level(int(np.prod(on.shape)), upper))
+            levels.append(Level(int(np.prod(on.shape)), upper, float(bounds.upper.max())))
             if progress is not None:
                 progress(len(levels), upper)
             if upper <= self.error:
                 return self._ended(solution, levels, Status.CERTIFIED, setup, begun)
-            finer = self._finer(on, bounds, levels)
-            if bounds.reason or math.prod(finer.shape) > self.most:
+            finer = None if bounds.reason or _still(levels) else self._finer(on, bounds, levels)
+            if finer is None or math.prod(finer.shape) > self.most:
                 return self._ended(solution, levels, Status.INACCURATE, setup, begun)
             known = _carried(solution, on, finer)
             on = finer
 
     def _finer(self, on: Grid | Mesh, bounds: PdeCertificate, levels: list[Level]) -> Grid | Mesh:
         if isinstance(on, Grid):
-            return _finer_grid(on, levels, self.error)
+            return _finer_grid(on, levels, self.error, self.most)
         share = self.share
         if math.isfinite(levels[-1].upper):
             # What all marked elements halved would leave.
             left = 1 - (self.error / levels[-1].upper) ** 2
-            share = min(share, _ENOUGH * left / (1 - 4.0**-on.degree))
+            share = min(share, max(_LEAST, _ENOUGH * left / (1 - 4.0**-on.degree)))
         square = (
             bounds.cells.square().flatten(0, -2).amax(0)
             if bounds.cells.ndim > 1
@@ -147,6 +155,9 @@ class Adaptive:
         told = (*solution.notes, *notes)
         if isinstance(met, PdeCertificate) and met.reason:
             told = (*told, f"there is no bound of the error: {met.reason}")
+        elif status is Status.INACCURATE and _still(levels):
+            told = (*told, "the bound no longer falls with the unknowns: K jumps within cells, "
+                    "the solution's own norm is zero, or rtol is too large")  # fmt: skip
         whole = time.perf_counter() - begun
         stats = replace(solution.stats, setup_seconds=setup, solve_seconds=whole - setup)
         statuses = tuple(status if old.success else old for old in solution.statuses)
@@ -155,10 +166,11 @@ class Adaptive:
 
 @dataclass(frozen=True)
 class Level:
-    """How many unknowns, and the bound of the relative error."""
+    """How many unknowns, and the bounds of the relative and the absolute error."""
 
     unknowns: int
     upper: float
+    absolute: float
 
 
 def marked(square: np.ndarray, share: float) -> np.ndarray:
@@ -169,20 +181,33 @@ def marked(square: np.ndarray, share: float) -> np.ndarray:
     return order[:count]
 
 
-def _finer_grid(on: Grid, levels: list[Level], error: float) -> Grid:
-    """Twice as fine at first; then as the order that was seen asks for."""
-    factor = 2.0
+def _still(levels: list[Level]) -> bool:
+    """Whether the bound has all but ceased to fall, by many times the unknowns."""
+    last = levels[-1]
+    before = [k for k in levels if _LONG * k.unknowns <= last.unknowns]
+    return bool(before) and last.absolute > _STILL * before[-1].absolute
+
+
+def _finer_grid(on: Grid, levels: list[Level], error: float, most: int) -> Grid:
+    """Twice as fine at first; then as the order that was seen asks for, as far as is allowed."""
+    d, factor = len(on.shape), 2.0
     if len(levels) > 1 and math.isfinite(levels[-1].upper):
         fall = math.log(levels[-2].upper / levels[-1].upper)
-        ratio = (levels[-1].unknowns / levels[-2].unknowns) ** (1 / len(on.shape))
+        ratio = (levels[-1].unknowns / levels[-2].unknowns) ** (1 / d)
         order = max(fall / math.log(ratio), 0.25)
         factor = (levels[-1].upper / (_BELOW * error)) ** (1 / order)
-        factor = min(max(factor, 1.1), _FARTHEST)
+        factor = min(max(factor, 1.1), _FARTHEST ** (1 / d))
     less = 1 if on.centring == "node" else 0
     # Multiples of eight suit multigrid.
     cells = [8 * math.ceil((n - less) * factor / 8 - 1e-9) for n in on.shape]
     cells = [max(c, n - less + 8) for c, n in zip(cells, on.shape, strict=True)]
-    return replace(on, shape=tuple(c + less for c in cells))
+    finer = replace(on, shape=tuple(c + less for c in cells))
+    room = (most / math.prod(on.shape)) ** (1 / d)
+    if math.prod(finer.shape) > most and room > 1.2:
+        shape = [8 * math.floor((n * room - less) / 8) + less for n in on.shape]
+        if all(wide > n for wide, n in zip(shape, on.shape, strict=True)):
+            return replace(on, shape=tuple(shape))
+    return finer
 
 
 def _carried(solution: Solution, on: Grid | Mesh, finer: Grid | Mesh) -> torch.Tensor | None:

@@ -158,6 +158,16 @@ def test_a_batch_is_the_same_as_one_by_one_and_cells_count_as_nodes_do() -> None
     [
         (lambda: Problem(BOX, Equation(b=[1.0, 0.0], f=1.0), WALLS), "advection"),
         (lambda: Problem(BOX, Equation(c=-1.0, f=1.0), WALLS), "c of at least 0"),
+        (
+            lambda: Problem(
+                BOX, Equation(), {"all": Condition(robin=sciml.Robin("max(0, x + y - 0.1)", 1.0))}
+            ),
+            "whole of a face",
+        ),
+        (
+            lambda: Problem(BOX, Equation(c="max(0, x - 0.07)"), {"all": Condition(neumann=0.0)}),
+            "whole of a cell",
+        ),
         (lambda: Problem(BOX, Equation(K=[[2.0, 1.0], [1.0, 2.0]], f=1.0), WALLS), "diagonal K"),
     ],
 )

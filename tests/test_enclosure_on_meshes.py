@@ -14,7 +14,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Condition, Equation, Problem, Regions, Robin
 from sciml.core.problem.quadrature import whole
 from sciml.discretization.elements.balance import elements_of, multipliers
-from sciml.solvers.linear.equilibrated_mesh import _flux
+from sciml.solvers.linear.equilibrated_mesh import _flux, _missed
 
 WALLS = {"boundary": Condition(dirichlet=0.0)}
 POISSON = Problem(None, Equation(f="2*pi**2*sin(pi*x)*sin(pi*y)"), WALLS)
@@ -169,6 +169,20 @@ def test_data_between_the_nodes_of_a_side_count() -> None:
     assert error <= float(found.upper) < 1.1 * error
 
 
+def test_what_two_sides_of_one_element_miss_adds_up() -> None:
+    """In a corner the extensions overlap, and the energy of their sum is not that of its parts."""
+    mesh = Mesh(np.array([[0.0, 0], [1, 0], [0, 1]]), np.array([[0, 1, 2]]))
+    problem = Problem(None, Equation(), {"boundary": Condition(dirichlet="(x + y)*(1 - x - y)")})
+    zero = torch.zeros(3, dtype=torch.float64)
+    found = float(_missed(zero, elements_of(problem, mesh)).layers.sum())
+    x, y = (p.clone().requires_grad_() for p in whole(mesh, 12).points)
+    psi = (1 - x - y) * (x / (1 - y) + y / (1 - x))
+    steep = torch.autograd.grad(psi.sum(), (x, y))
+    whole_ = whole(mesh, 12).measure
+    energy = float(((steep[0] ** 2 + steep[1] ** 2) * whole_).sum().sqrt())
+    assert energy <= found < 1.3 * energy
+
+
 def test_the_bounds_of_a_guess_fall_onto_its_error() -> None:
     """Of a guess of 1 % the factor is below 1.1, as long as the mesh is not what errs."""
     mesh = square(32, "P2")
@@ -208,6 +222,9 @@ def test_what_has_no_bound_is_refused() -> None:
     refused("at least 0", Equation(c=-1.0))
     refused("whole of an element", Equation(c="where(x < 0.4, 0, 1)"))
     refused("linear", Equation(c="u"))
+    lost = Problem(None, Equation(), {"boundary": Condition(robin=Robin("max(0, x - 0.1)", 1.0))})
+    with pytest.raises(InputError, match="whole of a facet"):
+        sciml.certify(zero, lost, mesh, of="pde")
     quads = Mesh(np.array([[0.0, 0], [1, 0], [1, 1], [0, 1]]), np.array([[0, 1, 2, 3]]))
     refused("quadrilaterals", on=quads)
     corner = Problem(

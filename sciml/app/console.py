@@ -138,21 +138,28 @@ class Watch:
     """What a solver calls while it runs: ``watch(step, reached)``.
 
     ``show`` takes the line to be shown and how far the problem's time is. ``record``: what a solver
-    that trains keeps of itself, see ``trained.minimisation``.
+    that trains keeps of itself, see ``trained.minimisation``. ``words``: the line of a steady
+    problem, with {step} and {reached} in it.
     """
 
     show: Callable[[str, float], None]
     span: Time | None
     record: Mapping[str, Any] = field(default_factory=dict)
+    words: str = "iteration {step}, relative residual {reached:.2e}"
 
     def follow(self, state: Any) -> None:
         """Look into the record of a solver's state, where it keeps one."""
         self.record = getattr(state, "record", self.record)
 
     def __call__(self, step: int, reached: float) -> None:
-        """Show the step; ``reached``: a relative residual, or the problem's time."""
+        """Show the step; ``reached``: a relative residual or a bound, or the problem's time."""
         line = training_line(step, reached, self.record) if self.record else None
-        self.show(line or _step_line(step, reached, self.span), reached)
+        self.show(line or self._step_line(step, reached), reached)
+
+    def _step_line(self, step: int, reached: float) -> str:
+        if self.span is None:
+            return self.words.format(step=step, reached=reached)
+        return f"step {step}, t = {reached:.4g} of {self.span.end:.4g}"
 
 
 @contextmanager
@@ -162,6 +169,7 @@ def solving(spec: Spec) -> Iterator[Watch]:
 
     # Training goes through all of time at once.
     span = None if getattr(spec.solver, "reads_problem", False) else spec.problem.time
+    words = getattr(spec.solver, "progresses", Watch.words)
     console = Console(stderr=True)
     if console.is_terminal and span is not None:
         with _time_bar(console, span) as advance:
@@ -169,7 +177,7 @@ def solving(spec: Spec) -> Iterator[Watch]:
         return
     if console.is_terminal:
         with console.status("setting up; the first run compiles its kernels") as live:
-            yield Watch(lambda line, _: live.update(line), span)
+            yield Watch(lambda line, _: live.update(line), span, words=words)
         return
     last = time.monotonic()
 
@@ -179,7 +187,7 @@ def solving(spec: Spec) -> Iterator[Watch]:
             last = time.monotonic()
             progress_line(line)
 
-    yield Watch(show, span)
+    yield Watch(show, span, words=words)
 
 
 @contextmanager
@@ -193,12 +201,6 @@ def _time_bar(console: Console, span: Time) -> Iterator[Callable[[str, float], N
         yield lambda line, reached: bar.update(
             task, completed=reached - span.start, description=line
         )
-
-
-def _step_line(step: int, reached: float, span: Time | None) -> str:
-    if span is None:
-        return f"iteration {step}, relative residual {reached:.2e}"
-    return f"step {step}, t = {reached:.4g} of {span.end:.4g}"
 
 
 def training_line(step: int, reached: float, record: Mapping[str, Any]) -> str:

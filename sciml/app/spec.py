@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Literal, get_args
 
 from sciml.app.yaml import Source, SpecError, path_of
@@ -96,6 +96,12 @@ class Accuracy:
     error: float
     most: int = 1_000_000
 
+    def __post_init__(self) -> None:
+        if not 0 < self.error < inf:
+            raise InputError(f"error must be positive; got {self.error:g}", ".error")
+        if self.most < 1:
+            raise InputError(f"most must be at least 1; got {self.most}", ".most")
+
 
 _COARSE = 17  # points along an axis to begin with
 
@@ -130,6 +136,8 @@ class Spec:
 
     def __post_init__(self) -> None:
         if self.accuracy is not None:
+            if self.modes is not None:
+                raise InputError("accuracy is not for modes, which have an rtol", "accuracy")
             self._ask(self.accuracy)
         check_place(self.problem, self.grid, self.mesh, self.geometry, self.points)
         if self.points is not None and not getattr(self.solver, "reads_problem", False):
@@ -160,7 +168,13 @@ class Spec:
         if isinstance(self.solver, get_args(Inner)):
             refines = Adaptive(accuracy.error, solver=self.solver, most=accuracy.most)
             object.__setattr__(self, "solver", refines)
-        if not isinstance(self.solver, Adaptive):
+        asked = isinstance(self.solver, Adaptive) and (self.solver.error, self.solver.most)
+        if asked and asked != (accuracy.error, accuracy.most):
+            raise InputError(
+                "solver adaptive asks for another error or most than accuracy does: leave one out",
+                "accuracy",
+            )
+        if not asked:
             kinds = ", ".join(each.kind for each in get_args(Inner))
             raise InputError(
                 f"accuracy is for linear problems and their solvers: {kinds}", "accuracy"

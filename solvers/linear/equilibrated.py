@@ -65,7 +65,7 @@ from sciml.discretization.points.strong import StrongForm, strong_form
 from sciml.discretization.volumes.equilibrium import Cells, End, cells_of, equilibrium
 from sciml.discretization.volumes.fluxes import diagonal_entries
 from sciml.discretization.volumes.layout import at_end
-from sciml.solvers.linear.equilibrated_mesh import certify_on_mesh
+from sciml.solvers.linear.equilibrated_mesh import bounded_elements, certify_on_mesh
 from sciml.solvers.linear.krylov import CG
 from sciml.solvers.linear.multigrid import Multigrid
 
@@ -97,18 +97,33 @@ def certify_pde(
     negative c or alpha, obstacles, time, complex or nonlinear problems, and what
     :mod:`sciml.solvers.linear.equilibrated_mesh` cannot.
     """
-    _refuse(problem, tensor=isinstance(on, Mesh))
     if isinstance(on, Mesh):
+        _refuse(problem, tensor=True)
         return certify_on_mesh(v, problem, on)
-    cells = on.cells.bind(problem.box)
-    here = cells_of(problem, cells)
+    here = _bounded_cells(problem, on)
     function = v.function if isinstance(v, Solution) else v if callable(v) else None
     trial: _Trial = _Smooth.of(function, here) if function is not None else _Nodal.of(v, here, on)
-    _check_signs(here)
     upper = _upper(trial, here)
     torn = _torn(trial, here)
     low = torch.zeros((), dtype=torch.float64) if torn else _tested(*trial.candidate())
     return _certificate(trial, replace(upper, reason=torn or upper.reason), low, here)
+
+
+@torch.no_grad()
+def check_bounded(problem: Problem, on: Grid | Mesh) -> None:
+    """Raise InputError where no bound exists, as :func:`certify_pde` does; nothing is solved."""
+    if isinstance(on, Mesh):
+        _refuse(problem, tensor=True)
+        bounded_elements(problem, on)
+        return
+    _bounded_cells(problem, on)
+
+
+def _bounded_cells(problem: Problem, on: Grid) -> Cells:
+    _refuse(problem, tensor=False)
+    here = cells_of(problem, on.cells.bind(problem.box))
+    _check_signs(here)
+    return here
 
 
 def _refuse(problem: Problem, tensor: bool) -> None:
@@ -152,9 +167,29 @@ def _check_signs(here: Cells) -> None:
             "the energy norm needs c of at least 0, and it is negative somewhere", f"{_KEY}.c"
         )
     for end, condition, key in _flux_sides(here):
-        alpha, _ = _side(condition, key, here, end, middle)
-        if bool((alpha < 0).any()):
+        places = _points(here.layout.dimension, end[0])
+        alphas = [_side(condition, key, here, end, place)[0] for place, _ in places]
+        least, most = reduce(torch.minimum, alphas), reduce(torch.maximum, alphas)
+        if bool((least < 0).any()):
             raise InputError("the energy norm needs alpha of at least 0", f"{key}.alpha")
+        # Where alpha ends within a face nothing bears the mean of what v misses there.
+        if bool(((least == 0) & (most > 0)).any()):
+            raise InputError(
+                "alpha must be positive, or zero, on the whole of a face of a cell; let it change "
+                "between cells",
+                f"{key}.alpha",
+            )
+    if any(c.kind == "dirichlet" for _, c, _ in _sides(here)):
+        return
+    places = _points(here.layout.dimension)
+    cs = [here.inside(here.problem.form.c, f"{_KEY}.c", place) for place, _ in places]
+    least, most = reduce(torch.minimum, cs), reduce(torch.maximum, cs)
+    if bool(((least == 0) & (most > 0)).any()):
+        raise InputError(
+            "c must be positive, or zero, in the whole of a cell where no side has Dirichlet "
+            "values; let it change between cells",
+            f"{_KEY}.c",
+        )
 
 
 # --- The function that is judged ------------------------------------------------------------------
@@ -684,11 +719,13 @@ def _boundary(
             "the data of two Dirichlet sides differ at a corner: no solution has finite energy"
         )
     nodal = torch.zeros((), dtype=torch.float64)
+    c_most = 0.0
     for place, weight in _points(d):
         value, slopes = multilinear(corner, place, spacing)
         c = here.inside(here.problem.form.c, f"{_KEY}.c", place)
         parts = [K * s.square() for K, s in zip(_conductivities(here, place), slopes, strict=True)]
         nodal = nodal + weight * (sum(parts) + c * value.square())
+        c_most = max(c_most, float(c.max()))
     energy = (math.prod(spacing) * nodal).flatten(-d).sum(-1)
     for end, condition, key in _flux_sides(here):
         axis, which = end
@@ -699,7 +736,6 @@ def _boundary(
             area = math.prod(spacing) / spacing[axis]
             energy = energy + (area * weight * heat).flatten(-d).sum(-1)
     total = energy.sqrt()
-    c_most = here.inside(here.problem.form.c, f"{_KEY}.c", [0.5] * d).max()
     for end, condition, key in held:
         axis, which = end
         others = [k for k in range(d) if k != axis]
@@ -713,7 +749,7 @@ def _boundary(
             on_side, _ = multilinear(corner, place, spacing)
             gaps[index] = g - v - at_end(on_side, axis, d, which)
         K = [at_end(k.expand(*k.shape[: k.ndim - d], *lay.shape), axis, d, which) for k in largest]
-        energy = _layer(gaps, others, axis, K, spacing, float(c_most)).flatten(-d).sum(-1)
+        energy = _layer(gaps, others, axis, K, spacing, c_most).flatten(-d).sum(-1)
         for k in others:
             energy = energy + _beside_layer(gaps, others, axis, k, here)
         total = total + energy.sqrt()
@@ -760,7 +796,9 @@ def _beside_layer(
     for end, condition, key in _flux_sides(here):
         if end[0] != k or condition.robin is None:
             continue
-        alpha = float(_side(condition, key, here, end, [0.5] * d)[0].max())
+        alpha = max(
+            float(_side(condition, key, here, end, there)[0].max()) for there, _ in _points(d, k)
+        )
         area = math.prod(spacing) / spacing[k] / 3
         for index, delta in gaps.items():
             if index[place] != (len(_LOBATTO) - 1) * end[1]:

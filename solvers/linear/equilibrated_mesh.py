@@ -62,9 +62,7 @@ def certify_on_mesh(v: Any, problem: Problem, mesh: Mesh) -> PdeCertificate:
     and hexahedra, point and line sources, sides within the mesh, periodic ones, batches of
     problems.
     """
-    _refuse(problem, mesh)
-    here = elements_of(problem, mesh)
-    _check(here)
+    here = bounded_elements(problem, mesh)
     values = _values(v, here)
     missed = _missed(values, here)
     trial = _Trial(here, values + missed.at_nodes)
@@ -73,6 +71,14 @@ def certify_on_mesh(v: Any, problem: Problem, mesh: Mesh) -> PdeCertificate:
     if not missed.reason:
         low = _tested(trial, *_finer(trial, problem, mesh))
     return _certificate(trial, upper, low, missed)
+
+
+def bounded_elements(problem: Problem, mesh: Mesh) -> Elements:
+    """The elements of a problem that has a bound; raises InputError as :func:`certify_on_mesh`."""
+    _refuse(problem, mesh)
+    here = elements_of(problem, mesh)
+    _check(here)
+    return here
 
 
 def _refuse(problem: Problem, mesh: Mesh) -> None:
@@ -112,8 +118,16 @@ def _check(here: Elements) -> None:
             raise InputError(
                 "the certificate of the differential equation knows no sides within the mesh", key
             )
-        if facets.side.condition.kind == "robin" and bool((facets.flux()[0] < 0).any()):
+        if facets.side.condition.kind != "robin":
+            continue
+        alpha = facets.flux()[0]
+        if bool((alpha < 0).any()):
             raise InputError("the energy norm needs alpha of at least 0", f"{key}.robin.alpha")
+        if bool(((alpha > 0).any(-1) & (alpha == 0).any(-1)).any()):
+            raise InputError(
+                "alpha must be positive, or zero, on the whole of a facet; let it change at "
+                "vertices", f"{key}.robin.alpha",
+            )  # fmt: skip
 
 
 def _values(v: Any, here: Elements) -> torch.Tensor:
@@ -173,12 +187,12 @@ def _over(part: Quadrature, inner: torch.Tensor) -> torch.Tensor:
 class _Missed:
     """What v misses of Dirichlet data: ``at_nodes`` (*batch, nodes), zero elsewhere.
 
-    ``energy``: of the extensions of what is left between the nodes and of the change at the nodes,
-    (*batch,). ``reason``: why there is none.
+    ``layers``: the energy norm in every element of what is left between the nodes, carried inside,
+    (m,). ``reason``: why there is none.
     """
 
     at_nodes: torch.Tensor
-    energy: torch.Tensor
+    layers: torch.Tensor
     reason: str = ""
 
 
@@ -196,13 +210,13 @@ def _missed(values: torch.Tensor, here: Elements) -> _Missed:
         known = seen[nodes]
         if bool((known & ((wanted[nodes] - g).abs() > _MEETS * size)).any()):
             return _Missed(
-                torch.zeros_like(values), torch.zeros(values.shape[:-1], dtype=torch.float64),
+                torch.zeros_like(values), torch.zeros_like(here.volume),
                 "the data of two Dirichlet sides differ where they meet: no solution has finite "
                 "energy",
             )  # fmt: skip
         wanted[nodes], seen[nodes] = g, True
     change = torch.where(seen, wanted - values, 0.0)
-    between = torch.zeros((), dtype=torch.float64)
+    layers = torch.zeros_like(here.volume)
     for facets in held:
         left = facets.held() - facets.part.at_points(wanted)
         size = float(facets.held().abs().max())
@@ -210,15 +224,16 @@ def _missed(values: torch.Tensor, here: Elements) -> _Missed:
             continue
         if here.dimension != 2:
             return _Missed(
-                change, between, "Dirichlet data in space that are no polynomials of the elements "
+                change, layers, "Dirichlet data in space that are no polynomials of the elements "
                 "are not carried inside yet",
             )  # fmt: skip
-        between = between + _layer(facets, wanted, here)
-    return _Missed(change, between.sqrt())
+        # Of an element with two such edges the extensions overlap: norms are added, not squares.
+        layers = layers.index_add(0, facets.owner, _layer(facets, wanted, here).sqrt())
+    return _Missed(change, layers)
 
 
 def _layer(facets: Facets, wanted: torch.Tensor, here: Elements) -> torch.Tensor:
-    """The energy of what is left of the data between the nodes of a side in the plane."""
+    """The energies of what is left of the data between the nodes of a side in the plane, (k,)."""
     mesh = here.mesh
     corners = torch.from_numpy(mesh.topology.facets[:, facets.numbers].T.astype(np.int64))
     ends = torch.from_numpy(mesh.points)[corners]
@@ -242,8 +257,8 @@ def _layer(facets: Facets, wanted: torch.Tensor, here: Elements) -> torch.Tensor
     height = (away - m[..., None] * along[:, None]).norm(dim=-1)
     square = steep.square() + ((delta - m * steep) / height).square()
     total = height * (K[:, None] * square / 2 + c[:, None] * delta.square() / 4)
-    energy: torch.Tensor = ((total * weights).sum(-1) * length).sum()
-    return energy
+    energies: torch.Tensor = (total * weights).sum(-1) * length
+    return energies
 
 
 def _on_edge(values: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -411,10 +426,9 @@ def _tested(trial: _Trial, fine: Elements, v: torch.Tensor) -> torch.Tensor:
 def _certificate(
     trial: _Trial, upper: _Upper, low: torch.Tensor, missed: _Missed
 ) -> PdeCertificate:
-    cells = ((upper.flux + upper.oscillation).square() + upper.reaction.square()).sqrt()
-    boundary = missed.energy
-    high = torch.hypot(cells.square().sum(-1).sqrt(), boundary.expand(cells.shape[:-1]))
-    high = (high + upper.rounding) * (1 + _EPS)
+    square = (upper.flux + upper.oscillation).square() + upper.reaction.square()
+    cells = (square + missed.layers.square()).sqrt()
+    high = (cells.square().sum(-1).sqrt() + upper.rounding) * (1 + _EPS)
     if missed.reason:
         high = torch.full_like(high, math.inf)
     own = trial.energy.sqrt()
@@ -434,7 +448,7 @@ def _certificate(
         part(upper.flux),
         part(upper.oscillation),
         part(upper.reaction),
-        boundary.expand(high.shape),
+        part(missed.layers),
         upper.rounding.expand(high.shape),
         cells,
         notes if _varies(trial.here) else (),
