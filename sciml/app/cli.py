@@ -732,6 +732,7 @@ def bench(
         from sciml.app.console import progress_line
 
         kept = out if out is not None and out.suffix == ".json" else None
+        head: tuple[str, ...]
         if suite == "reference":
             head, rows = reference.HEAD, reference.reference(reference.cases(), kept, progress_line)
         else:
