@@ -24,6 +24,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import shutil
 import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -175,8 +176,11 @@ class _Stack:
     """Arrays of one shape, one per sample, as one array with samples first."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
-        self.parts = parts
+        self.parts, self.dtype = parts, parts[0].dtype
         self.shape = (len(parts), *parts[0].shape)
+        odd = next((part for part in parts if part.shape != parts[0].shape), None)
+        if odd is not None:
+            raise ValueError(f"its samples differ: {odd.shape} is not {parts[0].shape}")
 
     def __getitem__(self, index: tuple[Any, ...]) -> Any:
         return self.parts[index[0]][index[1:]]
@@ -276,7 +280,8 @@ class ForeignSamples:
         row, part = number - (self.ends[k - 1] if k else 0), self._parts[k]
         found = {}
         for name, span in spans.items():
-            found[name] = part.fields[name].read(row, span)
+            with _explained(part.path):
+                found[name] = part.fields[name].read(row, span)
             if not np.isfinite(found[name]).all():
                 raise InputError(f"'{part.path}': sample {row} of '{name}' is not finite")
         return found
@@ -466,6 +471,14 @@ def _check_axes(axes: tuple[str, ...]) -> None:
 
 def _check_fit(part: _Part) -> None:
     """Raise InputError where the arrays of one file are not values of the same samples."""
+    for name, field in part.fields.items():
+        if field.values.dtype.kind not in "biuf":
+            raise InputError(f"'{part.path}': '{name}' is of type {field.values.dtype}, no numbers")
+        if len(field.values.shape) != len(field.axes):
+            raise InputError(
+                f"'{part.path}': '{name}' has shape {list(field.values.shape)}, which is not "
+                f"{', '.join(field.axes)}"
+            )
     for what, of in (("samples", "samples"), ("frames", "frames")):
         sizes = {n: getattr(f, of) for n, f in part.fields.items() if getattr(f, of) is not None}
         _check_equal(part.path, what, sizes)
@@ -514,13 +527,19 @@ def _tensors(path: Path) -> dict[str, Any]:
             f"'{path}' holds a {type(found).__name__}, not tensors by name; write "
             "torch.save({'x': x, 'y': y}, 'data.pt')"
         )
-    return {
-        str(name): value.detach().float().numpy()
-        if value.dtype == torch.bfloat16
-        else value.detach().numpy()
-        for name, value in found.items()
-        if isinstance(value, torch.Tensor)
-    }
+    arrays = {}
+    for name, value in found.items():
+        if isinstance(value, torch.Tensor):
+            try:
+                plain = value.detach()
+                plain = plain.float() if plain.dtype == torch.bfloat16 else plain
+                arrays[str(name)] = plain.resolve_conj().numpy()
+            except (TypeError, RuntimeError, NotImplementedError):
+                raise InputError(
+                    f"'{path}': '{name}' is a tensor of type {value.dtype}, {value.layout}; write "
+                    "dense numbers, as by .to_dense().float()"
+                ) from None
+    return arrays
 
 
 def _archive(path: Path) -> dict[str, Any]:
@@ -745,25 +764,40 @@ def shard_of(samples: ForeignSamples, rows: range) -> Shard:
 def import_foreign(given: Foreign, out: Path) -> Manifest:
     """Write foreign samples into the folder ``out`` in our layout, each file under its hash.
 
-    The manifest keeps the digests of what was read. Raises InputError for a folder that holds
-    something already.
+    The finest grid that all splits have is the dataset's own; others are further resolutions. The
+    manifest keeps the digests of what was read. Raises InputError for a folder that holds something
+    already; where it raises, nothing is left there.
     """
     if out.exists() and any(out.iterdir()):
         raise InputError(f"'{out}' is not empty; name another folder", "--as")
+    splits = foreign_splits(given)
+    grids = {split: foreign_grids(given, split) for split in splits}
+    common = set.intersection(*(set(found) for found in grids.values()))
+    if not common:
+        raise InputError(f"the splits of '{given}' have no grid in common; import each by itself")
+    own = max(common, key=prod)
     source = {"path": str(given.path), "sha256": digests(given.path)}
-    manifest = Manifest({}, {}, [])
-    centring = "node"
-    for split in foreign_splits(given):
-        samples = ForeignSamples(given, split)
-        centring = samples.centring
-        sizes = sum(prod(field.values.shape) for field in samples.first.fields.values())
-        step = max(1, _SHARD_BYTES * samples.first.samples // (4 * sizes))
-        for number, start in enumerate(range(0, len(samples), step)):
-            rows = range(start, min(start + step, len(samples)))
-            path = f"data/{split}/{number:05d}.hdf5"
-            (out / path).parent.mkdir(parents=True, exist_ok=True)
-            value = write_shard(out / path, shard_of(samples, rows))
-            manifest.shards.append(Entry(path, split, len(rows), value))
-    manifest.spec = {"grid": {"centring": centring}, "source": source}
-    manifest.write(out)
+    first = ForeignSamples(replace(given, grid=own), splits[0])
+    manifest = Manifest({"grid": {"centring": first.centring}, "source": source}, {})
+    try:
+        for split in splits:
+            for grid in grids[split]:
+                home = "" if grid == own else f"at-{'x'.join(map(str, grid))}/"
+                samples = ForeignSamples(replace(given, grid=grid), split)
+                manifest.shards += _shards(samples, out, f"{home}data/{split}", split)
+        manifest.write(out)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # it was empty, or not there
+        raise
     return manifest
+
+
+def _shards(samples: ForeignSamples, out: Path, home: str, split: str) -> Iterator[Entry]:
+    """Write a split, file by file."""
+    sizes = sum(prod(field.values.shape) for field in samples.first.fields.values())
+    step = max(1, _SHARD_BYTES * samples.first.samples // (4 * sizes))
+    (out / home).mkdir(parents=True, exist_ok=True)
+    for number, start in enumerate(range(0, len(samples), step)):
+        rows = range(start, min(start + step, len(samples)))
+        path = f"{home}/{number:05d}.hdf5"
+        yield Entry(path, split, len(rows), write_shard(out / path, shard_of(samples, rows)))

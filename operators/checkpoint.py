@@ -29,6 +29,7 @@ from sciml.core.run.weights import (
     misfit_of,
     read_file,
     refuse_pickle,
+    tensors_of,
     write_weights,
 )
 from sciml.operators.module import Module, changed, check_trusted, code_of, registered
@@ -54,7 +55,7 @@ def save_operator(operator: Operator, folder: str | Path) -> None:
     # Views of one storage are refused by safetensors; a copy of each is none.
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, value in operator.state_dict().items()
+        for name, value in tensors_of(operator).items()
     }
     provenance = json.loads(json.dumps(operator.provenance, default=str))
     write_weights(folder / FILE, KIND, described, tensors, provenance)
@@ -101,7 +102,7 @@ def load_operator(path: str | Path, device: torch.device | str = "cpu") -> Opera
 
 
 def _check_weights(operator: Operator, tensors: Mapping[str, torch.Tensor]) -> None:
-    misfit = misfit_of(operator.state_dict(), tensors)
+    misfit = misfit_of(tensors_of(operator), tensors)
     if misfit is not None:
         raise InputError(f"the weights do not fit these options: {misfit}")
 

@@ -151,7 +151,7 @@ def code_of(options: Options) -> dict[str, str]:
     found = {"import": path}
     try:
         file = inspect.getsourcefile(inspect.unwrap(made))
-    except TypeError:  # built in
+    except (TypeError, OSError):  # built in, or typed into an interpreter
         file = None
     if file is not None and Path(file).is_file():
         found["file"] = Path(file).name

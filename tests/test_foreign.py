@@ -18,12 +18,12 @@ from sciml.app.cli import app
 from sciml.app.evaluate import Question, measure
 from sciml.core.errors import InputError
 from sciml.core.problem.grid import Box, Grid
-from sciml.datasets.foreign import Foreign
+from sciml.datasets.foreign import Foreign, import_foreign
 from sciml.datasets.loader import OperatorData, Times
 from sciml.operators import FNO, load_operator
 from sciml.operators.operator import Signature
 from sciml.training import Files, TensorData, Training, TrainingData, evaluate, fit, open_data
-from sciml.training.data import as_trained, at_trained_shape
+from sciml.training.data import as_trained, at_trained_shape, resolutions
 
 N, SHAPE = 10, (8, 8)
 NET, SHORT = FNO(modes=2, width=4, layers=1), Training(epochs=2, batch=4)
@@ -142,6 +142,10 @@ def test_resolutions_of_pairs_are_told_apart(tmp_path: Path) -> None:
     found = measure(Question(run, (tmp_path,), transfer=True))
     assert "states no equation" in str(found.rival) and found.transfer is not None
     assert [row.shape for row in found.transfer.rows] == [(9, 9), (17, 17)]
+    import_foreign(Foreign(tmp_path), tmp_path / "ours" / "d")
+    stored = resolutions(tmp_path / "ours" / "d", "test")
+    assert [*stored] == [(9, 9), (17, 17)]
+    assert torch.equal(OperatorData(stored[(17, 17)], "test")[4]["y"][0], y[4])
 
 
 def test_a_spec_trains_evaluates_shows_exports_and_imports(
@@ -206,6 +210,7 @@ def faults() -> dict[str, tuple[dict[str, Any], dict[str, Any], str]]:
         "empty": ({"x": x[:0], "y": y[:0]}, {}, "is empty"),
         "nothing": ({}, {}, "holds no arrays"),
         "code": ({"x": x, "y": Bomb()}, {}, "refused: .* can run any code"),
+        "sparse": ({"x": x.to_sparse(), "y": y}, {}, "write dense numbers"),
         "complex": ({"x": x, "y": y + 0j}, {}, "is complex"),
         "channels": ({"x": x[..., None], "y": y[..., None]}, {}, "name its axes"),
         "axis": ({"x": x, "y": y}, {"axes": ("sample", "tim", "x")}, "did you mean 'time'"),
@@ -228,6 +233,10 @@ def test_every_fault_is_one_line(
     with pytest.raises(InputError, match=said) as error:
         fit(NET, open_data(Files(file="d.pt", **options)), SHORT)
     assert "\n" not in str(error.value) and not Path("exploded").exists()
+    if fault == "nan":
+        with pytest.raises(InputError, match=said):
+            import_foreign(Foreign(Path("d.pt")), Path("ours"))
+        assert not Path("ours").exists()
 
 
 def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from sciml.operators import Operator, load_operator
 from sciml.operators.module import Module, architecture, choices, trusted
 from sciml.solvers import Surrogate
 from sciml.solvers.solve import solve
-from sciml.training import Files, Training, fit, open_data
+from sciml.training import Constant, Files, Training, fit, open_data
 
 CODE = """
 from pathlib import Path
@@ -42,6 +42,20 @@ class Net(torch.nn.Module):
 
     def forward(self, x):
         return self.outer(torch.tanh(self.inner(x)))
+
+class WithExtras(Net):
+    # As neuraloperator's: complex weights, and a dict among the state.
+    def __init__(self, signature):
+        super().__init__(signature)
+        self.spectral = torch.nn.Parameter(torch.ones(1, dtype=torch.cfloat))
+
+    def forward(self, x):
+        return torch.fft.irfft(torch.fft.rfft(super().forward(x)) * self.spectral, x.shape[-1])
+
+    def state_dict(self, destination=None, prefix="", keep_vars=False):
+        found = super().state_dict(destination=destination, prefix=prefix, keep_vars=keep_vars)
+        found["_metadata"] = {"width": 4}
+        return found
 
 def plain(width):
     return width
@@ -100,6 +114,19 @@ def test_a_module_is_kept_with_its_code_and_trains_to_the_same_bits(elsewhere: P
             fit(options, data(), SHORT, "run")
     with pytest.raises(InputError, match="importing it runs it"):
         load_operator("run")
+
+
+def test_complex_weights_and_a_state_with_more_than_tensors_are_kept(elsewhere: Path) -> None:
+    x, training = data().train[0]["x"][None], Training(epochs=2, batch=4, schedule=Constant())
+    with trusted():
+        options = Module("my_networks.WithExtras")
+        operator = fit(options, data(), training, "run")
+        spectral = dict(operator.named_parameters())["network.spectral"]
+        assert spectral.is_complex() and float(spectral.detach().imag.abs()) > 0
+        assert torch.equal(load_operator("run")(x), operator(x))
+        more = Training(epochs=3, batch=4, schedule=Constant())
+        assert torch.equal(fit(options, data(), more, "run")(x), fit(options, data(), more)(x))
+        fit(options, data(), more, "on", start="run")
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from sciml.core.disk import claimed
 from sciml.core.errors import InputError
 from sciml.core.run.serialise import differences, dump
 from sciml.core.run.training_run import TRAINING, EpochProgress, Step, TrainingRun, seeded
-from sciml.core.run.weights import misfit_of
+from sciml.core.run.weights import misfit_of, tensors_of
 from sciml.datasets.stream import Stream
 from sciml.operators.checkpoint import load_operator, save_operator
 from sciml.operators.losses import LossFunction, RelativeH1, RelativeL2, needs_equation
@@ -161,8 +161,10 @@ class _OperatorTask:
         self.operator = Operator.build(options, data.signature, seed=training.seed)
         _prepare(self.operator, self.batches)
         if first is not None:  # its weights mean something with its scaling alone
-            self.operator.load_state_dict(first.state_dict())
-        self.operator.to(here.device, dtype)
+            self.operator.load_state_dict(tensors_of(first))
+        # to(dtype) would cut complex weights down to their real parts.
+        self.operator.to(here.device)
+        (self.operator.double if dtype == torch.float64 else self.operator.float)()
         self.validation = open_validation(data, training.batch, dtype, here)
         module = here.wrap(self.operator)
         self.module: Callable[..., Tensor] = torch.compile(module) if training.compile else module
@@ -240,8 +242,8 @@ def _start(folder: Path, out: Path | None, options: Options, data: TrainingData)
             raise InputError(
                 f"'{folder}' has the {name} {told[0]}; the data have {told[1]}", "start"
             )
-    own = Operator.build(options, data.signature).state_dict()
-    misfit = misfit_of(own, found.state_dict())
+    own = tensors_of(Operator.build(options, data.signature))
+    misfit = misfit_of(own, tensors_of(found))
     if misfit is not None:
         raise InputError(f"the weights in '{folder}' do not fit on this grid: {misfit}", "start")
     return found
@@ -249,7 +251,7 @@ def _start(folder: Path, out: Path | None, options: Options, data: TrainingData)
 
 def _hash(operator: Operator) -> str:
     value = hashlib.sha256()
-    for name, tensor in sorted(operator.state_dict().items()):
+    for name, tensor in sorted(tensors_of(operator).items()):
         value.update(name.encode())
         value.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return value.hexdigest()

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from sciml.core.disk import write_text
 from sciml.core.errors import InputError, SolveError
 from sciml.core.run.serialise import differences
-from sciml.core.run.weights import read_file, write_weights
+from sciml.core.run.weights import read_file, tensors_of, write_weights
 
 CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.csv"
@@ -168,7 +168,7 @@ class TrainingRun:
         """Write the state, unless a weight is not a number: then raise TrainingError."""
         assert self.out is not None
         self._check()
-        tensors = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        tensors = {f"network.{name}": value for name, value in tensors_of(self.network).items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{name}": value for name, value in state.items()}
         tensors["measured"] = self.measured
@@ -245,7 +245,7 @@ class TrainingRun:
     def _check(self) -> None:
         """Raise TrainingError if a loss or a weight is not a number."""
         self._look()
-        for name, value in self.network.state_dict().items():
+        for name, value in tensors_of(self.network).items():
             if not value.isfinite().all():
                 raise TrainingError(
                     f"'{name}' is not finite after epoch {self.epoch}, batch {self.step}; "
@@ -281,7 +281,7 @@ class TrainingRun:
         tensors = stored.tensors
         try:
             with torch.no_grad():
-                for name, value in self.network.state_dict().items():
+                for name, value in tensors_of(self.network).items():
                     _real(value).copy_(tensors[f"network.{name}"])
                 self.measured.copy_(tensors["measured"])
             _restore_optimiser(self.optimiser, tensors)

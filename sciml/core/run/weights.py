@@ -85,6 +85,11 @@ def read_file(file: Path, kind: str) -> StoredWeights:
     return StoredWeights(file, record["options"], tensors, record["provenance"])
 
 
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a module, without what some put beside the tensors, as neuraloperator's do."""
+    return {n: value for n, value in module.state_dict().items() if isinstance(value, Tensor)}
+
+
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], path: str | Path) -> None:
     """Give ``module`` its weights; raises InputError, naming the first tensor that does not fit."""
     misfit = misfit_of(module.state_dict(), tensors)
