@@ -51,6 +51,7 @@ from sciml.solvers.linear.krylov import CG
 _KEY = "problem.equation"
 _EPS = 16 * float(np.finfo(np.float64).eps)
 _CANDIDATE, _BALANCED = 1e-6, 1e-12  # rtol of the function to test with, and of the fluxes
+_FINER = 8  # degree of the rules by which those of the bounds are judged
 _MEETS = 1e-9  # of the data's size, by which Dirichlet data of two sides may differ where they meet
 
 
@@ -69,7 +70,7 @@ def certify_on_mesh(v: Any, problem: Problem, mesh: Mesh) -> PdeCertificate:
     upper = _upper(trial, _flux(here), missed)
     low = torch.zeros(values.shape[:-1], dtype=torch.float64)
     if not missed.reason:
-        low = _tested(trial, *_finer(trial, problem, mesh))
+        low = (_tested(trial, *_finer(trial, problem, mesh)) - _unheld(here)).clamp(min=0)
     return _certificate(trial, upper, low, missed)
 
 
@@ -327,8 +328,24 @@ def _upper(trial: _Trial, flux: Balance, missed: _Missed) -> _Upper:
         first, second = _on_side(trial, flux, facets, owner, C, least)
         oscillation, reaction = _added(oscillation, owner, first), _added(reaction, owner, second)
     own = here.integral((s * torch.linalg.solve(here.K, s[..., None])[..., 0]).sum(-1)).sum()
-    rounding = flux.lost + _EPS * float(own.sqrt()) + _EPS * trial.energy.sqrt()
+    rounding = flux.lost + _unheld(here) + _EPS * float(own.sqrt()) + _EPS * trial.energy.sqrt()
     return _Upper(gap, oscillation, reaction.sqrt(), rounding)
+
+
+def _unheld(here: Elements) -> float:
+    """What quadrature may do to a constant that c and alpha alone hold, however weak they are."""
+    if any(f.side.condition.kind == "dirichlet" for f in here.facets):
+        return 0.0
+    held = float(here.integral(here.c).sum())
+    held += sum(float(_over(f.part, f.flux()[0]).sum()) for f in here.facets)
+    if held == 0:
+        return 0.0
+    brought = [
+        float(e.integral(e.f).sum())
+        + sum(float(_over(f.part, f.flux()[1]).sum()) for f in e.facets)
+        for e in (here, elements_of(here.problem, here.mesh, _FINER))
+    ]
+    return abs(brought[0] - brought[1]) / math.sqrt(held)
 
 
 def _added(total: torch.Tensor, owner: torch.Tensor, part: torch.Tensor) -> torch.Tensor:

@@ -158,10 +158,10 @@ class Elements:
         return ones @ self.part.inverse[:, 0]
 
 
-def elements_of(problem: Problem, mesh: Mesh) -> Elements:
+def elements_of(problem: Problem, mesh: Mesh, degree: int = _DEGREE) -> Elements:
     """The data of a problem; raises InputError for what it cannot be."""
     data = mesh_data(problem, mesh)
-    part = whole(mesh, _DEGREE)
+    part = whole(mesh, degree)
     form, shape = problem.form, part.points[0].shape
     K = conductivity(form.K, part, data)
     d = mesh.dimension
@@ -175,7 +175,7 @@ def elements_of(problem: Problem, mesh: Mesh) -> Elements:
         )
     named = sides(problem, data)
     facets = tuple(
-        Facets(side, on_facets(mesh, side.numbers, _DEGREE), data)
+        Facets(side, on_facets(mesh, side.numbers, degree), data)
         for side in named
         if len(side.numbers)
     )
