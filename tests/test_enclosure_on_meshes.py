@@ -217,6 +217,19 @@ def test_a_constant_that_is_hardly_held_is_not_trusted_to_quadrature() -> None:
     assert 0.5 * error < float(found.lower) <= error <= float(found.upper)
 
 
+def test_data_that_jump_on_facets_are_seen_from_within_in_space_too() -> None:
+    mesh = cube(2)
+    K = "where(x < 0.5, 100, 1)"
+    problem = Problem(None, Equation(K=K), {"boundary": Condition(neumann="nx")})
+    x = mesh.coordinates()[0]
+    v = torch.where(x < 0.5, (x - 0.5) / 100, x - 0.5)
+    found = sciml.certify(v, problem, mesh, of="pde")
+    assert float(found.upper) < 1e-9
+    found = sciml.certify(0 * v, problem, mesh, of="pde")
+    error = math.sqrt(0.5 / 100 + 0.5)
+    assert float(found.lower) == pytest.approx(error) == pytest.approx(float(found.upper))
+
+
 def test_multipliers_are_symmetric_and_positive() -> None:
     A = multipliers(elements_of(POISSON, square(3))).A.to_scipy().toarray()
     np.testing.assert_allclose(A, A.T, atol=1e-12)

@@ -51,7 +51,6 @@ from sciml.solvers.linear.krylov import CG
 _KEY = "problem.equation"
 _EPS = 16 * float(np.finfo(np.float64).eps)
 _CANDIDATE, _BALANCED = 1e-6, 1e-12  # rtol of the function to test with, and of the fluxes
-_FINER = 8  # degree of the rules by which those of the bounds are judged
 _MEETS = 1e-9  # of the data's size, by which Dirichlet data of two sides may differ where they meet
 
 
@@ -342,7 +341,7 @@ def _unheld(here: Elements) -> float:
     brought = [
         float(e.integral(e.f).sum())
         + sum(float(_over(f.part, f.flux()[1]).sum()) for f in e.facets)
-        for e in (here, elements_of(here.problem, here.mesh, _FINER))
+        for e in (here, elements_of(here.problem, here.mesh, better=True))
     ]
     return abs(brought[0] - brought[1]) / math.sqrt(held)
 
@@ -416,7 +415,7 @@ def _tested(trial: _Trial, fine: Elements, v: torch.Tensor) -> torch.Tensor:
     for facets in fine.facets:
         if facets.side.condition.kind == "dirichlet":
             w = w.index_fill(-1, facets.part.nodes.flatten(), 0.0)
-    finer = elements_of(fine.problem, fine.mesh, _FINER)
+    finer = elements_of(fine.problem, fine.mesh, better=True)
     trials = [w]
     if _held(fine) > 0 and all(f.side.condition.kind != "dirichlet" for f in fine.facets):
         # Without its mean w says nothing of a constant that is hardly held.
