@@ -204,6 +204,32 @@ def test_free_constants_need_balanced_sources() -> None:
         sciml.certify(v, Problem(None, Equation(f="1"), sides), mesh, of="pde")
 
 
+def test_a_constant_that_is_hardly_held_is_not_trusted_to_quadrature() -> None:
+    """What rules leave of a balance of sources is divided by the root of c."""
+    c = 1e-10
+    sides = {"boundary": Condition(neumann="9*cos(9*x)*nx")}
+    problem = Problem(None, Equation(c=c, f=f"(81 + {c})*sin(9*x)"), sides)
+    mesh = square(2)
+    exact = lambda x, y: torch.sin(9 * x) + 0 * y  # noqa: E731
+    v = exact(*mesh.coordinates())
+    found = sciml.certify(v, problem, mesh, of="pde")
+    error = energy_error(v, mesh, exact, c=c)
+    assert 0.5 * error < float(found.lower) <= error <= float(found.upper)
+
+
+def test_data_that_jump_on_facets_are_seen_from_within_in_space_too() -> None:
+    mesh = cube(2)
+    K = "where(x < 0.5, 100, 1)"
+    problem = Problem(None, Equation(K=K), {"boundary": Condition(neumann="nx")})
+    x = mesh.coordinates()[0]
+    v = torch.where(x < 0.5, (x - 0.5) / 100, x - 0.5)
+    found = sciml.certify(v, problem, mesh, of="pde")
+    assert float(found.upper) < 1e-9
+    found = sciml.certify(0 * v, problem, mesh, of="pde")
+    error = math.sqrt(0.5 / 100 + 0.5)
+    assert float(found.lower) == pytest.approx(error) == pytest.approx(float(found.upper))
+
+
 def test_multipliers_are_symmetric_and_positive() -> None:
     A = multipliers(elements_of(POISSON, square(3))).A.to_scipy().toarray()
     np.testing.assert_allclose(A, A.T, atol=1e-12)

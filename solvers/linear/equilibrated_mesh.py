@@ -327,8 +327,23 @@ def _upper(trial: _Trial, flux: Balance, missed: _Missed) -> _Upper:
         first, second = _on_side(trial, flux, facets, owner, C, least)
         oscillation, reaction = _added(oscillation, owner, first), _added(reaction, owner, second)
     own = here.integral((s * torch.linalg.solve(here.K, s[..., None])[..., 0]).sum(-1)).sum()
-    rounding = flux.lost + _EPS * float(own.sqrt()) + _EPS * trial.energy.sqrt()
+    rounding = flux.lost + _unheld(here) + _EPS * float(own.sqrt()) + _EPS * trial.energy.sqrt()
     return _Upper(gap, oscillation, reaction.sqrt(), rounding)
+
+
+def _unheld(here: Elements) -> float:
+    """What quadrature may do to a constant that c and alpha alone hold, however weak they are."""
+    if any(f.side.condition.kind == "dirichlet" for f in here.facets):
+        return 0.0
+    held = _held(here)
+    if held == 0:
+        return 0.0
+    brought = [
+        float(e.integral(e.f).sum())
+        + sum(float(_over(f.part, f.flux()[1]).sum()) for f in e.facets)
+        for e in (here, elements_of(here.problem, here.mesh, better=True))
+    ]
+    return abs(brought[0] - brought[1]) / math.sqrt(held)
 
 
 def _added(total: torch.Tensor, owner: torch.Tensor, part: torch.Tensor) -> torch.Tensor:
@@ -400,24 +415,65 @@ def _tested(trial: _Trial, fine: Elements, v: torch.Tensor) -> torch.Tensor:
     for facets in fine.facets:
         if facets.side.condition.kind == "dirichlet":
             w = w.index_fill(-1, facets.part.nodes.flatten(), 0.0)
-    old, new = _Trial(fine, v), _Trial(fine, w)
+    finer = elements_of(fine.problem, fine.mesh, better=True)
+    trials = [w]
+    if _held(fine) > 0 and all(f.side.condition.kind != "dirichlet" for f in fine.facets):
+        # Without its mean w says nothing of a constant that is hardly held.
+        trials.append(w - _mean(_Trial(fine, w))[..., None])
+    found = [_quotient(_Trial(fine, v), _Trial(fine, u), finer) for u in trials]
+    return torch.stack(found).amax(0)
+
+
+def _mean(trial: _Trial) -> torch.Tensor:
+    """By the weights c and alpha, (*batch,)."""
+    here = trial.here
+    total = here.integral(here.c * trial.inside).sum(-1)
+    for facets in here.facets:
+        if facets.side.condition.kind == "robin":
+            alpha = facets.flux()[0]
+            total = total + _over(facets.part, alpha * facets.part.at_points(trial.values)).sum(-1)
+    return total / _held(here)
+
+
+def _held(here: Elements) -> float:
+    """The integral of c and alpha."""
+    return float(here.integral(here.c).sum()) + sum(
+        float(_over(f.part, f.flux()[0]).sum())
+        for f in here.facets
+        if f.side.condition.kind == "robin"
+    )
+
+
+def _quotient(old: _Trial, new: _Trial, finer: Elements) -> torch.Tensor:
+    """The residual of ``old`` tested with ``new`` over its norm, less what integration may err.
+
+    ``finer``: the same elements with a better rule.
+    """
+    along, size = _residual(old, new)
+    better, _ = _residual(replace(old, here=finer), replace(new, here=finer))
+    wrong = 2 * (along - better).abs() + _EPS * size
+    low = (better.abs() - wrong).clamp(min=0) / new.energy.clamp(min=1e-300).sqrt()
+    return torch.where(new.energy > 0, low, torch.zeros_like(low))
+
+
+def _residual(old: _Trial, new: _Trial) -> tuple[torch.Tensor, torch.Tensor]:
+    """The residual of ``old`` tested with ``new``, and the sum of the sizes of its parts."""
+    fine = old.here
     parts = [
         fine.f * new.inside,
         -fine.c * old.inside * new.inside,
         -(new.slopes * (fine.K @ old.slopes[..., None])[..., 0]).sum(-1),
     ]
-    along = sum(fine.integral(p).sum(-1) for p in parts)
-    size = sum(fine.integral(p.abs()).sum(-1) for p in parts)
+    along: Any = sum(fine.integral(p).sum(-1) for p in parts)
+    size: Any = sum(fine.integral(p.abs()).sum(-1) for p in parts)
     for facets in fine.facets:
         if facets.side.condition.kind != "dirichlet":
             alpha, h = facets.flux()
-            value, tested = (facets.part.at_points(u) for u in (v, w))
+            value, tested = (facets.part.at_points(u.values) for u in (old, new))
             left = (h - alpha * value) * tested
             along = along + _over(facets.part, left).sum(-1)
             size = size + _over(facets.part, left.abs()).sum(-1)
-    assert isinstance(along, torch.Tensor) and isinstance(size, torch.Tensor)
-    low = (along.abs() - _EPS * size).clamp(min=0) / new.energy.clamp(min=1e-300).sqrt()
-    return torch.where(new.energy > 0, low, torch.zeros_like(low))
+    return along, size
 
 
 # --- Together -------------------------------------------------------------------------------------

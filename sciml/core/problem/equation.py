@@ -727,6 +727,12 @@ class WrittenOut(PDE):
             )
         if not self.functions or not all(str(name).isidentifier() for name in self.functions):
             raise InputError("functions is a list of names, such as [u, v]", f"{key}.functions")
+        if len(self.residuals) < len(self.functions):
+            raise InputError(
+                f"{len(self.functions)} functions need as many residuals; got "
+                f"{len(self.residuals)}",
+                f"{key}.residuals",
+            )
         object.__setattr__(self, "residuals", tuple(self.residuals))
         object.__setattr__(self, "functions", tuple(self.functions))
         for k, name in enumerate(self.functions):

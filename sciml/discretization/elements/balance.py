@@ -34,7 +34,10 @@ from sciml.discretization.elements.data import MeshData, evaluate, mesh_data
 from sciml.discretization.elements.scalar import conductivity
 
 _KEY = "problem.equation"
-_DEGREE = 6  # of the polynomials that integrals are exact for
+# Of the polynomials that integrals are exact for, by the dimension; and of better rules. Rules with
+# points on facets (degrees 5, 6 and 8 in space) would see data that jump there from the wrong side.
+_DEGREE = {1: 6, 2: 6, 3: 7}
+_FINER = {1: 8, 2: 8, 3: 9}
 _UNBALANCED = 1e-9  # of the sources' size, where only constants are free
 
 
@@ -158,10 +161,10 @@ class Elements:
         return ones @ self.part.inverse[:, 0]
 
 
-def elements_of(problem: Problem, mesh: Mesh) -> Elements:
-    """The data of a problem; raises InputError for what it cannot be."""
-    data = mesh_data(problem, mesh)
-    part = whole(mesh, _DEGREE)
+def elements_of(problem: Problem, mesh: Mesh, better: bool = False) -> Elements:
+    """The data of a problem, by a ``better`` rule; raises InputError for what it cannot be."""
+    data, degree = mesh_data(problem, mesh), (_FINER if better else _DEGREE)[mesh.dimension]
+    part = whole(mesh, degree)
     form, shape = problem.form, part.points[0].shape
     K = conductivity(form.K, part, data)
     d = mesh.dimension
@@ -175,7 +178,7 @@ def elements_of(problem: Problem, mesh: Mesh) -> Elements:
         )
     named = sides(problem, data)
     facets = tuple(
-        Facets(side, on_facets(mesh, side.numbers, _DEGREE), data)
+        Facets(side, on_facets(mesh, side.numbers, degree), data)
         for side in named
         if len(side.numbers)
     )
@@ -339,7 +342,7 @@ def _across(here: Elements) -> tuple[torch.Tensor, torch.Tensor]:
     """
     mesh, found, numbers = here.mesh, [], []
     rows = torch.from_numpy(mesh.topology.t2f.T.astype(np.int64))
-    every = on_facets(mesh, np.arange(mesh.topology.facets.shape[1]), _DEGREE)
+    every = on_facets(mesh, np.arange(mesh.topology.facets.shape[1]), _DEGREE[mesh.dimension])
     x = torch.stack(every.points, -1)
     weights = every.scale * every.tables.weights
     basis, numbered = _of_facets(every, mesh)

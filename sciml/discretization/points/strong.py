@@ -262,6 +262,16 @@ class LineIntegral:
         mask = torch.zeros(points.shape[1], dtype=points.dtype)
         mask[self.axis] = 1.0
         s = low + self.nodes[:, None] * (high - low)
+        box = region_of(self.data).box
+        if self.axis < len(box.axes):
+            least, most = box.lower[self.axis], box.upper[self.axis]
+            slack = 1e-9 * (most - least)
+            if bool(((s < least - slack) | (s > most + slack)).any()):
+                raise InputError(
+                    f"the integral leaves the domain, {self.stated.along} = {least:g} to {most:g}, "
+                    "outside of which no equation holds",
+                    f"{_KEY}.integrals.{self.name}",
+                )
         return (points * (1 - mask) + s[..., None] * mask).flatten(0, 1)
 
     def value(self, data: Pointwise, points: Tensor, places: Tensor, jet: Jet) -> Tensor:
