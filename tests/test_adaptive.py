@@ -11,8 +11,10 @@ import torch
 from test_enclosure_on_meshes import POISSON, cube, energy_error, square, wave
 
 import sciml
+from sciml.app.console import Watch
 from sciml.app.read import load_spec, read_spec
 from sciml.app.run import Setting, answer
+from sciml.app.validate import validated
 from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
 from sciml.core.problem.bisection import bisected
@@ -183,6 +185,36 @@ def test_a_spec_may_ask_for_bounds_and_shows_where_the_error_may_be() -> None:
     text = text.replace("kind: poisson", "kind: nonlinear_poisson, c: u")
     with pytest.raises(InputError, match="is for linear problems"):
         answer(read_spec(parse_yaml(text, "spec.yaml")), Setting())
+
+
+def test_validate_refuses_what_solve_does_and_the_progress_is_a_bound(tmp_path: Path) -> None:
+    path = tmp_path / "spec.yaml"
+    for old, new, match in (
+        ("f: 1}", "f: u}", "linear"),
+        ("{all: {dirichlet: 0}}", "{all: {neumann: 0}}", "integrate to"),
+        ("error: 0.05", "error: -1", "positive"),
+        ("output:", "solver: {kind: adaptive, error: 0.5}\noutput:", "another error"),
+        ("output:", "modes: {}\noutput:", "not for modes"),
+    ):
+        path.write_text(
+            SPEC.replace(old, new).replace("kind: poisson, f: u", "kind: general, c: u")
+        )
+        with pytest.raises(InputError, match=match):
+            validated(path, (), Setting())
+    lines: list[str] = []
+    spec = read_spec(parse_yaml(SPEC, "spec.yaml"))
+    Watch(lambda line, _: lines.append(line), None, words=spec.solver.progresses)(3, 1e-4)
+    assert lines == ["mesh 3, an error of at most 1.00e-04"]
+
+
+def test_a_bound_that_does_not_fall_ends_the_refinement() -> None:
+    """Of a constant, whose norm is zero; and a step may not pass over all that is allowed."""
+    flat = Problem(BOX.domain, Equation(), {"all": Condition(dirichlet=3.0)})
+    solution = sciml.solve(flat, Adaptive(0.1), on=Grid((9, 9)), throw=False)
+    assert solution.status is Status.INACCURATE and solution.value.numel() < 10_000
+    assert any("no longer falls" in note for note in solution.notes)
+    solution = sciml.solve(BOX, Adaptive(0.01, most=3_000), on=Grid((9, 9)), throw=False)
+    assert solution.status is Status.INACCURATE and 2_000 < solution.value.numel() <= 3_000
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -177,6 +177,7 @@ def _solved(equation: WrittenOut, **more) -> None:  # type: ignore[no-untyped-de
         (WrittenOut((3.0,)), "residuals[0]", "text or a function"),
         (WrittenOut(("uxx - I",), integrals={"I": Integral("u", 0, 1, "y")}), "I.along", "no axis"),
         (WrittenOut(("uxx - I",), integrals={"I": Integral("q", 0, 1)}), "I.of", "unknown name"),
+        (WrittenOut(("uxx - I",), integrals={"I": Integral("u", 0, 3)}), "I", "leaves the domain"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_said(equation: WrittenOut, key: str, message: str) -> None:
@@ -191,6 +192,7 @@ def test_what_cannot_be_meant_is_said(equation: WrittenOut, key: str, message: s
         (lambda: WrittenOut(()), "is a list"),
         (lambda: WrittenOut(("u - 1",), ("u", "ux")), "derivative of another"),
         (lambda: WrittenOut(("u - 1",), ("u", "u")), "two functions"),
+        (lambda: WrittenOut(("uxx + v",), ("u", "v")), "2 functions need as many"),
         (lambda: WrittenOut(("u - ux",), integrals={"ux": Integral("u", 0, 1)}), "is taken"),
         (lambda: Integral("u", 0, 1, points=0), "1 to 1000"),
         (lambda: Problem(LINE, WrittenOut(("uxx - 1",)), {**ENDS, "left": Condition(neumann=0.0)}),

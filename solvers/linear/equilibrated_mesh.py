@@ -420,8 +420,7 @@ def _tested(trial: _Trial, fine: Elements, v: torch.Tensor) -> torch.Tensor:
     if _held(fine) > 0 and all(f.side.condition.kind != "dirichlet" for f in fine.facets):
         # Without its mean w says nothing of a constant that is hardly held.
         trials.append(w - _mean(_Trial(fine, w))[..., None])
-    found = [_quotient(_Trial(fine, v), _Trial(fine, u), finer) for u in trials]
-    return torch.stack(found).amax(0)
+    return torch.stack([_quotient(_Trial(fine, v), _Trial(fine, u), finer) for u in trials]).amax(0)
 
 
 def _mean(trial: _Trial) -> torch.Tensor:

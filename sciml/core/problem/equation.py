@@ -727,12 +727,6 @@ class WrittenOut(PDE):
             )
         if not self.functions or not all(str(name).isidentifier() for name in self.functions):
             raise InputError("functions is a list of names, such as [u, v]", f"{key}.functions")
-        if len(self.residuals) < len(self.functions):
-            raise InputError(
-                f"{len(self.functions)} functions need as many residuals; got "
-                f"{len(self.residuals)}",
-                f"{key}.residuals",
-            )
         object.__setattr__(self, "residuals", tuple(self.residuals))
         object.__setattr__(self, "functions", tuple(self.functions))
         for k, name in enumerate(self.functions):
@@ -742,6 +736,12 @@ class WrittenOut(PDE):
                 raise InputError(
                     f"'{name}' would be a derivative of another; rename it", f"{key}.functions[{k}]"
                 )
+        if len(self.residuals) < len(self.functions):
+            raise InputError(
+                f"{len(self.functions)} functions need as many residuals; got "
+                f"{len(self.residuals)}",
+                f"{key}.residuals",
+            )
         for name in self.integrals:
             taken = name in self.functions or name in (*_ANY_AXES, RUNNING)
             if taken or derivative(name, self.functions, _ANY_AXES) is not None:
