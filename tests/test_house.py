@@ -82,8 +82,9 @@ def imported_by_string(tree: ast.AST) -> list[str]:
 
 _MODULE = re.compile(rf"\bsciml\.(?:{'|'.join(FLOORS)})\b[\w.]*")
 _IMPORTERS = ("import_module", "__import__")
-# These import what a list names, which type checkers read: sciml/core/lazy.py.
-_BY_LIST = {"sciml/core/lazy.py"}
+# These import what a list names, which type checkers read (sciml/core/lazy.py), or what a person
+# names of his own, where he trusts it (operators/module.py).
+_BY_LIST = {"sciml/core/lazy.py", "operators/module.py"}
 
 
 def misplaced(floor: str, names: list[str]) -> list[str]:
