@@ -25,6 +25,7 @@ import os
 import pickle
 import re
 import shutil
+import warnings
 import zipfile
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
@@ -151,7 +152,8 @@ class Field:
             kept.remove("sample")
         if span is not None and "time" in self.axes:
             index[self.axes.index("time")] = span
-        found = np.asarray(self.values[tuple(index)], dtype=np.float32)
+        with np.errstate(over="ignore"):  # told as what is not finite
+            found = np.asarray(self.values[tuple(index)], dtype=np.float32)
         order = sorted(range(len(kept)), key=lambda k: _rank(kept[k]))
         return found.transpose(order)
 
@@ -513,7 +515,9 @@ def _read(path: Path, axes: tuple[str, ...]) -> list[_Part]:
 def _tensors(path: Path) -> dict[str, Any]:
     """The tensors of a file that torch.save wrote; whatever else it pickles is not run."""
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of other protocols of pickle, which are refused
+            found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise InputError(
             f"refused: '{path}' pickles more than tensors, and opening that can run any code; who "
