@@ -16,8 +16,8 @@ from results import Table, keep
 from sciml.app.pinnacle import CASES, HEAD, pinnacle
 
 _NOTE = (
-    "Relative L2 error pooled over points, instants and fields as the benchmark has it, the worst of "
-    "the seeds: against the exact solution at its points, where there is one, else against the "
+    "Relative L2 error pooled over points, instants and fields as the benchmark has it, the worst "
+    "of the seeds: against the exact solution at its points, where there is one, else against the "
     "classical answer at its nodes and frames. Published: the least of arXiv 2306.08827."
 )
 
