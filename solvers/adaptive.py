@@ -65,7 +65,7 @@ class Adaptive:
     ``most``: unknowns, at which it ends as INACCURATE, as it does where the bound no longer falls.
     """
 
-    error: float
+    error: float = 0.01
     solver: Inner = field(default_factory=Auto)
     share: float = 0.5
     most: int = 1_000_000

@@ -107,4 +107,4 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no figures"):
         list(pinnacle.pinnacle(["poisson-nd"], kept=tmp_path / "rows.json"))
     result = CliRunner().invoke(app, ["bench", "reference", "--seeds", "2"])
-    assert result.exit_code and "sciml bench pinnacle" in str(result.exception)
+    assert result.exit_code and "sciml bench pinnacle" in f"{result.output}{result.exception}"

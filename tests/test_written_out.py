@@ -192,7 +192,7 @@ def test_what_cannot_be_meant_is_said(equation: WrittenOut, key: str, message: s
         (lambda: WrittenOut(()), "is a list"),
         (lambda: WrittenOut(("u - 1",), ("u", "ux")), "derivative of another"),
         (lambda: WrittenOut(("u - 1",), ("u", "u")), "two functions"),
-        (lambda: WrittenOut(("uxx + v",), ("u", "v")), "2 functions need as many"),
+        (lambda: Problem(LINE, WrittenOut(("uxx + v",), ("u", "v")), ENDS), "2 functions need as"),
         (lambda: WrittenOut(("u - ux",), integrals={"ux": Integral("u", 0, 1)}), "is taken"),
         (lambda: Integral("u", 0, 1, points=0), "1 to 1000"),
         (lambda: Problem(LINE, WrittenOut(("uxx - 1",)), {**ENDS, "left": Condition(neumann=0.0)}),

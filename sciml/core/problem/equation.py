@@ -158,6 +158,11 @@ class PDE(ABC):
         return None
 
     @property
+    def open_functions(self) -> int:
+        """How many functions it has no equation for, which observations must find."""
+        return 0
+
+    @property
     def conditioned(self) -> tuple[str, ...]:
         """For what a side may state conditions of their own; nothing where one holds for all."""
         return ()
@@ -736,12 +741,6 @@ class WrittenOut(PDE):
                 raise InputError(
                     f"'{name}' would be a derivative of another; rename it", f"{key}.functions[{k}]"
                 )
-        if len(self.residuals) < len(self.functions):
-            raise InputError(
-                f"{len(self.functions)} functions need as many residuals; got "
-                f"{len(self.residuals)}",
-                f"{key}.residuals",
-            )
         for name in self.integrals:
             taken = name in self.functions or name in (*_ANY_AXES, RUNNING)
             if taken or derivative(name, self.functions, _ANY_AXES) is not None:
@@ -758,6 +757,11 @@ class WrittenOut(PDE):
             derivative(n, self.functions, _ANY_AXES) for n in sorted(free_names(self.residuals))
         )
         return any(of is not None and of[1].count(last) == 2 for of in found)
+
+    @property
+    def open_functions(self) -> int:
+        """How many functions more than residuals there are."""
+        return max(len(self.functions) - len(self.residuals), 0)
 
     def linear_with(self, parameters: Mapping[str, Any]) -> bool:
         """No: nobody can say."""

@@ -199,6 +199,12 @@ class Problem:
                 )
             if condition.kind == "residuals" and not free:
                 raise InputError("residuals are for the sides of an equation of kind residual", key)
+        if self.equation.open_functions and self.observations is None:
+            raise InputError(
+                f"{len(self.unknowns)} functions need as many residuals, or observations to find "
+                "what these leave open",
+                "problem.equation.residuals",
+            )
         if self.of_time_alone and self.time is None:
             raise InputError(
                 "there is no domain: functions of t alone have time: {end: ...}, others a domain "
