@@ -65,6 +65,7 @@ _USUAL = {
     4: ("sample", "channel", "x", "y"),
     5: ("sample", "channel", "x", "y", "z"),
 }
+_ENDS = ("dirichlet", "neumann", "periodic")
 _SHARE = (0.8, 0.1)  # of a pool, to train on and to validate
 _SHARD_BYTES = 64_000_000
 
@@ -388,6 +389,10 @@ def _ends(given: Foreign, part: _Part) -> dict[str, str]:
             f"{list(given.boundary)}",
             "data.boundary",
         )
+    for kind in given.boundary:
+        if kind not in _ENDS:
+            message = f"unknown boundary '{kind}'{did_you_mean(kind, _ENDS)}"
+            raise InputError(message, "data.boundary")
     pairs = zip(SIDES, given.boundary, strict=False)
     return {side: kind for sides, kind in pairs for side in sides}
 

@@ -167,7 +167,7 @@ def _read_signature(data: Any, file: Path) -> Signature:
         raise InputError(f"'{file}' describes no operator: its signature: {error}") from None
 
 
-def _read_options(data: Any, file: Path, code: Mapping[str, str]) -> Options:
+def _read_options(data: Any, file: Path, code: Mapping[str, str] | None = None) -> Options:
     """The options of an architecture, of ``sciml.operators`` or from elsewhere."""
     kind = data.get("kind") if isinstance(data, dict) else None
     known: dict[str, Any] = {}
@@ -176,7 +176,7 @@ def _read_options(data: Any, file: Path, code: Mapping[str, str]) -> Options:
         check_trusted(str(data.get("import_")))
         own = [Module]
     elif kind not in {cls.kind for cls in own}:
-        found = registered(str(kind), code)
+        found = registered(str(kind), code or {})
         own = own if found is None else [found]
     for cls in own:
         known[cls.kind] = cls

@@ -177,6 +177,8 @@ def test_a_spec_trains_evaluates_shows_exports_and_imports(
     call("export", "darcy.pt", "--to", "npz", "--out", "out.npz")
     with np.load("out.npz") as arrays:
         np.testing.assert_array_equal(arrays["u_train"], y[:8])
+    wrong = ("import", "darcy.pt", "--as", "data", "--boundary", "dirichlet,peridic")
+    assert "did you mean 'periodic'" in call(*wrong, code=2)
     call("import", "darcy.pt", "--as", "data", "--boundary", "dirichlet,dirichlet")
     data = OperatorData("data", "train")
     assert torch.equal(data[7]["y"][0], y[7]) and data.reader.header.boundary["top"] == "dirichlet"

@@ -48,7 +48,7 @@ def describe(stated: AnySpec, path: Path) -> str:
         return f"{read.FAMILY.name}: {name}: {what}, {_samples(stated)}"
     if isinstance(stated, OperatorSpec):
         data = stated.data
-        name = Path(data.folder).name if isinstance(data, Files) else Path(data.family).stem
+        name = Path(data.path).name if isinstance(data, Files) else Path(data.family).stem
         name = " ".join(name.split())
         what = f"{stated.operator.kind} on {name}, {stated.training.epochs} epochs"
         return f"{read.OPERATOR.name}: {what}"
