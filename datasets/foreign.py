@@ -434,14 +434,18 @@ def _files(path: Path) -> list[Path]:
         raise InputError(f"no data at '{path}': there is no such file or folder")
     found = [path] if path.is_file() else sorted(_inside(path))
     if not found:
-        raise InputError(f"no data in '{path}': no file that ends in {', '.join(SUFFIXES)}")
+        raise InputError(
+            f"no data in '{path}': no file that ends in {', '.join(SUFFIXES)}, and no dataset, of "
+            "which sciml generate makes one"
+        )
     return found
 
 
 def _inside(folder: Path) -> Iterator[Path]:
-    """The files of data of a folder, of folders in it, and of The Well's ``data/train``."""
-    for depth in ("*", "*/*", "*/*/*"):
-        for file in folder.glob(depth):
+    """The files of data of a folder, and of its splits, which The Well has in ``data``."""
+    splits = [f"{home}{split}/*" for home in ("", "data/") for split in _SPLITS]
+    for pattern in ("*", *splits):
+        for file in folder.glob(pattern):
             if file.suffix.lower() in SUFFIXES and file.is_file():
                 yield file
 

@@ -20,7 +20,7 @@ from sciml.app import cli
 from sciml.app.run import Setting, answer
 from sciml.core.run.solution import load_solution
 
-COMMANDS = {command.callback.__name__ for command in cli.app.registered_commands}
+COMMANDS = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 PRODUCTS = (
     "solution.h5",
