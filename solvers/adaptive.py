@@ -125,7 +125,8 @@ class Adaptive:
             if progress is not None:
                 progress(len(levels), upper)
             if upper <= self.error:
-                return self._ended(solution, levels, Status.CERTIFIED, setup, begun)
+                sure = Status.INACCURATE if bounds.notes else Status.CERTIFIED
+                return self._ended(solution, levels, sure, setup, begun)
             finer = None if bounds.reason or _still(levels) else self._finer(on, bounds, levels)
             if finer is None or math.prod(finer.shape) > self.most:
                 return self._ended(solution, levels, Status.INACCURATE, setup, begun)
@@ -153,6 +154,8 @@ class Adaptive:
         met = solution.certificate
         notes = [f"{k.unknowns:,} unknowns: an error of at most {k.upper:.2g}" for k in levels[-6:]]
         told = (*solution.notes, *notes)
+        if isinstance(met, PdeCertificate) and met.notes:
+            told = (*told, *(f"not guaranteed: {note}" for note in met.notes))
         if isinstance(met, PdeCertificate) and met.reason:
             told = (*told, f"there is no bound of the error: {met.reason}")
         elif status is Status.INACCURATE and _still(levels):

@@ -217,6 +217,18 @@ def test_a_bound_that_does_not_fall_ends_the_refinement() -> None:
     assert solution.status is Status.INACCURATE and 2_000 < solution.value.numel() <= 3_000
 
 
+@pytest.mark.parametrize(("edge", "status"), [(0.5, "CERTIFIED"), (0.37, "INACCURATE")])
+def test_what_jumps_within_cells_and_elements_is_not_certified(edge: float, status: str) -> None:
+    equation = Equation(K=f"where(x < {edge}, 1, 10)", f=1.0)
+    gridded = Problem(BOX.domain, equation, BOX.boundary)
+    meshed = Problem(None, equation, {"boundary": Condition(dirichlet=0.0)})
+    for problem, on in ((gridded, Grid((9, 9))), (meshed, square(4))):
+        solution = sciml.solve(problem, Adaptive(0.5), on=on, throw=False)
+        assert solution.status is Status[status]
+        told = any("K may jump" in note for note in solution.notes)
+        assert told == (status == "INACCURATE")
+
+
 def test_what_makes_no_sense_is_refused() -> None:
     for wrong, match in (({"error": 0.0}, "positive"), ({"error": 1.0, "share": 0.0}, "share"),
                          ({"error": 1.0, "most": 0}, "most")):  # fmt: skip

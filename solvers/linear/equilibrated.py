@@ -82,6 +82,7 @@ _LOBATTO_WEIGHTS = (1 / 20, 49 / 180, 16 / 45, 49 / 180, 1 / 20)
 _BALANCED, _CANDIDATE = 1e-10, 1e-5  # rtol of the fluxes, and of the function to test with
 _EPS = 16 * float(np.finfo(np.float64).eps)
 _MEETS = 1e-9  # of the data's size: Dirichlet data of two sides that differ more jump at a corner
+_BESIDE = 1e-9  # of a cell's widths, inside its faces
 _CHUNK = 2**16  # points at which a function is evaluated at once
 
 
@@ -943,6 +944,14 @@ def _tested(trial: _Trial, here: Cells, w: torch.Tensor) -> torch.Tensor:
     return torch.where(energy > 0, found, torch.zeros_like(found))
 
 
+def _varies(here: Cells, entry: Any, key: str) -> bool:
+    """Whether a coefficient has other values beside the corners of a cell than in its middle."""
+    d = here.layout.dimension
+    middle = here.inside(entry, key, [0.5] * d)
+    corners = product((_BESIDE, 1 - _BESIDE), repeat=d)
+    return any(bool((here.inside(entry, key, place) != middle).any()) for place in corners)
+
+
 # --- Together -------------------------------------------------------------------------------------
 
 
@@ -965,10 +974,11 @@ def _certificate(trial: _Trial, upper: _Upper, low: torch.Tensor, here: Cells) -
     for name in ("K", "c", "f"):
         entries = getattr(form, name)
         for entry in entries if isinstance(entries, (list, tuple)) else (entries,):
-            if not isinstance(entry, (list, tuple)) and here.jumps(entry, f"{_KEY}.{name}"):
-                notes.append(
-                    f"{name} may jump: the bounds take it that it does so on faces of cells alone"
-                )
+            key = f"{_KEY}.{name}"
+            if isinstance(entry, (list, tuple)) or not here.jumps(entry, key):
+                continue
+            if _varies(here, entry, key):
+                notes.append(f"{name} may jump, and inside cells, where no bound knows it")
                 break
     return PdeCertificate(
         low,

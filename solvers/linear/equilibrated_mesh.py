@@ -33,6 +33,7 @@ from sciml.core.errors import InputError
 from sciml.core.problem.mesh import Mesh, basis_at, reference, refined
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, at_facet_nodes
+from sciml.core.problem.reader import Regions, compile
 from sciml.core.run.certificate import PdeCertificate
 from sciml.core.run.solution import Solution
 from sciml.discretization import discretize
@@ -488,7 +489,7 @@ def _certificate(
         high = torch.full_like(high, math.inf)
     own = trial.energy.sqrt()
     most, least = own + high, (own - high).clamp(min=0)
-    notes = ("data may jump on facets of elements alone: the bounds take it that they do",)
+    notes = _jumping(trial.here)
 
     def part(values: torch.Tensor) -> torch.Tensor:
         return values.square().sum(-1).sqrt().expand(high.shape)
@@ -506,11 +507,25 @@ def _certificate(
         part(missed.layers),
         upper.rounding.expand(high.shape),
         cells,
-        notes if _varies(trial.here) else (),
+        notes,
         missed.reason,
     )
 
 
-def _varies(here: Elements) -> bool:
-    """Whether K differs within an element."""
-    return bool((here.K[:, :1] != here.K).any())
+def _jumping(here: Elements) -> tuple[str, ...]:
+    """What is said of coefficients that may jump, and are not constant in the elements."""
+    form, notes = here.problem.form, []
+    for name, values in (("K", here.K), ("c", here.c), ("f", here.f)):
+        if bool((values[:, :1] != values).any()) and _may_jump(getattr(form, name), here, name):
+            notes.append(f"{name} may jump, and inside elements, where no bound knows it")
+    return tuple(notes)
+
+
+def _may_jump(given: Any, here: Elements, name: str) -> bool:
+    """Whether a text among the entries, or the regions, of a coefficient has a value that jumps."""
+    if isinstance(given, Regions):
+        return any(_may_jump(entry, here, name) for entry in given.regions.values())
+    if isinstance(given, (list, tuple)):
+        return any(_may_jump(entry, here, name) for entry in given)
+    read = compile(given, here.data.context(here.part), f"{_KEY}.{name}")
+    return bool(read.jumps)
