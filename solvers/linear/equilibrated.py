@@ -58,7 +58,7 @@ from sciml.core.problem.grid import SIDES, Grid
 from sciml.core.problem.interpolation import on_box
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.run.certificate import PdeCertificate
+from sciml.core.run.certificate import PdeCertificate, relative
 from sciml.core.run.solution import Solution
 from sciml.discretization.points.jet import jet_of
 from sciml.discretization.points.strong import StrongForm, strong_form
@@ -964,7 +964,6 @@ def _certificate(trial: _Trial, upper: _Upper, low: torch.Tensor, here: Cells) -
     if upper.reason:
         high = torch.full_like(high, math.inf)
     own = upper.energy.sqrt()
-    most, least = own + high, (own - high).clamp(min=0)
     reason = upper.reason
 
     def part(values: torch.Tensor) -> torch.Tensor:
@@ -983,10 +982,7 @@ def _certificate(trial: _Trial, upper: _Upper, low: torch.Tensor, here: Cells) -
     return PdeCertificate(
         low,
         high,
-        torch.where(most > 0, low / most, 0.0),
-        torch.where(
-            least > 0, high / least.clamp(min=1e-300), torch.where(high > 0, math.inf, 0.0)
-        ),
+        *relative(low, high, own),
         part(upper.flux),
         part(upper.oscillation),
         part(upper.reaction),

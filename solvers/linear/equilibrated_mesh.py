@@ -34,7 +34,7 @@ from sciml.core.problem.mesh import Mesh, basis_at, reference, refined
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.quadrature import Quadrature, at_facet_nodes
 from sciml.core.problem.reader import Regions, compile
-from sciml.core.run.certificate import PdeCertificate
+from sciml.core.run.certificate import PdeCertificate, relative
 from sciml.core.run.solution import Solution
 from sciml.discretization import discretize
 from sciml.discretization.elements.balance import (
@@ -488,7 +488,6 @@ def _certificate(
     if missed.reason:
         high = torch.full_like(high, math.inf)
     own = trial.energy.sqrt()
-    most, least = own + high, (own - high).clamp(min=0)
     notes = _jumping(trial.here)
 
     def part(values: torch.Tensor) -> torch.Tensor:
@@ -497,10 +496,7 @@ def _certificate(
     return PdeCertificate(
         low.expand(high.shape),
         high,
-        torch.where(most > 0, low / most, 0.0),
-        torch.where(
-            least > 0, high / least.clamp(min=1e-300), torch.where(high > 0, math.inf, 0.0)
-        ),
+        *relative(low, high, own),
         part(upper.flux),
         part(upper.oscillation),
         part(upper.reaction),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context
 
@@ -59,6 +60,18 @@ class Certificate:
             f"included, and fails with probability at most {self.probability:.1g} after "
             f"{self.steps} tightening step{'' if self.steps == 1 else 's'}."
         )
+
+
+def relative(
+    low: torch.Tensor, high: torch.Tensor, own: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bounds of |u - v| / |u| from those of |u - v| and from |v|, ``own``."""
+    most, least = own + high, (own - high).clamp(min=0)
+    lower = torch.where(most > 0, low / most, 0.0)
+    upper = torch.where(
+        least > 0, high / least.clamp(min=1e-300), torch.where(high > 0, math.inf, 0.0)
+    )
+    return lower, upper
 
 
 @dataclass(frozen=True)
