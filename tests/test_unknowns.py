@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from sciml import Status
 from sciml.app import cli
 from sciml.core.errors import InputError
-from sciml.core.problem.equation import Equation
+from sciml.core.problem.equation import Equation, WrittenOut
 from sciml.core.problem.grid import Box, Grid
 from sciml.core.problem.problem import Condition, Problem, Robin, Time, Unknown
 from sciml.solvers.solve import solve
@@ -410,3 +410,58 @@ def test_a_run_records_what_was_found_and_how_surely(tmp_path: Path) -> None:
         path.write_text(SPEC.replace("lower: 0, upper: 9", change))
         refused = invoke("validate", str(path))
         assert refused.exit_code == 2 and said in refused.output, refused.output
+
+
+def test_fields_are_read_where_they_are(tmp_path: Path) -> None:
+    """A cheap model's readings at twenty places, an exact one's at five: v = r u + s (x - 1/2).
+
+    Of a file with empty cells, of lists with nothing in the place of numbers, and of the same
+    readings field by field the misfits are the same.
+    """
+    x = [k / 19 for k in range(20)]
+    u = [math.sin(3 * a) for a in x]
+    v: list[float | None] = [2 * b - 3 * (a - 0.5) for a, b in zip(x, u, strict=True)]
+    v = [value if k % 4 == 0 else None for k, value in enumerate(v)]
+    u_gaps = [None if k == 4 else value for k, value in enumerate(u)]
+    free = Condition(residuals=())
+    problem = Problem(
+        Box((0.0,), (1.0,)),
+        WrittenOut(("v - r*u - s*(x - 0.5)",), ("u", "v")),
+        {"left": free, "right": free},
+        parameters={"r": Unknown(1.0), "s": Unknown(0.0)},
+        observations={"x": x, "u": u_gaps, "v": v},
+        noise={"u": 1e-4, "v": 1e-3},
+    )
+    solver = RandomFeatures(count=30, bandwidths=(4.0,), rtol=1e-6)
+    solution = solve(problem, solver, on=Grid((9,)))
+    assert solution.parameters["r"] == pytest.approx(2, abs=1e-3)
+    assert solution.parameters["s"] == pytest.approx(-3, abs=1e-3)
+    rows = [f"{a},{'' if b is None else b},{'' if c is None else c}"
+            for a, b, c in zip(x, u_gaps, v, strict=True)]  # fmt: skip
+    (tmp_path / "a.csv").write_text("\n".join(["x,u,v", *rows]))
+    again = solve(replace(problem, observations=str(tmp_path / "a.csv")), solver, on=Grid((9,)))
+    assert again.parameters["r"] == pytest.approx(solution.parameters["r"], rel=1e-12)
+    off = [None if value is None else value + 0.1 * (-1) ** k for k, value in enumerate(v[::4])]
+    missed = replace(
+        problem, observations={"x": x, "u": u_gaps, "v": [w for o in off for w in (o, *[None] * 3)]}
+    )
+    assert not solve(missed, solver, on=Grid((9,)), throw=False).converged
+
+
+@pytest.mark.parametrize(
+    ("readings", "said"),
+    [
+        ({"x": [0.1, None], "u": [1.0, 2.0]}, "observation 2 does not say its x"),
+        ({"x": [0.1, 0.2], "u": [1.0, None]}, "observation 2 reads none of u"),
+        ({"x": [0.1, 0.2], "u": [1.0, 2.0], "v": [None, None]}, "v is read nowhere"),
+        ({"x": [0.1, 0.2], "u": [1.0, math.nan]}, "observation 2: u is not finite"),
+    ],
+)
+def test_gaps_that_say_nothing_are_refused(readings: Any, said: str) -> None:
+    free = Condition(residuals=())
+    problem = Problem(
+        Box((0.0,), (1.0,)), WrittenOut(("ux - v",), ("u", "v")),
+        {"left": free, "right": free}, observations=readings,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=said):
+        solve(problem, FEATURES, on=Grid((9,)))

@@ -210,3 +210,19 @@ def test_what_cannot_be_meant_is_said(equation: WrittenOut, key: str, message: s
 def test_what_does_not_go_together_is_refused(make, message: str) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_functions_of_time_go_on_from_window_to_window() -> None:
+    """u'' = -u from numbers, texts or functions of nothing; each window from values and slopes."""
+    for first in (0.0, "0", lambda: 0.0):
+        problem = Problem(
+            None,
+            WrittenOut(("utt + u",)),
+            time=Time(9.0, frames=10),
+            initial={"u": first, "ut": 1.0},
+        )
+        solver = RandomFeatures(count=30, rtol=1e-9, bandwidths=(3.0,), windows=6)
+        solution = sciml.solve(problem, solver)
+        t = torch.linspace(0, 9, 50, dtype=torch.float64)[:, None]
+        assert solution.function is not None
+        torch.testing.assert_close(solution.function(t), t.sin(), rtol=0, atol=1e-9)

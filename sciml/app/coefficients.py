@@ -265,7 +265,7 @@ def displacement(value: Any, scope: Scope) -> Any:
     )
 
 
-def observations(value: Any, scope: Scope) -> str | dict[str, tuple[float, ...]]:
+def observations(value: Any, scope: Scope) -> str | dict[str, tuple[float | None, ...]]:
     """A CSV file, found relative to the spec, or columns of numbers by name."""
     if isinstance(value, Mapping):
         return {name: _column(name, numbers, value) for name, numbers in value.items()}
@@ -287,12 +287,12 @@ def noise(value: Any, scope: Scope) -> float | dict[str, float]:
     return number(value)
 
 
-def _column(name: str, numbers: Any, columns: Mapping[str, Any]) -> tuple[float, ...]:
-    """A list of numbers as long as the first of the columns."""
+def _column(name: str, numbers: Any, columns: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """A list of numbers, or nothing, as long as the first of the columns."""
     if not isinstance(numbers, (list, tuple)) or not numbers:
         raise InputError(f"expected a list of numbers; got {describe(numbers)}", f".{name}")
     for index, number in enumerate(numbers):
-        if isinstance(number, bool) or not isinstance(number, (int, float)):
+        if isinstance(number, bool) or not isinstance(number, (int, float, type(None))):
             raise InputError(f"expected a number; got {describe(number)}", f".{name}.{index}")
     first, wanted = next(iter(columns.items()))
     if len(numbers) != len(wanted):
@@ -300,7 +300,7 @@ def _column(name: str, numbers: Any, columns: Mapping[str, Any]) -> tuple[float,
             f"columns are equally long; {name} has {len(numbers)}, {first} {len(wanted)}",
             f".{name}",
         )
-    return tuple(map(float, numbers))
+    return tuple(None if number is None else float(number) for number in numbers)
 
 
 def asked(value: Any, scope: Scope) -> str | float:
@@ -664,7 +664,8 @@ _UNKNOWN = {
     "additionalProperties": False,
 }
 _NOISE = {"type": "object", "additionalProperties": _CONSTANT}
-_COLUMNS = {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": _NUMBERS}]}
+_READINGS = {"type": "array", "items": {"type": ["number", "null"]}, "minItems": 1}
+_COLUMNS = {"anyOf": [{"type": "string"}, {"type": "object", "additionalProperties": _READINGS}]}
 
 
 def _type(name: str, check: Callable[[Any, Scope], Any], schema: dict[str, Any]) -> Any:

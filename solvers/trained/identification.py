@@ -88,7 +88,7 @@ def identify(objective: Objective, deviation: Tensor) -> Identification:
     seen = (Vh @ (K * unit)[noisy].T).norm(dim=1)
     flat = (s <= _FLAT * s[0]) | (s <= _ROUNDING * full) | (seen <= _FLAT * s)
     left_open = (spread.norm(dim=1) > _OPEN) | (moved > _MOVED) | flat
-    left_open[int(observed.seen.numel()) :] = True
+    left_open[int(observed.read.sum()) :] = True
     directions = (Vh * (unit / torch.where(p != 0, p, unit)))[left_open]
     part = _taking_part(directions)
     errors = torch.where(part, torch.inf, errors)

@@ -13,7 +13,7 @@ that is above the tolerance:
   Kay, Titterington 1990).
 
 Both say nothing of a handful of readings: these must be met to the tolerance, or have their noise
-stated.
+stated. A field need not be read everywhere: what is asked of its readings is asked where it is.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ _TRIMMED, _TRIMMED_RMS = 0.9, 0.789  # share of the least differences; rms of a 
 class Observations:
     """Readings ``seen`` (N, f) at ``points`` (N, D) of the fields ``which``, called ``names``.
 
-    ``noise``: standard deviations (f,), None where not stated. ``extent``: sizes of the box (D,).
+    NaN where a field was not read. ``noise``: standard deviations (f,), None where not stated.
+    ``extent``: sizes of the box (D,).
     """
 
     points: Tensor
@@ -59,25 +60,43 @@ class Observations:
     extent: Tensor
 
     @property
+    def read(self) -> Tensor:
+        """Which fields were read at the points, bool (N, f)."""
+        return ~self.seen.isnan()
+
+    def of(self, k: int) -> Observations:
+        """The readings of one field alone."""
+        rows, noise = self.read[:, k], self.noise
+        return Observations(
+            self.points[rows], self.seen[rows, k : k + 1], self.names[k : k + 1],
+            self.which[k : k + 1], None if noise is None else noise[k : k + 1], self.extent,
+        )  # fmt: skip
+
+    @property
     def share(self) -> Tensor:
-        """What each field's misfit is divided by, (f,): the noise relative to that of all."""
-        if self.noise is None:
-            return self.seen.new_ones(len(self.which))
-        return self.noise / self.noise.log().mean().exp()
+        """What each field's misfit is divided by, (f,): the noise relative to that of all.
+
+        Times the root of the share of the points where it was read, so that the mean over all is
+        that over its own.
+        """
+        part = self.read.double().mean(0).sqrt()
+        return part if self.noise is None else part * self.noise / self.noise.log().mean().exp()
 
     def spread(self, solution: Tensor) -> Tensor:
         """What misfits are relative to, (f,): the deviation of the readings.
 
         Or that of the ``solution``, (n, F) its values in the box, as far as it is below their size.
         """
-        size = self.seen.square().mean(0).sqrt()
-        own = self.seen.std(0, correction=0)
+        fields = [self.seen[rows, k] for k, rows in enumerate(self.read.T)]
+        size = torch.stack([column.square().mean().sqrt() for column in fields])
+        own = torch.stack([column.std(correction=0) for column in fields])
         whole = solution[:, list(self.which)].std(0, correction=0)
         return torch.maximum(own, torch.minimum(whole, size)).clamp(min=1e-300)
 
     def gap(self, jet: Jet) -> Tensor:
-        """How the values of a jet at the points miss the readings, (N, f)."""
-        return jet.value[:, list(self.which)] - self.seen
+        """How the values of a jet at the points miss the readings, (N, f); zero without one."""
+        missed = jet.value[:, list(self.which)] - self.seen.nan_to_num(0.0)
+        return missed.where(self.read, 0.0)
 
     def piece(self) -> Piece:
         """The readings as conditions at fixed points."""
@@ -109,36 +128,37 @@ def judge(
 
     ``unknowns``: how many were found from them.
     """
-    count = len(gap)
-    size = gap.square().mean(0).sqrt()
-    freedom = max(count - unknowns / gap.shape[1], 1e-300)
-    deviation = size * (count / freedom) ** 0.5 if count * gap.shape[1] > unknowns else size * 0
+    read = observed.read
+    count = read.sum(0).double()
+    size = (gap.square().sum(0) / count).sqrt()
+    freedom = (count - unknowns / gap.shape[1]).clamp(min=1e-300)
+    deviation = size * (count / freedom).sqrt() if float(count.sum()) > unknowns else size * 0
     if observed.noise is not None:
         deviation = observed.noise
     fault = next(
         (
             said
             for k in range(gap.shape[1])
-            if (said := _fault(observed, gap, k, float(spread[k]), rtol))
+            if (said := _fault(observed.of(k), gap[read[:, k], k], float(spread[k]), rtol))
         ),
         None,
     )
     return Misfit(size, float((size / spread).max()), deviation, fault)
 
 
-def _fault(observed: Observations, gap: Tensor, k: int, spread: float, rtol: float) -> str | None:
-    """Why the misfit of one field is more than noise."""
-    r, count, name = gap[:, k], len(gap), observed.names[k]
+def _fault(observed: Observations, r: Tensor, spread: float, rtol: float) -> str | None:
+    """Why the misfit r (N,) of one field is more than noise."""
+    count, name = len(r), observed.names[0]
     size, asked = float(r.square().mean().sqrt()), rtol * spread
     said = f"the observations of {name} are missed by {size:.3g} (root mean square), "
     if observed.noise is not None:
-        noise = float(observed.noise[k])
+        noise = float(observed.noise[0])
         allowed = noise * math.sqrt(float(chi2.isf(_CHANCE, count)) / count)
         above = not size <= math.hypot(allowed, asked)
         return said + f"{size / noise:.3g} times their noise" if above else None
     if size <= asked:
         return None
-    rough = roughness(observed, k)
+    rough = _roughness(observed)
     if rough is None:
         return (
             said + f"{size / spread:.1e} of their spread, and are too few to tell noise from misfit"
@@ -151,13 +171,13 @@ def _fault(observed: Observations, gap: Tensor, k: int, spread: float, rtol: flo
     return None
 
 
-def roughness(observed: Observations, k: int) -> float | None:
+def _roughness(observed: Observations) -> float | None:
     """The noise of one field's readings, and what is too rough to be told from it.
 
     From the distance of each reading to the linear fit through its neighbours; None where there are
     too few.
     """
-    points, seen = observed.points / observed.extent, observed.seen[:, k]
+    points, seen = observed.points / observed.extent, observed.seen[:, 0]
     near = _near(points)
     if len(points) < 2 * (near + 1):
         return None
@@ -217,12 +237,9 @@ def observations_of(form: StrongForm) -> Observations:
     if len(set(lengths.values())) > 1 or not min(lengths.values()):
         listed = ", ".join(f"{name} has {n}" for name, n in lengths.items())
         raise InputError(f"columns of observations are equally long, at least 1; {listed}", _KEY)
-    for name, column in columns.items():
-        bad = (~torch.isfinite(column)).nonzero()
-        if len(bad):
-            raise InputError(f"observation {int(bad[0]) + 1}: {name} is not finite", _KEY)
     points = torch.stack([columns[name] for name in axes], -1)
     seen = torch.stack([columns[name] for name in fields], -1)
+    _check_gaps(points, seen, axes, fields)
     lower, upper = extent(form)
     outside = ((points < lower) | (points > upper)).any(-1)
     if outside.any():
@@ -239,18 +256,40 @@ def observations_of(form: StrongForm) -> Observations:
     return Observations(points, seen, tuple(fields), which, noise, upper - lower)
 
 
+def _check_gaps(points: Tensor, seen: Tensor, axes: Sequence[str], fields: Sequence[str]) -> None:
+    """Raise InputError for readings of no place, and places and fields of no reading."""
+    unplaced = points.isnan().nonzero()
+    if len(unplaced):
+        row, axis = unplaced[0].tolist()
+        raise InputError(f"observation {row + 1} does not say its {axes[axis]}", _KEY)
+    read = ~seen.isnan()
+    if not bool(read.any(1).all()):
+        row = int((~read.any(1)).nonzero()[0])
+        raise InputError(f"observation {row + 1} reads none of {', '.join(fields)}", _KEY)
+    if not bool(read.any(0).all()):
+        raise InputError(f"{fields[int((~read.any(0)).nonzero()[0])]} is read nowhere", _KEY)
+
+
 def _columns(observations: str | Mapping[str, Any] | None) -> dict[str, Tensor]:
-    """The columns by name, float64 (N,) each."""
+    """The columns by name, float64 (N,) each, NaN for None and for an empty cell."""
     if isinstance(observations, Mapping):
         found = {}
         for name, values in observations.items():
+            gaps = []
+            if isinstance(values, (list, tuple)):
+                gaps = [k for k, value in enumerate(values) if value is None]
+                values = [0.0 if value is None else value for value in values]
             try:
-                found[name] = torch.as_tensor(values, dtype=torch.float64).flatten()
+                column = torch.as_tensor(values, dtype=torch.float64).flatten()
             except (TypeError, ValueError, RuntimeError):
                 raise InputError(f"column {name} must be a list of numbers", _KEY) from None
+            bad = (~torch.isfinite(column)).nonzero()
+            if len(bad):
+                raise InputError(f"observation {int(bad[0]) + 1}: {name} is not finite", _KEY)
+            found[name] = column.index_fill(0, torch.tensor(gaps, dtype=torch.long), torch.nan)
         return found
     try:
-        columns = read_columns(Path(str(observations)))
+        columns = read_columns(Path(str(observations)), gaps=True)
     except InputError as error:
         raise InputError(error.message, _KEY) from None
     return {n: torch.tensor(v, dtype=torch.float64) for n, v in columns.items()}

@@ -8,7 +8,7 @@ construction; where it is soft, the jumps are residuals of the answer like any o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -147,7 +147,7 @@ def _jump(whole: Objective, before: Ansatz, joint: float) -> Piece:
     )
 
 
-def _last_values(objective: Objective) -> dict[str, FieldOf]:
+def _last_values(objective: Objective) -> Mapping[str, FieldOf | float]:
     """The initial data of the next window, differentiable functions of the place."""
     form, ansatz = objective.form, objective.ansatz
     span = form.problem.time
@@ -155,11 +155,26 @@ def _last_values(objective: Objective) -> dict[str, FieldOf]:
     end = span.end
 
     fields = [name for name in form.fields if name in form.problem.first]
+    if form.problem.of_time_alone:
+        return _last_numbers(objective, fields, end)
     found = {name: FieldOf(ansatz, form.fields.index(name), end) for name in fields}
     if second_order(form):
         found |= {
             f"{name}t": FieldOf(ansatz, form.fields.index(name), end, rate=True) for name in fields
         }
+    return found
+
+
+def _last_numbers(objective: Objective, fields: Sequence[str], end: float) -> dict[str, float]:
+    """Those of functions of t alone."""
+    form, ansatz = objective.form, objective.ansatz
+    at = torch.full((1, 1), end, dtype=torch.float64)
+    with torch.no_grad():
+        jet = ansatz.jet(at, (), ansatz.known(at, ()))
+    which = [(name, form.fields.index(name)) for name in fields]
+    found = {name: float(jet.value[0, k]) for name, k in which}
+    if second_order(form):
+        found |= {f"{name}t": float(jet.gradient[0, 0, k]) for name, k in which}
     return found
 
 

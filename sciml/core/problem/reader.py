@@ -589,7 +589,8 @@ def _function(
                 ) from None
         else:
             found = function(*placed, **named)
-        device = points[0].device if points else next(iter(values.values())).device
+        beside = [*points, *values.values()]  # nothing where a function is of nothing
+        device = beside[0].device if beside else torch.get_default_device()
         return (checked or _checked)(found, shape, device, key)
 
     kept = {plan.placed[k] for k in plan.defaults}

@@ -176,9 +176,10 @@ def _pair(table: Table, columns: Mapping[str, Any]) -> tuple[Any, Any]:
     return columns[table.of], columns[table.column or others[0]]
 
 
-def read_columns(path: Path) -> dict[str, list[float]]:
+def read_columns(path: Path, *, gaps: bool = False) -> dict[str, list[float]]:
     """The columns of a CSV file by the names in its first line, equally long.
 
+    ``gaps``: an empty cell is NaN.
     Raises InputError for a file that cannot be read or holds anything but finite numbers.
     """
     try:
@@ -194,7 +195,7 @@ def read_columns(path: Path) -> dict[str, list[float]]:
     rows = []
     for number, line in lines[1:]:
         try:
-            row = [_number(cell) for cell in line]
+            row = [0.0 if gaps and not cell.strip() else _number(cell) for cell in line]
         except ValueError:
             row = []
         if len(row) != len(names) or not all(map(math.isfinite, row)):
@@ -202,7 +203,7 @@ def read_columns(path: Path) -> dict[str, list[float]]:
                 f"'{path}', line {number}: expected {len(names)} finite numbers "
                 f"({', '.join(names)}); got '{','.join(line)[:60]}'"
             )
-        rows.append(row)
+        rows.append([x if cell.strip() else math.nan for x, cell in zip(row, line, strict=True)])
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
