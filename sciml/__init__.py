@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from sciml.discretization.elements.elasticity import von_mises as von_mises
     from sciml.solvers.eigen.buckling import buckling as buckling
     from sciml.solvers.eigen.modes import eigenmodes as eigenmodes
+    from sciml.solvers.fit.fit import fit as fit
     from sciml.solvers.linear.certify import certify as certify
     from sciml.solvers.linear.interop import as_petsc as as_petsc
     from sciml.solvers.linear.interop import as_scipy as as_scipy

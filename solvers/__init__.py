@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sciml.solvers.adaptive import Adaptive as Adaptive
     from sciml.solvers.auto import Auto as Auto
     from sciml.solvers.eigen.lobpcg import LOBPCG as LOBPCG
+    from sciml.solvers.fit.fit import Fit as Fit
     from sciml.solvers.flow import Projection as Projection
     from sciml.solvers.learned.conjugate_directions import (
         ConjugateDirections as ConjugateDirections,

@@ -62,6 +62,7 @@ from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.relaxation import Jacobi
 from sciml.solvers.linear.saddle import blocked
 from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian
+from sciml.solvers.trained.unknowns import unknowns_of
 
 if TYPE_CHECKING:
     from sciml.core.problem.grid import Points
@@ -97,6 +98,8 @@ class Auto:
         """Discretise if need be, choose, and set up what was chosen."""
         if isinstance(problem, Problem) and problem.equation.written_out:
             return self._trained(problem, on)
+        if isinstance(problem, Problem) and unknowns_of(problem):
+            return self._fitted(problem, on)
         if on is not None:
             discrete(on)
         if isinstance(problem, Problem) and not problem.linear:
@@ -118,6 +121,12 @@ class Auto:
                 told = f"{note}; it refused ({error.message}), {_named(other)} took over"
                 return AutoState(other, begun, told, system)
             raise
+
+    def _fitted(self, problem: Problem, on: Grid | Mesh | Points | None) -> AutoState:
+        """What finds the unknowns, with this choice for every guess at them."""
+        fit = importlib.import_module("sciml.solvers").Fit(solver=self)
+        note = _note("fit", f"{', '.join(unknowns_of(problem))} is to be found")
+        return AutoState(fit, fit.init(problem, on), note)
 
     def _trained(self, problem: Problem, on: Grid | Mesh | Points | None) -> AutoState:
         """A function, where no discretisation knows the equation: first one that is linear."""

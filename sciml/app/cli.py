@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,10 @@ from sciml.app.console import (
 )
 from sciml.app.presets import names_starting, preset, presets
 from sciml.core.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from sciml.app.run import Setting
+    from sciml.app.spec import Spec
 
 _PICTURES = (".png", ".gif")
 _DATA = (".h5", ".vtu", ".vti", ".pvd", ".csv")
@@ -123,17 +127,62 @@ def solve(
     trust: Trust = False,
 ) -> None:
     """Solve a spec; write the solution, its plots, and a report."""
+    from sciml.app.read import load_spec
+    from sciml.app.run import Setting
+
+    setting = Setting(device, dtype, seed)
+    _solve(load_spec(spec, set_ or ()), setting, spec, set_, out, compare, trust)
+
+
+@command("sciml fit configs/conductivity.yaml")
+def fit(
+    spec: SpecFile,
+    set_: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the results go; runs/<name of the spec> by default.")
+    ] = None,
+    device: Device = "cpu",
+    seed: Seed = 0,
+) -> None:
+    """Find what a spec leaves unknown from its observations, with standard errors.
+
+    What is unknown is a parameter: `parameters: {k: {unknown: 1.0, lower: 0}}`, 1.0 the first
+    guess; it may stand in any expression. `observations: readings.csv` has a column for each
+    coordinate and each field observed, `noise:` the standard deviation of a reading. The spec's own
+    solver answers at every guess; `solver: {kind: fit, iterations: 50}` has the options of the fit.
+    """
+    from sciml.app.read import load_spec
+    from sciml.app.run import Setting
+    from sciml.core.problem.problem import Unknown
+
+    setting = Setting(device, seed=seed)
+    stated = load_spec(spec, set_ or ())
+    if not any(isinstance(p, Unknown) for p in stated.problem.parameters.values()):
+        raise InputError(
+            f"{stated.locate('problem.parameters')}: nothing is unknown: write parameters: "
+            "{k: {unknown: 1.0}}, 1.0 the first guess, and observations: readings.csv"
+        )
+    _solve(stated, setting, spec, set_, out)
+
+
+def _solve(
+    problem: Spec,
+    setting: Setting,
+    path: Path,
+    set_: list[str] | None,
+    out: Path | None,
+    compare: bool = False,
+    trust: bool = False,
+) -> None:
+    """Answer a spec read from ``path``, and leave what was found in a folder."""
     from sciml.app import output, record
     from sciml.app.console import solving
-    from sciml.app.read import load_spec
     from sciml.app.report import comparison, facts
-    from sciml.app.run import FRAMES, Setting, add, answer, describe, write_run
+    from sciml.app.run import FRAMES, add, answer, describe, write_run
     from sciml.core.disk import claimed
     from sciml.operators.module import trusted
 
-    setting = Setting(device, dtype, seed)
-    problem = load_spec(spec, set_ or ())
-    directory = as_folder(out or Path("runs") / spec.stem)
+    directory = as_folder(out or Path("runs") / path.stem)
     if compare:
         from sciml.app.compare import baselines, check_comparable
 

@@ -16,6 +16,7 @@ from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.place import check_place, placed
 from sciml.core.problem.problem import Problem
+from sciml.core.problem.reader import Unknown
 from sciml.core.run.labels import Label
 from sciml.core.run.quantities import Output
 
@@ -152,6 +153,7 @@ class Spec:
                 "solver.kind",
             )
 
+        self._find()
         for name in () if self.sweep is None else self.sweep.over:
             self.check_swept(name, f"sweep.over.{name}")
 
@@ -179,6 +181,17 @@ class Spec:
             raise InputError(
                 f"accuracy is for linear problems and their solvers: {kinds}", "accuracy"
             )
+
+    def _find(self) -> None:
+        """Let a solver of problems without unknowns answer at every guess at them."""
+        if self.solver is None or not any(
+            isinstance(p, Unknown) for p in self.problem.parameters.values()
+        ):
+            return
+        from sciml.solvers.fit.fit import Fit, Inner
+
+        if isinstance(self.solver, get_args(Inner)) and not self.problem.equation.written_out:
+            object.__setattr__(self, "solver", Fit(solver=self.solver))
 
     def check_swept(self, name: str, key: str | None = None) -> None:
         """Raise InputError for what is no parameter that is a number."""

@@ -34,7 +34,7 @@ from sciml.core.problem.grid import Grid
 from sciml.core.problem.place import discrete
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import Table, looked_up_outside
-from sciml.core.run.differentiate import attach
+from sciml.core.run.differentiate import Map, attach
 from sciml.core.run.solution import Solution, Statistics
 from sciml.core.run.solve import Progress
 from sciml.core.run.status import Status
@@ -282,19 +282,24 @@ def differentiable(system: NonlinearSystem, u: torch.Tensor, last: Iterate) -> t
     def residual(fixed: torch.Tensor) -> torch.Tensor:
         return -system.residual(fixed, 0.0)
 
-    def on_zero_mean(gradient: torch.Tensor) -> torch.Tensor:
-        assert system.level is not None
-        A, M = OnZeroMean(last.J, system.level).transpose(), inverse(last.P)
-        solver = GMRES(preconditioner=M, rtol=1e-10)  # type: ignore[arg-type]
-        return solver.iterate(A, solver.setup(A), gradient, None, None).x
+    return attach(u, residual, lambda gradient: tangents(system, last)[1](gradient))
 
-    def adjoint(gradient: torch.Tensor) -> torch.Tensor:
-        A = last.J if last.J.symmetric else last.J.transpose()
-        solver: LinearSolver = GMRES(preconditioner=coarsened(A), rtol=1e-10)
-        solver = Direct() if small(A) else solver
-        return solver.iterate(A, solver.setup(A), gradient, None, None).x
 
-    return attach(u, residual, adjoint if system.level is None else on_zero_mean)
+def tangents(system: NonlinearSystem, last: Iterate) -> tuple[Map, Map]:
+    """What solves with J, and with J transposed, at an answer, to near rounding."""
+    J = last.J if system.level is None else OnZeroMean(last.J, system.level)
+
+    def by(A: LinearMap) -> Map:
+        def solve(right: torch.Tensor) -> torch.Tensor:
+            M: Any = inverse(last.P) if system.level is not None else coarsened(A)
+            solver: LinearSolver = GMRES(preconditioner=M, rtol=1e-10)
+            if system.level is None and small(A):
+                solver = Direct()
+            return solver.iterate(A, solver.setup(A), right, None, None).x
+
+        return solve
+
+    return by(J), by(J if J.symmetric else J.transpose())
 
 
 def inverse(P: LinearMap) -> LinearMap:

@@ -32,7 +32,7 @@ from sciml.core.problem.problem import Unknown
 from sciml.solvers.trained.objective import Objective, row_scale
 from sciml.solvers.trained.observations import OBSERVED
 from sciml.solvers.trained.sampling import sobol
-from sciml.solvers.trained.unknowns import unknowns_of, value_at
+from sciml.solvers.trained.unknowns import slope_at, unknowns_of
 from sciml.solvers.trained.variable_projection import Basis
 
 _POINTS = 2000  # of the equation at least, and three for each parameter
@@ -70,10 +70,33 @@ def identify(objective: Objective, deviation: Tensor) -> Identification:
         return Identification({}, (), (note,))
     stated, names = unknowns_of(objective.form.problem), list(objective.unknown)
     r, K, full, noise = _reduced(objective, deviation)
-    slope = torch.tensor([_slope(stated[n], objective.unknown[n]) for n in names]).to(K)
+    slope = torch.tensor([slope_at(stated[n], objective.unknown[n]) for n in names]).to(K)
     slope = slope.where(slope != 0, torch.ones_like(slope))
-    K, full = K / slope, full / slope
     p = torch.tensor([objective.found[name] for name in names], dtype=K.dtype)
+    told = bool(deviation.any())
+    ordered = {name: stated[name] for name in names}
+    readings = int(observed.read.sum())
+    return judged(ordered, p, K / slope, r, noise, full / slope, readings, told=told)
+
+
+def judged(
+    stated: Mapping[str, Unknown],
+    p: Tensor,
+    K: Tensor,
+    r: Tensor,
+    noise: Tensor,
+    full: Tensor,
+    readings: int,
+    *,
+    told: bool,
+) -> Identification:
+    """Of the unknowns ``stated``, found to be p (P,), from K (R, P) and what is left, r (R,).
+
+    ``noise`` (R,): of every row, NaN where it is no reading, of which there are ``readings``;
+    ``full`` (P,): the lengths of K's columns before anything was eliminated. ``told``: whether
+    the noise is known.
+    """
+    names = list(stated)
     noisy = torch.isfinite(noise)
     noise = noise.nan_to_num(0.0)
     unit = _units([stated[name] for name in names], p, K, r, noise)
@@ -88,7 +111,7 @@ def identify(objective: Objective, deviation: Tensor) -> Identification:
     seen = (Vh @ (K * unit)[noisy].T).norm(dim=1)
     flat = (s <= _FLAT * s[0]) | (s <= _ROUNDING * full) | (seen <= _FLAT * s)
     left_open = (spread.norm(dim=1) > _OPEN) | (moved > _MOVED) | flat
-    left_open[int(observed.read.sum()) :] = True
+    left_open[readings:] = True
     directions = (Vh * (unit / torch.where(p != 0, p, unit)))[left_open]
     part = _taking_part(directions)
     errors = torch.where(part, torch.inf, errors)
@@ -98,7 +121,7 @@ def identify(objective: Objective, deviation: Tensor) -> Identification:
         if _bound(stated[name], float(v))
     ]
     found = dict(zip(names, errors.tolist(), strict=True))
-    if not bool(deviation.any()):
+    if not told:
         found = {name: error for name, error in found.items() if error == torch.inf}
         notes.append(
             "no standard errors: nothing is left of the readings to tell their noise; state noise:"
@@ -135,14 +158,6 @@ def _reduced(objective: Objective, deviation: Tensor) -> tuple[Tensor, Tensor, T
         else:
             rows.append(torch.full((outputs * len(scale),), torch.nan, dtype=r.dtype))
     return r, K, own.norm(dim=0), torch.cat(rows)
-
-
-def _slope(unknown: Unknown, s: Tensor) -> float:
-    """dp/ds."""
-    with torch.enable_grad():
-        at = s.detach().clone().requires_grad_()
-        (found,) = torch.autograd.grad(value_at(unknown, at).sum(), at)
-    return float(found)
 
 
 def _units(stated: Sequence[Unknown], p: Tensor, K: Tensor, r: Tensor, noise: Tensor) -> Tensor:

@@ -439,7 +439,7 @@ def objective_of(
     nothing depends on.
     """
     form = strong_form(problem, numeric_parameters(problem), mesh)
-    check_named(form, extension)
+    check_named(form.problem, extension)
     walls = hard is True and not isinstance(form.region, Boxed)
     hard = hard is not False
     base, notes = (built_in(form, walls) if hard else None), []

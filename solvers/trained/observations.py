@@ -30,6 +30,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.problem import Problem
 from sciml.core.problem.table import read_columns
 from sciml.discretization.points.jet import Jet
 from sciml.discretization.points.region import Boxed
@@ -219,18 +220,35 @@ def _neighbours(points: Tensor, count: int) -> Tensor:
 
 def observations_of(form: StrongForm) -> Observations:
     """The readings of a problem; InputError for columns, places or a noise that say nothing."""
-    columns = _columns(form.problem.observations)
-    axes, fields = form.data.axes, [name for name in form.fields if name in columns]
+    observed, _ = read_observations(form.problem, form.data.axes, form.fields, extent(form))
+    if not isinstance(form.region, Boxed):
+        refuse_outside(form.region.contains(observed.points[:, : form.region.box.dimension]))
+    return observed
+
+
+def read_observations(
+    problem: Problem,
+    axes: Sequence[str],
+    fields: Sequence[str],
+    corners: tuple[Tensor, Tensor],
+    others: Sequence[str] = (),
+) -> tuple[Observations, dict[str, Tensor]]:
+    """The readings of a problem in a box, and by name the columns among ``others``, (N,) each.
+
+    ``axes``: the coordinates, time last; ``corners``: the least and the largest of each, (D,).
+    Raises InputError for columns, places or a noise that say nothing.
+    """
+    columns = _columns(problem.observations)
+    seen = [name for name in fields if name in columns]
+    known = (*axes, *fields, *others)
     for name in columns:
-        if name not in (*axes, *form.fields):
-            raise InputError(
-                f"unknown column '{name}'{did_you_mean(name, (*axes, *form.fields))}", _KEY
-            )
-    missing = [name for name in axes if name not in columns] or ([] if fields else ["u"])
+        if name not in known:
+            raise InputError(f"unknown column '{name}'{did_you_mean(name, known)}", _KEY)
+    missing = [name for name in axes if name not in columns] or ([] if seen else ["u"])
     if missing:
         raise InputError(
             f"the observations lack the column '{missing[0]}'; they need {', '.join(axes)} and "
-            f"one of {', '.join(form.fields)}",
+            f"one of {', '.join(fields)}",
             _KEY,
         )
     lengths = {name: len(column) for name, column in columns.items()}
@@ -238,22 +256,34 @@ def observations_of(form: StrongForm) -> Observations:
         listed = ", ".join(f"{name} has {n}" for name, n in lengths.items())
         raise InputError(f"columns of observations are equally long, at least 1; {listed}", _KEY)
     points = torch.stack([columns[name] for name in axes], -1)
-    seen = torch.stack([columns[name] for name in fields], -1)
-    _check_gaps(points, seen, axes, fields)
-    lower, upper = extent(form)
+    values = torch.stack([columns[name] for name in seen], -1)
+    _check_gaps(points, values, axes, seen)
+    for name in others:
+        if name in columns and bool(columns[name].isnan().any()):
+            row = int(columns[name].isnan().nonzero()[0])
+            raise InputError(f"observation {row + 1} does not say its {name}", _KEY)
+    lower, upper = corners
     outside = ((points < lower) | (points > upper)).any(-1)
     if outside.any():
         row = int(outside.nonzero()[0])
         place = ", ".join(f"{a} = {c:.6g}" for a, c in zip(axes, points[row].tolist(), strict=True))
         raise InputError(f"observation {row + 1} at {place} lies outside the domain", _KEY)
-    if not isinstance(form.region, Boxed):
-        there = form.region.contains(points[:, : form.region.box.dimension])
-        if not bool(there.all()):
-            row = int((~there).nonzero()[0])
-            raise InputError(f"observation {row + 1} lies outside the domain", _KEY)
-    which = tuple(form.fields.index(name) for name in fields)
-    noise = _noise(form.problem.noise, fields)
-    return Observations(points, seen, tuple(fields), which, noise, upper - lower)
+    observed = Observations(
+        points,
+        values,
+        tuple(seen),
+        tuple(fields.index(name) for name in seen),
+        _noise(problem.noise, seen),
+        upper - lower,
+    )
+    return observed, {name: columns[name] for name in others if name in columns}
+
+
+def refuse_outside(inside: Tensor) -> None:
+    """Raise InputError where a reading, of (N,) the first that is not ``inside``, lies outside."""
+    if not bool(inside.all()):
+        row = int((~inside).nonzero()[0])
+        raise InputError(f"observation {row + 1} lies outside the domain", _KEY)
 
 
 def _check_gaps(points: Tensor, seen: Tensor, axes: Sequence[str], fields: Sequence[str]) -> None:
@@ -280,6 +310,8 @@ def _columns(observations: str | Mapping[str, Any] | None) -> dict[str, Tensor]:
                 gaps = [k for k, value in enumerate(values) if value is None]
                 values = [0.0 if value is None else value for value in values]
             try:
+                if isinstance(values, Tensor) and values.is_complex():
+                    raise TypeError
                 column = torch.as_tensor(values, dtype=torch.float64).flatten()
             except (TypeError, ValueError, RuntimeError):
                 raise InputError(f"column {name} must be a list of numbers", _KEY) from None

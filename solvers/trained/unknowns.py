@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError, did_you_mean
+from sciml.core.problem.condition import Condition, Robin
+from sciml.core.problem.equation import PDE, Integral
+from sciml.core.problem.grid import AXES
 from sciml.core.problem.problem import Problem, Unknown
 from sciml.core.problem.reader import free_names
-from sciml.discretization.points.strong import StrongForm
 
 _NUDGE = 0.37  # of a coordinate, to see whether what holds at the guess holds beside it
 
@@ -61,33 +62,49 @@ def beside(unknowns: Mapping[str, Unknown]) -> dict[str, Tensor]:
     return found
 
 
-def check_named(form: StrongForm, extension: Mapping[str, float | str] | None) -> None:
+def slope_at(unknown: Unknown, s: Tensor) -> float:
+    """dp/ds."""
+    with torch.enable_grad():
+        at = s.detach().clone().requires_grad_()
+        (found,) = torch.autograd.grad(value_at(unknown, at).sum(), at)
+    return float(found)
+
+
+def check_named(problem: Problem, extension: Mapping[str, float | str] | None = None) -> None:
     """Raise InputError for an unknown on which neither the equation nor a condition depends.
 
-    The exact solution and the weights of a solver are no such place.
+    The exact solution and the weights of a solver are no such place. ``extension``: what else the
+    answer depends on.
     """
-    problem, used = form.problem, set[str]()
-    for value in _data(form, extension):
+    used = set[str]()
+    for value in _data(problem, extension):
         used |= free_names(value)
     for name in unknowns_of(problem):
         if name not in used:
-            near = did_you_mean(name, used - {*form.data.box.axes, "t", *form.fields})
+            near = did_you_mean(name, used - {*AXES, "t", *problem.unknowns})
             raise InputError(
                 f"'{name}' is to be found, but neither the equation nor a condition names it{near}",
                 f"problem.parameters.{name}",
             )
 
 
-def _data(form: StrongForm, extension: Mapping[str, float | str] | None) -> Iterable[Any]:
+def _data(problem: Problem, extension: Mapping[str, float | str] | None) -> Iterable[Any]:
     """Everything that the answer depends on."""
-    alone = form.flow or form.written
-    for equation in form.equations if alone is None else (alone,):
-        yield from (getattr(equation, f.name) for f in fields(equation) if f.name != "kind")
-    obstacle = form.problem.obstacle
-    rim = () if obstacle is None else (obstacle.boundary,)
-    for condition in (*form.problem.boundary.values(), *rim):
-        yield from (condition.dirichlet, condition.neumann, condition.residuals)
-        if condition.robin is not None:
-            yield from (condition.robin.alpha, condition.robin.g)
-    yield from form.problem.first.values()
+    yield from _within(problem.equation)
+    for _, condition in problem.conditions:
+        yield from _within(condition)
+    yield from problem.first.values()
     yield from (extension or {}).values()
+
+
+def _within(stated: Any) -> Iterable[Any]:
+    """The coefficients in an equation or a condition, of a system in each of its equations."""
+    if isinstance(stated, Mapping):
+        for each in stated.values():
+            yield from _within(each)
+    elif isinstance(stated, (PDE, Integral, Condition, Robin)):
+        for name, value in vars(stated).items():
+            if name != "kind":
+                yield from _within(value)
+    else:
+        yield stated

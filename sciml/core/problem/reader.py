@@ -338,7 +338,7 @@ def read_parameters(
             continue
         if isinstance(value, Unknown):
             raise InputError(
-                f"'{name}' is unknown: solvers that find it are pinn, gaussians, random_features",
+                f"'{name}' is unknown: fit finds it, or pinn, gaussians, random_features",
                 key,
             )
         try:

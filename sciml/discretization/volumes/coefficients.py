@@ -318,7 +318,7 @@ def describe(value: torch.Tensor, bad: torch.Tensor, points: Points, key: str) -
         index = tuple(i if n > 1 else 0 for i, n in zip(place, p.shape, strict=True))
         where.append(f"{name} = {float(p[index]):.6g}")
     sample = f" in sample {list(batch) if len(batch) > 1 else batch[0]}" if batch else ""
-    return f"{short(key)} = {float(value[first]):.6g} at {', '.join(where)}{sample}"
+    return f"{short(key)} = {float(value[first].detach()):.6g} at {', '.join(where)}{sample}"
 
 
 def _times(shape: Sequence[int]) -> str:

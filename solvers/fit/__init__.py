@@ -1,0 +1,1 @@
+"""What a problem leaves open, found from observations of its answer."""
