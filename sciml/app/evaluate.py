@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from sciml.datasets.loader import OperatorData, Times
 from sciml.operators.checkpoint import load_operator
 from sciml.solvers import Surrogate
 from sciml.solvers.solve import solve
+from sciml.training.conformal import ConformalSet
 from sciml.training.data import as_trained, at_trained_shape, first_samples, open_split, resolutions
 from sciml.training.evaluation import (
     METHODS,
@@ -85,6 +86,7 @@ class Findings:
     brackets: tuple[Bracket, ...] = ()
     polishing: Polishing | None = None
     perfect: Polishing | None = None
+    conformal: ConformalSet | None = None
 
 
 def measure(question: Question) -> Findings:
@@ -113,7 +115,14 @@ def measure(question: Question) -> Findings:
         )
     errors = next(iter(evaluations.values())).relative_l2[:_TIMED]
     rival = _rival(signature, first, question.split, errors)
-    return Findings(operator, evaluations, rival, moved, *parts)
+    found = Findings(operator, evaluations, rival, moved, *parts)
+    return replace(found, conformal=_conformal(operator, question))
+
+
+def _conformal(operator: Operator, question: Question) -> ConformalSet | None:
+    """The set that the training was calibrated on, which is of as many frames as it gives."""
+    stated = operator.provenance.get("conformal")
+    return ConformalSet.from_json(stated) if stated and question.frames is None else None
 
 
 def _places(operator: Operator, question: Question) -> dict[str, Path | Foreign]:
@@ -233,6 +242,10 @@ def recorded(question: Question, findings: Findings) -> dict[str, Any]:
         if isinstance(rival, str)
         else [{"reference": name, **row.to_json()} for name, row in rival],
         notes=list(operator.notes),
+        conformal=findings.conformal and findings.conformal.to_json(),
+        covered={}
+        if findings.conformal is None
+        else {name: e.covered(findings.conformal) for name, e in findings.evaluations.items()},
         transfer=findings.transfer and findings.transfer.to_json(),
         certificates=[found.to_json() for found in findings.brackets],
         polishing=findings.polishing and findings.polishing.to_json(),
@@ -266,6 +279,15 @@ def write(question: Question, findings: Findings, out: Path) -> tuple[list[Path]
         moved = {findings.operator.options.kind: findings.transfer}
         plots["transfer.png"] = lambda path: plot_transfer(moved, path)
     notes = [f"note: {note}" for note in findings.operator.notes]
+    for name, measured in findings.evaluations.items():
+        strange = [told for told in measured.unlike if told]
+        often = 10 * len(signature.inputs) * len(measured.unlike)
+        seen = findings.operator.provenance.get("seen", {}).get("samples", 1)
+        if len(strange) > 3 * max(1.0, often / (seen + 1)):
+            notes.append(
+                f"note: {name} is another family than the training's: of {len(strange)} of "
+                f"{len(measured.unlike)} inputs, such as {strange[0]}"
+            )
     for name, draw in plots.items():
         note = drawn(out / name, draw)
         if note is None:
@@ -287,6 +309,8 @@ def _case(operator: Operator, data: OperatorData, name: str, index: int, found: 
 def tables(findings: Findings) -> list[tuple[str, list[Sequence[str]]]]:
     """What a person reads: titles and rows, the first row of each the heads of the columns."""
     parts = [("Relative errors", _error_rows(findings)), ("Time", _time_rows(findings))]
+    if findings.conformal is not None:
+        parts.insert(1, ("Conformal set", conformal_rows(findings, findings.conformal)))
     if findings.transfer is not None:
         parts.append(("Resolutions (mean relative L2)", transfer_rows(findings.transfer)))
     if findings.brackets:
@@ -307,6 +331,19 @@ def _error_rows(findings: Findings) -> list[Sequence[str]]:
         for norm, numbers in found.summary().items():
             head = (name, str(len(found.relative_l2)), _by(found.shape), norm[-2:].upper())
             rows.append((*head, *(f"{value:.2e}" for value in numbers.values())))
+    return rows
+
+
+def conformal_rows(findings: Findings, found: ConformalSet) -> list[Sequence[str]]:
+    """Which share of the truths lies in the set round their predictions."""
+    rows: list[Sequence[str]] = [
+        ("data", "distance to prediction", "share meant", "share within", "unlike all trained on")
+    ]
+    for name, measured in findings.evaluations.items():
+        share = f"{100 * measured.covered(found):.1f} % of {len(measured.scores)}"
+        meant = f"{100 * found.share:.0f} %, from {found.samples} samples"
+        strange = f"{sum(map(bool, measured.unlike))} inputs"
+        rows.append((name, f"{100 * found.radius:.3g} %", meant, share, strange))
     return rows
 
 

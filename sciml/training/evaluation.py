@@ -68,10 +68,12 @@ from sciml.datasets.loader import OperatorData, Times
 from sciml.discretization import discretize
 from sciml.operators.losses import RelativeH1, RelativeL2
 from sciml.operators.operator import Operator, Signature, resample
+from sciml.operators.seen import unlike
 from sciml.solvers.linear.certify import certify
 from sciml.solvers.linear.iteration import relative_residual
 from sciml.solvers.linear.krylov import CG
 from sciml.solvers.linear.multigrid import Multigrid
+from sciml.training.conformal import ConformalSet, scores
 from sciml.training.data import Shape, batches, first_samples, open_split, resolutions
 
 Result = TypeVar("Result")
@@ -82,12 +84,16 @@ _REPEATS = 5
 class Evaluation:
     """Errors on one split at one resolution, and what they cost.
 
-    ``relative_l2``, ``relative_h1``: (N,), float64. ``seconds``: the fastest of five answers to
-    one sample. ``seconds_batched``: per sample of a batch of ``batch``, likewise.
+    ``relative_l2``, ``relative_h1``: (N,), float64; ``scores``: distances from the truth relative
+    to the prediction. ``unlike``: of every input what no training input had, in words.
+    ``seconds``: the fastest of five answers to one sample. ``seconds_batched``: per sample of a
+    batch of ``batch``, likewise.
     """
 
     relative_l2: Tensor
     relative_h1: Tensor
+    scores: Tensor
+    unlike: tuple[str, ...]
     shape: tuple[int, ...]
     parameters: int
     seconds: float
@@ -99,6 +105,10 @@ class Evaluation:
     def ranked(self) -> tuple[int, ...]:
         """The samples' positions from the best to the worst relative L2."""
         return tuple(self.relative_l2.argsort(stable=True).tolist())
+
+    def covered(self, found: ConformalSet) -> float:
+        """The share of the truths that lie in the set round their predictions."""
+        return float((self.scores <= found.radius).double().mean())
 
     def summary(self) -> dict[str, dict[str, float]]:
         """The distribution of both errors."""
@@ -117,6 +127,8 @@ class Evaluation:
             "summary": self.summary(),
             "relative_l2": self.relative_l2.tolist(),
             "relative_h1": self.relative_h1.tolist(),
+            "scores": self.scores.tolist(),
+            "unlike": list(self.unlike),
         }
 
 
@@ -140,15 +152,21 @@ def evaluate(operator: Operator, data: OperatorData, *, batch: int = 16) -> Eval
     """
     l2, h1 = RelativeL2().build(operator.signature), RelativeH1().build(operator.signature)
     errors: list[Tensor] = []
+    strange: list[str] = []
     device = operator.input_mean.device
+    seen = operator.provenance.get("seen")
     for x, y in batches(data, batch, device):
+        strange += [""] * len(x) if seen is None else unlike(seen, x.cpu(), operator.signature)
         prediction = roll_out(operator, x, y.shape[1])
-        errors.append(torch.stack([l2(prediction, y, x), h1(prediction, y, x)]).double().cpu())
-    both = torch.cat(errors, 1)
+        found = [l2(prediction, y, x), h1(prediction, y, x), scores(prediction, y)]
+        errors.append(torch.stack([error.double() for error in found]).cpu())
+    measured = torch.cat(errors, 1)
     first, _ = first_samples(data, batch, device)
     return Evaluation(
-        both[0],
-        both[1],
+        measured[0],
+        measured[1],
+        measured[2],
+        tuple(strange),
         data.shape,
         sum(p.numel() for p in operator.parameters()),
         inference_seconds(operator, first[:1]),

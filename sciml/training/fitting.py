@@ -33,6 +33,8 @@ from sciml.operators.checkpoint import load_operator, save_operator
 from sciml.operators.losses import LossFunction, RelativeH1, RelativeL2, needs_equation
 from sciml.operators.module import code_of
 from sciml.operators.operator import Operator, Options
+from sciml.operators.seen import span
+from sciml.training.conformal import ConformalSet, calibrated, scores
 from sciml.training.data import Batches, TrainingData, hold, open_batches
 from sciml.training.distributed import World, world
 from sciml.training.options import Training
@@ -64,6 +66,17 @@ class Validation:
         operator.train()
         means = self.world.sum(total) / len(self.data)
         return dict(zip(self.losses, means.tolist(), strict=True))
+
+    @torch.no_grad()
+    def conformal(self, operator: Operator) -> ConformalSet | None:
+        """The set that has nine tenths of the truths; None where there are too few samples."""
+        found = []
+        operator.eval()
+        for start in range(0, len(self.data), self.batch):
+            x, y = self._read(slice(start, min(start + self.batch, len(self.data))))
+            found.append(scores(operator(x), y))
+        operator.train()
+        return calibrated(torch.cat(found))
 
     def _read(self, part: slice) -> tuple[Tensor, Tensor]:
         samples = [self.data[i] for i in range(part.start, part.stop)]
@@ -170,6 +183,7 @@ class _OperatorTask:
         clock = time.perf_counter(), time.process_time()
         _prepare(self.operator, self.batches)
         self.preparing = time.perf_counter() - clock[0], time.process_time() - clock[1]
+        self.seen = span(self.batches.first().x.cpu(), data.signature)
         if first is not None:  # its weights mean something with its scaling alone
             self.operator.load_state_dict(tensors_of(first))
         self.operator.to(here.device)
@@ -225,8 +239,14 @@ class _OperatorTask:
             "versions": _versions(),
             "epochs": run.epoch,
             "seconds": run.seconds,
+            "seen": self.seen,
             **({"left_out": found} if (found := self.operator.left_out) is not None else {}),
+            **({"conformal": near.to_json()} if (near := self.conformal()) is not None else {}),
         }
+
+    def conformal(self) -> ConformalSet | None:
+        """Where the truth lies, by the samples to validate on."""
+        return None if self.validation is None else self.validation.conformal(self.operator)
 
 
 def _start(folder: Path, out: Path | None, options: Options, data: TrainingData) -> Operator:

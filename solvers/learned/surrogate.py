@@ -227,6 +227,8 @@ class Surrogate:
         if self.certify:
             solution, remark = self._certified(state, predicted, solution)
             notes.append(remark)
+        if self.polish is None:
+            notes += _unlike(state)
         notes += [Doubt(note) for note in state.operator.notes]
         return replace(solution, notes=tuple(notes))
 
@@ -352,6 +354,18 @@ def _predict(state: SurrogateState) -> torch.Tensor:
     x = system.restrict(value.reshape(*batch, *grid)).to(system.b.dtype)
     x = x.expand(torch.broadcast_shapes(x.shape, system.b.shape)).contiguous()
     return without_kernel(system.A, x) if system.A.nullspace else x
+
+
+def _unlike(state: SurrogateState) -> list[str]:
+    """What no training input had, of the first such inputs."""
+    from sciml.operators.seen import unlike
+
+    signature, seen = state.operator.signature, state.operator.provenance.get("seen")
+    if seen is None:
+        return []
+    inputs = state.inputs.reshape(-1, *state.inputs.shape[-1 - signature.dimension :])
+    strange = [told for told in unlike(seen, inputs.cpu(), signature) if told]
+    return [f"the network has seen no such input: {told}" for told in strange[:_SHOWN]]
 
 
 def _best_multiple(system: LinearSystem, x: torch.Tensor) -> torch.Tensor:
