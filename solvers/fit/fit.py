@@ -4,7 +4,7 @@ Of the readings d_n, with the deviations w_n of their noise, the unknowns s mini
 
     |rho(s)|^2,        rho_n = (m_n(u(s), s) - d_n) / w_n,
 
-u(s) the answer of the problem by any solver of steady problems, J = d rho / ds exact
+u(s) the answer of the problem by any solver, J = d rho / ds exact for steady problems
 (``sensitivities``): numbers alone by ``least_squares``, functions by ``regularised``, with a prior.
 Bounds are those of ``trained.unknowns``: a bounded number is found in a free coordinate.
 
@@ -58,6 +58,8 @@ from sciml.solvers.linear.krylov import CG, GMRES, MINRES
 from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.nonlinear.newton import Newton, Picard
 from sciml.solvers.solve import solve
+from sciml.solvers.time import BDF, IMEX, SDIRK, Newmark, RungeKutta, Verlet
+from sciml.solvers.time.etdrk4 import ETDRK4
 from sciml.solvers.trained.identification import Identification, judged
 from sciml.solvers.trained.observations import (
     Observations,
@@ -74,11 +76,28 @@ from sciml.solvers.trained.unknowns import (
 )
 
 Inner: TypeAlias = (
-    Auto | CG | MINRES | GMRES | Direct | Multigrid | AMG | FastPoisson | Newton | Picard
+    Auto
+    | CG
+    | MINRES
+    | GMRES
+    | Direct
+    | Multigrid
+    | AMG
+    | FastPoisson
+    | Newton
+    | Picard
+    | SDIRK
+    | IMEX
+    | BDF
+    | RungeKutta
+    | Verlet
+    | Newmark
+    | ETDRK4
 )
 
 _LIKELY = 0.95  # of an interval
 _APART = 1e6  # sizes of the domain between the readings of two experiments
+_MOVED = 1e-3  # of its size, that an unknown of a problem in time is moved for differences
 _SAME = 1e-9  # relative distance of two values of a parameter that are one
 _MOST_NODES = (1, 129, 33, 13)  # of a field along an axis, by the number of these
 _MOST_UNKNOWNS = 5000  # of a field: its deviation is found node by node
@@ -134,10 +153,7 @@ class FitState:
 
     def precision(self, s: Tensor) -> scipy.sparse.csc_matrix:
         """Of the prior, with next to nothing for the numbers."""
-        sizes = [
-            abs(u.unknown) or 1.0 if (u.lower, u.upper) == (None, None) else 1.0
-            for u in self.numbers.values()
-        ]
+        sizes = [1.0 if _bounded(u) else abs(u.unknown) or 1.0 for u in self.numbers.values()]
         parts = [free_precision(sizes)] if sizes else []
         rest = s[len(self.numbers) :].split([f.size for f in self.functions.values()])
         for function, own in zip(self.functions.values(), rest, strict=True):
@@ -180,7 +196,7 @@ def _functions_at(functions: Mapping[str, Function], s: Tensor) -> dict[str, Any
 
 @dataclass(frozen=True)
 class Fit:
-    """Finds the unknowns of a steady problem on a grid or a mesh from observations.
+    """Finds the unknowns of a problem on a grid or a mesh from observations.
 
     ``solver`` answers the problem at every guess, as accurately as it says. ``rtol``: of the
     readings' spread, what a misfit may be that is no noise. ``iterations``: steps of the method.
@@ -204,11 +220,6 @@ class Fit:
             raise InputError(
                 "fit solves on a grid or a mesh; at points pinn finds unknowns", "points"
             )
-        if problem.time is not None:
-            raise InputError(
-                "unknowns of problems in time are found by pinn, gaussians, random_features",
-                "problem.time",
-            )
         problem.check_unbounded()
         on = on.bind(problem.box) if isinstance(on, Grid) else on
         numbers, stated = unknowns_of(problem), leaves(problem, (Unknown, Law))
@@ -224,13 +235,22 @@ class Fit:
         names = list(numbers)
 
         def problem_at(s: Tensor) -> Problem:
-            found = {name: value_at(numbers[name], s[k]) for k, name in enumerate(names)}
+            found = {name: value_at(numbers[name], s[..., k]) for k, name in enumerate(names)}
             known = replace(problem, parameters={**problem.parameters, **found})
             return put(known, _functions_at(functions, s[len(names) :]) if functions else {})
 
         start = torch.tensor([coordinate_of(u) for u in numbers.values()], dtype=torch.float64)
         start = torch.cat([start, *(f.start for f in functions.values())])
-        experiment = Experiment(problem_at, on, self.solver, observed, sample)
+        if problem.time is not None and stated:
+            key = f"problem.{next(iter(stated))}"
+            raise InputError(
+                f"{short(key)} is a function: of problems in time unknown numbers alone are found",
+                key,
+            )
+        steps = [1.0 if _bounded(u) else abs(u.unknown) or 1.0 for u in numbers.values()]
+        moved = _MOVED * torch.tensor(steps, dtype=torch.float64)
+        count = max([len(p) for p in problem.parameters.values() if _listed(p)], default=1)
+        experiment = Experiment(problem_at, on, self.solver, observed, sample, count, moved)
         return FitState(problem, numbers, functions, experiment, start)
 
     def run(
@@ -387,13 +407,17 @@ def _ranges(
 
 def _observed(problem: Problem, on: Grid | Mesh) -> tuple[Observations, Tensor | None]:
     """The readings, and of which sample of a batch each of them is."""
-    axes = axis_names(len(on.coordinates()))
+    axes, time = axis_names(len(on.coordinates())), problem.time
+    axes = axes if time is None else (*axes, "t")
     batched = {n: p for n, p in problem.parameters.items() if _listed(p)}
     fields = problem.unknowns
-    lower, upper = (torch.tensor(c, dtype=torch.float64) for c in _corners(problem, on))
-    observed, told = read_observations(problem, axes, fields, (lower, upper), tuple(batched))
+    lower, upper = _corners(problem, on)
+    if time is not None:
+        lower, upper = (*lower, time.start), (*upper, time.end)
+    corners = torch.tensor(lower).double(), torch.tensor(upper).double()
+    observed, told = read_observations(problem, axes, fields, corners, tuple(batched))
     if isinstance(on, Mesh):
-        refuse_outside(inside(on, observed.points))
+        refuse_outside(inside(on, observed.points[:, : on.dimension]))
     for k, name in enumerate(observed.names):
         column = observed.seen[:, k]
         if len(column) > 2 and bool((column == column[0]).all()):
@@ -405,6 +429,10 @@ def _observed(problem: Problem, on: Grid | Mesh) -> tuple[Observations, Tensor |
     if not batched:
         return observed, None
     return observed, _samples(batched, told)
+
+
+def _bounded(unknown: Unknown) -> bool:
+    return (unknown.lower, unknown.upper) != (None, None)
 
 
 def _listed(parameter: Any) -> bool:
@@ -446,6 +474,10 @@ def _answered(solver: Fit, state: FitState, course: Course, seconds: float) -> S
     """The solution at the unknowns found, judged."""
     answer, observed = course.answer, state.experiment.observed
     solution, fields = answer.solution, observed.seen.shape[1]
+    if state.problem.time is not None:  # at its own frames
+        inner: Any = solver.solver
+        told = state.experiment.problem_at(answer.s.detach())
+        solution = inner.run(inner.init(told, state.experiment.on))
     count = len(course.answer.s)
     gap = (answer.readings - observed.seen.flatten()).reshape(-1, fields)
     values = solution.value.detach()
@@ -476,9 +508,12 @@ def _answered(solver: Fit, state: FitState, course: Course, seconds: float) -> S
         status = Status.UNDETERMINED
     way = "unknown" if count <= observed.seen.numel() else "reading"
     each = count if way == "unknown" else observed.seen.numel()
+    beside = f"{each} linear ones at each step, one for each {way}"
+    if answer.tangent is None:
+        beside = f"{2 * count} beside these at each step, in one batch"
     said = (
-        f"fit: {len(course.misfits) - 1} steps, {course.solves} solves, and {each} linear ones at "
-        f"each step, one for each {way}; misfits of {_sizes(observed, misfit.size)}"
+        f"fit: {len(course.misfits) - 1} steps, {course.solves} solves, and {beside}; misfits of "
+        f"{_sizes(observed, misfit.size)}"
     )
     iterations = torch.full_like(solution.stats.iterations, len(course.misfits) - 1)
     history = torch.tensor(course.misfits, dtype=torch.float64)
