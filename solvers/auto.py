@@ -62,7 +62,7 @@ from sciml.solvers.linear.multigrid import Multigrid
 from sciml.solvers.linear.relaxation import Jacobi
 from sciml.solvers.linear.saddle import blocked
 from sciml.solvers.linear.shifted_laplacian import ShiftedLaplacian
-from sciml.solvers.trained.unknowns import unknowns_of
+from sciml.solvers.trained.unknowns import all_unknowns
 
 if TYPE_CHECKING:
     from sciml.core.problem.grid import Points
@@ -98,7 +98,7 @@ class Auto:
         """Discretise if need be, choose, and set up what was chosen."""
         if isinstance(problem, Problem) and problem.equation.written_out:
             return self._trained(problem, on)
-        if isinstance(problem, Problem) and unknowns_of(problem):
+        if isinstance(problem, Problem) and all_unknowns(problem):
             return self._fitted(problem, on)
         if on is not None:
             discrete(on)
@@ -125,7 +125,7 @@ class Auto:
     def _fitted(self, problem: Problem, on: Grid | Mesh | Points | None) -> AutoState:
         """What finds the unknowns, with this choice for every guess at them."""
         fit = importlib.import_module("sciml.solvers").Fit(solver=self)
-        note = _note("fit", f"{', '.join(unknowns_of(problem))} is to be found")
+        note = _note("fit", f"{', '.join(all_unknowns(problem))} is to be found")
         return AutoState(fit, fit.init(problem, on), note)
 
     def _trained(self, problem: Problem, on: Grid | Mesh | Points | None) -> AutoState:

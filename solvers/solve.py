@@ -51,6 +51,7 @@ def solve(
     """
     from sciml.core.errors import SolveError
     from sciml.core.problem.problem import Problem
+    from sciml.core.problem.unknown import put
     from sciml.solvers.resolution import resolved
 
     problem, solver = _stated(problem, arguments, solver, on, nullspace)
@@ -60,7 +61,8 @@ def solve(
     solution = solver.run(solver.init(problem, on), initial=initial, progress=progress, **more)
     if isinstance(problem, Problem):
         known = {**problem.parameters, **solution.parameters}
-        solution = replace(solution, problem=replace(problem, parameters=known))
+        whole = put(replace(problem, parameters=known), solution.functions)
+        solution = replace(solution, problem=whole)
     if initial is None:
         solution = resolved(problem, on, solution)
     if throw and not solution.status.success:

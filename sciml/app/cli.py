@@ -144,20 +144,26 @@ def fit(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Find what a spec leaves unknown from its observations, with standard errors.
+    """Find what a spec leaves unknown from its observations, and how sure that is.
 
-    What is unknown is a parameter: `parameters: {k: {unknown: 1.0, lower: 0}}`, 1.0 the first
-    guess; it may stand in any expression. `observations: readings.csv` has a column for each
-    coordinate and each field observed, `noise:` the standard deviation of a reading. The spec's own
-    solver answers at every guess; `solver: {kind: fit, iterations: 50}` has the options of the fit.
+    A number: `parameters: {k: {unknown: 1.0, lower: 0}}`, 1.0 the first guess; k may stand in any
+    expression.
+
+    A field: `K: {unknown: {field: log, start: 1, prior: h1}}`, or prior tv or gaussian.
+
+    A law: `K: {network: {of: [u], width: 8, positive: true}}`.
+
+    `observations: readings.csv` has a column for each coordinate and each field observed, and
+    `noise:` is the standard deviation of a reading, without which no function can be found. Of
+    several experiments a parameter is a list, and a column of its name says which one a reading is
+    of. The spec's own solver answers at every guess.
     """
     from sciml.app.read import load_spec
     from sciml.app.run import Setting
-    from sciml.core.problem.problem import Unknown
 
     setting = Setting(device, seed=seed)
     stated = load_spec(spec, set_ or ())
-    if not any(isinstance(p, Unknown) for p in stated.problem.parameters.values()):
+    if not stated.unknown:
         raise InputError(
             f"{stated.locate('problem.parameters')}: nothing is unknown: write parameters: "
             "{k: {unknown: 1.0}}, 1.0 the first guess, and observations: readings.csv"

@@ -52,6 +52,7 @@ from sciml.core.problem.reader import (
 )
 from sciml.core.problem.reader import expression as read_text
 from sciml.core.problem.table import Table, curve
+from sciml.core.problem.unknown import Law, Network, UnknownField
 from sciml.core.run.quantities import Line, Output, Quantity
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def numbers(value: Any, scope: Scope) -> tuple[float, ...]:
 
 def scalar(
     value: Any, scope: Scope, of_solution: bool = False
-) -> float | str | FieldFile | RunField | Table | Regions | Distribution:
+) -> float | str | FieldFile | RunField | Table | Regions | Unknown | Law | Distribution:
     """A coefficient with one value per point; ``of_solution``: it may depend on u and its slope."""
     if isinstance(value, str):
         if scope.expression(value, of_solution).is_mask:
@@ -164,6 +165,12 @@ def scalar(
     if isinstance(value, Mapping):
         if "kind" in value:
             return _distribution(value, scope)
+        if "unknown" in value:
+            _check_keys(value, ("unknown",))
+            return Unknown(_at(".unknown", _unknown_field, value["unknown"]))
+        if "network" in value:
+            _check_keys(value, ("network",))
+            return Law(_at(".network", _network, value["network"], scope))
         if value.keys() & _OF_TABLES:
             table = _table(value, scope.folder)
             _at(".of", compile, table, scope.context(of_solution), "")
@@ -181,7 +188,7 @@ def scalar(
 
 def of_solution(
     value: Any, scope: Scope
-) -> float | str | FieldFile | RunField | Table | Regions | Distribution:
+) -> float | str | FieldFile | RunField | Table | Regions | Unknown | Law | Distribution:
     """A coefficient that may depend on the solution."""
     return scalar(value, scope, of_solution=True)
 
@@ -482,6 +489,62 @@ def _inner_fault(error: ValidationError, value: Mapping[str, Any]) -> InputError
     return InputError(f"{entry['msg'].lower()}; got {describe(entry['input'])}", key or None)
 
 
+def _unknown_field(value: Any) -> UnknownField:
+    """A field that is to be found."""
+    known = ("field", "start", "prior", "length", "strength", "shape")
+    if not isinstance(value, Mapping):
+        raise InputError(
+            "an unknown function is {unknown: {field: log, start: 1}}; an unknown number is a "
+            "parameter: write K: k, and parameters: {k: {unknown: 1}}"
+        )
+    _check_keys(value, known)
+    given = dict(value)
+    for name in ("start", "length", "strength"):
+        if name in given:
+            given[name] = _at(f".{name}", number, given[name])
+    if "shape" in given:
+        given["shape"] = _at(".shape", _counts, given["shape"])
+    return UnknownField(**given)
+
+
+def _network(value: Any, scope: Scope) -> Network:
+    """A law that is to be found, of names that mean something."""
+    known = ("of", "width", "start", "positive", "monotone", "strength")
+    if not isinstance(value, Mapping):
+        raise InputError(f"a law is {{network: {{of: [u], width: 8}}}}; got {describe(value)}")
+    _check_keys(value, known)
+    of = value.get("of")
+    if not isinstance(of, (list, tuple)) or not all(isinstance(name, str) for name in of):
+        raise InputError(f"of: [u] names what the law is of; got {describe(of)}", ".of")
+    context = scope.context(of_solution=True)
+    meant = (*context.axes, *(name for name in context.state if name[-1:] not in AXES))
+    for k, name in enumerate(of):
+        if name not in meant:
+            raise InputError(
+                f"a law is of coordinates and fields, not of '{name}'{did_you_mean(name, meant)}",
+                f".of.{k}",
+            )
+    given = {**value, "of": tuple(of)}
+    for name in ("start", "strength"):
+        if name in given:
+            given[name] = _at(f".{name}", number, given[name])
+    for name in ("positive", "monotone"):
+        if not isinstance(given.get(name, False), bool):
+            raise InputError(f"expected true or false; got {describe(given[name])}", f".{name}")
+    if "width" in given:
+        (given["width"],) = _at(".width", _counts, [given["width"]])
+    return Network(**given)
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (list, tuple)):
+        raise InputError(f"expected a list of whole numbers; got {describe(value)}")
+    for k, entry in enumerate(value):
+        if isinstance(entry, bool) or not isinstance(entry, int):
+            raise InputError(f"expected a whole number; got {describe(entry)}", f".{k}")
+    return tuple(value)
+
+
 def _regions(value: Mapping[str, Any], scope: Scope) -> Regions:
     entries = value["regions"]
     if len(value) > 1 or not isinstance(entries, Mapping) or not entries:
@@ -631,6 +694,47 @@ _TABLE = {
     "required": ["of"],
     "additionalProperties": False,
 }
+_UNKNOWN_FIELD = {
+    "type": "object",
+    "description": "A function of the place that is to be found from the observations.",
+    "properties": {
+        "unknown": {
+            "type": "object",
+            "properties": {
+                "field": {"enum": ["log", "plain"], "default": "log"},
+                "start": {"type": "number", "default": 1.0},
+                "prior": {"enum": ["h1", "tv", "gaussian"], "default": "h1"},
+                "length": {"type": "number"},
+                "strength": {"type": "number"},
+                "shape": {"type": "array", "items": {"type": "integer"}},
+            },
+            "additionalProperties": False,
+        }
+    },
+    "required": ["unknown"],
+    "additionalProperties": False,
+}
+_LAW = {
+    "type": "object",
+    "description": "A law of other quantities that is to be found from the observations.",
+    "properties": {
+        "network": {
+            "type": "object",
+            "properties": {
+                "of": {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                "width": {"type": "integer", "default": 8},
+                "start": {"type": "number", "default": 1.0},
+                "positive": {"type": "boolean", "default": False},
+                "monotone": {"type": "boolean", "default": False},
+                "strength": {"type": "number"},
+            },
+            "required": ["of"],
+            "additionalProperties": False,
+        }
+    },
+    "required": ["network"],
+    "additionalProperties": False,
+}
 _NUMBER_OR_TEXT = [
     {"type": "number"},
     {"type": "string", "description": "An expression of x, y, z and the parameters."},
@@ -644,7 +748,7 @@ _REGIONS = {
     "required": ["regions"],
     "additionalProperties": False,
 }
-_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _RUN, _TABLE, _REGIONS]}
+_SCALAR = {"anyOf": [*_NUMBER_OR_TEXT, _FIELD, _RUN, _TABLE, _REGIONS, _UNKNOWN_FIELD, _LAW]}
 _LIST = {"type": "array", "items": _SCALAR, "minItems": 1, "maxItems": 3}
 _TEXTS = {"type": "array", "items": {"type": "string"}}
 _OR_NULL = {**_LIST, "items": {"anyOf": [_SCALAR, {"type": "null"}]}}

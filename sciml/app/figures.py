@@ -259,16 +259,20 @@ def plot_curves(
     *,
     marks: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None,
     log: bool = False,
+    band: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Figure:
     """Curves (n,) by name against ``along`` (n,), called ``name``, one below the other.
 
     ``marks``: places of their own and values there, drawn as points. ``log``: of the axis.
+    ``band``: two curves between which is shaded.
     """
     with matplotlib.rc_context(STYLE):
         figure = Picture(figsize=(6.4, 1.2 + 2.4 * len(curves)), layout="constrained")
         rows = figure.subplots(len(curves), 1, squeeze=False, sharex=True)[:, 0]
         for axes, (label, values) in zip(rows, curves.items(), strict=True):
             axes.plot(along, values, "-", lw=1.4)
+            if band is not None:
+                axes.fill_between(along, *band, alpha=0.2, lw=0)
             if marks is not None:
                 axes.plot(marks[0], marks[1][label], "o", ms=3, color=_INK)
             axes.set_ylabel(label)

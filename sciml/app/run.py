@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sciml.app import output, record
+from sciml.app import found, output, record
 from sciml.app.console import Watch
 from sciml.app.read import explain, read_spec
 from sciml.app.report import SOLUTION, drawn, html
@@ -28,6 +28,7 @@ from sciml.core.problem.grid import AXES, Box, Grid, Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.place import discrete
 from sciml.core.problem.reader import FieldFile
+from sciml.core.problem.unknown import put
 from sciml.core.run.certificate import Certificate, PdeCertificate
 from sciml.core.run.files import FUNCTION, box_of, load_fields, save_solution
 from sciml.core.run.frames import keep_state
@@ -145,7 +146,7 @@ def answer(
         solution = with_stiffness(spec.problem, spec.on, solution)
         seen = () if steps is None else steps.notes
         solution = replace(solution, notes=(*solution.notes, *told, *seen))
-        if solution.parameters:
+        if solution.parameters or solution.functions:
             spec = _found(spec, solution)
             asked = output.Asked(spec)
         fields = _residual(system, solution)
@@ -157,7 +158,7 @@ def answer(
         solution = _without_hole(solution, spec)
         solution = solution.with_derived(*(() if spec.output is None else spec.output.fields))
         solution = _certified(solution, spec)
-        fields = beside(spec.problem, spec.on, solution.value) | fields
+        fields = beside(spec.problem, spec.on, solution.value) | found.on_place(solution) | fields
         if isinstance(solution.certificate, PdeCertificate):
             fields |= _share_of_error(solution.certificate, spec.on)
         error = error_of(solution, spec)
@@ -234,7 +235,8 @@ def _check_begun(spec: Spec, folder: Path | None) -> None:
 def _found(spec: Spec, solution: Solution) -> Spec:
     """The spec, the parameters that were unknown put in."""
     known = {**spec.problem.parameters, **solution.parameters}
-    return replace(spec, problem=replace(spec.problem, parameters=known))
+    problem = replace(spec.problem, parameters=known)
+    return replace(spec, problem=put(problem, solution.functions))
 
 
 def reduced(spec: Spec, setting: Setting) -> LinearSystem | None:
@@ -446,6 +448,7 @@ def write_run(result: Answer, folder: Path, overrides: Iterable[str] = ()) -> li
             assert result.spec.output is not None
             stated = result.spec.output.quantities
             paths += output.write(result.measured, solution, stated, folder, by_step)
+        paths += found.write(solution, folder)
     except OSError as error:
         raise InputError(f"cannot write to '{folder}': {error.strerror or error}") from None
     wanted = result.spec.output
@@ -475,10 +478,12 @@ def draw_figures(
         draws_by_pyvista,
         names_of_samples,
         plot_convergence,
+        plot_curves,
         plot_field,
         plot_points,
         plot_residual,
         plot_solution,
+        symbol,
     )  # fmt: skip
 
     plots: dict[str, tuple[str, Callable[[Path], Any]]] = {
@@ -510,6 +515,11 @@ def draw_figures(
     if wanted is not None and wanted.animation:
         plots["All frames"] = ("animation.gif", partial(derived.animate, solution))
     plots["Convergence"] = (f"{CONVERGENCE}.png", lambda path: plot_convergence(solution, path))
+    for curve in found.curves(solution):
+        law = {symbol(curve.name): curve.value}
+        band = (curve.lower, curve.upper)
+        picture = partial(plot_curves, curve.at, law, symbol(curve.of), band=band)
+        plots[f"{curve.name}, as found"] = (f"{curve.name}.png", picture)
     for name, values in fields.items():
         assert solution.on is not None
         on, samples = discrete(solution.on), names_of_samples(solution)

@@ -17,6 +17,7 @@ from sciml.core.problem.mesh_file import MeshFile
 from sciml.core.problem.place import check_place, placed
 from sciml.core.problem.problem import Problem
 from sciml.core.problem.reader import Unknown
+from sciml.core.problem.unknown import Law, leaves
 from sciml.core.run.labels import Label
 from sciml.core.run.quantities import Output
 
@@ -184,14 +185,18 @@ class Spec:
 
     def _find(self) -> None:
         """Let a solver of problems without unknowns answer at every guess at them."""
-        if self.solver is None or not any(
-            isinstance(p, Unknown) for p in self.problem.parameters.values()
-        ):
+        if self.solver is None or not self.unknown:
             return
         from sciml.solvers.fit.fit import Fit, Inner
 
         if isinstance(self.solver, get_args(Inner)) and not self.problem.equation.written_out:
             object.__setattr__(self, "solver", Fit(solver=self.solver))
+
+    @property
+    def unknown(self) -> bool:
+        """Whether a number or a function of the problem is to be found."""
+        numbers = any(isinstance(p, Unknown) for p in self.problem.parameters.values())
+        return numbers or bool(leaves(self.problem, (Unknown, Law)))
 
     def check_swept(self, name: str, key: str | None = None) -> None:
         """Raise InputError for what is no parameter that is a number."""

@@ -22,6 +22,7 @@ from sciml.core.problem.equation import PDE, Integral
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.problem import Problem, Unknown
 from sciml.core.problem.reader import free_names
+from sciml.core.problem.unknown import Law, leaves
 
 _NUDGE = 0.37  # of a coordinate, to see whether what holds at the guess holds beside it
 
@@ -29,6 +30,11 @@ _NUDGE = 0.37  # of a coordinate, to see whether what holds at the guess holds b
 def unknowns_of(problem: Problem) -> dict[str, Unknown]:
     """The parameters that are to be found, by name."""
     return {name: p for name, p in problem.parameters.items() if isinstance(p, Unknown)}
+
+
+def all_unknowns(problem: Problem) -> tuple[str, ...]:
+    """The names of all numbers, and the places of all functions, that are to be found."""
+    return (*unknowns_of(problem), *leaves(problem, (Unknown, Law)))
 
 
 def value_at(unknown: Unknown, s: Tensor) -> Tensor:

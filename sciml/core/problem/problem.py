@@ -32,7 +32,8 @@ from sciml.core.problem.equation import (
     Vector,
 )
 from sciml.core.problem.grid import MOST_DIMENSIONS, Box
-from sciml.core.problem.reader import RunField, Unknown
+from sciml.core.problem.reader import RunField, Unknown, short
+from sciml.core.problem.unknown import Law, leaves
 
 __all__ = [
     "Coefficient",
@@ -172,6 +173,13 @@ class Problem:
             raise InputError(
                 f"'{unknown[0]}' is unknown: give observations: data.csv to find it from",
                 f"problem.parameters.{unknown[0]}",
+            )
+        function = next(iter(leaves(self, (Unknown, Law))), None)
+        if function is not None and self.observations is None:
+            raise InputError(
+                f"{short(f'problem.{function}')} is unknown: give observations: data.csv to find "
+                "it from",
+                f"problem.{function}",
             )
         if self.noise is not None and self.observations is None:
             raise InputError("noise is that of observations, and there are none", "problem.noise")

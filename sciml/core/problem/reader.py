@@ -27,6 +27,7 @@ from sciml.core.disk import is_sealed, refuse_links
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.expression import Expression, names_in, parse
 from sciml.core.problem.table import Curve, Table, curve
+from sciml.core.problem.unknown import Law, UnknownField
 
 if TYPE_CHECKING:
     import torch
@@ -97,14 +98,19 @@ class Unknown:
     """A parameter that is to be found, from this first guess, such that observations are met.
 
     ``lower``, ``upper``: what it stays above, and below; None where there is no such bound. Raises
-    InputError for a guess that does not lie between.
+    InputError for a guess that does not lie between. Where a coefficient stands, ``unknown`` is an
+    :class:`UnknownField`.
     """
 
-    unknown: float
+    unknown: Any
     lower: float | None = None
     upper: float | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.unknown, UnknownField):
+            if (self.lower, self.upper) != (None, None):
+                raise InputError("a field has no bounds; field: log keeps it above zero", ".lower")
+            return
         low = -math.inf if self.lower is None else self.lower
         high = math.inf if self.upper is None else self.upper
         try:
@@ -208,6 +214,11 @@ def compile(
         return _table(coefficient, context, key)
     if isinstance(coefficient, FieldFile):
         return _file(coefficient, context, key, {} if files is None else files)
+    if isinstance(coefficient, (Unknown, Law)):
+        raise InputError(
+            f"{short(key)} is a function that is to be found: fit finds it, on a grid or a mesh",
+            key,
+        )
     if isinstance(coefficient, Regions):
         raise InputError(
             "regions are the named parts of a mesh; elsewhere write where(condition, a, b)", key
@@ -285,6 +296,8 @@ def free_names(coefficient: Any, parameters: Mapping[str, Any] | None = None) ->
         coefficient = tuple(coefficient.regions.values())
     if isinstance(coefficient, Normal):
         return free_names(coefficient.normal, parameters)
+    if isinstance(coefficient, Law):
+        return frozenset(coefficient.network.of)
     if isinstance(coefficient, (list, tuple)):
         return frozenset().union(*(free_names(entry, parameters) for entry in coefficient))
     if isinstance(coefficient, Table):

@@ -80,6 +80,9 @@ class Solution:
     found; ``standard_errors``: of these, by name, where they are known. ``outside``: the ranges of
     tables that were looked up outside these on the way. ``trained``: the objective
     that the function was trained by, which holds its residual and its points.
+    ``functions``: those that were unknown, by their place such as ``equation.K``, as found;
+    ``deviations``: of these the standard deviations, functions too, of what is positive that of the
+    logarithm.
     ``problem``: what it solves, where the verb was given one.
     ``measure``: where the problem leaves a constant free, the volume that belongs to each entry of
     a frame, ([fields], *grid), over which the value's integral is zero; zero for other fields.
@@ -102,6 +105,8 @@ class Solution:
     function: Function | None = field(default=None, repr=False)
     parameters: Mapping[str, float] = field(default_factory=dict)
     standard_errors: Mapping[str, float] = field(default_factory=dict)
+    functions: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    deviations: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     trained: Any = field(default=None, repr=False, compare=False)
     problem: Problem | None = field(default=None, repr=False, compare=False)
     measure: torch.Tensor | None = field(default=None, repr=False)
