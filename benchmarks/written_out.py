@@ -72,7 +72,8 @@ def main() -> None:
             "python benchmarks/written_out.py",
             ("case", "solver", "relative L2 error", "status", "CPU s"),
             rows,
-            "Random features as they are by default: 600, five bandwidths tried; PINN: 2 x 24.",
+            "Random features as they were by default then: 600, five bandwidths tried; "
+            "PINN: 2 x 24.",
         ),
     )
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sciml.operators.deeponet import DeepONet as DeepONet
     from sciml.operators.deeponet import PODDeepONet as PODDeepONet
     from sciml.operators.fno import FNO as FNO
+    from sciml.operators.kernel import Kernel as Kernel
     from sciml.operators.losses import Combined as Combined
     from sciml.operators.losses import RelativeH1 as RelativeH1
     from sciml.operators.losses import RelativeL2 as RelativeL2

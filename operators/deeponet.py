@@ -355,44 +355,55 @@ class PODNetwork(nn.Module):
                 f"the basis needs outputs on the training grid, {tuple(self.mean.shape)} each; "
                 f"got {tuple(z.shape[1:])}"
             )
-        rows = z.double().flatten(1)
-        mean = rows.mean(0)
-        _, singular, vectors = torch.linalg.svd(rows - mean, full_matrices=False)
-        kept = self._count(singular)
-        vectors = vectors[:kept] * _signs(vectors[:kept])
+        mean, axes, deviations = principal(z.double().flatten(1))
+        share = torch.cumsum(deviations**2, 0) / (deviations**2).sum()
+        needed = int((share < self.options.energy).sum()) + 1
+        kept = min(self.options.modes, len(axes), needed)
         self.mean.copy_(mean.view_as(self.mean))
         self.basis.zero_()
-        self.basis[:kept] = (vectors * math.sqrt(rows.shape[1])).view(kept, *self.mean.shape)
-
-    def _count(self, singular: Tensor) -> int:
-        """How many modes are kept: of those above rounding, the first that have the energy."""
-        rank = int((singular > 1e-7 * singular[0]).sum())
-        share = torch.cumsum(singular**2, 0) / (singular**2).sum()
-        needed = int((share < self.options.energy).sum()) + 1
-        return min(self.options.modes, rank, needed)
+        self.basis[:kept] = (axes[:kept] * math.sqrt(axes.shape[1])).view(kept, *self.mean.shape)
 
     def forward(self, z: Tensor, points: Tensor | None = None) -> Tensor:
         """Scaled values; ``points`` (P, d) or (B, P, d), scaled to [0, 1]^d."""
         coefficients = self.branch(z) / math.sqrt(self.options.modes)
-        if points is None:
-            return self._on_grid(coefficients, tuple(z.shape[2:]))
-        check_points(points, len(z))
-        fields = torch.cat([self.mean[None], self.basis])
-        values = at_places(fields, self.signature, points.unbind(-1))
-        if points.ndim == 2:
-            return values[0] + torch.einsum("bk,kcp->bcp", coefficients, values[1:])
-        values = values.movedim(2, 0)
-        return values[:, 0] + torch.einsum("bk,bkcp->bcp", coefficients, values[:, 1:])
+        shape = tuple(z.shape[2:])
+        if points is not None:
+            check_points(points, len(z))
+        return combined(coefficients, self.mean, self.basis, self.signature, shape, points)
 
-    def _on_grid(self, coefficients: Tensor, shape: tuple[int, ...]) -> Tensor:
-        mean, basis = self.mean, self.basis
-        if shape != self.signature.opened:
-            mean, basis = (resample(field, self.signature, shape) for field in (mean, basis))
+
+def principal(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), principal axes (K, D) and deviations along them (K,) of rows (N, D).
+
+    Axes have length 1 and a positive largest entry; those that are rounding are left out.
+    """
+    mean = rows.mean(0)
+    _, singular, axes = torch.linalg.svd(rows - mean, full_matrices=False)
+    rank = int((singular > 1e-7 * singular[0]).sum())
+    axes, singular = axes[:rank], singular[:rank]
+    largest = axes.abs().argmax(1, keepdim=True)
+    return mean, axes * axes.gather(1, largest).sign(), singular / math.sqrt(len(rows))
+
+
+def combined(
+    coefficients: Tensor,
+    mean: Tensor,
+    basis: Tensor,
+    signature: Signature,
+    shape: tuple[int, ...],
+    points: Tensor | None,
+) -> Tensor:
+    """mean + coefficients (B, K) . basis (K, C, *opened grid) on an opened grid, or at points.
+
+    Interpolated multilinearly where the grid is another; (B, C, *shape) or (B, C, P).
+    """
+    if points is None:
+        if shape != signature.opened:
+            mean, basis = (resample(field, signature, shape) for field in (mean, basis))
         found: Tensor = torch.tensordot(coefficients, basis, dims=1)
         return mean + found
-
-
-def _signs(vectors: Tensor) -> Tensor:
-    """(K, 1) signs that make each row's largest entry positive, so that a basis is repeatable."""
-    largest = vectors.abs().argmax(1, keepdim=True)
-    return vectors.gather(1, largest).sign()
+    values = at_places(torch.cat([mean[None], basis]), signature, points.unbind(-1))
+    if points.ndim == 2:
+        return values[0] + torch.einsum("bk,kcp->bcp", coefficients, values[1:])
+    values = values.movedim(2, 0)
+    return values[:, 0] + torch.einsum("bk,bkcp->bcp", coefficients, values[:, 1:])

@@ -172,7 +172,7 @@ class Operator(nn.Module):
     """A neural operator: options, signature, scaling, network; float32 unless converted.
 
     ``provenance``: plain JSON data on where the weights come from, kept in checkpoints. ``notes``:
-    what makes what was loaded doubtful.
+    what makes what was loaded doubtful. ``solved``: whether it has no weights to train.
     """
 
     input_mean: Tensor
@@ -187,9 +187,15 @@ class Operator(nn.Module):
         self.network = network
         self.provenance: dict[str, Any] = {}
         self.notes: tuple[str, ...] = ()
+        self.left_out: float | None = None
         for name, channels in (("input", signature.inputs), ("output", signature.outputs)):
             self.register_buffer(f"{name}_mean", torch.zeros(len(channels)))
             self.register_buffer(f"{name}_std", torch.ones(len(channels)))
+
+    @property
+    def solved(self) -> bool:
+        """Whether :meth:`prepare` finds all of its weights, and descent has none to change."""
+        return not any(p.requires_grad for p in self.parameters())
 
     @classmethod
     def build(cls, options: Options, signature: Signature, *, seed: int = 0) -> Operator:
@@ -207,7 +213,9 @@ class Operator(nn.Module):
 
         A constant channel keeps the deviation 1. Where the options say ``hard_boundary``, the mean
         of the outputs is left 0, so that zero boundary values stay zero. A network with a method
-        ``prepare`` is given the opened and scaled outputs.
+        ``prepare`` is given the opened and scaled outputs; one with ``regress`` inputs and outputs,
+        to be solved for, and ``left_out`` is then the mean relative L2 error of every sample by the
+        others.
         """
         self._check(x, self.signature.inputs, "input")
         self._check(y, self.signature.outputs, "output")
@@ -216,9 +224,19 @@ class Operator(nn.Module):
         _set_scaling(self.input_mean, self.input_std, self.signature.open(x), centred=True)
         _set_scaling(self.output_mean, self.output_std, opened, centred=not hard)
         prepare: Callable[[Tensor], None] | None = getattr(self.network, "prepare", None)
+        regress: Callable[[Tensor, Tensor], Tensor] | None = getattr(self.network, "regress", None)
+        if prepare is None and regress is None:
+            return
+        mean, std = self._column(self.output_mean), self._column(self.output_std)
+        z = (opened.to(self.output_mean) - mean) / std
         if prepare is not None:
-            z = opened.to(self.output_mean)
-            prepare((z - self._column(self.output_mean)) / self._column(self.output_std))
+            prepare(z)
+        if regress is not None:
+            a = self.signature.open(x).to(self.input_mean)
+            a = (a - self._column(self.input_mean)) / self._column(self.input_std)
+            missed = ((regress(a, z) - z) * std).double().flatten(1).norm(dim=1)
+            size = opened.double().flatten(1).norm(dim=1)
+            self.left_out = float((missed / size.clamp_min(1e-300)).mean())
 
     def forward(self, x: Tensor, points: Tensor | None = None) -> Tensor:
         """``x (B, C_in, *grid)`` to ``(B, C_out, *grid)``, both in physical units.

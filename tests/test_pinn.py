@@ -24,6 +24,8 @@ from sciml.solvers.trained.gradient_methods import (
     LBFGS,
     AdamDescent,
     Probe,
+    SelfScaledBroyden,
+    self_scaled,
     strong_wolfe,
     two_loops,
     value_and_gradient,
@@ -259,6 +261,7 @@ OPTIMISERS = {
     "gauss_newton": (GaussNewton(iterations=25), 3e-4),
     "energy_natural_gradient": (EnergyNaturalGradient(iterations=25), 3e-3),
     "lbfgs": (LBFGS(iterations=250), 1e-2),
+    "ssbroyden": (SelfScaledBroyden(iterations=250), 3e-3),
     "adam": (AdamDescent(iterations=400, rate=1e-2), 5e-2),
 }
 
@@ -272,7 +275,9 @@ class TestOptimisers:
         assert error(poisson(), solution) < bound
         assert int(solution.stats.iterations) <= optimiser.iterations
 
-    @pytest.mark.parametrize("name", ["gauss_newton", "energy_natural_gradient", "lbfgs"])
+    @pytest.mark.parametrize(
+        "name", ["gauss_newton", "energy_natural_gradient", "lbfgs", "ssbroyden"]
+    )
     def test_never_raises_the_loss(self, name: str) -> None:
         objective = PINN(width=6, depth=1).init(poisson(), Points(4)).objective
         optimiser = replace(OPTIMISERS[name][0], iterations=12)
@@ -304,6 +309,30 @@ class TestOptimisers:
             courses.append(optimiser.minimise(objective, training(objective)).losses)
         assert len(courses[1]) == len(courses[0]) == 40
         assert courses[1][-1] / courses[1][0] < 3 * courses[0][-1] / courses[0][0] + 1e-3
+
+    def test_self_scaled_steps_keep_the_secant_equation_and_definiteness(self) -> None:
+        """H y = s and H > 0 after each step on a quadratic whose Hessian A is badly scaled."""
+        generator = torch.Generator().manual_seed(0)
+        n = 12
+        Q = torch.linalg.qr(torch.randn(n, n, dtype=torch.float64, generator=generator)).Q
+        A = Q @ torch.diag(torch.logspace(-3, 3, n, dtype=torch.float64)) @ Q.T
+        H = torch.eye(n, dtype=torch.float64)
+        x = torch.randn(n, dtype=torch.float64, generator=generator)
+        for _ in range(4 * n):
+            gradient = A @ x
+            direction = -(H @ gradient)
+            length = float(-(gradient @ direction) / (direction @ A @ direction))
+            s = length * direction
+            y = A @ s
+            bent = float(s @ torch.linalg.solve(H, s))
+            assert bent == pytest.approx(length * float(-(s @ gradient)), rel=1e-6)
+            self_scaled(H, s, y, H @ y, length * float(-(s @ gradient)))
+            assert torch.allclose(H @ y, s, rtol=1e-7, atol=1e-9 * float(s.norm()))
+            assert float(torch.linalg.eigvalsh(H)[0]) > 0
+            x = x + s
+            if float((A @ x).norm()) < 1e-8:
+                break
+        assert float((A @ x).norm()) < 1e-6
 
     def test_several_follow_one_another_on_one_record(self) -> None:
         objective = PINN(width=6, depth=1).init(poisson(), Points(4)).objective
@@ -373,7 +402,9 @@ class TestRecord:
         assert given.record["loss"] == pytest.approx(total)
 
     @pytest.mark.parametrize(
-        "optimiser", [AdamDescent(), LBFGS(), GaussNewton()], ids=lambda o: o.kind
+        "optimiser",
+        [AdamDescent(), LBFGS(), SelfScaledBroyden(), GaussNewton()],
+        ids=lambda o: o.kind,
     )
     def test_stops_at_the_first_nan_and_names_the_term(self, optimiser: object) -> None:
         equation = Equation(K=1.0, f=lambda x, y: torch.where(x > 0.5, torch.nan, 1.0))

@@ -17,6 +17,7 @@ from sciml.solvers.solve import solve
 from sciml.solvers.trained.objective import objective_of
 from sciml.solvers.trained.random_features import (
     RandomFeatures,
+    independent,
     least_squares,
     random_network,
 )
@@ -259,3 +260,30 @@ def test_bad_options(options, key):
     with pytest.raises(InputError) as caught:
         RandomFeatures(**options)
     assert caught.value.key == key
+
+
+def test_number_and_bandwidths_by_themselves():
+    """One wave along x and four along y, of which the search is told nothing."""
+    box = Box((-1.0, -1.0), (1.0, 1.0))
+    exact = "sin(pi*x)*sin(4*pi*y)"
+    problem = Problem(
+        box, Equation(c=-1.0, f=f"(17*pi**2 - 1)*{exact}"), around(box), exact=exact
+    )  # fmt: skip
+    solution = solve(problem, RandomFeatures(), on=Grid((65, 65)))
+    wanted = lambda x, y: torch.sin(math.pi * x) * torch.sin(4 * math.pi * y)  # noqa: E731
+    assert float(solution.error(wanted)) < 1e-12
+    (chosen,) = [note for note in solution.notes if note.startswith("bandwidth")]
+    along_x, along_y = map(float, chosen.split(",")[0].removeprefix("bandwidth ").split(" x "))
+    assert along_y == 4 * along_x
+
+
+def test_independent_features_are_counted_field_by_field():
+    g = torch.Generator().manual_seed(0)
+    first, second = (
+        torch.randn(60, r, dtype=torch.float64, generator=g)
+        @ torch.randn(r, 12, dtype=torch.float64, generator=g)
+        for r in (5, 9)
+    )
+    scale = 10.0 ** torch.arange(12, dtype=torch.float64)
+    assert independent(torch.cat([first * scale, second], 1), 2, 12) == 5
+    assert independent(torch.cat([second, second.flip(1)], 1), 2, 12) == 9

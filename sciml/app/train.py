@@ -196,6 +196,7 @@ def _keep_operator(
         epochs=int(last["epoch"]),
         last=last,
         weights=FILE,
+        left_out=operator.left_out,
     )
     verdict = "Trained. What it is worth on samples of its own: sciml evaluate."
     _write(found, rows, spec.training.loss.kind, out, verdict)
@@ -230,16 +231,22 @@ def read_history(folder: Path) -> list[dict[str, float]]:
 
 def _operator_facts(found: Mapping[str, Any]) -> dict[str, str]:
     last = found["last"]
+    kind = found["spec"]["operator"]["kind"]
     lines = {
-        "operator": f"{found['spec']['operator']['kind']}, {found['parameters']:,} parameters",
+        "operator": f"{kind}, {found['parameters']:,} parameters",
         "epochs": f"{found['epochs']}",
         "training loss": f"{last['loss']:.3e}",
     }
+    left_out = found.get("left_out")
+    if left_out is not None:
+        lines["epochs"] = "none: solved for"
+        lines["left one out"] = f"{left_out:.3e} (L2 error of each training sample by the others)"
     for name, norm in (("valid_l2", "L2"), ("valid_h1", "H1")):
         if name in last:
             lines[f"relative {norm} error"] = f"{last[name]:.3e} (validation samples, mean)"
     per_epoch = last["seconds"] / found["epochs"]
-    lines["time"] = f"{clock(last['seconds'])}, {per_epoch:.3g} s per epoch"
+    each = f", {per_epoch:.3g} s per epoch" if left_out is None else ""
+    lines["time"] = f"{clock(last['seconds'])}{each}"
     return lines
 
 

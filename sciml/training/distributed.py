@@ -44,7 +44,7 @@ class World:
 
         Raises InputError for batch normalisation, by which shares would differ from the whole.
         """
-        if self.size == 1:
+        if self.size == 1 or not any(p.requires_grad for p in module.parameters()):
             return module
         if any(isinstance(part, _BATCHED) for part in module.modules()):
             raise InputError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -130,7 +131,10 @@ def fit(
                 writes=here.writes,
                 board=training.tensorboard,
             )
-            run.finish(training.epochs, progress if here.writes else None)
+            if task.operator.solved and run.epoch == 0:
+                run.seconds, run.cpu_seconds = task.preparing
+            epochs = 1 if task.operator.solved else training.epochs
+            run.finish(epochs, progress if here.writes else None)
             task.operator.provenance = task.provenance(run)
             if first is not None:
                 task.operator.provenance["start"] = {"path": str(start), "weights": _hash(first)}
@@ -159,12 +163,16 @@ class _OperatorTask:
         self.batches = open_batches(data, training.batch, training.seed, dtype, here)
         self.per_epoch = self.batches.per_epoch
         self.operator = Operator.build(options, data.signature, seed=training.seed)
+        # to(dtype) would cut complex weights down to their real parts.
+        (self.operator.double if dtype == torch.float64 else self.operator.float)()
+        if self.operator.solved:
+            _check_solved(options, data, self.batches, first)
+        clock = time.perf_counter(), time.process_time()
         _prepare(self.operator, self.batches)
+        self.preparing = time.perf_counter() - clock[0], time.process_time() - clock[1]
         if first is not None:  # its weights mean something with its scaling alone
             self.operator.load_state_dict(tensors_of(first))
-        # to(dtype) would cut complex weights down to their real parts.
         self.operator.to(here.device)
-        (self.operator.double if dtype == torch.float64 else self.operator.float)()
         self.validation = open_validation(data, training.batch, dtype, here)
         module = here.wrap(self.operator)
         self.module: Callable[..., Tensor] = torch.compile(module) if training.compile else module
@@ -217,6 +225,7 @@ class _OperatorTask:
             "versions": _versions(),
             "epochs": run.epoch,
             "seconds": run.seconds,
+            **({"left_out": found} if (found := self.operator.left_out) is not None else {}),
         }
 
 
@@ -270,6 +279,24 @@ def _why_not_more(training: Training) -> str:
 def _where(samples: Tensor, losses: Tensor) -> str:
     bad = samples[~losses.isfinite().cpu()].tolist()
     return f"at the samples {', '.join(map(str, bad))}" if bad else "in another process"
+
+
+def _check_solved(
+    options: Options, data: TrainingData, batches: Batches, first: Operator | None
+) -> None:
+    """InputError where an operator that is solved for cannot have all of its samples."""
+    if first is not None:
+        raise InputError(f"a {options.kind} is solved for: it starts from no other", "start")
+    if isinstance(data.train, Stream):
+        raise InputError(
+            f"a {options.kind} is solved from stored samples; kind: stream has none", "data.kind"
+        )
+    if (seen := len(batches.first())) < len(data.train):
+        raise InputError(
+            f"a {options.kind} needs all samples in memory, which holds {seen} of "
+            f"{len(data.train)}; data.train takes fewer",
+            "data.train",
+        )
 
 
 def _prepare(operator: Operator, batches: Batches) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sciml.solvers.trained.gaussians import Gaussians as Gaussians
     from sciml.solvers.trained.gradient_methods import LBFGS as LBFGS
     from sciml.solvers.trained.gradient_methods import AdamDescent as AdamDescent
+    from sciml.solvers.trained.gradient_methods import SelfScaledBroyden as SelfScaledBroyden
     from sciml.solvers.trained.objective import Causal as Causal
     from sciml.solvers.trained.objective import GradientNorm as GradientNorm
     from sciml.solvers.trained.objective import NeuralTangent as NeuralTangent

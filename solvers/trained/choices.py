@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sciml.solvers.trained.adversarial import DASG, DASR, AdversarialSampling
 from sciml.solvers.trained.gauss_newton import EnergyNaturalGradient, GaussNewton
-from sciml.solvers.trained.gradient_methods import LBFGS, AdamDescent
+from sciml.solvers.trained.gradient_methods import LBFGS, AdamDescent, SelfScaledBroyden
 from sciml.solvers.trained.sampling import R3, RAD, RAR, LatinHypercube, Sobol, UniformSampling
 
 AnySampler = (
     UniformSampling | Sobol | LatinHypercube | RAR | RAD | R3 | AdversarialSampling | DASG | DASR
 )
-AnyOptimiser = GaussNewton | EnergyNaturalGradient | LBFGS | AdamDescent
+AnyOptimiser = GaussNewton | EnergyNaturalGradient | LBFGS | SelfScaledBroyden | AdamDescent

@@ -15,6 +15,15 @@ H_0 = s.y / y.y. The step fulfils
 
     phi(a) <= phi(0) + 1e-4 a phi'(0),      |phi'(a)| <= 0.9 |phi'(0)|      (algorithms 3.5, 3.6).
 
+*Self-scaled Broyden* (Al-Baali and Khalfan 2005; Urban, Stefanou, Pons 2024, arXiv 2405.04230),
+with H the whole matrix: of s, y as above, q = H y, a the step's length, g the old gradient,
+
+    b = -a s.g / s.y,  h = y.q / s.y,  c = b h - 1,  rho = min(1, h (1 - sqrt(c / (1 + c)))),
+    theta = max((rho - 1) / c, min(1 / rho, (1 - b) / b)),  sigma = 1 + c theta,
+    phi = (1 - theta) / sigma,  tau = rho min(sigma^(-1/(P-1)), 1 / theta), for theta <= 0
+    min(rho sigma^(-1/(P-1)), sigma),
+    H <- (H - q q^T / y.q + phi y.q v v^T) / tau + s s^T / s.y,      v = s / s.y - q / y.q.
+
 There is no absolute tolerance: a loss of 1e-12 is as far from its minimum as one of 1. Where the
 line search fails, the pairs are forgotten once and steepest descent is tried; it ends where that
 fails too. New points are a new function: the pairs are forgotten then as well.
@@ -136,10 +145,10 @@ class LBFGS:
             loss, slope = now
             if minimisation.ended(loss, objective):
                 break
-            found = _step(objective, theta, loss, slope, pairs)
+            found = _step(objective, theta, loss, slope, -two_loops(slope, pairs), bool(pairs))
             if found is None and pairs:
                 pairs.clear()
-                found = _step(objective, theta, loss, slope, pairs)
+                found = _step(objective, theta, loss, slope, -slope, False)
             if found is None:
                 objective.assign(theta)
                 return minimisation.stalled()
@@ -151,7 +160,84 @@ class LBFGS:
         return minimisation.result()
 
 
+@dataclass(frozen=True)
+class SelfScaledBroyden:
+    """Quasi-Newton steps with the whole matrix, scaled at every one of them; float64.
+
+    Memory P x P for P parameters, time two gradients or so and 6 P^2 an iteration.
+    """
+
+    iterations: int = 20_000
+    kind: Literal["ssbroyden"] = "ssbroyden"
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1:
+            raise InputError(
+                f"iterations must be at least 1; got {self.iterations}",
+                "solver.optimiser.iterations",
+            )
+
+    def minimise(self, objective: Objective, minimisation: Minimisation) -> OptimiserResult:
+        """Lower the objective's loss until the minimisation ends it."""
+        theta, now, H = objective.theta, None, None
+        direction = theta
+        for _ in range(self.iterations):
+            if minimisation.exchange(objective) or now is None:
+                now = value_and_gradient(objective)
+                direction = -now[1] if H is None else -(H @ now[1])
+            loss, slope = now
+            if minimisation.ended(loss, objective):
+                break
+            found = _step(objective, theta, loss, slope, direction, H is not None)
+            if found is None and H is not None:
+                H, direction = None, -slope
+                found = _step(objective, theta, loss, slope, direction, False)
+            if found is None:
+                objective.assign(theta)
+                return minimisation.stalled()
+            s, y = found.theta - theta, found.slope - slope
+            theta, now = found.theta, (found.loss, found.slope)
+            objective.assign(theta)
+            curved = float(s @ y) > 1e-10 * float(s.norm() * y.norm())
+            if H is None and curved:
+                H = torch.eye(len(s), dtype=s.dtype, device=s.device) * (s @ y / (y @ y))
+                direction = -(H @ slope)
+            if H is None:
+                direction = -found.slope
+            elif curved:
+                after = H @ found.slope
+                self_scaled(H, s, y, after + direction, found.at * float(-(s @ slope)))
+                direction = -(H @ found.slope)
+            else:
+                direction = -(H @ found.slope)
+        return minimisation.result()
+
+
+def self_scaled(H: Tensor, s: Tensor, y: Tensor, q: Tensor, bent: float) -> None:
+    """H after a step, in place; ``q`` H y, ``bent`` s . B s, B the inverse of H."""
+    sy, yq = float(s @ y), float(y @ q)
+    b, h = bent / sy, yq / sy
+    c = max(b * h - 1, 1e-12)  # Cauchy-Schwarz: no less than zero but for rounding
+    rho = min(1.0, h * (1 - math.sqrt(c / (1 + c))))
+    theta = max((rho - 1) / c, min(1 / rho, (1 - b) / b))
+    sigma = 1 + c * theta
+    shrunk = sigma ** (-1 / max(len(s) - 1, 1))
+    tau = min(rho * shrunk, sigma) if theta <= 0 else rho * min(shrunk, 1 / theta)
+    phi = (1 - theta) / sigma
+    columns = torch.stack([s, q], 1)
+    mixed = (
+        phi
+        * yq
+        * torch.tensor([[1 / sy**2, -1 / (sy * yq)], [-1 / (sy * yq), 1 / yq**2]], dtype=s.dtype)
+    )
+    mixed[1, 1] -= 1 / yq
+    mixed /= tau
+    mixed[0, 0] += 1 / sy
+    H.addmm_(columns @ mixed.to(s.device), columns.T, beta=1 / tau)
+
+
 class _Place(NamedTuple):
+    at: float
     theta: Tensor
     loss: float
     slope: Tensor
@@ -166,9 +252,14 @@ class Probe(NamedTuple):
 
 
 def _step(
-    objective: Objective, theta: Tensor, loss: float, slope: Tensor, pairs: CurvaturePairs
+    objective: Objective,
+    theta: Tensor,
+    loss: float,
+    slope: Tensor,
+    direction: Tensor,
+    scaled: bool,
 ) -> _Place | None:
-    direction = -two_loops(slope, pairs)
+    """Along a direction, whose length says something where it is ``scaled``."""
     rate = float(slope @ direction)
     if not rate < 0:
         return None
@@ -177,10 +268,10 @@ def _step(
     def phi(at: float) -> Probe:
         objective.assign(theta + at * direction)
         value, gradient = value_and_gradient(objective)
-        places[at] = _Place(theta + at * direction, value, gradient)
+        places[at] = _Place(at, theta + at * direction, value, gradient)
         return Probe(at, value if math.isfinite(value) else math.inf, float(gradient @ direction))
 
-    first = 1.0 if pairs else 1 / float(slope.abs().sum())
+    first = 1.0 if scaled else 1 / float(slope.abs().sum())
     at = strong_wolfe(phi, Probe(0.0, loss, rate), first)
     return None if at is None else places[at]
 

@@ -97,7 +97,8 @@ class Dense(nn.Module):
     def forward(self, jet: Jet, tape: Tape | None) -> Jet:
         """The outputs' jet."""
         data = jet.data @ self.matrix().T
-        data = torch.cat([data[:1] + self.bias, data[1:]])
+        value, others = data.split([1, len(data) - 1])
+        data = torch.cat([value + self.bias, others])
         if tape is not None:
             tape.append((self, jet.data, data))
         return jet.like(data)

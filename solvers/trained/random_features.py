@@ -13,15 +13,20 @@ a row per point. Columns are scaled to length one and the rows of each condition
 equation; then the QR factorisation is backward stable however dependent the features are: weights
 that it cannot tell apart change the residual by rounding alone. Sources: Huang, Zhu, Siew (2006,
 extreme learning machines), Dong and Li (2021, arXiv 2012.02895), Chen, Chi, E, Yang (2022, arXiv
-2207.13380, row scaling). B decides the accuracy, and the residual at points that were not fitted
-decides B.
+2207.13380, row scaling).
+
+B decides the accuracy, and the residual at points that were not fitted decides B: from B = 4 on,
+all axes or one of them are made twice as wide or half as wide, as long as the residual that half of
+the features leave falls. Features of bounded frequency span a space whose dimension is, up to
+rounding, finite: the number of singular values of the scaled columns above 1e-13 of the largest
+(arXiv 2409.16697). More features than that bring nothing at this B; a note says how many there are.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
@@ -42,9 +47,9 @@ from sciml.solvers.trained.networks import (
     scaling_of,
     tanh_derivatives,
 )
-from sciml.solvers.trained.objective import Ansatz, Objective
+from sciml.solvers.trained.objective import Ansatz, Objective, PlacedPiece
 from sciml.solvers.trained.solver import Collocation, at_least
-from sciml.solvers.trained.verify import measure, scales_of
+from sciml.solvers.trained.verify import Fresh, scales_of
 
 _PER_FEATURE = 3  # points inside for each unknown weight
 _BALANCE = 200  # points from which the conditions' scales are read
@@ -53,6 +58,14 @@ _LEAST = 1e-13  # a fall of the residual to this share of the first is rounding
 _KEPT = 0.5  # a step whose linear model left this share of the residual was the last
 _FALL = 0.9  # a step that left more than this share of the residual, too
 _TRIALS = 12
+_FEWEST, _ORDINARY, _MOST = 150, 600, 2400  # weights of a field; of all fields at most
+_FIRST = 4.0  # the bandwidth that the search begins with
+_RANGE = 0.1, 1000.0
+_SEARCHED = 40  # bandwidths tried for one number of features
+_ROUNDED = 1e-12  # a residual that no bandwidth makes smaller
+_HALTED = 0.5  # a doubling that left this share of the residual is the last
+_INDEPENDENT = 1e-13  # singular values above this share of the largest
+_SPARED = 0.9  # a rank below this share of the features has reached its bound
 Bandwidth = float | tuple[float, ...]
 
 
@@ -60,18 +73,19 @@ Bandwidth = float | tuple[float, ...]
 class RandomFeatures(Collocation):
     """Least squares, and Newton's method, on ``count`` random features a field; float64.
 
-    ``bandwidths``: candidates for the largest frequency, radians per half side of the box, one for
-    all axes or one for each (time last); of several candidates, the one with the least residual at
-    held-out points of a run with half the features.
+    ``count``: by itself doubled from 150 until rounding is reached or, from 600 on, ``rtol``; to
+    2400 of all fields at most, and no further once a doubling does not halve the residual.
+    ``bandwidths``: the largest frequencies, radians per half side of the box; found for every axis
+    by itself, or the best of candidates, one for all axes or one for each (time last).
     ``points`` inside: None, 3 a weight. ``weights``: relative to rows as long as the equation's.
     ``rtol``: as in ``Collocation``; the residual is made as small as it gets in any case. The
     others: see ``Collocation``. Time 2 N M^2 a step and memory
     8 (1 + D + second derivatives) N M bytes, for N points and M features.
     """
 
-    count: int = 600
+    count: int | Literal["auto"] = "auto"
     activation: Activation = "sin"
-    bandwidths: tuple[Bandwidth, ...] = (2.0, 4.0, 8.0, 16.0, 32.0)
+    bandwidths: tuple[Bandwidth, ...] | Literal["auto"] = "auto"
     max_iterations: int = 30
     kind: Literal["random_features"] = "random_features"
     _: KW_ONLY
@@ -79,7 +93,9 @@ class RandomFeatures(Collocation):
 
     def check(self) -> None:
         """Raise InputError for an option that is out of range."""
-        at_least(self, 1, "count", "points", "max_iterations")
+        at_least(self, 1, *(() if self.count == "auto" else ("count",)), "points", "max_iterations")
+        if self.bandwidths == "auto":
+            return
         listed = [b for bandwidth in self.bandwidths for b in _per_axis(bandwidth, 1)]
         if not listed or not all(0 < b < math.inf for b in listed):
             raise InputError(
@@ -89,57 +105,69 @@ class RandomFeatures(Collocation):
 
     def ansatz(self, form: StrongForm) -> RandomNetwork:
         """One feature, to begin with."""
-        return random_network(form, 1, self.bandwidths[0], self.activation, self.seed)
+        bandwidth = _FIRST if self.bandwidths == "auto" else self.bandwidths[0]
+        return random_network(form, 1, bandwidth, self.activation, self.seed)
 
     def minimise(self, objective: Objective, budget: Budget) -> OptimiserResult:
         """Choose the bandwidth, then fit; from a function that was kept, fit its features."""
         if objective.begun:
             count = len(objective.ansatz.network.blocks()[0].weight[0])
-            if count != self.count:
+            if self.count not in (count, "auto"):
                 raise InputError(
                     f"the function in '{self.start}' has {count} features; write count: {count}",
                     "solver.start",
                 )
-            return self._fit(objective, None, count, budget)
-        begun, left = time.perf_counter(), budget.seconds
-        bandwidth, note = self._bandwidth(objective, left)
-        if left is not None:
-            left = max(left - (time.perf_counter() - begun), 0.0)
-        result = self._fit(objective, bandwidth, self.count, replace(budget, seconds=left))
-        return replace(result, seconds=time.perf_counter() - begun, notes=(*result.notes, note))
+            return self._fit(objective, None, count, budget, self.points)
+        begun = time.perf_counter()
+        search, stated = _Search(self, objective, budget.seconds), objective.weights
+        before = now = math.inf
+        for count in self._counts(objective):
+            objective.batches, objective.weights = [], stated
+            bandwidth = search.best(count)
+            own = replace(budget, seconds=search.left)
+            result = self._fit(objective, bandwidth, count, own, self.points)
+            if self.count != "auto":
+                break
+            now = search.held_out(objective)
+            late = search.left == 0
+            if now <= (self.rtol if count >= _ORDINARY else _ROUNDED):
+                break
+            if late or (count >= _ORDINARY and not now < _HALTED * before):
+                break
+            before = now
+        notes = [*result.notes, search.note]
+        if self.count == "auto":
+            rank = independent(objective.jacobian()[1], len(objective.form.fields), count)
+            notes.append(_limit(count, rank, now <= self.rtol))
+        return replace(result, seconds=time.perf_counter() - begun, notes=tuple(notes))
 
-    def _bandwidth(self, objective: Objective, seconds: float | None) -> tuple[Bandwidth, str]:
-        """The candidate with the least residual at held-out points, and what to say of it."""
-        if len(self.bandwidths) == 1:
-            return self.bandwidths[0], f"bandwidth {_written(self.bandwidths[0])}"
-        found = {}
-        share = Budget(None if seconds is None else seconds / (1 + len(self.bandwidths)))
-        for bandwidth in self.bandwidths:
-            unknown = {
-                name: nn.Parameter(p.detach().clone()) for name, p in objective.unknown.items()
-            }
-            trial = replace(objective, unknown=unknown, batches=[])
-            self._fit(trial, bandwidth, max(1, self.count // 2), share)
-            total = sum(measure(trial, _HELD_OUT, self.seed + 1).values())
-            found[bandwidth] = total if total == total else float("inf")
-        best = min(found, key=lambda bandwidth: found[bandwidth])
-        tried = ", ".join(f"{_written(each)}: {total:.1e}" for each, total in found.items())
-        return best, f"bandwidth {_written(best)}; residuals with half the features {tried}"
+    def _counts(self, objective: Objective) -> list[int]:
+        """The numbers of features to try, one after the other."""
+        if self.count != "auto":
+            return [self.count]
+        most = max(_MOST // len(objective.form.fields), _ORDINARY)
+        if self.points is not None:
+            most = max(min(most, self.points // _PER_FEATURE), 1)
+        counts = [_FEWEST]
+        while 2 * counts[-1] <= most:
+            counts.append(2 * counts[-1])
+        return counts if counts[0] <= most else [most]
 
     def _fit(
-        self, objective: Objective, bandwidth: Bandwidth | None, count: int, budget: Budget
+        self,
+        objective: Objective,
+        bandwidth: Bandwidth | None,
+        count: int,
+        budget: Budget,
+        points: int | None,
     ) -> OptimiserResult:
         """The least residual on ``count`` features; None: on those that there are."""
         if bandwidth is not None:
             network = random_network(objective.form, count, bandwidth, self.activation, self.seed)
             objective.ansatz = Ansatz(network, objective.ansatz.built_in)
         generator = torch.Generator().manual_seed(self.seed)
-        objective.weights = _balanced(objective, generator)
-        inside = _PER_FEATURE * (count + 1)
-        if self.points is not None:
-            # As many points for each feature in the trial runs as in the last.
-            inside = max(1, self.points * count // self.count)
-        counts = self.counts(objective, inside)
+        objective.weigh(_balanced(objective, generator))
+        counts = self.counts(objective, points or _PER_FEATURE * (count + 1))
         minimisation = Minimisation(
             self.sampler,
             counts,
@@ -148,10 +176,113 @@ class RandomFeatures(Collocation):
             seconds=budget.seconds,
             progress=budget.progress,
         )
-        # Without a source, and with soft conditions, every term of the first iterate is zero.
-        scale = scales_of(objective).equation or 1.0
-        minimisation.relative = lambda loss: loss**0.5 / scale
+        if budget.progress is not None:
+            # Without a source, and with soft conditions, every term of the first iterate is zero.
+            scale = scales_of(objective).equation or 1.0
+            minimisation.relative = lambda loss: loss**0.5 / scale
         return newton(objective, minimisation, self.max_iterations)
+
+
+class _Search:
+    """The bandwidth with the least residual at held-out points of a fit with half the features."""
+
+    def __init__(self, solver: RandomFeatures, objective: Objective, seconds: float | None) -> None:
+        self.solver, self.objective = solver, objective
+        self.begun, self.seconds = time.perf_counter(), seconds
+        self.note = ""
+        self.fresh = Fresh(objective, _HELD_OUT, solver.seed + 1)
+        self.placed: dict[int, list[PlacedPiece]] = {}  # by the number of features
+        self.chosen: tuple[float, ...] = (_FIRST,) * len(extent(objective.form)[0])
+
+    @property
+    def left(self) -> float | None:
+        """The wall time that is left."""
+        if self.seconds is None:
+            return None
+        return max(self.seconds - (time.perf_counter() - self.begun), 0.0)
+
+    def held_out(self, objective: Objective) -> float:
+        """The residuals at held-out points."""
+        total = sum(self.fresh.relative(objective).values())
+        return total if total == total else math.inf
+
+    def best(self, count: int) -> Bandwidth:
+        """Of ``count`` features."""
+        listed = self.solver.bandwidths
+        if listed != "auto" and len(listed) == 1:
+            self.note = f"bandwidth {_written(listed[0])}"
+            return listed[0]
+        found: dict[Bandwidth, float] = {}
+        # Half the time is the fit's.
+        until = None if self.left is None else time.perf_counter() + self.left / 2
+        if listed != "auto":
+            for bandwidth in listed:
+                found[bandwidth] = self._left_by(bandwidth, count, until)
+            tried = ", ".join(f"{_written(each)}: {total:.1e}" for each, total in found.items())
+            best = min(found, key=lambda bandwidth: found[bandwidth])
+            self.note = f"bandwidth {_written(best)}; residuals with half the features {tried}"
+            return best
+        now = found[self.chosen] = self._left_by(self.chosen, count, until)
+        while now > _ROUNDED and len(found) < _SEARCHED:
+            for near in self._around():
+                late = until is not None and time.perf_counter() > until
+                if near not in found and not late:
+                    found[near] = self._left_by(near, count, until)
+            nearest = min(found, key=lambda bandwidth: found[bandwidth])
+            if not found[nearest] < now:
+                break
+            now, self.chosen = found[nearest], _per_axis(nearest, len(self.chosen))
+        self.note = (
+            f"bandwidth {_written(self.chosen)}, the best of {len(found)}; residual with half the "
+            f"features {now:.1e}"
+        )
+        return self.chosen
+
+    def _around(self) -> Iterator[tuple[float, ...]]:
+        """All axes, or one of them, twice as wide or half."""
+        axes = range(len(self.chosen))
+        moved = [(*axes,), *((axis,) for axis in axes)] if len(self.chosen) > 1 else [(0,)]
+        for which in moved:
+            for by in (2.0, 0.5):
+                near = [b * by if axis in which else b for axis, b in enumerate(self.chosen)]
+                if _RANGE[0] <= min(near) and max(near) <= _RANGE[1]:
+                    yield tuple(near)
+
+    def _left_by(self, bandwidth: Bandwidth, count: int, until: float | None) -> float:
+        """The residual at held-out points."""
+        solver, objective = self.solver, self.objective
+        unknown = {name: nn.Parameter(p.detach().clone()) for name, p in objective.unknown.items()}
+        half = max(1, count // 2)
+        trial = replace(objective, unknown=unknown, batches=list(self.placed.get(half, ())))
+        share = Budget(None if until is None else max(until - time.perf_counter(), 0.0))
+        # As many points for each feature in the trials as in the fit.
+        points = None if solver.points is None else max(1, solver.points * half // count)
+        solver._fit(trial, bandwidth, half, share, points)
+        if not solver.sampler.every:  # else they are the trial's own
+            self.placed = {half: trial.batches}
+        return self.held_out(trial)
+
+
+def independent(J: Tensor, fields: int, count: int) -> int:
+    """How many of the features are independent, of the field with the fewest."""
+    weights = J[:, : fields * count]
+    ranks = []
+    for k in range(fields):
+        own = weights[:, k * count : (k + 1) * count]
+        own = own / own.norm(dim=0).clamp(min=1e-300)
+        sizes = torch.linalg.svdvals(torch.linalg.qr(own, mode="r").R)
+        ranks.append(int((sizes > _INDEPENDENT * sizes[0]).sum()))
+    return min(ranks)
+
+
+def _limit(count: int, rank: int, met: bool) -> str:
+    """What the number of features comes to, and what more of them would bring."""
+    said = f"{count} features, {rank} of them independent"
+    if met:
+        return said
+    return f"{said}: " + (
+        "frequencies this low cannot do more" if rank < _SPARED * count else "more would do more"
+    )
 
 
 class RandomNetwork(nn.Module):

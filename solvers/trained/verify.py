@@ -73,27 +73,45 @@ class Scales:
         return self.flux if piece.flux else self.value
 
 
+class Fresh:
+    """Points at which an objective's residuals are measured, ansatz after ansatz.
+
+    ``count`` of the equation, a tenth of them of every condition.
+    """
+
+    def __init__(self, objective: Objective, count: int = TEST_POINTS, seed: int = 2**31 - 1):
+        objective.settle()
+        generator = torch.Generator().manual_seed(seed)
+        self.ruler = Ruler(objective, count)
+        self.placed: list[tuple[Piece, list[tuple[Tensor, Any]]]] = []
+        for piece in objective.pieces:
+            if piece.name == OBSERVED:
+                continue
+            n = count if piece.name == "equation" else max(1, count // 10)
+            points = piece.place(sobol(n, piece.free, generator))
+            parts = [piece.seen(part) for part in points.split(_CHUNK)]
+            known = [(part, objective.ansatz.known(part, piece.pairs)) for part in parts]
+            self.placed.append((piece, known))
+
+    def relative(self, objective: Objective) -> dict[str, float]:
+        """The relative residual of every piece, by name."""
+        objective.settle()
+        scales, found = self.ruler.scales(objective), {}
+        for piece, parts in self.placed:
+            squares, total = 0.0, 0
+            for part, known in parts:
+                with torch.no_grad():
+                    r = piece.residual(part, objective.ansatz.jet(part, piece.pairs, known))
+                squares, total = squares + float(r.square().sum()), total + len(r)
+            found[piece.name] = (squares / total) ** 0.5 / max(scales.of(piece), 1e-300)
+        return found
+
+
 def measure(
     objective: Objective, count: int = TEST_POINTS, seed: int = 2**31 - 1
 ) -> dict[str, float]:
     """The relative residual of every piece at ``count`` fresh points, by name."""
-    objective.settle()
-    generator = torch.Generator().manual_seed(seed)
-    scales, found = scales_of(objective, count), {}
-    for piece in objective.pieces:
-        if piece.name == OBSERVED:
-            continue
-        n = count if piece.name == "equation" else max(1, count // 10)
-        squares, total = 0.0, 0
-        for part in piece.place(sobol(n, piece.free, generator)).split(_CHUNK):
-            part = piece.seen(part)
-            pairs = piece.pairs
-            with torch.no_grad():
-                jet = objective.ansatz.jet(part, pairs, objective.ansatz.known(part, pairs))
-                r = piece.residual(part, jet)
-            squares, total = squares + float(r.square().sum()), total + len(r)
-        found[piece.name] = (squares / total) ** 0.5 / max(scales.of(piece), 1e-300)
-    return found
+    return Fresh(objective, count, seed).relative(objective)
 
 
 def largest(relative: Mapping[str, float]) -> float:
@@ -122,28 +140,43 @@ def met(objective: Objective, rtol: float) -> bool:
     return largest(measure(objective, 2000)) <= rtol and (misfit is None or misfit.fault is None)
 
 
-@torch.no_grad()
+class Ruler:
+    """The points at which scales are read, ansatz after ansatz."""
+
+    @torch.no_grad()
+    def __init__(self, objective: Objective, count: int = 2000) -> None:
+        piece, ansatz = objective.pieces[0], objective.ansatz
+        self.free = free_constants(objective)
+        n = min(count, 2000)
+        self.points = piece.place(sobol(n, piece.free, torch.Generator().manual_seed(0)))
+        self.seen = piece.seen(self.points)
+        self.known = ansatz.known(self.seen, objective.form.pairs)
+        self.own = [
+            (p, ansatz.known(self.points, p.pairs)) for p in objective.pieces if p.terms is not None
+        ]
+
+    @torch.no_grad()
+    def scales(self, objective: Objective) -> Scales:
+        """Of the ansatz as it is now."""
+        form, ansatz, x = objective.form, objective.ansatz, self.points
+        jet = ansatz.jet(self.seen, form.pairs, self.known)
+        size = _size(form.terms(self.seen, jet))
+        jet = jet.select(slice(len(x)))
+        # A constant that is free would make all residuals small beside it.
+        value = float((jet.value - self.free @ jet.value.mean(0)).square().sum(-1).mean().sqrt())
+        flux = value
+        if any(p.flux for p in objective.pieces):
+            flux += float(form.flux(x, jet).square().sum((0, 2)).mean().sqrt())
+        own = {}
+        for p, known in self.own:
+            assert p.terms is not None
+            own[p.name] = _size(p.terms(x, ansatz.jet(x, p.pairs, known)))
+        return Scales(size, value, flux, own)
+
+
 def scales_of(objective: Objective, count: int = 2000) -> Scales:
     """Of the ansatz as it is now."""
-    form, ansatz = objective.form, objective.ansatz
-    free = free_constants(objective)
-    piece = objective.pieces[0]
-    x = piece.place(sobol(min(count, 2000), piece.free, torch.Generator().manual_seed(0)))
-    seen = piece.seen(x)
-    jet = ansatz.jet(seen, form.pairs, ansatz.known(seen, form.pairs))
-    size = _size(form.terms(seen, jet))
-    jet = jet.select(slice(len(x)))
-    # A constant that is free would make all residuals small beside it.
-    value = float((jet.value - free @ jet.value.mean(0)).square().sum(-1).mean().sqrt())
-    flux = value
-    if any(p.flux for p in objective.pieces):
-        flux += float(form.flux(x, jet).square().sum((0, 2)).mean().sqrt())
-    own = {}
-    for p in objective.pieces:
-        if p.terms is not None:
-            there = ansatz.jet(x, p.pairs, ansatz.known(x, p.pairs))
-            own[p.name] = _size(p.terms(x, there))
-    return Scales(size, value, flux, own)
+    return Ruler(objective, count).scales(objective)
 
 
 def _size(terms: Sequence[Tensor]) -> float:

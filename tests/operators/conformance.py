@@ -19,6 +19,7 @@ SMALL: dict[str, Any] = {
     "LSM": operators.LSM(width=8, scales=2, basis=3, tokens=2, heads=2),
     "DeepONet": operators.DeepONet(modes=6, branch=(12,), trunk=(12,)),
     "PODDeepONet": operators.PODDeepONet(modes=4, branch=(12,)),
+    "Kernel": operators.Kernel(modes=6, samples=9),
 }
 
 

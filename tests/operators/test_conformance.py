@@ -58,8 +58,11 @@ def test_double_precision_agrees_with_single(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
-def test_gradients_reach_every_parameter(case: Case) -> None:
+def test_gradients_reach_every_parameter_or_it_has_none_to_train(case: Case) -> None:
     operator = case.operator().train()
+    assert operator.solved == (case.name == "Kernel")
+    if operator.solved:
+        return
     operator(case.samples(3)).square().sum().backward()
     for name, parameter in operator.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.abs().sum() > 0), name
@@ -76,7 +79,7 @@ def test_the_seed_alone_decides_the_weights(case: Case) -> None:
     first, second = dict(one.named_parameters()), dict(again.named_parameters())
     assert all(torch.equal(first[name], second[name]) for name in first)
     third = dict(other.named_parameters())
-    assert any(not torch.equal(first[name], third[name]) for name in first)
+    assert one.solved or any(not torch.equal(first[name], third[name]) for name in first)
 
 
 @pytest.mark.parametrize("case", PLANE, ids=label)

@@ -216,7 +216,8 @@ class TrainingRun:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
-        step.loss.backward()
+        if step.loss.requires_grad:  # else the network was solved for, and is measured
+            step.loss.backward()
         if self.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.clip)
         for part, value in zip(self.measured, step.measured, strict=True):

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import cached_property, lru_cache, reduce
 from itertools import combinations
 
 import torch
@@ -42,15 +42,24 @@ class Jet:
     dimension: int
     pairs: Pairs
 
+    @cached_property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The value (1, N, F), the first derivatives, those above.
+
+        Taken apart once: the gradient of every slice by itself would be as large as ``data``.
+        """
+        value, first, above = self.data.split([1, self.dimension, len(self.pairs)])
+        return value, first, above
+
     @property
     def value(self) -> Tensor:
         """(N, F)."""
-        return self.data[0]
+        return self.parts[0][0]
 
     @property
     def gradient(self) -> Tensor:
         """(D, N, F)."""
-        return self.data[1 : 1 + self.dimension]
+        return self.parts[1]
 
     def second(self, i: int, j: int) -> Tensor:
         """u_ij, (N, F); KeyError where it was not asked for."""
@@ -99,12 +108,15 @@ class Jet:
 
     def through(self, s: Tensor, ds: Tensor, dds: Tensor, *more: Tensor) -> Jet:
         """s(u) of the values s, s' and s'' at u, (N, F) each, and ``more`` of higher order."""
-        d, higher = 1 + self.dimension, (ds, dds, *more)
-        parts = [s[None], ds * self.data[1:d]]
-        if self.pairs:
-            first, second = self.columns()
-            e = d + len(first)
-            parts.append(dds * self.data[first] * self.data[second] + ds * self.data[d:e])
+        higher = (ds, dds, *more)
+        _, first, above = self.parts
+        parts = [s[None], ds * first]
+        seconds = [pair for pair in self.pairs if len(pair) == 2]
+        if seconds:
+            slopes = first.unbind()
+            bends = above if len(seconds) == len(above) else above[: len(seconds)]
+            mixed = torch.stack([slopes[i] * slopes[j] for i, j in seconds])
+            parts.append(torch.addcmul(ds * bends, mixed, dds))
         for terms in _faa_di_bruno(self.dimension, self.pairs):
             rows = [
                 times * reduce(torch.mul, [self.data[row] for row in blocks], higher[m - 1])
