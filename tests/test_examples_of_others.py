@@ -1,4 +1,4 @@
-"""Examples of other programs as specs: each is one, and has its row among those that are measured."""
+"""Examples of other programs as specs: each is one, and has its row in a table."""
 
 from __future__ import annotations
 

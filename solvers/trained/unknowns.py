@@ -83,6 +83,7 @@ def _data(form: StrongForm, extension: Mapping[str, float | str] | None) -> Iter
     alone = form.flow or form.written
     for equation in form.equations if alone is None else (alone,):
         yield from (getattr(equation, f.name) for f in fields(equation) if f.name != "kind")
+    yield from (integral.stated.of for integral in form.integrals)
     obstacle = form.problem.obstacle
     rim = () if obstacle is None else (obstacle.boundary,)
     for condition in (*form.problem.boundary.values(), *rim):
