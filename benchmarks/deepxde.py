@@ -387,9 +387,14 @@ def main() -> None:
             print(name, "FAILED", repr(error)[:300], flush=True)
             continue
         if asked.python and asked.programs and name in BESIDE and "theirs" not in found:
-            found["theirs"] = beside(
-                name, program, asked.programs.resolve(), asked.python, max(found["seconds"], _LEAST)
-            )
+            seconds = max(found["seconds"], _LEAST)
+            try:
+                found["theirs"] = beside(
+                    name, program, asked.programs.resolve(), asked.python, seconds
+                )
+            except subprocess.CalledProcessError as error:
+                print(name, "does not run there", error.stderr.decode()[-300:], flush=True)
+                continue
             stored = json.loads(KEPT.read_text("utf-8"))
             write_json(KEPT, {**stored, name: found})
         print(name, *(found.get(k) for k in ("error", "seconds", "status", "numbers", "theirs")),
@@ -408,6 +413,7 @@ def write() -> None:
             continue
         found = stored.get(TRAINED.get(name) or name)
         if found is None:
+            rows.append([file, "stated", "", "", "not measured", "", ""])
             continue
         theirs = found.get("theirs")
         rows.append([file, found["solver"], f"{found['error']:.1e}", f"{found['seconds']:.1f}",
