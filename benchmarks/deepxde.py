@@ -14,6 +14,7 @@ import json
 import platform
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,16 +31,17 @@ from results import Cell, Table, keep
 from scipy.integrate import solve_ivp
 from torch import Tensor
 
-from sciml.app.read import load_spec, read_spec
+from sciml.app.read import load_spec, load_training, read_spec
 from sciml.app.run import Setting, answer
 from sciml.app.spec import Spec
+from sciml.app.train import read_history, train
 from sciml.app.yaml import parse_yaml
-from sciml.core.disk import write_json
+from sciml.core.disk import digest, write_json
 from sciml.core.run.solution import Solution
 
 FOLDER = ROOT / "configs" / "deepxde"
 KEPT = ROOT / "runs" / "deepxde.json"
-_LEAST = 20.0  # CPU seconds that a program of DeepXDE has, where ours took fewer
+_LEAST = 10.0  # CPU seconds that a program of DeepXDE has, where ours took fewer
 Reference = tuple[Tensor, Tensor]
 
 
@@ -109,14 +111,24 @@ def _put(steps: int = 4000) -> Reference:
 
 
 def _by_elements(text: str) -> tuple[Tensor, Tensor]:
-    """Nodes, and values there, of a problem on a mesh."""
+    """Two thousand nodes, and values there, of a problem on a mesh."""
     found = answer(read_spec(parse_yaml(text, "reference")), Setting()).solution
-    return torch.as_tensor(found.on.nodes), found.value.reshape(len(found.on.nodes), -1)
+    nodes = torch.as_tensor(found.on.nodes)
+    some = torch.randperm(len(nodes), generator=torch.Generator().manual_seed(0))[:2000]
+    return nodes[some], found.value.reshape(len(nodes), -1)[some]
 
 
-def _l_shape(programs: Path) -> Reference:
-    held = np.load(programs / "examples" / "dataset" / "Poisson_Lshape.npz")
-    return torch.from_numpy(held["X_test"]).double(), torch.from_numpy(held["y_ref"]).double()
+def _l_shape() -> Reference:
+    """Not the program's own file, which is ten per cent off inside and NaN at the corner."""
+    return _by_elements("""
+problem:
+  equation: {kind: poisson, f: 1}
+  boundary: {l: {dirichlet: 0}}
+geometry:
+  size: 0.02
+  element: P2
+  shapes: {l: {polygon: [[0, 0], [1, 0], [1, -1], [-1, -1], [-1, 1], [0, 1]]}}
+""")
 
 
 def _sound() -> Reference:
@@ -216,7 +228,7 @@ def programs_of(checkout: Path | None) -> dict[str, Program]:
         ),
         "Poisson_Dirichlet_1d": _OWN,
         "Poisson_Dirichlet_1d_exactBC": _OWN,
-        "Poisson_Lshape": data(_l_shape),
+        "Poisson_Lshape": Known(reference=_l_shape),
         "Poisson_Neumann_1d": _OWN,
         "Poisson_PointSetOperator_1d": _OWN,
         "Poisson_Robin_1d": _OWN,
@@ -267,9 +279,17 @@ def programs_of(checkout: Path | None) -> dict[str, Program]:
         "mf_dataset": Known({"u": _FINE}),
         "mf_func": Known({"u": _FINE}),
     }
+    lid = "a side whose data are a random function"
+    operator: dict[str, Known | str] = {
+        "ADR_solver": _OWN,
+        **dict.fromkeys(TRAINED, _NONE),
+        "stokes_aligned_pideeponet": lid,
+        "stokes_aligned_zcs_pideeponet": lid,
+    }
     found = {}
     for folder, listed in (
-        ("pinn_forward", forward), ("pinn_inverse", inverse), ("function", function),
+        ("pinn_forward", forward), ("pinn_inverse", inverse), ("operator", operator),
+        ("function", function),
     ):  # fmt: skip
         for name, known in listed.items():
             stated = isinstance(known, Known)
@@ -277,14 +297,40 @@ def programs_of(checkout: Path | None) -> dict[str, Program]:
     return found
 
 
+# Operators, learnt from problems that are solved meanwhile; the first of those that state the same.
+TRAINED = {
+    "advection_aligned_pideeponet": "",
+    "advection_aligned_pideeponet_2d": "advection_aligned_pideeponet",
+    "advection_unaligned_pideeponet": "advection_aligned_pideeponet",
+    "advection_unaligned_pideeponet_2d": "advection_aligned_pideeponet",
+    "antiderivative_aligned": "",
+    "antiderivative_aligned_pideeponet": "antiderivative_aligned",
+    "antiderivative_unaligned": "antiderivative_aligned",
+    "antiderivative_unaligned_pideeponet": "antiderivative_aligned",
+    "diff_rec_aligned_pideeponet": "",
+    "diff_rec_aligned_zcs_pideeponet": "diff_rec_aligned_pideeponet",
+    "diff_rec_unaligned_pideeponet": "diff_rec_aligned_pideeponet",
+    "poisson_1d_pideeponet": "",
+}
+
+
+def learnt(name: str) -> dict[str, Any]:
+    """The relative L2 error of samples that were not trained on, their mean."""
+    out, begun = ROOT / "runs" / "deepxde" / name, time.process_time()
+    train(load_training(FOLDER / f"{name}.yaml"), out)
+    last = [row["valid_l2"] for row in read_history(out) if "valid_l2" in row][-1]
+    seconds = time.process_time() - begun
+    return {"solver": "deeponet", "error": last, "seconds": seconds, "status": ""}
+
+
 # Programs that the PyTorch back end runs, and that ask for the fields that ours have.
 BESIDE = (
     "Allen_Cahn", "Burgers", "Euler_beam", "Helmholtz_Dirichlet_2d", "Helmholtz_Neumann_2d_hole",
-    "Klein_Gordon", "Kovasznay_flow", "Laplace_disk", "Poisson_Dirichlet_1d",
+    "Kovasznay_flow", "Laplace_disk", "Poisson_Dirichlet_1d",
     "Poisson_Dirichlet_1d_exactBC", "Poisson_Neumann_1d", "Poisson_PointSetOperator_1d",
-    "Poisson_Robin_1d", "Poisson_multiscale_1d", "Poisson_periodic_1d", "diffusion_1d",
+    "Poisson_Robin_1d", "Poisson_periodic_1d", "diffusion_1d",
     "diffusion_1d_exactBC", "diffusion_1d_resample", "diffusion_reaction", "elasticity_plate",
-    "heat", "ode_2nd", "ode_system", "wave_1d", "diffusion_1d_inverse", "brinkman_forchheimer",
+    "heat", "ode_2nd", "ode_system", "diffusion_1d_inverse", "brinkman_forchheimer",
 )  # fmt: skip
 
 
@@ -299,8 +345,8 @@ def beside(
         given, out = Path(folder) / "points.npy", Path(folder) / "out.npz"
         np.save(given, points.numpy())
         script = str(Path(__file__).with_name("deepxde_peer.py"))
-        subprocess.run([python, script, str(path), str(seconds), str(given), str(out)], check=True,
-                       capture_output=True)  # fmt: skip
+        given_to = [python, "-P", script, str(path), str(seconds), str(given), str(out)]
+        subprocess.run(given_to, check=True, capture_output=True)
         held = np.load(out)
         theirs, spent = torch.from_numpy(held["values"]).double(), float(held["seconds"])
     return {
@@ -325,6 +371,12 @@ def main() -> None:
     listed, kept = programs_of(asked.programs), Kept(KEPT)
     for name in [] if asked.table else (asked.names.split(",") if asked.names else listed):
         program = listed[name]
+        if TRAINED.get(name) == "":
+            stored = json.loads(KEPT.read_text("utf-8"))
+            mark = digest(FOLDER / f"{name}.yaml")
+            if stored.get(name, {}).get("spec") != mark:
+                write_json(KEPT, {**stored, name: {"spec": mark, **learnt(name)}})
+            continue
         if program.known in (None, _NONE):
             continue
         try:
@@ -335,9 +387,14 @@ def main() -> None:
             print(name, "FAILED", repr(error)[:300], flush=True)
             continue
         if asked.python and asked.programs and name in BESIDE and "theirs" not in found:
-            found["theirs"] = beside(
-                name, program, asked.programs.resolve(), asked.python, max(found["seconds"], _LEAST)
-            )
+            seconds = max(found["seconds"], _LEAST)
+            try:
+                found["theirs"] = beside(
+                    name, program, asked.programs.resolve(), asked.python, seconds
+                )
+            except subprocess.CalledProcessError as error:
+                print(name, "does not run there", error.stderr.decode()[-300:], flush=True)
+                continue
             stored = json.loads(KEPT.read_text("utf-8"))
             write_json(KEPT, {**stored, name: found})
         print(name, *(found.get(k) for k in ("error", "seconds", "status", "numbers", "theirs")),
@@ -354,8 +411,9 @@ def write() -> None:
         if program.missing:
             rows.append([file, f"no: {program.missing}", "", "", "", "", ""])
             continue
-        found = stored.get(name)
+        found = stored.get(TRAINED.get(name) or name)
         if found is None:
+            rows.append([file, "stated", "", "", "not measured", "", ""])
             continue
         theirs = found.get("theirs")
         rows.append([file, found["solver"], f"{found['error']:.1e}", f"{found['seconds']:.1f}",
@@ -367,7 +425,7 @@ def write() -> None:
                "DeepXDE's", "its CPU s")  # fmt: skip
     note = (
         "Errors at points unseen, of unknown functions where there are any. DeepXDE 1.15.0 by "
-        "PyTorch in float32, its programs unedited, for the CPU seconds that ours took or 20; "
+        "PyTorch in float32, its programs unedited, for the CPU seconds that ours took or 10; "
         "one thread beside other programs."
     )
     keep("deepxde", Table("DeepXDE's examples", today, platform.machine(),

@@ -179,7 +179,7 @@ CASES: Mapping[str, Case] = {
     "allen-cahn": Case(
         1e-5,
         Known(reference=_etdrk4("allen-cahn", 2049)),
-        {"pinn": _within(600)},
+        {"pinn": _within(360)},
     ),
 }
 

@@ -28,7 +28,7 @@ from sciml.app.run import Setting, answer, read_solution, recorded, regridded
 from sciml.app.sample import sampled
 from sciml.app.yaml import parse_yaml
 from sciml.core.errors import InputError
-from sciml.core.problem.equation import NavierStokes, System
+from sciml.core.problem.equation import NavierStokes, System, WrittenOut
 from sciml.core.problem.grid import Points
 from sciml.core.problem.problem import Unknown
 from sciml.core.run.files import save_solution
@@ -98,6 +98,13 @@ CASES: dict[str, Callable[[], tuple[Problem, Any, Any]]] = {
     "flow": lambda: (flow(), SMALL, Points(9)),
     "system": lambda: (pair(), SMALL, Points(9)),
     "unknown": lambda: (found(), SMALL, Points(9)),
+    "written out": lambda: (
+        replace(HEAT, equation=WrittenOut(("ut - v*uxxx", "k*vx - u"), ("u", "v")),
+                boundary=dict.fromkeys(LINE.sides, Condition(residuals=("u", "v + ux*nx"))),
+                initial={"u": "sin(pi*x)"}), SMALL, Points(9)),
+    "of time alone": lambda: (
+        Problem(None, WrittenOut(("utt + sin(u)",)), time=Time(3.0), initial={"u": 1.0, "ut": 0.0}),
+        replace(SMALL, windows=2), None),
     "in function space": lambda: (
         replace(POISSON, equation=Equation(c="u**2", f=1.0)),
         FunctionDescent(max_iterations=2, projection=NetworkProjection(width=4)), Grid((5, 5))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -226,3 +227,35 @@ def test_functions_of_time_go_on_from_window_to_window() -> None:
         t = torch.linspace(0, 9, 50, dtype=torch.float64)[:, None]
         assert solution.function is not None
         torch.testing.assert_close(solution.function(t), t.sin(), rtol=0, atol=1e-9)
+
+
+def test_unknowns_beside_an_integral_and_in_its_kernel() -> None:
+    """u' + u = k int_0^x exp(r (s - x)) u(s) ds, u(0) = a: all three from twelve readings."""
+    x = torch.linspace(0.2, 4.8, 12, dtype=torch.float64)
+    memory = Integral("exp(r*(s - x))*u", 0.0, "x")
+    problem = Problem(
+        Box((0.0,), (5.0,)),
+        WrittenOut(("ux + u - k*memory",), integrals={"memory": memory}),
+        {"left": Condition(dirichlet="a"), "right": Condition(residuals=())},
+        parameters={"k": Unknown(0.7), "r": Unknown(1.3), "a": Unknown(0.8)},
+        observations={"x": x, "u": torch.exp(-x) * torch.cosh(x)},
+    )
+    solution = sciml.solve(problem, features(40, 1e-8), on=Grid((9,)))
+    assert solution.parameters == pytest.approx({"k": 1.0, "r": 1.0, "a": 1.0}, abs=1e-8)
+    objective = PINN(width=4, depth=1, points=9).init(problem, Grid((9,))).objective
+    cubes = [torch.rand(7, piece.free, dtype=torch.float64) for piece in objective.pieces]
+    objective.place([p.place(c) for p, c in zip(objective.pieces, cubes, strict=True)])
+    theta, h = objective.theta, 1e-6
+    _, J = objective.jacobian()
+    for k in range(len(theta)):
+        ends = []
+        for sign in (1, -1):
+            moved = theta.clone()
+            moved[k] += sign * h
+            objective.assign(moved)
+            ends.append(objective.vector())
+        torch.testing.assert_close(J[:, k], (ends[0] - ends[1]) / (2 * h), rtol=1e-6, atol=1e-8)
+    moving = replace(memory, upper="k")
+    wrong = replace(problem, equation=WrittenOut(("ux - m",), integrals={"m": moving}))
+    with pytest.raises(InputError, match="end cannot be unknown"):
+        sciml.solve(wrong, features(), on=Grid((9,)))

@@ -40,7 +40,7 @@ from sciml.core.problem.equation import (
 from sciml.core.problem.grid import Points
 from sciml.core.problem.mesh import Mesh
 from sciml.core.problem.problem import Problem
-from sciml.core.problem.reader import NORMAL, Unknown, state_names
+from sciml.core.problem.reader import NORMAL, Unknown, free_names, state_names
 from sciml.discretization.points.jet import Jet, Pairs, closed
 from sciml.discretization.points.pointwise import Pointwise, numeric_parameters
 from sciml.discretization.points.region import Boxed, Hole, Region, region_of
@@ -111,10 +111,20 @@ class StrongForm:
     def _with_integrals(self, points: Tensor, jet: Jet) -> list[Tensor]:
         assert self.written is not None
         count = len(points) // self.blocks
-        own, start, known = points[:count], count, dict[str, Tensor]()
+        own, start = points[:count], count
+        # Unknowns that Gauss-Newton's rows are asked of have a copy at every point.
+        copies = {
+            name: p
+            for name, p in self.data.parameters.items()
+            if isinstance(p, Tensor) and p.shape == points.shape[:1]
+        }
+        known = {name: p[:count] for name, p in copies.items()}
         for integral in self.integrals:
             rows = slice(start, start + count * len(integral.nodes))
-            known[integral.name] = integral.value(self.data, own, points[rows], jet.select(rows))
+            there = {name: p[rows] for name, p in copies.items()}
+            known[integral.name] = integral.value(
+                self.data, own, points[rows], jet.select(rows), there
+            )
             start = rows.stop
         key, here = f"{_KEY}.residuals", jet.select(slice(count))
         return self.written_out(self.written.residuals, key, own, here, more=known)
@@ -274,11 +284,18 @@ class LineIntegral:
                 )
         return (points * (1 - mask) + s[..., None] * mask).flatten(0, 1)
 
-    def value(self, data: Pointwise, points: Tensor, places: Tensor, jet: Jet) -> Tensor:
-        """The integral, (N,), from the jet at its places."""
+    def value(
+        self,
+        data: Pointwise,
+        points: Tensor,
+        places: Tensor,
+        jet: Jet,
+        copies: Mapping[str, Tensor],
+    ) -> Tensor:
+        """The integral, (N,), from the jet at its places; ``copies`` of unknowns there."""
         low, high = self.ends(points)
         around = points.repeat(len(self.nodes), 1)
-        more = {RUNNING: places[:, self.axis]}
+        more = {RUNNING: places[:, self.axis], **copies}
         key = f"{_KEY}.integrals.{self.name}.of"
         found = data.terms(self.stated.of, key, around, jet, more=more).sum(0)
         mean: Tensor = (self.weights[:, None] * found.unflatten(0, (len(self.nodes), -1))).sum(0)
@@ -413,8 +430,10 @@ def _integral(data: Pointwise, name: str, stated: Integral) -> LineIntegral:
     if stated.along not in data.axes:
         tail = did_you_mean(stated.along, data.axes)
         raise InputError(f"there is no axis '{stated.along}'{tail}", f"{key}.along")
-    if any(isinstance(p, Unknown) for p in data.problem.parameters.values()):
-        raise InputError("beside integrals no parameters are found", key)
+    for end, value in (("lower", stated.lower), ("upper", stated.upper)):
+        for used in free_names(value):
+            if isinstance(data.problem.parameters.get(used), Unknown):
+                raise InputError("an integral's end cannot be unknown", f"{key}.{end}")
     x, w = np.polynomial.legendre.leggauss(stated.points)
     nodes, weights = (torch.from_numpy(v) for v in (0.5 * (x + 1), 0.5 * w))
     return LineIntegral(data, name, stated, data.axes.index(stated.along), nodes, weights)
