@@ -17,7 +17,7 @@ from sciml.core.problem.grid import Box, Grid, Points
 from sciml.core.problem.problem import Condition, Equation, Problem, Time
 from sciml.core.run.status import Status
 from sciml.discretization.points.strong import strong_form
-from sciml.solvers.trained import PINN, GaussNewton, Sobol
+from sciml.solvers.trained import PINN, GaussNewton, Sobol, VariableProjection
 from sciml.solvers.trained.conditions import Piece, extent
 from sciml.solvers.trained.gauss_newton import DampedSystem, EnergyNaturalGradient
 from sciml.solvers.trained.gradient_methods import (
@@ -566,6 +566,46 @@ class _Exact:
         return []
 
 
+class TestWaves:
+    """What a first layer as it is drawn else learns late or never."""
+
+    def test_waves_of_unlike_lengths_are_learnt_by_default(self) -> None:
+        box = Box((-1.0, -1.0), (1.0, 1.0))
+        exact = "sin(pi*x)*sin(4*pi*y)"
+        equation = Equation(K=1.0, c=-1.0, f=f"(17*pi**2 - 1)*{exact}")
+        sides = dict.fromkeys(box.sides, Condition(dirichlet=0.0))
+        problem = Problem(box, equation, sides, exact=exact)
+        solution = sciml.solve(problem, PINN(rtol=1e-6), on=Points(50))
+        assert error(problem, solution) < 1e-6
+        assert any("first layer" in note for note in solution.notes)
+
+    def test_and_two_standing_waves(self) -> None:
+        problem = Problem(
+            Box((0.0,), (1.0,)),
+            Equation(m=1.0, K=4.0),
+            ENDS,
+            initial={"u": "sin(pi*x) + 0.5*sin(4*pi*x)"},
+            time=Time(1.0, frames=3),
+            exact="sin(pi*x)*cos(2*pi*t) + 0.5*sin(4*pi*x)*cos(8*pi*t)",
+        )
+        solution = sciml.solve(problem, PINN(rtol=1e-3), on=Points(50))
+        assert error(problem, solution) < 1e-3
+
+    def test_what_is_smooth_begins_as_ever(self) -> None:
+        network = PINN(width=6, depth=1).init(poisson(), Points(4)).objective.ansatz.network
+        other = PINN(width=6, depth=1, bandwidth=None).init(poisson(), Points(4)).objective
+        assert network.options == other.ansatz.network.options
+        own, theirs = network.hidden[0].weight, other.ansatz.network.hidden[0].weight
+        assert torch.equal(own, theirs)
+
+    def test_a_band_that_is_given_bounds_the_first_layer(self) -> None:
+        for factorised in (False, True):
+            solver = PINN(width=200, depth=1, bandwidth=(3.0, 12.0), factorised=factorised)
+            first = solver.init(poisson(), Points(4)).objective.ansatz.network.hidden[0]
+            largest = first.matrix().detach().abs().max(0).values
+            assert 2.8 < float(largest[0]) <= 3.0 and 11.2 < float(largest[1]) <= 12.0
+
+
 class TestBadOptions:
     @pytest.mark.parametrize(
         ("make", "message"),
@@ -576,6 +616,12 @@ class TestBadOptions:
             (lambda: LBFGS(memory=0), "memory must be at least 1"),
             (lambda: AdamDescent(rate=-1.0), "rate must be positive"),
             (lambda: AdamDescent(momentum=1.0), r"momentum must be in \[0, 1\)"),
+            (lambda: PINN(bandwidth=(2.0, -1.0)), "bandwidth must be one or more positive"),
+            (lambda: PINN(bandwidth=2.0, features=4), "a first layer without features"),
+            (
+                lambda: PINN(optimiser=VariableProjection(), factorised=True),
+                "needs a last layer that is linear",
+            ),
             (lambda: PINN(windows=0), "windows must be at least 1"),
             (lambda: Causal(epsilon=0.0), "epsilon must be positive"),
             (lambda: GradientNorm(every=0), "every must be at least 1"),

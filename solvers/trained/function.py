@@ -53,6 +53,7 @@ from sciml.solvers.trained.conditions import BuiltIn, Constraint, Rim, Stated, W
 from sciml.solvers.trained.level import Level
 from sciml.solvers.trained.networks import rebuilt
 from sciml.solvers.trained.objective import Ansatz, Objective
+from sciml.solvers.trained.series import Series
 from sciml.solvers.trained.windows import FieldOf, Glued
 
 _KIND = "trained function"
@@ -451,6 +452,8 @@ def _arrays(ansatz: Ansatz, data: Pointwise) -> list[Tensor]:
         for value in stated.values:
             if isinstance(value, FieldFile):
                 found[value] = data.files[value]
+            elif isinstance(value, FieldOf) and value.series is not None:
+                found[id(value.series)] = value.series.coefficients
             elif is_array(value):
                 found[id(value)] = value
     return list(found.values())
@@ -612,7 +615,8 @@ class _Writer:
             if owner is not None:
                 return {"function": self.functions.index(owner), **where}
             window = next(k for k, part in enumerate(self.parts) if part is value.function)
-            return {"window": window, **where}
+            series = None if value.series is None else self._number(value.series.coefficients)
+            return {"window": window, **where, "series": series}
         return {"python": key}
 
     def table(self, table: Table) -> dict[str, Any]:
@@ -692,7 +696,13 @@ class _Reader:
             else Inside(self.functions[int(value["function"])])
         )
         t = None if value["t"] is None else float(value["t"])
-        return FieldOf(function, int(value["field"]), t, bool(value["rate"]))
+        found = FieldOf(function, int(value["field"]), t, bool(value["rate"]))
+        number, box = value.get("series"), self.data.box
+        if number is None:
+            return found
+        coefficients = self.tensors[f"array_{int(number)}"].clone()
+        series = Series(coefficients, box.lower, box.upper, tuple(self.data.periodic))
+        return replace(found, series=series)
 
     @staticmethod
     def table(stated: Mapping[str, Any]) -> Table:

@@ -238,6 +238,13 @@ class Perceptron(nn.Module):
             Dense(embedding.size, width, factorised) for _ in range(2 if modified else 0)
         )
 
+    @torch.no_grad()
+    def begin(self, waves: Tensor, shifts: Tensor) -> None:
+        """Let the first layer be W z + b with W ``waves`` (width, inputs) and b ``shifts``."""
+        first: Any = self.hidden[0]
+        first.weight.copy_(waves if first.scale is None else waves / first.scale.exp()[:, None])
+        first.bias.copy_(shifts)
+
     def forward(self, points: Tensor, pairs: Pairs, tape: Tape | None = None) -> Jet:
         """The jet of the outputs at the points (N, D)."""
         jet = self.embedding(points, pairs)

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal
 
@@ -96,12 +96,7 @@ class RandomFeatures(Collocation):
         at_least(self, 1, *(() if self.count == "auto" else ("count",)), "points", "max_iterations")
         if self.bandwidths == "auto":
             return
-        listed = [b for bandwidth in self.bandwidths for b in _per_axis(bandwidth, 1)]
-        if not listed or not all(0 < b < math.inf for b in listed):
-            raise InputError(
-                f"bandwidths must be one or more positive numbers; got {list(self.bandwidths)}",
-                "solver.bandwidths",
-            )
+        check_bandwidths(self.bandwidths, "solver.bandwidths")
 
     def ansatz(self, form: StrongForm) -> RandomNetwork:
         """One feature, to begin with."""
@@ -189,7 +184,7 @@ class _Search:
     def __init__(self, solver: RandomFeatures, objective: Objective, seconds: float | None) -> None:
         self.solver, self.objective = solver, objective
         self.begun, self.seconds = time.perf_counter(), seconds
-        self.note = ""
+        self.note, self.least = "", math.inf
         self.fresh = Fresh(objective, _HELD_OUT, solver.seed + 1)
         self.placed: dict[int, list[PlacedPiece]] = {}  # by the number of features
         self.chosen: tuple[float, ...] = (_FIRST,) * len(extent(objective.form)[0])
@@ -206,8 +201,8 @@ class _Search:
         total = sum(self.fresh.relative(objective).values())
         return total if total == total else math.inf
 
-    def best(self, count: int) -> Bandwidth:
-        """Of ``count`` features."""
+    def best(self, count: int, enough: float = _ROUNDED) -> Bandwidth:
+        """Of ``count`` features; a residual that is small ``enough`` ends the search."""
         listed = self.solver.bandwidths
         if listed != "auto" and len(listed) == 1:
             self.note = f"bandwidth {_written(listed[0])}"
@@ -223,7 +218,7 @@ class _Search:
             self.note = f"bandwidth {_written(best)}; residuals with half the features {tried}"
             return best
         now = found[self.chosen] = self._left_by(self.chosen, count, until)
-        while now > _ROUNDED and len(found) < _SEARCHED:
+        while now > enough and len(found) < _SEARCHED:
             for near in self._around():
                 late = until is not None and time.perf_counter() > until
                 if near not in found and not late:
@@ -232,6 +227,7 @@ class _Search:
             if not found[nearest] < now:
                 break
             now, self.chosen = found[nearest], _per_axis(nearest, len(self.chosen))
+        self.least = now
         self.note = (
             f"bandwidth {_written(self.chosen)}, the best of {len(found)}; residual with half the "
             f"features {now:.1e}"
@@ -261,6 +257,15 @@ class _Search:
         if not solver.sampler.every:  # else they are the trial's own
             self.placed = {half: trial.batches}
         return self.held_out(trial)
+
+
+def frequencies(
+    solver: RandomFeatures, objective: Objective, enough: float
+) -> tuple[tuple[float, ...], float]:
+    """Of every axis the largest frequency of a solution, and the residual that features leave."""
+    search = _Search(solver, objective, solver.seconds)
+    search.best(_ORDINARY, enough)
+    return search.chosen, search.least
 
 
 def independent(J: Tensor, fields: int, count: int) -> int:
@@ -386,6 +391,14 @@ def random_network(
         last.weight.zero_()
     # Each feature passes through zero at a random point of the box.
     return RandomNetwork(embedding, waves, -(waves * centres).sum(1), activation, last)
+
+
+def check_bandwidths(bandwidths: Sequence[Bandwidth], key: str) -> None:
+    """Raise InputError where there is none, or one that is no positive number."""
+    listed = [b for bandwidth in bandwidths for b in _per_axis(bandwidth, 1)]
+    if not listed or not all(0 < b < math.inf for b in listed):
+        name = key.rpartition(".")[2]
+        raise InputError(f"{name} must be one or more positive numbers; got {[*bandwidths]}", key)
 
 
 def _per_axis(bandwidth: Bandwidth, axes: int) -> tuple[float, ...]:

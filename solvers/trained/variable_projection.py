@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from sciml.core.errors import InputError
+from sciml.core.problem.problem import Problem
 from sciml.solvers.trained.minimisation import Minimisation, OptimiserResult
 from sciml.solvers.trained.objective import Objective
 
@@ -30,6 +31,14 @@ _ROUNDING = 1e-13  # of the Tikhonov term, relative to a column's norm
 _LARGEST, _LEAST = 1e8, 1e-13  # damping, relative to the largest diagonal
 _REACH = 1.0  # of a step, in any one parameter: further the linear model says nothing
 _SOLVES = 4  # Gauss-Newton steps for the weights at new points
+
+
+def linear_in_weights(problem: Problem) -> bool:
+    """Whether residuals are affine in the last layer's weights, in time too."""
+    equation = problem.equation
+    if problem.bounded or not equation.linear_with(problem.parameters):
+        return False
+    return equation.always_linear or not problem.nonlinear_sides
 
 
 @dataclass(frozen=True)
@@ -109,7 +118,7 @@ class Weights:
 
         A step of a nonlinear problem that does not lower the loss is halved, at most to a tenth.
         """
-        linear, after = self.objective.form.problem.linear, 0.0
+        linear, after = linear_in_weights(self.objective.form.problem), 0.0
         for _ in range(steps):
             r, A = self.objective.jacobian([self.block])
             theta, before, share = self.objective.theta, float(r @ r), 1.0

@@ -2,8 +2,9 @@
 
     u = u_k on [t_k, t_k+1],        u_k(t_k) = u_k-1(t_k),
 
-and u_t(t_k) too where the equation has u_tt. Where the start is built in, u is continuous by
-construction; where it is soft, the jumps are residuals of the answer like any other.
+and u_t(t_k) too where the equation has u_tt. On boxes what a window begins with is a series
+(``series``) of the values at the end of the one before. Where the start is built in, u is
+continuous by construction; where it is soft, the jumps are residuals of the answer like any other.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from torch import Tensor
 from sciml.core.problem.problem import Problem, Time
 from sciml.core.run.status import Status
 from sciml.discretization.points.jet import Jet, Pairs
+from sciml.discretization.points.region import Boxed
 from sciml.solvers.trained.conditions import Piece, extent, second_order
 from sciml.solvers.trained.minimisation import OptimiserResult
 from sciml.solvers.trained.networks import Tape
 from sciml.solvers.trained.objective import Ansatz, Objective
+from sciml.solvers.trained.series import Series, series_of
 
+_TRIED = 500  # points of a window at which the size of its fields is read
 # Of an objective, the windows that are left with it, and the iterations before it.
 Train = Callable[[Objective, int, int], OptimiserResult]
 
@@ -69,18 +73,29 @@ class FieldOf:
     """One field of a function of points (N, D), as a coefficient: of the coordinates, (N,) each.
 
     ``t``: the instant, of a function in time. ``rate``: its derivative by t there. Differentiable.
+    ``series``: what stands for the function there.
     """
 
     function: Callable[[Tensor], Tensor]
     field: int
     t: float | None = None
     rate: bool = False
+    series: Series | None = None
+
+    def at(self, points: Tensor) -> Tensor:
+        """The values at points (N, d)."""
+        return self(*points.unbind(-1))
 
     def __call__(self, *axes: Tensor) -> Tensor:
         """The values."""
         shape = torch.broadcast_shapes(*(axis.shape for axis in axes))
         columns = [axis.expand(shape).flatten() for axis in axes]
         tracked = torch.is_grad_enabled() and any(axis.requires_grad for axis in axes)
+        if self.series is not None:
+            points = torch.stack(columns, -1)
+            if tracked:
+                return self.series(points).reshape(shape)
+            return self.series.values(points, self.series.coefficients).reshape(shape)
         with torch.set_grad_enabled(tracked or self.rate):
             if self.t is not None:
                 columns.append(torch.full_like(columns[0], self.t))
@@ -162,6 +177,16 @@ def _last_values(objective: Objective) -> Mapping[str, FieldOf | float]:
         found |= {
             f"{name}t": FieldOf(ansatz, form.fields.index(name), end, rate=True) for name in fields
         }
+    if not isinstance(form.region, Boxed) or form.hole is not None:
+        return found
+    piece, box = objective.pieces[0], form.data.box
+    cube = torch.rand(_TRIED, piece.free, generator=torch.Generator().manual_seed(0)).double()
+    sizes = ansatz.value(piece.place(cube)).abs().max(0).values
+    for name, field in found.items():
+        scale = float(sizes[field.field]) / (end - span.start if field.rate else 1.0)
+        series = series_of(field.at, box.lower, box.upper, form.data.periodic, scale)
+        # Without one every window evaluates all those before it, and keeps their graphs.
+        found[name] = replace(field, series=series)
     return found
 
 
