@@ -208,6 +208,15 @@ def test_what_no_reading_tells_is_named_with_what_would_do_as_well() -> None:
     assert not any(math.isfinite(e) for e in found.standard_errors.values())
 
 
+def test_an_unknown_that_ran_to_its_bound_leaves_the_others_open_too() -> None:
+    unknown = {name: Unknown(0.5, lower=0.0) for name in ("a", "b")}
+    one = {"x": [0.5], "u": [0.58]}
+    problem, on = rod(s=1.0), Grid((33,))
+    solution = sciml.fit(problem, one, on=on, unknowns=unknown, noise=0.003, throw=False)
+    assert solution.status is Status.UNDETERMINED
+    assert not any(math.isfinite(e) for e in solution.standard_errors.values()), solution.notes
+
+
 def test_a_model_that_cannot_explain_the_readings_has_a_misfit() -> None:
     grid, points = Grid((33,)), scattered(25, 1)
     seen = readings(rod(s=1.0), grid, points, noise=1e-3)

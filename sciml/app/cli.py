@@ -151,7 +151,7 @@ def fit(
 
     A field: `K: {unknown: {field: log, start: 1, prior: h1}}`, or prior tv or gaussian.
 
-    A law: `K: {network: {of: [u], width: 8, positive: true}}`.
+    A law: `K: {network: {of: \\[u], width: 8, positive: true}}`.
 
     `observations: readings.csv` has a column for each coordinate and each field observed, and
     `noise:` is the standard deviation of a reading, without which no function can be found. Of

@@ -42,6 +42,7 @@ _MOVED = 1 / 3  # what the equation's residual may move a direction by
 _FLAT = 1e-6  # of the largest singular value, and of a direction, the share that readings must have
 _ROUNDING = 1e-9  # of the columns before the weights are eliminated
 _NEAR = 3.0  # an unknown within so many of its own errors of zero has no logarithm
+_ZERO = 1e-3  # of what its changes are measured in: an unknown that is all but zero
 _TAKES_PART = 0.1  # of the largest entry of a direction
 _ROUND = 0.05  # an exponent so near to a whole number or a half is that
 _SEED = 2**31 - 7
@@ -112,7 +113,8 @@ def judged(
     flat = (s <= _FLAT * s[0]) | (s <= _ROUNDING * full) | (seen <= _FLAT * s)
     left_open = (spread.norm(dim=1) > _OPEN) | (moved > _MOVED) | flat
     left_open[readings:] = True
-    directions = (Vh * (unit / torch.where(p != 0, p, unit)))[left_open]
+    # Of one that is all but zero a change relative to itself would hide all others' part.
+    directions = (Vh * (unit / torch.where(p.abs() > _ZERO * unit, p, unit)))[left_open]
     part = _taking_part(directions)
     errors = torch.where(part, torch.inf, errors)
     notes = [
