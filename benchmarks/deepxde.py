@@ -407,7 +407,7 @@ def write() -> None:
     stored = json.loads(KEPT.read_text("utf-8"))
     rows: list[list[Cell]] = []
     for name, program in programs_of(None).items():
-        file = f"{name}.ipynb" if name == "Schrodinger" else f"{program.folder}/{name}.py"
+        file = f"{name} (notebook)" if name == "Schrodinger" else f"{program.folder}/{name}"
         if program.missing:
             rows.append([file, f"no: {program.missing}", "", "", "", "", ""])
             continue

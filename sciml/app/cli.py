@@ -144,14 +144,14 @@ def fit(
     device: Device = "cpu",
     seed: Seed = 0,
 ) -> None:
-    """Find what a spec leaves unknown from its observations, and how sure that is.
+    r"""Find what a spec leaves unknown from its observations, and how sure that is.
 
     A number: `parameters: {k: {unknown: 1.0, lower: 0}}`, 1.0 the first guess; k may stand in any
     expression.
 
     A field: `K: {unknown: {field: log, start: 1, prior: h1}}`, or prior tv or gaussian.
 
-    A law: `K: {network: {of: \\[u], width: 8, positive: true}}`.
+    A law: `K: {network: {of: \[u], width: 8, positive: true}}`.
 
     `observations: readings.csv` has a column for each coordinate and each field observed, and
     `noise:` is the standard deviation of a reading, without which no function can be found. Of
