@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from sciml.core.errors import InputError, did_you_mean
 from sciml.core.problem.condition import Condition, Robin
-from sciml.core.problem.equation import PDE, Integral
+from sciml.core.problem.equation import Integral
 from sciml.core.problem.grid import AXES
 from sciml.core.problem.problem import Problem, Unknown
 from sciml.core.problem.reader import free_names
@@ -108,7 +109,9 @@ def _within(stated: Any) -> Iterable[Any]:
     if isinstance(stated, Mapping):
         for each in stated.values():
             yield from _within(each)
-    elif isinstance(stated, (PDE, Integral, Condition, Robin)):
+    elif isinstance(stated, (Integral, Condition, Robin)) or (
+        is_dataclass(stated) and "kind" in vars(stated)  # of a system, an equation
+    ):
         for name, value in vars(stated).items():
             if name != "kind":
                 yield from _within(value)
