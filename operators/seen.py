@@ -18,6 +18,7 @@ from torch import Tensor
 from sciml.operators.operator import Signature
 
 NUMBERS = ("mean", "deviation", "least value", "largest value", "mean slope")
+_AT_ONCE = 256  # samples
 _ROUNDING = 1e-5  # of a span's size: inputs are float32, and come from other grids' points
 
 
@@ -38,7 +39,8 @@ def numbers_of(x: Tensor, signature: Signature) -> Tensor:
 
 def span(x: Tensor, signature: Signature) -> dict[str, Any]:
     """The spans over training inputs (N, C, *grid), as plain data."""
-    found = numbers_of(x, signature)
+    # In parts: what there is of float32 may fill much of the memory.
+    found = torch.cat([numbers_of(part, signature) for part in x.split(_AT_ONCE)])
     return {
         "samples": len(x),
         "shape": list(signature.open(x).shape[2:]),

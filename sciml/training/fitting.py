@@ -35,7 +35,7 @@ from sciml.operators.module import code_of
 from sciml.operators.operator import Operator, Options
 from sciml.operators.seen import span
 from sciml.training.conformal import ConformalSet, calibrated, scores
-from sciml.training.data import Batches, TrainingData, hold, open_batches
+from sciml.training.data import TensorData, TrainingData, hold, open_batches
 from sciml.training.distributed import World, world
 from sciml.training.options import Training
 from sciml.training.residual import residual_of
@@ -179,11 +179,12 @@ class _OperatorTask:
         # to(dtype) would cut complex weights down to their real parts.
         (self.operator.double if dtype == torch.float64 else self.operator.float)()
         if self.operator.solved:
-            _check_solved(options, data, self.batches, first)
+            _check_solved(options, data, first)
+        known = self.batches.first()
         clock = time.perf_counter(), time.process_time()
-        _prepare(self.operator, self.batches)
+        _prepare(self.operator, known, data)
         self.preparing = time.perf_counter() - clock[0], time.process_time() - clock[1]
-        self.seen = span(self.batches.first().x.cpu(), data.signature)
+        self.seen = span(known.x.cpu(), data.signature)
         if first is not None:  # its weights mean something with its scaling alone
             self.operator.load_state_dict(tensors_of(first))
         self.operator.to(here.device)
@@ -301,40 +302,38 @@ def _where(samples: Tensor, losses: Tensor) -> str:
     return f"at the samples {', '.join(map(str, bad))}" if bad else "in another process"
 
 
-def _check_solved(
-    options: Options, data: TrainingData, batches: Batches, first: Operator | None
-) -> None:
-    """InputError where an operator that is solved for cannot have all of its samples."""
+def _check_solved(options: Options, data: TrainingData, first: Operator | None) -> None:
+    """InputError where an operator is solved for that cannot be from such data."""
     if first is not None:
         raise InputError(f"a {options.kind} is solved for: it starts from no other", "start")
     if isinstance(data.train, Stream):
         raise InputError(
             f"a {options.kind} is solved from stored samples; kind: stream has none", "data.kind"
         )
-    if (seen := len(batches.first())) < len(data.train):
+
+
+def _prepare(operator: Operator, known: TensorData, data: TrainingData) -> None:
+    """Set the scaling of the operator from the samples ``known``, or solve for all of it."""
+    stored = data.train
+    if operator.solved and not isinstance(stored, Stream) and len(known) < len(stored):
         raise InputError(
-            f"a {options.kind} needs all samples in memory, which holds {seen} of "
-            f"{len(data.train)}; data.train takes fewer",
+            f"a {operator.options.kind} needs all samples in memory, which holds {len(known)} of "
+            f"{len(stored)}; data.train takes fewer",
             "data.train",
         )
-
-
-def _prepare(operator: Operator, batches: Batches) -> None:
-    """Set the scaling of the operator from samples."""
-    data = batches.first()
-    y = data.y
-    for name, values in (("inputs", data.x), ("outputs", y)):
+    y = known.y
+    for name, values in (("inputs", known.x), ("outputs", y)):
         bad = (~values.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
         if bad:
             shown = ", ".join(map(str, bad[:10]))
             raise InputError(
                 f"the {name} of these training samples are not finite: {shown}", "data"
             )
-    if data.points is not None:
+    if known.points is not None:
         # Values at points: only their distribution matters, so that any axes will do.
         y = y[(..., *(None,) * (operator.signature.dimension - 1))]
         y = y.expand(*y.shape[:3], *(2,) * (y.ndim - 3))
-    operator.prepare(data.x, y)
+    operator.prepare(known.x, y)
 
 
 def _loss(training: Training, data: TrainingData) -> LossFunction:
